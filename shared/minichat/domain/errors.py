@@ -1,0 +1,226 @@
+"""Everything that can be refused, one class each.
+
+    ChatError
+    ├── InvalidRequest            invalid_request        400  (errors: which field, why)
+    │   └── InvalidCursor         invalid_cursor         400
+    ├── InvalidTurnState          invalid_turn_state     400
+    ├── InvalidModel              invalid_model          400
+    ├── WebSearchDisabled         web_search_disabled    400
+    ├── InvalidAttachment         invalid_attachment     400
+    ├── InputTooLong              input_too_long         400
+    ├── Unauthenticated           unauthenticated        401
+    ├── Forbidden                 forbidden              403
+    ├── FeatureNotLicensed        feature_not_licensed   403
+    ├── ChatNotFound              chat_not_found         404
+    ├── TurnNotFound              turn_not_found         404
+    ├── ModelNotFound             model_not_found        404
+    ├── GenerationInProgress      generation_in_progress 409
+    ├── RequestIdConflict         request_id_conflict    409
+    ├── NotLatestTurn             not_latest_turn        409
+    ├── IdempotencyKeyConflict    idempotency_key_conflict 409
+    ├── RequestIdReused           request_id_reused      422
+    ├── ContextBudgetExceeded     context_budget_exceeded 422
+    ├── QuotaExceeded             quota_exceeded         429
+    ├── RateLimited               rate_limited           429
+    └── ServiceUnavailable        service_unavailable    503
+
+The status codes live in `minichat.http.problems`: errors also end streams and batch records, where no status exists.
+A message is written for the caller: it names what was wrong and never what is inside.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One reason why one input does not validate."""
+
+    field: str
+    message: str
+    code: str = "invalid"
+
+
+class ChatError(Exception):
+    """A refusal that the caller is told about; `code` is its stable machine word."""
+
+    code: ClassVar[str]
+    detail: ClassVar[str]
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail or self.detail)
+
+
+class InvalidRequest(ChatError):
+    """Body, path or query does not validate."""
+
+    code = "invalid_request"
+    detail = "The request is not valid."
+
+    def __init__(self, *errors: FieldError, detail: str | None = None) -> None:
+        self.errors = errors
+        super().__init__(detail or (errors[0].message if len(errors) == 1 else None))
+
+
+class InvalidCursor(InvalidRequest):
+    """A cursor that was altered, or belongs to another list, order, filter or caller."""
+
+    code = "invalid_cursor"
+    detail = "The cursor does not belong to this query."
+
+
+class InvalidTurnState(ChatError):
+    """The mutation of a turn that is still running."""
+
+    code = "invalid_turn_state"
+    detail = "The turn is still running."
+
+
+class InvalidModel(ChatError):
+    """A chat asked for a model that is unknown or disabled."""
+
+    code = "invalid_model"
+    detail = "The model is not available."
+
+
+class WebSearchDisabled(ChatError):
+    """The kill switch for web search is on and the request asks for it."""
+
+    code = "web_search_disabled"
+    detail = "Web search is currently disabled."
+
+
+class InvalidAttachment(ChatError):
+    """An attachment that is unknown, another's, deleted or not ready."""
+
+    code = "invalid_attachment"
+    detail = "An attachment cannot be used."
+
+
+class InputTooLong(ChatError):
+    """The message alone exceeds what the model takes in."""
+
+    code = "input_too_long"
+    detail = "The message is too long for the model."
+
+
+class Unauthenticated(ChatError):
+    """No token, or one that does not verify."""
+
+    code = "unauthenticated"
+    detail = "A valid bearer token is required."
+
+
+class Forbidden(ChatError):
+    """Policy denies the action, or the turn is another user's."""
+
+    code = "forbidden"
+    detail = "You may not do this."
+
+
+class FeatureNotLicensed(ChatError):
+    """The tenant's licence does not include the chat."""
+
+    code = "feature_not_licensed"
+    detail = "The chat feature is not licensed for this tenant."
+
+
+class ChatNotFound(ChatError):
+    """Not there, not yours, or deleted: the answer does not tell which."""
+
+    code = "chat_not_found"
+    detail = "The chat was not found."
+
+
+class TurnNotFound(ChatError):
+    """The chat has no such turn."""
+
+    code = "turn_not_found"
+    detail = "The turn was not found."
+
+
+class ModelNotFound(ChatError):
+    """The catalog has no such enabled model."""
+
+    code = "model_not_found"
+    detail = "The model was not found."
+
+
+class GenerationInProgress(ChatError):
+    """Another turn of this chat is running."""
+
+    code = "generation_in_progress"
+    detail = "Another turn of this chat is running."
+
+
+class RequestIdConflict(ChatError):
+    """The request id belongs to a turn that cannot be replayed; `turn_state` is that turn's public state."""
+
+    code = "request_id_conflict"
+    detail = "This request_id was already used by another turn of the chat."
+
+    def __init__(self, turn_state: str) -> None:
+        self.turn_state = turn_state
+        super().__init__()
+
+
+class NotLatestTurn(ChatError):
+    """Only the latest turn of a chat can be mutated."""
+
+    code = "not_latest_turn"
+    detail = "Only the latest turn of the chat can be changed."
+
+
+class IdempotencyKeyConflict(ChatError):
+    """The Idempotency-Key was used with another body within its 24 hours."""
+
+    code = "idempotency_key_conflict"
+    detail = "This Idempotency-Key was already used with another request."
+
+
+class RequestIdReused(ChatError):
+    """The request id belongs to a completed turn with other content."""
+
+    code = "request_id_reused"
+    detail = "This request_id belongs to a completed turn with other content or attachments."
+
+
+class ContextBudgetExceeded(ChatError):
+    """What must be sent does not fit the model's window."""
+
+    code = "context_budget_exceeded"
+    detail = "The message and the instructions do not fit the model's context window."
+
+
+class QuotaExceeded(ChatError):
+    """A limit is used up; `scope` names which."""
+
+    code = "quota_exceeded"
+    detail = "The quota is used up."
+
+    def __init__(self, scope: str = "tokens", retry_after_seconds: int | None = None) -> None:
+        self.scope = scope
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__()
+
+
+class RateLimited(ChatError):
+    """Too many requests at once."""
+
+    code = "rate_limited"
+    detail = "Too many requests; try again shortly."
+
+    def __init__(self, retry_after_seconds: int = 1) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__()
+
+
+class ServiceUnavailable(ChatError):
+    """The store or another dependency does not answer now."""
+
+    code = "service_unavailable"
+    detail = "The service is temporarily unavailable; try again shortly."
+
+    def __init__(self, retry_after_seconds: int = 1) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__()

@@ -1,0 +1,74 @@
+"""What a provider can say while it answers, in the product's words.
+
+An adapter yields chunks until exactly one terminal one (`Completed`, `Incomplete` or `Failed`), which is its last.
+No chunk carries a provider's own identifier except `Completed.response_id`, which is stored and never shown.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+ToolName = Literal["file_search", "web_search", "code_interpreter"]
+FailureCode = Literal["provider_error", "provider_timeout", "rate_limited"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the provider counted them; several calls within one turn add up."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether the provider really reported something (turns-and-quota 1)."""
+        return self.input_tokens > 0 or self.output_tokens > 0
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More text of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolActivity:
+    """A tool of the provider started, goes on, or is done."""
+
+    name: ToolName
+    phase: Literal["start", "progress", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The answer is whole."""
+
+    usage: Usage
+    response_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """The answer was cut at the output limit; it still counts as an answer."""
+
+    reason: str
+    usage: Usage
+    response_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The provider refused, broke or timed out.
+
+    `diagnostic` is for logs only, redacted by the adapter; clients see the fixed sentence of `code`.
+    """
+
+    code: FailureCode
+    diagnostic: str = ""
+    usage: Usage = field(default_factory=Usage)
+
+
+ProviderChunk = TextDelta | ToolActivity | Completed | Incomplete | Failed

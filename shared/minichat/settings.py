@@ -1,0 +1,240 @@
+"""One validated settings object, from the environment and an optional file; the only reader of `os.environ`.
+
+A variable is `MINICHAT_` plus the key, in capitals, with `__` between levels: `MINICHAT_STREAMING__PING_INTERVAL_SECONDS=15`.
+`MINICHAT_CONFIG` names a JSON or YAML file of the same keys; the environment wins over it. A value that starts with `{`
+or `[` is JSON. Wrong values stop the start and name their key. Prices, models and limits are not settings: they are the
+policy, which is data.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+PREFIX = "MINICHAT_"
+CONFIG_VARIABLE = "MINICHAT_CONFIG"
+
+
+class SettingsError(ValueError):
+    """A setting is missing, unknown or out of range; the message names the key and what was expected."""
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Store(_Group):
+    """Where the two tables are. Without an endpoint it is AWS, found as every AWS tool finds it."""
+
+    conversation_table: str = "minichat-conversations"
+    outbox_table: str = "minichat-outbox"
+    region: str = "us-east-1"
+    endpoint: str | None = None
+    connect_timeout_seconds: Annotated[float, Field(gt=0, le=30)] = 2
+    read_timeout_seconds: Annotated[float, Field(gt=0, le=30)] = 5
+    max_connections: Annotated[int, Field(ge=1, le=512)] = 64
+
+
+class Auth(_Group):
+    """How a bearer token becomes a caller (events-and-workers 6)."""
+
+    issuer: str = "http://localhost/minichat-dev"
+    audience: str = "minichat"
+    jwks: Annotated[str, Field(description="URL or file path of the issuer's JSON Web Key Set")] = ""
+    tenant_claim: str = "tenant_id"
+    subject_claim: str = "sub"
+    subject_type_claim: str = "subject_type"
+    features_claim: str | None = None
+    required_feature: str = "ai_chat"
+    leeway_seconds: Annotated[int, Field(ge=0, le=300)] = 30
+    development_tenant: str | None = None
+    development_user: str | None = None
+
+    @model_validator(mode="after")
+    def _development_user_is_whole(self) -> "Auth":
+        if (self.development_tenant is None) != (self.development_user is None):
+            raise ValueError("development_tenant and development_user belong together")
+        return self
+
+
+class Streaming(_Group):
+    """The relay between provider and client (turns-and-quota 9)."""
+
+    channel_capacity: Annotated[int, Field(ge=16, le=64)] = 32
+    ping_interval_seconds: Annotated[float, Field(ge=5, le=60)] = 15
+    progress_interval_seconds: Annotated[float, Field(ge=0.2, le=5)] = 1
+    max_output_tokens: Annotated[int, Field(ge=1, le=10_000_000)] = 32_768
+    deadline_seconds: Annotated[float, Field(ge=5, le=900)] = 180
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+    web_search_context_size: Literal["low", "medium", "high"] = "low"
+
+
+class Quota(_Group):
+    """Settlement tolerance and daily tool limits (turns-and-quota 4, 6, 7)."""
+
+    overshoot_tolerance_factor: Annotated[float, Field(ge=1.0, le=1.5)] = 1.10
+    warning_threshold_pct: Annotated[int, Field(ge=1, le=99)] = 80
+    web_search_max_calls_per_message: Annotated[int, Field(ge=0)] = 2
+    web_search_daily_quota: Annotated[int, Field(ge=0)] = 75
+    code_interpreter_max_calls_per_message: Annotated[int, Field(ge=0)] = 10
+    code_interpreter_daily_quota: Annotated[int, Field(ge=0)] = 50
+    retention_days: Annotated[int, Field(ge=32)] = 400
+
+    @property
+    def overshoot_tolerance_pct(self) -> int:
+        """The tolerance as a whole percentage: money is compared in integers."""
+        return round(self.overshoot_tolerance_factor * 100)
+
+
+class Context(_Group):
+    """What a prompt takes along (context-attachments-providers 1)."""
+
+    recent_messages_limit: Annotated[int, Field(ge=0, le=100)] = 10
+    web_search_guard: str = (
+        "Search the web only when the conversation itself does not answer the question, and at most once."
+    )
+
+
+class Timeouts(_Group):
+    """Seconds granted to one provider call."""
+
+    connect_seconds: Annotated[float, Field(gt=0, le=60)] = 5
+    first_byte_seconds: Annotated[float, Field(gt=0, le=600)] = 60
+    idle_seconds: Annotated[float, Field(gt=0, le=600)] = 30
+    total_seconds: Annotated[float, Field(gt=0, le=900)] = 170
+
+
+class Secret(_Group):
+    """Where a provider's key is read from; never the key itself."""
+
+    source: Literal["env", "secretsmanager"] = "env"
+    name: str
+
+
+class ProviderAuth(_Group):
+    """The header that carries the key."""
+
+    header: str = "Authorization"
+    prefix: str = "Bearer "
+    secret: Secret
+
+
+class Provider(_Group):
+    """One provider of models; its key in `providers` is what a policy's `provider_id` names."""
+
+    kind: Literal["openai_responses"] = "openai_responses"
+    base_url: str
+    api_path: str = "/v1/responses"
+    auth: ProviderAuth | None = None
+    timeouts: Timeouts = Timeouts()
+    retries: Annotated[int, Field(ge=0, le=5)] = 2
+    allow_insecure: Annotated[bool, Field(description="permits plain HTTP: local servers only")] = False
+
+    @model_validator(mode="after")
+    def _is_https(self) -> "Provider":
+        if not self.base_url.startswith("https://") and not (
+            self.allow_insecure and self.base_url.startswith("http://")
+        ):
+            raise ValueError("base_url must be https (plain http needs allow_insecure)")
+        return self
+
+
+OPENAI = Provider(
+    base_url="https://api.openai.com",
+    auth=ProviderAuth(secret=Secret(source="env", name="OPENAI_API_KEY")),
+)
+
+
+class Settings(_Group):
+    """Everything that a deployment may choose."""
+
+    url_prefix: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = "/mini-chat"
+    cursor_secret: SecretStr = SecretStr("")
+    policy_file: Path | None = None
+    store: Store = Store()
+    auth: Auth = Auth()
+    streaming: Streaming = Streaming()
+    quota: Quota = Quota()
+    context: Context = Context()
+    providers: dict[str, Provider] = Field(default_factory=lambda: {"openai": OPENAI})
+
+
+def load(environment: Mapping[str, str]) -> Settings:
+    """The settings that this environment and the file it names describe.
+
+    Raises SettingsError naming each wrong key, as the variable that sets it and as its path in the file.
+    """
+    values: dict[str, Any] = {}
+    if config := environment.get(CONFIG_VARIABLE):
+        values = _read_file(Path(config))
+    for name, raw in environment.items():
+        if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
+            _put(values, name.removeprefix(PREFIX).lower().split("__"), _parse(name, raw))
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(problem) for problem in error.errors(include_input=False))) from None
+
+
+@cache
+def current() -> Settings:
+    """The settings of this process, read once."""
+    return load(os.environ)
+
+
+def environment(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The variables that would set these (nested) values: what a parent process hands to its children."""
+    return {
+        PREFIX + key.upper(): value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()
+    }
+
+
+def secret_from_environment(name: str) -> str | None:
+    """A provider's key from a variable outside the `MINICHAT_` names, such as `OPENAI_API_KEY`."""
+    return os.environ.get(name) or None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{CONFIG_VARIABLE}: cannot read {path}: {error.strerror}") from None
+    try:
+        if path.suffix == ".json":
+            values = json.loads(text)
+        else:
+            import yaml  # noqa: PLC0415  only local mode reads YAML; functions never pay for it
+
+            values = yaml.safe_load(text)
+    except ValueError as error:
+        raise SettingsError(f"{CONFIG_VARIABLE}: {path} is not valid: {error}") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{CONFIG_VARIABLE}: {path} must hold a mapping of settings")
+    return values
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for key in path[:-1]:
+        nested = values.setdefault(key, {})
+        if not isinstance(nested, dict):
+            nested = values[key] = {}
+        values = nested
+    values[path[-1]] = value
+
+
+def _parse(name: str, raw: str) -> Any:
+    if not raw.startswith(("{", "[")):
+        return raw
+    try:
+        return json.loads(raw)
+    except ValueError as error:
+        raise SettingsError(f"{name}: not valid JSON: {error}") from None
+
+
+def _explain(problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
+    return f"{PREFIX}{'__'.join(path).upper()} ({'.'.join(path)}): {problem['msg']}"
