@@ -7,24 +7,10 @@ No chunk carries a provider's own identifier except `Completed.response_id`, whi
 from dataclasses import dataclass, field
 from typing import Literal
 
+from minichat.domain.usage import Usage as Usage
+
 ToolName = Literal["file_search", "web_search", "code_interpreter"]
 FailureCode = Literal["provider_error", "provider_timeout", "rate_limited"]
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens as the provider counted them; several calls within one turn add up."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_input_tokens: int = 0
-    cache_write_input_tokens: int = 0
-    reasoning_tokens: int = 0
-
-    @property
-    def known(self) -> bool:
-        """Whether the provider really reported something (turns-and-quota 1)."""
-        return self.input_tokens > 0 or self.output_tokens > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,66 @@
+"""A chat: who owns it, which turn is its latest, and whether one runs."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from minichat.domain.errors import ChatNotFound, FieldError, InvalidRequest
+from minichat.domain.identity import MICROSECOND, Caller, ChatId, RequestId, TenantId, UserId
+
+TITLE_MAX_CHARACTERS = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """The head of one chat. `last_message_at` is the newest `created_at` of its messages, hidden ones included."""
+
+    tenant_id: TenantId
+    chat_id: ChatId
+    user_id: UserId
+    model: str
+    message_count: int
+    created_at: datetime
+    updated_at: datetime
+    title: str | None = None
+    latest_request_id: RequestId | None = None
+    running_request_id: RequestId | None = None
+    last_message_at: datetime | None = None
+    deleted_at: datetime | None = None
+
+
+def visible(chat: Chat | None, caller: Caller) -> Chat:
+    """The chat, when the caller may know of it: own tenant, own, not deleted.
+
+    Raises ChatNotFound otherwise, the same for every reason (contract 2).
+    """
+    if (
+        chat is None
+        or chat.deleted_at is not None
+        or (chat.tenant_id, chat.user_id) != (caller.tenant_id, caller.user_id)
+    ):
+        raise ChatNotFound
+    return chat
+
+
+def next_instant(chat: Chat, now: datetime) -> datetime:
+    """When the chat's next message happens: now, but never at or before a message it already has.
+
+    Instances' clocks differ; without this a message of a later turn could sort before an earlier one.
+    """
+    if chat.last_message_at is None:
+        return now
+    return max(now, chat.last_message_at + MICROSECOND)
+
+
+def clean_title(title: str) -> str:
+    """The title without surrounding white space, 1 to 255 characters.
+
+    Raises InvalidRequest naming the field `title` (contract 1).
+    """
+    trimmed = title.strip()
+    if not trimmed:
+        raise InvalidRequest(FieldError("title", "The title must not be blank.", "blank"))
+    if len(trimmed) > TITLE_MAX_CHARACTERS:
+        raise InvalidRequest(
+            FieldError("title", f"The title must have at most {TITLE_MAX_CHARACTERS} characters.", "too_long")
+        )
+    return trimmed

@@ -1,0 +1,68 @@
+"""Who asks, and the ids everything is named by."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal, NewType
+from uuid import UUID
+
+TenantId = NewType("TenantId", str)
+UserId = NewType("UserId", str)
+ChatId = NewType("ChatId", str)
+RequestId = NewType("RequestId", str)
+MessageId = NewType("MessageId", str)
+
+SubjectType = Literal["user", "system"]
+Clock = Callable[[], datetime]
+NewId = Callable[[datetime], str]
+"""A new UUID version 7 of the given instant; `uuid7` with randomness from the process edge."""
+
+MICROSECOND = timedelta(microseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A verified subject. Only `minichat.http.auth` makes one from the outside world."""
+
+    tenant_id: TenantId
+    user_id: UserId
+    subject_type: SubjectType = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One use of the product: who asks, at what instant, and where new ids come from."""
+
+    caller: Caller
+    now: datetime
+    new_id: NewId
+    trace_id: str = ""
+
+
+def micros(instant: datetime) -> int:
+    """Microseconds since 1970, exactly: no float is involved."""
+    return (instant - _EPOCH) // MICROSECOND
+
+
+def from_micros(value: int) -> datetime:
+    """The UTC instant of `micros`."""
+    return _EPOCH + timedelta(microseconds=value)
+
+
+def uuid7(instant: datetime, random_bits: int) -> UUID:
+    """A UUID version 7 that sorts by `instant` to the microsecond (RFC 9562 section 6.2, method 3).
+
+    The twelve bits after the milliseconds hold the fraction of the millisecond, so two ids whose instants differ by a
+    microsecond sort as their instants do. `random_bits` fills the other 62.
+    """
+    milliseconds, fraction = divmod(micros(instant), 1000)
+    value = (milliseconds & (1 << 48) - 1) << 80
+    value |= 0x7 << 76 | (fraction * 4096 // 1000) << 64
+    value |= 0b10 << 62 | random_bits & (1 << 62) - 1
+    return UUID(int=value)
+
+
+def uuid7_floor(instant: datetime) -> UUID:
+    """The smallest version 7 id of that instant: the bound of a range of ids."""
+    return uuid7(instant, 0)

@@ -1,0 +1,50 @@
+"""One message of a chat, and the fingerprint that tells whether a repeated send is the same send."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from minichat.domain.errors import FieldError, InputTooLong, InvalidRequest
+from minichat.domain.identity import MessageId, RequestId
+
+Role = Literal["user", "assistant", "system"]
+
+MESSAGE_MAX_BYTES = 3_000_000
+"""A message and all else of its transaction must stay below the 4 MB that one DynamoDB transaction may carry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it is listed. User and assistant message of a turn share `request_id`."""
+
+    message_id: MessageId
+    request_id: RequestId
+    role: Role
+    content: str
+    created_at: datetime
+    model: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+def checked_content(content: str) -> str:
+    """The content, untouched, when it says something and fits one message.
+
+    Raises InvalidRequest naming `content` when it is blank, InputTooLong when no model's transaction could carry it.
+    """
+    if not content.strip():
+        raise InvalidRequest(FieldError("content", "The content must not be blank.", "blank"))
+    size = len(content.encode())
+    if size > MESSAGE_MAX_BYTES:
+        raise InputTooLong(f"The message has {size} bytes; at most {MESSAGE_MAX_BYTES} fit one message.")
+    return content
+
+
+def fingerprint(content: str, attachment_ids: Sequence[str]) -> str:
+    """128 bits that differ when content or attachments do; stored with the turn for `request_id_reused`."""
+    digest = hashlib.sha256(content.encode())
+    for attachment_id in sorted(attachment_ids):
+        digest.update(b"\0" + attachment_id.encode())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,188 @@
+"""The policy: which models exist, what they cost and may take, and what is switched off (turns-and-quota 5)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from minichat.domain.errors import InvalidModel, ModelNotFound
+
+MAX_MULTIPLIER = 10_000_000_000
+MAX_TOKENS = 10_000_000
+
+Tier = Literal["standard", "premium"]
+Multiplier = Annotated[int, Field(ge=1, le=MAX_MULTIPLIER)]
+Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+Budget = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+MicroCredits = Annotated[int, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EstimationBudgets(_Part):
+    """How tokens are estimated before a provider has counted them, in tokens and per cent."""
+
+    bytes_per_token: Annotated[int, Field(ge=1, le=16)] = 4
+    fixed_overhead: Budget = 100
+    safety_margin_pct: Annotated[int, Field(ge=0, le=100)] = 10
+    image_token_budget: Budget = 1000
+    tool_surcharge: Budget = 500
+    web_search_surcharge: Budget = 500
+    code_interpreter_surcharge: Budget = 1000
+    minimal_generation_floor: Budget = 50
+
+
+class ApiParams(_Part):
+    """Sampling parameters that are sent as they are."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    stop: tuple[str, ...] = ()
+    reasoning_effort: str | None = None
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+
+
+class ToolSupport(_Part):
+    """Which tools the model can be offered."""
+
+    web_search: bool = False
+    file_search: bool = False
+    image_generation: bool = False
+    code_interpreter: bool = False
+    mcp: bool = False
+
+
+class GeneralConfig(_Part):
+    """What a provider's call of the model carries."""
+
+    type: str = ""
+    available_from: str | None = None
+    max_file_size_mb: int | None = None
+    api_params: ApiParams = ApiParams()
+    features: dict[str, bool] = Field(default_factory=dict)
+    tool_support: ToolSupport = ToolSupport()
+    supported_endpoints: dict[str, bool] | tuple[str, ...] = ()
+
+
+class Preference(_Part):
+    """How a model stands among the others."""
+
+    is_default: bool = False
+    sort_order: int = 0
+
+
+class Model(_Part):
+    """One entry of the catalog. Multipliers are micro-credits per million tokens."""
+
+    id: Annotated[str, Field(min_length=1)]
+    provider_model_id: Annotated[str, Field(min_length=1)]
+    provider_id: Annotated[str, Field(min_length=1)]
+    display_name: Annotated[str, Field(min_length=1)]
+    provider_display_name: str = ""
+    description: str = ""
+    icon: str = ""
+    tier: Annotated[Tier, BeforeValidator(lambda tier: tier.lower() if isinstance(tier, str) else tier)]
+    enabled: bool = False
+    multimodal_capabilities: tuple[str, ...] = ()
+    context_window: Tokens
+    max_output_tokens: Tokens
+    max_input_tokens: Tokens
+    input_tokens_credit_multiplier_micro: Multiplier
+    output_tokens_credit_multiplier_micro: Multiplier
+    multiplier_display: str = ""
+    estimation_budgets: EstimationBudgets = EstimationBudgets()
+    max_num_results: Annotated[int, Field(ge=1)] = 5
+    web_search_context_size: Literal["low", "medium", "high"] = "low"
+    max_tool_calls: Annotated[int, Field(ge=0)] = 2
+    general_config: GeneralConfig = GeneralConfig()
+    preference: Preference = Preference()
+    system_prompt: str = ""
+    thread_summary_prompt: str = ""
+
+
+class KillSwitches(_Part):
+    """Features that an operator has switched off for everyone."""
+
+    disable_premium_tier: bool = False
+    force_standard_tier: bool = False
+    disable_web_search: bool = False
+    disable_file_search: bool = False
+    disable_images: bool = False
+    disable_code_interpreter: bool = False
+
+
+class Limits(_Part):
+    """What one user may spend in one bucket."""
+
+    limit_daily_credits_micro: MicroCredits
+    limit_monthly_credits_micro: MicroCredits
+
+
+class UserLimits(_Part):
+    """`standard` is the ceiling over everything, `premium` a cap inside it."""
+
+    standard: Limits
+    premium: Limits
+
+
+class LimitsByUser(_Part):
+    """The limits of everyone, and of those who have their own."""
+
+    default: UserLimits
+    users: dict[str, UserLimits] = Field(default_factory=dict)
+
+
+class Policy(_Part):
+    """One immutable version of everything above. A turn settles with the version that priced it."""
+
+    policy_version: Annotated[int, Field(ge=1)]
+    model_catalog: Annotated[tuple[Model, ...], Field(min_length=1)]
+    kill_switches: KillSwitches = KillSwitches()
+    user_limits: LimitsByUser
+
+    @model_validator(mode="after")
+    def _catalog_is_unambiguous(self) -> "Policy":
+        ids = [model.id for model in self.model_catalog]
+        if twice := {model_id for model_id in ids if ids.count(model_id) > 1}:
+            raise ValueError(f"model_catalog: the id {sorted(twice)[0]!r} is there twice")
+        for tier in ("standard", "premium"):
+            defaults = [m.id for m in self.model_catalog if m.tier == tier and m.enabled and m.preference.is_default]
+            if len(defaults) > 1:
+                raise ValueError(f"model_catalog: {' and '.join(defaults)} are both the default of tier {tier}")
+        return self
+
+    def enabled_models(self) -> list[Model]:
+        """What may be chosen, by `sort_order`, then in the catalog's order."""
+        return sorted((m for m in self.model_catalog if m.enabled), key=lambda model: model.preference.sort_order)
+
+    def model(self, model_id: str) -> Model:
+        """The enabled model of that id.
+
+        Raises ModelNotFound for an unknown and for a disabled one alike.
+        """
+        for model in self.enabled_models():
+            if model.id == model_id:
+                return model
+        raise ModelNotFound(f"There is no model {model_id!r}.")
+
+    def priced(self, model_id: str) -> Model:
+        """The catalog entry of a turn that was already admitted, enabled or not."""
+        return next(model for model in self.model_catalog if model.id == model_id)
+
+    def model_for_new_chat(self, wanted: str | None) -> Model:
+        """The wanted model, or the default: premium default, else standard default, else the first enabled.
+
+        Raises InvalidModel when the wanted one is not available, or nothing is (context-attachments-providers 6).
+        """
+        enabled = self.enabled_models()
+        if wanted is not None:
+            candidates = [model for model in enabled if model.id == wanted]
+        else:
+            defaults = [model for model in enabled if model.preference.is_default]
+            candidates = [*(m for m in defaults if m.tier == "premium"), *defaults, *enabled]
+        if not candidates:
+            raise InvalidModel(f"The model {wanted!r} is not available." if wanted is not None else None)
+        return candidates[0]

@@ -1,0 +1,111 @@
+"""Quota arithmetic in integers: tokens are estimated up, every price component is rounded up (turns-and-quota 4)."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from minichat.domain.errors import InputTooLong
+from minichat.domain.policy import MAX_MULTIPLIER, MAX_TOKENS, EstimationBudgets, Model
+from minichat.domain.turn import Reserve
+
+TOKENS_PER_MULTIPLIER = 1_000_000
+"""A multiplier says micro-credits per this many tokens: 1_000_000 is one micro-credit per token."""
+
+
+class CreditOverflow(ArithmeticError):
+    """Tokens or a multiplier outside the bounds within which credits are exact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a prompt carries besides its text."""
+
+    images: int = 0
+    file_search: bool = False
+    web_search: bool = False
+    code_interpreter: bool = False
+    context_tokens: int = 0
+
+
+def credits_micro(input_tokens: int, output_tokens: int, input_multiplier: int, output_multiplier: int) -> int:
+    """The price in micro-credits, each component rounded up: 1000 in, 500 out at 1_000_000 / 3_000_000 → 2500.
+
+    Raises CreditOverflow outside 0..10_000_000 tokens and 1..10_000_000_000 micro-credits per million.
+    """
+    for tokens in (input_tokens, output_tokens):
+        if not 0 <= tokens <= MAX_TOKENS:
+            raise CreditOverflow(f"{tokens} tokens")
+    for multiplier in (input_multiplier, output_multiplier):
+        if not 1 <= multiplier <= MAX_MULTIPLIER:
+            raise CreditOverflow(f"multiplier {multiplier}")
+    return _ceil_div(input_tokens * input_multiplier, TOKENS_PER_MULTIPLIER) + _ceil_div(
+        output_tokens * output_multiplier, TOKENS_PER_MULTIPLIER
+    )
+
+
+def price(model: Model, input_tokens: int, output_tokens: int) -> int:
+    """`credits_micro` with the multipliers of a catalog entry."""
+    return credits_micro(
+        input_tokens,
+        output_tokens,
+        model.input_tokens_credit_multiplier_micro,
+        model.output_tokens_credit_multiplier_micro,
+    )
+
+
+def text_tokens(utf8_bytes: int, budgets: EstimationBudgets) -> int:
+    """Estimated tokens of a text: 4000 bytes with the defaults → 1000 + 100 → with the margin 1210."""
+    tokens = _ceil_div(utf8_bytes, budgets.bytes_per_token) + budgets.fixed_overhead
+    return _ceil_div(tokens * (100 + budgets.safety_margin_pct), 100)
+
+
+def input_tokens(utf8_bytes: int, load: Load, budgets: EstimationBudgets) -> int:
+    """Estimated tokens of everything that is sent: 4000 bytes, 2 images, tools and web search → 4210."""
+    return (
+        text_tokens(utf8_bytes, budgets)
+        + load.images * budgets.image_token_budget
+        + load.file_search * budgets.tool_surcharge
+        + load.web_search * budgets.web_search_surcharge
+        + load.code_interpreter * budgets.code_interpreter_surcharge
+        + load.context_tokens
+    )
+
+
+def output_cap(model: Model, configured: int) -> int:
+    """The hard cap of output tokens: the model's, or the deployment's where that is smaller."""
+    return min(model.max_output_tokens, configured)
+
+
+def check_input(content: str, model: Model) -> None:
+    """Refuses a message that the model cannot take in.
+
+    Raises InputTooLong with both numbers, in tokens.
+    """
+    estimate = text_tokens(len(content.encode()), model.estimation_budgets)
+    if estimate > model.max_input_tokens:
+        raise InputTooLong(f"The message has about {estimate} tokens; {model.id} takes {model.max_input_tokens}.")
+
+
+def periods(now: datetime) -> tuple[str, str]:
+    """Names of the daily and the monthly period of an instant, by its UTC date: 2026-11-21 and 2026-11-01."""
+    return now.date().isoformat(), now.date().replace(day=1).isoformat()
+
+
+def reserve(model: Model, estimated_input: int, max_output_tokens: int, policy_version: int, now: datetime) -> Reserve:
+    """The worst case of a turn on `model`: 1210 in, 4096 out at 1_000_000 / 3_000_000 → 13_498 micro-credits."""
+    daily, monthly = periods(now)
+    return Reserve(
+        tokens=estimated_input + max_output_tokens,
+        max_output_tokens=max_output_tokens,
+        credits_micro=price(model, estimated_input, max_output_tokens),
+        policy_version=policy_version,
+        selected_model=model.id,
+        effective_model=model.id,
+        generation_floor=model.estimation_budgets.minimal_generation_floor,
+        daily_period=daily,
+        monthly_period=monthly,
+        premium=model.tier == "premium",
+    )
+
+
+def _ceil_div(value: int, divisor: int) -> int:
+    return -(-value // divisor)

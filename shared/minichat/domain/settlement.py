@@ -1,0 +1,91 @@
+"""How a turn ended decides what it costs: one function for every path (turns-and-quota 6)."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from minichat.domain.policy import Model
+from minichat.domain.quota import price
+from minichat.domain.turn import Reserve, SettlementMethod, ToolCalls, TurnState
+from minichat.domain.usage import Usage
+
+BillingOutcome = Literal["completed", "failed", "aborted"]
+
+# What the provider answered was paid for, whatever became of it.
+_CHARGED = frozenset(
+    {
+        "provider_error",
+        "provider_timeout",
+        "rate_limited",
+        "web_search_calls_exceeded",
+        "code_interpreter_calls_exceeded",
+        "unexpected_tool_use",
+        "message_persistence_failed",
+        "orphan_timeout",
+    }
+)
+_RELEASED = frozenset({"context_length_exceeded", "validation_error"})
+KNOWN_ERROR_CODES = _CHARGED | _RELEASED
+"""The closed set of stored error codes; another one settles as failed / estimated and is logged as critical."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a turn ended, as its finalizer saw it. `text` is what the client was sent."""
+
+    state: TurnState
+    error_code: str | None = None
+    error_detail: str | None = None
+    text: str = ""
+    usage: Usage = field(default_factory=Usage)
+    provider_called: bool = True
+    provider_response_id: str | None = None
+    tool_calls: ToolCalls = field(default_factory=ToolCalls)
+    ttft_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What is committed, in micro-credits, and why."""
+
+    outcome: BillingOutcome
+    method: SettlementMethod
+    committed_micro: int
+    actual_micro: int
+    overshoot_capped: bool = False
+
+
+def billing(ending: Ending) -> tuple[BillingOutcome, SettlementMethod]:
+    """Outcome and method of an ending: the table of turns-and-quota 6, row by row."""
+    measured: SettlementMethod = "actual" if ending.usage.known else "estimated"
+    match ending.state:
+        case TurnState.COMPLETED:
+            return "completed", measured
+        case TurnState.CANCELLED:
+            return "aborted", measured if ending.provider_called else "released"
+        case TurnState.FAILED:
+            outcome: BillingOutcome = "aborted" if ending.error_code == "orphan_timeout" else "failed"
+            if not ending.provider_called or ending.error_code in _RELEASED:
+                return outcome, "released"
+            return outcome, measured if ending.error_code in _CHARGED else "estimated"
+        case TurnState.RUNNING:
+            raise ValueError("a running turn has no ending")
+
+
+def settle(ending: Ending, reserve: Reserve, model: Model, overshoot_tolerance_pct: int) -> Settlement:
+    """What the turn costs, priced by the entry of `effective_model` in the version that admitted it.
+
+    Usage 800 + 250 against a reserve of 1000 tokens / 10_000 micro at 1x is within 110 %: 1050. Usage 1000 + 500 is
+    not: the smaller of 1500 and 10_000, flagged.
+    """
+    outcome, method = billing(ending)
+    if method == "released":
+        return Settlement(outcome, method, 0, 0)
+    if method == "estimated":
+        estimated_input = max(reserve.tokens - reserve.max_output_tokens, 0)
+        committed = min(price(model, estimated_input, reserve.generation_floor), reserve.credits_micro)
+        return Settlement(outcome, method, committed, committed)
+    actual = price(model, ending.usage.input_tokens, ending.usage.output_tokens)
+    used_tokens = ending.usage.input_tokens + ending.usage.output_tokens
+    if used_tokens * 100 <= reserve.tokens * overshoot_tolerance_pct:
+        return Settlement(outcome, method, actual, actual)
+    return Settlement(outcome, method, min(actual, reserve.credits_micro), actual, overshoot_capped=True)

@@ -1,0 +1,134 @@
+"""The turn: its state machine and the five checks of a mutation (turns-and-quota 1, contract 2)."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from minichat.domain.chat import Chat, visible
+from minichat.domain.errors import Forbidden, InvalidTurnState, NotLatestTurn, TurnNotFound
+from minichat.domain.identity import Caller, ChatId, MessageId, RequestId, SubjectType, TenantId, UserId
+from minichat.domain.usage import Usage
+
+QuotaDecision = Literal["allow", "downgrade"]
+SettlementMethod = Literal["actual", "estimated", "released"]
+
+
+class TurnState(StrEnum):
+    """`RUNNING` leads to exactly one of the others, and none of them leads anywhere."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def public(self) -> str:
+        """The word the API uses: completed reads `done`, failed reads `error`."""
+        return {"completed": "done", "failed": "error"}.get(self.value, self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalls:
+    """Calls of tools within one turn."""
+
+    web_search: int = 0
+    code_interpreter: int = 0
+    file_search: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """What a turn was admitted with; immutable, and the only thing that settlement reads (turns-and-quota 1, 6)."""
+
+    tokens: int
+    max_output_tokens: int
+    credits_micro: int
+    policy_version: int
+    selected_model: str
+    effective_model: str
+    generation_floor: int
+    daily_period: str
+    monthly_period: str
+    premium: bool = False
+    decision: QuotaDecision = "allow"
+    downgrade_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One user message and the answer to it. `messages` counts its visible messages: 1, and 2 once answered."""
+
+    tenant_id: TenantId
+    chat_id: ChatId
+    request_id: RequestId
+    turn_id: str
+    requester_type: SubjectType
+    requester_user_id: UserId
+    state: TurnState
+    fingerprint: str
+    user_message_id: MessageId
+    assistant_message_id: MessageId
+    started_at: datetime
+    last_progress_at: datetime
+    reserve: Reserve
+    messages: int = 1
+    prev_request_id: RequestId | None = None
+    web_search_enabled: bool = False
+    cancel_requested_at: datetime | None = None
+    provider_request_started_at: datetime | None = None
+    completed_at: datetime | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    tool_calls: ToolCalls = field(default_factory=ToolCalls)
+    provider_response_id: str | None = None
+    committed_credits_micro: int | None = None
+    settlement_method: SettlementMethod | None = None
+    deleted_at: datetime | None = None
+    replaced_by_request_id: RequestId | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether an assistant message exists: a completed turn, or a cancelled one that had text."""
+        return self.messages > 1
+
+    @property
+    def updated_at(self) -> datetime:
+        """The last change of the turn that a client can see."""
+        return self.completed_at or self.last_progress_at
+
+
+def check_mutation(caller: Caller, chat: Chat | None, turn: Turn | None, target: RequestId) -> tuple[Chat, Turn]:
+    """The chat and its turn `target`, when the caller may retry, edit or delete it.
+
+    Five checks, and the first that fails decides (contract 2). They run on what was read before the transaction, and
+    again on what the transaction found when it was refused, so a lost race gets the same words as a late request.
+
+    Raises ChatNotFound, TurnNotFound, Forbidden, InvalidTurnState, NotLatestTurn.
+    """
+    # (1) A foreign or deleted chat says nothing about its turns.
+    chat = visible(chat, caller)
+    # (2) Deleted turns exist here: they are told apart at (5), so that deleting twice is 409 and not 404.
+    if turn is None:
+        raise TurnNotFound
+    # (3) In a chat of one's own this only fails where requesters and owners can differ.
+    if turn.requester_user_id != caller.user_id:
+        raise Forbidden
+    # (4) Before (5): an older turn that still runs is a wrong state, not a lost race.
+    if turn.state is TurnState.RUNNING:
+        raise InvalidTurnState
+    # (5) The head names the latest turn that is not deleted.
+    if chat.latest_request_id != target or turn.deleted_at is not None:
+        raise NotLatestTurn
+    return chat, turn
+
+
+def readable(turn: Turn | None) -> Turn:
+    """The turn, unless it does not exist or was deleted or replaced.
+
+    Raises TurnNotFound (contract 2: reading a deleted turn is 404).
+    """
+    if turn is None or turn.deleted_at is not None:
+        raise TurnNotFound
+    return turn

@@ -1,0 +1,19 @@
+"""Tokens of a turn."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the provider counted them; several calls within one turn add up."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether the provider really reported something (turns-and-quota 1)."""
+        return self.input_tokens > 0 or self.output_tokens > 0

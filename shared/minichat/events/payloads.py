@@ -1,0 +1,164 @@
+"""What leaves through the outbox: versioned payloads, each with the key that makes its effect happen once.
+
+Fields are those of events-and-workers 2 and 4 and turns-and-quota 6. Members that have no value are left out of the
+JSON. Changes are additive only.
+"""
+
+from datetime import datetime
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Queue = Literal["audit", "usage", "chat-cleanup"]
+
+
+class Event(BaseModel):
+    """An event; `queue` is where it goes."""
+
+    model_config = ConfigDict(frozen=True)
+    queue: ClassVar[Queue]
+    event_type: str
+    tenant_id: str
+
+    def dedupe_key(self, event_id: str) -> str:
+        """The key by which a consumer knows that it has seen the event."""
+        return event_id
+
+
+class TokenUsage(BaseModel):
+    """Tokens as the provider counted them."""
+
+    model_config = ConfigDict(frozen=True)
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+class UsageEvent(Event):
+    """One settled turn, for metering. Credits are micro-credits."""
+
+    queue = "usage"
+    event_type: Literal["turn_usage"] = "turn_usage"
+    user_id: str | None = None
+    chat_id: str
+    turn_id: str | None = None
+    request_id: str
+    requester_type: str
+    selected_model: str
+    effective_model: str
+    terminal_state: str
+    billing_outcome: str
+    settlement_method: str
+    usage: TokenUsage | None = None
+    reserved_credits_micro: int
+    actual_credits_micro: int
+    committed_credits_micro: int
+    overshoot_capped: bool
+    policy_version_applied: int
+    web_search_calls: int = 0
+    code_interpreter_calls: int = 0
+    file_search_calls: int = 0
+    timestamp: datetime
+
+    def dedupe_key(self, event_id: str) -> str:
+        """`{tenant}/{turn}/{request}`, 32 hex digits each: the turn, not the event, happens once."""
+        del event_id
+        return "/".join((part or "").replace("-", "") for part in (self.tenant_id, self.turn_id, self.request_id))
+
+
+class _Audit(Event):
+    queue = "audit"
+    timestamp: datetime
+    requester_type: str
+    trace_id: str | None = None
+    chat_id: str
+
+
+class Latency(BaseModel):
+    """Milliseconds from the turn's start."""
+
+    model_config = ConfigDict(frozen=True)
+    ttft_ms: int | None = None
+    total_ms: int | None = None
+
+
+class QuotaDecisionRecord(BaseModel):
+    """What the admission decided."""
+
+    model_config = ConfigDict(frozen=True)
+    decision: str
+    downgrade_from: str | None = None
+    downgrade_reason: str | None = None
+
+
+class PolicyDecisions(BaseModel):
+    """Decisions that let the turn run."""
+
+    model_config = ConfigDict(frozen=True)
+    quota: QuotaDecisionRecord
+
+
+class ToolCallCounts(BaseModel):
+    """Calls of tools within the turn."""
+
+    model_config = ConfigDict(frozen=True)
+    file_search_calls: int = 0
+    web_search_calls: int = 0
+    code_interpreter_calls: int = 0
+
+
+class TurnEnded(_Audit):
+    """A turn reached its end; a cancelled one is `turn_failed` with error code `cancelled`. No content."""
+
+    event_type: Literal["turn_completed", "turn_failed"]
+    user_id: str
+    turn_id: str
+    request_id: str
+    selected_model: str
+    effective_model: str
+    policy_version_applied: int
+    usage: TokenUsage
+    latency_ms: Latency
+    policy_decisions: PolicyDecisions
+    error_code: str | None = None
+    tool_calls: ToolCallCounts
+
+
+class TurnReplaced(_Audit):
+    """A turn was retried or edited: the new one took its place."""
+
+    event_type: Literal["turn_retry", "turn_edit"]
+    actor_user_id: str
+    turn_id: str
+    original_request_id: str
+    new_request_id: str
+
+
+class TurnDeleted(_Audit):
+    """The latest turn was deleted."""
+
+    event_type: Literal["turn_delete"] = "turn_delete"
+    actor_user_id: str
+    turn_id: str
+    request_id: str
+
+
+class ChatDeleted(_Audit):
+    """A chat was deleted."""
+
+    event_type: Literal["chat_delete"] = "chat_delete"
+    actor_user_id: str
+
+
+class ChatCleanup(Event):
+    """Everything of a deleted chat must go: provider resources first, its items after the retention grace."""
+
+    queue = "chat-cleanup"
+    event_type: Literal["chat_cleanup"] = "chat_cleanup"
+    reason: Literal["chat_soft_delete"] = "chat_soft_delete"
+    chat_id: str
+    user_id: str
+    system_request_id: str
+    chat_deleted_at: datetime

@@ -1,0 +1,112 @@
+"""From a bearer token to a verified caller: the only place where a Caller comes from the outside world.
+
+RS256 and ES256 only: an algorithm is never taken from the token alone (a symmetric one would let the public key sign).
+Signature, issuer, audience and expiry are all required. Keys come from the issuer's JSON Web Key Set, by URL or file.
+"""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import jwt
+from starlette.requests import Request
+
+from minichat.domain.errors import FeatureNotLicensed, ServiceUnavailable, Unauthenticated
+from minichat.domain.identity import Caller, TenantId, UserId
+from minichat.settings import Auth
+
+ALGORITHMS = ["RS256", "ES256"]
+KEYS_LIFESPAN_SECONDS = 3600
+UNKNOWN_KEY_COOLDOWN_SECONDS = 10
+"""A token with an unknown key id makes us ask the issuer again, but not more often than this."""
+
+
+class Keys:
+    """The issuer's public keys, read when first needed and again when an unknown key id appears."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._read_at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def key(self, key_id: str | None) -> jwt.PyJWK:
+        """The public key of that id.
+
+        Raises Unauthenticated when the issuer has no such key; ServiceUnavailable when it does not answer.
+        """
+        if key_id not in self._keys or time.monotonic() - self._read_at > KEYS_LIFESPAN_SECONDS:
+            async with self._lock:
+                if time.monotonic() - self._read_at > UNKNOWN_KEY_COOLDOWN_SECONDS:
+                    self._keys = await asyncio.to_thread(self._read)
+                    self._read_at = time.monotonic()
+        try:
+            return self._keys[key_id]
+        except KeyError:
+            raise Unauthenticated from None
+
+    def _read(self) -> dict[str | None, jwt.PyJWK]:
+        try:
+            if self._location.startswith(("https://", "http://")):
+                keys = jwt.PyJWKClient(self._location, cache_keys=False, timeout=5).get_jwk_set().keys
+            else:
+                keys = jwt.PyJWKSet.from_dict(json.loads(Path(self._location).read_text(encoding="utf-8"))).keys
+        except (jwt.PyJWTError, OSError, ValueError) as error:
+            raise ServiceUnavailable from error
+        return {key.key_id: key for key in keys}
+
+
+class Authenticator:
+    """Verifies the token of a request and reads the caller from its claims."""
+
+    def __init__(self, auth: Auth) -> None:
+        self._auth = auth
+        self._keys = Keys(auth.jwks)
+
+    async def caller(self, request: Request) -> Caller:
+        """Who sends this request.
+
+        Raises Unauthenticated, FeatureNotLicensed, ServiceUnavailable (the issuer's keys cannot be read).
+        """
+        authorization = request.headers.get("authorization")
+        auth = self._auth
+        if authorization is None and auth.development_tenant is not None and auth.development_user is not None:
+            return Caller(TenantId(auth.development_tenant), UserId(auth.development_user))
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated
+        return self._from_claims(await self._verified(token.strip()))
+
+    async def _verified(self, token: str) -> dict[str, Any]:
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("alg") not in ALGORITHMS:
+                raise Unauthenticated
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                await self._keys.key(header.get("kid")),
+                algorithms=ALGORITHMS,
+                issuer=self._auth.issuer,
+                audience=self._auth.audience,
+                leeway=self._auth.leeway_seconds,
+                options={"require": ["exp", "iss", "aud"]},
+            )
+        except jwt.PyJWTError:
+            raise Unauthenticated from None
+        return claims
+
+    def _from_claims(self, claims: dict[str, Any]) -> Caller:
+        auth = self._auth
+        try:
+            # Ids become parts of keys: nothing but a UUID may get there.
+            tenant = UUID(str(claims[auth.tenant_claim]))
+            subject = UUID(str(claims[auth.subject_claim]))
+        except (KeyError, ValueError):
+            raise Unauthenticated from None
+        if auth.features_claim is not None and auth.required_feature not in (claims.get(auth.features_claim) or ()):
+            raise FeatureNotLicensed
+        subject_type = claims.get(auth.subject_type_claim)
+        return Caller(TenantId(str(tenant)), UserId(str(subject)), "system" if subject_type == "system" else "user")

@@ -1,0 +1,72 @@
+"""The outermost layer of every request: ids, timings, the one log line, and the last catch of a failure.
+
+It is plain ASGI: a stream passes through untouched, chunk by chunk.
+"""
+
+import re
+import secrets
+import time
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from minichat.http import problems
+from minichat.observability import Event, begin, logger
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Edge:
+    """Wraps an app: `X-Request-Id` and `Server-Timing` on every response, and no exception past it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        event = begin()
+        started_at = time.perf_counter()
+        request_id = _given(request.headers.get("x-request-id"), _REQUEST_ID) or secrets.token_hex(16)
+        trace_id = _trace_id(request.headers.get("traceparent"))
+        scope.setdefault("state", {})["trace_id"] = trace_id
+        event.fields |= {"method": scope["method"], "path": scope["path"], "trace_id": trace_id}
+        sent: list[int] = []
+
+        async def send_marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                sent.append(message["status"])
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["server-timing"] = _server_timing(event, started_at)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_marked)
+        except Exception:
+            logger.exception("request failed", extra={"trace_id": trace_id})
+            if not sent:
+                await problems.of_failure(request)(scope, receive, send_marked)
+        finally:
+            event.fields |= {f"{name}_ms": round(spent, 2) for name, spent in event.spans.items()}
+            total = round((time.perf_counter() - started_at) * 1000, 2)
+            logger.info("request", extra={**event.fields, "status": sent[0] if sent else None, "total_ms": total})
+
+
+def _given(value: str | None, shape: re.Pattern[str]) -> str | None:
+    return value if value is not None and shape.fullmatch(value) else None
+
+
+def _trace_id(traceparent: str | None) -> str:
+    """The caller's trace (W3C Trace Context) when there is one, else a new one."""
+    match = _TRACEPARENT.fullmatch(traceparent or "")
+    return match[1] if match else secrets.token_hex(16)
+
+
+def _server_timing(event: Event, started_at: float) -> str:
+    spans = {**event.spans, "total": (time.perf_counter() - started_at) * 1000}
+    return ", ".join(f"{name};dur={spent:.2f}" for name, spent in spans.items())

@@ -1,0 +1,150 @@
+"""Refusals as problem documents (RFC 9457): one table from error to status, one renderer, one way to document them."""
+
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from minichat.domain import errors
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[type[errors.ChatError], int] = {
+    errors.InvalidRequest: 400,
+    errors.InvalidCursor: 400,
+    errors.InvalidTurnState: 400,
+    errors.InvalidModel: 400,
+    errors.WebSearchDisabled: 400,
+    errors.InvalidAttachment: 400,
+    errors.InputTooLong: 400,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
+    errors.FeatureNotLicensed: 403,
+    errors.ChatNotFound: 404,
+    errors.TurnNotFound: 404,
+    errors.ModelNotFound: 404,
+    errors.GenerationInProgress: 409,
+    errors.RequestIdConflict: 409,
+    errors.NotLatestTurn: 409,
+    errors.IdempotencyKeyConflict: 409,
+    errors.RequestIdReused: 422,
+    errors.ContextBudgetExceeded: 422,
+    errors.QuotaExceeded: 429,
+    errors.RateLimited: 429,
+    errors.ServiceUnavailable: 503,
+}
+
+_FRAMEWORK_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+
+EVERYWHERE = (
+    errors.InvalidRequest,
+    errors.Unauthenticated,
+    errors.FeatureNotLicensed,
+    errors.RateLimited,
+    errors.ServiceUnavailable,
+)
+"""What any authenticated operation may answer."""
+
+
+class ProblemField(BaseModel):
+    """One input that does not validate, and why."""
+
+    field: str
+    message: str
+    code: str
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457). `code` is the stable machine word; `title` carries the same word."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    trace_id: str = Field(description="Finds the request in the logs.")
+    errors: list[ProblemField] | None = Field(default=None, description="Which inputs are wrong, and why.")
+    turn_state: str | None = Field(default=None, description="With `request_id_conflict`: that turn's state.")
+    quota_scope: str | None = Field(default=None, description="With `quota_exceeded`: which limit is used up.")
+    retry_after_seconds: int | None = None
+
+
+def of_error(request: Request, error: errors.ChatError) -> Response:
+    """The document of a refusal."""
+    headers: dict[str, str] = {}
+    extra: dict[str, Any] = {}
+    match error:
+        case errors.InvalidRequest(errors=found) if found:
+            extra["errors"] = [{"field": e.field, "message": e.message, "code": e.code} for e in found]
+        case errors.RequestIdConflict(turn_state=state):
+            extra["turn_state"] = state
+        case errors.QuotaExceeded(scope=scope, retry_after_seconds=seconds):
+            extra["quota_scope"] = scope
+            if seconds is not None:
+                extra["retry_after_seconds"] = seconds
+        case errors.RateLimited(retry_after_seconds=seconds) | errors.ServiceUnavailable(retry_after_seconds=seconds):
+            extra["retry_after_seconds"] = seconds
+        case errors.Unauthenticated():
+            headers["www-authenticate"] = "Bearer"
+    if "retry_after_seconds" in extra:
+        headers["retry-after"] = str(extra["retry_after_seconds"])
+    return _problem(request, STATUS[type(error)], error.code, str(error), extra, headers)
+
+
+def of_validation(request: Request, error: RequestValidationError) -> Response:
+    """The document of a request that does not validate: 400, never 422, and every field is named."""
+    found = [
+        errors.FieldError(_field(problem["loc"]), str(problem["msg"]), str(problem["type"]))
+        for problem in error.errors()
+    ]
+    return of_error(request, errors.InvalidRequest(*found))
+
+
+def of_framework(request: Request, error: HTTPException) -> Response:
+    """The document of what the router itself refuses: no such path, no such method."""
+    code = _FRAMEWORK_CODES.get(error.status_code, "invalid_request")
+    return _problem(request, error.status_code, code, str(error.detail), {}, dict(error.headers or {}))
+
+
+def of_failure(request: Request) -> Response:
+    """The document of our own failure: it says nothing internal, the trace id finds the cause."""
+    return _problem(request, 500, "internal_error", "Something went wrong on our side.", {}, {})
+
+
+def documented(*refusals: type[errors.ChatError]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses of an operation that may refuse with these errors, besides those of EVERYWHERE."""
+    codes: dict[int, list[str]] = {500: ["internal_error"]}
+    for refusal in (*EVERYWHERE, *refusals):
+        codes.setdefault(STATUS[refusal], []).append(refusal.code)
+    return {
+        status: {"model": Problem, "description": " · ".join(f"`{code}`" for code in sorted(set(words)))}
+        for status, words in sorted(codes.items())
+    }
+
+
+def _problem(
+    request: Request, status: int, code: str, detail: str, extra: dict[str, Any], headers: dict[str, str]
+) -> Response:
+    document = {
+        "type": f"urn:minichat:problem:{code}",
+        "title": code,
+        "status": status,
+        "detail": detail,
+        "instance": request.url.path,
+        "code": code,
+        "trace_id": request.scope.get("state", {}).get("trace_id", ""),
+        **extra,
+    }
+    return JSONResponse(document, status, headers, MEDIA_TYPE)
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    """The member's name as the caller wrote it: `content`, `web_search.enabled`, `body` for the whole."""
+    source, *path = location
+    # A syntax error's location is an offset in the text, not a member.
+    names = [str(part) for part in path if not (source == "body" and isinstance(part, int) and len(path) == 1)]
+    return ".".join(names) or str(source)

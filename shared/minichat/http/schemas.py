@@ -1,0 +1,204 @@
+"""Bodies of requests and responses (contract 1). Unknown members are ignored; null for an optional one means absent."""
+
+from datetime import datetime
+from typing import Annotated, Generic, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, Field, StrictBool
+
+from minichat.domain.chat import Chat
+from minichat.domain.message import Message
+from minichat.domain.policy import Model
+from minichat.domain.turn import Turn, TurnState
+
+T = TypeVar("T")
+UserText = Annotated[str, Field(description="Unicode text, kept exactly as it comes.")]
+
+
+class CreateChat(BaseModel):
+    """A new chat; without a model it gets the catalog's default."""
+
+    title: Annotated[str | None, Field(description="1 to 255 characters after trimming.")] = None
+    model: str | None = None
+
+
+class RenameChat(BaseModel):
+    """The new title."""
+
+    title: Annotated[str, Field(description="1 to 255 characters after trimming.")]
+
+
+class WebSearch(BaseModel):
+    """Whether the model may search the web for this message."""
+
+    enabled: StrictBool
+
+
+class SendMessageBody(BaseModel):
+    """A message to be answered. `request_id` makes the send idempotent."""
+
+    content: UserText
+    request_id: UUID | None = None
+    attachment_ids: list[UUID] | None = None
+    web_search: WebSearch | None = None
+
+
+class EditTurnBody(BaseModel):
+    """The message that replaces the turn's."""
+
+    content: UserText
+
+
+class ChatDetail(BaseModel):
+    """A chat as its owner sees it."""
+
+    id: UUID
+    model: str
+    title: str | None = None
+    is_temporary: Literal[False] = False
+    message_count: int
+    created_at: datetime
+    updated_at: datetime
+    running_request_id: Annotated[UUID | None, Field(description="The turn that is running now.")] = None
+
+
+class AttachmentSummary(BaseModel):
+    """A file of a message."""
+
+    attachment_id: UUID
+    kind: Literal["document", "image"]
+    filename: str
+    status: Literal["pending", "uploaded", "ready", "failed"]
+
+
+class MessageView(BaseModel):
+    """A message; user and assistant message of a turn share `request_id`."""
+
+    id: UUID
+    request_id: UUID
+    role: Literal["user", "assistant", "system"]
+    content: str
+    attachments: list[AttachmentSummary]
+    my_reaction: Literal["like", "dislike"] | None
+    model: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    created_at: datetime
+
+
+class SelectedMessageView(BaseModel):
+    """A message with the members that `$select` named."""
+
+    id: UUID | None = None
+    request_id: UUID | None = None
+    role: Literal["user", "assistant", "system"] | None = None
+    content: str | None = None
+    attachments: list[AttachmentSummary] | None = None
+    my_reaction: Literal["like", "dislike"] | None = None
+    model: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    created_at: datetime | None = None
+
+
+class PageInfo(BaseModel):
+    """How to go on."""
+
+    limit: int
+    next_cursor: str | None
+    prev_cursor: str | None
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list."""
+
+    items: list[T]
+    page_info: PageInfo
+
+
+class TurnStatus(BaseModel):
+    """Where a turn stands."""
+
+    request_id: UUID
+    state: Literal["running", "done", "error", "cancelled"]
+    error_code: str | None = None
+    assistant_message_id: UUID | None = None
+    updated_at: datetime
+
+
+class ModelView(BaseModel):
+    """A model that may be chosen."""
+
+    model_id: str
+    display_name: str
+    tier: Literal["standard", "premium"]
+    multiplier_display: str
+    description: str | None = None
+    multimodal_capabilities: list[str]
+    context_window: Annotated[int, Field(description="Tokens.")]
+
+
+class ModelList(BaseModel):
+    """Every model that may be chosen, best first."""
+
+    items: list[ModelView]
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+    version: str
+
+
+def chat_detail(chat: Chat) -> ChatDetail:
+    """A chat as it is shown."""
+    return ChatDetail(
+        id=UUID(chat.chat_id),
+        model=chat.model,
+        title=chat.title,
+        message_count=chat.message_count,
+        created_at=chat.created_at,
+        updated_at=chat.updated_at,
+        running_request_id=UUID(chat.running_request_id) if chat.running_request_id else None,
+    )
+
+
+def message_view(message: Message) -> MessageView:
+    """A message as it is shown."""
+    return MessageView(
+        id=UUID(message.message_id),
+        request_id=UUID(message.request_id),
+        role=message.role,
+        content=message.content,
+        attachments=[],
+        my_reaction=None,
+        model=message.model,
+        input_tokens=message.input_tokens,
+        output_tokens=message.output_tokens,
+        created_at=message.created_at,
+    )
+
+
+def turn_status(turn: Turn) -> TurnStatus:
+    """A turn as it is shown: its error code only when it failed, its answer only when there is one."""
+    return TurnStatus(
+        request_id=UUID(turn.request_id),
+        state=turn.state.public,  # type: ignore[arg-type]  # the property maps to these four words
+        error_code=turn.error_code if turn.state is TurnState.FAILED else None,
+        assistant_message_id=UUID(turn.assistant_message_id) if turn.answered else None,
+        updated_at=turn.updated_at,
+    )
+
+
+def model_view(model: Model) -> ModelView:
+    """A model as it is shown: no provider, no price, no prompt."""
+    return ModelView(
+        model_id=model.id,
+        display_name=model.display_name,
+        tier=model.tier,
+        multiplier_display=model.multiplier_display,
+        description=model.description or None,
+        multimodal_capabilities=list(model.multimodal_capabilities),
+        context_window=model.context_window,
+    )

@@ -1,0 +1,77 @@
+"""Chats: create, list, rename, delete."""
+
+from minichat.domain.chat import Chat, clean_title, visible
+from minichat.domain.errors import ServiceUnavailable
+from minichat.domain.identity import Call, ChatId
+from minichat.events.payloads import ChatCleanup, ChatDeleted
+from minichat.services.rules import Rules
+from minichat.storage import chats, outbox
+
+DELETE_ATTEMPTS = 5
+
+
+def create(call: Call, title: str | None, model_id: str | None, rules: Rules) -> Chat:
+    """A new chat of the caller; its model is chosen now and stays.
+
+    Raises InvalidRequest (title), InvalidModel.
+    """
+    cleaned = None if title is None else clean_title(title)
+    model = rules.policy.model_for_new_chat(model_id)
+    chat = Chat(
+        tenant_id=call.caller.tenant_id,
+        chat_id=ChatId(call.new_id(call.now)),
+        user_id=call.caller.user_id,
+        model=model.id,
+        message_count=0,
+        created_at=call.now,
+        updated_at=call.now,
+        title=cleaned,
+    )
+    chats.create(chat, token=chat.chat_id)
+    return chat
+
+
+def get(call: Call, chat_id: ChatId) -> Chat:
+    """One chat of the caller.
+
+    Raises ChatNotFound.
+    """
+    return visible(chats.read(call.caller.tenant_id, chat_id), call.caller)
+
+
+def rename(call: Call, chat_id: ChatId, title: str) -> Chat:
+    """The chat with another title.
+
+    Raises InvalidRequest (title), ChatNotFound.
+    """
+    return chats.rename(call.caller, chat_id, clean_title(title), call.now)
+
+
+def delete(call: Call, chat_id: ChatId) -> None:
+    """Hides a chat and everything in it, cancels its running turn, and has its resources cleaned up.
+
+    Raises ChatNotFound.
+    """
+    for _ in range(DELETE_ATTEMPTS):
+        chat = get(call, chat_id)
+        events = (
+            ChatDeleted(
+                tenant_id=chat.tenant_id,
+                timestamp=call.now,
+                requester_type=call.caller.subject_type,
+                trace_id=call.trace_id or None,
+                chat_id=chat_id,
+                actor_user_id=call.caller.user_id,
+            ),
+            ChatCleanup(
+                tenant_id=chat.tenant_id,
+                chat_id=chat_id,
+                user_id=chat.user_id,
+                system_request_id=call.new_id(call.now),
+                chat_deleted_at=call.now,
+            ),
+        )
+        items = [outbox.item(call, chat_id, event) for event in events]
+        if chats.delete(call, chat, items, token=call.new_id(call.now)):
+            return
+    raise ServiceUnavailable

@@ -1,0 +1,117 @@
+"""Retry, edit and delete the latest turn: refused without a trace, or done in one transaction (turns-and-quota 3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from minichat.domain.admission import Wish, admit
+from minichat.domain.chat import Chat
+from minichat.domain.identity import Call, ChatId, RequestId
+from minichat.domain.message import Message, checked_content
+from minichat.domain.turn import Turn, check_mutation
+from minichat.events.payloads import TurnDeleted, TurnReplaced
+from minichat.observability import measured
+from minichat.services.rules import Rules
+from minichat.services.send import Running, SendMessage, begin, recent_messages
+from minichat.storage import messages, outbox, turns
+from minichat.storage.items import together
+
+
+def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: RequestId, rules: Rules) -> Running:
+    """A new turn in place of the latest one, with the same message.
+
+    Raises what `check_mutation` and `admit` refuse, and GenerationInProgress; the old turn is untouched then.
+    """
+    opened = _open(call, chat_id, target, rules)
+    command = SendMessage(chat_id, opened.content, new_request_id, web_search=opened.turn.web_search_enabled)
+    return _replace(call, opened, command, "turn_retry", rules)
+
+
+def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> Running:
+    """A new turn in place of the latest one, with the command's message; the web-search setting is kept.
+
+    Raises InvalidRequest (content) and InputTooLong first, then as `retry`.
+    """
+    checked_content(command.content)
+    opened = _open(call, command.chat_id, target, rules)
+    command = replace(command, web_search=opened.turn.web_search_enabled)
+    return _replace(call, opened, command, "turn_edit", rules)
+
+
+def delete(call: Call, chat_id: ChatId, target: RequestId) -> None:
+    """Hides the latest turn; the one before it is the latest again.
+
+    Raises what `check_mutation` refuses, and GenerationInProgress.
+    """
+    with measured("read"):
+        found = turns.read(call.caller.tenant_id, chat_id, target)
+    chat, turn = check_mutation(call.caller, *found, target)
+    event = TurnDeleted(
+        tenant_id=turn.tenant_id,
+        timestamp=call.now,
+        requester_type=call.caller.subject_type,
+        trace_id=call.trace_id or None,
+        chat_id=chat_id,
+        actor_user_id=call.caller.user_id,
+        turn_id=turn.turn_id,
+        request_id=turn.request_id,
+    )
+    turns.delete(call, chat, turn, [outbox.item(call, chat_id, event)], token=call.new_id(call.now))
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A turn that may be replaced, and the messages before it, oldest first."""
+
+    chat: Chat
+    turn: Turn
+    content: str
+    history: Sequence[Message]
+
+
+def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Opened:
+    with measured("read"):
+        found, recent = together(
+            lambda: turns.read(call.caller.tenant_id, chat_id, target),
+            # The turn's own two messages are the newest ones and no part of its history.
+            lambda: recent_messages(call, chat_id, rules, extra=2),
+        )
+    chat, turn = check_mutation(call.caller, *found, target)
+    history = [message for message in recent if message.request_id != turn.request_id]
+    surplus = max(len(history) - rules.settings.context.recent_messages_limit, 0)
+    return _Opened(chat, turn, _content_of(turn, recent), history[surplus:])
+
+
+def _content_of(turn: Turn, recent: Sequence[Message]) -> str:
+    """The user's message of the latest turn: read with the context, or alone when a long answer crowded it out."""
+    message = next((m for m in recent if m.message_id == turn.user_message_id), None)
+    message = message or messages.read(turn.tenant_id, turn.chat_id, turn.user_message_id)
+    assert message is not None, "a turn is stored with its message"
+    return message.content
+
+
+def _replace(
+    call: Call, opened: _Opened, command: SendMessage, event_type: Literal["turn_retry", "turn_edit"], rules: Rules
+) -> Running:
+    chat, old = opened.chat, opened.turn
+    with measured("context"):
+        wish = Wish(chat.model, command.content, opened.history, command.web_search)
+        admission = admit(rules.policy, wish, rules.limits, call.now)
+    event = TurnReplaced(
+        event_type=event_type,
+        tenant_id=old.tenant_id,
+        timestamp=call.now,
+        requester_type=call.caller.subject_type,
+        trace_id=call.trace_id or None,
+        chat_id=chat.chat_id,
+        actor_user_id=call.caller.user_id,
+        turn_id=old.turn_id,
+        original_request_id=old.request_id,
+        new_request_id=command.request_id,
+    )
+    start = begin(call, chat, admission, command)
+    # The successor of the turn before the old one: retry and edit never fork the conversation.
+    turn = replace(start.turn, prev_request_id=old.prev_request_id)
+    new = turns.Start(turn, start.message, (outbox.item(call, chat.chat_id, event),))
+    turns.replace(call, chat, old, new, retention_days=rules.settings.quota.retention_days)
+    return Running(turn, admission, command.content)

@@ -1,0 +1,139 @@
+"""Send a message: everything that can be refused is refused here, before anything is written or streamed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from minichat.domain.admission import Admission, Wish, admit
+from minichat.domain.chat import Chat, next_instant, visible
+from minichat.domain.errors import (
+    FieldError,
+    GenerationInProgress,
+    InvalidAttachment,
+    InvalidRequest,
+    RequestIdConflict,
+    RequestIdReused,
+)
+from minichat.domain.identity import MICROSECOND, Call, ChatId, MessageId, RequestId
+from minichat.domain.message import Message, checked_content, fingerprint
+from minichat.domain.turn import Turn, TurnState
+from minichat.observability import measured
+from minichat.services.rules import Rules
+from minichat.storage import messages, turns
+from minichat.storage.items import together
+
+RECENT_MAX_BYTES = 4_000_000
+"""Text of recent messages that is read at most: more than the largest window takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    """A message to be answered."""
+
+    chat_id: ChatId
+    content: str
+    request_id: RequestId
+    attachment_ids: tuple[str, ...] = ()
+    web_search: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A turn that is durable, and what its provider is to be asked."""
+
+    turn: Turn
+    admission: Admission
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A turn that was completed before: its stored outcome is the answer."""
+
+    turn: Turn
+    text: str
+
+
+def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
+    """A new running turn, or the replay of the completed one that has this request id.
+
+    Raises, in this order (contract 2): InvalidRequest, InputTooLong, ChatNotFound, RequestIdConflict or
+    RequestIdReused, GenerationInProgress, InvalidAttachment, and what `admit` refuses. Nothing is written then.
+    """
+    checked_content(command.content)
+    if len(set(command.attachment_ids)) < len(command.attachment_ids):
+        raise InvalidRequest(FieldError("attachment_ids", "An attachment is named twice.", "duplicate"))
+    try:
+        return _send(call, command, rules)
+    except RequestIdConflict:
+        # The same send may have come twice and the other one may be complete by now: one more look tells.
+        return _send(call, command, rules)
+
+
+def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
+    tenant_id = call.caller.tenant_id
+    with measured("read"):
+        (found, known), recent = together(
+            lambda: turns.read(tenant_id, command.chat_id, command.request_id),
+            lambda: recent_messages(call, command.chat_id, rules, extra=0),
+        )
+    chat = visible(found, call.caller)
+    if known is not None:
+        return _replay(known, command)
+    if chat.running_request_id is not None:
+        raise GenerationInProgress
+    if command.attachment_ids:
+        raise InvalidAttachment
+    with measured("context"):
+        admission = admit(
+            rules.policy, Wish(chat.model, command.content, recent, command.web_search), rules.limits, call.now
+        )
+    new = begin(call, chat, admission, command)
+    turns.start(call, chat, new, retention_days=rules.settings.quota.retention_days)
+    return Running(new.turn, admission, command.content)
+
+
+def recent_messages(call: Call, chat_id: ChatId, rules: Rules, *, extra: int) -> Sequence[Message]:
+    """The messages that a prompt may take along, oldest first, and `extra` more."""
+    limit = rules.settings.context.recent_messages_limit + extra
+    if limit == 0:
+        return []
+    return messages.recent(call.caller.tenant_id, chat_id, limit, at_most_bytes=RECENT_MAX_BYTES)
+
+
+def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage) -> turns.Start:
+    """The turn and the user message that an admitted command starts with."""
+    started_at = next_instant(chat, call.now)
+    turn = Turn(
+        tenant_id=chat.tenant_id,
+        chat_id=chat.chat_id,
+        request_id=command.request_id,
+        turn_id=call.new_id(call.now),
+        requester_type=call.caller.subject_type,
+        requester_user_id=call.caller.user_id,
+        state=TurnState.RUNNING,
+        fingerprint=fingerprint(command.content, command.attachment_ids),
+        user_message_id=_message_id(call, started_at),
+        # Chosen before the message exists; it sorts right after the user's.
+        assistant_message_id=_message_id(call, started_at + MICROSECOND),
+        started_at=started_at,
+        last_progress_at=started_at,
+        reserve=admission.reserve,
+        prev_request_id=chat.latest_request_id,
+        web_search_enabled=command.web_search,
+    )
+    message = Message(turn.user_message_id, turn.request_id, "user", command.content, started_at)
+    return turns.Start(turn, message)
+
+
+def _message_id(call: Call, instant: datetime) -> MessageId:
+    return MessageId(call.new_id(instant))
+
+
+def _replay(known: Turn, command: SendMessage) -> Replay:
+    if known.state is not TurnState.COMPLETED or known.deleted_at is not None:
+        raise RequestIdConflict(known.state.public)
+    if known.fingerprint != fingerprint(command.content, command.attachment_ids):
+        raise RequestIdReused
+    answer = messages.read(known.tenant_id, known.chat_id, known.assistant_message_id)
+    return Replay(known, answer.content if answer else "")

@@ -1,0 +1,139 @@
+"""Chats: their heads, the index that lists them by activity, and their own mutations."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from pynamodb.expressions.condition import Condition
+
+from minichat.domain.chat import Chat, visible
+from minichat.domain.errors import ChatNotFound
+from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, UserId
+from minichat.storage import keys
+from minichat.storage.items import ChatItem, ConversationItem, OutboxItem, Raw, TurnItem, batch_get, query
+from minichat.storage.keys import Key
+from minichat.storage.transact import Put, Refused, Update, commit, update_one
+
+BY_OWNER = "ByOwner"
+
+
+def from_raw(raw: Raw | None) -> Chat | None:
+    """The chat of a stored item."""
+    return None if raw is None else _from_item(ChatItem.from_raw_data(dict(raw)))
+
+
+def _from_item(item: ChatItem) -> Chat:
+    tenant_id, chat_id = item.pk.removeprefix("T#").split("#C#")
+    return Chat(
+        tenant_id=TenantId(tenant_id),
+        chat_id=ChatId(chat_id),
+        user_id=UserId(item.user_id),
+        model=item.model,
+        message_count=int(item.message_count),
+        created_at=item.created_at,
+        updated_at=item.updated_at,
+        title=item.title,
+        latest_request_id=RequestId(item.latest_request_id) if item.latest_request_id else None,
+        running_request_id=RequestId(item.running_request_id) if item.running_request_id else None,
+        last_message_at=item.last_message_at,
+        deleted_at=item.deleted_at,
+    )
+
+
+def create(chat: Chat, *, token: str) -> None:
+    """Stores a new chat, listed for its owner."""
+    item = ChatItem(
+        *keys.chat(chat.tenant_id, chat.chat_id),
+        user_id=chat.user_id,
+        model=chat.model,
+        title=chat.title,
+        message_count=0,
+        created_at=chat.created_at,
+        updated_at=chat.updated_at,
+        owner=keys.owner(chat.tenant_id, chat.user_id),
+        listed_at=keys.listed_at(chat.tenant_id, chat.chat_id, chat.updated_at),
+    )
+    # A version 7 id is new: the condition only guards against a broken source of randomness.
+    commit([Put("chat", item, ChatItem.pk.does_not_exist())], token=token)
+
+
+def read(tenant_id: TenantId, chat_id: ChatId) -> Chat | None:
+    """The head of a chat, deleted or not, in one consistent read."""
+    key = keys.chat(tenant_id, chat_id)
+    return from_raw(batch_get([key]).get(key))
+
+
+def listed(caller: Caller, *, start: str | None, descending: bool, limit: int) -> tuple[list[tuple[str, Chat]], bool]:
+    """Up to `limit` of the caller's chats by activity after position `start`, and whether more follow.
+
+    The index says where to look; the heads, read beside it, say what is true: an index lags behind its table.
+    """
+    listed_at = ChatItem.listed_at
+    bound = start or ("~" if descending else "0")
+    condition = listed_at < bound if descending else listed_at > bound
+    owner = keys.owner(caller.tenant_id, caller.user_id)
+    entries, more = query(owner, condition, limit=limit, descending=descending, index=BY_OWNER)
+    positions = {Key(entry["pk"]["S"], entry["sk"]["S"]): entry["listed_at"]["S"] for entry in entries}
+    heads = batch_get(positions) if positions else {}
+    chats = [(position, from_raw(heads.get(key))) for key, position in positions.items()]
+    return [(position, chat) for position, chat in chats if chat is not None and chat.deleted_at is None], more
+
+
+def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:
+    """The chat with its new title, moved to the front of its owner's list.
+
+    Raises ChatNotFound when the caller has no such chat.
+    """
+    item = ChatItem(*keys.chat(caller.tenant_id, chat_id))
+    actions = [
+        ChatItem.title.set(title),
+        ChatItem.updated_at.set(now),
+        ChatItem.listed_at.set(keys.listed_at(caller.tenant_id, chat_id, now)),
+    ]
+    if not update_one(item, actions, owned_by(caller)):
+        raise ChatNotFound
+    return _from_item(item)
+
+
+def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str) -> bool:
+    """Hides the chat, asks its running turn to stop, and lets its events out: one transaction.
+
+    False when a turn began or ended since `chat` was read: the flag would have missed the one that runs now.
+    Raises ChatNotFound when the chat was deleted meanwhile.
+    """
+    running = ChatItem.running_request_id
+    unchanged = running == chat.running_request_id if chat.running_request_id else running.does_not_exist()
+    writes: list[Put | Update] = [
+        Update(
+            "chat",
+            ChatItem(*keys.chat(chat.tenant_id, chat.chat_id)),
+            [
+                ChatItem.deleted_at.set(call.now),
+                ChatItem.updated_at.set(call.now),
+                ChatItem.owner.remove(),
+                ChatItem.listed_at.remove(),
+            ],
+            owned_by(call.caller) & unchanged,
+        )
+    ]
+    if chat.running_request_id is not None:
+        writes.append(
+            Update(
+                "turn",
+                TurnItem(*keys.turn(chat.tenant_id, chat.chat_id, chat.running_request_id)),
+                [TurnItem.cancel_requested_at.set(call.now)],
+                TurnItem.pk.exists(),
+            )
+        )
+    writes += [Put(f"event {number}", item) for number, item in enumerate(events)]
+    try:
+        commit(writes, token=token)
+    except Refused as refused:
+        visible(from_raw(refused.old.get("chat")), call.caller)
+        return False
+    return True
+
+
+def owned_by(caller: Caller) -> Condition:
+    """The head is the caller's and not deleted; the tenant is in the key."""
+    condition: Condition = ConversationItem.pk.exists() & (ChatItem.user_id == caller.user_id)
+    return condition & ChatItem.deleted_at.does_not_exist()

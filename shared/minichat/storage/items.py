@@ -1,0 +1,260 @@
+"""The shapes of the items, and the one connection of this process to DynamoDB.
+
+Attribute names are short: DynamoDB bills them with every write, and a turn that stays below 1 KB costs half of one
+that does not (docs/decisions/0006-data-model.md).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pynamodb.attributes import Attribute, BooleanAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.connection import Connection
+from pynamodb.connection.table import TableConnection
+from pynamodb.constants import NUMBER
+from pynamodb.exceptions import GetError, QueryError
+from pynamodb.expressions.condition import Condition
+from pynamodb.models import Model
+
+from minichat.domain.errors import ServiceUnavailable
+from minichat.domain.identity import from_micros, micros
+from minichat.settings import Store
+from minichat.storage.keys import Key
+
+Raw = Mapping[str, Mapping[str, Any]]
+T = TypeVar("T")
+
+BATCH_READ_LIMIT = 100
+"""Keys of one BatchGetItem (AWS limit)."""
+
+
+class InstantAttribute(Attribute[datetime]):
+    """A UTC instant as microseconds since 1970: nine bytes, exact, and it sorts."""
+
+    attr_type = NUMBER
+
+    def serialize(self, value: datetime) -> str:
+        return str(micros(value))
+
+    def deserialize(self, value: str) -> datetime:
+        return from_micros(int(value))
+
+
+class _Connected:
+    region: str | None = None
+    host: str | None = None
+    table_name = "not connected"
+    connect_timeout_seconds: float | None = None
+    read_timeout_seconds: float | None = None
+    max_pool_connections: int | None = None
+
+
+class ConversationItem(Model):
+    """Any item of the conversation table."""
+
+    class Meta(_Connected):
+        pass
+
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+
+
+class ChatItem(ConversationItem):
+    """The head of a chat. `owner` and `listed_at` are the index ByOwner; a deleted chat has neither."""
+
+    user_id = UnicodeAttribute(attr_name="user")
+    model = UnicodeAttribute()
+    title = UnicodeAttribute(null=True)
+    message_count = NumberAttribute(attr_name="messages")
+    created_at = InstantAttribute()
+    updated_at = InstantAttribute()
+    latest_request_id = UnicodeAttribute(attr_name="latest", null=True)
+    running_request_id = UnicodeAttribute(attr_name="running", null=True)
+    last_message_at = InstantAttribute(null=True)
+    deleted_at = InstantAttribute(null=True)
+    owner = UnicodeAttribute(null=True)
+    listed_at = UnicodeAttribute(null=True)
+
+
+class TurnItem(ConversationItem):
+    """A turn. `running_shard` puts it in the index Running, by `started_at`, until it is finalized."""
+
+    turn_id = UnicodeAttribute(attr_name="id")
+    requester_type = UnicodeAttribute(attr_name="req_type")
+    requester_user_id = UnicodeAttribute(attr_name="user")
+    state = UnicodeAttribute()
+    fingerprint = UnicodeAttribute(attr_name="print")
+    user_message_id = UnicodeAttribute(attr_name="user_msg")
+    assistant_message_id = UnicodeAttribute(attr_name="asst_msg")
+    messages = NumberAttribute()
+    prev_request_id = UnicodeAttribute(attr_name="prev", null=True)
+    started_at = InstantAttribute()
+    last_progress_at = InstantAttribute(attr_name="progress_at")
+    web_search_enabled = BooleanAttribute(attr_name="web", null=True)
+    cancel_requested_at = InstantAttribute(attr_name="cancel_at", null=True)
+    provider_request_started_at = InstantAttribute(attr_name="called_at", null=True)
+    completed_at = InstantAttribute(attr_name="ended_at", null=True)
+    error_code = UnicodeAttribute(attr_name="error", null=True)
+    error_detail = UnicodeAttribute(attr_name="detail", null=True)
+    provider_response_id = UnicodeAttribute(attr_name="resp_id", null=True)
+    committed_credits_micro = NumberAttribute(attr_name="committed", null=True)
+    settlement_method = UnicodeAttribute(attr_name="settled", null=True)
+    deleted_at = InstantAttribute(null=True)
+    replaced_by_request_id = UnicodeAttribute(attr_name="replaced_by", null=True)
+    running_shard = UnicodeAttribute(null=True)
+
+    reserve_tokens = NumberAttribute(attr_name="r_tokens")
+    reserve_max_output_tokens = NumberAttribute(attr_name="r_out")
+    reserve_credits_micro = NumberAttribute(attr_name="r_micro")
+    reserve_policy_version = NumberAttribute(attr_name="r_policy")
+    reserve_selected_model = UnicodeAttribute(attr_name="r_selected")
+    reserve_effective_model = UnicodeAttribute(attr_name="r_model")
+    reserve_generation_floor = NumberAttribute(attr_name="r_floor")
+    reserve_daily_period = UnicodeAttribute(attr_name="r_day")
+    reserve_monthly_period = UnicodeAttribute(attr_name="r_month")
+    reserve_premium = BooleanAttribute(attr_name="r_premium")
+    reserve_decision = UnicodeAttribute(attr_name="r_decision")
+    reserve_downgrade_reason = UnicodeAttribute(attr_name="r_reason", null=True)
+
+    usage_input_tokens = NumberAttribute(attr_name="u_in", null=True)
+    usage_output_tokens = NumberAttribute(attr_name="u_out", null=True)
+    usage_cache_read_input_tokens = NumberAttribute(attr_name="u_cache_read", null=True)
+    usage_cache_write_input_tokens = NumberAttribute(attr_name="u_cache_write", null=True)
+    usage_reasoning_tokens = NumberAttribute(attr_name="u_reasoning", null=True)
+
+    tool_calls_web_search = NumberAttribute(attr_name="t_web", null=True)
+    tool_calls_code_interpreter = NumberAttribute(attr_name="t_code", null=True)
+    tool_calls_file_search = NumberAttribute(attr_name="t_file", null=True)
+
+
+class MessageItem(ConversationItem):
+    """A message; `parts` says how many numbered items hold its text when one item would be too small."""
+
+    request_id = UnicodeAttribute(attr_name="request")
+    role = UnicodeAttribute()
+    content = UnicodeAttribute(attr_name="text", null=True)
+    parts = NumberAttribute(null=True)
+    created_at = InstantAttribute()
+    model = UnicodeAttribute(null=True)
+    input_tokens = NumberAttribute(attr_name="u_in", null=True)
+    output_tokens = NumberAttribute(attr_name="u_out", null=True)
+    deleted_at = InstantAttribute(null=True)
+
+
+class MessagePartItem(ConversationItem):
+    """One numbered part of a long text."""
+
+    content = UnicodeAttribute(attr_name="text")
+
+
+class QuotaItem(ConversationItem):
+    """One user's credits in one period, per bucket; `committed` is spent + reserved, which conditions can compare."""
+
+    total_spent = NumberAttribute(null=True)
+    total_reserved = NumberAttribute(null=True)
+    total_committed = NumberAttribute(null=True)
+    premium_spent = NumberAttribute(null=True)
+    premium_reserved = NumberAttribute(null=True)
+    premium_committed = NumberAttribute(null=True)
+    calls = NumberAttribute(null=True)
+    input_tokens = NumberAttribute(null=True)
+    output_tokens = NumberAttribute(null=True)
+    web_search_calls = NumberAttribute(null=True)
+    code_interpreter_calls = NumberAttribute(null=True)
+    expires_at = NumberAttribute(null=True)
+
+
+class OutboxItem(Model):
+    """An event on its way out. Nothing else is in its table, so every stream record is an event."""
+
+    class Meta(_Connected):
+        pass
+
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    queue = UnicodeAttribute()
+    event_type = UnicodeAttribute(attr_name="type")
+    tenant_id = UnicodeAttribute(attr_name="tenant")
+    dedupe_key = UnicodeAttribute(attr_name="dedupe")
+    payload = UnicodeAttribute()
+    trace_id = UnicodeAttribute(attr_name="trace", null=True)
+    expires_at = NumberAttribute()
+
+
+_readers = ThreadPoolExecutor(max_workers=32, thread_name_prefix="read")
+
+
+def connect(store: Store) -> None:
+    """Points every model at the tables of `store`. Called once at a process's start; no network is used."""
+    for model, table in ((ConversationItem, store.conversation_table), (OutboxItem, store.outbox_table)):
+        model.Meta.table_name = table
+        model.Meta.region = store.region
+        model.Meta.host = store.endpoint
+        model.Meta.connect_timeout_seconds = store.connect_timeout_seconds
+        model.Meta.read_timeout_seconds = store.read_timeout_seconds
+        model.Meta.max_pool_connections = store.max_connections
+        model._connection = None  # so that a second connect() takes effect; subclasses find the base's connection
+        model._get_connection()
+
+
+def table() -> TableConnection:
+    """The conversation table."""
+    return ConversationItem._get_connection()
+
+
+def connection() -> Connection:
+    """The one client of this process, for transactions."""
+    return table().connection
+
+
+def together(first: Callable[[], T], second: Callable[[], Any]) -> tuple[T, Any]:
+    """Two reads side by side: one round trip's time for both."""
+    pending = _readers.submit(second)
+    return first(), pending.result()
+
+
+def batch_get(keys: Iterable[Key]) -> dict[Key, Raw]:
+    """Those of the items that exist, read consistently in one call (up to 100 keys).
+
+    Raises ServiceUnavailable when DynamoDB does not answer.
+    """
+    found: dict[Key, Raw] = {}
+    wanted: Sequence[Any] = [key._asdict() for key in keys]
+    if len(wanted) > BATCH_READ_LIMIT:
+        raise ValueError(f"{len(wanted)} keys: BatchGetItem takes {BATCH_READ_LIMIT}")
+    name = ConversationItem.Meta.table_name
+    while wanted:
+        try:
+            answer = table().batch_get_item(wanted, consistent_read=True)
+        except GetError as error:
+            raise ServiceUnavailable from error
+        for item in answer["Responses"].get(name, []):
+            found[Key(item["pk"]["S"], item["sk"]["S"])] = item
+        # DynamoDB hands back what it had no capacity for.
+        wanted = [
+            {name: value["S"] for name, value in key.items()}
+            for key in answer.get("UnprocessedKeys", {}).get(name, {}).get("Keys", [])
+        ]
+    return found
+
+
+def query(
+    pk: str, condition: Condition, *, limit: int, descending: bool = False, index: str | None = None
+) -> tuple[list[Raw], bool]:
+    """One page of a partition (of an index), and whether there is more. The base table is read consistently.
+
+    Raises ServiceUnavailable when DynamoDB does not answer.
+    """
+    try:
+        answer = table().query(
+            pk,
+            range_key_condition=condition,
+            index_name=index,
+            limit=limit,
+            scan_index_forward=not descending,
+            consistent_read=index is None,
+        )
+    except QueryError as error:
+        raise ServiceUnavailable from error
+    return answer["Items"], bool(answer.get("LastEvaluatedKey"))

@@ -1,0 +1,86 @@
+"""Every key of the two tables. Whatever it names, a key begins with the tenant.
+
+    conversation table      pk                      sk
+    chat head               T#<tenant>#C#<chat>     CHAT
+    turn                    T#<tenant>#C#<chat>     TURN#<request_id>
+    message                 T#<tenant>#C#<chat>     MSG#<message_id>
+    part of a long message  T#<tenant>#C#<chat>     MSG#<message_id>#<number>
+    quota of a period       T#<tenant>#U#<user>     QUOTA#daily#<date> | QUOTA#monthly#<date>
+
+    outbox table            T#<tenant>#C#<chat>     <event_id>
+
+Message and event ids are UUIDs version 7, which sort by time: `MSG#` items come in the order of the conversation, one
+message is found by its id alone, and its parts follow it.
+"""
+
+import zlib
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from minichat.domain.identity import ChatId, MessageId, RequestId, TenantId, UserId, micros
+
+RUNNING_SHARDS = 4
+"""Write shards of the index of running turns: 4 × 1000 write units a second before a partition throttles."""
+
+CHAT_SK = "CHAT"
+MESSAGE_PREFIX = "MSG#"
+# "~" sorts after every character of a UUID and after "#".
+MESSAGE_END = "MSG#~"
+
+
+class Key(NamedTuple):
+    """Primary key of one item."""
+
+    pk: str
+    sk: str
+
+
+def partition(tenant_id: TenantId, chat_id: ChatId) -> str:
+    """Where everything of one chat lives."""
+    return f"T#{tenant_id}#C#{chat_id}"
+
+
+def owner(tenant_id: TenantId, user_id: UserId) -> str:
+    """Where a user's quota lives, and the user's entry in the index of chats."""
+    return f"T#{tenant_id}#U#{user_id}"
+
+
+def chat(tenant_id: TenantId, chat_id: ChatId) -> Key:
+    """The head of a chat."""
+    return Key(partition(tenant_id, chat_id), CHAT_SK)
+
+
+def turn(tenant_id: TenantId, chat_id: ChatId, request_id: RequestId) -> Key:
+    """A turn: its key holds the request id, which makes a send idempotent."""
+    return Key(partition(tenant_id, chat_id), f"TURN#{request_id}")
+
+
+def message(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Key:
+    """A message."""
+    return Key(partition(tenant_id, chat_id), f"{MESSAGE_PREFIX}{message_id}")
+
+
+def message_part(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId, number: int) -> Key:
+    """A numbered part of the text of a message that is too long for one item."""
+    return Key(partition(tenant_id, chat_id), f"{MESSAGE_PREFIX}{message_id}#{number:04d}")
+
+
+def quota(tenant_id: TenantId, user_id: UserId, period: Literal["daily", "monthly"], start: str) -> Key:
+    """What a user has reserved and spent in one period."""
+    return Key(owner(tenant_id, user_id), f"QUOTA#{period}#{start}")
+
+
+def outbox(tenant_id: TenantId, chat_id: ChatId, event_id: str) -> Key:
+    """An event of a chat, in order."""
+    return Key(partition(tenant_id, chat_id), event_id)
+
+
+def listed_at(tenant_id: TenantId, chat_id: ChatId, updated_at: datetime) -> str:
+    """Sort key of the owner's index: newest last, the chat's id as tie-break. The tenant is in the hash key."""
+    del tenant_id
+    return f"{micros(updated_at):016d}#{chat_id}"
+
+
+def running_shard(tenant_id: TenantId, request_id: RequestId) -> str:
+    """Hash key of the index of running turns; a turn is in it only while it runs."""
+    return f"RUNNING#{zlib.crc32(f'{tenant_id}{request_id}'.encode()) % RUNNING_SHARDS}"

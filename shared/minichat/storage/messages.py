@@ -1,0 +1,174 @@
+"""Messages: stored whole whatever their length, listed in the order of the conversation, hidden with their turn."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from minichat.domain.chat import Chat
+from minichat.domain.identity import ChatId, MessageId, RequestId, TenantId
+from minichat.domain.message import Message
+from minichat.storage import chats, keys
+from minichat.storage.items import ConversationItem, MessageItem, MessagePartItem, Raw, query, together
+from minichat.storage.transact import Put, Update
+
+INLINE_MAX_BYTES = 16_384
+"""A longer text goes into part items alone, so that hiding or marking its message never rewrites the text."""
+
+PART_MAX_BYTES = 350_000
+"""Text of one part item: an item may have 400 KB with its keys (AWS limit)."""
+
+PAGE_ITEMS = 120
+"""Items of one query of messages: more than any page, so that hidden messages and parts rarely cost a second call."""
+
+Keep = Callable[[Message], bool]
+
+
+def put(tenant_id: TenantId, chat_id: ChatId, message: Message) -> list[Put]:
+    """The writes that store a message: one item, and numbered parts when the text is long."""
+    item = MessageItem(
+        *keys.message(tenant_id, chat_id, message.message_id),
+        request_id=message.request_id,
+        role=message.role,
+        created_at=message.created_at,
+        model=message.model,
+        input_tokens=message.input_tokens,
+        output_tokens=message.output_tokens,
+    )
+    text = message.content.encode()
+    if len(text) <= INLINE_MAX_BYTES:
+        item.content = message.content
+        return [Put(f"{message.role} message", item)]
+    parts = [
+        Put(
+            f"{message.role} message part {number}",
+            MessagePartItem(*keys.message_part(tenant_id, chat_id, message.message_id, number), content=part),
+        )
+        for number, part in enumerate(_split(text))
+    ]
+    item.parts = len(parts)
+    return [Put(f"{message.role} message", item), *parts]
+
+
+def hide(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId, now: datetime) -> Update:
+    """The write that takes a message out of every list and context; its text stays."""
+    item = MessageItem(*keys.message(tenant_id, chat_id, message_id))
+    return Update(f"hide {message_id}", item, [MessageItem.deleted_at.set(now)], MessageItem.pk.exists())
+
+
+def read(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Message | None:
+    """One message, hidden or not, with its whole text."""
+    prefix = keys.message(tenant_id, chat_id, message_id)
+    items = _items(prefix.pk, prefix.sk, prefix.sk + "~", descending=False)
+    return next((message for _, message in _assembled(items, descending=False)), None)
+
+
+def recent(tenant_id: TenantId, chat_id: ChatId, limit: int, *, at_most_bytes: int) -> list[Message]:
+    """The newest visible messages, oldest first: `limit` of them, or fewer once their text exceeds `at_most_bytes`."""
+    pk = keys.partition(tenant_id, chat_id)
+    items = _items(pk, keys.MESSAGE_PREFIX, keys.MESSAGE_END, descending=True)
+    newest: list[Message] = []
+    size = 0
+    for hidden, message in _assembled(items, descending=True):
+        if len(newest) >= limit or size > at_most_bytes:
+            break
+        if not hidden:
+            newest.append(message)
+            size += len(message.content)
+    return newest[::-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of a conversation: between two message ids, both exclusive, "" for open; travelled in one direction."""
+
+    after: str = ""
+    before: str = ""
+    descending: bool = False
+
+
+def page(
+    tenant_id: TenantId, chat_id: ChatId, window: Window, *, limit: int, keep: Keep
+) -> tuple[Chat | None, list[Message]]:
+    """The chat's head, and up to `limit` visible messages of the window that `keep` accepts, in travel order.
+
+    The first page from the start is a single query: the head's key stands right before the messages'. Elsewhere the
+    head is read beside them.
+    """
+    pk = keys.partition(tenant_id, chat_id)
+    after, before, descending = window.after, window.before, window.descending
+    end = keys.message(tenant_id, chat_id, MessageId(before)).sk if before else keys.MESSAGE_END
+    if not after and not descending:
+        items = _items(pk, keys.CHAT_SK, end, descending=False)
+        first = next(items, None)
+        if first is None or first["sk"]["S"] != keys.CHAT_SK:
+            return None, []
+        return chats.from_raw(first), _take(items, limit, keep, descending=False)
+    start = keys.message(tenant_id, chat_id, MessageId(after)).sk + "~" if after else keys.MESSAGE_PREFIX
+    return together(
+        lambda: chats.read(tenant_id, chat_id),
+        lambda: _take(_items(pk, start, end, descending=descending), limit, keep, descending=descending),
+    )
+
+
+def _take(items: Iterator[Raw], limit: int, keep: Keep, *, descending: bool) -> list[Message]:
+    taken: list[Message] = []
+    for hidden, message in _assembled(items, descending=descending):
+        if not hidden and keep(message):
+            taken.append(message)
+            if len(taken) == limit:
+                break
+    return taken
+
+
+def _items(pk: str, start: str, end: str, *, descending: bool) -> Iterator[Raw]:
+    """Items with `start` <= sk < `end`, page after page as far as the reader goes."""
+    sk = ConversationItem.sk
+    more = True
+    while more:
+        # BETWEEN includes its bounds; no stored key equals an `end`, which is a bound or a message's own key.
+        found, more = query(pk, sk.between(start, end), limit=PAGE_ITEMS, descending=descending)
+        yield from (item for item in found if item["sk"]["S"] != end)
+        if more and descending:
+            end = found[-1]["sk"]["S"]
+        elif more:
+            start = found[-1]["sk"]["S"] + "\0"
+
+
+def _assembled(items: Iterable[Raw], *, descending: bool) -> Iterator[tuple[bool, Message]]:
+    """Whether each message is hidden, and the message with its parts joined, in the items' order."""
+    waiting: MessageItem | None = None
+    parts: list[str] = []
+    for raw in items:
+        if raw["sk"]["S"].count("#") > 1:
+            parts.append(raw["text"]["S"])
+        else:
+            waiting = MessageItem.from_raw_data(dict(raw))
+        # Forwards a message's parts follow it; backwards they came before it, the last one first.
+        if waiting is not None and len(parts) == (waiting.parts or 0):
+            yield waiting.deleted_at is not None, _message(waiting, parts[::-1] if descending else parts)
+            waiting, parts = None, []
+
+
+def _message(item: MessageItem, parts: Sequence[str]) -> Message:
+    message = Message(
+        message_id=MessageId(item.sk.removeprefix(keys.MESSAGE_PREFIX)),
+        request_id=RequestId(item.request_id),
+        role=item.role,  # type: ignore[arg-type]  # only `put` writes it
+        content=item.content or "",
+        created_at=item.created_at,
+        model=item.model,
+        input_tokens=int(item.input_tokens) if item.input_tokens else None,
+        output_tokens=int(item.output_tokens) if item.output_tokens else None,
+    )
+    return replace(message, content="".join(parts)) if item.parts else message
+
+
+def _split(text: bytes) -> Iterator[str]:
+    """The text in parts of at most PART_MAX_BYTES, never inside a character."""
+    start = 0
+    while start < len(text):
+        end = min(start + PART_MAX_BYTES, len(text))
+        while end < len(text) and text[end] & 0xC0 == 0x80:
+            end -= 1
+        yield text[start:end].decode()
+        start = end

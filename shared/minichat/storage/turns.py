@@ -1,0 +1,286 @@
+"""Turns: how one starts, replaces another, is deleted and is finalized. Each is one transaction.
+
+What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_id>`):
+
+    two turns at once           head: running_request_id must be absent; the winner sets it
+    the same send twice         turn: the key must not exist yet
+    a mutation of an old turn   head: latest_request_id must be the target; turn: terminal and not deleted
+    a fork of the conversation  head: latest_request_id must be what the new turn calls its predecessor
+    two finalizers              turn: state must be running; the winner ends it
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+
+from minichat.domain.chat import Chat, visible
+from minichat.domain.errors import GenerationInProgress, RequestIdConflict
+from minichat.domain.identity import Call, ChatId, MessageId, RequestId, TenantId
+from minichat.domain.message import Message
+from minichat.domain.settlement import Ending, Settlement
+from minichat.domain.turn import Reserve, ToolCalls, Turn, TurnState, check_mutation
+from minichat.domain.usage import Usage
+from minichat.storage import chats, keys, messages, quota
+from minichat.storage.items import ChatItem, OutboxItem, Raw, TurnItem, batch_get
+from minichat.storage.transact import Put, Refused, Update, Write, commit, update_one
+
+_NESTED: dict[str, type[Any]] = {"reserve": Reserve, "usage": Usage, "tool_calls": ToolCalls}
+_KEYS = frozenset({"tenant_id", "chat_id", "request_id"})
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A turn that may begin, with its user message and the events of what it does."""
+
+    turn: Turn
+    message: Message
+    events: tuple[OutboxItem, ...] = ()
+
+
+def from_raw(raw: Raw | None) -> Turn | None:
+    """The turn of a stored item."""
+    if raw is None:
+        return None
+    item = TurnItem.from_raw_data(dict(raw))
+    partition, request_id = item.pk, item.sk.removeprefix("TURN#")
+    tenant_id, chat_id = partition.removeprefix("T#").split("#C#")
+    values: dict[str, Any] = {name: _stored(item, name) for name in _plain_fields()}
+    values = {name: value for name, value in values.items() if value is not None}
+    for name, part in _NESTED.items():
+        stored = {f.name: _stored(item, f"{name}_{f.name}") for f in fields(part)}
+        values[name] = part(**{key: value for key, value in stored.items() if value is not None})
+    values["state"] = TurnState(item.state)
+    return Turn(tenant_id=TenantId(tenant_id), chat_id=ChatId(chat_id), request_id=RequestId(request_id), **values)
+
+
+def read(tenant_id: TenantId, chat_id: ChatId, request_id: RequestId) -> tuple[Chat | None, Turn | None]:
+    """The chat's head and one of its turns, deleted or not, in one consistent round trip."""
+    chat_key, turn_key = keys.chat(tenant_id, chat_id), keys.turn(tenant_id, chat_id, request_id)
+    found = batch_get([chat_key, turn_key])
+    return chats.from_raw(found.get(chat_key)), from_raw(found.get(turn_key))
+
+
+def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
+    """Begins a turn: head, turn, user message and quota in one transaction.
+
+    Raises, in the order of contract 2: ChatNotFound, RequestIdConflict, GenerationInProgress.
+    """
+    head = _begin(call, chat, new, ended_messages=0)
+    free = chats.owned_by(call.caller) & ChatItem.running_request_id.does_not_exist() & _latest_is(chat)
+    writes: list[Write] = [Update("chat", head[0], head[1], free), *_new_turn(new, retention_days)]
+    try:
+        commit(writes, token=new.turn.turn_id)
+    except Refused as refused:
+        if "chat" in refused.old:
+            visible(chats.from_raw(refused.old["chat"]), call.caller)
+        if "turn" in refused.old:
+            known = from_raw(refused.old["turn"])
+            raise RequestIdConflict(known.state.public if known else "running") from refused
+        # The head changed since it was read: another turn began, and may have ended since.
+        raise GenerationInProgress from refused
+
+
+def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: int) -> None:
+    """Puts a new turn in the place of the latest one: retry and edit, in one transaction.
+
+    Raises what `check_mutation` finds in what the winner left.
+    """
+    head = _begin(call, chat, new, ended_messages=old.messages)
+    writes: list[Write] = [
+        Update("chat", head[0], head[1], _is_mutable(call, old)),
+        _end_of_old(call, old, TurnItem.replaced_by_request_id.set(new.turn.request_id)),
+        *_hidden_messages(call, old),
+        *_new_turn(new, retention_days),
+    ]
+    _commit_mutation(call, chat, old, writes, token=new.turn.turn_id)
+
+
+def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, token: str) -> None:
+    """Hides the latest turn and its messages; the turn before it is the latest again.
+
+    Raises what `check_mutation` finds in what the winner left.
+    """
+    latest = ChatItem.latest_request_id
+    back = latest.set(turn.prev_request_id) if turn.prev_request_id else latest.remove()
+    head = ChatItem(*keys.chat(chat.tenant_id, chat.chat_id))
+    actions = [back, ChatItem.message_count.add(-turn.messages), *_moved(chat, call)]
+    writes: list[Write] = [
+        Update("chat", head, actions, _is_mutable(call, turn)),
+        _end_of_old(call, turn),
+        *_hidden_messages(call, turn),
+        *_events(events),
+    ]
+    _commit_mutation(call, chat, turn, writes, token=token)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of a turn, with the answer's message when there is one and the events of the end."""
+
+    ending: Ending
+    settlement: Settlement
+    answer: Message | None
+    events: tuple[OutboxItem, ...]
+
+
+def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
+    """Moves a running turn to its end, settles it, and lets its events out; False when another finalizer won."""
+    item = TurnItem(*keys.turn(turn.tenant_id, turn.chat_id, turn.request_id))
+    head = ChatItem(*keys.chat(turn.tenant_id, turn.chat_id))
+    free: list[Action] = [ChatItem.running_request_id.remove()]
+    answer: list[Put] = []
+    if end.answer is not None:
+        free += [ChatItem.message_count.add(1), ChatItem.last_message_at.set(end.answer.created_at)]
+        answer = messages.put(turn.tenant_id, turn.chat_id, end.answer)
+    writes: list[Write] = [
+        # The one condition that makes a finalizer the only one.
+        Update("turn", item, _ending(call, end), TurnItem.state == TurnState.RUNNING.value),
+        # While a turn runs its head names it: nothing but this transaction takes the name away.
+        Update("chat", head, free, ChatItem.running_request_id == turn.request_id),
+        *answer,
+        *quota.settle(turn, end.settlement, end.ending, retention_days=retention_days),
+        *_events(end.events),
+    ]
+    try:
+        commit(writes, token=call.new_id(call.now))
+    except Refused:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a progress write learned: whether somebody asked the turn to stop."""
+
+    cancel_requested: bool
+
+
+def progress(call: Call, turn: Turn, *, provider_called: bool) -> Progress | None:
+    """Renews the sign of life of a running turn; None when the turn has ended and its writer must stop."""
+    item = TurnItem(*keys.turn(turn.tenant_id, turn.chat_id, turn.request_id))
+    actions: list[Action] = [TurnItem.last_progress_at.set(call.now)]
+    if provider_called:
+        called = TurnItem.provider_request_started_at
+        actions.append(called.set(called | call.now))
+    if not update_one(item, actions, TurnItem.state == TurnState.RUNNING.value):
+        return None
+    return Progress(cancel_requested=item.cancel_requested_at is not None)
+
+
+def _begin(call: Call, chat: Chat, new: Start, *, ended_messages: int) -> tuple[ChatItem, list[Action]]:
+    head = ChatItem(*keys.chat(chat.tenant_id, chat.chat_id))
+    return head, [
+        ChatItem.running_request_id.set(new.turn.request_id),
+        ChatItem.latest_request_id.set(new.turn.request_id),
+        ChatItem.message_count.add(1 - ended_messages),
+        ChatItem.last_message_at.set(new.message.created_at),
+        *_moved(chat, call),
+    ]
+
+
+def _moved(chat: Chat, call: Call) -> list[Action]:
+    """The chat comes to the front of its owner's list."""
+    updated_at = max(call.now, chat.updated_at)
+    return [
+        ChatItem.updated_at.set(updated_at),
+        ChatItem.listed_at.set(keys.listed_at(chat.tenant_id, chat.chat_id, updated_at)),
+    ]
+
+
+def _new_turn(new: Start, retention_days: int) -> list[Write]:
+    turn = new.turn
+    flat: dict[str, Any] = {name: getattr(turn, name) for name in _plain_fields()}
+    flat["state"] = turn.state.value
+    flat |= {f"reserve_{f.name}": getattr(turn.reserve, f.name) for f in fields(Reserve)}
+    # What is false, zero or absent is not stored: it reads back as the same default.
+    flat = {name: value for name, value in flat.items() if value or name == "reserve_premium"}
+    item = TurnItem(
+        *keys.turn(turn.tenant_id, turn.chat_id, turn.request_id),
+        running_shard=keys.running_shard(turn.tenant_id, turn.request_id),
+        **flat,
+    )
+    return [
+        Put("turn", item, TurnItem.pk.does_not_exist()),
+        *messages.put(turn.tenant_id, turn.chat_id, new.message),
+        *quota.reserve(turn, retention_days=retention_days),
+        *_events(new.events),
+    ]
+
+
+def _end_of_old(call: Call, old: Turn, *actions: Action) -> Update:
+    """Hides a turn that is still there, terminal, and the caller's."""
+    condition = (
+        TurnItem.pk.exists()
+        & (TurnItem.requester_user_id == call.caller.user_id)
+        & (TurnItem.state != TurnState.RUNNING.value)
+        & TurnItem.deleted_at.does_not_exist()
+    )
+    item = TurnItem(*keys.turn(old.tenant_id, old.chat_id, old.request_id))
+    return Update("old turn", item, [TurnItem.deleted_at.set(call.now), *actions], condition)
+
+
+def _hidden_messages(call: Call, turn: Turn) -> list[Update]:
+    ids: list[MessageId] = [turn.user_message_id]
+    if turn.answered:
+        ids.append(turn.assistant_message_id)
+    return [messages.hide(turn.tenant_id, turn.chat_id, message_id, call.now) for message_id in ids]
+
+
+def _is_mutable(call: Call, turn: Turn) -> Condition:
+    """The chat is the caller's, its latest turn is the target, and none runs."""
+    latest = ChatItem.latest_request_id == turn.request_id
+    return chats.owned_by(call.caller) & latest & ChatItem.running_request_id.does_not_exist()
+
+
+def _latest_is(chat: Chat) -> Condition:
+    latest = ChatItem.latest_request_id
+    seen: Condition = latest == chat.latest_request_id if chat.latest_request_id else latest.does_not_exist()
+    return seen
+
+
+def _commit_mutation(call: Call, chat: Chat, target: Turn, writes: Sequence[Write], *, token: str) -> None:
+    try:
+        commit(writes, token=token)
+    except Refused as refused:
+        now_chat = chats.from_raw(refused.old["chat"]) if "chat" in refused.old else chat
+        now_turn = from_raw(refused.old["old turn"]) if "old turn" in refused.old else target
+        check_mutation(call.caller, now_chat, now_turn, target.request_id)
+        raise GenerationInProgress from refused
+
+
+def _ending(call: Call, end: Finish) -> list[Action]:
+    ending = end.ending
+    actions: list[Action] = [
+        TurnItem.state.set(ending.state.value),
+        TurnItem.completed_at.set(call.now),
+        TurnItem.committed_credits_micro.set(end.settlement.committed_micro),
+        TurnItem.settlement_method.set(end.settlement.method),
+        # Out of the index of running turns.
+        TurnItem.running_shard.remove(),
+    ]
+    if end.answer is not None:
+        actions.append(TurnItem.messages.set(2))
+    optional: Iterable[tuple[Any, Any]] = [
+        (TurnItem.error_code, ending.error_code),
+        (TurnItem.error_detail, ending.error_detail),
+        (TurnItem.provider_response_id, ending.provider_response_id),
+        *((getattr(TurnItem, f"usage_{f.name}"), getattr(ending.usage, f.name)) for f in fields(Usage)),
+        *((getattr(TurnItem, f"tool_calls_{f.name}"), getattr(ending.tool_calls, f.name)) for f in fields(ToolCalls)),
+    ]
+    return actions + [attribute.set(value) for attribute, value in optional if value]
+
+
+def _events(events: Iterable[OutboxItem]) -> list[Put]:
+    return [Put(f"event {event.sk}", event) for event in events]
+
+
+def _plain_fields() -> list[str]:
+    return [f.name for f in fields(Turn) if f.name not in _NESTED and f.name not in _KEYS]
+
+
+def _stored(item: TurnItem, name: str) -> Any:
+    value = getattr(item, name)
+    return int(value) if isinstance(value, float) else value
