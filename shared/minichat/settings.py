@@ -1,7 +1,7 @@
 """One validated settings object, from the environment and an optional file; the only reader of `os.environ`.
 
-A variable is `MINICHAT_` plus the key, in capitals, with `__` between levels: `MINICHAT_STREAMING__PING_INTERVAL_SECONDS=15`.
-`MINICHAT_CONFIG` names a JSON or YAML file of the same keys; the environment wins over it. A value that starts with `{`
+A variable is `MINICHAT_` plus the key, in capitals, with `__` between levels, as in
+`MINICHAT_STREAMING__PING_INTERVAL_SECONDS=15`. `MINICHAT_CONFIG` names a JSON or YAML file of the same keys; the environment wins over it. A value that starts with `{`
 or `[` is JSON. Wrong values stop the start and name their key. Prices, models and limits are not settings: they are the
 policy, which is data.
 """
@@ -210,7 +210,7 @@ def _read_file(path: Path) -> dict[str, Any]:
             import yaml  # noqa: PLC0415  only local mode reads YAML; functions never pay for it
 
             values = yaml.safe_load(text)
-    except ValueError as error:
+    except Exception as error:  # the parsers' own errors share no base
         raise SettingsError(f"{CONFIG_VARIABLE}: {path} is not valid: {error}") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{CONFIG_VARIABLE}: {path} must hold a mapping of settings")

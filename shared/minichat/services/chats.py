@@ -1,4 +1,7 @@
-"""Chats: create, list, rename, delete."""
+"""Chats: create, read, rename, delete."""
+
+import hashlib
+from dataclasses import dataclass
 
 from minichat.domain.chat import Chat, clean_title, visible
 from minichat.domain.errors import ServiceUnavailable
@@ -10,13 +13,27 @@ from minichat.storage import chats, outbox
 DELETE_ATTEMPTS = 5
 
 
-def create(call: Call, title: str | None, model_id: str | None, rules: Rules) -> Chat:
+@dataclass(frozen=True, slots=True)
+class NewChat:
+    """What the caller wants; with an idempotency key the same wish gives the same chat for 24 hours."""
+
+    title: str | None = None
+    model_id: str | None = None
+    idempotency_key: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs when title or model do."""
+        return hashlib.sha256(repr((self.title, self.model_id)).encode()).hexdigest()[:32]
+
+
+def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
     """A new chat of the caller; its model is chosen now and stays.
 
-    Raises InvalidRequest (title), InvalidModel.
+    Raises InvalidRequest (title), InvalidModel, IdempotencyKeyConflict.
     """
-    cleaned = None if title is None else clean_title(title)
-    model = rules.policy.model_for_new_chat(model_id)
+    title = None if wish.title is None else clean_title(wish.title)
+    model = rules.policy.model_for_new_chat(wish.model_id)
     chat = Chat(
         tenant_id=call.caller.tenant_id,
         chat_id=ChatId(call.new_id(call.now)),
@@ -25,10 +42,12 @@ def create(call: Call, title: str | None, model_id: str | None, rules: Rules) ->
         message_count=0,
         created_at=call.now,
         updated_at=call.now,
-        title=cleaned,
+        title=title,
     )
-    chats.create(chat, token=chat.chat_id)
-    return chat
+    if wish.idempotency_key is None:
+        chats.create(chat, token=chat.chat_id)
+        return chat
+    return chats.create_once(chat, chats.Once(wish.idempotency_key, wish.fingerprint), token=chat.chat_id)
 
 
 def get(call: Call, chat_id: ChatId) -> Chat:

@@ -1,19 +1,21 @@
 """Chats: their heads, the index that lists them by activity, and their own mutations."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from pynamodb.expressions.condition import Condition
 
 from minichat.domain.chat import Chat, visible
-from minichat.domain.errors import ChatNotFound
+from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict
 from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, UserId
 from minichat.storage import keys
-from minichat.storage.items import ChatItem, ConversationItem, OutboxItem, Raw, TurnItem, batch_get, query
+from minichat.storage.items import ChatItem, ConversationItem, CreatedItem, OutboxItem, Raw, TurnItem, batch_get, query
 from minichat.storage.keys import Key
 from minichat.storage.transact import Put, Refused, Update, commit, update_one
 
 BY_OWNER = "ByOwner"
+IDEMPOTENCY_KEPT = timedelta(hours=24)
 
 
 def from_raw(raw: Raw | None) -> Chat | None:
@@ -41,6 +43,51 @@ def _from_item(item: ChatItem) -> Chat:
 
 def create(chat: Chat, *, token: str) -> None:
     """Stores a new chat, listed for its owner."""
+    commit([_put(chat)], token=token)
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """An idempotency key of the caller, and the fingerprint of the request it came with."""
+
+    key: str
+    fingerprint: str
+
+
+def create_once(chat: Chat, once: Once, *, token: str) -> Chat:
+    """Stores a new chat unless the key made one before: then that chat, as it was when it was new.
+
+    Raises IdempotencyKeyConflict when the key came with another request.
+    """
+    item = CreatedItem(
+        *keys.created(chat.tenant_id, chat.user_id, once.key),
+        fingerprint=once.fingerprint,
+        chat_id=chat.chat_id,
+        model=chat.model,
+        title=chat.title,
+        created_at=chat.created_at,
+        expires_at=int((chat.created_at + IDEMPOTENCY_KEPT).timestamp()),
+    )
+    # DynamoDB removes expired items late: one that is past its time counts as gone.
+    unused = CreatedItem.pk.does_not_exist() | (CreatedItem.expires_at < int(chat.created_at.timestamp()))
+    try:
+        commit([Put("key", item, unused), _put(chat)], token=token)
+    except Refused as refused:
+        first = CreatedItem.from_raw_data(dict(refused.old["key"] or {}))
+        if first.fingerprint != once.fingerprint:
+            raise IdempotencyKeyConflict from refused
+        return replace(
+            chat,
+            chat_id=ChatId(first.chat_id),
+            model=first.model,
+            title=first.title,
+            created_at=first.created_at,
+            updated_at=first.created_at,
+        )
+    return chat
+
+
+def _put(chat: Chat) -> Put:
     item = ChatItem(
         *keys.chat(chat.tenant_id, chat.chat_id),
         user_id=chat.user_id,
@@ -53,7 +100,7 @@ def create(chat: Chat, *, token: str) -> None:
         listed_at=keys.listed_at(chat.tenant_id, chat.chat_id, chat.updated_at),
     )
     # A version 7 id is new: the condition only guards against a broken source of randomness.
-    commit([Put("chat", item, ChatItem.pk.does_not_exist())], token=token)
+    return Put("chat", item, ChatItem.pk.does_not_exist())
 
 
 def read(tenant_id: TenantId, chat_id: ChatId) -> Chat | None:

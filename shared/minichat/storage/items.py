@@ -165,6 +165,17 @@ class QuotaItem(ConversationItem):
     expires_at = NumberAttribute(null=True)
 
 
+class CreatedItem(ConversationItem):
+    """The chat that an idempotency key made, as it was when it was new."""
+
+    fingerprint = UnicodeAttribute(attr_name="print")
+    chat_id = UnicodeAttribute(attr_name="chat")
+    model = UnicodeAttribute()
+    title = UnicodeAttribute(null=True)
+    created_at = InstantAttribute()
+    expires_at = NumberAttribute()
+
+
 class OutboxItem(Model):
     """An event on its way out. Nothing else is in its table, so every stream record is an event."""
 

@@ -6,6 +6,7 @@
     message                 T#<tenant>#C#<chat>     MSG#<message_id>
     part of a long message  T#<tenant>#C#<chat>     MSG#<message_id>#<number>
     quota of a period       T#<tenant>#U#<user>     QUOTA#daily#<date> | QUOTA#monthly#<date>
+    idempotency key         T#<tenant>#U#<user>     CREATED#<sha-256 of the key>
 
     outbox table            T#<tenant>#C#<chat>     <event_id>
 
@@ -13,6 +14,7 @@ Message and event ids are UUIDs version 7, which sort by time: `MSG#` items come
 message is found by its id alone, and its parts follow it.
 """
 
+import hashlib
 import zlib
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -68,6 +70,11 @@ def message_part(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId, nu
 def quota(tenant_id: TenantId, user_id: UserId, period: Literal["daily", "monthly"], start: str) -> Key:
     """What a user has reserved and spent in one period."""
     return Key(owner(tenant_id, user_id), f"QUOTA#{period}#{start}")
+
+
+def created(tenant_id: TenantId, user_id: UserId, idempotency_key: str) -> Key:
+    """What a user's idempotency key created; hashed, because the caller chose it."""
+    return Key(owner(tenant_id, user_id), f"CREATED#{hashlib.sha256(idempotency_key.encode()).hexdigest()}")
 
 
 def outbox(tenant_id: TenantId, chat_id: ChatId, event_id: str) -> Key:

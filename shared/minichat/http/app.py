@@ -1,0 +1,98 @@
+"""The app of a process: the buffered routes, the streaming ones, or both. Every mode runs the same app."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from enum import Flag, auto
+
+import anyio.to_thread
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from minichat.domain.errors import ChatError
+from minichat.http import problems
+from minichat.http.auth import Authenticator
+from minichat.http.deps import App, now
+from minichat.http.edge import Edge
+from minichat.http.paging import CursorCodec
+from minichat.providers.registry import Providers
+from minichat.services import generate
+from minichat.services.rules import rules
+from minichat.settings import Settings
+from minichat.storage.items import connect
+
+STOP_SECONDS = 5
+"""How long a stopping process waits for its running answers to be stored as cancelled."""
+
+
+class Part(Flag):
+    """Which routes an app serves."""
+
+    BUFFERED = auto()
+    STREAMING = auto()
+
+
+BUFFERED, STREAMING = Part.BUFFERED, Part.STREAMING
+
+
+def routers(parts: Part) -> Iterator[APIRouter]:
+    """The routers of these parts, imported only when they are asked for."""
+    if BUFFERED in parts:
+        from minichat.http.routes import chats, messages, models, service, turns  # noqa: PLC0415
+
+        yield from (chats.router, messages.router, turns.router, models.router, service.router)
+    if STREAMING in parts:
+        from minichat.http.routes import streams  # noqa: PLC0415
+
+        yield streams.router
+
+
+def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> ASGIApp:
+    """The app of this deployment, connected to its tables (no network is used yet).
+
+    Raises SettingsError when the policy is wrong; ValueError without a cursor secret.
+    """
+    connect(settings.store)
+    machine = generate.Machine(rules(settings), Providers(settings.providers), now)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan, redirect_slashes=False)
+    app.state.minichat = App(
+        machine, Authenticator(settings.auth), CursorCodec(settings.cursor_secret.get_secret_value())
+    )
+    for router in routers(parts):
+        app.include_router(router, prefix=f"{settings.url_prefix}/v1")
+    app.add_exception_handler(ChatError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _unrouted)
+    return Edge(app)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Threads enough for every connection to the store; at the end, an honest end for every running answer."""
+    state: App = app.state.minichat
+    threads = state.rules.settings.store.max_connections
+    anyio.to_thread.current_default_thread_limiter().total_tokens = threads
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
+    yield
+    await generate.stop_all(STOP_SECONDS)
+    await state.machine.providers.aclose()
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ChatError)
+    return problems.of_error(request, error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return problems.of_validation(request, error)
+
+
+async def _unrouted(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return problems.of_framework(request, error)

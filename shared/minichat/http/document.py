@@ -1,0 +1,109 @@
+"""The OpenAPI document: generated from the routes, with every refusal and every stream event described."""
+
+from functools import cache
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from minichat import __version__
+from minichat.http.sse import MEDIA_TYPE
+
+_EVENTS: dict[str, dict[str, Any]] = {
+    "stream_started": {
+        "required": ["request_id", "message_id", "is_new_turn"],
+        "properties": {
+            "request_id": {"type": "string", "format": "uuid"},
+            "message_id": {"type": "string", "format": "uuid"},
+            "is_new_turn": {"type": "boolean"},
+        },
+    },
+    "delta": {
+        "required": ["type", "content"],
+        "properties": {"type": {"const": "text"}, "content": {"type": "string"}},
+    },
+    "tool": {
+        "required": ["phase", "name", "details"],
+        "properties": {
+            "phase": {"enum": ["start", "progress", "done"]},
+            "name": {"enum": ["file_search", "web_search", "code_interpreter"]},
+            "details": {"type": "object"},
+        },
+    },
+    "done": {
+        "required": ["usage", "effective_model", "selected_model", "quota_decision"],
+        "properties": {
+            "usage": {
+                "type": "object",
+                "required": ["input_tokens", "output_tokens", "model"],
+                "properties": {
+                    "input_tokens": {"type": "integer"},
+                    "output_tokens": {"type": "integer"},
+                    "model": {"type": "string"},
+                    "cache_read_input_tokens": {"type": "integer"},
+                    "cache_write_input_tokens": {"type": "integer"},
+                    "reasoning_tokens": {"type": "integer"},
+                },
+            },
+            "effective_model": {"type": "string"},
+            "selected_model": {"type": "string"},
+            "quota_decision": {"enum": ["allow", "downgrade"]},
+            "downgrade_from": {"type": "string"},
+            "downgrade_reason": {"type": "string"},
+        },
+    },
+    "error": {
+        "required": ["code", "message"],
+        "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
+    },
+    "ping": {"properties": {}},
+}
+
+
+@cache
+def document(url_prefix: str) -> dict[str, Any]:
+    """The document of the whole product, whichever of its functions is asked."""
+    from minichat.http.app import BUFFERED, STREAMING, routers  # noqa: PLC0415  the app's routes include this document
+
+    app = FastAPI()
+    for router in routers(BUFFERED | STREAMING):
+        app.include_router(router, prefix=f"{url_prefix}/v1")
+    made = get_openapi(
+        title="Mini Chat",
+        version=__version__,
+        summary="Chats whose answers stream; every turn can be read, retried, edited and deleted.",
+        routes=app.routes,
+    )
+    schemas = made["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for event, schema in _EVENTS.items():
+        schemas[_event_schema(event)] = {"type": "object", **schema}
+    made["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "RS256 or ES256."}
+    }
+    for path, operations in made["paths"].items():
+        for operation in operations.values():
+            _finish(operation, public=path.endswith(("/health", "/openapi.json")))
+    return made
+
+
+def _finish(operation: dict[str, Any], *, public: bool) -> None:
+    if not public:
+        operation["security"] = [{"bearer": []}]
+    # FastAPI announces its own 422 wherever there is input; ours is a 400.
+    responses = operation["responses"]
+    if "HTTPValidationError" in str(responses.get("422")):
+        del responses["422"]
+    for response in responses.values():
+        content = response.get("content", {})
+        if "Problem" in str(content.get("application/json", {}).get("schema")):
+            content["application/problem+json"] = content.pop("application/json")
+        if MEDIA_TYPE in content:
+            content[MEDIA_TYPE]["x-events"] = {
+                event: {"$ref": f"#/components/schemas/{_event_schema(event)}"} for event in _EVENTS
+            }
+
+
+def _event_schema(event: str) -> str:
+    return "".join(word.capitalize() for word in event.split("_")) + "Event"

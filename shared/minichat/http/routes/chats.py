@@ -1,0 +1,61 @@
+"""Chats: create, list, get, rename, delete."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from minichat.domain import errors
+from minichat.http import listing
+from minichat.http.deps import TheApp, TheCall, TheChat
+from minichat.http.problems import documented
+from minichat.http.schemas import ChatDetail, CreateChat, Page, RenameChat, chat_detail
+from minichat.services import chats
+
+router = APIRouter(tags=["chats"])
+
+
+@router.post("/chats", status_code=201, responses=documented(errors.InvalidModel, errors.IdempotencyKeyConflict))
+def create_chat(
+    request: Request,
+    response: Response,
+    call: TheCall,
+    app: TheApp,
+    body: CreateChat,
+    idempotency_key: Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$")] = None,
+) -> ChatDetail:
+    """A new chat. With an `Idempotency-Key` the same call gives the same chat for 24 hours."""
+    chat = chats.create(call, chats.NewChat(body.title, body.model, idempotency_key), app.rules)
+    response.headers["location"] = f"{request.url.path}/{chat.chat_id}"
+    return chat_detail(chat)
+
+
+@router.get("/chats", responses=documented(errors.InvalidCursor))
+def list_chats(
+    request: Request,
+    call: TheCall,
+    app: TheApp,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: str | None = None,
+) -> Page[ChatDetail]:
+    """The caller's chats, the most recently active first."""
+    return listing.chats(call, app.cursors, listing.Query.of(request, limit, cursor))
+
+
+@router.get("/chats/{chat_id}", responses=documented(errors.ChatNotFound))
+def get_chat(call: TheCall, chat_id: TheChat) -> ChatDetail:
+    """One chat."""
+    return chat_detail(chats.get(call, chat_id))
+
+
+@router.patch("/chats/{chat_id}", responses=documented(errors.ChatNotFound))
+def rename_chat(call: TheCall, chat_id: TheChat, body: RenameChat) -> ChatDetail:
+    """Gives the chat another title; nothing else of it can change."""
+    return chat_detail(chats.rename(call, chat_id, body.title))
+
+
+@router.delete("/chats/{chat_id}", status_code=204, responses=documented(errors.ChatNotFound))
+def delete_chat(call: TheCall, chat_id: TheChat) -> None:
+    """Deletes the chat; a running turn is cancelled, and everything of it is cleaned up."""
+    chats.delete(call, chat_id)

@@ -1,0 +1,48 @@
+"""The messages of a chat, as a list."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from minichat.domain import errors
+from minichat.http import listing
+from minichat.http.deps import TheApp, TheCall, TheChat
+from minichat.http.problems import documented
+from minichat.http.schemas import MessageView, Page, SelectedMessageView
+
+router = APIRouter(tags=["messages"])
+
+_PAGE: dict[int | str, dict[str, Any]] = {
+    200: {"model": Page[MessageView] | Page[SelectedMessageView], "description": "With `$select`: its members only."}
+}
+
+
+@router.get(
+    "/chats/{chat_id}/messages",
+    response_model=None,
+    responses=_PAGE | documented(errors.ChatNotFound, errors.InvalidCursor),
+)
+def list_messages(
+    request: Request,
+    call: TheCall,
+    app: TheApp,
+    chat_id: TheChat,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: str | None = None,
+    select: Annotated[str | None, Query(alias="$select", description="Members, separated by commas.")] = None,
+    orderby: Annotated[
+        str | None, Query(alias="$orderby", description="`created_at` or `id`, `asc` (default) or `desc`.")
+    ] = None,
+    filter_: Annotated[
+        str | None,
+        Query(
+            alias="$filter",
+            description="`created_at` (eq ne gt ge lt le), `role` (eq ne in), `id` (eq ne in), joined by `and`.",
+        ),
+    ] = None,
+) -> Response:
+    """The visible messages, in the order of the conversation unless `$orderby` says otherwise."""
+    query = listing.Query.of(request, limit, cursor, select=select, orderby=orderby, filter_=filter_)
+    return JSONResponse(listing.messages(call, app.cursors, chat_id, query))

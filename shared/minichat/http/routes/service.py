@@ -1,0 +1,24 @@
+"""The service itself: is it there, and what can it do."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from minichat import __version__
+from minichat.http.document import document
+from minichat.http.schemas import Health
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/health")
+async def health() -> Health:
+    """Whether this process answers. Needs no token and touches no store."""
+    return Health(version=__version__)
+
+
+@router.get("/openapi.json")
+async def openapi(request: Request) -> dict[str, Any]:
+    """This document. Needs no token."""
+    return document(request.app.state.minichat.rules.settings.url_prefix)

@@ -1,0 +1,113 @@
+"""Plain functions that make what a test needs, with only what the test says being special."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from minichat.domain.chat import Chat
+from minichat.domain.identity import Caller, ChatId, MessageId, RequestId, TenantId, UserId, uuid7
+from minichat.domain.message import Message
+from minichat.domain.policy import Limits, LimitsByUser, Model, Policy, UserLimits
+from minichat.domain.turn import Reserve, Turn, TurnState
+
+NOW = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+def an_id(number: int) -> str:
+    """A UUID that tells its number."""
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+def a_caller(tenant: int = 1, user: int = 2) -> Caller:
+    """A user of a tenant."""
+    return Caller(TenantId(an_id(tenant)), UserId(an_id(user)))
+
+
+def a_model(**said: Any) -> Model:
+    """An enabled standard model."""
+    values: dict[str, Any] = {
+        "id": "small",
+        "provider_model_id": "small-1",
+        "provider_id": "openai",
+        "display_name": "Small",
+        "tier": "standard",
+        "enabled": True,
+        "context_window": 100_000,
+        "max_output_tokens": 4096,
+        "max_input_tokens": 50_000,
+        "input_tokens_credit_multiplier_micro": 1_000_000,
+        "output_tokens_credit_multiplier_micro": 3_000_000,
+    }
+    return Model.model_validate(values | said)
+
+
+def a_policy(*models: Model, **said: Any) -> Policy:
+    """A policy of these models, with limits that no test reaches by chance."""
+    limits = Limits(limit_daily_credits_micro=10**12, limit_monthly_credits_micro=10**13)
+    values: dict[str, Any] = {
+        "policy_version": 1,
+        "model_catalog": models or (a_model(),),
+        "user_limits": LimitsByUser(default=UserLimits(standard=limits, premium=limits)),
+    }
+    return Policy.model_validate(values | said)
+
+
+def a_reserve(**said: Any) -> Reserve:
+    """A reserve of 2000 tokens, 10_000 micro-credits."""
+    values: dict[str, Any] = {
+        "tokens": 2000,
+        "max_output_tokens": 1000,
+        "credits_micro": 10_000,
+        "policy_version": 1,
+        "selected_model": "small",
+        "effective_model": "small",
+        "generation_floor": 50,
+        "daily_period": "2026-11-21",
+        "monthly_period": "2026-11-01",
+    }
+    return Reserve(**(values | said))
+
+
+def a_chat(caller: Caller, **said: Any) -> Chat:
+    """A chat of the caller, without a turn."""
+    values: dict[str, Any] = {
+        "tenant_id": caller.tenant_id,
+        "chat_id": ChatId(an_id(10)),
+        "user_id": caller.user_id,
+        "model": "small",
+        "message_count": 0,
+        "created_at": NOW,
+        "updated_at": NOW,
+    }
+    return Chat(**(values | said))
+
+
+def a_turn(caller: Caller, **said: Any) -> Turn:
+    """A running turn of the caller."""
+    values: dict[str, Any] = {
+        "tenant_id": caller.tenant_id,
+        "chat_id": ChatId(an_id(10)),
+        "request_id": RequestId(an_id(20)),
+        "turn_id": an_id(21),
+        "requester_type": "user",
+        "requester_user_id": caller.user_id,
+        "state": TurnState.RUNNING,
+        "fingerprint": "0" * 32,
+        "user_message_id": MessageId(str(uuid7(NOW, 1))),
+        "assistant_message_id": MessageId(str(uuid7(NOW, 2))),
+        "started_at": NOW,
+        "last_progress_at": NOW,
+        "reserve": a_reserve(),
+    }
+    return Turn(**(values | said))
+
+
+def a_message(content: str, **said: Any) -> Message:
+    """A user's message."""
+    values: dict[str, Any] = {
+        "message_id": MessageId(str(uuid7(NOW, 3))),
+        "request_id": RequestId(an_id(20)),
+        "role": "user",
+        "content": content,
+        "created_at": NOW,
+    }
+    return Message(**(values | said))

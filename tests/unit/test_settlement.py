@@ -1,0 +1,108 @@
+"""The settlement table of turns-and-quota 6, row by row, and its worked examples."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minichat.domain.settlement import KNOWN_ERROR_CODES, Ending, Settlement, billing, settle
+from minichat.domain.turn import TurnState
+from minichat.domain.usage import Usage
+from tests.builders import a_model, a_reserve
+
+COMPLETED, FAILED, CANCELLED = TurnState.COMPLETED, TurnState.FAILED, TurnState.CANCELLED
+KNOWN = Usage(800, 200)
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"),
+    [
+        (Ending(COMPLETED, usage=KNOWN), ("completed", "actual")),
+        (Ending(COMPLETED), ("completed", "estimated")),
+        *[
+            (Ending(FAILED, code, usage=KNOWN), ("failed", "actual"))
+            for code in (
+                "provider_error",
+                "provider_timeout",
+                "rate_limited",
+                "web_search_calls_exceeded",
+                "code_interpreter_calls_exceeded",
+            )
+        ],
+        (Ending(FAILED, "provider_error"), ("failed", "estimated")),
+        (Ending(FAILED, "context_length_exceeded", usage=KNOWN), ("failed", "released")),
+        (Ending(FAILED, "validation_error"), ("failed", "released")),
+        (Ending(FAILED, "provider_error", provider_called=False), ("failed", "released")),
+        (Ending(FAILED, "orphan_timeout", usage=KNOWN), ("aborted", "actual")),
+        (Ending(FAILED, "orphan_timeout"), ("aborted", "estimated")),
+        (Ending(FAILED, "orphan_timeout", provider_called=False), ("aborted", "released")),
+        (Ending(CANCELLED, usage=KNOWN), ("aborted", "actual")),
+        (Ending(CANCELLED), ("aborted", "estimated")),
+        (Ending(CANCELLED, provider_called=False), ("aborted", "released")),
+        (Ending(FAILED, "never_heard_of", usage=KNOWN), ("failed", "estimated")),
+    ],
+)
+def test_every_ending_has_its_row(ending: Ending, expected: tuple[str, str]) -> None:
+    assert billing(ending) == expected
+
+
+def test_a_running_turn_has_no_price() -> None:
+    with pytest.raises(ValueError, match="running"):
+        billing(Ending(TurnState.RUNNING))
+
+
+def _settled(usage: Usage, reserve_tokens: int, tolerance_pct: int = 110) -> Settlement:
+    model = a_model(input_tokens_credit_multiplier_micro=1_000_000, output_tokens_credit_multiplier_micro=1_000_000)
+    reserve = a_reserve(tokens=reserve_tokens, credits_micro=10_000)
+    return settle(Ending(COMPLETED, usage=usage), reserve, model, tolerance_pct)
+
+
+@pytest.mark.parametrize(
+    ("usage", "reserve_tokens", "tolerance_pct", "expected"),
+    [
+        (Usage(800, 200), 2000, 110, (1000, False)),
+        (Usage(800, 250), 1000, 105, (1050, False)),
+        (Usage(1000, 500), 1000, 110, (1500, True)),
+        (Usage(1000, 100), 1000, 110, (1100, False)),
+        (Usage(1000, 101), 1000, 110, (1101, True)),
+        (Usage(9000, 9000), 1000, 110, (10_000, True)),
+    ],
+)
+def test_overshoot_is_tolerated_up_to_its_factor_and_then_capped(
+    usage: Usage, reserve_tokens: int, tolerance_pct: int, expected: tuple[int, bool]
+) -> None:
+    settled = _settled(usage, reserve_tokens, tolerance_pct)
+    assert (settled.committed_micro, settled.overshoot_capped) == expected
+
+
+@pytest.mark.parametrize(
+    ("tokens", "max_output_tokens", "expected"),
+    [(2000, 1000, 1050), (100, 200, 50)],
+)
+def test_an_estimate_is_the_input_and_the_generation_floor(tokens: int, max_output_tokens: int, expected: int) -> None:
+    model = a_model(input_tokens_credit_multiplier_micro=1_000_000, output_tokens_credit_multiplier_micro=1_000_000)
+    reserve = a_reserve(tokens=tokens, max_output_tokens=max_output_tokens, credits_micro=10_000, generation_floor=50)
+    settled = settle(Ending(CANCELLED), reserve, model, 110)
+    assert (settled.method, settled.committed_micro) == ("estimated", expected)
+
+
+def test_what_was_never_sent_costs_nothing() -> None:
+    settled = settle(Ending(CANCELLED, provider_called=False), a_reserve(), a_model(), 110)
+    assert settled == Settlement("aborted", "released", 0, 0)
+
+
+@given(
+    state=st.sampled_from([COMPLETED, FAILED, CANCELLED]),
+    code=st.sampled_from([None, *sorted(KNOWN_ERROR_CODES), "unknown"]),
+    usage=st.builds(Usage, st.integers(0, 100_000), st.integers(0, 100_000)),
+    called=st.booleans(),
+    tokens=st.integers(0, 100_000),
+    credits_micro=st.integers(0, 10**9),
+)
+def test_a_settlement_exceeds_the_reserve_only_by_tolerated_overshoot(
+    state: TurnState, code: str | None, usage: Usage, called: bool, tokens: int, credits_micro: int
+) -> None:
+    reserve = a_reserve(tokens=tokens, credits_micro=credits_micro, max_output_tokens=tokens // 2)
+    settled = settle(Ending(state, code, usage=usage, provider_called=called), reserve, a_model(), 110)
+    tolerated = (usage.input_tokens + usage.output_tokens) * 100 <= tokens * 110
+    assert settled.committed_micro >= 0
+    assert settled.committed_micro <= credits_micro or (settled.method == "actual" and tolerated)
