@@ -1,9 +1,9 @@
 """One validated settings object, from the environment and an optional file; the only reader of `os.environ`.
 
 A variable is `MINICHAT_` plus the key, in capitals, with `__` between levels, as in
-`MINICHAT_STREAMING__PING_INTERVAL_SECONDS=15`. `MINICHAT_CONFIG` names a JSON or YAML file of the same keys; the environment wins over it. A value that starts with `{`
-or `[` is JSON. Wrong values stop the start and name their key. Prices, models and limits are not settings: they are the
-policy, which is data.
+`MINICHAT_STREAMING__PING_INTERVAL_SECONDS=15`. `MINICHAT_CONFIG` names a JSON or YAML file of the same keys; the
+environment wins over it. A value that starts with `{` or `[` is JSON. Wrong values stop the start and name their key.
+Prices, models and limits are not settings: they are the policy, which is data.
 """
 
 import json

@@ -80,9 +80,7 @@ def test_more_text_is_never_estimated_lower(one: int, other: int) -> None:
 
 
 def test_a_reserve_is_the_worst_case_in_both_components() -> None:
-    model = a_model(
-        input_tokens_credit_multiplier_micro=1_000_000, output_tokens_credit_multiplier_micro=3_000_000
-    )
+    model = a_model(input_tokens_credit_multiplier_micro=1_000_000, output_tokens_credit_multiplier_micro=3_000_000)
     made = reserve(model, 1210, 4096, policy_version=1, now=datetime(2026, 11, 30, 23, 59, tzinfo=UTC))
     assert (made.tokens, made.credits_micro) == (5306, 13_498)
     assert (made.daily_period, made.monthly_period) == ("2026-11-30", "2026-11-01")

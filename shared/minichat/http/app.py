@@ -12,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp
 
 from minichat.domain.errors import ChatError
 from minichat.http import problems
@@ -52,7 +51,7 @@ def routers(parts: Part) -> Iterator[APIRouter]:
         yield streams.router
 
 
-def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> ASGIApp:
+def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge:
     """The app of this deployment, connected to its tables (no network is used yet).
 
     Raises SettingsError when the policy is wrong; ValueError without a cursor secret.

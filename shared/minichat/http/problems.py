@@ -75,24 +75,23 @@ class Problem(BaseModel):
 
 def of_error(request: Request, error: errors.ChatError) -> Response:
     """The document of a refusal."""
-    headers: dict[str, str] = {}
     extra: dict[str, Any] = {}
     match error:
         case errors.InvalidRequest(errors=found) if found:
             extra["errors"] = [{"field": e.field, "message": e.message, "code": e.code} for e in found]
         case errors.RequestIdConflict(turn_state=state):
             extra["turn_state"] = state
-        case errors.QuotaExceeded(scope=scope, retry_after_seconds=seconds):
+        case errors.QuotaExceeded(scope=scope):
             extra["quota_scope"] = scope
-            if seconds is not None:
-                extra["retry_after_seconds"] = seconds
-        case errors.RateLimited(retry_after_seconds=seconds) | errors.ServiceUnavailable(retry_after_seconds=seconds):
-            extra["retry_after_seconds"] = seconds
-        case errors.Unauthenticated():
-            headers["www-authenticate"] = "Bearer"
-    if "retry_after_seconds" in extra:
-        headers["retry-after"] = str(extra["retry_after_seconds"])
-    return _problem(request, STATUS[type(error)], error.code, str(error), extra, headers)
+    seconds = getattr(error, "retry_after_seconds", None)
+    if seconds is not None:
+        extra["retry_after_seconds"] = seconds
+    response = _problem(request, STATUS[type(error)], error.code, str(error), **extra)
+    if seconds is not None:
+        response.headers["retry-after"] = str(seconds)
+    if isinstance(error, errors.Unauthenticated):
+        response.headers["www-authenticate"] = "Bearer"
+    return response
 
 
 def of_validation(request: Request, error: RequestValidationError) -> Response:
@@ -107,18 +106,21 @@ def of_validation(request: Request, error: RequestValidationError) -> Response:
 def of_framework(request: Request, error: HTTPException) -> Response:
     """The document of what the router itself refuses: no such path, no such method."""
     code = _FRAMEWORK_CODES.get(error.status_code, "invalid_request")
-    return _problem(request, error.status_code, code, str(error.detail), {}, dict(error.headers or {}))
+    response = _problem(request, error.status_code, code, str(error.detail))
+    response.headers.update(error.headers or {})
+    return response
 
 
 def of_failure(request: Request) -> Response:
     """The document of our own failure: it says nothing internal, the trace id finds the cause."""
-    return _problem(request, 500, "internal_error", "Something went wrong on our side.", {}, {})
+    return _problem(request, 500, "internal_error", "Something went wrong on our side.")
 
 
 def documented(*refusals: type[errors.ChatError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses of an operation that may refuse with these errors, besides those of EVERYWHERE."""
     codes: dict[int, list[str]] = {500: ["internal_error"]}
-    for refusal in (*EVERYWHERE, *refusals):
+    every: tuple[type[errors.ChatError], ...] = (*EVERYWHERE, *refusals)
+    for refusal in every:
         codes.setdefault(STATUS[refusal], []).append(refusal.code)
     return {
         status: {"model": Problem, "description": " · ".join(f"`{code}`" for code in sorted(set(words)))}
@@ -126,9 +128,7 @@ def documented(*refusals: type[errors.ChatError]) -> dict[int | str, dict[str, A
     }
 
 
-def _problem(
-    request: Request, status: int, code: str, detail: str, extra: dict[str, Any], headers: dict[str, str]
-) -> Response:
+def _problem(request: Request, status: int, code: str, detail: str, **extra: Any) -> Response:
     document = {
         "type": f"urn:minichat:problem:{code}",
         "title": code,
@@ -139,7 +139,7 @@ def _problem(
         "trace_id": request.scope.get("state", {}).get("trace_id", ""),
         **extra,
     }
-    return JSONResponse(document, status, headers, MEDIA_TYPE)
+    return JSONResponse(document, status, media_type=MEDIA_TYPE)
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -43,6 +43,24 @@ class SendMessageBody(BaseModel):
     web_search: WebSearch | None = None
 
 
+class ListMessages(BaseModel):
+    """What part of a conversation is wanted, and how."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    cursor: str | None = None
+    select: Annotated[str | None, Field(alias="$select", description="Members, separated by commas.")] = None
+    orderby: Annotated[
+        str | None, Field(alias="$orderby", description="`created_at` or `id`, `asc` (default) or `desc`.")
+    ] = None
+    filter_: Annotated[
+        str | None,
+        Field(
+            alias="$filter",
+            description="`created_at` (eq ne gt ge lt le), `role` (eq ne in), `id` (eq ne in), joined by `and`.",
+        ),
+    ] = None
+
+
 class EditTurnBody(BaseModel):
     """The message that replaces the turn's."""
 

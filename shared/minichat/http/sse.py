@@ -1,9 +1,9 @@
 """Stream events as bytes of server-sent events (contract 3): id, event, one line of JSON."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
-from typing import Any, assert_never
+from typing import Any, get_args
 
 from minichat.domain.stream import Citations, Delta, Done, Error, Ping, Started, StreamEvent, Tool
 from minichat.services.channel import Numbered
@@ -20,29 +20,10 @@ async def encoded(events: AsyncIterator[Numbered]) -> AsyncIterator[bytes]:
 
 def frame(numbered: Numbered) -> bytes:
     """One event: `id` is its number in the turn, and a ping has none, so that it never moves a resume."""
-    name, data = _named(numbered.event)
+    name, data_of = _WIRE[type(numbered.event)]
+    data = data_of(numbered.event)
     head = f"id: {numbered.number}\n" if numbered.number is not None else ""
     return f"{head}event: {name}\ndata: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
-
-
-def _named(event: StreamEvent) -> tuple[str, dict[str, Any]]:
-    match event:
-        case Started():
-            return "stream_started", asdict(event)
-        case Delta(content=content):
-            return "delta", {"type": "text", "content": content}
-        case Tool(phase=phase, name=name):
-            return "tool", {"phase": phase, "name": name, "details": {}}
-        case Citations(items=items):
-            return "citations", {"items": list(items)}
-        case Done():
-            return "done", _done(event)
-        case Error(code=code, message=message):
-            return "error", {"code": code, "message": message}
-        case Ping():
-            return "ping", {}
-        case _:
-            assert_never(event)
 
 
 def _done(event: Done) -> dict[str, Any]:
@@ -62,3 +43,15 @@ def _done(event: Done) -> dict[str, Any]:
         data["downgrade_from"] = event.selected_model
         data["downgrade_reason"] = event.downgrade_reason
     return data
+
+
+_WIRE: dict[type[StreamEvent], tuple[str, Callable[[Any], dict[str, Any]]]] = {
+    Started: ("stream_started", asdict),
+    Delta: ("delta", lambda event: {"type": "text", "content": event.content}),
+    Tool: ("tool", lambda event: {"phase": event.phase, "name": event.name, "details": {}}),
+    Citations: ("citations", lambda event: {"items": list(event.items)}),
+    Done: ("done", _done),
+    Error: ("error", asdict),
+    Ping: ("ping", lambda _: {}),
+}
+assert set(_WIRE) == set(get_args(StreamEvent)), "every event has its bytes"

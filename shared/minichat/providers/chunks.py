@@ -7,7 +7,7 @@ No chunk carries a provider's own identifier except `Completed.response_id`, whi
 from dataclasses import dataclass, field
 from typing import Literal
 
-from minichat.domain.usage import Usage as Usage
+from minichat.domain.usage import Usage
 
 ToolName = Literal["file_search", "web_search", "code_interpreter"]
 FailureCode = Literal["provider_error", "provider_timeout", "rate_limited"]
@@ -49,12 +49,14 @@ class Incomplete:
 class Failed:
     """The provider refused, broke or timed out.
 
-    `diagnostic` is for logs only, redacted by the adapter; clients see the fixed sentence of `code`.
+    `diagnostic` is for logs only, redacted by the adapter; clients see the fixed sentence of `code`. `reached` is
+    False when no request left: such a turn costs nothing.
     """
 
     code: FailureCode
     diagnostic: str = ""
     usage: Usage = field(default_factory=Usage)
+    reached: bool = True
 
 
 ProviderChunk = TextDelta | ToolActivity | Completed | Incomplete | Failed

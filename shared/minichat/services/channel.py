@@ -24,9 +24,9 @@ PING = Numbered(None, Ping())
 class Channel:
     """Numbered events on their way to one reader; `on_leave` is called once when it goes before the end."""
 
-    def __init__(self, capacity: int, on_leave: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, capacity: int) -> None:
+        self.on_leave: Callable[[], object] | None = None
         self._queue: asyncio.Queue[Numbered | None] = asyncio.Queue(capacity)
-        self._on_leave = on_leave
         self._read = True
         self._count = 0
 
@@ -68,5 +68,5 @@ class Channel:
         # A producer that waits for room goes on: each slot taken here wakes one that waits.
         while not self._queue.empty():
             self._queue.get_nowait()
-        if early:
-            self._on_leave()
+        if early and self.on_leave is not None:
+            self.on_leave()

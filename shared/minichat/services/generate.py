@@ -63,12 +63,11 @@ class _Lost(Exception):
 
 def begin(call: Call, running: Running, machine: Machine) -> Channel:
     """Starts the task that makes the answer; what it tells comes out of the channel. Call it on the event loop."""
-    cancels = machine.rules.settings.streaming.on_disconnect == "cancel"
-    channel = Channel(
-        machine.rules.settings.streaming.channel_capacity,
-        on_leave=lambda: task.cancel() and None if cancels else None,
-    )
+    streaming = machine.rules.settings.streaming
+    channel = Channel(streaming.channel_capacity)
     task = asyncio.create_task(_produce(call, running, machine, channel))
+    if streaming.on_disconnect == "cancel":
+        channel.on_leave = task.cancel
     _answers.add(task)
     task.add_done_callback(_answers.discard)
     return channel
@@ -85,7 +84,7 @@ async def stop_all(seconds: float) -> None:
 async def replay(stored: Replay) -> AsyncIterator[Numbered]:
     """A completed turn told again from what was stored: no provider, no quota, no write (contract 3, rule 5)."""
     turn = stored.turn
-    events = (
+    events: tuple[StreamEvent, ...] = (
         Started(turn.request_id, turn.assistant_message_id, is_new_turn=False),
         Delta(stored.text),
         _done(turn, turn.usage),
@@ -159,8 +158,8 @@ async def _read(running: Running, machine: Machine, channel: Channel, answer: _A
                 case Completed(usage=usage, response_id=response_id) | Incomplete(usage=usage, response_id=response_id):
                     answer.usage, answer.response_id = usage, response_id
                     return Ending(TurnState.COMPLETED)
-                case Failed(code=code, usage=usage, diagnostic=diagnostic):
-                    answer.usage = usage
+                case Failed(code=code, usage=usage, diagnostic=diagnostic, reached=reached):
+                    answer.usage, answer.called = usage, reached
                     logger.warning("provider failed", extra={"code": code, "diagnostic": diagnostic})
                     return Ending(TurnState.FAILED, code)
     return Ending(TurnState.FAILED, "provider_error")

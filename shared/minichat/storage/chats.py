@@ -109,20 +109,18 @@ def read(tenant_id: TenantId, chat_id: ChatId) -> Chat | None:
     return from_raw(batch_get([key]).get(key))
 
 
-def listed(caller: Caller, *, start: str | None, descending: bool, limit: int) -> tuple[list[tuple[str, Chat]], bool]:
-    """Up to `limit` of the caller's chats by activity after position `start`, and whether more follow.
+def listed(caller: Caller, *, start: str | None, descending: bool, limit: int) -> list[tuple[str, Chat | None]]:
+    """Up to `limit` of the caller's chats by activity after position `start`, each with its position.
 
-    The index says where to look; the heads, read beside it, say what is true: an index lags behind its table.
+    The index says where to look; the heads, read after it, say what is true: an index lags behind its table.
     """
-    listed_at = ChatItem.listed_at
     bound = start or ("~" if descending else "0")
-    condition = listed_at < bound if descending else listed_at > bound
+    condition = ChatItem.listed_at < bound if descending else ChatItem.listed_at > bound
     owner = keys.owner(caller.tenant_id, caller.user_id)
-    entries, more = query(owner, condition, limit=limit, descending=descending, index=BY_OWNER)
+    entries, _ = query(owner, condition, limit=limit, descending=descending, index=BY_OWNER)
     positions = {Key(entry["pk"]["S"], entry["sk"]["S"]): entry["listed_at"]["S"] for entry in entries}
-    heads = batch_get(positions) if positions else {}
-    chats = [(position, from_raw(heads.get(key))) for key, position in positions.items()]
-    return [(position, chat) for position, chat in chats if chat is not None and chat.deleted_at is None], more
+    heads = batch_get(positions)
+    return [(position, from_raw(heads.get(key))) for key, position in positions.items()]
 
 
 def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:
@@ -182,5 +180,7 @@ def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str) 
 
 def owned_by(caller: Caller) -> Condition:
     """The head is the caller's and not deleted; the tenant is in the key."""
-    condition: Condition = ConversationItem.pk.exists() & (ChatItem.user_id == caller.user_id)
-    return condition & ChatItem.deleted_at.does_not_exist()
+    condition: Condition = ConversationItem.pk.exists()
+    condition &= ChatItem.user_id == caller.user_id
+    condition &= ChatItem.deleted_at.does_not_exist()
+    return condition

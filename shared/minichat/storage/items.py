@@ -226,27 +226,23 @@ def together(first: Callable[[], T], second: Callable[[], Any]) -> tuple[T, Any]
 
 
 def batch_get(keys: Iterable[Key]) -> dict[Key, Raw]:
-    """Those of the items that exist, read consistently in one call (up to 100 keys).
+    """Those of the items that exist, read consistently, in one call per hundred keys.
 
     Raises ServiceUnavailable when DynamoDB does not answer.
     """
     found: dict[Key, Raw] = {}
     wanted: Sequence[Any] = [key._asdict() for key in keys]
-    if len(wanted) > BATCH_READ_LIMIT:
-        raise ValueError(f"{len(wanted)} keys: BatchGetItem takes {BATCH_READ_LIMIT}")
     name = ConversationItem.Meta.table_name
     while wanted:
         try:
-            answer = table().batch_get_item(wanted, consistent_read=True)
+            answer = table().batch_get_item(wanted[:BATCH_READ_LIMIT], consistent_read=True)
         except GetError as error:
             raise ServiceUnavailable from error
         for item in answer["Responses"].get(name, []):
             found[Key(item["pk"]["S"], item["sk"]["S"])] = item
         # DynamoDB hands back what it had no capacity for.
-        wanted = [
-            {name: value["S"] for name, value in key.items()}
-            for key in answer.get("UnprocessedKeys", {}).get(name, {}).get("Keys", [])
-        ]
+        left = answer.get("UnprocessedKeys", {}).get(name, {}).get("Keys", [])
+        wanted = [*({part: value["S"] for part, value in key.items()} for key in left), *wanted[BATCH_READ_LIMIT:]]
     return found
 
 

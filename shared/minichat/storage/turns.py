@@ -231,13 +231,18 @@ def _hidden_messages(call: Call, turn: Turn) -> list[Update]:
 
 def _is_mutable(call: Call, turn: Turn) -> Condition:
     """The chat is the caller's, its latest turn is the target, and none runs."""
-    latest = ChatItem.latest_request_id == turn.request_id
-    return chats.owned_by(call.caller) & latest & ChatItem.running_request_id.does_not_exist()
+    condition: Condition = chats.owned_by(call.caller)
+    condition &= ChatItem.latest_request_id == turn.request_id
+    condition &= ChatItem.running_request_id.does_not_exist()
+    return condition
 
 
 def _latest_is(chat: Chat) -> Condition:
     latest = ChatItem.latest_request_id
-    seen: Condition = latest == chat.latest_request_id if chat.latest_request_id else latest.does_not_exist()
+    if chat.latest_request_id is None:
+        seen: Condition = latest.does_not_exist()
+    else:
+        seen = latest == chat.latest_request_id
     return seen
 
 

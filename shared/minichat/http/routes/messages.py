@@ -10,7 +10,7 @@ from minichat.domain import errors
 from minichat.http import listing
 from minichat.http.deps import TheApp, TheCall, TheChat
 from minichat.http.problems import documented
-from minichat.http.schemas import MessageView, Page, SelectedMessageView
+from minichat.http.schemas import ListMessages, MessageView, Page, SelectedMessageView
 
 router = APIRouter(tags=["messages"])
 
@@ -25,24 +25,10 @@ _PAGE: dict[int | str, dict[str, Any]] = {
     responses=_PAGE | documented(errors.ChatNotFound, errors.InvalidCursor),
 )
 def list_messages(
-    request: Request,
-    call: TheCall,
-    app: TheApp,
-    chat_id: TheChat,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: str | None = None,
-    select: Annotated[str | None, Query(alias="$select", description="Members, separated by commas.")] = None,
-    orderby: Annotated[
-        str | None, Query(alias="$orderby", description="`created_at` or `id`, `asc` (default) or `desc`.")
-    ] = None,
-    filter_: Annotated[
-        str | None,
-        Query(
-            alias="$filter",
-            description="`created_at` (eq ne gt ge lt le), `role` (eq ne in), `id` (eq ne in), joined by `and`.",
-        ),
-    ] = None,
+    request: Request, call: TheCall, app: TheApp, chat_id: TheChat, wish: Annotated[ListMessages, Query()]
 ) -> Response:
     """The visible messages, in the order of the conversation unless `$orderby` says otherwise."""
-    query = listing.Query.of(request, limit, cursor, select=select, orderby=orderby, filter_=filter_)
+    query = listing.Query.of(
+        request, wish.limit, wish.cursor, select=wish.select, orderby=wish.orderby, filter_=wish.filter_
+    )
     return JSONResponse(listing.messages(call, app.cursors, chat_id, query))

@@ -17,9 +17,7 @@ async def list_models(call: TheCall, app: TheApp) -> ModelList:
     return ModelList(items=[model_view(model) for model in app.rules.policy.enabled_models()])
 
 
-@router.get(
-    "/models/{model_id:path}", response_model_exclude_none=True, responses=documented(errors.ModelNotFound)
-)
+@router.get("/models/{model_id:path}", response_model_exclude_none=True, responses=documented(errors.ModelNotFound))
 async def get_model(call: TheCall, app: TheApp, model_id: str) -> ModelView:
     """One enabled model; a disabled one does not exist."""
     del call

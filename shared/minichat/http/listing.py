@@ -1,0 +1,148 @@
+"""Lists as pages: from a query to the rows, and to the cursors of the neighbouring pages."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from starlette.requests import Request
+
+from minichat.domain.chat import visible
+from minichat.domain.identity import Call, ChatId, MessageId, from_micros, uuid7_floor
+from minichat.domain.message import Message
+from minichat.http import odata
+from minichat.http.odata import Filter, Order
+from minichat.http.paging import Cursor, CursorCodec, Cut, cut, fits
+from minichat.http.schemas import ChatDetail, MessageView, Page, PageInfo, chat_detail, message_view
+from minichat.observability import measured
+from minichat.storage import chats as chat_store
+from minichat.storage import messages as message_store
+from minichat.storage.messages import Window
+
+NEWEST_FIRST = "updated_at desc"
+LONGEST_TURN = timedelta(hours=1)
+"""An assistant message's id is as old as its turn's start, its `created_at` as its end: 15 minutes at most."""
+
+_MESSAGE_MEMBERS = frozenset(MessageView.model_fields)
+_MESSAGE_OPTIONS = frozenset({"$select", "$orderby", "$filter"})
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a list request asks for; None where it says nothing."""
+
+    limit: int
+    cursor: str | None
+    select: str | None = None
+    orderby: str | None = None
+    filter_: str | None = None
+
+    @classmethod
+    def of(cls, request: Request, limit: int, cursor: str | None, **options: str | None) -> "Query":
+        """The query of a request whose `$` options are all understood.
+
+        Raises InvalidRequest naming those that are not.
+        """
+        odata.refuse_unknown_options(request.query_params.keys(), _MESSAGE_OPTIONS if options else frozenset())
+        return cls(limit, cursor, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    """What the cursors of one list are bound to."""
+
+    codec: CursorCodec
+    scope: str
+    order: str
+    filter_: str = ""
+
+    def info(self, limit: int, page: Cut[Any]) -> PageInfo:
+        """How to go on from this page."""
+        return PageInfo(
+            limit=limit,
+            next_cursor=self._encoded(page.next_position, backward=False),
+            prev_cursor=self._encoded(page.prev_position, backward=True),
+        )
+
+    def _encoded(self, position: str | None, *, backward: bool) -> str | None:
+        if position is None:
+            return None
+        return self.codec.encode(Cursor(position, backward, self.order, self.filter_), self.scope)
+
+
+def chats(call: Call, codec: CursorCodec, query: Query) -> Page[ChatDetail]:
+    """The caller's chats, the most recently active first.
+
+    Raises InvalidCursor.
+    """
+    scope = f"{call.caller.tenant_id}/{call.caller.user_id}/chats"
+    cursor = None if query.cursor is None else fits(codec.decode(query.cursor, scope), order=NEWEST_FIRST, filter_="")
+    start = cursor.position if cursor else None
+    with measured("read"):
+        entries = chat_store.listed(
+            call.caller, start=start, descending=not (cursor and cursor.backward), limit=query.limit + 1
+        )
+    page = cut(entries, query.limit, cursor, lambda entry: entry[0])
+    return Page(
+        # The index still names a chat for a moment after it was deleted.
+        items=[chat_detail(chat) for _, chat in page.rows if chat is not None and chat.deleted_at is None],
+        page_info=_List(codec, scope, NEWEST_FIRST).info(query.limit, page),
+    )
+
+
+def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> dict[str, Any]:
+    """The visible messages of a chat, as JSON: whole, or the members that `$select` names.
+
+    Raises InvalidRequest (an option that is not understood), InvalidCursor, ChatNotFound.
+    """
+    members = odata.parse_select(query.select, _MESSAGE_MEMBERS)
+    order, wanted = odata.parse_orderby(query.orderby), odata.parse_filter(query.filter_)
+    scope = f"{call.caller.tenant_id}/{call.caller.user_id}/chats/{chat_id}/messages"
+    cursor = None
+    if query.cursor is not None:
+        cursor = fits(
+            codec.decode(query.cursor, scope),
+            order=None if query.orderby is None else order.canonical(),
+            filter_=None if query.filter_ is None else wanted.canonical(),
+        )
+        order, wanted = odata.parse_orderby(cursor.order), odata.parse_filter(cursor.filter)
+    with measured("read"):
+        chat, found = message_store.page(
+            call.caller.tenant_id,
+            chat_id,
+            _window(order, wanted, cursor),
+            limit=query.limit + 1,
+            keep=lambda m: wanted.matches(m.created_at, m.role, UUID(m.message_id)),
+        )
+    visible(chat, call.caller)
+    page = cut(found, query.limit, cursor, lambda message: message.message_id)
+    info = _List(codec, scope, order.canonical(), wanted.canonical()).info(query.limit, page)
+    return {"items": [_shown(message, members) for message in page.rows], "page_info": info.model_dump()}
+
+
+def _window(order: Order, wanted: Filter, cursor: Cursor | None) -> Window:
+    """Where in the conversation to read: after or before the cursor, and only where the filter can match."""
+    backward = cursor is not None and cursor.backward
+    descending = order.descending != backward
+    after = _id_at(wanted.not_before, -LONGEST_TURN) if wanted.not_before else ""
+    before = _id_at(wanted.not_after, timedelta(milliseconds=1)) if wanted.not_after else ""
+    if cursor is not None and descending:
+        before = min(before or cursor.position, cursor.position)
+    elif cursor is not None:
+        after = max(after, cursor.position)
+    return Window(MessageId(after), MessageId(before), descending)
+
+
+def _id_at(instant: datetime, margin: timedelta) -> str:
+    """The smallest id of that instant, moved by the margin; ids begin in 1970."""
+    try:
+        return str(uuid7_floor(max(instant + margin, from_micros(0))))
+    except OverflowError:
+        return str(uuid7_floor(instant))
+
+
+def _shown(message: Message, members: frozenset[str] | None) -> dict[str, Any]:
+    shown = message_view(message).model_dump(mode="json")
+    if members is not None:
+        return {name: value for name, value in shown.items() if name in members}
+    return {name: value for name, value in shown.items() if value is not None or name == "my_reaction"}
