@@ -1,0 +1,66 @@
+"""A token issuer for development: its key lives in the state folder and signs what the local stack accepts."""
+
+import json
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+
+from minichat.settings import Auth
+
+KEY_ID = "minichat-dev"
+
+
+def as_uuid(name: str) -> str:
+    """The name when it is a UUID, else the UUID that always stands for this name."""
+    try:
+        return str(UUID(name))
+    except ValueError:
+        return str(uuid5(NAMESPACE_URL, f"minichat-dev:{name}"))
+
+
+class Issuer:
+    """Signs tokens with the key of a state folder, which is made when it is not there."""
+
+    def __init__(self, state: Path) -> None:
+        state.mkdir(parents=True, exist_ok=True)
+        self.jwks_file = state / "jwks.json"
+        self._key_file = state / "issuer-key.pem"
+        self._key = self._load() if self._key_file.exists() else self._make()
+
+    def token(self, tenant: str, user: str, *, now: datetime, lifetime: timedelta) -> str:
+        """A token for a user of a tenant, both by UUID or by any name."""
+        auth = Auth()
+        claims: dict[str, Any] = {
+            "iss": auth.issuer,
+            "aud": auth.audience,
+            "iat": now,
+            "exp": now + lifetime,
+            auth.subject_claim: as_uuid(user),
+            auth.tenant_claim: as_uuid(tenant),
+            auth.subject_type_claim: "user",
+        }
+        return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": KEY_ID})
+
+    def _load(self) -> ec.EllipticCurvePrivateKey:
+        key = serialization.load_pem_private_key(self._key_file.read_bytes(), password=None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return key
+
+    def _make(self) -> ec.EllipticCurvePrivateKey:
+        key = ec.generate_private_key(ec.SECP256R1())
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        with os.fdopen(os.open(self._key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(pem)
+        public = json.loads(ECAlgorithm.to_jwk(key.public_key()))
+        document = {"keys": [{**public, "kid": KEY_ID, "use": "sig", "alg": "ES256"}]}
+        self.jwks_file.write_text(json.dumps(document), encoding="utf-8")
+        return key
