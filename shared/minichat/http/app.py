@@ -67,6 +67,7 @@ def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge:
     app.add_exception_handler(ChatError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _unrouted)
+    app.add_exception_handler(Exception, _failed)
     return Edge(app)
 
 
@@ -95,3 +96,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _unrouted(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return problems.of_framework(request, error)
+
+
+async def _failed(request: Request, _error: Exception) -> Response:
+    return problems.of_failure(request)

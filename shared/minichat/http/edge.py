@@ -48,6 +48,7 @@ class Edge:
         try:
             await self._app(scope, receive, send_marked)
         except Exception:
+            # The app has answered with a problem document, or its stream broke: either way it ends here.
             logger.exception("request failed", extra={"trace_id": trace_id})
             if not sent:
                 await problems.of_failure(request)(scope, receive, send_marked)

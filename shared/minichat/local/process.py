@@ -6,12 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 START_SECONDS = 60
 STOP_SECONDS = 10
@@ -23,20 +23,30 @@ class ChildFailed(RuntimeError):
 
 
 class Child:
-    """One child process; its output goes to a file that is read when it fails."""
+    """One child process; its output goes to a log file that is quoted when it fails."""
 
-    def __init__(self, name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str | Path], logs: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
-        self._output = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(  # noqa: S603  commands are our own
+        logs.mkdir(parents=True, exist_ok=True)
+        self._log = logs / f"{name.split()[-1]}.log"
+        with self._log.open("wb") as output:
+            self._process = self._start(command, output, environment or {})
+
+    @staticmethod
+    def _start(
+        command: Sequence[str | Path], output: BinaryIO, environment: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603  commands are our own
             [str(part) for part in command],
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
-            stdout=self._output,
+            stdout=output,
             stderr=subprocess.STDOUT,
             # Ctrl-C reaches the parent alone, which stops its children in order.
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  no threads yet
         )
 
     @property
@@ -77,8 +87,7 @@ class Child:
                 self._process.wait()
 
     def _last_words(self) -> str:
-        self._output.seek(0)
-        return "\n".join(self._output.read().decode(errors="replace").splitlines()[-15:])
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
 
 
 def free_port() -> int:

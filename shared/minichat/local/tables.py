@@ -69,7 +69,7 @@ def create(root: Path, store: Store) -> None:
         endpoint_url=store.endpoint,
         region_name=store.region,
         aws_access_key_id="local",
-        aws_secret_access_key="local",
+        aws_secret_access_key="local",  # noqa: S106  engines of this machine ask for any
     )
     names = {"ConversationTable": store.conversation_table, "OutboxTable": store.outbox_table}
     for logical_id, properties in described(root).items():

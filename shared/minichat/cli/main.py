@@ -1,0 +1,31 @@
+"""`minichat`: the product's command line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from minichat import __version__
+from minichat.cli import dev, token
+from minichat.local.engine import EngineMissing
+from minichat.local.process import ChildFailed
+from minichat.local.tables import NotACheckout
+from minichat.settings import SettingsError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; 0 when it did what it says, 2 with one explanation on stderr when it could not."""
+    parser = argparse.ArgumentParser(prog="minichat", description="Mini Chat: the backend of a multi-tenant AI chat.")
+    parser.add_argument("--version", action="version", version=f"minichat {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in (dev, token):
+        command.add_to(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (SettingsError, EngineMissing, ChildFailed, NotACheckout, OSError) as error:
+        print(f"minichat: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

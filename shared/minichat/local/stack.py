@@ -1,0 +1,162 @@
+"""The whole product on one machine: engine, tables, provider and server as one tree of processes."""
+
+import json
+import os
+import secrets
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from minichat import settings
+from minichat.local import tables
+from minichat.local.engine import Engine
+from minichat.local.issuer import Issuer, as_uuid
+from minichat.local.process import Child, free_port
+from minichat.settings import Settings
+
+DEVELOPMENT_TENANT = "dev"
+DEVELOPMENT_USER = "developer"
+TOKEN_LIFETIME = timedelta(hours=12)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command line asked for."""
+
+    port: int = 8080
+    host: str = "127.0.0.1"
+    engine: str = "ministack"
+    auth: bool = True
+    config: Path | None = None
+    policy: Path | None = None
+    provider_url: str | None = None
+    state: Path | None = None
+
+
+@dataclass(slots=True)
+class Stack:
+    """A running stack: where it is, and its processes in the order in which they stop."""
+
+    base_url: str
+    token: str
+    provider_url: str | None
+    engine_url: str
+    state: Path
+    children: list[Child]
+
+    def check(self) -> None:
+        """Raises ChildFailed when a process has ended by itself."""
+        for child in self.children:
+            child.check()
+
+    def stop(self) -> None:
+        """Ends server, provider and engine, in this order."""
+        for child in self.children:
+            child.stop()
+
+    def first_chat(self) -> str:
+        """The id of a new chat, made through the API like any other."""
+        request = Request(  # noqa: S310  loopback
+            f"{self.base_url}/chats",
+            data=b'{"title": "First chat"}',
+            headers={"authorization": f"Bearer {self.token}", "content-type": "application/json"},
+        )
+        with urlopen(request, timeout=10) as response:  # noqa: S310  loopback
+            chat: dict[str, Any] = json.load(response)
+        return str(chat["id"])
+
+
+def start(wish: Wish) -> Stack:
+    """Starts everything and returns once the server answers; stops what it started when something fails.
+
+    Raises NotACheckout, EngineMissing, SettingsError, ChildFailed, each with what to do about it.
+    """
+    root = tables.project_root()
+    state = (wish.state or root / ".minichat").resolve()
+    issuer = Issuer(state)
+    wanted = {**os.environ, **_said(wish)}
+    configured = settings.load(wanted)
+    engine = Engine(root, wish.engine, state / "logs", data=wish.state and state)
+    children: list[Child] = [] if engine.child is None else [engine.child]
+    try:
+        wanted |= _store(engine.endpoint) | _signing(state, issuer)
+        provider_url = wish.provider_url
+        if _needs_scripted_provider(configured, wanted):
+            provider, provider_url = _scripted_provider(state / "logs")
+            children.insert(0, provider)
+            wanted["MINICHAT_PROVIDERS"] = _openai_at(provider_url)
+        configured = settings.load(wanted)
+        tables.create(root, configured.store)
+        port = wish.port or free_port()
+        command = [sys.executable, "-m", "minichat.local.server", "--host", wish.host, "--port", str(port)]
+        server = Child("the server", command, state / "logs", wanted)
+        children.insert(0, server)
+        base_url = f"http://{wish.host}:{port}{configured.url_prefix}/v1"
+        server.wait_until_it_answers(f"{base_url}/health")
+    except BaseException:
+        for child in children:
+            child.stop()
+        raise
+    token = issuer.token(DEVELOPMENT_TENANT, DEVELOPMENT_USER, now=datetime.now(UTC), lifetime=TOKEN_LIFETIME)
+    return Stack(base_url, token, provider_url, engine.endpoint, state, children)
+
+
+def _said(wish: Wish) -> dict[str, str]:
+    """What the flags say, as the variables that say it: flags win over environment and file."""
+    said: dict[str, str] = {}
+    if wish.config is not None:
+        said[settings.CONFIG_VARIABLE] = str(wish.config.resolve())
+    if wish.policy is not None:
+        said["MINICHAT_POLICY_FILE"] = str(wish.policy.resolve())
+    if wish.provider_url is not None:
+        said["MINICHAT_PROVIDERS"] = _openai_at(wish.provider_url)
+    if not wish.auth:
+        said["MINICHAT_AUTH__DEVELOPMENT_TENANT"] = as_uuid(DEVELOPMENT_TENANT)
+        said["MINICHAT_AUTH__DEVELOPMENT_USER"] = as_uuid(DEVELOPMENT_USER)
+    return said
+
+
+def _store(endpoint: str) -> dict[str, str]:
+    return {
+        "MINICHAT_STORE__ENDPOINT": endpoint,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def _signing(state: Path, issuer: Issuer) -> dict[str, str]:
+    """The development issuer's keys, and a cursor secret that outlives a restart."""
+    file = state / "cursor-secret"
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_hex(32), encoding="utf-8")
+    return {
+        "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
+        "MINICHAT_CURSOR_SECRET": file.read_text(encoding="utf-8"),
+    }
+
+
+def _needs_scripted_provider(configured: Settings, environment: dict[str, str]) -> bool:
+    """Whether nobody has named a provider: no entry of their own, and no key for the default one."""
+    return configured.providers == {"openai": settings.OPENAI} and not environment.get("OPENAI_API_KEY")
+
+
+def _scripted_provider(logs: Path) -> tuple[Child, str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "minichat.local.scripted_provider", "--port", str(port)]
+    provider = Child("the scripted provider", command, logs)
+    try:
+        provider.wait_until_it_answers(f"{url}/health")
+    except BaseException:
+        provider.stop()
+        raise
+    return provider, url
+
+
+def _openai_at(url: str) -> str:
+    return json.dumps({"openai": {"base_url": url, "allow_insecure": True}})
