@@ -143,6 +143,4 @@ def _id_at(instant: datetime, margin: timedelta) -> str:
 
 def _shown(message: Message, members: frozenset[str] | None) -> dict[str, Any]:
     shown = message_view(message).model_dump(mode="json")
-    if members is not None:
-        return {name: value for name, value in shown.items() if name in members}
-    return {name: value for name, value in shown.items() if value is not None or name == "my_reaction"}
+    return shown if members is None else {name: value for name, value in shown.items() if name in members}

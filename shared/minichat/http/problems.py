@@ -118,7 +118,7 @@ def of_failure(request: Request) -> Response:
 
 def documented(*refusals: type[errors.ChatError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses of an operation that may refuse with these errors, besides those of EVERYWHERE."""
-    codes: dict[int, list[str]] = {500: ["internal_error"]}
+    codes: dict[int, list[str]] = {413: ["request_too_large"], 500: ["internal_error"]}
     every: tuple[type[errors.ChatError], ...] = (*EVERYWHERE, *refusals)
     for refusal in every:
         codes.setdefault(STATUS[refusal], []).append(refusal.code)

@@ -12,6 +12,9 @@ from minichat.domain.policy import Model
 from minichat.domain.turn import Turn, TurnState
 
 T = TypeVar("T")
+Absent = Field(exclude_if=lambda value: value is None)
+"""A member that is left out when there is nothing to say."""
+
 UserText = Annotated[str, Field(description="Unicode text, kept exactly as it comes.")]
 
 
@@ -72,12 +75,12 @@ class ChatDetail(BaseModel):
 
     id: UUID
     model: str
-    title: str | None = None
+    title: Annotated[str | None, Absent] = None
     is_temporary: Literal[False] = False
     message_count: int
     created_at: datetime
     updated_at: datetime
-    running_request_id: Annotated[UUID | None, Field(description="The turn that is running now.")] = None
+    running_request_id: Annotated[UUID | None, Absent, Field(description="The turn that is running now.")] = None
 
 
 class AttachmentSummary(BaseModel):
@@ -98,9 +101,9 @@ class MessageView(BaseModel):
     content: str
     attachments: list[AttachmentSummary]
     my_reaction: Literal["like", "dislike"] | None
-    model: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    model: Annotated[str | None, Absent] = None
+    input_tokens: Annotated[int | None, Absent] = None
+    output_tokens: Annotated[int | None, Absent] = None
     created_at: datetime
 
 
@@ -139,8 +142,8 @@ class TurnStatus(BaseModel):
 
     request_id: UUID
     state: Literal["running", "done", "error", "cancelled"]
-    error_code: str | None = None
-    assistant_message_id: UUID | None = None
+    error_code: Annotated[str | None, Absent] = None
+    assistant_message_id: Annotated[UUID | None, Absent] = None
     updated_at: datetime
 
 
@@ -151,7 +154,7 @@ class ModelView(BaseModel):
     display_name: str
     tier: Literal["standard", "premium"]
     multiplier_display: str
-    description: str | None = None
+    description: Annotated[str | None, Absent] = None
     multimodal_capabilities: list[str]
     context_window: Annotated[int, Field(description="Tokens.")]
 

@@ -10,11 +10,20 @@ from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict
 from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, UserId
 from minichat.storage import keys
-from minichat.storage.items import ChatItem, ConversationItem, CreatedItem, OutboxItem, Raw, TurnItem, batch_get, query
+from minichat.storage.items import (
+    ByOwner,
+    ChatItem,
+    ConversationItem,
+    CreatedItem,
+    OutboxItem,
+    Raw,
+    TurnItem,
+    batch_get,
+    query,
+)
 from minichat.storage.keys import Key
 from minichat.storage.transact import Put, Refused, Update, commit, update_one
 
-BY_OWNER = "ByOwner"
 IDEMPOTENCY_KEPT = timedelta(hours=24)
 
 
@@ -117,7 +126,7 @@ def listed(caller: Caller, *, start: str | None, descending: bool, limit: int) -
     bound = start or ("~" if descending else "0")
     condition = ChatItem.listed_at < bound if descending else ChatItem.listed_at > bound
     owner = keys.owner(caller.tenant_id, caller.user_id)
-    entries, _ = query(owner, condition, limit=limit, descending=descending, index=BY_OWNER)
+    entries, _ = query(owner, condition, limit=limit, descending=descending, index=ByOwner.Meta.index_name)
     positions = {Key(entry["pk"]["S"], entry["sk"]["S"]): entry["listed_at"]["S"] for entry in entries}
     heads = batch_get(positions)
     return [(position, from_raw(heads.get(key))) for key, position in positions.items()]

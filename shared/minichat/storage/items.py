@@ -15,6 +15,7 @@ from pynamodb.connection.table import TableConnection
 from pynamodb.constants import NUMBER
 from pynamodb.exceptions import GetError, QueryError
 from pynamodb.expressions.condition import Condition
+from pynamodb.indexes import GlobalSecondaryIndex, KeysOnlyProjection
 from pynamodb.models import Model
 
 from minichat.domain.errors import ServiceUnavailable
@@ -50,6 +51,17 @@ class _Connected:
     max_pool_connections: int | None = None
 
 
+class ByOwner(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # the library left one method untyped
+    """Chats of a user by activity; described for CloudFormation in infra/tables.yaml."""
+
+    class Meta:
+        index_name = "ByOwner"
+        projection = KeysOnlyProjection()
+
+    owner = UnicodeAttribute(hash_key=True)
+    listed_at = UnicodeAttribute(range_key=True)
+
+
 class ConversationItem(Model):
     """Any item of the conversation table."""
 
@@ -58,6 +70,7 @@ class ConversationItem(Model):
 
     pk = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
+    by_owner = ByOwner()
 
 
 class ChatItem(ConversationItem):

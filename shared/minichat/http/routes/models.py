@@ -10,14 +10,14 @@ from minichat.http.schemas import ModelList, ModelView, model_view
 router = APIRouter(tags=["models"])
 
 
-@router.get("/models", response_model_exclude_none=True, responses=documented())
+@router.get("/models", responses=documented())
 async def list_models(call: TheCall, app: TheApp) -> ModelList:
     """Every enabled model of the catalog."""
     del call  # needs a caller, and nothing of it
     return ModelList(items=[model_view(model) for model in app.rules.policy.enabled_models()])
 
 
-@router.get("/models/{model_id:path}", response_model_exclude_none=True, responses=documented(errors.ModelNotFound))
+@router.get("/models/{model_id:path}", responses=documented(errors.ModelNotFound))
 async def get_model(call: TheCall, app: TheApp, model_id: str) -> ModelView:
     """One enabled model; a disabled one does not exist."""
     del call

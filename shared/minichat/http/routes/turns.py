@@ -25,7 +25,6 @@ MUTATION_ERRORS = (
 
 @router.get(
     "/chats/{chat_id}/turns/{request_id}",
-    response_model_exclude_none=True,
     responses=documented(errors.ChatNotFound, errors.TurnNotFound),
 )
 def get_turn(call: TheCall, chat_id: TheChat, request_id: TheTurn) -> TurnStatus:

@@ -1,0 +1,121 @@
+"""Engines and a running stack, started once; ministack is required, the others take part where they are installed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from minichat.local import tables
+from minichat.local.engine import Engine
+from minichat.settings import Store
+from minichat.storage.items import connect
+from tests.client import Stack, User
+
+ROOT = Path(__file__).parents[1]
+READY_SECONDS = 60
+
+os.environ.setdefault("AWS_ACCESS_KEY_ID", "local")
+os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "local")
+os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(scope="session")
+def state_folder() -> Iterator[Path]:
+    """A folder for keys and logs of this session's processes."""
+    folder = Path(tempfile.mkdtemp(prefix="minichat-tests-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def engine(state_folder: Path) -> Iterator[str]:
+    """The endpoint of a DynamoDB-compatible engine that is atomic under threads."""
+    yield from _engine("ministack", state_folder)
+
+
+@pytest.fixture(scope="session", params=["ministack", "dynoxide", "dynamodb-local"])
+def any_engine(request: pytest.FixtureRequest, state_folder: Path) -> Iterator[str]:
+    """The same test on each engine that is installed here."""
+    kind = str(request.param)
+    installed = (ROOT / ".tools" / kind).exists()
+    if not installed and kind != "ministack":
+        pytest.skip(f"{kind} is not installed (`make tools` says why)")
+    yield from _engine(kind, state_folder)
+
+
+def _engine(kind: str, state_folder: Path) -> Iterator[str]:
+    started = Engine(ROOT, kind, state_folder / "logs")
+    yield started.endpoint
+    if started.child is not None:
+        started.child.stop()
+
+
+@pytest.fixture
+def store(engine: str) -> Store:
+    """Fresh tables on the engine, with the storage layer connected to them."""
+    return fresh_tables(engine)
+
+
+def fresh_tables(endpoint: str) -> Store:
+    """Creates a pair of tables that no other test uses and connects the storage layer to them."""
+    name = uuid4().hex[:12]
+    made = Store(
+        conversation_table=f"conversations-{name}", outbox_table=f"outbox-{name}", endpoint=endpoint, max_connections=64
+    )
+    tables.create(ROOT, made)
+    connect(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def stack(state_folder: Path) -> Iterator[Stack]:
+    """`minichat dev`, running, as a developer would start it."""
+    with running_stack(state_folder / "stack") as started:
+        yield started
+
+
+@pytest.fixture
+def user(stack: Stack) -> Iterator[User]:
+    """A user of the stack that no other test is."""
+    with stack.user() as one:
+        yield one
+
+
+class running_stack:
+    """`minichat dev` with more arguments, for the time of a `with`."""
+
+    def __init__(self, state: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        self._state = state
+        self._command = [sys.executable, "-m", "minichat.cli.main", "dev", "--port", "0", "--state", str(state)]
+        self._command += arguments
+        self._environment = {**os.environ, **(environment or {})}
+
+    def __enter__(self) -> Stack:
+        self._process = subprocess.Popen(
+            self._command, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert self._process.stdout is not None
+        said = []
+        deadline = time.monotonic() + READY_SECONDS
+        for line in self._process.stdout:
+            said.append(line)
+            if "Ctrl-C" in line or time.monotonic() > deadline:
+                break
+        if self._process.poll() is not None:
+            pytest.fail("".join(said))
+        about = json.loads((self._state / "dev.json").read_text())
+        return Stack(about, self._state, self._process, "".join(said))
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
