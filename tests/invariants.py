@@ -1,0 +1,130 @@
+"""The invariants of turns-and-quota 10, read from the tables themselves and not through the product's code."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+
+from minichat.settings import Store
+
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Everything that is in both tables of a store."""
+
+    conversations: list[Item]
+    outbox: list[Item]
+
+    @classmethod
+    def of(cls, store: Store) -> "Tables":
+        """Reads both tables whole."""
+        client = boto3.resource("dynamodb", endpoint_url=store.endpoint, region_name=store.region)
+        return cls(_whole(client.Table(store.conversation_table)), _whole(client.Table(store.outbox_table)))
+
+    def chats(self) -> dict[str, "ChatItems"]:
+        """The items of each chat, by partition."""
+        found: dict[str, ChatItems] = {}
+        for item in self.conversations:
+            if "#C#" in item["pk"]:
+                chat = found.setdefault(item["pk"], ChatItems({}, {}, {}))
+                kind, _, rest = item["sk"].partition("#")
+                if kind == "CHAT":
+                    chat.head.update(item)
+                elif kind == "TURN":
+                    chat.turns[rest] = item
+                elif kind == "MSG" and "#" not in rest:
+                    chat.messages[rest] = item
+        return found
+
+
+@dataclass(frozen=True)
+class ChatItems:
+    """One chat: its head, its turns by request id, its messages by id."""
+
+    head: Item
+    turns: dict[str, Item]
+    messages: dict[str, Item]
+
+
+def violations(tables: Tables) -> list[str]:
+    """Every way in which the tables break an invariant, in words; none in a sound store where nothing runs."""
+    found: list[str] = []
+    for pk, chat in tables.chats().items():
+        found += [f"{pk}: {problem}" for problem in _of_chat(chat)]
+    found += _of_events(tables)
+    found += _of_quota(tables)
+    return found
+
+
+def _of_chat(chat: ChatItems) -> list[str]:
+    found = []
+    running = [rid for rid, turn in chat.turns.items() if turn["state"] == "running"]
+    if len(running) > 1:
+        found.append(f"invariant 1: {len(running)} turns are running")
+    if chat.head.get("running") not in (running or [None]):
+        found.append(f"invariant 1: the head names {chat.head.get('running')} as running, {running} run")
+    if any(("running_shard" in turn) != (turn["state"] == "running") for turn in chat.turns.values()):
+        found.append("a turn is in the index of running turns and does not run, or the other way round")
+    alive = {rid: turn for rid, turn in chat.turns.items() if "deleted_at" not in turn}
+    newest = max(alive, key=lambda rid: alive[rid]["started_at"], default=None)
+    if chat.head.get("latest") != newest:
+        found.append(f"invariant 4: the head names {chat.head.get('latest')} as latest, {newest} is")
+    visible = [message for message in chat.messages.values() if "deleted_at" not in message]
+    if chat.head["messages"] != len(visible):
+        found.append(f"invariant 5: message_count is {chat.head['messages']}, {len(visible)} are visible")
+    if {message["request"] for message in visible} - set(alive):
+        found.append("a visible message belongs to a deleted turn")
+    order = [chat.messages[mid]["created_at"] for mid in sorted(chat.messages)]
+    if order != sorted(order) or len(set(order)) < len(order):
+        found.append("messages sorted by id are not sorted by time")
+    for rid, turn in alive.items():
+        if turn.get("prev") not in {None, *alive}:
+            found.append(f"turn {rid} follows a turn that is deleted")
+    return found
+
+
+def _of_events(tables: Tables) -> list[str]:
+    found = []
+    ended = Counter(
+        turn["id"] for chat in tables.chats().values() for turn in chat.turns.values() if turn["state"] != "running"
+    )
+    usage = Counter(item["dedupe"].split("/")[1] for item in tables.outbox if item["queue"] == "usage")
+    audit = sum(item["type"] in ("turn_completed", "turn_failed") for item in tables.outbox)
+    if Counter({turn_id.replace("-", ""): count for turn_id, count in ended.items()}) != usage:
+        found.append(f"invariant 2: {ended.total()} turns ended, {usage.total()} usage events left")
+    if audit != ended.total():
+        found.append(f"invariant 2: {ended.total()} turns ended, {audit} audit events left")
+    return found
+
+
+def _of_quota(tables: Tables) -> list[str]:
+    spent: Counter[tuple[str, str]] = Counter()
+    reserved: Counter[tuple[str, str]] = Counter()
+    for pk, chat in tables.chats().items():
+        for turn in chat.turns.values():
+            for period, start in (("daily", turn["r_day"]), ("monthly", turn["r_month"])):
+                key = (f"{pk.split('#C#')[0]}#U#{turn['user']}", f"QUOTA#{period}#{start}")
+                spent[key] += turn.get("committed", 0)
+                reserved[key] += turn["r_micro"] if turn["state"] == "running" else 0
+    found = []
+    for item in tables.conversations:
+        if item["sk"].startswith("QUOTA#"):
+            key = (item["pk"], item["sk"])
+            says = (item["total_spent"], item["total_reserved"], item["total_committed"])
+            if says != (spent[key], reserved[key], spent[key] + reserved[key]):
+                found.append(f"invariant 3: {key} says {says}, turns say {spent[key]} spent, {reserved[key]} reserved")
+    return found
+
+
+def _whole(table: Any) -> list[Item]:
+    items: list[Item] = []
+    start: dict[str, Any] = {}
+    while True:
+        page = table.scan(ConsistentRead=True, **start)
+        items += page["Items"]
+        if "LastEvaluatedKey" not in page:
+            return items
+        start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
