@@ -25,9 +25,6 @@ from minichat.services.rules import rules
 from minichat.settings import Settings
 from minichat.storage.items import connect
 
-MAX_BODY_BYTES = 6_000_000
-"""What Lambda takes in one request (AWS limit: 6 MB)."""
-
 STOP_SECONDS = 5
 """How long a stopping process waits for its running answers to be stored as cancelled."""
 
@@ -61,14 +58,7 @@ def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge:
     """
     connect(settings.store)
     machine = generate.Machine(rules(settings), Providers(settings.providers), now)
-    app = FastAPI(
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        lifespan=_lifespan,
-        redirect_slashes=False,
-        max_body_size=MAX_BODY_BYTES,
-    )
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan, redirect_slashes=False)
     app.state.minichat = App(
         machine, Authenticator(settings.auth), CursorCodec(settings.cursor_secret.get_secret_value())
     )

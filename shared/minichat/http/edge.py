@@ -8,11 +8,15 @@ import secrets
 import time
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minichat.http import problems
 from minichat.observability import Event, begin, logger
+
+MAX_BODY_BYTES = 6_000_000
+"""What Lambda takes in one request (AWS limit: 6 MB)."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -46,7 +50,7 @@ class Edge:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_marked)
+            await self._app(scope, _bounded(receive), send_marked)
         except Exception:
             # The app has answered with a problem document, or its stream broke: either way it ends here.
             logger.exception("request failed", extra={"trace_id": trace_id})
@@ -56,6 +60,21 @@ class Edge:
             event.fields |= {f"{name}_ms": round(spent, 2) for name, spent in event.spans.items()}
             total = round((time.perf_counter() - started_at) * 1000, 2)
             logger.info("request", extra={**event.fields, "status": sent[0] if sent else None, "total_ms": total})
+
+
+def _bounded(receive: Receive) -> Receive:
+    """A body is refused while it is read, whatever its Content-Length said."""
+    size = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BODY_BYTES:
+            raise HTTPException(413, f"A request has at most {MAX_BODY_BYTES} bytes.")
+        return message
+
+    return receive_bounded
 
 
 def _given(value: str | None, shape: re.Pattern[str]) -> str | None:

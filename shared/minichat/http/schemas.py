@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Generic, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, Field, StrictBool
 
 from minichat.domain.chat import Chat
 from minichat.domain.message import Message
@@ -15,20 +15,31 @@ T = TypeVar("T")
 Absent = Field(exclude_if=lambda value: value is None)
 """A member that is left out when there is nothing to say."""
 
-UserText = Annotated[str, Field(description="Unicode text, kept exactly as it comes.")]
+
+def _well_formed(text: str) -> str:
+    """JSON can escape half a character; UTF-8 cannot carry it, and we would not give back what came in."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text has an unpaired surrogate") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_well_formed)]
+UserText = Annotated[Text, Field(description="Unicode text, kept exactly as it comes.")]
 
 
 class CreateChat(BaseModel):
     """A new chat; without a model it gets the catalog's default."""
 
-    title: Annotated[str | None, Field(description="1 to 255 characters after trimming.")] = None
-    model: str | None = None
+    title: Annotated[Text | None, Field(description="1 to 255 characters after trimming.")] = None
+    model: Text | None = None
 
 
 class RenameChat(BaseModel):
     """The new title."""
 
-    title: Annotated[str, Field(description="1 to 255 characters after trimming.")]
+    title: Annotated[Text, Field(description="1 to 255 characters after trimming.")]
 
 
 class WebSearch(BaseModel):

@@ -30,7 +30,7 @@ class Child:
     ) -> None:
         self.name = name
         logs.mkdir(parents=True, exist_ok=True)
-        self._log = logs / f"{name.split()[-1]}.log"
+        self._log = logs / f"{name.rsplit(maxsplit=1)[-1]}.log"
         with self._log.open("wb") as output:
             self._process = self._start(command, output, environment or {})
 

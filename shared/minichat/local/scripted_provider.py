@@ -160,9 +160,9 @@ class Answer:
         self._numbers = itertools.count()
         self._id = f"resp_{state.calls:032x}"
         self._item_id = f"msg_{state.calls:032x}"
-        pieces = script.pieces()
-        self._text = "".join(pieces)
-        self._pieces = pieces
+        self._place = {"item_id": self._item_id, "output_index": 0, "content_index": 0}
+        self._pieces = script.pieces()
+        self._text = "".join(self._pieces)
         sent = len(json.dumps(body.get("input", ""), ensure_ascii=False).encode())
         used = (math.ceil(sent / 4), math.ceil(len(self._text.encode()) / 4))
         given = script.said.get("usage")
@@ -188,38 +188,45 @@ class Answer:
         return self._response("completed", self._usage_object(), [self._item("completed", self._text)])
 
     async def _events(self) -> AsyncIterator[bytes]:
-        script = self._script
-        for name in ("created", "in_progress"):
-            yield self._event(f"response.{name}", response=self._response("in_progress", None, []))
-        if "first-token" in script.said:
-            await asyncio.sleep(script.number("first-token", 0) / 1000)
-        if "hold-start" in script.said:
-            await self._held(script.said["hold-start"])
-        for tool in script.tools:
-            for event in self._tool(tool):
-                yield event
-        place = {"item_id": self._item_id, "output_index": 0, "content_index": 0}
-        yield self._event("response.output_item.added", output_index=0, item=self._item("in_progress", None))
-        yield self._event("response.content_part.added", **place, part=_part(""))
-        for number, piece in enumerate(self._pieces):
-            if number:
-                await asyncio.sleep(script.number("delay", DEFAULT_DELAY_MS) / 1000)
-            async for event in self._incident(number):
-                yield event
-            if script.number("end", -1) == number:
-                return
-            yield self._event("response.output_text.delta", **place, delta=piece, logprobs=[])
-            if number == 0 and "hold" in script.said:
-                await self._held(script.said["hold"])
-        async for event in self._incident(len(self._pieces)):
+        async for event in self._opening():
             yield event
-        if "end" in script.said:
+        async for event in self._deltas():
+            yield event
+        if "end" in self._script.said:
             return
-        if not any(name in script.said for name in _ANSWERING):
-            yield self._event("response.output_text.done", **place, text=self._text, logprobs=[])
-            yield self._event("response.content_part.done", **place, part=_part(self._text))
+        if not any(name in self._script.said for name in _ANSWERING):
+            yield self._event("response.output_text.done", **self._place, text=self._text, logprobs=[])
+            yield self._event("response.content_part.done", **self._place, part=_part(self._text))
             yield self._event("response.output_item.done", output_index=0, item=self._item("completed", self._text))
         yield self._last_word()
+
+    async def _opening(self) -> AsyncIterator[bytes]:
+        said = self._script.said
+        for name in ("created", "in_progress"):
+            yield self._event(f"response.{name}", response=self._response("in_progress", None, []))
+        await asyncio.sleep(self._script.number("first-token", 0) / 1000)
+        if "hold-start" in said:
+            await self._held(said["hold-start"])
+        for tool in self._script.tools:
+            for event in self._tool(tool):
+                yield event
+        yield self._event("response.output_item.added", output_index=0, item=self._item("in_progress", None))
+        yield self._event("response.content_part.added", **self._place, part=_part(""))
+
+    async def _deltas(self) -> AsyncIterator[bytes]:
+        pause = self._script.number("delay", DEFAULT_DELAY_MS) / 1000
+        for number, piece in enumerate(self._pieces):
+            if number:
+                await asyncio.sleep(pause)
+            async for event in self._incident(number):
+                yield event
+            if self._script.number("end", -1) == number:
+                return
+            yield self._event("response.output_text.delta", **self._place, delta=piece, logprobs=[])
+            if number == 0 and "hold" in self._script.said:
+                await self._held(self._script.said["hold"])
+        async for event in self._incident(len(self._pieces)):
+            yield event
 
     async def _incident(self, number: int) -> AsyncIterator[bytes]:
         """What happens before the delta of this number."""

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, TypeVar
 
-from pynamodb.attributes import Attribute, BooleanAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.attributes import Attribute, BinaryAttribute, BooleanAttribute, NumberAttribute, UnicodeAttribute
 from pynamodb.connection import Connection
 from pynamodb.connection.table import TableConnection
 from pynamodb.constants import NUMBER
@@ -156,9 +156,9 @@ class MessageItem(ConversationItem):
 
 
 class MessagePartItem(ConversationItem):
-    """One numbered part of a long text."""
+    """One numbered part of a long text, as UTF-8: bytes may be cut anywhere, and travel smaller than escaped text."""
 
-    content = UnicodeAttribute(attr_name="text")
+    content = BinaryAttribute(attr_name="text", legacy_encoding=False)
 
 
 class QuotaItem(ConversationItem):

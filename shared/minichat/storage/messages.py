@@ -15,7 +15,7 @@ INLINE_MAX_BYTES = 16_384
 """A longer text goes into part items alone, so that hiding or marking its message never rewrites the text."""
 
 PART_MAX_BYTES = 350_000
-"""Text of one part item: an item may have 400 KB with its keys (AWS limit)."""
+"""UTF-8 of one part item: an item may have 400 KB with its keys (AWS limit)."""
 
 PAGE_ITEMS = 120
 """Items of one query of messages: more than any page, so that hidden messages and parts rarely cost a second call."""
@@ -43,7 +43,7 @@ def put(tenant_id: TenantId, chat_id: ChatId, message: Message) -> list[Put]:
             f"{message.role} message part {number}",
             MessagePartItem(*keys.message_part(tenant_id, chat_id, message.message_id, number), content=part),
         )
-        for number, part in enumerate(_split(text))
+        for number, part in enumerate(text[at : at + PART_MAX_BYTES] for at in range(0, len(text), PART_MAX_BYTES))
     ]
     item.parts = len(parts)
     return [Put(f"{message.role} message", item), *parts]
@@ -137,10 +137,10 @@ def _items(pk: str, start: str, end: str, *, descending: bool) -> Iterator[Raw]:
 def _assembled(items: Iterable[Raw], *, descending: bool) -> Iterator[tuple[bool, Message]]:
     """Whether each message is hidden, and the message with its parts joined, in the items' order."""
     waiting: MessageItem | None = None
-    parts: list[str] = []
+    parts: list[bytes] = []
     for raw in items:
         if raw["sk"]["S"].count("#") > 1:
-            parts.append(raw["text"]["S"])
+            parts.append(MessagePartItem.from_raw_data(dict(raw)).content)
         else:
             waiting = MessageItem.from_raw_data(dict(raw))
         # Forwards a message's parts follow it; backwards they came before it, the last one first.
@@ -149,7 +149,7 @@ def _assembled(items: Iterable[Raw], *, descending: bool) -> Iterator[tuple[bool
             waiting, parts = None, []
 
 
-def _message(item: MessageItem, parts: Sequence[str]) -> Message:
+def _message(item: MessageItem, parts: Sequence[bytes]) -> Message:
     message = Message(
         message_id=MessageId(item.sk.removeprefix(keys.MESSAGE_PREFIX)),
         request_id=RequestId(item.request_id),
@@ -160,15 +160,4 @@ def _message(item: MessageItem, parts: Sequence[str]) -> Message:
         input_tokens=int(item.input_tokens) if item.input_tokens else None,
         output_tokens=int(item.output_tokens) if item.output_tokens else None,
     )
-    return replace(message, content="".join(parts)) if item.parts else message
-
-
-def _split(text: bytes) -> Iterator[str]:
-    """The text in parts of at most PART_MAX_BYTES, never inside a character."""
-    start = 0
-    while start < len(text):
-        end = min(start + PART_MAX_BYTES, len(text))
-        while end < len(text) and text[end] & 0xC0 == 0x80:
-            end -= 1
-        yield text[start:end].decode()
-        start = end
+    return replace(message, content=b"".join(parts).decode()) if item.parts else message
