@@ -78,7 +78,8 @@ def document(url_prefix: str) -> dict[str, Any]:
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     for event, schema in _EVENTS.items():
-        schemas[_event_schema(event)] = {"type": "object", **schema}
+        schemas[_data_schema(event)] = {"type": "object", **schema}
+    schemas["StreamEvent"] = {"oneOf": [_frame(event) for event in _EVENTS]}
     made["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "RS256 or ES256."}
     }
@@ -100,10 +101,23 @@ def _finish(operation: dict[str, Any], *, public: bool) -> None:
         if "Problem" in str(content.get("application/json", {}).get("schema")):
             content["application/problem+json"] = content.pop("application/json")
         if MEDIA_TYPE in content:
-            content[MEDIA_TYPE]["x-events"] = {
-                event: {"$ref": f"#/components/schemas/{_event_schema(event)}"} for event in _EVENTS
-            }
+            content[MEDIA_TYPE]["schema"] = {"$ref": "#/components/schemas/StreamEvent"}
 
 
-def _event_schema(event: str) -> str:
-    return "".join(word.capitalize() for word in event.split("_")) + "Event"
+def _frame(event: str) -> dict[str, Any]:
+    """One event of the stream: its fields are text, and the text of `data` is JSON."""
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": f"#/components/schemas/{_data_schema(event)}"},
+    }
+    numbered = {} if event == "ping" else {"id": {"type": "string", "description": "The event's number in the turn."}}
+    return {
+        "type": "object",
+        "required": ["event", "data"],
+        "properties": {"event": {"const": event}, "data": data, **numbered},
+    }
+
+
+def _data_schema(event: str) -> str:
+    return "".join(word.capitalize() for word in event.split("_")) + "Data"
