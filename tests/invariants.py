@@ -64,7 +64,7 @@ def _of_chat(chat: ChatItems) -> list[str]:
     running = [rid for rid, turn in chat.turns.items() if turn["state"] == "running"]
     if len(running) > 1:
         found.append(f"invariant 1: {len(running)} turns are running")
-    if chat.head.get("running") not in (running or [None]):
+    if chat.head.get("running") not in (running if running else (None,)):
         found.append(f"invariant 1: the head names {chat.head.get('running')} as running, {running} run")
     if any(("running_shard" in turn) != (turn["state"] == "running") for turn in chat.turns.values()):
         found.append("a turn is in the index of running turns and does not run, or the other way round")

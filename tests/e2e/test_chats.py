@@ -1,5 +1,6 @@
 """Chats and lists: create, rename, delete, pages, filters."""
 
+from typing import Any
 from uuid import uuid4
 
 from tests.client import User
@@ -88,7 +89,7 @@ def _walk(
     user: User, chat_id: str, params: dict[str, object], direction: str
 ) -> tuple[list[dict[str, object]], dict[str, object]]:
     found: list[dict[str, object]] = []
-    given = dict(params)
+    given: dict[str, Any] = dict(params)
     last: dict[str, object] = {"next": None}
     while True:
         if given.get("cursor", "") is None:

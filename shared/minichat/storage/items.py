@@ -49,6 +49,7 @@ class _Connected:
     connect_timeout_seconds: float | None = None
     read_timeout_seconds: float | None = None
     max_pool_connections: int | None = None
+    max_retry_attempts: int | None = 1  # botocore's own; storage.transact repeats with a token and a deadline
 
 
 class ByOwner(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # the library left one method untyped

@@ -3,13 +3,14 @@
 DynamoDB answers a cancelled transaction with one reason per write. A reason is either a refused condition (final: the
 caller decides what it means from the old item) or a collision with another transaction or a throttle (passing: the
 same transaction is sent again after a pause). While any reason is passing, the others are not yet the whole truth, so
-the transaction is retried first. A `ClientRequestToken` makes every repetition, ours and botocore's, the same
-transaction: applied at most once within DynamoDB's ten minutes.
+the transaction is retried first. A call whose answer was lost is repeated too. A `ClientRequestToken` makes every
+repetition, ours and botocore's, the same transaction: applied at most once within DynamoDB's ten minutes.
 """
 
+import itertools
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from botocore.exceptions import BotoCoreError
@@ -23,8 +24,8 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.observability import measured, tally
 from minichat.storage.items import Raw, connection
 
-ATTEMPTS = 8
-"""About two seconds of collisions in all before giving up: contention on one chat passes much sooner."""
+PATIENCE_SECONDS = 8
+"""How long a write is repeated before the caller is told to come back: contention on one chat passes much sooner."""
 FIRST_PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 0.5
 
@@ -79,17 +80,15 @@ def commit(writes: Sequence[Write], *, token: str) -> None:
     """
     # TransactWrite sends puts before updates, and reasons come in that order.
     names = [w.name for w in writes if isinstance(w, Put)] + [w.name for w in writes if isinstance(w, Update)]
-    for attempt in range(ATTEMPTS):
+    for _ in _attempts():
         try:
             with measured("transaction"):
                 _send(writes, token)
         except TransactWriteError as error:
             if not _is_passing(error):
                 _raise_refusal(error, names)
-            tally("transaction_conflicts")
         else:
             return
-        _pause(attempt)
     raise ServiceUnavailable
 
 
@@ -98,18 +97,16 @@ def update_one(model: Model, actions: Sequence[Action], condition: Condition) ->
 
     Raises ServiceUnavailable as `commit` does.
     """
-    for attempt in range(ATTEMPTS):
+    for _ in _attempts():
         try:
             model.update(actions=list(actions), condition=condition)
         except UpdateError as error:
             if error.cause_response_code == "ConditionalCheckFailedException":
                 return False
             if not _is_passing(error):
-                raise _unavailable(error) from error
-            tally("transaction_conflicts")
+                raise _rejected(error) from error
         else:
             return True
-        _pause(attempt)
     raise ServiceUnavailable
 
 
@@ -126,7 +123,7 @@ def _send(writes: Sequence[Write], token: str) -> None:
 def _is_passing(error: PynamoDBException) -> bool:
     if isinstance(error, TransactWriteError) and error.cancellation_reasons:
         return any(reason is not None and reason.code in _PASSING for reason in error.cancellation_reasons)
-    return error.cause_response_code in _PASSING_CALLS
+    return isinstance(error.cause, BotoCoreError) or error.cause_response_code in _PASSING_CALLS
 
 
 def _raise_refusal(error: TransactWriteError, names: Sequence[str]) -> None:
@@ -138,16 +135,21 @@ def _raise_refusal(error: TransactWriteError, names: Sequence[str]) -> None:
     }
     if old:
         raise Refused(old) from error
-    raise _unavailable(error) from error
+    raise _rejected(error) from error
 
 
-def _unavailable(error: PynamoDBException) -> Exception:
-    """What a failed call becomes: no answer is the store's trouble; a call it understood and rejected is our bug."""
-    if isinstance(error.cause, BotoCoreError):
-        return ServiceUnavailable()
+def _rejected(error: PynamoDBException) -> RuntimeError:
+    """A call that DynamoDB understood and rejected is our bug."""
     return RuntimeError(f"DynamoDB rejected a write: {error.cause_response_code}")
 
 
-def _pause(attempt: int) -> None:
-    longest = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS)
-    time.sleep(random.uniform(longest / 2, longest))  # noqa: S311  jitter, not a secret
+def _attempts() -> Iterator[int]:
+    """Counts attempts, pausing with jitter between them, for as long as it makes sense."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    for attempt in itertools.count():
+        yield attempt
+        if time.monotonic() > deadline:
+            return
+        tally("write_repetitions")
+        longest = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS)
+        time.sleep(random.uniform(longest / 2, longest))  # noqa: S311  jitter, not a secret

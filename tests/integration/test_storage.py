@@ -1,0 +1,232 @@
+"""The storage layer on an engine that is atomic under threads: conditions, faults, and the budget of round trips."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from uuid import uuid4
+
+import pytest
+
+from minichat.domain import errors
+from minichat.domain.identity import Call, Caller, ChatId, RequestId, uuid7
+from minichat.domain.settlement import Ending
+from minichat.domain.turn import TurnState
+from minichat.domain.usage import Usage
+from minichat.http import listing
+from minichat.http.paging import CursorCodec
+from minichat.services import chats, mutate
+from minichat.services.finalize import finalize
+from minichat.services.rules import Rules
+from minichat.services.send import Running, SendMessage, send
+from minichat.settings import Settings, Store
+from minichat.storage import transact, turns
+from tests.builders import NOW, a_caller, a_model, a_policy
+from tests.integration.faults import answered_instead, answers_lost, counted_calls, refused, side_by_side
+from tests.invariants import Tables, violations
+
+RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+_ticks = count()
+_bits = count(1)
+
+
+def a_call(caller: Caller | None = None) -> Call:
+    """A call a second after the one before."""
+    now = NOW + timedelta(seconds=next(_ticks))
+    return Call(caller or a_caller(), now, lambda at: str(uuid7(at, next(_bits))))
+
+
+def a_stored_chat() -> ChatId:
+    return chats.create(a_call(), chats.NewChat(), RULES).chat_id
+
+
+def a_send(chat_id: ChatId, content: str = "hello", request_id: str | None = None) -> Running:
+    outcome = send(a_call(), SendMessage(chat_id, content, RequestId(request_id or str(uuid4()))), RULES)
+    assert isinstance(outcome, Running)
+    return outcome
+
+
+def a_completed_turn(chat_id: ChatId, content: str = "hello") -> Running:
+    running = a_send(chat_id, content)
+    assert finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5)), RULES)
+    return running
+
+
+def test_a_turn_is_read_back_as_it_was_written(store: Store) -> None:
+    chat_id = a_stored_chat()
+    running = a_send(chat_id)
+    _, stored = turns.read(a_caller().tenant_id, chat_id, running.turn.request_id)
+    assert stored == running.turn
+    ending = Ending(
+        TurnState.COMPLETED, text="hi", usage=Usage(10, 5, 3, 2, 1), provider_response_id="resp_1", ttft_ms=12
+    )
+    finalize(a_call(), running.turn, ending, RULES)
+    _, ended = turns.read(a_caller().tenant_id, chat_id, running.turn.request_id)
+    assert ended is not None
+    assert (ended.state, ended.usage, ended.answered) == (TurnState.COMPLETED, Usage(10, 5, 3, 2, 1), True)
+    assert (ended.committed_credits_micro, ended.settlement_method) == (25, "actual")
+
+
+def test_only_the_first_finalizer_has_an_effect(store: Store) -> None:
+    running = a_send(a_stored_chat())
+    first = Ending(TurnState.COMPLETED, text="first", usage=Usage(10, 5))
+    assert finalize(a_call(), running.turn, first, RULES) == first
+    before = Tables.of(store)
+    assert finalize(a_call(), running.turn, Ending(TurnState.FAILED, "orphan_timeout"), RULES) is None
+    assert finalize(a_call(), running.turn, Ending(TurnState.CANCELLED, text="late"), RULES) is None
+    assert Tables.of(store) == before
+    assert violations(before) == []
+
+
+def test_a_refused_request_changes_nothing(store: Store) -> None:
+    chat_id = a_stored_chat()
+    done = a_completed_turn(chat_id)
+    running = a_send(chat_id)
+    before = Tables.of(store)
+    with pytest.raises(errors.GenerationInProgress):
+        a_send(chat_id)
+    with pytest.raises(errors.InvalidTurnState):
+        mutate.retry(a_call(), chat_id, running.turn.request_id, RequestId(str(uuid4())), RULES)
+    with pytest.raises(errors.NotLatestTurn):
+        mutate.delete(a_call(), chat_id, done.turn.request_id)
+    with pytest.raises(errors.ChatNotFound):
+        mutate.delete(a_call(a_caller(user=9)), chat_id, done.turn.request_id)
+    assert Tables.of(store) == before
+
+
+def test_a_mutation_that_is_refused_for_size_leaves_the_old_turn_as_it_was(store: Store) -> None:
+    chat_id = a_stored_chat()
+    done = a_completed_turn(chat_id)
+    before = Tables.of(store)
+    command = SendMessage(chat_id, "x" * 400_000, RequestId(str(uuid4())))
+    with pytest.raises(errors.InputTooLong):
+        mutate.edit(a_call(), done.turn.request_id, command, RULES)
+    assert Tables.of(store) == before
+
+
+def test_a_loser_learns_what_the_winner_made_true(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have read the same latest turn; the loser's transaction meets what the winner left."""
+    chat_id = a_stored_chat()
+    done = a_completed_turn(chat_id)
+    target = done.turn.request_id
+    stale = turns.read(a_caller().tenant_id, chat_id, target)
+    mutate.retry(a_call(), chat_id, target, RequestId(str(uuid4())), RULES)
+    monkeypatch.setattr(turns, "read", lambda *_: stale)
+    with pytest.raises(errors.NotLatestTurn):
+        mutate.delete(a_call(), chat_id, target)
+    with pytest.raises(errors.NotLatestTurn):
+        mutate.retry(a_call(), chat_id, target, RequestId(str(uuid4())), RULES)
+
+
+def test_messages_keep_their_order_when_clocks_disagree(store: Store) -> None:
+    chat_id = a_stored_chat()
+    a_completed_turn(chat_id, "first")
+    behind = Call(a_caller(), NOW - timedelta(hours=1), lambda at: str(uuid7(at, next(_bits))))
+    send(behind, SendMessage(chat_id, "second", RequestId(str(uuid4()))), RULES)
+    page = listing.messages(a_call(), CursorCodec("secret"), chat_id, listing.Query(20, None))
+    assert [message["content"] for message in page["items"]] == ["first", "hi", "second"]
+
+
+@pytest.mark.parametrize("code", ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"])
+def test_a_collision_that_passes_is_retried_and_applied_once(store: Store, code: str) -> None:
+    chat_id = a_stored_chat()
+    collision = refused("TransactionCanceledException", reasons=[{"Code": "None"}, {"Code": code}])
+    answers = [collision, collision]
+    with answered_instead("TransactWriteItems", answers):
+        running = a_send(chat_id)
+    assert answers == []
+    finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi"), RULES)
+    assert violations(Tables.of(store)) == []
+
+
+def test_a_refusal_beside_a_collision_is_not_believed_yet(store: Store) -> None:
+    chat_id = a_stored_chat()
+    mixed = refused(
+        "TransactionCanceledException",
+        reasons=[{"Code": "ConditionalCheckFailed"}, {"Code": "TransactionConflict"}],
+    )
+    with answered_instead("TransactWriteItems", [mixed]):
+        a_send(chat_id)
+
+
+def test_a_transaction_whose_answer_was_lost_is_applied_once(store: Store) -> None:
+    chat_id = a_stored_chat()
+    with answers_lost("TransactWriteItems", 2):
+        running = a_send(chat_id)
+    with answers_lost("TransactWriteItems", 2):
+        assert finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES)
+    assert violations(Tables.of(store)) == []
+
+
+def test_a_store_that_stays_silent_is_unavailable(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat_id = a_stored_chat()
+    monkeypatch.setattr(transact, "PATIENCE_SECONDS", 0.1)
+    silent = [refused("ThrottlingException")] * 100
+    with answered_instead("TransactWriteItems", silent), pytest.raises(errors.ServiceUnavailable):
+        a_send(chat_id)
+    with answered_instead("UpdateItem", silent), pytest.raises(errors.ServiceUnavailable):
+        chats.rename(a_call(), chat_id, "x")
+    with answered_instead("BatchGetItem", silent), pytest.raises(errors.ServiceUnavailable):
+        chats.get(a_call(), chat_id)
+
+
+def test_what_a_batch_read_leaves_over_is_read_again(store: Store) -> None:
+    chat_id = a_stored_chat()
+    name = store.conversation_table
+    keys = [{"pk": {"S": f"T#{a_caller().tenant_id}#C#{chat_id}"}, "sk": {"S": "CHAT"}}]
+    answer, parsed = refused("none", status=200)
+    parsed = {"Responses": {}, "UnprocessedKeys": {name: {"Keys": keys}}, "ResponseMetadata": {}}
+    with answered_instead("BatchGetItem", [(answer, parsed)]):
+        assert chats.get(a_call(), chat_id).chat_id == chat_id
+
+
+def test_every_operation_keeps_to_its_round_trips(store: Store) -> None:
+    """The budgets of architecture 3, counted at the client."""
+    chat_id = a_stored_chat()
+    first = a_completed_turn(chat_id)
+    reads = {"BatchGetItem", "Query"}
+
+    with counted_calls() as calls, side_by_side(reads, 2):
+        running = a_send(chat_id)
+    assert sorted(calls) == ["BatchGetItem", "Query", "TransactWriteItems"]
+    assert calls[-1] == "TransactWriteItems"
+
+    with counted_calls() as calls:
+        finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi"), RULES)
+    assert calls == ["TransactWriteItems"]
+
+    with counted_calls() as calls:
+        turns.read(a_caller().tenant_id, chat_id, running.turn.request_id)
+    assert calls == ["BatchGetItem"]
+
+    with counted_calls() as calls, side_by_side(reads, 2):
+        retried = mutate.retry(a_call(), chat_id, running.turn.request_id, RequestId(str(uuid4())), RULES)
+    assert sorted(calls) == ["BatchGetItem", "Query", "TransactWriteItems"]
+    finalize(a_call(), retried.turn, Ending(TurnState.COMPLETED, text="hi"), RULES)
+
+    command = SendMessage(chat_id, "other", RequestId(str(uuid4())))
+    with counted_calls() as calls, side_by_side(reads, 2):
+        edited = mutate.edit(a_call(), retried.turn.request_id, command, RULES)
+    assert sorted(calls) == ["BatchGetItem", "Query", "TransactWriteItems"]
+    finalize(a_call(), edited.turn, Ending(TurnState.COMPLETED, text="hi"), RULES)
+
+    with counted_calls() as calls:
+        mutate.delete(a_call(), chat_id, edited.turn.request_id)
+    assert calls == ["BatchGetItem", "TransactWriteItems"]
+
+    codec = CursorCodec("secret")
+    with counted_calls() as calls:
+        page = listing.messages(a_call(), codec, chat_id, listing.Query(1, None))
+    assert calls == ["Query"]
+    assert page["items"][0]["request_id"] == first.turn.request_id
+
+    following = listing.Query(1, page["page_info"]["next_cursor"])
+    with counted_calls() as calls, side_by_side(reads, 2):
+        listing.messages(a_call(), codec, chat_id, following)
+    assert sorted(calls) == ["BatchGetItem", "Query"]
+
+
+def test_an_idempotency_key_can_be_used_again_after_a_day(store: Store) -> None:
+    wish = chats.NewChat("One", idempotency_key="k")
+    first = chats.create(a_call(), wish, RULES)
+    later = Call(a_caller(), datetime(2026, 11, 23, tzinfo=UTC), lambda at: str(uuid7(at, next(_bits))))
+    again = chats.create(later, chats.NewChat("Two", idempotency_key="k"), RULES)
+    assert again.chat_id != first.chat_id
