@@ -28,7 +28,6 @@ def translate(template: Path) -> dict[str, Any]:
         if resource["Type"] == "AWS::Serverless::Application":
             properties["Location"] = NESTED
     translated: dict[str, Any] = Translator({}, Parser()).translate(parsed, {})
-    translated.pop("Transform")
     return translated
 
 

@@ -170,7 +170,7 @@ def load(environment: Mapping[str, str]) -> Settings:
     """
     values: dict[str, Any] = {}
     if config := environment.get(CONFIG_VARIABLE):
-        values = _read_file(Path(config))
+        values = read_document(CONFIG_VARIABLE, Path(config))
     for name, raw in environment.items():
         if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
             _put(values, name.removeprefix(PREFIX).lower().split("__"), _parse(name, raw))
@@ -186,11 +186,21 @@ def current() -> Settings:
     return load(os.environ)
 
 
-def environment(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The variables that would set these (nested) values: what a parent process hands to its children."""
-    return {
-        PREFIX + key.upper(): value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()
-    }
+def read_document(key: str, path: Path) -> dict[str, Any]:
+    """The mapping that a JSON or YAML file holds.
+
+    Raises SettingsError naming `key`, the setting that pointed to the file, and what is wrong with it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else _yaml(text)
+    except OSError as error:
+        raise SettingsError(f"{key}: cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise SettingsError(f"{key}: {path} cannot be parsed: {error}") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{key}: {path} must hold a mapping")
+    return values
 
 
 def secret_from_environment(name: str) -> str | None:
@@ -198,23 +208,13 @@ def secret_from_environment(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(f"{CONFIG_VARIABLE}: cannot read {path}: {error.strerror}") from None
-    try:
-        if path.suffix == ".json":
-            values = json.loads(text)
-        else:
-            import yaml  # noqa: PLC0415  only local mode reads YAML; functions never pay for it
+def _yaml(text: str) -> Any:
+    import yaml  # noqa: PLC0415  only local mode reads YAML; functions never pay for it
 
-            values = yaml.safe_load(text)
-    except Exception as error:  # the parsers' own errors share no base
-        raise SettingsError(f"{CONFIG_VARIABLE}: {path} is not valid: {error}") from None
-    if not isinstance(values, dict):
-        raise SettingsError(f"{CONFIG_VARIABLE}: {path} must hold a mapping of settings")
-    return values
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
 
 
 def _put(values: dict[str, Any], path: list[str], value: Any) -> None:

@@ -5,13 +5,19 @@ import re
 MAX_CHARACTERS = 200
 
 _RULES = (
-    (re.compile(r"https?://[^\s,)\]}\"']+"), "[url]"),
-    (re.compile(r"\bBearer\s+[\w.~+/=-]+", re.IGNORECASE), "[credential]"),
-    (re.compile(r"\bsk-[\w-]{6,}"), "[credential]"),
+    (re.compile(r"https?://[^\s,)\]}\"']+", re.IGNORECASE), "[url]"),
+    (re.compile(r"\bBearer\s+[^\s,;)\]}\"']+", re.IGNORECASE), "[credential]"),
+    # OpenAI quotes a wrong key with its middle starred out: its end is still a part of a key.
+    (re.compile(r"(?<![A-Za-z0-9])sk-[\w*.-]{6,}"), "[credential]"),
     (
-        re.compile(r"\b(?:resp|msg|chatcmpl|cmpl|req|file|vs|batch|toolu|call|rs|ws|fs|ci)[_-][\w-]{4,}"),
+        re.compile(
+            r"(?<![A-Za-z0-9])(?:resp_|msg_|chatcmpl-|cmpl-|req_|file[-_]|vs_|batch_|toolu_|call_|rs_|ws_|fs_|ci_)"
+            r"(?!(?:ids?|search)(?![A-Za-z0-9]))[\w-]+"
+        ),
         "[provider_id]",
     ),
+    # Whatever is that long and has digits in it is somebody's key or id.
+    (re.compile(r"(?<![\w-])(?=[A-Za-z_-]*\d)[\w-]{32,}"), "[redacted]"),
 )
 
 
@@ -19,4 +25,4 @@ def redact_diagnostic(text: str) -> str:
     """The text without keys, addresses and provider ids, cut at 200 characters."""
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
-    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + "…"
+    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…"

@@ -3,10 +3,14 @@
 Only CR, LF and CRLF end a line. `str.splitlines` would also split at U+2028 and others, which JSON may carry raw.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
+
+_LINE_END = re.compile(rb"[\r\n]")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class EventTooLarge(ValueError):
@@ -22,48 +26,59 @@ class WireEvent:
 
 
 class EventParser:
-    """Collects bytes and gives the events that are complete."""
+    """Collects bytes and gives the events that are complete; an event that the stream's end cuts off is none."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._line = bytearray()
+        self._after_cr = False
+        self._first_line = True
         self._name = ""
         self._data: list[str] = []
         self._size = 0
 
     def feed(self, chunk: bytes) -> Iterator[WireEvent]:
-        """The events that this chunk completes.
+        """The events that this chunk completes; iterate to the end before the next chunk.
 
         Raises EventTooLarge, and UnicodeDecodeError for bytes that are not UTF-8.
         """
-        self._buffer += chunk
-        while (line := self._line()) is not None:
-            self._size += len(line)
-            if line:
-                self._field(line.decode())
-            elif self._data:
-                yield WireEvent(self._name, "\n".join(self._data))
-                self._name, self._data, self._size = "", [], 0
-            else:
-                self._name, self._size = "", 0
-        if len(self._buffer) + self._size > MAX_EVENT_BYTES:
-            raise EventTooLarge(f"more than {MAX_EVENT_BYTES} bytes")
+        start = 0
+        # A CR ends its line at once: to wait for its LF would hold back an event, and lose a stream's last one.
+        if self._after_cr and chunk:
+            start = chunk[0] == 0x0A
+            self._after_cr = False
+        while (end := _LINE_END.search(chunk, start)) is not None:
+            self._take(chunk[start : end.start()])
+            start = end.end()
+            if chunk[end.start()] == 0x0D:
+                if start == len(chunk):
+                    self._after_cr = True
+                elif chunk[start] == 0x0A:
+                    start += 1
+            if (event := self._ended_line()) is not None:
+                yield event
+        self._take(chunk[start:])
 
-    def _line(self) -> bytes | None:
-        buffer = self._buffer
-        ends = [at for at in (buffer.find(b"\n"), buffer.find(b"\r")) if at >= 0]
-        if not ends:
+    def _take(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._size > MAX_EVENT_BYTES:
+            raise EventTooLarge(f"more than {MAX_EVENT_BYTES} bytes")
+        self._line += part
+
+    def _ended_line(self) -> WireEvent | None:
+        line = bytes(self._line)
+        self._line.clear()
+        if self._first_line:
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+            self._first_line = False
+        if line.startswith(b":"):
+            self._size -= len(line)  # keep-alives belong to no event, however many there are
             return None
-        end = min(ends)
-        if buffer[end] == 0x0D:
-            # The LF of a CRLF may still be on its way.
-            if end + 1 == len(buffer):
-                return None
-            length = 2 if buffer[end + 1] == 0x0A else 1
-        else:
-            length = 1
-        line = bytes(buffer[:end])
-        del buffer[: end + length]
-        return line
+        if line:
+            self._field(line.decode())
+            return None
+        event = WireEvent(self._name, "\n".join(self._data)) if self._data else None
+        self._name, self._data, self._size = "", [], 0
+        return event
 
     def _field(self, line: str) -> None:
         name, _, value = line.partition(":")

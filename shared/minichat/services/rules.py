@@ -1,6 +1,5 @@
 """What every use case goes by: the settings of the deployment and the policy in force."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from pydantic import ValidationError
 
 from minichat.domain.admission import Limits
 from minichat.domain.policy import Policy
-from minichat.settings import Settings, SettingsError
+from minichat.settings import Settings, SettingsError, read_document
 
 SHIPPED_POLICY = Path(__file__).parent.parent / "policies" / "default.json"
 
@@ -40,20 +39,7 @@ def policy_file(path: Path) -> Policy:
     Raises SettingsError naming the path of each wrong member, and why it is wrong.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(f"policy_file: cannot read {path}: {error.strerror}") from None
-    try:
-        if path.suffix == ".json":
-            values = json.loads(text)
-        else:
-            import yaml  # noqa: PLC0415  functions carry JSON and never pay for this import
-
-            values = yaml.safe_load(text)
-    except Exception as error:
-        raise SettingsError(f"policy_file: {path} cannot be parsed: {error}") from None
-    try:
-        return Policy.model_validate(values)
+        return Policy.model_validate(read_document("policy_file", path))
     except ValidationError as error:
         problems = (
             f"{'.'.join(str(part) for part in problem['loc']) or 'policy'}: {problem['msg']}"

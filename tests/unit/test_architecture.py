@@ -1,0 +1,99 @@
+"""House rules that no linter knows. Import direction is import-linter's (pyproject.toml)."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "shared" / "minichat"
+IMPURE = {
+    "datetime.now",
+    "datetime.utcnow",
+    "time.time",
+    "uuid.uuid4",
+    "uuid4",
+    "random.random",
+    "os.environ",
+    "os.getenv",
+    "secrets.randbits",
+}
+# The edges of a process: where a failure of any kind must become an answer.
+PROCESS_EDGES = {"http/edge.py"}
+READS_THE_ENVIRONMENT = {"settings.py", "local/server.py", "local/stack.py", "local/process.py"}
+
+
+def _modules(*layers: str) -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if not layers or name.split("/")[0] in layers:
+            yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _mentions(tree: ast.Module, names: set[str]) -> Iterator[ast.expr]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name) and ast.unparse(node) in names:
+            yield node
+
+
+def test_domain_and_services_take_time_and_ids_as_arguments() -> None:
+    found = [
+        f"{name}:{node.lineno} {ast.unparse(node)}"
+        for name, tree in _modules("domain", "services")
+        for node in _mentions(tree, IMPURE)
+    ]
+    assert found == []
+
+
+def test_only_settings_and_the_local_processes_read_the_environment() -> None:
+    found = {name for name, tree in _modules() for _ in _mentions(tree, {"os.environ", "os.getenv"})}
+    assert found <= READS_THE_ENVIRONMENT
+
+
+def test_only_process_edges_catch_everything() -> None:
+    found = [
+        f"{name}:{node.lineno}"
+        for name, tree in _modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ExceptHandler) and name not in PROCESS_EDGES
+        if node.type is None or "Exception" in ast.unparse(node.type).strip("()").split(", ")
+    ]
+    assert found == []
+
+
+def test_keys_are_built_in_one_module_and_start_with_the_tenant() -> None:
+    for name, tree in _modules():
+        if name == "storage/keys.py":
+            functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+            assert all(f.args.args[0].arg == "tenant_id" for f in functions if not f.name.startswith("_"))
+        else:
+            literals = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+            assert not [text for text in literals if text.startswith("T#") and text != "T#"], name
+
+
+def test_nothing_scans_a_table() -> None:
+    found = [
+        f"{name}:{node.lineno}"
+        for name, tree in _modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "scan"
+    ]
+    assert found == []
+
+
+def test_every_public_function_says_what_comes_out() -> None:
+    found = [
+        f"{name}:{node.lineno} {node.name}"
+        for name, tree in _modules("domain", "storage", "services", "providers", "events", "http")
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        if not node.name.startswith("_") and ast.get_docstring(node) is None
+    ]
+    assert found == []
+
+
+def test_modules_stay_small() -> None:
+    long = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if len(path.read_text(encoding="utf-8").splitlines()) > 400
+    }
+    assert long == set()

@@ -1,0 +1,48 @@
+"""The table of problems is total: every refusal has its status, and every row of the contract its class."""
+
+from minichat.domain import errors
+from minichat.http.problems import STATUS
+
+# contract 2, as far as its operations exist; forbidden and feature_not_licensed share 403.
+CONTRACT = {
+    "invalid_request": 400,
+    "invalid_cursor": 400,
+    "invalid_turn_state": 400,
+    "invalid_model": 400,
+    "web_search_disabled": 400,
+    "invalid_attachment": 400,
+    "input_too_long": 400,
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "feature_not_licensed": 403,
+    "chat_not_found": 404,
+    "turn_not_found": 404,
+    "model_not_found": 404,
+    "generation_in_progress": 409,
+    "request_id_conflict": 409,
+    "not_latest_turn": 409,
+    "idempotency_key_conflict": 409,
+    "request_id_reused": 422,
+    "context_budget_exceeded": 422,
+    "quota_exceeded": 429,
+    "rate_limited": 429,
+    "service_unavailable": 503,
+}
+
+
+def _all(error: type[errors.ChatError]) -> set[type[errors.ChatError]]:
+    return {error}.union(*(_all(child) for child in error.__subclasses__()))
+
+
+def test_every_error_has_its_status() -> None:
+    assert set(STATUS) == _all(errors.ChatError) - {errors.ChatError}
+
+
+def test_codes_and_statuses_are_the_contracts() -> None:
+    assert {error.code: status for error, status in STATUS.items()} == CONTRACT
+
+
+def test_no_message_says_anything_internal() -> None:
+    for error in STATUS:
+        assert error.detail.endswith(".")
+        assert not any(word in error.detail.lower() for word in ("dynamodb", "transaction", "exception", "openai"))

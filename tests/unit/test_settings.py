@@ -1,0 +1,87 @@
+"""Settings come from the environment and a file, and a wrong one says its name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from minichat.services.rules import SHIPPED_POLICY, policy_file
+from minichat.settings import Settings, SettingsError, load
+
+
+def test_defaults_are_the_designs() -> None:
+    settings = load({})
+    assert settings == Settings()
+    assert (settings.streaming.channel_capacity, settings.streaming.ping_interval_seconds) == (32, 15)
+    assert settings.quota.overshoot_tolerance_pct == 110
+
+
+def test_variables_reach_every_level_and_win_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("url_prefix: /chat\nstreaming:\n  channel_capacity: 16\n  ping_interval_seconds: 20\n")
+    settings = load({"MINICHAT_CONFIG": str(file), "MINICHAT_STREAMING__PING_INTERVAL_SECONDS": "30", "PATH": "/bin"})
+    assert settings.url_prefix == "/chat"
+    assert (settings.streaming.channel_capacity, settings.streaming.ping_interval_seconds) == (16, 30)
+
+
+def test_a_value_may_be_json() -> None:
+    providers = {"mine": {"base_url": "https://models.example", "retries": 0}}
+    assert load({"MINICHAT_PROVIDERS": json.dumps(providers)}).providers["mine"].retries == 0
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"MINICHAT_STREAMING__PING_INTERVAL_SECONDS": "4"}, "streaming.ping_interval_seconds"),
+        ({"MINICHAT_STREAMING__CHANNEL_CAPACITY": "many"}, "streaming.channel_capacity"),
+        ({"MINICHAT_NO_SUCH_KEY": "1"}, "no_such_key"),
+        ({"MINICHAT_PROVIDERS": "{"}, "MINICHAT_PROVIDERS"),
+        ({"MINICHAT_PROVIDERS": '{"a": {"base_url": "http://plain"}}'}, "allow_insecure"),
+        ({"MINICHAT_AUTH__DEVELOPMENT_USER": "u"}, "development_tenant"),
+        ({"MINICHAT_URL_PREFIX": "no-slash"}, "url_prefix"),
+        ({"MINICHAT_CONFIG": "/nowhere.json"}, "/nowhere.json"),
+    ],
+)
+def test_a_wrong_setting_is_named(environment: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        load(environment)
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [", "\x00"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match="MINICHAT_CONFIG"):
+        load({"MINICHAT_CONFIG": str(file)})
+
+
+def test_a_secret_is_not_in_the_settings_text() -> None:
+    assert "hush" not in repr(load({"MINICHAT_CURSOR_SECRET": "hush"}))
+
+
+def test_the_shipped_policy_is_valid_and_has_a_default() -> None:
+    policy = policy_file(SHIPPED_POLICY)
+    assert policy.model_for_new_chat(None).id == "gpt-4.1"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (("model_catalog", 0, "input_tokens_credit_multiplier_micro"), 0, "input_tokens_credit_multiplier_micro"),
+        (("model_catalog", 2, "preference"), {"is_default": True}, "default of tier standard"),
+        (("model_catalog", 1, "id"), "gpt-4.1", "twice"),
+        (("model_catalog", 0, "tier"), "gold", "model_catalog.0.tier"),
+        (("policy_version",), 0, "policy_version"),
+        (("kill_switches", "disable_everything"), True, "kill_switches.disable_everything"),
+    ],
+)
+def test_a_wrong_policy_names_the_path(tmp_path: Path, path: tuple[str | int, ...], value: object, named: str) -> None:
+    policy = json.loads(SHIPPED_POLICY.read_text())
+    place = policy
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps(policy))
+    with pytest.raises(SettingsError, match=named):
+        policy_file(file)

@@ -1,0 +1,314 @@
+"""The templates, as AWS would get them: linters pass much that only shows after SAM's translation."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cfnlint.decode import cfn_yaml
+from fastapi.routing import APIRoute
+
+from minichat.http.app import BUFFERED, STREAMING, Part, routers
+from minichat.http.problems import Problem
+from minichat.settings import Settings, load
+
+ROOT = Path(__file__).parents[2]
+SAM = ROOT / ".tools" / "sam" / "bin"
+TABLES = cfn_yaml.load(str(ROOT / "infra" / "tables.yaml"))["Resources"]
+IDENTITY = cfn_yaml.load(str(ROOT / "infra" / "identity.yaml"))["Resources"]
+ROOT_TEMPLATE = cfn_yaml.load(str(ROOT / "template.yaml"))
+
+PREFIX = "/mini-chat/v1"
+TURN = f"{PREFIX}/chats/{{chat_id}}/turns/{{turn}}"
+ANY = "x-amazon-apigateway-any-method"
+SETTLING_SECONDS = 10
+"""What an answer that was cut short needs to be settled and stored."""
+
+SUFFIXES = {
+    "AWS::Serverless::Function": "Function",
+    "AWS::Serverless::LayerVersion": "Layer",
+    "AWS::DynamoDB::Table": "Table",
+    "AWS::IAM::Role": "Role",
+    "AWS::Logs::LogGroup": "LogGroup",
+    "AWS::SecretsManager::Secret": "Secret",
+}
+
+
+@pytest.fixture(scope="module")
+def translated() -> dict[str, Any]:
+    """The CloudFormation template that SAM makes of ours."""
+    if not SAM.is_dir():
+        pytest.skip("the SAM CLI is not installed (`make tools`)")
+    output = _output(SAM / "python", ROOT / "tests" / "translate.py", ROOT / "template.yaml")
+    template: dict[str, Any] = json.loads(output)
+    return template
+
+
+@pytest.fixture(scope="module")
+def functions(translated: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Properties of every function, by logical id."""
+    return _of_type(translated, "AWS::Lambda::Function")
+
+
+@pytest.fixture(scope="module")
+def integrations(translated: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """What stands behind each path and method of the API."""
+    (api,) = _of_type(translated, "AWS::ApiGateway::RestApi").values()
+    return {
+        (path, method if method == ANY else method.upper()): operation["x-amazon-apigateway-integration"]
+        for path, operations in api["Body"]["paths"].items()
+        for method, operation in operations.items()
+    }
+
+
+@pytest.mark.skipif(not SAM.is_dir(), reason="the SAM CLI is not installed (`make tools`)")
+def test_sam_validates_the_template() -> None:
+    _output(SAM / "sam", "validate", "--lint", "--region", "us-east-1", "--template", ROOT / "template.yaml")
+
+
+def test_the_linter_accepts_the_translated_template(translated: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "translated.json").write_text(json.dumps(translated))
+    _lint(tmp_path / "translated.json")
+
+
+def test_the_linter_accepts_the_templates() -> None:
+    _lint(ROOT / "template.yaml", *(ROOT / "infra").glob("*.yaml"))
+
+
+def test_exactly_the_streaming_operations_stream(integrations: dict[tuple[str, str], dict[str, Any]]) -> None:
+    streaming = {
+        ("POST", f"{PREFIX}/chats/{{chat_id}}/messages:stream"),
+        ("POST", TURN),
+        ("POST", f"{TURN}/retry"),
+        ("PATCH", TURN),
+    }
+    for (path, method), integration in integrations.items():
+        uri = json.dumps(integration["uri"])
+        if (method, path) in streaming:
+            assert integration["responseTransferMode"] == "STREAM"
+            assert "/2021-11-15/" in uri
+            assert uri.endswith('/response-streaming-invocations"}')
+            streaming.remove((method, path))
+        else:
+            assert "responseTransferMode" not in integration
+            assert uri.endswith('/invocations"}')
+    assert not streaming
+
+
+@pytest.mark.parametrize(("parts", "function"), [(BUFFERED, "ApiFunction"), (STREAMING, "StreamFunction")])
+def test_every_operation_reaches_the_function_that_serves_it(
+    integrations: dict[tuple[str, str], dict[str, Any]], parts: Part, function: str
+) -> None:
+    operations = [
+        (method, PREFIX + re.sub(r"{\w+}", "0b4f", re.sub(r"{\w+:path}", "a/b", route.path)))
+        for router in routers(parts)
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    ]
+    assert operations
+    assert {(method, url): _function_behind(integrations, method, url) for method, url in operations} == dict.fromkeys(
+        operations, function
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/0b4f",
+        "/0b4f/messages",
+        "/0b4f/messages:stream",
+        "/0b4f/turns",
+        "/0b4f/turns/0b4f",
+        "/0b4f/turns/0b4f/retry",
+        "/0b4f/turns/0b4f/other",
+        "/0b4f/other",
+    ],
+)
+def test_what_no_operation_serves_is_refused_by_our_own_code(
+    integrations: dict[tuple[str, str], dict[str, Any]], path: str
+) -> None:
+    assert _function_behind(integrations, "PUT", f"{PREFIX}/chats{path}") == "ApiFunction"
+
+
+def test_what_the_gateway_refuses_by_itself_is_a_problem_document(translated: dict[str, Any]) -> None:
+    (api,) = _of_type(translated, "AWS::ApiGateway::RestApi").values()
+    responses = api["Body"]["x-amazon-apigateway-gateway-responses"]
+    assert responses
+    for response in responses.values():
+        problem = Problem.model_validate_json(response["responseTemplates"]["application/json"])
+        assert problem.status == int(response["statusCode"])
+        assert problem.type == f"urn:minichat:problem:{problem.code}"
+        assert response["responseParameters"]["gatewayresponse.header.Content-Type"] == "'application/problem+json'"
+
+
+def test_a_function_is_found_by_its_name(functions: dict[str, dict[str, Any]]) -> None:
+    folders = {path.parent.name for path in (ROOT / "functions").glob("*/handler.py")}
+    assert {_snake(name.removesuffix("Function")) for name in functions} == folders
+    for name, properties in functions.items():
+        module, _, attribute = properties["Handler"].rpartition(".")
+        assert module == f"functions.{_snake(name.removesuffix('Function'))}.handler"
+        source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+        assert re.search(rf"^{attribute} = ", source, re.MULTILINE)
+
+
+def test_every_function_is_bounded_and_logs_into_its_own_group(
+    translated: dict[str, Any], functions: dict[str, dict[str, Any]]
+) -> None:
+    groups = _of_type(translated, "AWS::Logs::LogGroup")
+    for name, properties in functions.items():
+        group = f"{name.removesuffix('Function')}LogGroup"
+        assert properties["LoggingConfig"]["LogGroup"] == {"Ref": group}
+        assert properties["LoggingConfig"]["LogFormat"] == "JSON"
+        assert groups[group]["RetentionInDays"]
+        assert properties["MemorySize"] >= 1024
+        assert properties["Timeout"] <= 180
+
+
+def test_the_settings_of_every_function_are_real_ones(functions: dict[str, dict[str, Any]]) -> None:
+    for properties in functions.values():
+        settings = _settings(properties)
+        assert settings.auth.jwks == "sample"
+        assert settings.cursor_secret.get_secret_value()
+        assert settings.store.endpoint is None
+        (provider,) = settings.providers.values()
+        assert provider.base_url == "https://sample"
+        assert provider.auth is not None
+        assert provider.auth.secret.source == "secretsmanager"
+
+
+def test_an_answer_ends_before_its_function_does(
+    functions: dict[str, dict[str, Any]], integrations: dict[tuple[str, str], dict[str, Any]]
+) -> None:
+    properties = functions["StreamFunction"]
+    assert _settings(properties).streaming.deadline_seconds + SETTLING_SECONDS <= properties["Timeout"]
+    limits = [i["timeoutInMillis"] for i in integrations.values() if "responseTransferMode" in i]
+    assert all(limit >= properties["Timeout"] * 1000 for limit in limits)
+
+
+def test_a_changed_setting_reaches_the_published_version(translated: dict[str, Any]) -> None:
+    function = ROOT_TEMPLATE["Resources"]["ApiFunction"]["Properties"]
+    assert function["SnapStart"] == {"ApplyOn": "PublishedVersions"}
+    assert function["AutoPublishAliasAllProperties"] is True
+    assert _of_type(translated, "AWS::Lambda::Alias")["ApiFunctionAliaslive"]["Name"] == "live"
+
+
+def test_tables_are_on_demand_encrypted_restorable_and_forget_what_expires() -> None:
+    tables = {name: table for name, table in TABLES.items() if table["Type"] == "AWS::DynamoDB::Table"}
+    assert set(tables) == {"ConversationTable", "OutboxTable"}
+    for table in tables.values():
+        properties = table["Properties"]
+        assert properties["BillingMode"] == "PAY_PER_REQUEST"
+        assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+        assert properties["SSESpecification"] == {"SSEEnabled": True}
+        assert properties["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+        assert properties["DeletionProtectionEnabled"] == {"Fn::If": ["IsDisposable", False, True]}
+        assert table["DeletionPolicy"] == "RetainExceptOnCreate"
+        assert table["UpdateReplacePolicy"] == "Retain"
+        assert "TableName" not in properties
+    assert tables["OutboxTable"]["Properties"]["StreamSpecification"] == {"StreamViewType": "NEW_IMAGE"}
+
+
+def test_indexes_hold_keys_alone() -> None:
+    indexes = TABLES["ConversationTable"]["Properties"]["GlobalSecondaryIndexes"]
+    assert {index["IndexName"]: [key["AttributeName"] for key in index["KeySchema"]] for index in indexes} == {
+        "ByOwner": ["owner", "listed_at"],
+        "Running": ["running_shard", "started_at"],
+    }
+    assert all(index["Projection"] == {"ProjectionType": "KEYS_ONLY"} for index in indexes)
+
+
+def test_no_permission_is_wider_than_its_use(translated: dict[str, Any]) -> None:
+    assert not [r["Type"] for r in translated["Resources"].values() if r["Type"].startswith("AWS::IAM::")]
+    statements = list(_statements())
+    assert statements
+    for _, statement in statements:
+        assert statement["Effect"] == "Allow"
+        assert "*" not in json.dumps(statement["Action"])
+        assert "*" not in json.dumps(statement["Resource"])
+
+
+def test_only_the_streaming_function_can_read_the_provider_key() -> None:
+    readers = {role for role, statement in _statements() if "secretsmanager" in json.dumps(statement["Action"])}
+    assert readers == {"StreamRole"}
+
+
+def test_aws_policies_are_used_where_a_service_demands_one() -> None:
+    managed = {name: role["Properties"].get("ManagedPolicyArns") for name, role in IDENTITY.items()}
+    assert [name for name, arns in managed.items() if arns] == ["GatewayLogRole"]
+
+
+def test_logical_ids_say_what_they_name() -> None:
+    resources = {**ROOT_TEMPLATE["Resources"], **TABLES, **IDENTITY}
+    for name, resource in resources.items():
+        assert re.fullmatch(r"([A-Z][a-z]+)+", name)
+        assert name.endswith(SUFFIXES.get(resource["Type"], ""))
+
+
+def _of_type(template: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+    return {name: r["Properties"] for name, r in template["Resources"].items() if r["Type"] == kind}
+
+
+def _statements() -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, role in IDENTITY.items():
+        for policy in role["Properties"].get("Policies", []):
+            for statement in policy["PolicyDocument"]["Statement"]:
+                yield name, statement
+
+
+def _settings(function: dict[str, Any]) -> Settings:
+    """The settings that a function would start with, were every parameter of the stack `sample`."""
+    variables = function["Environment"]["Variables"]
+    return load({name: _sample(value) for name, value in variables.items() if name.startswith("MINICHAT_")})
+
+
+def _sample(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and "Fn::Sub" in value:
+        text = value["Fn::Sub"].replace("${ProviderBaseUrl}", "https://sample")
+        # A dynamic reference is text to us, and a secret to the function.
+        return re.sub(r"\${\w+}", "sample", text.replace("{{resolve:secretsmanager:${CursorSecret}}}", "sample"))
+    return "sample"
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _function_behind(integrations: dict[tuple[str, str], dict[str, Any]], method: str, url: str) -> str | None:
+    """The function that API Gateway calls, read strictly: the most specific resource, and no way back from it."""
+    resources = {path for path, _ in integrations}
+    at = ""
+    for part in url.strip("/").split("/"):
+        steps = [part, next((v for v in _children(resources, at) if re.fullmatch(r"{\w+}", v)), None)]
+        step = next((s for s in steps if s in _children(resources, at)), None)
+        if step is None:
+            at = f"{at}/{{proxy+}}"
+            break
+        at = f"{at}/{step}"
+    integration = integrations.get((at, method)) or integrations.get((at, ANY))
+    if integration is None:
+        return None
+    named = re.search(r"\$\{(\w+?)(Aliaslive|\.Arn)\}", json.dumps(integration["uri"]))
+    return named[1] if named else None
+
+
+def _children(resources: set[str], parent: str) -> set[str]:
+    below = f"{parent}/"
+    return {path.removeprefix(below).split("/")[0] for path in resources if path.startswith(below)}
+
+
+def _lint(*templates: Path) -> None:
+    _output(Path(sys.executable).with_name("cfn-lint"), "--regions", "us-east-1", "--template", *templates)
+
+
+def _output(*command: str | Path) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
