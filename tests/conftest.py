@@ -119,3 +119,9 @@ class running_stack:
         self._process.wait(20)
         assert self._process.stdout is not None
         self._process.stdout.close()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Asynchronous tests run on the loop that the product runs on."""
+    return "asyncio"

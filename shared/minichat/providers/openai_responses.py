@@ -6,7 +6,6 @@ again within the first byte's time; after it, never: text may already have been 
 """
 
 import asyncio
-import itertools
 import json
 import random
 from collections.abc import AsyncGenerator
@@ -16,7 +15,7 @@ from typing import Any
 
 import httpx2
 
-from minichat.domain.quota import MAX_TOKENS
+from minichat.domain.policy import MAX_TOKENS
 from minichat.domain.usage import Usage
 from minichat.providers.chunks import (
     Completed,
@@ -60,7 +59,7 @@ _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout
 class _Refused(Exception):
     """The provider answered with something other than a stream."""
 
-    def __init__(self, failed: Failed, *, may_pass: bool, retry_after: float | None = None) -> None:
+    def __init__(self, failed: Failed, *, may_pass: bool, retry_after: float = 0) -> None:
         self.failed = failed
         self.may_pass = may_pass
         self.retry_after = retry_after
@@ -170,20 +169,19 @@ def _request(client: httpx2.AsyncClient, entry: Provider, key: str | None, promp
 
 async def _opened(client: httpx2.AsyncClient, entry: Provider, request: httpx2.Request, by: float) -> httpx2.Response:
     """The response whose body is the stream; what may pass is tried again while the first byte's time lasts."""
-    reached = False
-    for attempt in itertools.count():
+    reached, attempt = False, 0
+    while True:
         try:
             return await _attempt(client, request, by)
         except _Refused as refused:
             reached = reached or refused.failed.reached
             pause = FIRST_PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1)  # noqa: S311  jitter
-            if refused.retry_after is not None:
-                pause = refused.retry_after + pause
+            pause += refused.retry_after
             too_long = pause > MAX_PAUSE_SECONDS or asyncio.get_running_loop().time() + pause >= by
             if not refused.may_pass or attempt >= entry.retries or too_long:
                 raise _Refused(replace(refused.failed, reached=reached), may_pass=False) from None
         await asyncio.sleep(pause)
-    raise AssertionError("unreachable")
+        attempt += 1
 
 
 async def _attempt(client: httpx2.AsyncClient, request: httpx2.Request, by: float) -> httpx2.Response:
@@ -219,7 +217,7 @@ def _refusal(response: httpx2.Response, text: str) -> _Refused:
     return _Refused(
         Failed(code, redact_diagnostic(f"status {status}: {text}")),
         may_pass=status == 429 or status >= 500,
-        retry_after=float(retry_after) if retry_after.isdecimal() else None,
+        retry_after=float(retry_after) if retry_after.isdecimal() else 0,
     )
 
 

@@ -13,6 +13,8 @@ from minichat.providers.prompt import Prompt
 
 MAX_CONNECTIONS = 200
 
+_SOURCES = {"env": "environment variable", "secretsmanager": "Secrets Manager secret"}
+
 
 class Providers:
     """The configured providers. Client and keys are made when first needed: a cold start pays for neither."""
@@ -28,9 +30,11 @@ class Providers:
         if entry is None:
             yield Failed("provider_error", f"no provider {provider_id!r} is configured", reached=False)
             return
-        key = await self._key(provider_id, entry)
-        if key is None and entry.auth is not None:
-            yield Failed("provider_error", f"the key of provider {provider_id!r} cannot be read", reached=False)
+        key = None
+        if entry.auth is not None and (key := await self._key(provider_id, entry.auth.secret)) is None:
+            where = f"{_SOURCES[entry.auth.secret.source]} {entry.auth.secret.name}"
+            diagnostic = f"providers.{provider_id}.auth.secret: {where} has no key, or cannot be read"
+            yield Failed("provider_error", diagnostic, reached=False)
             return
         async with aclosing(openai_responses.stream(self._opened(), entry, key, prompt)) as chunks:
             async for chunk in chunks:
@@ -49,25 +53,32 @@ class Providers:
             self._client = httpx2.AsyncClient(follow_redirects=False, limits=limits, trust_env=False)
         return self._client
 
-    async def _key(self, provider_id: str, entry: settings.Provider) -> str | None:
-        if entry.auth is None:
-            return None
-        if provider_id not in self._keys:
-            key = await asyncio.to_thread(_read, entry.auth.secret)
-            if key is None:
-                return None
-            self._keys[provider_id] = key
-        return self._keys[provider_id]
+    async def _key(self, provider_id: str, secret: settings.Secret) -> str | None:
+        if (key := self._keys.get(provider_id)) is None:
+            key = await asyncio.to_thread(_read, secret)
+            if key is not None:
+                self._keys[provider_id] = key
+        return key
 
 
 def _read(secret: settings.Secret) -> str | None:
-    if secret.source == "env":
-        return settings.secret_from_environment(secret.name)
-    import boto3  # noqa: PLC0415  only deployments that keep the key in Secrets Manager pay for the import
+    stored = settings.secret_from_environment(secret.name) if secret.source == "env" else _from_aws(secret.name)
+    # Whoever stores a key with `echo` stores a newline, too; no header can carry it.
+    return (stored or "").strip() or None
+
+
+def _from_aws(name: str) -> str | None:
+    # Only deployments that keep the key in Secrets Manager pay for the import.
+    import boto3  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
+    config = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2})
     try:
-        found = boto3.client("secretsmanager").get_secret_value(SecretId=secret.name)
+        # A session of its own: the default one must not make clients in two threads at once.
+        client = boto3.session.Session().client("secretsmanager", config=config)
+        found = client.get_secret_value(SecretId=name)
     except (BotoCoreError, ClientError):
         return None
-    return found["SecretString"] or None
+    key: str | None = found.get("SecretString")
+    return key

@@ -4,7 +4,7 @@ The producer waits for a slow client (nothing is buffered without bound) and sto
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from minichat.domain.stream import Ping, StreamEvent
@@ -41,7 +41,7 @@ class Channel:
         if self._read:
             await self._queue.put(None)
 
-    async def read(self, ping_seconds: float) -> AsyncIterator[Numbered]:
+    async def read(self, ping_seconds: float) -> AsyncGenerator[Numbered, None]:
         """The events as they come, and a ping after each `ping_seconds` without one."""
         ended = False
         pending: asyncio.Task[Numbered | None] | None = None

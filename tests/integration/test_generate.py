@@ -1,0 +1,321 @@
+"""Making an answer: what ends it, that its end is stored before it is told, and that a slow client holds it back."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from datetime import timedelta
+from itertools import count
+from uuid import uuid4
+
+import pytest
+
+from minichat.domain.identity import Call, ChatId, RequestId, uuid7
+from minichat.domain.settlement import Ending
+from minichat.domain.stream import Delta, Done, Error, Ping, Started, StreamEvent
+from minichat.domain.turn import Turn, TurnState
+from minichat.domain.usage import Usage
+from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta, ToolActivity
+from minichat.providers.prompt import Prompt
+from minichat.services import chats, generate
+from minichat.services.channel import Channel
+from minichat.services.finalize import finalize
+from minichat.services.rules import Rules
+from minichat.services.send import Running, SendMessage, send
+from minichat.settings import Settings, Store, Streaming
+from minichat.storage import turns
+from tests.builders import NOW, a_caller, a_model, a_policy
+from tests.integration.faults import answered_instead, refused
+from tests.invariants import Tables, violations
+
+pytestmark = pytest.mark.usefixtures("store")
+
+Script = Callable[[], AsyncGenerator[ProviderChunk, None]]
+_ticks, _bits = count(), count(1)
+
+
+class Scripted:
+    """A provider that says what a test wants; `closed` is set when nobody listens any more."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.closed = asyncio.Event()
+        self.prompts: list[Prompt] = []
+
+    async def stream(self, provider_id: str, prompt: Prompt) -> AsyncGenerator[ProviderChunk, None]:
+        assert provider_id == "openai"
+        self.prompts.append(prompt)
+        try:
+            async with aclosing(self._script()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            self.closed.set()
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def a_call() -> Call:
+    now = NOW + timedelta(seconds=next(_ticks))
+    return Call(a_caller(), now, lambda at: str(uuid7(at, next(_bits))))
+
+
+def some_rules(**streaming: object) -> Rules:
+    settings = Settings(streaming=Streaming.model_validate({"progress_interval_seconds": 0.2, **streaming}))
+    return Rules(settings, a_policy(a_model(preference={"is_default": True})))
+
+
+def a_running_turn(rules: Rules) -> Running:
+    chat = chats.create(a_call(), chats.NewChat(), rules)
+    running = send(a_call(), SendMessage(ChatId(chat.chat_id), "hello", RequestId(str(uuid4()))), rules)
+    assert isinstance(running, Running)
+    return running
+
+
+def begun(provider: Scripted, rules: Rules, running: Running) -> Channel:
+    machine = generate.Machine(rules, provider, lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
+    return generate.begin(a_call(), running, machine)
+
+
+async def told(channel: Channel) -> list[StreamEvent]:
+    async with asyncio.timeout(20):
+        return [numbered.event async for numbered in channel.read(ping_seconds=60)]
+
+
+def stored(running: Running) -> Turn:
+    _, turn = turns.read(running.turn.tenant_id, running.turn.chat_id, running.turn.request_id)
+    assert turn is not None
+    return turn
+
+
+async def test_an_answer_is_told_after_it_was_stored() -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield TextDelta("Hel")
+        yield TextDelta("lo")
+        yield Completed(Usage(10, 2), "resp_1")
+
+    rules = some_rules()
+    running = a_running_turn(rules)
+    events = begun(Scripted(script), rules, running).read(ping_seconds=60)
+    states = [stored(running).state async for numbered in events if isinstance(numbered.event, Done)]
+    assert states == [TurnState.COMPLETED]
+    assert stored(running).provider_response_id == "resp_1"
+
+
+@pytest.mark.parametrize(
+    ("last", "code", "method"),
+    [
+        (Failed("provider_timeout", "detail", Usage(5, 5)), "provider_timeout", "actual"),
+        (Failed("rate_limited"), "rate_limited", "estimated"),
+        (Failed("provider_error", reached=False), "provider_error", "released"),
+    ],
+)
+async def test_a_failure_is_settled_by_what_it_cost(last: ProviderChunk, code: str, method: str) -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield last
+
+    rules = some_rules()
+    running = a_running_turn(rules)
+    events = await told(begun(Scripted(script), rules, running))
+    assert events[-1] == Error(code, events[-1].message if isinstance(events[-1], Error) else "")
+    assert (stored(running).error_code, stored(running).settlement_method) == (code, method)
+
+
+async def test_a_cancelled_turn_keeps_its_text_and_closes_the_provider() -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield TextDelta("partial")
+        await asyncio.Event().wait()
+
+    rules = some_rules()
+    running, provider = a_running_turn(rules), Scripted(script)
+    channel = begun(provider, rules, running)
+    reading = asyncio.create_task(told(channel))
+    await asyncio.to_thread(chats.delete, a_call(), running.turn.chat_id)
+    events = await reading
+    assert events[-1] == Error("cancelled", "The turn was cancelled.")
+    assert provider.closed.is_set()
+    turn = stored(running)
+    assert (turn.state, turn.answered, turn.settlement_method) == (TurnState.CANCELLED, True, "estimated")
+
+
+async def test_a_cancelled_turn_without_text_has_no_answer() -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        await asyncio.Event().wait()
+        yield TextDelta("never")
+
+    rules = some_rules()
+    running = a_running_turn(rules)
+    reading = asyncio.create_task(told(begun(Scripted(script), rules, running)))
+    await asyncio.to_thread(chats.delete, a_call(), running.turn.chat_id)
+    await reading
+    assert not stored(running).answered
+
+
+async def test_a_turn_that_somebody_else_ended_is_left_alone() -> None:
+    release = asyncio.Event()
+
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield TextDelta("zombie")
+        await release.wait()
+        yield Completed(Usage(1, 1))
+
+    # The sign of life comes too late to notice: only the finalizer's condition stands between them.
+    rules = some_rules(progress_interval_seconds=5)
+    running = a_running_turn(rules)
+    reading = asyncio.create_task(told(begun(Scripted(script), rules, running)))
+    await asyncio.to_thread(finalize, a_call(), running.turn, Ending(TurnState.FAILED, "orphan_timeout"), rules)
+    before = stored(running)
+    release.set()
+    events = await reading
+    assert [type(event) for event in events] == [Started, Delta]
+    assert stored(running) == before
+
+
+async def test_a_writer_that_lost_its_turn_notices_by_its_sign_of_life() -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        await asyncio.Event().wait()
+        yield TextDelta("never")
+
+    rules = some_rules()
+    running, provider = a_running_turn(rules), Scripted(script)
+    reading = asyncio.create_task(told(begun(provider, rules, running)))
+    await asyncio.to_thread(finalize, a_call(), running.turn, Ending(TurnState.FAILED, "orphan_timeout"), rules)
+    assert [type(event) for event in await reading] == [Started]
+    assert provider.closed.is_set()
+
+
+async def test_a_turn_ends_when_its_time_is_up() -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield TextDelta("slow")
+        await asyncio.Event().wait()
+
+    rules = some_rules(deadline_seconds=5)
+    rules = Rules(
+        rules.settings.model_copy(
+            update={"streaming": rules.settings.streaming.model_copy(update={"deadline_seconds": 0.3})}
+        ),
+        rules.policy,
+    )
+    running = a_running_turn(rules)
+    events = await told(begun(Scripted(script), rules, running))
+    assert isinstance(events[-1], Error)
+    assert (stored(running).state, stored(running).answered) == (TurnState.CANCELLED, True)
+
+
+async def test_a_stopping_process_ends_its_turns() -> None:
+    started = asyncio.Event()
+
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield TextDelta("until now")
+        started.set()
+        await asyncio.Event().wait()
+
+    rules = some_rules()
+    running = a_running_turn(rules)
+    reading = asyncio.create_task(told(begun(Scripted(script), rules, running)))
+    await started.wait()
+    await generate.stop_all(10)
+    assert isinstance((await reading)[-1], Error)
+    assert (stored(running).state, stored(running).answered) == (TurnState.CANCELLED, True)
+
+
+@pytest.mark.parametrize(("setting", "state"), [("continue", TurnState.COMPLETED), ("cancel", TurnState.CANCELLED)])
+async def test_a_reader_that_leaves_ends_the_turn_only_where_so_configured(setting: str, state: TurnState) -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        # More than the channel holds: a producer that waited for a reader that left would never end.
+        for _ in range(100):
+            yield TextDelta("x")
+        await asyncio.sleep(0)
+        if setting == "cancel":
+            await asyncio.Event().wait()
+        yield Completed(Usage(1, 1))
+
+    rules = some_rules(on_disconnect=setting)
+    running = a_running_turn(rules)
+    channel = begun(Scripted(script), rules, running)
+    async with aclosing(channel.read(ping_seconds=60)) as events:
+        assert isinstance((await anext(events)).event, Started)
+    await asyncio.wait(generate._answers, timeout=20)
+    assert stored(running).state is state
+
+
+async def test_the_provider_is_read_no_faster_than_the_client() -> None:
+    said = 0
+
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        nonlocal said
+        for _ in range(200):
+            said += 1
+            yield TextDelta("x")
+        yield Completed(Usage(1, 1))
+
+    rules = some_rules(channel_capacity=16)
+    running = a_running_turn(rules)
+    events = begun(Scripted(script), rules, running).read(ping_seconds=60)
+    await anext(events)
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert said <= 16 + 2
+    assert sum(isinstance(numbered.event, Delta) for numbered in [n async for n in events]) == 200
+
+
+async def test_a_silent_provider_is_bridged_by_pings_without_numbers() -> None:
+    release = asyncio.Event()
+
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        await release.wait()
+        yield TextDelta("at last")
+        yield Completed(Usage(1, 1))
+
+    rules = some_rules()
+    running = a_running_turn(rules)
+    numbers = []
+    async for numbered in begun(Scripted(script), rules, running).read(ping_seconds=0.01):
+        numbers.append(numbered.number)
+        if isinstance(numbered.event, Ping):
+            release.set()
+    assert None in numbers
+    assert [number for number in numbers if number is not None] == [1, 2, 3]
+
+
+async def test_an_end_that_cannot_be_stored_at_once_is_stored_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield Completed(Usage(1, 1))
+
+    monkeypatch.setattr("minichat.storage.transact.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(generate, "FINALIZE_PAUSES_SECONDS", (0.01, 0.01))
+    rules = some_rules()
+    running = a_running_turn(rules)
+    with answered_instead("TransactWriteItems", [refused("ThrottlingException")] * 2):
+        events = await told(begun(Scripted(script), rules, running))
+    assert isinstance(events[-1], Done)
+
+
+async def test_an_end_that_cannot_be_stored_is_never_told_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield Completed(Usage(1, 1))
+
+    monkeypatch.setattr("minichat.storage.transact.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(generate, "FINALIZE_PAUSES_SECONDS", (0.01,))
+    rules = some_rules()
+    running = a_running_turn(rules)
+    with answered_instead("TransactWriteItems", [refused("ThrottlingException")] * 100):
+        events = await told(begun(Scripted(script), rules, running))
+    assert isinstance(events[-1], Error)
+    assert stored(running).state is TurnState.RUNNING
+
+
+async def test_more_tool_calls_than_a_message_may_use_end_the_turn(store: Store) -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        for _ in range(3):
+            yield ToolActivity("web_search", "start")
+            yield ToolActivity("web_search", "done")
+        yield Completed(Usage(1, 1))
+
+    rules = some_rules()
+    running, provider = a_running_turn(rules), Scripted(script)
+    events = await told(begun(provider, rules, running))
+    assert isinstance(events[-1], Error)
+    assert events[-1].code == "web_search_calls_exceeded"
+    assert stored(running).tool_calls.web_search == 3
+    assert violations(Tables.of(store)) == []

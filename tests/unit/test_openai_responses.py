@@ -1,0 +1,255 @@
+"""The Responses API: what is asked, what each wire event means, and what of a provider's words reaches a log."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minichat.domain.policy import MAX_TOKENS
+from minichat.domain.usage import Usage
+from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
+from minichat.providers.diagnostics import MAX_CHARACTERS, redact_diagnostic
+from minichat.providers.openai_responses import body, chunk_of
+from minichat.providers.prompt import Prompt, PromptMessage
+from minichat.providers.sse import WireEvent
+
+USAGE = {
+    "input_tokens": 12,
+    "input_tokens_details": {"cached_tokens": 3},
+    "output_tokens": 5,
+    "output_tokens_details": {"reasoning_tokens": 2},
+    "total_tokens": 17,
+}
+TOLD = Usage(input_tokens=12, output_tokens=5, cache_read_input_tokens=3, reasoning_tokens=2)
+
+
+def a_prompt(**said: Any) -> Prompt:
+    messages = (PromptMessage("user", "hi"), PromptMessage("assistant", "hello"), PromptMessage("user", "how?"))
+    return Prompt(**{"model": "small-1", "instructions": "", "messages": messages, "max_output_tokens": 64} | said)
+
+
+def told(name: str, **data: Any) -> ProviderChunk | None:
+    return chunk_of(WireEvent(name, json.dumps({"type": name, **data})))
+
+
+def failure(name: str, **data: Any) -> Failed:
+    chunk = told(name, **data)
+    assert isinstance(chunk, Failed)
+    return chunk
+
+
+def test_the_least_request_is_a_stream_that_nobody_stores() -> None:
+    assert body(a_prompt()) == {
+        "model": "small-1",
+        "stream": True,
+        "store": False,
+        "input": [
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "hello"}]},
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "how?"}]},
+        ],
+        "max_output_tokens": 64,
+    }
+
+
+def test_everything_a_prompt_can_say_is_in_the_request() -> None:
+    sampling = {"temperature": 0.7, "top_p": 0.9, "frequency_penalty": 0.1, "presence_penalty": 0.0, "stop": ["END"]}
+    prompt = a_prompt(
+        instructions="Be brief.",
+        max_tool_calls=2,
+        web_search_context_size="low",
+        api_params={**sampling, "reasoning_effort": "high", "extra_body": {"service_tier": "flex"}},
+        user="u",
+        metadata={"chat": "c"},
+    )
+    assert body(prompt) == body(a_prompt()) | sampling | {
+        "instructions": "Be brief.",
+        "max_tool_calls": 2,
+        "tools": [{"type": "web_search", "search_context_size": "low"}],
+        "reasoning": {"effort": "high"},
+        "service_tier": "flex",
+        "user": "u",
+        "metadata": {"chat": "c"},
+    }
+
+
+def test_parameters_without_a_value_are_not_sent() -> None:
+    empty = {"stop": [], "reasoning_effort": None, "extra_body": None, "temperature": None}
+    assert body(a_prompt(api_params=empty)) == body(a_prompt())
+
+
+def test_extra_body_cannot_lift_what_the_reserve_was_computed_from() -> None:
+    extra = {"max_output_tokens": 999_999, "model": "dear", "stream": False, "store": True, "input": "x", "top_k": 1}
+    assert body(a_prompt(api_params={"extra_body": extra})) == body(a_prompt()) | {"top_k": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk"),
+    [
+        ("response.file_search_call.searching", ToolActivity("file_search", "start")),
+        ("response.file_search_call.completed", ToolActivity("file_search", "done")),
+        ("response.web_search_call.searching", ToolActivity("web_search", "start")),
+        ("response.web_search_call.completed", ToolActivity("web_search", "done")),
+        ("response.code_interpreter_call.in_progress", ToolActivity("code_interpreter", "start")),
+        ("response.code_interpreter_call.completed", ToolActivity("code_interpreter", "done")),
+        ("response.web_search_call.in_progress", None),
+        ("response.code_interpreter_call.interpreting", None),
+        ("response.created", None),
+        ("response.output_text.done", None),
+        ("response.invented_tomorrow", None),
+    ],
+)
+def test_tools_are_told_and_the_rest_is_passed_over(name: str, chunk: ProviderChunk | None) -> None:
+    assert told(name, item_id="ws_1", output_index=0) == chunk
+
+
+def test_text_comes_through_as_it_is() -> None:
+    assert told("response.output_text.delta", delta="ä\u2028 😀") == TextDelta("ä\u2028 😀")
+
+
+def test_half_a_character_becomes_a_replacement_that_utf8_can_carry() -> None:
+    assert told("response.output_text.delta", delta="a\ud83d") == TextDelta("a\ufffd")
+
+
+def test_a_missing_event_name_is_read_from_the_data() -> None:
+    raw = json.dumps({"type": "response.output_text.delta", "delta": "a"})
+    assert chunk_of(WireEvent("", raw)) == TextDelta("a")
+
+
+def test_the_end_carries_usage_and_id() -> None:
+    response = {"id": "resp_1", "usage": USAGE}
+    assert told("response.completed", response=response) == Completed(TOLD, "resp_1")
+    cut = response | {"incomplete_details": {"reason": "max_output_tokens"}}
+    assert told("response.incomplete", response=cut) == Incomplete("max_output_tokens", TOLD, "resp_1")
+
+
+def test_an_incomplete_answer_without_a_reason_still_ends() -> None:
+    response = {"id": "resp_1", "incomplete_details": None, "usage": USAGE}
+    assert told("response.incomplete", response=response) == Incomplete("unknown", TOLD, "resp_1")
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {},
+        "many",
+        [],
+        {"input_tokens": None, "output_tokens": None},
+        {"input_tokens": "12", "output_tokens": 5},
+        {"input_tokens": -1, "output_tokens": 5},
+        {"input_tokens": 1.5, "output_tokens": 5},
+        {"input_tokens": True, "output_tokens": 5},
+        {"input_tokens": MAX_TOKENS + 1, "output_tokens": 5},
+    ],
+)
+def test_usage_that_is_missing_or_impossible_is_unknown_and_the_answer_still_counts(usage: object) -> None:
+    assert told("response.completed", response={"id": "resp_1", "usage": usage}) == Completed(Usage(), "resp_1")
+
+
+def test_missing_details_of_usage_are_zero() -> None:
+    usage = {"input_tokens": 12, "output_tokens": 5, "input_tokens_details": None}
+    assert told("response.completed", response={"usage": usage}) == Completed(Usage(12, 5))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("response.failed", {"response": {"error": {"code": "server_error", "message": "Broken."}}}),
+        ("response.failed", {"error": {"code": "server_error", "message": "Broken."}}),
+        ("response.failed", {"response": {"error": None}, "error": {"code": "server_error", "message": "Broken."}}),
+        ("error", {"error": {"code": "server_error", "message": "Broken.", "param": None}}),
+        ("error", {"code": "server_error", "message": "Broken.", "param": None}),
+        ("error", {"error": None, "code": "server_error", "message": "Broken."}),
+    ],
+)
+def test_a_failure_is_read_in_every_shape(name: str, data: dict[str, Any]) -> None:
+    assert failure(name, **data) == Failed("provider_error", "server_error: Broken.")
+
+
+def test_null_in_a_failure_is_empty() -> None:
+    assert failure("error", code=None, message="Broken.").diagnostic == ": Broken."
+    assert failure("response.failed", response={"error": {"code": "server_error", "message": None}}) == Failed(
+        "provider_error", "server_error: "
+    )
+    assert failure("response.failed", response=None) == Failed("provider_error", ": ")
+
+
+def test_a_failure_that_is_only_a_sentence_is_kept() -> None:
+    assert failure("error", error="Broken.").diagnostic == ": Broken."
+
+
+def test_a_failure_keeps_what_was_used_until_then() -> None:
+    response = {"error": {"code": "server_error", "message": "Broken."}, "usage": USAGE}
+    assert failure("response.failed", response=response).usage == TOLD
+
+
+def test_a_rate_limit_within_the_stream_is_one() -> None:
+    assert failure("error", code="rate_limit_exceeded", message="Slow down.").code == "rate_limited"
+
+
+@pytest.mark.parametrize("name", ["response.output_text.delta", "response.completed", "response.incomplete"])
+@pytest.mark.parametrize("data", ["{not json", "", "null", "[]", "7", '"x"', "{}", '{"delta": 7, "response": 7}', "[" * 100_000])
+def test_an_event_of_ours_that_cannot_be_read_is_a_failure(name: str, data: str) -> None:
+    chunk = chunk_of(WireEvent(name, data))
+    assert chunk == Failed("provider_error", f"unreadable event {name}")
+
+
+def test_an_unreadable_event_of_another_kind_is_passed_over() -> None:
+    assert chunk_of(WireEvent("keepalive", "not json")) is None
+
+
+@given(
+    st.sampled_from(["", "error", "response.failed", "response.completed", "response.incomplete", "x"]),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["type", "response", "error", "code", "message", "usage", "input_tokens", "id"]), inner
+            )
+        ),
+    ),
+)
+def test_no_event_raises_and_no_id_or_usage_is_of_a_wrong_type(name: str, data: object) -> None:
+    chunk = chunk_of(WireEvent(name, json.dumps(data)))
+    if isinstance(chunk, Completed | Incomplete):
+        assert chunk.response_id is None or isinstance(chunk.response_id, str)
+    if isinstance(chunk, Completed | Incomplete | Failed):
+        assert all(type(tokens) is int for tokens in (chunk.usage.input_tokens, chunk.usage.output_tokens))
+
+
+@pytest.mark.parametrize(
+    ("raw", "safe"),
+    [
+        ("Incorrect API key provided: sk-proj-********abcd.", "Incorrect API key provided: [credential]"),
+        ("key sk-0123456789abcdef, sk-ant-api03-Ab_c-9", "key [credential], [credential]"),
+        ('{"authorization": "Bearer eyJhbGci.eyJ.x-_"}', '{"authorization": "[credential]"}'),
+        ("see HTTPS://api.example.com/v1?key=1, please", "see [url], please"),
+        ("resp_0a-b_c msg_1 chatcmpl-2x file-3 vs_4 batch_5 toolu_6", " ".join(["[provider_id]"] * 7)),
+        ("in thread_resp_68f", "in thread_[provider_id]"),
+        ("tool file_search wants a file_id", "tool file_search wants a file_id"),
+        ("api-key 0123456789abcdef0123456789abcdef refused", "api-key [redacted] refused"),
+        ("The model is overloaded.", "The model is overloaded."),
+    ],
+)
+def test_a_diagnostic_names_no_key_address_or_id(raw: str, safe: str) -> None:
+    assert redact_diagnostic(raw) == safe
+
+
+@given(
+    st.text(max_size=40),
+    st.sampled_from(["sk-proj-", "sk-", "Bearer ", "https://", "resp_", "msg_", "chatcmpl-", "file-", "vs_", "toolu_"]),
+    st.text(max_size=300),
+)
+def test_a_secret_in_any_text_does_not_survive(before: str, prefix: str, after: str) -> None:
+    secret = "Zq7Zq7Zq7Zq7"
+    assert secret not in redact_diagnostic(f"{before} {prefix}{secret} {after}")
+
+
+def test_a_diagnostic_is_redacted_before_it_is_cut() -> None:
+    cut = redact_diagnostic("x " * (MAX_CHARACTERS // 2 - 4) + "sk-proj-0123456789abcdef")
+    assert len(cut) == MAX_CHARACTERS
+    assert "sk-" not in cut
