@@ -3,6 +3,10 @@
 from mangum import Mangum
 
 from minichat.http.app import BUFFERED, create_app
+from minichat.http.problems import MEDIA_TYPE
 from minichat.settings import current
 
-handler = Mangum(create_app(current(), BUFFERED), lifespan="off")
+# Mangum sends every type that it does not know as base64, which clients of a REST API would see.
+handler = Mangum(
+    create_app(current(), BUFFERED), lifespan="off", text_mime_types=["text/", "application/json", MEDIA_TYPE]
+)

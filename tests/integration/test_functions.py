@@ -1,0 +1,121 @@
+"""The Lambda handlers as a fresh process loads them, with events as API Gateway sends them."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minichat.local.issuer import Issuer
+from minichat.settings import Store
+
+_INVOKE = """
+import json, sys
+from functions.api.handler import handler
+class Context:
+    aws_request_id = "r"
+    def get_remaining_time_in_millis(self): return 10_000
+print("ANSWERS" + json.dumps([handler(event, Context()) for event in json.load(sys.stdin)]))
+"""
+
+
+@pytest.fixture
+def environment(store: Store, tmp_path: Path) -> dict[str, str]:
+    issuer = Issuer(tmp_path)
+    return {
+        **os.environ,
+        "MINICHAT_STORE__ENDPOINT": str(store.endpoint),
+        "MINICHAT_STORE__CONVERSATION_TABLE": store.conversation_table,
+        "MINICHAT_STORE__OUTBOX_TABLE": store.outbox_table,
+        "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
+        "MINICHAT_CURSOR_SECRET": "secret",
+        "TOKEN": issuer.token("acme", "ann", now=datetime.now(UTC), lifetime=timedelta(hours=1)),
+    }
+
+
+def an_event(method: str, path: str, token: str | None = None, body: object = None, **query: str) -> dict[str, Any]:
+    """A REST API proxy event."""
+    headers = {"Content-Type": "application/json", "Host": "api.example.com"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    return {
+        "resource": "/{proxy+}",
+        "path": f"/mini-chat/v1{path}",
+        "httpMethod": method,
+        "headers": headers,
+        "multiValueHeaders": {name: [value] for name, value in headers.items()},
+        "queryStringParameters": query or None,
+        "multiValueQueryStringParameters": {name: [value] for name, value in query.items()} or None,
+        "pathParameters": None,
+        "stageVariables": None,
+        "requestContext": {"stage": "dev", "httpMethod": method, "identity": {"sourceIp": "203.0.113.7"}},
+        "body": None if body is None else json.dumps(body),
+        "isBase64Encoded": False,
+    }
+
+
+def invoked(environment: dict[str, str], *events: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the api function answers to each event, in one process."""
+    run = subprocess.run(
+        [sys.executable, "-c", _INVOKE],
+        input=json.dumps(events),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    answers: list[dict[str, Any]] = json.loads(run.stdout.split("ANSWERS")[1])
+    return answers
+
+
+def test_the_api_function_serves_the_buffered_operations(environment: dict[str, str]) -> None:
+    token = environment["TOKEN"]
+    created, listed, refused, health, streaming = invoked(
+        environment,
+        an_event("POST", "/chats", token, {"title": "From Lambda"}),
+        an_event("GET", "/chats", token, limit="5"),
+        an_event("GET", "/chats"),
+        an_event("GET", "/health"),
+        an_event("POST", "/chats/00000000-0000-4000-8000-000000000001/messages:stream", token, {"content": "x"}),
+    )
+    chat = json.loads(created["body"])
+    assert (created["statusCode"], chat["title"]) == (201, "From Lambda")
+    assert json.loads(listed["body"])["items"] == [chat]
+    assert (refused["statusCode"], json.loads(refused["body"])["code"]) == (401, "unauthenticated")
+    assert json.loads(health["body"])["status"] == "ok"
+    # Streams are the other function's.
+    assert streaming["statusCode"] == 404
+
+
+def test_wrong_settings_end_the_start_and_name_their_key(environment: dict[str, str]) -> None:
+    wrong = environment | {"MINICHAT_STREAMING__CHANNEL_CAPACITY": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", "import functions.api.handler"], env=wrong, capture_output=True, text=True, check=False
+    )
+    assert run.returncode != 0
+    assert "MINICHAT_STREAMING__CHANNEL_CAPACITY" in run.stderr
+
+
+def test_the_document_of_the_api_function_has_the_streams_too(environment: dict[str, str]) -> None:
+    (answer,) = invoked(environment, an_event("GET", "/openapi.json"))
+    assert "/mini-chat/v1/chats/{chat_id}/messages:stream" in json.loads(answer["body"])["paths"]
+
+
+@pytest.mark.parametrize(
+    ("function", "never"),
+    [
+        ("api", ["boto3", "openai", "yaml", "uvicorn", "minichat.http.routes.streams", "minichat.local.stack"]),
+        ("stream", ["boto3", "openai", "yaml", "uvicorn", "mangum", "minichat.http.routes.chats"]),
+    ],
+)
+def test_a_function_imports_nothing_that_it_does_not_need(
+    environment: dict[str, str], function: str, never: list[str]
+) -> None:
+    script = f"import sys, functions.{function}.handler; print(sorted(set({never!r}) & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
