@@ -1,0 +1,167 @@
+# `make help` lists what there is. Everything is installed into .venv and .tools, from locked versions, when first needed.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+PYTHON ?= python3
+ENV ?= dev
+ARCHITECTURE ?= arm64
+PYTHON_RUNTIME ?= python3.13
+LOCK_PYTHON := 3.11
+
+VENV := .venv/bin
+SAM := .tools/sam/bin/sam
+PYTEST := $(VENV)/python -m pytest
+CFN_LINT := $(VENV)/cfn-lint --regions us-east-1 --template
+TEMPLATES := template.yaml $(wildcard infra/*.yaml)
+# Locks are complete, so pip has nothing to resolve; what it takes is what was hashed.
+INSTALL := -m pip install --quiet --no-deps --require-hashes --requirement
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export SAM_CLI_TELEMETRY := 0
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+## Running
+
+.PHONY: run
+run: .venv/local.installed .tools/ministack/installed ## Start everything on this machine; needs no account and no key
+	@exec $(VENV)/minichat dev $(ARGS)
+
+## Checking
+
+.PHONY: test
+test: lint tools ## Run the linters and every test
+	$(PYTEST) tests/unit tests/integration tests/race tests/e2e
+
+.PHONY: unit
+unit: .venv/dev.installed .tools/sam/installed ## Run the tests that need no engine: domain, parsers, template
+	$(PYTEST) tests/unit
+
+.PHONY: integration
+integration: .venv/dev.installed .tools/ministack/installed ## Run the tests against a local engine
+	$(PYTEST) tests/integration
+
+.PHONY: race
+race: .venv/dev.installed tools ## Run the races on every engine that is installed
+	RACE_ROUNDS=100 RACE_SECONDS=60 $(PYTEST) tests/race
+
+.PHONY: race-full
+race-full: .venv/dev.installed tools ## Run the races with many more rounds; takes long
+	RACE_ROUNDS=1000 RACE_SECONDS=600 $(PYTEST) --timeout 7200 tests/race
+
+.PHONY: e2e
+e2e: .venv/dev.installed .tools/ministack/installed ## Run the tests over HTTP against the local stack
+	$(PYTEST) tests/e2e
+
+.PHONY: bench
+bench: .venv/dev.installed .tools/ministack/installed ## Measure latencies and costs, and print them
+	$(VENV)/python -m tests.bench
+
+.PHONY: lint
+lint: types .tools/sam/installed ## Check style, types, import direction and the templates, also as SAM translates them
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/lint-imports
+	$(CFN_LINT) $(TEMPLATES)
+	@mkdir -p .aws-sam
+	.tools/sam/bin/python tests/translate.py template.yaml > .aws-sam/translated.json
+	$(CFN_LINT) .aws-sam/translated.json
+
+.PHONY: types
+types: .venv/dev.installed ## Check types
+	$(VENV)/mypy
+
+.PHONY: format
+format: .venv/dev.installed ## Format the code and mend what can be mended
+	$(VENV)/ruff check --fix .
+	$(VENV)/ruff format .
+
+## Deploying
+
+# The environment comes first in PATH for its pip, which the layers' Makefiles use.
+.PHONY: build
+build: .venv/dev.installed .tools/sam/installed ## Package the functions and layers for Lambda
+	@$(PYTHON_RUNTIME) -c '' 2>/dev/null || \
+		echo "$(PYTHON_RUNTIME) is not here: without it there are no .pyc, and cold starts take twice as long" >&2
+	PATH="$(CURDIR)/$(VENV):$$PATH" TARGET_PYTHON=$(PYTHON_RUNTIME:python%=%) TARGET_ARCHITECTURE=$(ARCHITECTURE) \
+		$(SAM) build --parameter-overrides PythonRuntime=$(PYTHON_RUNTIME) Architecture=$(ARCHITECTURE)
+
+.PHONY: deploy
+deploy: build ## Deploy to ENV=dev, staging or prod, as samconfig.toml says
+	$(SAM) deploy --config-env $(ENV)
+
+## Environments
+
+.PHONY: tools
+tools: .tools/ministack/installed .tools/sam/installed .tools/dynoxide/dynoxide .tools/dynamodb-local/installed ## Install the engines and the SAM CLI
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; name it as in: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Making .venv"
+	@$(PYTHON) -m venv .venv
+
+.venv/local.installed: requirements/local.txt pyproject.toml | .venv/bin/python
+	@echo "Installing requirements/local.txt"
+	@$(VENV)/python $(INSTALL) requirements/local.txt
+	@$(VENV)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev.installed: requirements/dev.txt .venv/local.installed
+	@echo "Installing requirements/dev.txt"
+	@$(VENV)/python $(INSTALL) requirements/dev.txt
+	@touch $@
+
+.tools/ministack/installed: requirements/engine.txt
+.tools/sam/installed: requirements/sam.txt
+.tools/ministack/installed .tools/sam/installed:
+	@echo "Installing $<"
+	@rm -rf $(@D) # not venv --clear, which would empty what a link points to
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python $(INSTALL) $<
+	@touch $@
+
+DYNOXIDE := 1.2.1
+DYNOXIDE_SHA512 := b011ea97127d00d90b96e1646117dde6bf18d00a457b0e0584eae5860440803e17cc4a053ae904a359ee053435fa34eda1fab09f83564369344e7e663538e052
+
+# Optional: without it the races run on the engines that are here.
+.tools/dynoxide/dynoxide:
+	@if [ "$$(uname -sm)" != "Linux x86_64" ]; then echo "Skipping dynoxide: it is for Linux on x86-64"; \
+	elif ! command -v npm >/dev/null; then echo "Skipping dynoxide: npm is not here"; \
+	else echo "Installing dynoxide" && mkdir -p $(@D) && cd $(@D) && \
+		npm pack --silent @dynoxide/linux-x64@$(DYNOXIDE) >/dev/null && \
+		echo "$(DYNOXIDE_SHA512)  dynoxide-linux-x64-$(DYNOXIDE).tgz" | sha512sum --check --quiet && \
+		tar -xzf dynoxide-linux-x64-$(DYNOXIDE).tgz --strip-components 1 package/dynoxide && \
+		rm dynoxide-linux-x64-$(DYNOXIDE).tgz; fi
+
+# Optional too.
+.tools/dynamodb-local/installed: tests/engines/pom.xml
+	@if ! command -v mvn >/dev/null; then echo "Skipping DynamoDB Local: mvn is not here"; \
+	elif ! java --version 2>/dev/null | head -1 | awk '{exit !($$2 + 0 >= 17)}'; then \
+		echo "Skipping DynamoDB Local: Java 17 or later is not here"; \
+	else echo "Installing DynamoDB Local" && rm -rf $(@D) && \
+		mvn --batch-mode --quiet -Dstyle.color=never --strict-checksums --file $< \
+			dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(@D) && touch $@; fi
+
+## Housekeeping
+
+COMPILE := $(VENV)/pip-compile $(LOCK_ARGS)
+
+.PHONY: lock
+lock: .venv/dev.installed ## Write the locks anew; LOCK_ARGS=--upgrade moves to the newest versions
+	@$(VENV)/python -c 'import sys; sys.exit(sys.version_info[:2] != tuple(map(int, "$(LOCK_PYTHON)".split("."))))' || \
+		{ echo "Locks are made with Python $(LOCK_PYTHON), the oldest that is supported" >&2; exit 1; }
+	$(COMPILE) --all-extras --output-file requirements/dev.txt pyproject.toml
+	$(COMPILE) --constraint requirements/dev.txt --extra local --output-file requirements/local.txt pyproject.toml
+	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/runtime.txt pyproject.toml
+	$(COMPILE) --output-file requirements/engine.txt requirements/engine.in
+	$(COMPILE) --output-file requirements/sam.txt requirements/sam.in
+	cp requirements/runtime.txt layers/dependencies/requirements.txt
+
+.PHONY: clean
+clean: ## Remove what make and the tests made, the environments too
+	rm -rf .venv .tools .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -type d -name __pycache__ -prune -exec rm -rf {} +

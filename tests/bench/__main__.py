@@ -1,0 +1,7 @@
+"""`make bench`: every benchmark, one after the other. Figures are of this machine; read the ratios."""
+
+from tests.bench import imports, stream_overhead
+
+if __name__ == "__main__":
+    imports.main()
+    stream_overhead.main()
