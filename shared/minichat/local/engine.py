@@ -5,7 +5,7 @@ from pathlib import Path
 
 from minichat.local.process import Child, free_port
 
-_SERVER = "com.amazonaws.services.dynamodbv2.local.main.ServerRunner"
+_SERVER = "software.amazon.dynamodb.services.local.main.ServerRunner"
 
 
 class EngineMissing(RuntimeError):
@@ -53,7 +53,7 @@ def _dynamodb_local(tools: Path, port: int, data: Path | None) -> Start:
     folder = _installed(tools / "dynamodb-local")
     where = ["-inMemory"] if data is None else ["-dbPath", str(data)]
     java: list[str | Path] = ["java", f"-Djava.library.path={folder}", "-cp", f"{folder}/*", _SERVER]
-    return [*java, *where, "-sharedDb", "-port", str(port)], {}
+    return [*java, *where, "-sharedDb", "-disableTelemetry", "-port", str(port)], {}
 
 
 def _installed(path: Path) -> Path:
