@@ -1,4 +1,4 @@
-"""The README's conversation, run again as it stands there: same commands, same answers but for ids, times and tokens."""
+"""The README's conversation, run again as it stands there: the same answers but for ids, times and tokens."""
 
 import re
 import subprocess

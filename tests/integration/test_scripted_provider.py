@@ -1,15 +1,10 @@
-"""The adapter against the scripted provider over real sockets; and OpenAI's own client, as the judge of its wire format.
-
-Where the provider must break the protocol itself, a socket answers with prepared bytes.
-"""
+"""The adapter against the scripted provider over real sockets; OpenAI's own client is the judge of its wire format."""
 
 import asyncio
-import gzip
-import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,10 +18,10 @@ from minichat.domain.usage import Usage
 from minichat.local.process import Child, free_port
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.prompt import Prompt, PromptMessage
-from minichat.providers.registry import Providers
+from tests.provider_calls import WAIT_SECONDS, a_prompt, an_entry, answered, failure, providers_of, text_of
 
-WAIT_SECONDS = 10
 SHORT = settings.Timeouts(connect_seconds=0.5, first_byte_seconds=0.5, idle_seconds=0.5, total_seconds=5)
+WORDS = "word1 word2 word3"
 
 
 @pytest.fixture(scope="module")
@@ -40,45 +35,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     child.stop()
 
 
-def an_entry(url: str, **said: Any) -> settings.Provider:
-    return settings.Provider(**{"base_url": url, "allow_insecure": True, "retries": 0} | said)
-
-
-def a_prompt(text: str) -> Prompt:
-    return Prompt("small-1", "Be brief.", (PromptMessage("user", text),), max_output_tokens=64)
-
-
-@asynccontextmanager
-async def providers_of(entry: settings.Provider) -> AsyncIterator[Providers]:
-    providers = Providers({"it": entry})
-    try:
-        yield providers
-    finally:
-        await providers.aclose()
-
-
-def answered(url: str, text: str, **said: Any) -> list[ProviderChunk]:
-    """Every chunk of one call; the last one is the only terminal one."""
-
-    async def run() -> list[ProviderChunk]:
-        async with asyncio.timeout(WAIT_SECONDS), providers_of(an_entry(url, **said)) as providers:
-            return [chunk async for chunk in providers.stream("it", a_prompt(text))]
-
-    chunks = asyncio.run(run())
-    assert [chunk for chunk in chunks if isinstance(chunk, Completed | Incomplete | Failed)] == chunks[-1:]
-    return chunks
-
-
-def text_of(chunks: list[ProviderChunk]) -> str:
-    return "".join(chunk.text for chunk in chunks if isinstance(chunk, TextDelta))
-
-
-def failure(url: str, text: str, **said: Any) -> Failed:
-    last = answered(url, text, **said)[-1]
-    assert isinstance(last, Failed)
-    return last
-
-
 def stats(url: str) -> dict[str, int]:
     return dict(httpx2.get(f"{url}/control/stats", trust_env=False).json())
 
@@ -86,12 +42,9 @@ def stats(url: str) -> dict[str, int]:
 async def until(url: str, holds: Callable[[dict[str, int]], bool]) -> dict[str, int]:
     """What the provider has seen, once it is as expected."""
     async with httpx2.AsyncClient(base_url=url, trust_env=False) as client, asyncio.timeout(WAIT_SECONDS):
-        while not holds(found := (await client.get("/control/stats")).json()):
+        while not holds(found := (await client.get("/control/stats")).json()):  # noqa: ASYNC110  another process
             await asyncio.sleep(0.01)
     return dict(found)
-
-
-# Answers
 
 
 def test_without_a_marker_the_answer_is_about_the_message_in_several_deltas(url: str) -> None:
@@ -157,9 +110,6 @@ def test_an_answer_that_was_cut_short_says_why(url: str) -> None:
     assert (last.reason, last.usage) == ("max_output_tokens", Usage(9, 8))
 
 
-# Failures
-
-
 @pytest.mark.parametrize(
     ("script", "code"),
     [
@@ -178,6 +128,10 @@ def test_a_refusal_is_told_by_its_status_and_says_nothing_secret(url: str, scrip
     failed = failure(url, script)
     assert (failed.code, failed.reached) == (code, True)
     assert not any(word in failed.diagnostic for word in ("sk-", "http", "example.com"))
+
+
+def test_a_redirect_is_not_followed(url: str) -> None:
+    assert failure(url, "[[redirect]]").diagnostic.startswith("status 307")
 
 
 @pytest.mark.parametrize(
@@ -209,9 +163,6 @@ def test_a_failure_tells_what_was_used_until_then(url: str) -> None:
 
 def test_an_id_in_a_failure_does_not_reach_the_diagnostic(url: str) -> None:
     assert failure(url, "[[failed:server_error]]").diagnostic == "server_error: As told, in [provider_id]."
-
-
-# Trying again
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -249,9 +200,6 @@ def test_a_provider_that_nobody_can_connect_to_was_not_reached() -> None:
     assert (failed.code, failed.reached) == ("provider_error", False)
 
 
-# Time
-
-
 @pytest.mark.parametrize(
     ("script", "timeouts"),
     [
@@ -271,89 +219,11 @@ def test_a_stream_may_be_slower_than_its_first_byte_had_to_be(url: str) -> None:
     assert text_of(answered(url, "[[words:2]][[delay:900]]", timeouts=patience)) == "word1 word2"
 
 
-def test_all_attempts_share_the_first_bytes_time() -> None:
-    unavailable = b"HTTP/1.1 503 X\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-    started = time.monotonic()
-    patience = settings.Timeouts(first_byte_seconds=1.5)
-    chunks, calls = asyncio.run(_from_bytes([unavailable, None], retries=2, timeouts=patience))
-    took = time.monotonic() - started
-    assert isinstance(chunks[-1], Failed)
-    assert (chunks[-1].code, calls) == ("provider_timeout", 2)
-    # A second attempt with a time of its own would end after 2.6 s at the earliest.
-    assert 1.5 <= took < 2.4
-
-
-# Bytes that no good provider sends
-
-
-async def _from_bytes(replies: list[bytes | None], **said: Any) -> tuple[list[ProviderChunk], int]:
-    """What the adapter makes of prepared replies, one per connection (None: silence), and how many it asked for."""
-    calls, left = 0, asyncio.Event()
-
-    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal calls
-        calls += 1
-        await reader.readuntil(b"\r\n\r\n")
-        raw = replies[min(calls, len(replies)) - 1]
-        if raw is None:
-            await left.wait()
-        else:
-            writer.write(raw)
-            await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(reply, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, asyncio.timeout(WAIT_SECONDS), providers_of(an_entry(url, **said)) as providers:
-        chunks = [chunk async for chunk in providers.stream("it", a_prompt("hi"))]
-        left.set()
-    return chunks, calls
-
-
-DONE = b'event: response.completed\r\rdata: {"type": "response.completed", "response": {"id": "resp_1"}}\r\r'
-STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: Text/Event-Stream; charset=utf-8\r\nconnection: close\r\n"
-
-
-def test_an_answer_compressed_unasked_is_read() -> None:
-    raw = STREAM + b"content-encoding: gzip\r\n\r\n" + gzip.compress(DONE)
-    assert asyncio.run(_from_bytes([raw]))[0] == [Completed(Usage(), "resp_1")]
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"",
-        b"not HTTP at all\r\n\r\n",
-        STREAM + b"\r\n",
-        STREAM + b"\r\ndata: \xff\xfe\n\n",
-        STREAM + b"content-encoding: gzip\r\n\r\nnot compressed",
-        STREAM + b"\r\nevent: x\ndata: " + b"x" * 5_000_000,
-        STREAM + b'\r\n\r\nevent: response.completed\ndata: {"response": {}}',
-        STREAM + b"transfer-encoding: chunked\r\n\r\nnot a length\r\n",
-        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
-    ],
-)
-def test_a_broken_answer_is_one_failure(raw: bytes) -> None:
-    chunks, calls = asyncio.run(_from_bytes([raw], retries=2))
-    assert [type(chunk) for chunk in chunks] == [Failed]
-    assert isinstance(chunks[0], Failed)
-    assert (chunks[0].code, calls) == ("provider_error", 1)
-
-
-def test_an_error_page_that_never_ends_does_not_hold_up_its_status() -> None:
-    raw = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 100_000
-    chunks, _ = asyncio.run(_from_bytes([raw]))
-    assert isinstance(chunks[-1], Failed)
-    assert chunks[-1].code == "rate_limited"
-    assert len(chunks[-1].diagnostic) <= 200
-
-
-# Connections
-
-
 @pytest.mark.parametrize("script", ["[[words:3]][[hold:{}]]", "[[words:9000]][[delay:1]]", "[[words:3]][[stall:1]]"])
 def test_closing_the_answer_closes_the_providers_connection(url: str, script: str) -> None:
     async def run() -> None:
+        # Closing must not be left to the garbage collector, which may come late or, in a frozen function, never.
+        sys.set_asyncgen_hooks(finalizer=lambda _: None)
         before = await until(url, lambda seen: seen["open"] == 0)
         async with providers_of(an_entry(url)) as providers:
             async with aclosing(providers.stream("it", a_prompt(script.format(uuid4())))) as chunks:
@@ -394,19 +264,22 @@ def test_a_held_answer_goes_on_when_it_is_released_also_in_advance(url: str, mar
     script = f"[[words:3]][[{marker}:{name}]]"
 
     async def run() -> None:
-        async with providers_of(an_entry(url)) as providers, asyncio.timeout(WAIT_SECONDS):
-            async with aclosing(providers.stream("it", a_prompt(script))) as chunks:
-                if marker == "hold":
-                    assert await anext(chunks) == TextDelta("word1 ")
-                following = asyncio.ensure_future(anext(chunks))
-                await until(url, lambda seen: seen["open"] == 1)
-                assert not following.done()
-                async with httpx2.AsyncClient(trust_env=False) as client:
-                    await client.post(f"{url}/control/release/{name}")
-                assert isinstance(await following, TextDelta)
+        async with (
+            asyncio.timeout(WAIT_SECONDS),
+            httpx2.AsyncClient(trust_env=False) as client,
+            providers_of(an_entry(url)) as providers,
+            aclosing(providers.stream("it", a_prompt(script))) as chunks,
+        ):
+            if marker == "hold":
+                assert await anext(chunks) == TextDelta("word1 ")
+            following = asyncio.ensure_future(anext(chunks))
+            await until(url, lambda seen: seen["open"] == 1)
+            assert not following.done()
+            await client.post(f"{url}/control/release/{name}")
+            assert isinstance(await following, TextDelta)
 
     asyncio.run(run())
-    assert text_of(answered(url, script)) == "word1 word2 word3"
+    assert text_of(answered(url, script)) == WORDS
 
 
 def test_two_hundred_streams_at_once(url: str) -> None:
@@ -426,9 +299,6 @@ def test_two_hundred_streams_at_once(url: str) -> None:
             return await reading
 
     assert asyncio.run(run()) == ["word1 word2 word3 word4 word5"] * 200
-
-
-# OpenAI's own client
 
 
 @pytest.fixture
@@ -472,11 +342,13 @@ def test_every_event_has_the_shape_that_the_official_types_demand(official: open
 
 def test_the_official_async_client_reads_it_too(url: str) -> None:
     async def run() -> str:
-        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-            async with client.responses.stream(model="small-1", input="[[words:3]]") as stream:
-                return (await stream.get_final_response()).output_text
+        async with (
+            openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+            client.responses.stream(model="small-1", input="[[words:3]]") as stream,
+        ):
+            return (await stream.get_final_response()).output_text
 
-    assert asyncio.run(run()) == "word1 word2 word3"
+    assert asyncio.run(run()) == WORDS
 
 
 def test_the_official_client_sees_errors_as_openais(official: openai.OpenAI) -> None:
@@ -487,102 +359,3 @@ def test_the_official_client_sees_errors_as_openais(official: openai.OpenAI) -> 
     assert last.type == "response.failed"
     assert last.response.error is not None
     assert last.response.error.code == "server_error"
-
-
-# Keys
-
-
-def an_auth(name: str, source: str = "env") -> dict[str, Any]:
-    return {"secret": {"source": source, "name": name}}
-
-
-def test_a_missing_key_names_the_setting_and_nothing_is_sent(url: str) -> None:
-    before = stats(url)["calls"]
-    failed = failure(url, "hi", auth=an_auth("MISSING_PROVIDER_KEY"))
-    assert (failed.code, failed.reached) == ("provider_error", False)
-    assert "providers.it.auth.secret" in failed.diagnostic
-    assert "MISSING_PROVIDER_KEY" in failed.diagnostic
-    assert stats(url)["calls"] == before
-
-
-def test_an_unknown_provider_is_a_failure() -> None:
-    async def run() -> list[ProviderChunk]:
-        async with providers_of(an_entry("http://127.0.0.1:9")) as providers:
-            return [chunk async for chunk in providers.stream("another", a_prompt("hi"))]
-
-    assert asyncio.run(run()) == [Failed("provider_error", "no provider 'another' is configured", reached=False)]
-
-
-async def _keys_sent(
-    entry: dict[str, Any], statuses: list[int], between: Callable[[], None] = lambda: None
-) -> list[str]:
-    """The key header of one call per status, each answered with it."""
-    seen: list[str] = []
-
-    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        seen.extend(line for line in head.split("\r\n") if line.lower().startswith(("authorization:", "api-key:")))
-        writer.write(f"HTTP/1.1 {statuses[len(seen) - 1]} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(reply, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, asyncio.timeout(WAIT_SECONDS), providers_of(an_entry(url, **entry)) as providers:
-        for _ in statuses:
-            assert [chunk async for chunk in providers.stream("it", a_prompt("hi"))]
-            between()
-    return seen
-
-
-def test_the_key_goes_where_the_entry_says_without_its_newline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCRIPTED_KEY", "k-1\n")
-    assert asyncio.run(_keys_sent({"auth": an_auth("SCRIPTED_KEY")}, [400])) == ["Authorization: Bearer k-1"]
-    azure = an_auth("SCRIPTED_KEY") | {"header": "api-key", "prefix": ""}
-    assert asyncio.run(_keys_sent({"auth": azure}, [400])) == ["api-key: k-1"]
-
-
-def test_a_key_is_read_once_and_again_after_it_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = iter("bcd")
-    monkeypatch.setenv("SCRIPTED_KEY", "a")
-    seen = asyncio.run(
-        _keys_sent(
-            {"auth": an_auth("SCRIPTED_KEY")},
-            [400, 401, 400],
-            between=lambda: monkeypatch.setenv("SCRIPTED_KEY", next(names)),
-        )
-    )
-    assert [line[-1] for line in seen] == ["a", "a", "c"]
-
-
-def test_a_key_that_no_header_can_carry_is_a_failure(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCRIPTED_KEY", "schlüssel")
-    failed = failure(url, "hi", auth=an_auth("SCRIPTED_KEY"))
-    assert (failed.code, failed.reached) == ("provider_error", False)
-    assert "schl" not in failed.diagnostic
-
-
-def test_a_key_comes_from_secrets_manager(monkeypatch: pytest.MonkeyPatch) -> None:
-    import boto3  # noqa: PLC0415  moto patches what is imported under it
-    from moto import mock_aws  # noqa: PLC0415
-
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        client = boto3.client("secretsmanager")
-        client.create_secret(Name="minichat/key", SecretString="from-aws")
-        seen = asyncio.run(_keys_sent({"auth": an_auth("minichat/key", "secretsmanager")}, [400, 400]))
-        missing = failure("http://127.0.0.1:9", "hi", auth=an_auth("minichat/other", "secretsmanager"))
-    assert seen == ["Authorization: Bearer from-aws"] * 2
-    assert "Secrets Manager secret minichat/other" in missing.diagnostic
-
-
-def test_neither_client_nor_keys_are_paid_for_at_import() -> None:
-    program = "import sys, minichat.providers.registry; print(sorted({'boto3', 'botocore'} & sys.modules.keys()))"
-    child = asyncio.run(_output(program))
-    assert json.loads(child.replace("'", '"')) == []
-
-
-async def _output(program: str) -> str:
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
-    said, _ = await process.communicate()
-    return said.decode()

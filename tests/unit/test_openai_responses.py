@@ -27,7 +27,8 @@ TOLD = Usage(input_tokens=12, output_tokens=5, cache_read_input_tokens=3, reason
 
 def a_prompt(**said: Any) -> Prompt:
     messages = (PromptMessage("user", "hi"), PromptMessage("assistant", "hello"), PromptMessage("user", "how?"))
-    return Prompt(**{"model": "small-1", "instructions": "", "messages": messages, "max_output_tokens": 64} | said)
+    values: dict[str, Any] = {"model": "small-1", "instructions": "", "messages": messages, "max_output_tokens": 64}
+    return Prompt(**(values | said))
 
 
 def told(name: str, **data: Any) -> ProviderChunk | None:
@@ -76,7 +77,7 @@ def test_everything_a_prompt_can_say_is_in_the_request() -> None:
 
 
 def test_parameters_without_a_value_are_not_sent() -> None:
-    empty = {"stop": [], "reasoning_effort": None, "extra_body": None, "temperature": None}
+    empty: dict[str, Any] = {"stop": [], "reasoning_effort": None, "extra_body": None, "temperature": None}
     assert body(a_prompt(api_params=empty)) == body(a_prompt())
 
 
@@ -191,7 +192,9 @@ def test_a_rate_limit_within_the_stream_is_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["response.output_text.delta", "response.completed", "response.incomplete"])
-@pytest.mark.parametrize("data", ["{not json", "", "null", "[]", "7", '"x"', "{}", '{"delta": 7, "response": 7}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "data", ["{not json", "", "null", "[]", "7", '"x"', "{}", '{"delta": 7, "response": 7}', "[" * 100_000]
+)
 def test_an_event_of_ours_that_cannot_be_read_is_a_failure(name: str, data: str) -> None:
     chunk = chunk_of(WireEvent(name, data))
     assert chunk == Failed("provider_error", f"unreadable event {name}")

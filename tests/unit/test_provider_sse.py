@@ -56,7 +56,9 @@ def _streams(draw: st.DrawFn) -> tuple[list[WireEvent], list[bytes]]:
 
 
 @given(_streams())
-def test_any_events_with_any_line_ends_in_any_chunks_come_out_whole(stream: tuple[list[WireEvent], list[bytes]]) -> None:
+def test_any_events_with_any_line_ends_in_any_chunks_come_out_whole(
+    stream: tuple[list[WireEvent], list[bytes]],
+) -> None:
     events, chunks = stream
     assert parsed(chunks) == events
 

@@ -63,8 +63,9 @@ class Script:
         return cls(_MARKER.sub("", text).strip(), dict(found), tools)
 
     def number(self, name: str, default: int) -> int:
-        """A marker's number."""
-        return int(self.said[name]) if name in self.said else default
+        """A marker's number; the default when it has none."""
+        said = self.said.get(name, "")
+        return int(said) if said.isdecimal() else default
 
     def pieces(self) -> list[str]:
         """The answer, delta by delta."""

@@ -1,0 +1,186 @@
+"""The adapter against sockets that answer with prepared bytes: what no good provider sends, and which key it gets."""
+
+import asyncio
+import gzip
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from minichat import settings
+from minichat.domain.usage import Usage
+from minichat.providers.chunks import Completed, Failed, ProviderChunk
+from tests.provider_calls import WAIT_SECONDS, a_prompt, an_entry, failure, providers_of
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+async def _from_bytes(replies: list[bytes | None], **said: Any) -> tuple[list[ProviderChunk], int]:
+    """What the adapter makes of prepared replies, one per connection (None: silence), and how many it asked for."""
+    calls, left = 0, asyncio.Event()
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        await reader.readuntil(b"\r\n\r\n")
+        raw = replies[min(calls, len(replies)) - 1]
+        if raw is None:
+            await left.wait()
+        else:
+            writer.write(raw)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(reply, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, asyncio.timeout(WAIT_SECONDS), providers_of(an_entry(url, **said)) as providers:
+        chunks = [chunk async for chunk in providers.stream("it", a_prompt("hi"))]
+        left.set()
+    return chunks, calls
+
+
+DONE = b'event: response.completed\r\rdata: {"type": "response.completed", "response": {"id": "resp_1"}}\r\r'
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: Text/Event-Stream; charset=utf-8\r\nconnection: close\r\n"
+
+
+def test_an_answer_compressed_unasked_is_read() -> None:
+    raw = STREAM + b"content-encoding: gzip\r\n\r\n" + gzip.compress(DONE)
+    assert asyncio.run(_from_bytes([raw]))[0] == [Completed(Usage(), "resp_1")]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"not HTTP at all\r\n\r\n",
+        STREAM + b"\r\n",
+        STREAM + b"\r\ndata: \xff\xfe\n\n",
+        STREAM + b"content-encoding: gzip\r\n\r\nnot compressed",
+        STREAM + b"\r\nevent: x\ndata: " + b"x" * 5_000_000,
+        STREAM + b'\r\n\r\nevent: response.completed\ndata: {"response": {}}',
+        STREAM + b"transfer-encoding: chunked\r\n\r\nnot a length\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
+    ],
+)
+def test_a_broken_answer_is_one_failure(raw: bytes) -> None:
+    chunks, calls = asyncio.run(_from_bytes([raw], retries=2))
+    assert [type(chunk) for chunk in chunks] == [Failed]
+    assert isinstance(chunks[0], Failed)
+    assert (chunks[0].code, calls) == ("provider_error", 1)
+
+
+def test_an_error_page_that_never_ends_does_not_hold_up_its_status() -> None:
+    raw = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 100_000
+    chunks, _ = asyncio.run(_from_bytes([raw]))
+    assert isinstance(chunks[-1], Failed)
+    assert chunks[-1].code == "rate_limited"
+    assert len(chunks[-1].diagnostic) <= 200
+
+
+def test_all_attempts_share_the_first_bytes_time() -> None:
+    unavailable = b"HTTP/1.1 503 X\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    started = time.monotonic()
+    patience = settings.Timeouts(first_byte_seconds=1.5)
+    chunks, calls = asyncio.run(_from_bytes([unavailable, None], retries=2, timeouts=patience))
+    took = time.monotonic() - started
+    assert isinstance(chunks[-1], Failed)
+    assert (chunks[-1].code, calls) == ("provider_timeout", 2)
+    # A second attempt with a time of its own would end after 2.6 s at the earliest.
+    assert 1.5 <= took < 2.4
+
+
+def an_auth(name: str, source: str = "env") -> dict[str, Any]:
+    return {"secret": {"source": source, "name": name}}
+
+
+def test_a_missing_key_names_the_setting_and_nothing_is_sent() -> None:
+    failed = failure(NOWHERE, "hi", auth=an_auth("MISSING_PROVIDER_KEY"))
+    assert (failed.code, failed.reached) == ("provider_error", False)
+    assert "providers.it.auth.secret: environment variable MISSING_PROVIDER_KEY" in failed.diagnostic
+
+
+def test_an_unknown_provider_is_a_failure() -> None:
+    async def run() -> list[ProviderChunk]:
+        async with providers_of(an_entry(NOWHERE)) as providers:
+            return [chunk async for chunk in providers.stream("another", a_prompt("hi"))]
+
+    assert asyncio.run(run()) == [Failed("provider_error", "no provider 'another' is configured", reached=False)]
+
+
+async def _keys_sent(
+    entry: dict[str, Any], statuses: list[int], between: Callable[[], None] = lambda: None
+) -> list[str]:
+    """The key header of one call per status, each answered with it."""
+    seen: list[str] = []
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        seen.extend(line for line in head.split("\r\n") if line.lower().startswith(("authorization:", "api-key:")))
+        writer.write(f"HTTP/1.1 {statuses[len(seen) - 1]} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(reply, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, asyncio.timeout(WAIT_SECONDS), providers_of(an_entry(url, **entry)) as providers:
+        for _ in statuses:
+            assert [chunk async for chunk in providers.stream("it", a_prompt("hi"))]
+            between()
+    return seen
+
+
+def test_the_key_goes_where_the_entry_says_without_its_newline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRIPTED_KEY", "k-1\n")
+    assert asyncio.run(_keys_sent({"auth": an_auth("SCRIPTED_KEY")}, [400])) == ["Authorization: Bearer k-1"]
+    azure = an_auth("SCRIPTED_KEY") | {"header": "api-key", "prefix": ""}
+    assert asyncio.run(_keys_sent({"auth": azure}, [400])) == ["api-key: k-1"]
+
+
+def test_a_key_is_read_once_and_again_after_it_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = iter("bcd")
+    monkeypatch.setenv("SCRIPTED_KEY", "a")
+    seen = asyncio.run(
+        _keys_sent(
+            {"auth": an_auth("SCRIPTED_KEY")},
+            [400, 401, 400],
+            between=lambda: monkeypatch.setenv("SCRIPTED_KEY", next(names)),
+        )
+    )
+    assert [line[-1] for line in seen] == ["a", "a", "c"]
+
+
+def test_a_key_that_no_header_can_carry_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRIPTED_KEY", "schlüssel")
+    failed = failure(NOWHERE, "hi", auth=an_auth("SCRIPTED_KEY"))
+    assert (failed.code, failed.reached) == ("provider_error", False)
+    assert "no request can be made" in failed.diagnostic
+    assert "schl" not in failed.diagnostic
+
+
+def test_a_key_comes_from_secrets_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3  # noqa: PLC0415  moto patches what is imported under it
+    from moto import mock_aws  # noqa: PLC0415
+
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        client = boto3.client("secretsmanager")
+        client.create_secret(Name="minichat/key", SecretString="from-aws")
+        seen = asyncio.run(_keys_sent({"auth": an_auth("minichat/key", "secretsmanager")}, [400, 400]))
+        missing = failure(NOWHERE, "hi", auth=an_auth("minichat/other", "secretsmanager"))
+    assert seen == ["Authorization: Bearer from-aws"] * 2
+    assert "Secrets Manager secret minichat/other" in missing.diagnostic
+
+
+def test_neither_client_nor_keys_are_paid_for_at_import() -> None:
+    program = "import sys, minichat.providers.registry; print(sorted({'boto3', 'botocore'} & sys.modules.keys()))"
+    child = asyncio.run(_output(program))
+    assert json.loads(child.replace("'", '"')) == []
+
+
+async def _output(program: str) -> str:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    return said.decode()

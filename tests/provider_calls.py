@@ -1,0 +1,58 @@
+"""Calls of a provider through the real adapter, over a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from minichat import settings
+from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta
+from minichat.providers.prompt import Prompt, PromptMessage
+from minichat.providers.registry import Providers
+
+WAIT_SECONDS = 10
+
+
+def an_entry(url: str, **said: Any) -> settings.Provider:
+    """An entry without retries for a provider at this address."""
+    values: dict[str, Any] = {"base_url": url, "allow_insecure": True, "retries": 0}
+    return settings.Provider(**(values | said))
+
+
+def a_prompt(text: str) -> Prompt:
+    """A conversation of one message."""
+    return Prompt("small-1", "Be brief.", (PromptMessage("user", text),), max_output_tokens=64)
+
+
+@asynccontextmanager
+async def providers_of(entry: settings.Provider) -> AsyncIterator[Providers]:
+    """The registry with one provider, named `it`, for the time of a `with`."""
+    providers = Providers({"it": entry})
+    try:
+        yield providers
+    finally:
+        await providers.aclose()
+
+
+def answered(url: str, text: str, **said: Any) -> list[ProviderChunk]:
+    """Every chunk of one call; the last one is the only terminal one."""
+
+    async def run() -> list[ProviderChunk]:
+        async with asyncio.timeout(WAIT_SECONDS), providers_of(an_entry(url, **said)) as providers:
+            return [chunk async for chunk in providers.stream("it", a_prompt(text))]
+
+    chunks = asyncio.run(run())
+    assert [chunk for chunk in chunks if isinstance(chunk, Completed | Incomplete | Failed)] == chunks[-1:]
+    return chunks
+
+
+def text_of(chunks: list[ProviderChunk]) -> str:
+    """The text of all deltas."""
+    return "".join(chunk.text for chunk in chunks if isinstance(chunk, TextDelta))
+
+
+def failure(url: str, text: str, **said: Any) -> Failed:
+    """The failure that a call ends with."""
+    last = answered(url, text, **said)[-1]
+    assert isinstance(last, Failed)
+    return last
