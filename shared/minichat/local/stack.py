@@ -15,6 +15,7 @@ from minichat.local import tables
 from minichat.local.engine import Engine
 from minichat.local.issuer import Issuer, as_uuid
 from minichat.local.process import Child, free_port
+from minichat.services.rules import rules
 from minichat.settings import Settings
 
 DEVELOPMENT_TENANT = "dev"
@@ -79,6 +80,7 @@ def start(wish: Wish) -> Stack:
     issuer = Issuer(state)
     wanted = {**os.environ, **_said(wish)}
     configured = settings.load(wanted)
+    rules(configured)  # a wrong policy is explained before anything starts
     engine = Engine(root, wish.engine, state / "logs", data=wish.state and state)
     children: list[Child] = [] if engine.child is None else [engine.child]
     try:

@@ -1,0 +1,190 @@
+"""`minichat dev` and `minichat token`, as a developer uses them."""
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+import pytest
+import yaml
+
+from minichat.services.rules import SHIPPED_POLICY
+from tests.client import User
+from tests.conftest import running_stack
+
+MINICHAT = [sys.executable, "-m", "minichat.cli.main"]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    """Returns once the condition holds; its own work paces the loop, and pytest's timeout bounds it."""
+    while not condition():
+        pass
+
+
+def test_the_printed_line_streams_a_first_answer(tmp_path: Path) -> None:
+    with running_stack(tmp_path) as stack:
+        line = next(line for line in stack.said.splitlines() if line.strip().startswith("curl -N"))
+        run = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=30, check=True)
+        names = [text.removeprefix("event: ") for text in run.stdout.splitlines() if text.startswith("event: ")]
+        assert (names[0], set(names[1:-1]), names[-1]) == ("stream_started", {"delta"}, "done")
+        assert stack.base_url in stack.said
+        assert stack.about["token"] in stack.said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
+    with running_stack(tmp_path) as stack:
+        pids = list(stack.about["pids"].values())
+        assert len(pids) == 4
+        assert all(_alive(pid) for pid in pids)
+        stack.process.send_signal(number)
+        assert stack.process.wait(20) == 0
+        assert not any(_alive(pid) for pid in pids)
+
+
+def test_a_stop_in_the_middle_of_a_stream_ends_its_turn_as_cancelled(tmp_path: Path) -> None:
+    with running_stack(tmp_path) as stack, stack.user("acme", "ann") as user:
+        chat_id = user.new_chat()
+        body = {"content": "[[words:3]][[hold:never]]"}
+        with user.streaming("POST", f"/chats/{chat_id}/messages:stream", json=body) as (_, events):
+            turn = next(events).data["request_id"]
+            assert next(events).name == "delta"
+            stack.process.send_signal(signal.SIGINT)
+            assert stack.process.wait(20) == 0
+    with running_stack(tmp_path) as stack, stack.user("acme", "ann") as user:
+        assert user.turn(chat_id, turn).json()["state"] == "cancelled"
+        assert [message["content"] for message in user.messages(chat_id)][1].strip() == "word1"
+        assert user.retry(chat_id, turn).status == 200
+
+
+def test_children_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    with running_stack(tmp_path) as stack:
+        pids = list(stack.about["pids"].values())
+        stack.process.kill()
+        stack.process.wait(20)
+        _wait_until(lambda: not any(_alive(pid) for pid in pids))
+
+
+def test_a_child_that_dies_stops_the_stack_and_is_named(tmp_path: Path) -> None:
+    with running_stack(tmp_path) as stack:
+        os.kill(stack.about["pids"]["the scripted provider"], signal.SIGKILL)
+        assert stack.process.wait(20) == 2
+        assert stack.process.stdout is not None
+        assert "the scripted provider ended with code -9" in stack.process.stdout.read()
+        assert not any(_alive(pid) for pid in stack.about["pids"].values())
+
+
+@pytest.mark.parametrize("engine", ["ministack", "dynoxide"])
+def test_state_is_kept_where_asked(tmp_path: Path, engine: str) -> None:
+    if engine != "ministack" and not (Path(__file__).parents[2] / ".tools" / engine).exists():
+        pytest.skip(f"{engine} is not installed (`make tools` says why)")
+    with running_stack(tmp_path, "--engine", engine) as stack, stack.user("acme", "ann") as user:
+        chat_id = user.new_chat(title="kept")
+        first = user.http.get("/chats", params={"limit": 1}).json()
+        user.send(chat_id, "[[say:remember]]")
+        token = stack.about["token"]
+    with running_stack(tmp_path, "--engine", engine) as stack, stack.user("acme", "ann") as user:
+        assert user.chat(chat_id)["title"] == "kept"
+        assert user.messages(chat_id)[1]["content"] == "remember"
+        assert first["items"][0]["id"] == chat_id
+        with User(stack.base_url, token) as developer:
+            assert developer.http.get("/models").status_code == 200
+
+
+def test_without_auth_requests_are_one_development_users(tmp_path: Path) -> None:
+    with running_stack(tmp_path, "--no-auth") as stack, User(stack.base_url, None) as nobody:
+        chat_id = nobody.new_chat()
+        assert nobody.send(chat_id, "[[say:hi]]").text == "hi"
+        bad = nobody.http.get("/chats", headers={"authorization": "Bearer nonsense"})
+        assert bad.status_code == 401
+        with stack.user() as somebody:
+            assert somebody.http.get(f"/chats/{chat_id}").status_code == 404
+
+
+def test_settings_policy_and_provider_are_taken_from_where_the_flags_say(tmp_path: Path) -> None:
+    policy = json.loads(SHIPPED_POLICY.read_text())
+    policy["model_catalog"][2]["id"] = "house-model"
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy))
+    (tmp_path / "settings.yaml").write_text("url_prefix: /ours\nstreaming:\n  max_output_tokens: 100\n")
+    with running_stack(tmp_path / "one") as provider:
+        arguments = ["--config", str(tmp_path / "settings.yaml"), "--policy", str(tmp_path / "policy.yaml")]
+        arguments += ["--provider-url", str(provider.about["provider_url"])]
+        with running_stack(tmp_path / "two", *arguments) as stack, stack.user() as user:
+            assert stack.base_url.endswith("/ours/v1")
+            assert "the scripted provider" not in stack.about["pids"]
+            before = provider.provider_stats()["calls"]
+            assert user.send(user.new_chat(model="house-model"), "[[say:ours]]").text == "ours"
+            assert provider.provider_stats()["calls"] == before + 1
+
+
+def test_a_configured_provider_is_used_instead_of_the_scripted_one(tmp_path: Path) -> None:
+    with running_stack(tmp_path, environment={"OPENAI_API_KEY": "sk-not-used-here"}) as stack:
+        assert "the scripted provider" not in stack.about["pids"]
+        assert httpx2.get(f"{stack.base_url}/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--engine", "oracle"], "There is no engine 'oracle'"),
+        (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["--policy", "/nowhere.yaml"], "/nowhere.yaml"),
+    ],
+)
+def test_what_cannot_work_is_explained_in_a_sentence(tmp_path: Path, arguments: list[str], said: str) -> None:
+    command = [*MINICHAT, "dev", "--port", "0", "--state", str(tmp_path), *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 2
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_wrong_policy_is_explained_before_anything_starts(tmp_path: Path) -> None:
+    policy = json.loads(SHIPPED_POLICY.read_text())
+    policy["model_catalog"][0]["input_tokens_credit_multiplier_micro"] = 0
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps(policy))
+    command = [*MINICHAT, "dev", "--port", "0", "--state", str(tmp_path / "state"), "--policy", str(file)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 2
+    assert "model_catalog.0.input_tokens_credit_multiplier_micro" in run.stderr
+
+
+def test_a_taken_port_is_explained(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = [*MINICHAT, "dev", "--port", str(port), "--state", str(tmp_path)]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 2
+    assert f"Port {port}" in run.stderr
+    assert "--port" in run.stderr
+
+
+def test_a_token_is_printed_alone_and_lasts_as_long_as_asked(tmp_path: Path) -> None:
+    command = [*MINICHAT, "token", "--tenant", "acme", "--user", "ann", "--state", str(tmp_path), "--lifetime", "5m"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout.count(".") == 2
+    assert len(shlex.split(run.stdout)) == 1
+    wrong = subprocess.run([*command, "--lifetime", "soon"], capture_output=True, text=True, timeout=60, check=False)
+    assert wrong.returncode == 2
+    assert "12h" in wrong.stderr
+
+
+def test_the_issuers_key_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    subprocess.run([*MINICHAT, "token", "--tenant", "a", "--user", "b", "--state", str(tmp_path)], check=True)
+    assert (tmp_path / "issuer-key.pem").stat().st_mode & 0o077 == 0
