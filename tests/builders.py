@@ -1,15 +1,17 @@
 """Plain functions that make what a test needs, with only what the test says being special."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 from minichat.domain.chat import Chat
-from minichat.domain.identity import Caller, ChatId, MessageId, RequestId, TenantId, UserId, uuid7
+from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId, TenantId, UserId, uuid7
 from minichat.domain.message import Message
 from minichat.domain.policy import Limits, LimitsByUser, Model, Policy, UserLimits
 from minichat.domain.turn import Reserve, Turn, TurnState
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
+_ticks, _bits = count(), count(1)
 
 
 def an_id(number: int) -> str:
@@ -20,6 +22,17 @@ def an_id(number: int) -> str:
 def a_caller(tenant: int = 1, user: int = 2) -> Caller:
     """A user of a tenant."""
     return Caller(TenantId(an_id(tenant)), UserId(an_id(user)))
+
+
+def a_call(caller: Caller | None = None) -> Call:
+    """A call, a second after the one before, with ids that no other test makes: engines remember their tokens."""
+    now = NOW + timedelta(seconds=next(_ticks))
+    return Call(caller or a_caller(), now, new_id)
+
+
+def new_id(instant: datetime) -> str:
+    """An id of that instant that was not made before."""
+    return str(uuid7(instant, next(_bits)))
 
 
 def a_model(**said: Any) -> Model:

@@ -3,13 +3,11 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from datetime import timedelta
-from itertools import count
 from uuid import uuid4
 
 import pytest
 
-from minichat.domain.identity import Call, ChatId, RequestId, uuid7
+from minichat.domain.identity import ChatId, RequestId
 from minichat.domain.settlement import Ending
 from minichat.domain.stream import Delta, Done, Error, Ping, Started, StreamEvent
 from minichat.domain.turn import Turn, TurnState
@@ -23,14 +21,13 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store, Streaming
 from minichat.storage import turns
-from tests.builders import NOW, a_caller, a_model, a_policy
+from tests.builders import a_call, a_model, a_policy
 from tests.integration.faults import answered_instead, refused
 from tests.invariants import Tables, violations
 
 pytestmark = pytest.mark.usefixtures("store")
 
 Script = Callable[[], AsyncGenerator[ProviderChunk, None]]
-_ticks, _bits = count(), count(1)
 
 
 class Scripted:
@@ -53,11 +50,6 @@ class Scripted:
 
     async def aclose(self) -> None:
         """Nothing is open."""
-
-
-def a_call() -> Call:
-    now = NOW + timedelta(seconds=next(_ticks))
-    return Call(a_caller(), now, lambda at: str(uuid7(at, next(_bits))))
 
 
 def some_rules(**streaming: object) -> Rules:

@@ -1,13 +1,12 @@
 """The storage layer on an engine that is atomic under threads: conditions, faults, and the budget of round trips."""
 
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from uuid import uuid4
 
 import pytest
 
 from minichat.domain import errors
-from minichat.domain.identity import Call, Caller, ChatId, RequestId, uuid7
+from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
@@ -19,19 +18,11 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import transact, turns
-from tests.builders import NOW, a_caller, a_model, a_policy
+from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.integration.faults import answered_instead, answers_lost, counted_calls, refused, side_by_side
 from tests.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
-_ticks = count()
-_bits = count(1)
-
-
-def a_call(caller: Caller | None = None) -> Call:
-    """A call a second after the one before."""
-    now = NOW + timedelta(seconds=next(_ticks))
-    return Call(caller or a_caller(), now, lambda at: str(uuid7(at, next(_bits))))
 
 
 def a_stored_chat() -> ChatId:
@@ -119,7 +110,7 @@ def test_a_loser_learns_what_the_winner_made_true(store: Store, monkeypatch: pyt
 def test_messages_keep_their_order_when_clocks_disagree(store: Store) -> None:
     chat_id = a_stored_chat()
     a_completed_turn(chat_id, "first")
-    behind = Call(a_caller(), NOW - timedelta(hours=1), lambda at: str(uuid7(at, next(_bits))))
+    behind = Call(a_caller(), NOW - timedelta(hours=1), new_id)
     send(behind, SendMessage(chat_id, "second", RequestId(str(uuid4()))), RULES)
     page = listing.messages(a_call(), CursorCodec("secret"), chat_id, listing.Query(20, None))
     assert [message["content"] for message in page["items"]] == ["first", "hi", "second"]
@@ -227,6 +218,6 @@ def test_every_operation_keeps_to_its_round_trips(store: Store) -> None:
 def test_an_idempotency_key_can_be_used_again_after_a_day(store: Store) -> None:
     wish = chats.NewChat("One", idempotency_key="k")
     first = chats.create(a_call(), wish, RULES)
-    later = Call(a_caller(), datetime(2026, 11, 23, tzinfo=UTC), lambda at: str(uuid7(at, next(_bits))))
+    later = Call(a_caller(), datetime(2026, 11, 23, tzinfo=UTC), new_id)
     again = chats.create(later, chats.NewChat("Two", idempotency_key="k"), RULES)
     assert again.chat_id != first.chat_id
