@@ -1,6 +1,7 @@
 """Making an answer: what ends it, that its end is stored before it is told, and that a slow client holds it back."""
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from uuid import uuid4
@@ -311,3 +312,55 @@ async def test_more_tool_calls_than_a_message_may_use_end_the_turn(store: Store)
     assert events[-1].code == "web_search_calls_exceeded"
     assert stored(running).tool_calls.web_search == 3
     assert violations(Tables.of(store)) == []
+
+
+async def test_an_answer_that_the_store_will_never_take_ends_as_failed(store: Store) -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield TextDelta("unstorable")
+        yield Completed(Usage(3, 4))
+
+    rules = some_rules()
+    running = a_running_turn(rules)
+    with answered_instead("TransactWriteItems", [refused("ValidationException")]):
+        events = await told(begun(Scripted(script), rules, running))
+    assert isinstance(events[-1], Error)
+    turn = stored(running)
+    assert (turn.state, turn.error_code, turn.answered) == (TurnState.FAILED, "message_persistence_failed", False)
+    assert (turn.settlement_method, turn.usage) == ("actual", Usage(3, 4))
+    assert violations(Tables.of(store)) == []
+
+
+async def test_a_stream_ends_even_when_nothing_can_be_stored() -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield Completed(Usage(1, 1))
+
+    rules = some_rules()
+    running = a_running_turn(rules)
+    with answered_instead("TransactWriteItems", [refused("ValidationException")] * 5):
+        events = await told(begun(Scripted(script), rules, running))
+    assert events[-1] == Error("internal_error", "The answer could not be completed.")
+
+
+async def test_a_stop_while_a_turn_is_ending_waits_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield TextDelta("done")
+        yield Completed(Usage(1, 1))
+
+    ending, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow_finalize(*args: object) -> object:
+        loop.call_soon_threadsafe(ending.set)
+        assert go_on.wait(10)
+        return finalize(*args)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(generate, "finalize", slow_finalize)
+    rules = some_rules()
+    running = a_running_turn(rules)
+    reading = asyncio.create_task(told(begun(Scripted(script), rules, running)))
+    await ending.wait()
+    stopping = asyncio.create_task(generate.stop_all(10))
+    await asyncio.sleep(0)
+    go_on.set()
+    await stopping
+    assert isinstance((await reading)[-1], Done)

@@ -16,8 +16,10 @@ from minichat.events.payloads import (
     TurnEnded,
     UsageEvent,
 )
+from minichat.observability import logger
 from minichat.services.rules import Rules
 from minichat.storage import outbox, turns
+from minichat.storage.transact import Rejected
 
 
 def finalize(call: Call, turn: Turn, ending: Ending, rules: Rules) -> Ending | None:
@@ -27,7 +29,21 @@ def finalize(call: Call, turn: Turn, ending: Ending, rules: Rules) -> Ending | N
     Raises ServiceUnavailable when the store does not answer; the turn is still running then.
     """
     if len(ending.text.encode()) > MESSAGE_MAX_BYTES:
-        ending = replace(ending, state=TurnState.FAILED, error_code="message_persistence_failed", text="")
+        return _finalize(call, turn, _without_answer(ending), rules)
+    try:
+        return _finalize(call, turn, ending, rules)
+    except Rejected:
+        if not ending.text:
+            raise
+        logger.exception("an answer cannot be stored", extra={"turn_id": turn.turn_id})
+        return _finalize(call, turn, _without_answer(ending), rules)
+
+
+def _without_answer(ending: Ending) -> Ending:
+    return replace(ending, state=TurnState.FAILED, error_code="message_persistence_failed", text="")
+
+
+def _finalize(call: Call, turn: Turn, ending: Ending, rules: Rules) -> Ending | None:
     model = rules.policy.priced(turn.reserve.effective_model)
     settlement = settle(ending, turn.reserve, model, rules.settings.quota.overshoot_tolerance_pct)
     call = replace(call, now=max(call.now, turn.started_at + MICROSECOND))

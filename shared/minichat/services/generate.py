@@ -9,10 +9,11 @@ The turn is made by a task of its own: a client that leaves does not take it alo
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any, TypeVar
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Clock
@@ -32,6 +33,8 @@ from minichat.storage import turns
 
 FINALIZE_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)
 """Between the attempts to store an end while the store does not answer; after the last the watchdog does it."""
+
+T = TypeVar("T")
 
 _answers: set[asyncio.Task[None]] = set()
 
@@ -95,15 +98,30 @@ async def replay(stored: Replay) -> AsyncIterator[Numbered]:
 
 async def _produce(call: Call, running: Running, machine: Machine, channel: Channel) -> None:
     turn = running.turn
-    await channel.put(Started(turn.request_id, turn.assistant_message_id, is_new_turn=True))
+    terminal: StreamEvent | None = None
     try:
+        await channel.put(Started(turn.request_id, turn.assistant_message_id, is_new_turn=True))
         ending = await _answer(call, running, machine, channel)
-        terminal = await asyncio.shield(_finalize(call, turn, ending, machine))
+        terminal = await _undisturbed(_finalize(call, turn, ending, machine))
     except _Lost:
-        terminal = None
+        pass  # another finalizer ended the turn: its status is the truth, and not ours to tell
+    except Exception:  # the edge of a stream: whatever it is, the client must not wait for ever
+        logger.exception("a turn could not be ended", extra={"turn_id": turn.turn_id})
+        terminal = error("internal_error")
     if terminal is not None:
         await channel.put(terminal)
     await channel.close()
+
+
+async def _undisturbed(work: Coroutine[Any, Any, T]) -> T:
+    """The result of work that a stopping process must not break off."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            _uncancel()
+    return task.result()
 
 
 async def _answer(call: Call, running: Running, machine: Machine, channel: Channel) -> Ending:

@@ -63,14 +63,6 @@ def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     checked_content(command.content)
     if len(set(command.attachment_ids)) < len(command.attachment_ids):
         raise InvalidRequest(FieldError("attachment_ids", "An attachment is named twice.", "duplicate"))
-    try:
-        return _send(call, command, rules)
-    except RequestIdConflict:
-        # The same send may have come twice and the other one may be complete by now: one more look tells.
-        return _send(call, command, rules)
-
-
-def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     tenant_id = call.caller.tenant_id
     with measured("read"):
         (found, known), recent = together(
@@ -89,7 +81,14 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
             rules.policy, Wish(chat.model, command.content, recent, command.web_search), rules.limits, call.now
         )
     new = begin(call, chat, admission, command)
-    turns.start(call, chat, new, retention_days=rules.settings.quota.retention_days)
+    try:
+        turns.start(call, chat, new, retention_days=rules.settings.quota.retention_days)
+    except RequestIdConflict:
+        # The same send came twice, and the other one was first. It may be complete by now: then this is its replay.
+        _, known = turns.read(tenant_id, command.chat_id, command.request_id)
+        if known is None:
+            raise
+        return _replay(known, command)
     return Running(new.turn, admission, command.content)
 
 

@@ -50,6 +50,10 @@ class Refused(Exception):
         super().__init__(", ".join(old))
 
 
+class Rejected(RuntimeError):
+    """DynamoDB understood a write and will never take it: too large, or wrongly made. Our bug, or a limit we missed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Put:
     """Stores a whole item."""
@@ -76,7 +80,7 @@ def commit(writes: Sequence[Write], *, token: str) -> None:
     """Applies all writes or none. `token`, at most 36 characters, names this transaction among its repetitions.
 
     Raises Refused when a condition did not hold; ServiceUnavailable when DynamoDB did not answer or collisions did
-    not end.
+    not end; Rejected when it never takes the transaction.
     """
     # TransactWrite sends puts before updates, and reasons come in that order.
     names = [w.name for w in writes if isinstance(w, Put)] + [w.name for w in writes if isinstance(w, Update)]
@@ -138,9 +142,8 @@ def _raise_refusal(error: TransactWriteError, names: Sequence[str]) -> None:
     raise _rejected(error) from error
 
 
-def _rejected(error: PynamoDBException) -> RuntimeError:
-    """A call that DynamoDB understood and rejected is our bug."""
-    return RuntimeError(f"DynamoDB rejected a write: {error.cause_response_code}")
+def _rejected(error: PynamoDBException) -> Rejected:
+    return Rejected(str(error.cause_response_code))
 
 
 def _attempts() -> Iterator[int]:
