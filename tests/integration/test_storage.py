@@ -1,5 +1,6 @@
 """The storage layer on an engine that is atomic under threads: conditions, faults, and the budget of round trips."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -105,6 +106,34 @@ def test_a_loser_learns_what_the_winner_made_true(store: Store, monkeypatch: pyt
         mutate.delete(a_call(), chat_id, target)
     with pytest.raises(errors.NotLatestTurn):
         mutate.retry(a_call(), chat_id, target, RequestId(str(uuid4())), RULES)
+
+
+def test_a_turn_that_came_and_went_since_the_read_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same turn is the latest again, but the chat's time has moved on: the stale message would sort before it."""
+    chat_id = a_stored_chat()
+    done = a_completed_turn(chat_id)
+    target = done.turn.request_id
+    stale = turns.read(a_caller().tenant_id, chat_id, target)
+    call = a_call()
+    mutate.delete(a_call(), chat_id, a_completed_turn(chat_id, "came and went").turn.request_id)
+    monkeypatch.setattr(turns, "read", lambda *_: stale)
+    with pytest.raises(errors.GenerationInProgress):
+        mutate.retry(call, chat_id, target, RequestId(str(uuid4())), RULES)
+    assert violations(Tables.of(store)) == []
+
+
+def test_the_same_send_is_told_so_even_when_only_the_head_refuses(store: Store) -> None:
+    chat_id = a_stored_chat()
+    running = a_send(chat_id, request_id=str(uuid4()))
+    again = SendMessage(chat_id, "hello", running.turn.request_id)
+    reads = [(turns.read(a_caller().tenant_id, chat_id, running.turn.request_id)[0], None)]
+    real_read = turns.read
+    with pytest.MonkeyPatch.context() as patch:
+        # As it was before the first send: neither the turn nor its mark on the head is there yet.
+        head = replace(reads[0][0], running_request_id=None) if reads[0][0] else None
+        patch.setattr(turns, "read", lambda *key: (head, None) if reads and reads.pop() else real_read(*key))
+        with pytest.raises(errors.RequestIdConflict):
+            send(a_call(), again, RULES)
 
 
 def test_messages_keep_their_order_when_clocks_disagree(store: Store) -> None:

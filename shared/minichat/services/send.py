@@ -83,8 +83,9 @@ def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     new = begin(call, chat, admission, command)
     try:
         turns.start(call, chat, new, retention_days=rules.settings.quota.retention_days)
-    except RequestIdConflict:
-        # The same send came twice, and the other one was first. It may be complete by now: then this is its replay.
+    except (RequestIdConflict, GenerationInProgress):
+        # The same send may have come twice, and the other one was first: what became of it comes before all else. A
+        # refused transaction need not name every condition that failed, so the turn itself is asked.
         _, known = turns.read(tenant_id, command.chat_id, command.request_id)
         if known is None:
             raise

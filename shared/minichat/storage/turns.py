@@ -6,13 +6,16 @@ What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_i
     the same send twice         turn: the key must not exist yet
     a mutation of an old turn   head: latest_request_id must be the target; turn: terminal and not deleted
     a fork of the conversation  head: latest_request_id must be what the new turn calls its predecessor
+    a message out of order      head: last_message_at must be what the new message's time was taken after; a turn that
+                                came and was deleted since leaves the same latest_request_id behind
     two finalizers              turn: state must be running; the winner ends it
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
+from pynamodb.attributes import Attribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
@@ -26,6 +29,8 @@ from minichat.domain.usage import Usage
 from minichat.storage import chats, keys, messages, quota
 from minichat.storage.items import ChatItem, OutboxItem, Raw, TurnItem, batch_get
 from minichat.storage.transact import Put, Refused, Update, Write, commit, update_one
+
+T = TypeVar("T")
 
 _NESTED: dict[str, type[Any]] = {"reserve": Reserve, "usage": Usage, "tool_calls": ToolCalls}
 _KEYS = frozenset({"tenant_id", "chat_id", "request_id"})
@@ -69,7 +74,7 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
     Raises, in the order of contract 2: ChatNotFound, RequestIdConflict, GenerationInProgress.
     """
     head = _begin(call, chat, new, ended_messages=0)
-    free = chats.owned_by(call.caller) & ChatItem.running_request_id.does_not_exist() & _latest_is(chat)
+    free = chats.owned_by(call.caller) & ChatItem.running_request_id.does_not_exist() & _nothing_new_in(chat)
     writes: list[Write] = [Update("chat", head[0], head[1], free), *_new_turn(new, retention_days)]
     try:
         commit(writes, token=new.turn.turn_id)
@@ -90,7 +95,7 @@ def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: in
     """
     head = _begin(call, chat, new, ended_messages=old.messages)
     writes: list[Write] = [
-        Update("chat", head[0], head[1], _is_mutable(call, old)),
+        Update("chat", head[0], head[1], _is_mutable(call, old) & _nothing_new_in(chat)),
         _end_of_old(call, old, TurnItem.replaced_by_request_id.set(new.turn.request_id)),
         *_hidden_messages(call, old),
         *_new_turn(new, retention_days),
@@ -237,13 +242,16 @@ def _is_mutable(call: Call, turn: Turn) -> Condition:
     return condition
 
 
-def _latest_is(chat: Chat) -> Condition:
-    latest = ChatItem.latest_request_id
-    if chat.latest_request_id is None:
-        seen: Condition = latest.does_not_exist()
-    else:
-        seen = latest == chat.latest_request_id
-    return seen
+def _nothing_new_in(chat: Chat) -> Condition:
+    """No turn has begun since `chat` was read, not even one that is gone again."""
+    condition = _is(ChatItem.latest_request_id, chat.latest_request_id)
+    condition &= _is(ChatItem.last_message_at, chat.last_message_at)
+    return condition
+
+
+def _is(attribute: Attribute[T], seen: T | None) -> Condition:
+    condition: Condition = attribute.does_not_exist() if seen is None else attribute == seen
+    return condition
 
 
 def _commit_mutation(call: Call, chat: Chat, target: Turn, writes: Sequence[Write], *, token: str) -> None:
