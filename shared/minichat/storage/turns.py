@@ -244,7 +244,7 @@ def _is_mutable(call: Call, turn: Turn) -> Condition:
 
 def _nothing_new_in(chat: Chat) -> Condition:
     """No turn has begun since `chat` was read, not even one that is gone again."""
-    condition = _is(ChatItem.latest_request_id, chat.latest_request_id)
+    condition: Condition = _is(ChatItem.latest_request_id, chat.latest_request_id)
     condition &= _is(ChatItem.last_message_at, chat.last_message_at)
     return condition
 
