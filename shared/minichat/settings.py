@@ -90,6 +90,14 @@ class Quota(_Group):
         return round(self.overshoot_tolerance_factor * 100)
 
 
+class OrphanWatchdog(_Group):
+    """When a running turn without a sign of life counts as dead (turns-and-quota 8)."""
+
+    enabled: bool = True
+    timeout_seconds: Annotated[int, Field(ge=30, le=3600)] = 60
+    batch_size: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
 class Context(_Group):
     """What a prompt takes along (context-attachments-providers 1)."""
 
@@ -160,6 +168,7 @@ class Settings(_Group):
     streaming: Streaming = Streaming()
     quota: Quota = Quota()
     context: Context = Context()
+    orphan_watchdog: OrphanWatchdog = OrphanWatchdog()
     providers: dict[str, Provider] = Field(default_factory=lambda: {"openai": OPENAI})
 
 

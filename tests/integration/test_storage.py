@@ -78,9 +78,9 @@ def test_a_refused_request_changes_nothing(store: Store) -> None:
     with pytest.raises(errors.InvalidTurnState):
         mutate.retry(a_call(), chat_id, running.turn.request_id, RequestId(str(uuid4())), RULES)
     with pytest.raises(errors.NotLatestTurn):
-        mutate.delete(a_call(), chat_id, done.turn.request_id)
+        mutate.delete(a_call(), chat_id, done.turn.request_id, RULES)
     with pytest.raises(errors.ChatNotFound):
-        mutate.delete(a_call(a_caller(user=9)), chat_id, done.turn.request_id)
+        mutate.delete(a_call(a_caller(user=9)), chat_id, done.turn.request_id, RULES)
     assert Tables.of(store) == before
 
 
@@ -103,7 +103,7 @@ def test_a_loser_learns_what_the_winner_made_true(store: Store, monkeypatch: pyt
     mutate.retry(a_call(), chat_id, target, RequestId(str(uuid4())), RULES)
     monkeypatch.setattr(turns, "read", lambda *_: stale)
     with pytest.raises(errors.NotLatestTurn):
-        mutate.delete(a_call(), chat_id, target)
+        mutate.delete(a_call(), chat_id, target, RULES)
     with pytest.raises(errors.NotLatestTurn):
         mutate.retry(a_call(), chat_id, target, RequestId(str(uuid4())), RULES)
 
@@ -115,7 +115,7 @@ def test_a_turn_that_came_and_went_since_the_read_is_noticed(store: Store, monke
     target = done.turn.request_id
     stale = turns.read(a_caller().tenant_id, chat_id, target)
     call = a_call()
-    mutate.delete(a_call(), chat_id, a_completed_turn(chat_id, "came and went").turn.request_id)
+    mutate.delete(a_call(), chat_id, a_completed_turn(chat_id, "came and went").turn.request_id, RULES)
     monkeypatch.setattr(turns, "read", lambda *_: stale)
     with pytest.raises(errors.GenerationInProgress):
         mutate.retry(call, chat_id, target, RequestId(str(uuid4())), RULES)
@@ -229,7 +229,7 @@ def test_every_operation_keeps_to_its_round_trips(store: Store) -> None:
     finalize(a_call(), edited.turn, Ending(TurnState.COMPLETED, text="hi"), RULES)
 
     with counted_calls() as calls:
-        mutate.delete(a_call(), chat_id, edited.turn.request_id)
+        mutate.delete(a_call(), chat_id, edited.turn.request_id, RULES)
     assert calls == ["BatchGetItem", "TransactWriteItems"]
 
     codec = CursorCodec("secret")

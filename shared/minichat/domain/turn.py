@@ -124,6 +124,11 @@ def check_mutation(caller: Caller, chat: Chat | None, turn: Turn | None, target:
     return chat, turn
 
 
+def is_orphan(turn: Turn, cutoff: datetime) -> bool:
+    """Whether a running turn has given no sign of life since `cutoff`: the process that made it is dead."""
+    return turn.state is TurnState.RUNNING and turn.last_progress_at <= cutoff
+
+
 def readable(turn: Turn | None) -> Turn:
     """The turn, unless it does not exist or was deleted or replaced.
 

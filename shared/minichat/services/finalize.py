@@ -1,6 +1,7 @@
 """The end of a turn: one winner settles it, stores the answer and lets the events out (turns-and-quota 6)."""
 
 from dataclasses import replace
+from datetime import datetime
 
 from minichat.domain.identity import MICROSECOND, Call
 from minichat.domain.message import MESSAGE_MAX_BYTES, Message
@@ -22,28 +23,31 @@ from minichat.storage import outbox, turns
 from minichat.storage.transact import Rejected
 
 
-def finalize(call: Call, turn: Turn, ending: Ending, rules: Rules) -> Ending | None:
+def finalize(
+    call: Call, turn: Turn, ending: Ending, rules: Rules, *, stale_since: datetime | None = None
+) -> Ending | None:
     """How the turn really ended, or None when another finalizer had won and nothing was done.
 
-    A completed turn whose answer cannot be stored ends as failed: there is no completed turn without its text.
+    With `stale_since` it ends only when it has given no sign of life after that instant. A completed turn whose answer
+    cannot be stored ends as failed: there is no completed turn without its text.
     Raises ServiceUnavailable when the store does not answer; the turn is still running then.
     """
     if len(ending.text.encode()) > MESSAGE_MAX_BYTES:
-        return _finalize(call, turn, _without_answer(ending), rules)
+        ending = _without_answer(ending)
     try:
-        return _finalize(call, turn, ending, rules)
+        return _finalize(call, turn, ending, rules, stale_since)
     except Rejected:
         if not ending.text:
             raise
         logger.exception("an answer cannot be stored", extra={"turn_id": turn.turn_id})
-        return _finalize(call, turn, _without_answer(ending), rules)
+        return _finalize(call, turn, _without_answer(ending), rules, stale_since)
 
 
 def _without_answer(ending: Ending) -> Ending:
     return replace(ending, state=TurnState.FAILED, error_code="message_persistence_failed", text="")
 
 
-def _finalize(call: Call, turn: Turn, ending: Ending, rules: Rules) -> Ending | None:
+def _finalize(call: Call, turn: Turn, ending: Ending, rules: Rules, stale_since: datetime | None) -> Ending | None:
     model = rules.policy.priced(turn.reserve.effective_model)
     settlement = settle(ending, turn.reserve, model, rules.settings.quota.overshoot_tolerance_pct)
     call = replace(call, now=max(call.now, turn.started_at + MICROSECOND))
@@ -53,6 +57,7 @@ def _finalize(call: Call, turn: Turn, ending: Ending, rules: Rules) -> Ending | 
         settlement=settlement,
         answer=_answer(call, turn, ending),
         events=tuple(outbox.item(call, turn.chat_id, event) for event in events),
+        stale_since=stale_since,
     )
     won = turns.finish(call, turn, end, retention_days=rules.settings.quota.retention_days)
     return ending if won else None

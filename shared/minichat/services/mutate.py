@@ -11,6 +11,7 @@ from minichat.domain.message import Message, checked_content
 from minichat.domain.turn import Turn, check_mutation
 from minichat.events.payloads import TurnDeleted, TurnReplaced
 from minichat.observability import measured
+from minichat.services.orphans import looked_at
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, begin, recent_messages
 from minichat.storage import messages, outbox, turns
@@ -38,13 +39,13 @@ def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> R
     return _replace(call, opened, command, "turn_edit", rules)
 
 
-def delete(call: Call, chat_id: ChatId, target: RequestId) -> None:
+def delete(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> None:
     """Hides the latest turn; the one before it is the latest again.
 
     Raises what `check_mutation` refuses, and GenerationInProgress.
     """
     with measured("read"):
-        found = turns.read(call.caller.tenant_id, chat_id, target)
+        found = looked_at(call, chat_id, target, rules)
     chat, turn = check_mutation(call.caller, *found, target)
     event = TurnDeleted(
         tenant_id=turn.tenant_id,
@@ -72,7 +73,7 @@ class _Opened:
 def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Opened:
     with measured("read"):
         found, recent = together(
-            lambda: turns.read(call.caller.tenant_id, chat_id, target),
+            lambda: looked_at(call, chat_id, target, rules),
             # The turn's own two messages are the newest ones and no part of its history.
             lambda: recent_messages(call, chat_id, rules, extra=2),
         )

@@ -18,6 +18,7 @@ from minichat.domain.identity import MICROSECOND, Call, ChatId, MessageId, Reque
 from minichat.domain.message import Message, checked_content, fingerprint
 from minichat.domain.turn import Turn, TurnState
 from minichat.observability import measured
+from minichat.services.orphans import freed
 from minichat.services.rules import Rules
 from minichat.storage import messages, turns
 from minichat.storage.items import together
@@ -63,13 +64,9 @@ def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     checked_content(command.content)
     if len(set(command.attachment_ids)) < len(command.attachment_ids):
         raise InvalidRequest(FieldError("attachment_ids", "An attachment is named twice.", "duplicate"))
-    tenant_id = call.caller.tenant_id
-    with measured("read"):
-        (found, known), recent = together(
-            lambda: turns.read(tenant_id, command.chat_id, command.request_id),
-            lambda: recent_messages(call, command.chat_id, rules, extra=0),
-        )
-    chat = visible(found, call.caller)
+    chat, known, recent = _open(call, command, rules)
+    if freed(call, chat, rules):
+        chat, known, recent = _open(call, command, rules)
     if known is not None:
         return _replay(known, command)
     if chat.running_request_id is not None:
@@ -86,11 +83,20 @@ def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     except (RequestIdConflict, GenerationInProgress):
         # The same send may have come twice, and the other one was first: what became of it comes before all else. A
         # refused transaction need not name every condition that failed, so the turn itself is asked.
-        _, known = turns.read(tenant_id, command.chat_id, command.request_id)
+        _, known = turns.read(call.caller.tenant_id, command.chat_id, command.request_id)
         if known is None:
             raise
         return _replay(known, command)
     return Running(new.turn, admission, command.content)
+
+
+def _open(call: Call, command: SendMessage, rules: Rules) -> tuple[Chat, Turn | None, Sequence[Message]]:
+    with measured("read"):
+        (found, known), recent = together(
+            lambda: turns.read(call.caller.tenant_id, command.chat_id, command.request_id),
+            lambda: recent_messages(call, command.chat_id, rules, extra=0),
+        )
+    return visible(found, call.caller), known, recent
 
 
 def recent_messages(call: Call, chat_id: ChatId, rules: Rules, *, extra: int) -> Sequence[Message]:

@@ -63,6 +63,17 @@ class ByOwner(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # th
     listed_at = UnicodeAttribute(range_key=True)
 
 
+class Running(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # as above
+    """Running turns by their start."""
+
+    class Meta:
+        index_name = "Running"
+        projection = KeysOnlyProjection()
+
+    running_shard = UnicodeAttribute(hash_key=True)
+    started_at = InstantAttribute(range_key=True)
+
+
 class ConversationItem(Model):
     """Any item of the conversation table."""
 
@@ -72,6 +83,7 @@ class ConversationItem(Model):
     pk = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
     by_owner = ByOwner()
+    running = Running()
 
 
 class ChatItem(ConversationItem):

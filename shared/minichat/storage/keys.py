@@ -21,8 +21,9 @@ from typing import Literal, NamedTuple
 
 from minichat.domain.identity import ChatId, MessageId, RequestId, TenantId, UserId, micros
 
-RUNNING_SHARDS = 4
-"""Write shards of the index of running turns: 4 × 1000 write units a second before a partition throttles."""
+RUNNING_SHARDS = tuple(f"RUNNING#{number}" for number in range(4))
+"""Hash keys of the index of running turns: 4 × 1000 write units a second before a partition throttles. They alone have
+no tenant in them, because the watchdog looks after all tenants; the keys that the index holds begin with one."""
 
 CHAT_SK = "CHAT"
 MESSAGE_PREFIX = "MSG#"
@@ -90,4 +91,4 @@ def listed_at(tenant_id: TenantId, chat_id: ChatId, updated_at: datetime) -> str
 
 def running_shard(tenant_id: TenantId, request_id: RequestId) -> str:
     """Hash key of the index of running turns; a turn is in it only while it runs."""
-    return f"RUNNING#{zlib.crc32(f'{tenant_id}{request_id}'.encode()) % RUNNING_SHARDS}"
+    return RUNNING_SHARDS[zlib.crc32(f"{tenant_id}{request_id}".encode()) % len(RUNNING_SHARDS)]

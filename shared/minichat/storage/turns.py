@@ -13,6 +13,7 @@ What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_i
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any, TypeVar
 
 from pynamodb.attributes import Attribute
@@ -27,7 +28,8 @@ from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.turn import Reserve, ToolCalls, Turn, TurnState, check_mutation
 from minichat.domain.usage import Usage
 from minichat.storage import chats, keys, messages, quota
-from minichat.storage.items import ChatItem, OutboxItem, Raw, TurnItem, batch_get
+from minichat.storage.items import ChatItem, OutboxItem, Raw, Running, TurnItem, batch_get, query
+from minichat.storage.keys import Key
 from minichat.storage.transact import Put, Refused, Update, Write, commit, update_one
 
 T = TypeVar("T")
@@ -129,10 +131,14 @@ class Finish:
     settlement: Settlement
     answer: Message | None
     events: tuple[OutboxItem, ...]
+    stale_since: datetime | None = None
 
 
 def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
-    """Moves a running turn to its end, settles it, and lets its events out; False when another finalizer won."""
+    """Moves a running turn to its end, settles it, and lets its events out; False when another finalizer won.
+
+    With `stale_since` it is ended for being dead: a sign of life after that instant counts as another's win.
+    """
     item = TurnItem(*keys.turn(turn.tenant_id, turn.chat_id, turn.request_id))
     head = ChatItem(*keys.chat(turn.tenant_id, turn.chat_id))
     free: list[Action] = [ChatItem.running_request_id.remove()]
@@ -140,9 +146,12 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
     if end.answer is not None:
         free += [ChatItem.message_count.add(1), ChatItem.last_message_at.set(end.answer.created_at)]
         answer = messages.put(turn.tenant_id, turn.chat_id, end.answer)
+    # The one condition that makes a finalizer the only one.
+    running: Condition = TurnItem.state == TurnState.RUNNING.value
+    if end.stale_since is not None:
+        running &= TurnItem.last_progress_at <= end.stale_since
     writes: list[Write] = [
-        # The one condition that makes a finalizer the only one.
-        Update("turn", item, _ending(call, end), TurnItem.state == TurnState.RUNNING.value),
+        Update("turn", item, _ending(call, end), running),
         # While a turn runs its head names it: nothing but this transaction takes the name away.
         Update("chat", head, free, ChatItem.running_request_id == turn.request_id),
         *answer,
@@ -173,6 +182,20 @@ def progress(call: Call, turn: Turn, *, provider_called: bool) -> Progress | Non
     if not update_one(item, actions, TurnItem.state == TurnState.RUNNING.value):
         return None
     return Progress(cancel_requested=item.cancel_requested_at is not None)
+
+
+def running_since(cutoff: datetime, *, limit: int) -> list[Turn]:
+    """Up to `limit` running turns that began before `cutoff`, the oldest sign of life first.
+
+    The index knows when a turn began; its sign of life is read from the turn itself, which alone decides.
+    """
+    found: list[Key] = []
+    for shard in keys.RUNNING_SHARDS:
+        entries, _ = query(shard, TurnItem.started_at <= cutoff, limit=limit, index=Running.Meta.index_name)
+        found += [Key(entry["pk"]["S"], entry["sk"]["S"]) for entry in entries]
+    turns = [from_raw(raw) for raw in batch_get(found).values()]
+    alive = [turn for turn in turns if turn is not None and turn.state is TurnState.RUNNING]
+    return sorted(alive, key=lambda turn: turn.last_progress_at)[:limit]
 
 
 def _begin(call: Call, chat: Chat, new: Start, *, ended_messages: int) -> tuple[ChatItem, list[Action]]:

@@ -1,0 +1,141 @@
+"""Dead turns: found by whoever meets them and by the watchdog, ended once, charged by what is known."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from minichat.domain import errors
+from minichat.domain.identity import Call, ChatId, RequestId
+from minichat.domain.settlement import Ending
+from minichat.domain.turn import Turn, TurnState
+from minichat.domain.usage import Usage
+from minichat.services import chats, mutate, orphans
+from minichat.services.finalize import finalize
+from minichat.services.rules import Rules
+from minichat.services.send import Running, SendMessage, send
+from minichat.settings import Settings, Store
+from minichat.storage import turns
+from tests.builders import a_call, a_model, a_policy, new_id
+from tests.invariants import Tables, violations
+
+RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+TIMEOUT = timedelta(seconds=RULES.settings.orphan_watchdog.timeout_seconds)
+
+
+def a_running_turn(chat_id: ChatId | None = None) -> Turn:
+    chat_id = chat_id or chats.create(a_call(), chats.NewChat(), RULES).chat_id
+    running = send(a_call(), SendMessage(chat_id, "hello", RequestId(str(uuid4()))), RULES)
+    assert isinstance(running, Running)
+    return running.turn
+
+
+def later(turn: Turn, beyond: timedelta = timedelta()) -> Call:
+    """A call at the very moment at which the turn counts as dead, or beyond."""
+    call = a_call()
+    return Call(call.caller, turn.last_progress_at + TIMEOUT + beyond, new_id)
+
+
+def stored(turn: Turn) -> Turn:
+    found = turns.read(turn.tenant_id, turn.chat_id, turn.request_id)[1]
+    assert found is not None
+    return found
+
+
+def test_a_dead_turn_does_not_block_the_next_send(store: Store) -> None:
+    dead = a_running_turn()
+    turns.progress(a_call(), dead, provider_called=True)
+    dead = stored(dead)
+    command = SendMessage(dead.chat_id, "anybody there?", RequestId(str(uuid4())))
+    with pytest.raises(errors.GenerationInProgress):
+        send(later(dead, timedelta(microseconds=-1)), command, RULES)
+    assert isinstance(send(later(dead), command, RULES), Running)
+    ended = stored(dead)
+    assert (ended.state, ended.error_code, ended.settlement_method) == (TurnState.FAILED, "orphan_timeout", "estimated")
+    assert violations(Tables.of(store)) == []
+
+
+def test_a_turn_that_never_reached_its_provider_costs_nothing(store: Store) -> None:
+    dead = a_running_turn()
+    assert orphans.ended_as_orphan(later(dead), dead, RULES)
+    assert (stored(dead).settlement_method, stored(dead).committed_credits_micro) == ("released", 0)
+    assert violations(Tables.of(store)) == []
+
+
+def test_reading_retrying_and_deleting_a_dead_turn_end_it_first(store: Store) -> None:
+    dead = a_running_turn()
+    _, seen = orphans.looked_at(later(dead), dead.chat_id, dead.request_id, RULES)
+    assert seen is not None
+    assert seen.state is TurnState.FAILED
+    dead = a_running_turn(dead.chat_id)
+    retried = mutate.retry(later(dead), dead.chat_id, dead.request_id, RequestId(str(uuid4())), RULES)
+    mutate.delete(later(retried.turn), dead.chat_id, retried.turn.request_id, RULES)
+    assert violations(Tables.of(store)) == []
+
+
+def test_a_sign_of_life_between_look_and_end_saves_a_turn(store: Store) -> None:
+    seen_dead = a_running_turn()
+    call = later(seen_dead)
+    turns.progress(Call(call.caller, call.now, new_id), seen_dead, provider_called=True)
+    assert orphans.ended_as_orphan(call, seen_dead, RULES)
+    assert stored(seen_dead).state is TurnState.RUNNING
+
+
+def test_a_zombie_changes_nothing(store: Store) -> None:
+    dead = a_running_turn()
+    orphans.ended_as_orphan(later(dead), dead, RULES)
+    before = Tables.of(store)
+    assert turns.progress(a_call(), dead, provider_called=True) is None
+    assert finalize(a_call(), dead, Ending(TurnState.COMPLETED, text="late", usage=Usage(9, 9)), RULES) is None
+    assert Tables.of(store) == before
+
+
+def test_the_watchdog_ends_the_dead_and_leaves_the_living(store: Store) -> None:
+    dead = [a_running_turn() for _ in range(5)]
+    now = later(dead[-1]).now
+    alive = a_running_turn()
+    turns.progress(Call(a_call().caller, now, new_id), alive, provider_called=True)
+    swept = orphans.sweep(now, new_id, RULES)
+    assert (swept.detected, swept.finalized) == (5, 5)
+    assert {stored(turn).state for turn in dead} == {TurnState.FAILED}
+    assert stored(alive).state is TurnState.RUNNING
+    assert orphans.sweep(now, new_id, RULES) == orphans.Swept(0, 0)
+
+
+def test_a_sweep_is_bounded_and_takes_the_longest_dead_first(store: Store) -> None:
+    dead = [a_running_turn() for _ in range(6)]
+    settings = RULES.settings.model_copy(
+        update={"orphan_watchdog": RULES.settings.orphan_watchdog.model_copy(update={"batch_size": 2})}
+    )
+    few = Rules(settings, RULES.policy)
+    now = later(dead[-1]).now
+    assert orphans.sweep(now, new_id, few).finalized == 2
+    assert [stored(turn).state for turn in dead[:2]] == [TurnState.FAILED] * 2
+    assert {stored(turn).state for turn in dead[2:]} == {TurnState.RUNNING}
+
+
+def test_of_eight_watchdogs_and_a_late_finalizer_one_wins(store: Store) -> None:
+    for _ in range(20):
+        dead = a_running_turn()
+        turns.progress(a_call(), dead, provider_called=True)
+        call = later(stored(dead))
+        start = threading.Barrier(9)
+
+        def watchdog(_: int, start: threading.Barrier = start, dead: Turn = dead, call: Call = call) -> object:
+            start.wait(10)
+            return finalize(
+                call, dead, Ending(TurnState.FAILED, "orphan_timeout"), RULES, stale_since=call.now - TIMEOUT
+            )
+
+        def late(start: threading.Barrier = start, dead: Turn = dead) -> object:
+            start.wait(10)
+            return finalize(a_call(), dead, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES)
+
+        with ThreadPoolExecutor(9) as pool:
+            late_end = pool.submit(late)
+            ends = [*pool.map(watchdog, range(8)), late_end.result()]
+        assert sum(end is not None for end in ends) == 1
+    # One terminal transition, one settlement, one usage event per turn: the invariants count them.
+    assert violations(Tables.of(store)) == []
