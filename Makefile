@@ -52,6 +52,10 @@ race: .venv/dev.installed tools ## Run the races on every engine that is install
 race-full: .venv/dev.installed tools ## Run the races with many more rounds; takes long
 	RACE_ROUNDS=1000 RACE_SECONDS=600 $(PYTEST) --timeout 7200 tests/race
 
+.PHONY: orphans
+orphans: .venv/dev.installed .tools/ministack/installed ## Kill servers and wait for the watchdog's schedule; takes two minutes
+	ORPHANS=1 $(PYTEST) --timeout 600 tests/e2e/test_orphans.py
+
 .PHONY: e2e
 e2e: .venv/dev.installed .tools/ministack/installed ## Run the tests over HTTP against the local stack
 	$(PYTEST) tests/e2e

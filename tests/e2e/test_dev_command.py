@@ -48,7 +48,7 @@ def test_the_printed_line_streams_a_first_answer(tmp_path: Path) -> None:
 def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
     with running_stack(tmp_path) as stack:
         pids = list(stack.about["pids"].values())
-        assert len(pids) == 4
+        assert len(pids) == 5
         assert all(_alive(pid) for pid in pids)
         stack.process.send_signal(number)
         assert stack.process.wait(20) == 0

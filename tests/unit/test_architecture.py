@@ -17,7 +17,7 @@ IMPURE = {
     "secrets.randbits",
 }
 # The edges of a process: where a failure of any kind must become an answer.
-PROCESS_EDGES = {"http/edge.py", "services/generate.py"}
+PROCESS_EDGES = {"http/edge.py", "services/generate.py", "local/schedules.py"}
 READS_THE_ENVIRONMENT = {"settings.py", "local/server.py", "local/stack.py", "local/process.py"}
 
 

@@ -16,9 +16,10 @@ from starlette.responses import Response
 from minichat.domain.errors import ChatError
 from minichat.http import problems
 from minichat.http.auth import Authenticator
-from minichat.http.deps import App, now
+from minichat.http.deps import App
 from minichat.http.edge import Edge
 from minichat.http.paging import CursorCodec
+from minichat.moment import now
 from minichat.providers.registry import Providers
 from minichat.services import generate
 from minichat.services.rules import rules

@@ -1,17 +1,16 @@
 """What a route asks for, as annotated parameters."""
 
-import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends
 from starlette.requests import Request
 
-from minichat.domain.identity import Call, ChatId, RequestId, uuid7
+from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.http.auth import Authenticator
 from minichat.http.paging import CursorCodec
+from minichat.moment import new_id, now
 from minichat.observability import measured, note
 from minichat.services.generate import Machine
 from minichat.services.rules import Rules
@@ -29,16 +28,6 @@ class App:
     def rules(self) -> Rules:
         """Settings and policy."""
         return self.machine.rules
-
-
-def now() -> datetime:
-    """This instant."""
-    return datetime.now(UTC)
-
-
-def new_id(instant: datetime) -> str:
-    """A new id that sorts by `instant`."""
-    return str(uuid7(instant, secrets.randbits(62)))
 
 
 async def _app(request: Request) -> App:

@@ -96,6 +96,8 @@ def start(wish: Wish) -> Stack:
         command = [sys.executable, "-m", "minichat.local.server", "--host", wish.host, "--port", str(port)]
         server = Child("the server", command, state / "logs", wanted)
         children.insert(0, server)
+        schedules = Child("the schedules", [sys.executable, "-m", "minichat.local.schedules"], state / "logs", wanted)
+        children.insert(0, schedules)
         base_url = f"http://{wish.host}:{port}{configured.url_prefix}/v1"
         server.wait_until_it_answers(f"{base_url}/health")
     except BaseException:

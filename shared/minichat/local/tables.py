@@ -52,9 +52,15 @@ def project_root() -> Path:
     raise NotACheckout("The local stack is built from template.yaml and infra/: run it inside the repository.")
 
 
+def load_template(path: Path) -> dict[str, Any]:
+    """A CloudFormation template, its short tags kept as plain values."""
+    template: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a SafeLoader
+    return template
+
+
 def described(root: Path) -> dict[str, dict[str, Any]]:
     """Properties of each table of the template, by logical id."""
-    template = yaml.load((root / TEMPLATE).read_text(encoding="utf-8"), _Loader)  # noqa: S506  a SafeLoader
+    template = load_template(root / TEMPLATE)
     return {
         name: resource["Properties"]
         for name, resource in template["Resources"].items()

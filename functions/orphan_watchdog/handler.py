@@ -1,0 +1,20 @@
+"""Ends turns whose process died. EventBridge Scheduler calls it every minute; any number may run at once."""
+
+from minichat.moment import new_id, now
+from minichat.observability import logger
+from minichat.services.orphans import sweep
+from minichat.services.rules import rules
+from minichat.settings import current
+from minichat.storage.items import connect
+
+connect(current().store)
+RULES = rules(current())
+
+
+def handler(event: dict[str, object], context: object) -> dict[str, int]:
+    """How many dead turns were detected and ended."""
+    del event, context
+    swept = sweep(now(), new_id, RULES)
+    result = {"detected": swept.detected, "finalized": swept.finalized}
+    logger.info("swept", extra=result)
+    return result
