@@ -53,13 +53,20 @@ def a_model(**said: Any) -> Model:
     return Model.model_validate(values | said)
 
 
+def some_limits(total: int = 10**12, premium: int = 10**12) -> UserLimits:
+    """Limits of a day and of a month, in micro-credits."""
+    return UserLimits(
+        standard=Limits(limit_daily_credits_micro=total, limit_monthly_credits_micro=total),
+        premium=Limits(limit_daily_credits_micro=premium, limit_monthly_credits_micro=premium),
+    )
+
+
 def a_policy(*models: Model, **said: Any) -> Policy:
     """A policy of these models, with limits that no test reaches by chance."""
-    limits = Limits(limit_daily_credits_micro=10**12, limit_monthly_credits_micro=10**13)
     values: dict[str, Any] = {
         "policy_version": 1,
         "model_catalog": models or (a_model(),),
-        "user_limits": LimitsByUser(default=UserLimits(standard=limits, premium=limits)),
+        "user_limits": LimitsByUser(default=some_limits()),
     }
     return Policy.model_validate(values | said)
 

@@ -27,6 +27,7 @@ OPERATIONS = {
     "POST /chats/{chat_id}/turns/{request_id}/retry",
     "GET /models",
     "GET /models/{model_id}",
+    "GET /quota/status",
     "GET /health",
     "GET /openapi.json",
 }

@@ -16,7 +16,7 @@ from minichat.http.paging import CursorCodec
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import Replay, Running, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import transact, turns
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
@@ -24,6 +24,7 @@ from tests.integration.faults import answered_instead, answers_lost, counted_cal
 from tests.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+LIMITS = RULES.policy.user_limits.default
 
 
 def a_stored_chat() -> ChatId:
@@ -99,9 +100,10 @@ def test_a_loser_learns_what_the_winner_made_true(store: Store, monkeypatch: pyt
     chat_id = a_stored_chat()
     done = a_completed_turn(chat_id)
     target = done.turn.request_id
-    stale = turns.read(a_caller().tenant_id, chat_id, target)
+    stale = turns.open_for_turn(a_call(), chat_id, target, LIMITS)
     mutate.retry(a_call(), chat_id, target, RequestId(str(uuid4())), RULES)
-    monkeypatch.setattr(turns, "read", lambda *_: stale)
+    monkeypatch.setattr(turns, "read", lambda *_: (stale.chat, stale.turn))
+    monkeypatch.setattr(turns, "open_for_turn", lambda *_: stale)
     with pytest.raises(errors.NotLatestTurn):
         mutate.delete(a_call(), chat_id, target, RULES)
     with pytest.raises(errors.NotLatestTurn):
@@ -113,27 +115,37 @@ def test_a_turn_that_came_and_went_since_the_read_is_noticed(store: Store, monke
     chat_id = a_stored_chat()
     done = a_completed_turn(chat_id)
     target = done.turn.request_id
-    stale = turns.read(a_caller().tenant_id, chat_id, target)
+    stale = turns.open_for_turn(a_call(), chat_id, target, LIMITS)
     call = a_call()
     mutate.delete(a_call(), chat_id, a_completed_turn(chat_id, "came and went").turn.request_id, RULES)
-    monkeypatch.setattr(turns, "read", lambda *_: stale)
+    monkeypatch.setattr(turns, "open_for_turn", lambda *_: stale)
     with pytest.raises(errors.GenerationInProgress):
         mutate.retry(call, chat_id, target, RequestId(str(uuid4())), RULES)
     assert violations(Tables.of(store)) == []
 
 
-def test_the_same_send_is_told_so_even_when_only_the_head_refuses(store: Store) -> None:
+def test_the_same_send_is_told_so_even_when_only_the_head_refuses(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chat_id = a_stored_chat()
-    running = a_send(chat_id, request_id=str(uuid4()))
-    again = SendMessage(chat_id, "hello", running.turn.request_id)
-    reads = [(turns.read(a_caller().tenant_id, chat_id, running.turn.request_id)[0], None)]
-    real_read = turns.read
-    with pytest.MonkeyPatch.context() as patch:
-        # As it was before the first send: neither the turn nor its mark on the head is there yet.
-        head = replace(reads[0][0], running_request_id=None) if reads[0][0] else None
-        patch.setattr(turns, "read", lambda *key: (head, None) if reads and reads.pop() else real_read(*key))
-        with pytest.raises(errors.RequestIdConflict):
-            send(a_call(), again, RULES)
+    before = turns.open_for_turn(a_call(), chat_id, RequestId(str(uuid4())), LIMITS)
+    running = a_send(chat_id)
+    monkeypatch.setattr(turns, "open_for_turn", lambda *_: before)
+    with pytest.raises(errors.RequestIdConflict):
+        send(a_call(), SendMessage(chat_id, "hello", running.turn.request_id), RULES)
+
+
+def test_a_batch_of_reads_that_was_torn_apart_does_not_hide_the_same_send(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head was read after the other send's transaction, its turn before it: BatchGetItem is not one moment."""
+    chat_id = a_stored_chat()
+    running = a_completed_turn(chat_id)
+    whole = turns.open_for_turn(a_call(), chat_id, running.turn.request_id, LIMITS)
+    monkeypatch.setattr(turns, "open_for_turn", lambda *_: replace(whole, turn=None))
+    replayed = send(a_call(), SendMessage(chat_id, "hello", running.turn.request_id), RULES)
+    assert isinstance(replayed, Replay)
+    assert replayed.text == "hi"
 
 
 def test_messages_keep_their_order_when_clocks_disagree(store: Store) -> None:

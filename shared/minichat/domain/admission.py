@@ -1,14 +1,15 @@
 """Whether a message may be answered, by which model, and what is set aside for it: pure (turns-and-quota 2, 4)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from minichat.domain.context import Assembly, assemble, instructions
-from minichat.domain.errors import ModelNotFound, QuotaExceeded, WebSearchDisabled
+from minichat.domain.errors import QuotaExceeded, WebSearchDisabled
 from minichat.domain.message import Message
 from minichat.domain.policy import Model, Policy
 from minichat.domain.quota import Load, check_input, input_tokens, output_cap, reserve
+from minichat.domain.standing import Standing
 from minichat.domain.turn import Reserve
 
 
@@ -28,6 +29,7 @@ class Limits:
 
     max_output_tokens: int
     web_search_guard: str = ""
+    web_search_daily_quota: int = 75
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +42,51 @@ class Admission:
     web_search: bool
 
 
-def admit(policy: Policy, wish: Wish, limits: Limits, now: datetime) -> Admission:
-    """What a message is admitted with; the estimate is of what will really be sent.
+def admit(policy: Policy, wish: Wish, standing: Standing, limits: Limits, now: datetime) -> Admission:
+    """What a message is admitted with, by the first model of the cascade whose worst case fits the user's quota.
 
-    Raises, in this order: WebSearchDisabled, QuotaExceeded (no model is left), InputTooLong, ContextBudgetExceeded.
+    The estimate is of what will really be sent, with the model that would really run.
+
+    Raises WebSearchDisabled, QuotaExceeded (scope `web_search` or `tokens`), InputTooLong, ContextBudgetExceeded.
     """
     if wish.web_search and policy.kill_switches.disable_web_search:
         raise WebSearchDisabled
-    try:
-        model = policy.model(wish.model_id)
-    except ModelNotFound:
-        raise QuotaExceeded from None
+    if wish.web_search and standing.daily.web_search_calls >= limits.web_search_daily_quota:
+        raise QuotaExceeded("web_search")
+    for model, reason in _cascade(policy, wish.model_id):
+        admission = _admission(policy, wish, model, limits, now)
+        if reason is not None:
+            admission = _downgraded(admission, wish.model_id, reason)
+        if standing.fits(admission.reserve):
+            return admission
+    raise QuotaExceeded
+
+
+def _cascade(policy: Policy, selected_id: str) -> Iterator[tuple[Model, str | None]]:
+    """Models that may answer, best first, each with the reason why it is not the selected one."""
+    selected = next((model for model in policy.model_catalog if model.id == selected_id), None)
+    switches = policy.kill_switches
+    reason: str | None = None
+    # A model that is gone from the catalog cascades as a disabled one of the standard tier.
+    for tier in ("premium", "standard") if selected is not None and selected.tier == "premium" else ("standard",):
+        if tier == "premium" and switches.force_standard_tier:
+            reason = "force_standard_tier"
+        elif tier == "premium" and switches.disable_premium_tier:
+            reason = "disable_premium_tier"
+        elif selected is not None and tier == selected.tier and selected.enabled:
+            yield selected, None
+            reason = "premium_quota_exhausted"
+        elif (model := policy.default_of(tier)) is not None:
+            yield model, reason or "model_disabled"
+            reason = reason or "model_disabled"
+
+
+def _downgraded(admission: Admission, selected_id: str, reason: str) -> Admission:
+    told = replace(admission.reserve, selected_model=selected_id, decision="downgrade", downgrade_reason=reason)
+    return replace(admission, reserve=told)
+
+
+def _admission(policy: Policy, wish: Wish, model: Model, limits: Limits, now: datetime) -> Admission:
     check_input(wish.content, model)
     # A model that cannot search answers without: the wish is not a condition.
     searching = wish.web_search and model.general_config.tool_support.web_search

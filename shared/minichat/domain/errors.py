@@ -21,6 +21,7 @@
     ├── RequestIdReused           request_id_reused      422
     ├── ContextBudgetExceeded     context_budget_exceeded 422
     ├── QuotaExceeded             quota_exceeded         429
+    │   └── CreditsTaken          the same, after a lost race
     ├── RateLimited               rate_limited           429
     └── ServiceUnavailable        service_unavailable    503
 
@@ -202,6 +203,10 @@ class QuotaExceeded(ChatError):
         self.scope = scope
         self.retry_after_seconds = retry_after_seconds
         super().__init__()
+
+
+class CreditsTaken(QuotaExceeded):
+    """Other turns took the credits between the look at them and the transaction that wanted them."""
 
 
 class RateLimited(ChatError):

@@ -158,6 +158,10 @@ class Policy(_Part):
         """What may be chosen, by `sort_order`, then in the catalog's order."""
         return sorted((m for m in self.model_catalog if m.enabled), key=lambda model: model.preference.sort_order)
 
+    def limits_of(self, user_id: str) -> UserLimits:
+        """What this user may spend: their own limits, else everyone's."""
+        return self.user_limits.users.get(user_id, self.user_limits.default)
+
     def model(self, model_id: str) -> Model:
         """The enabled model of that id.
 
@@ -168,9 +172,20 @@ class Policy(_Part):
                 return model
         raise ModelNotFound(f"There is no model {model_id!r}.")
 
+    def default_of(self, tier: str) -> Model | None:
+        """The tier's enabled default, else its first enabled model, else None."""
+        enabled = [model for model in self.enabled_models() if model.tier == tier]
+        return next((model for model in enabled if model.preference.is_default), enabled[0] if enabled else None)
+
     def priced(self, model_id: str) -> Model:
-        """The catalog entry of a turn that was already admitted, enabled or not."""
-        return next(model for model in self.model_catalog if model.id == model_id)
+        """The catalog entry of that id, enabled or not: what a turn was admitted with, or a chat was made for.
+
+        Raises ModelNotFound when this version of the policy has no such entry.
+        """
+        found = [model for model in self.model_catalog if model.id == model_id]
+        if not found:
+            raise ModelNotFound(f"There is no model {model_id!r}.")
+        return found[0]
 
     def model_for_new_chat(self, wanted: str | None) -> Model:
         """The wanted model, or the default: premium default, else standard default, else the first enabled.

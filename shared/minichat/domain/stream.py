@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from minichat.domain.standing import Remaining
 from minichat.domain.turn import QuotaDecision
 from minichat.domain.usage import Usage
 
@@ -47,6 +48,7 @@ class Done:
     selected_model: str
     quota_decision: QuotaDecision
     downgrade_reason: str | None = None
+    quota_warnings: tuple[Remaining, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

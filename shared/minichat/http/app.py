@@ -43,9 +43,9 @@ BUFFERED, STREAMING = Part.BUFFERED, Part.STREAMING
 def routers(parts: Part) -> Iterator[APIRouter]:
     """The routers of these parts, imported only when they are asked for."""
     if BUFFERED in parts:
-        from minichat.http.routes import chats, messages, models, service, turns  # noqa: PLC0415
+        from minichat.http.routes import chats, messages, models, quota, service, turns  # noqa: PLC0415
 
-        yield from (chats.router, messages.router, turns.router, models.router, service.router)
+        yield from (chats.router, messages.router, turns.router, models.router, quota.router, service.router)
     if STREAMING in parts:
         from minichat.http.routes import streams  # noqa: PLC0415
 

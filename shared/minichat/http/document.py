@@ -50,6 +50,21 @@ _EVENTS: dict[str, dict[str, Any]] = {
             "quota_decision": {"enum": ["allow", "downgrade"]},
             "downgrade_from": {"type": "string"},
             "downgrade_reason": {"type": "string"},
+            "quota_warnings": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["tier", "period", "remaining_percentage", "warning", "exhausted"],
+                    "properties": {
+                        "tier": {"enum": ["premium", "total"]},
+                        "period": {"enum": ["daily", "monthly"]},
+                        "remaining_percentage": {"type": "integer", "minimum": 0, "maximum": 100},
+                        "warning": {"type": "boolean"},
+                        "exhausted": {"type": "boolean"},
+                        "next_reset": {"type": "string", "format": "date-time"},
+                    },
+                },
+            },
         },
     },
     "error": {

@@ -33,6 +33,7 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.RequestIdReused: 422,
     errors.ContextBudgetExceeded: 422,
     errors.QuotaExceeded: 429,
+    errors.CreditsTaken: 429,
     errors.RateLimited: 429,
     errors.ServiceUnavailable: 503,
 }

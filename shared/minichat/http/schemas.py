@@ -1,5 +1,6 @@
 """Bodies of requests and responses (contract 1). Unknown members are ignored; null for an optional one means absent."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Generic, Literal, TypeVar
 from uuid import UUID
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field, StrictBool
 from minichat.domain.chat import Chat
 from minichat.domain.message import Message
 from minichat.domain.policy import Model
+from minichat.domain.standing import BUCKETS, Remaining
 from minichat.domain.turn import Turn, TurnState
 
 T = TypeVar("T")
@@ -176,6 +178,33 @@ class ModelList(BaseModel):
     items: list[ModelView]
 
 
+class QuotaPeriod(BaseModel):
+    """One bucket in one period, in micro-credits."""
+
+    period: Literal["daily", "monthly"]
+    limit_credits_micro: int
+    used_credits_micro: int
+    remaining_credits_micro: int
+    remaining_percentage: Annotated[int, Field(ge=0, le=100)]
+    next_reset: datetime
+    warning: bool
+    exhausted: bool
+
+
+class QuotaTier(BaseModel):
+    """One bucket. `total` is the ceiling over everything, `premium` a cap inside it."""
+
+    tier: Literal["premium", "total"]
+    periods: list[QuotaPeriod]
+
+
+class QuotaStatus(BaseModel):
+    """Where a user stands. A limit of 0 is left out."""
+
+    tiers: list[QuotaTier]
+    warning_threshold_pct: int
+
+
 class Health(BaseModel):
     """The process answers."""
 
@@ -220,6 +249,28 @@ def turn_status(turn: Turn) -> TurnStatus:
         error_code=turn.error_code if turn.state is TurnState.FAILED else None,
         assistant_message_id=UUID(turn.assistant_message_id) if turn.answered else None,
         updated_at=turn.updated_at,
+    )
+
+
+def quota_status(found: Sequence[Remaining], warning_threshold_pct: int) -> QuotaStatus:
+    """What is left, tier by tier."""
+    tiers = [
+        QuotaTier(tier=bucket, periods=[_quota_period(one) for one in found if one.bucket == bucket])
+        for bucket in BUCKETS
+    ]
+    return QuotaStatus(tiers=tiers, warning_threshold_pct=warning_threshold_pct)
+
+
+def _quota_period(one: Remaining) -> QuotaPeriod:
+    return QuotaPeriod(
+        period=one.period,
+        limit_credits_micro=one.limit_micro,
+        used_credits_micro=one.used_micro,
+        remaining_credits_micro=max(one.limit_micro - one.used_micro, 0),
+        remaining_percentage=one.percentage,
+        next_reset=one.next_reset,
+        warning=one.warning,
+        exhausted=one.exhausted,
     )
 
 

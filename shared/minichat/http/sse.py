@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from typing import Any, get_args
 
+from minichat.domain.standing import Remaining
 from minichat.domain.stream import Citations, Delta, Done, Error, Ping, Started, StreamEvent, Tool
 from minichat.services.channel import Numbered
 
@@ -42,7 +43,22 @@ def _done(event: Done) -> dict[str, Any]:
     if event.quota_decision == "downgrade":
         data["downgrade_from"] = event.selected_model
         data["downgrade_reason"] = event.downgrade_reason
+    if event.quota_warnings is not None:
+        data["quota_warnings"] = [_warning(one) for one in event.quota_warnings]
     return data
+
+
+def _warning(one: Remaining) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "tier": one.bucket,
+        "period": one.period,
+        "remaining_percentage": one.percentage,
+        "warning": one.warning,
+        "exhausted": one.exhausted,
+    }
+    if one.warning:
+        told["next_reset"] = one.next_reset.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return told
 
 
 _WIRE: dict[type[StreamEvent], tuple[str, Callable[[Any], dict[str, Any]]]] = {

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Clock
 from minichat.domain.settlement import KNOWN_ERROR_CODES, Ending
+from minichat.domain.standing import Remaining, remaining
 from minichat.domain.stream import Delta, Done, Started, StreamEvent, Tool, error
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
@@ -29,7 +30,7 @@ from minichat.services.channel import Channel, Numbered
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Replay, Running
-from minichat.storage import turns
+from minichat.storage import quota, turns
 
 FINALIZE_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)
 """Between the attempts to store an end while the store does not answer; after the last the watchdog does it."""
@@ -216,10 +217,20 @@ async def _finalize(call: Call, turn: Turn, ending: Ending, machine: Machine) ->
         if stored is None:
             return None
         if stored.state is TurnState.COMPLETED:
-            return _done(turn, stored.usage)
+            return replace(_done(turn, stored.usage), quota_warnings=await _warnings(now, machine.rules))
         return error(stored.error_code or "cancelled")
     logger.critical("a turn's end could not be stored", extra={"turn_id": turn.turn_id})
     return error("internal_error")
+
+
+async def _warnings(call: Call, rules: Rules) -> tuple[Remaining, ...] | None:
+    """What is left to the user after this turn; None when that cannot be read now: no answer waits for it."""
+    limits = rules.policy.limits_of(call.caller.user_id)
+    try:
+        standing = await asyncio.to_thread(quota.read, call.caller.tenant_id, call.caller.user_id, limits, call.now)
+    except ServiceUnavailable:
+        return None
+    return tuple(remaining(standing, rules.settings.quota.warning_threshold_pct, call.now))
 
 
 def _outcome(reading: asyncio.Task[Ending]) -> Ending:

@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from minichat.domain.admission import Wish, admit
-from minichat.domain.chat import Chat
+from minichat.domain.chat import Chat, visible
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.message import Message, checked_content
+from minichat.domain.standing import Standing
 from minichat.domain.turn import Turn, check_mutation
 from minichat.events.payloads import TurnDeleted, TurnReplaced
 from minichat.observability import measured
-from minichat.services.orphans import looked_at
+from minichat.services.orphans import ended_as_orphan, looked_at
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, begin, recent_messages
+from minichat.services.send import Running, SendMessage, begin, recent_messages, twice_at_most
 from minichat.storage import messages, outbox, turns
 from minichat.storage.items import together
 
@@ -23,9 +24,13 @@ def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: Reques
 
     Raises what `check_mutation` and `admit` refuse, and GenerationInProgress; the old turn is untouched then.
     """
-    opened = _open(call, chat_id, target, rules)
-    command = SendMessage(chat_id, opened.content, new_request_id, web_search=opened.turn.web_search_enabled)
-    return _replace(call, opened, command, "turn_retry", rules)
+
+    def once() -> Running:
+        opened = _open(call, chat_id, target, rules)
+        command = SendMessage(chat_id, opened.content, new_request_id, web_search=opened.turn.web_search_enabled)
+        return _replace(call, opened, command, "turn_retry", rules)
+
+    return twice_at_most(once)
 
 
 def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> Running:
@@ -34,9 +39,13 @@ def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> R
     Raises InvalidRequest (content) and InputTooLong first, then as `retry`.
     """
     checked_content(command.content)
-    opened = _open(call, command.chat_id, target, rules)
-    command = replace(command, web_search=opened.turn.web_search_enabled)
-    return _replace(call, opened, command, "turn_edit", rules)
+
+    def once() -> Running:
+        opened = _open(call, command.chat_id, target, rules)
+        kept = replace(command, web_search=opened.turn.web_search_enabled)
+        return _replace(call, opened, kept, "turn_edit", rules)
+
+    return twice_at_most(once)
 
 
 def delete(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> None:
@@ -68,19 +77,30 @@ class _Opened:
     turn: Turn
     content: str
     history: Sequence[Message]
+    standing: Standing
 
 
 def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Opened:
     with measured("read"):
         found, recent = together(
-            lambda: looked_at(call, chat_id, target, rules),
+            lambda: _looked_at(call, chat_id, target, rules),
             # The turn's own two messages are the newest ones and no part of its history.
             lambda: recent_messages(call, chat_id, rules, extra=2),
         )
-    chat, turn = check_mutation(call.caller, *found, target)
+    chat, turn = check_mutation(call.caller, found.chat, found.turn, target)
     history = [message for message in recent if message.request_id != turn.request_id]
     surplus = max(len(history) - rules.settings.context.recent_messages_limit, 0)
-    return _Opened(chat, turn, _content_of(turn, recent), history[surplus:])
+    return _Opened(chat, turn, _content_of(turn, recent), history[surplus:], found.standing)
+
+
+def _looked_at(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> turns.Opened:
+    """As `looked_at`, with the caller's standing in the same round trip."""
+    limits = rules.policy.limits_of(call.caller.user_id)
+    found = turns.open_for_turn(call, chat_id, target, limits)
+    visible(found.chat, call.caller)
+    if found.turn is not None and ended_as_orphan(call, found.turn, rules):
+        found = turns.open_for_turn(call, chat_id, target, limits)
+    return found
 
 
 def _content_of(turn: Turn, recent: Sequence[Message]) -> str:
@@ -97,7 +117,7 @@ def _replace(
     chat, old = opened.chat, opened.turn
     with measured("context"):
         wish = Wish(chat.model, command.content, opened.history, command.web_search)
-        admission = admit(rules.policy, wish, rules.limits, call.now)
+        admission = admit(rules.policy, wish, opened.standing, rules.limits, call.now)
     event = TurnReplaced(
         event_type=event_type,
         tenant_id=old.tenant_id,
@@ -110,9 +130,9 @@ def _replace(
         original_request_id=old.request_id,
         new_request_id=command.request_id,
     )
-    start = begin(call, chat, admission, command)
+    start = begin(call, chat, admission, command, opened.standing.limits)
     # The successor of the turn before the old one: retry and edit never fork the conversation.
     turn = replace(start.turn, prev_request_id=old.prev_request_id)
-    new = turns.Start(turn, start.message, (outbox.item(call, chat.chat_id, event),))
+    new = replace(start, turn=turn, events=(outbox.item(call, chat.chat_id, event),))
     turns.replace(call, chat, old, new, retention_days=rules.settings.quota.retention_days)
     return Running(turn, admission, command.content)

@@ -22,7 +22,12 @@ class Rules:
     @property
     def limits(self) -> Limits:
         """What the deployment allows a prompt."""
-        return Limits(self.settings.streaming.max_output_tokens, self.settings.context.web_search_guard)
+        settings = self.settings
+        return Limits(
+            settings.streaming.max_output_tokens,
+            settings.context.web_search_guard,
+            settings.quota.web_search_daily_quota,
+        )
 
 
 def rules(settings: Settings) -> Rules:

@@ -1,12 +1,14 @@
 """Send a message: everything that can be refused is refused here, before anything is written or streamed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from minichat.domain.admission import Admission, Wish, admit
 from minichat.domain.chat import Chat, next_instant, visible
 from minichat.domain.errors import (
+    CreditsTaken,
     FieldError,
     GenerationInProgress,
     InvalidAttachment,
@@ -16,12 +18,15 @@ from minichat.domain.errors import (
 )
 from minichat.domain.identity import MICROSECOND, Call, ChatId, MessageId, RequestId
 from minichat.domain.message import Message, checked_content, fingerprint
+from minichat.domain.policy import UserLimits
 from minichat.domain.turn import Turn, TurnState
 from minichat.observability import measured
 from minichat.services.orphans import freed
 from minichat.services.rules import Rules
 from minichat.storage import messages, turns
 from minichat.storage.items import together
+
+T = TypeVar("T")
 
 RECENT_MAX_BYTES = 4_000_000
 """Text of recent messages that is read at most: more than the largest window takes."""
@@ -64,9 +69,30 @@ def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     checked_content(command.content)
     if len(set(command.attachment_ids)) < len(command.attachment_ids):
         raise InvalidRequest(FieldError("attachment_ids", "An attachment is named twice.", "duplicate"))
-    chat, known, recent = _open(call, command, rules)
+    return twice_at_most(lambda: _send(call, command, rules))
+
+
+def twice_at_most(admission: Callable[[], T]) -> T:
+    """What an admission gives; once more when other turns of the user took its credits before its transaction did.
+
+    The second look finds what is left, so that a cheaper model can be taken; its refusal is final.
+    """
+    try:
+        return admission()
+    except CreditsTaken:
+        return admission()
+
+
+def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
+    opened, recent = _open(call, command, rules)
+    chat = visible(opened.chat, call.caller)
     if freed(call, chat, rules):
-        chat, known, recent = _open(call, command, rules)
+        opened, recent = _open(call, command, rules)
+        chat = visible(opened.chat, call.caller)
+    known = opened.turn
+    if known is None and chat.latest_request_id == command.request_id:
+        # A batch of reads is not one moment: the turn began between the look at it and the look at the head.
+        _, known = turns.read(call.caller.tenant_id, command.chat_id, command.request_id)
     if known is not None:
         return _replay(known, command)
     if chat.running_request_id is not None:
@@ -74,10 +100,9 @@ def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     if command.attachment_ids:
         raise InvalidAttachment
     with measured("context"):
-        admission = admit(
-            rules.policy, Wish(chat.model, command.content, recent, command.web_search), rules.limits, call.now
-        )
-    new = begin(call, chat, admission, command)
+        wish = Wish(chat.model, command.content, recent, command.web_search)
+        admission = admit(rules.policy, wish, opened.standing, rules.limits, call.now)
+    new = begin(call, chat, admission, command, opened.standing.limits)
     try:
         turns.start(call, chat, new, retention_days=rules.settings.quota.retention_days)
     except (RequestIdConflict, GenerationInProgress):
@@ -90,13 +115,13 @@ def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     return Running(new.turn, admission, command.content)
 
 
-def _open(call: Call, command: SendMessage, rules: Rules) -> tuple[Chat, Turn | None, Sequence[Message]]:
+def _open(call: Call, command: SendMessage, rules: Rules) -> tuple[turns.Opened, Sequence[Message]]:
+    limits = rules.policy.limits_of(call.caller.user_id)
     with measured("read"):
-        (found, known), recent = together(
-            lambda: turns.read(call.caller.tenant_id, command.chat_id, command.request_id),
+        return together(
+            lambda: turns.open_for_turn(call, command.chat_id, command.request_id, limits),
             lambda: recent_messages(call, command.chat_id, rules, extra=0),
         )
-    return visible(found, call.caller), known, recent
 
 
 def recent_messages(call: Call, chat_id: ChatId, rules: Rules, *, extra: int) -> Sequence[Message]:
@@ -107,7 +132,7 @@ def recent_messages(call: Call, chat_id: ChatId, rules: Rules, *, extra: int) ->
     return messages.recent(call.caller.tenant_id, chat_id, limit, at_most_bytes=RECENT_MAX_BYTES)
 
 
-def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage) -> turns.Start:
+def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, limits: UserLimits) -> turns.Start:
     """The turn and the user message that an admitted command starts with."""
     started_at = next_instant(chat, call.now)
     turn = Turn(
@@ -129,7 +154,7 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage) ->
         web_search_enabled=command.web_search,
     )
     message = Message(turn.user_message_id, turn.request_id, "user", command.content, started_at)
-    return turns.Start(turn, message)
+    return turns.Start(turn, message, limits)
 
 
 def _message_id(call: Call, instant: datetime) -> MessageId:

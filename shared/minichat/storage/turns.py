@@ -21,10 +21,12 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from minichat.domain.chat import Chat, visible
-from minichat.domain.errors import GenerationInProgress, RequestIdConflict
+from minichat.domain.errors import CreditsTaken, GenerationInProgress, RequestIdConflict
 from minichat.domain.identity import Call, ChatId, MessageId, RequestId, TenantId
 from minichat.domain.message import Message
+from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import Ending, Settlement
+from minichat.domain.standing import PERIODS, Standing
 from minichat.domain.turn import Reserve, ToolCalls, Turn, TurnState, check_mutation
 from minichat.domain.usage import Usage
 from minichat.storage import chats, keys, messages, quota
@@ -44,6 +46,7 @@ class Start:
 
     turn: Turn
     message: Message
+    limits: UserLimits
     events: tuple[OutboxItem, ...] = ()
 
 
@@ -70,10 +73,29 @@ def read(tenant_id: TenantId, chat_id: ChatId, request_id: RequestId) -> tuple[C
     return chats.from_raw(found.get(chat_key)), from_raw(found.get(turn_key))
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a new turn starts from: the chat's head, one turn of it, and where the caller stands."""
+
+    chat: Chat | None
+    turn: Turn | None
+    standing: Standing
+
+
+def open_for_turn(call: Call, chat_id: ChatId, request_id: RequestId, limits: UserLimits) -> Opened:
+    """All of it in one consistent round trip."""
+    tenant_id = call.caller.tenant_id
+    chat_key, turn_key = keys.chat(tenant_id, chat_id), keys.turn(tenant_id, chat_id, request_id)
+    quota_keys = quota.read_keys(tenant_id, call.caller.user_id, call.now)
+    found = batch_get([chat_key, turn_key, *quota_keys.values()])
+    standing = quota.standing(limits, *(found.get(quota_keys[period]) for period in PERIODS))
+    return Opened(chats.from_raw(found.get(chat_key)), from_raw(found.get(turn_key)), standing)
+
+
 def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
     """Begins a turn: head, turn, user message and quota in one transaction.
 
-    Raises, in the order of contract 2: ChatNotFound, RequestIdConflict, GenerationInProgress.
+    Raises, in the order of contract 2: ChatNotFound, RequestIdConflict, GenerationInProgress, CreditsTaken.
     """
     head = _begin(call, chat, new, ended_messages=0)
     free = chats.owned_by(call.caller) & ChatItem.running_request_id.does_not_exist() & _nothing_new_in(chat)
@@ -86,14 +108,16 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
         if "turn" in refused.old:
             known = from_raw(refused.old["turn"])
             raise RequestIdConflict(known.state.public if known else "running") from refused
-        # The head changed since it was read: another turn began, and may have ended since.
-        raise GenerationInProgress from refused
+        if "chat" in refused.old:
+            # The head changed since it was read: another turn began, and may have ended since.
+            raise GenerationInProgress from refused
+        raise CreditsTaken from refused
 
 
 def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: int) -> None:
     """Puts a new turn in the place of the latest one: retry and edit, in one transaction.
 
-    Raises what `check_mutation` finds in what the winner left.
+    Raises what `check_mutation` finds in what the winner left, or CreditsTaken.
     """
     head = _begin(call, chat, new, ended_messages=old.messages)
     writes: list[Write] = [
@@ -233,7 +257,7 @@ def _new_turn(new: Start, retention_days: int) -> list[Write]:
     return [
         Put("turn", item, TurnItem.pk.does_not_exist()),
         *messages.put(turn.tenant_id, turn.chat_id, new.message),
-        *quota.reserve(turn, retention_days=retention_days),
+        *quota.reserve(turn, new.limits, retention_days=retention_days),
         *_events(new.events),
     ]
 
@@ -284,7 +308,9 @@ def _commit_mutation(call: Call, chat: Chat, target: Turn, writes: Sequence[Writ
         now_chat = chats.from_raw(refused.old["chat"]) if "chat" in refused.old else chat
         now_turn = from_raw(refused.old["old turn"]) if "old turn" in refused.old else target
         check_mutation(call.caller, now_chat, now_turn, target.request_id)
-        raise GenerationInProgress from refused
+        if "chat" in refused.old:
+            raise GenerationInProgress from refused
+        raise CreditsTaken from refused
 
 
 def _ending(call: Call, end: Finish) -> list[Action]:

@@ -1,0 +1,99 @@
+"""Where a user stands: what is committed in each bucket and period, against its limit (turns-and-quota 4, 7).
+
+Buckets are `total`, the ceiling over everything, and `premium`, a cap inside it. A premium turn counts in both.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+from typing import Literal
+
+from minichat.domain.policy import Limits, UserLimits
+from minichat.domain.turn import Reserve
+
+Period = Literal["daily", "monthly"]
+Bucket = Literal["total", "premium"]
+PERIODS: tuple[Period, ...] = ("daily", "monthly")
+BUCKETS: tuple[Bucket, ...] = ("premium", "total")
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Micro-credits spent and reserved in one period, and the day's web searches."""
+
+    total: int = 0
+    premium: int = 0
+    web_search_calls: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One user's commitments and limits, as they were read."""
+
+    limits: UserLimits
+    daily: Committed = field(default_factory=Committed)
+    monthly: Committed = field(default_factory=Committed)
+
+    def fits(self, reserve: Reserve) -> bool:
+        """Whether the reserve stays within every bucket that it counts in, in both periods."""
+        return all(
+            committed + reserve.credits_micro <= limit
+            for bucket, _, committed, limit in self.entries()
+            if bucket == "total" or reserve.premium
+        )
+
+    def entries(self) -> list[tuple[Bucket, Period, int, int]]:
+        """Bucket, period, committed and limit, in micro-credits, in the order in which they are shown."""
+        premium, total = self.limits.premium, self.limits.standard
+        return [
+            ("premium", "daily", self.daily.premium, premium.limit_daily_credits_micro),
+            ("premium", "monthly", self.monthly.premium, premium.limit_monthly_credits_micro),
+            ("total", "daily", self.daily.total, total.limit_daily_credits_micro),
+            ("total", "monthly", self.monthly.total, total.limit_monthly_credits_micro),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """What is left in one bucket and period, as clients see it."""
+
+    bucket: Bucket
+    period: Period
+    limit_micro: int
+    used_micro: int
+    next_reset: datetime
+    warning: bool
+    percentage: int
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether less than one per cent is left."""
+        return self.percentage == 0
+
+
+def remaining(standing: Standing, warning_threshold_pct: int, now: datetime) -> list[Remaining]:
+    """What is left everywhere: 79, 80 and 81 of 100 used leave 21 (no warning), 20 and 19 (warning) at 80 %.
+
+    A limit of 0 is left out.
+    """
+    found = []
+    for bucket, period, used, limit in standing.entries():
+        if limit <= 0:
+            continue
+        percentage = max(limit - used, 0) * 100 // limit
+        warning = percentage <= 100 - warning_threshold_pct
+        found.append(Remaining(bucket, period, limit, used, next_reset(period, now), warning, percentage))
+    return found
+
+
+def limit_of(limits: UserLimits, bucket: Bucket, period: Period) -> int:
+    """One limit, in micro-credits."""
+    chosen: Limits = limits.standard if bucket == "total" else limits.premium
+    return chosen.limit_daily_credits_micro if period == "daily" else chosen.limit_monthly_credits_micro
+
+
+def next_reset(period: Period, now: datetime) -> datetime:
+    """The next UTC midnight, or the first of the next month."""
+    today = now.astimezone(UTC).date()
+    tomorrow = today + timedelta(days=1)
+    next_month = (today.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return datetime.combine(tomorrow if period == "daily" else next_month, time(), UTC)

@@ -1,0 +1,84 @@
+"""Quota as a user sees it: what is left, the warning, the downgrade, and the end of it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minichat.local.issuer import as_uuid
+from minichat.services.rules import SHIPPED_POLICY
+from tests.client import Stack
+from tests.conftest import running_stack
+
+
+@pytest.fixture(scope="module")
+def metered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack whose users `small` and `none` have limits of their own, of one premium reserve and of nothing."""
+    policy: dict[str, Any] = json.loads(SHIPPED_POLICY.read_text())
+    plenty = policy["user_limits"]["default"]["standard"]
+
+    def premium(micro: int) -> dict[str, Any]:
+        return {"limit_daily_credits_micro": micro, "limit_monthly_credits_micro": micro}
+
+    policy["user_limits"]["users"] = {
+        as_uuid("small"): {"standard": plenty, "premium": premium(270_000)},
+        as_uuid("none"): {"standard": premium(1000), "premium": premium(1000)},
+    }
+    folder: Path = tmp_path_factory.mktemp("metered")
+    (folder / "policy.json").write_text(json.dumps(policy))
+    with running_stack(folder / "state", "--policy", str(folder / "policy.json")) as stack:
+        yield stack
+
+
+def _status(stack: Stack, user: str) -> dict[str, dict[str, dict[str, Any]]]:
+    with stack.user("acme", user) as one:
+        status = one.http.get("/quota/status").json()
+    assert status["warning_threshold_pct"] == 80
+    return {tier["tier"]: {period["period"]: period for period in tier["periods"]} for tier in status["tiers"]}
+
+
+def test_a_used_up_premium_quota_downgrades_and_is_told(metered: Stack) -> None:
+    with metered.user("acme", "small") as user:
+        first = user.send(user.new_chat(), "[[say:premium]][[usage:10000,10000]]")
+        done = first.events[-1].data
+        assert (done["quota_decision"], done["effective_model"]) == ("allow", "gpt-4.1")
+        daily = next(w for w in done["quota_warnings"] if (w["tier"], w["period"]) == ("premium", "daily"))
+        assert (daily["remaining_percentage"], daily["warning"], daily["exhausted"]) == (62, False, False)
+        second = user.send(user.new_chat(), "[[say:standard]]")
+        done = second.events[-1].data
+        assert (done["quota_decision"], done["downgrade_reason"]) == ("downgrade", "premium_quota_exhausted")
+        assert (done["selected_model"], done["effective_model"]) == ("gpt-4.1", "gpt-4.1-mini")
+        assert done["downgrade_from"] == "gpt-4.1"
+    used = _status(metered, "small")
+    assert used["premium"]["daily"]["used_credits_micro"] == 10_000 * 2 + 10_000 * 8
+    assert used["premium"]["daily"]["remaining_credits_micro"] == 270_000 - 100_000
+    assert used["total"]["daily"]["used_credits_micro"] > 100_000
+
+
+def test_without_any_room_a_send_is_refused_and_leaves_no_trace(metered: Stack) -> None:
+    with metered.user("acme", "none") as user:
+        chat_id = user.new_chat()
+        refused = user.send(chat_id, "hello")
+        assert (refused.status, refused.problem["code"], refused.problem["quota_scope"]) == (
+            429,
+            "quota_exceeded",
+            "tokens",
+        )
+        assert user.messages(chat_id) == []
+        assert user.chat(chat_id)["message_count"] == 0
+    assert _status(metered, "none")["total"]["daily"]["used_credits_micro"] == 0
+
+
+def test_a_running_turns_reserve_counts_as_used(metered: Stack) -> None:
+    with metered.user("acme", "busy") as user:
+        body = {"content": "[[hold:quota]]"}
+        with user.streaming("POST", f"/chats/{user.new_chat()}/messages:stream", json=body) as (_, events):
+            next(events)
+            running = _status(metered, "busy")["total"]["daily"]
+            assert running["used_credits_micro"] > 262_144
+            metered.release("quota")
+            list(events)
+        assert _status(metered, "busy")["total"]["daily"]["used_credits_micro"] < 1000
+    assert running["next_reset"].endswith("T00:00:00Z")

@@ -1,0 +1,118 @@
+"""The cascade: which model answers, why another one does, and when none may."""
+
+from typing import Any
+
+import pytest
+
+from minichat.domain import errors
+from minichat.domain.admission import Admission, Limits, Wish, admit
+from minichat.domain.policy import KillSwitches, Policy
+from minichat.domain.standing import Committed, Standing, next_reset, remaining
+from tests.builders import NOW, a_model, a_policy, some_limits
+
+PREMIUM = a_model(
+    id="large",
+    tier="premium",
+    input_tokens_credit_multiplier_micro=10_000_000,
+    output_tokens_credit_multiplier_micro=30_000_000,
+    general_config={"tool_support": {"web_search": True}},
+)
+STANDARD = a_model(id="small", preference={"is_default": True, "sort_order": 5})
+OTHER = a_model(id="other", preference={"sort_order": 1})
+NOTHING = Standing(some_limits())
+DEPLOYMENT = Limits(max_output_tokens=100)
+
+
+def _admitted(policy: Policy, model: str = "large", standing: Standing = NOTHING, **wish: Any) -> Admission:
+    return admit(policy, Wish(model, "x" * 4000, [], **wish), standing, DEPLOYMENT, NOW)
+
+
+def test_the_selected_model_answers_when_nothing_is_against_it() -> None:
+    reserve = _admitted(a_policy(PREMIUM, STANDARD)).reserve
+    assert (reserve.effective_model, reserve.decision, reserve.premium) == ("large", "allow", True)
+    assert (reserve.tokens, reserve.credits_micro) == (1310, 12_100 + 3000)
+
+
+@pytest.mark.parametrize(
+    ("switches", "reason"),
+    [
+        ({"force_standard_tier": True}, "force_standard_tier"),
+        ({"disable_premium_tier": True}, "disable_premium_tier"),
+        ({"force_standard_tier": True, "disable_premium_tier": True}, "force_standard_tier"),
+    ],
+)
+def test_switches_send_premium_chats_to_the_standard_default(switches: dict[str, bool], reason: str) -> None:
+    policy = a_policy(PREMIUM, OTHER, STANDARD, kill_switches=KillSwitches(**switches))
+    reserve = _admitted(policy).reserve
+    assert (reserve.effective_model, reserve.selected_model) == ("small", "large")
+    assert (reserve.decision, reserve.downgrade_reason, reserve.premium) == ("downgrade", reason, False)
+
+
+@pytest.mark.parametrize("period", ["daily", "monthly"])
+def test_a_used_up_premium_quota_downgrades_with_the_reserve_of_the_model_that_runs(period: str) -> None:
+    limits = some_limits(premium=100_000)
+    full = Standing(limits, **{period: Committed(total=99_000, premium=99_000)})
+    reserve = _admitted(a_policy(PREMIUM, STANDARD), standing=full).reserve
+    assert (reserve.effective_model, reserve.downgrade_reason) == ("small", "premium_quota_exhausted")
+    assert reserve.credits_micro == 1210 + 300
+
+
+def test_a_disabled_model_is_replaced_by_its_tiers_default() -> None:
+    gone = a_model(id="gone", enabled=False)
+    reserve = _admitted(a_policy(gone, OTHER, STANDARD), "gone").reserve
+    assert (reserve.effective_model, reserve.downgrade_reason) == ("small", "model_disabled")
+
+
+def test_a_model_that_left_the_catalog_is_replaced_too() -> None:
+    assert _admitted(a_policy(STANDARD), "never heard of").reserve.downgrade_reason == "model_disabled"
+
+
+@pytest.mark.parametrize("room", [1509, 0])
+def test_without_room_for_the_worst_case_nobody_answers(room: int) -> None:
+    limits = some_limits(total=10_000)
+    full = Standing(limits, daily=Committed(total=10_000 - room))
+    with pytest.raises(errors.QuotaExceeded) as refusal:
+        _admitted(a_policy(STANDARD), "small", full)
+    assert refusal.value.scope == "tokens"
+
+
+def test_room_for_exactly_the_worst_case_is_enough() -> None:
+    limits = some_limits(total=10_000)
+    full = Standing(limits, daily=Committed(total=10_000 - 1510), monthly=Committed(total=10_000 - 1510))
+    assert _admitted(a_policy(STANDARD), "small", full).reserve.credits_micro == 1510
+
+
+def test_a_standard_turn_does_not_count_against_premium() -> None:
+    full = Standing(some_limits(premium=0))
+    assert _admitted(a_policy(STANDARD), "small", full).reserve.decision == "allow"
+
+
+def test_web_search_is_limited_only_where_it_is_asked_for() -> None:
+    searched = Standing(some_limits(), daily=Committed(web_search_calls=75))
+    assert _admitted(a_policy(PREMIUM), standing=searched).web_search is False
+    with pytest.raises(errors.QuotaExceeded) as refusal:
+        _admitted(a_policy(PREMIUM), standing=searched, web_search=True)
+    assert refusal.value.scope == "web_search"
+    with pytest.raises(errors.WebSearchDisabled):
+        _admitted(a_policy(PREMIUM, kill_switches=KillSwitches(disable_web_search=True)), web_search=True)
+
+
+@pytest.mark.parametrize(
+    ("used", "percentage", "warning", "exhausted"),
+    [(79, 21, False, False), (80, 20, True, False), (81, 19, True, False), (100, 0, True, True), (150, 0, True, True)],
+)
+def test_warnings_begin_at_the_threshold(used: int, percentage: int, warning: bool, exhausted: bool) -> None:
+    standing = Standing(some_limits(premium=0, total=100), daily=Committed(total=used))
+    daily, monthly = remaining(standing, 80, NOW)
+    assert (daily.bucket, daily.period, monthly.period) == ("total", "daily", "monthly")
+    assert (daily.percentage, daily.warning, daily.exhausted) == (percentage, warning, exhausted)
+
+
+def test_less_than_one_per_cent_is_exhausted() -> None:
+    standing = Standing(some_limits(premium=0, total=1000), daily=Committed(total=990), monthly=Committed(total=991))
+    assert [one.exhausted for one in remaining(standing, 80, NOW)] == [False, True]
+
+
+def test_periods_reset_at_utc_midnight_and_on_the_first() -> None:
+    assert next_reset("daily", NOW).isoformat() == "2026-11-22T00:00:00+00:00"
+    assert next_reset("monthly", NOW.replace(month=12, day=31)).isoformat() == "2027-01-01T00:00:00+00:00"
