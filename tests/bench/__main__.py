@@ -1,7 +1,8 @@
 """`make bench`: every benchmark, one after the other. Figures are of this machine; read the ratios."""
 
-from tests.bench import imports, stream_overhead
+from tests.bench import imports, stream_overhead, write_units
 
 if __name__ == "__main__":
     imports.main()
     stream_overhead.main()
+    write_units.main()
