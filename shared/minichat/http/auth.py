@@ -5,6 +5,7 @@ Signature, issuer, audience and expiry are all required. Keys come from the issu
 """
 
 import asyncio
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -38,15 +39,25 @@ class Keys:
 
         Raises Unauthenticated when the issuer has no such key; ServiceUnavailable when it does not answer.
         """
-        if key_id not in self._keys or time.monotonic() - self._read_at > KEYS_LIFESPAN_SECONDS:
+        if key_id not in self._keys or self._age() > KEYS_LIFESPAN_SECONDS:
             async with self._lock:
-                if time.monotonic() - self._read_at > UNKNOWN_KEY_COOLDOWN_SECONDS:
-                    self._keys = await asyncio.to_thread(self._read)
-                    self._read_at = time.monotonic()
+                if self._age() > UNKNOWN_KEY_COOLDOWN_SECONDS:
+                    await self._refresh()
+        if not self._keys:
+            raise ServiceUnavailable
         try:
             return self._keys[key_id]
         except KeyError:
             raise Unauthenticated from None
+
+    def _age(self) -> float:
+        return time.monotonic() - self._read_at
+
+    async def _refresh(self) -> None:
+        # Also after a failure nobody asks again before the cooldown: requests must not queue up behind a silent issuer.
+        self._read_at = time.monotonic()
+        with contextlib.suppress(ServiceUnavailable):  # the keys that are known stay good meanwhile
+            self._keys = await asyncio.to_thread(self._read)
 
     def _read(self) -> dict[str | None, jwt.PyJWK]:
         try:
