@@ -34,7 +34,7 @@ run: .venv/local.installed .tools/ministack/installed ## Start everything on thi
 
 .PHONY: test
 test: lint tools ## Run the linters and every test
-	$(PYTEST) tests/unit tests/integration tests/race tests/e2e
+	$(PYTEST) tests/unit tests/integration tests/model tests/race tests/e2e
 
 .PHONY: unit
 unit: .venv/dev.installed .tools/sam/installed ## Run the tests that need no engine: domain, parsers, template
@@ -51,6 +51,10 @@ race: .venv/dev.installed tools ## Run the races on every engine that is install
 .PHONY: race-full
 race-full: .venv/dev.installed tools ## Run the races with many more rounds; takes long
 	RACE_ROUNDS=1000 RACE_SECONDS=600 $(PYTEST) --timeout 7200 tests/race
+
+.PHONY: model
+model: .venv/dev.installed .tools/ministack/installed ## Live random lives of chats and check every invariant after each of 100,000 steps
+	MODEL_EXAMPLES=2000 $(PYTEST) -s tests/model
 
 .PHONY: orphans
 orphans: .venv/dev.installed .tools/ministack/installed ## Kill servers and wait for the watchdog's schedule; takes two minutes

@@ -1,0 +1,202 @@
+"""Random lives of a user's chats on a real engine: after every step every invariant of turns-and-quota 10 holds.
+
+`MODEL_EXAMPLES` sets the size, fifty steps each: `make model` runs a long one, `make test` a short form.
+"""
+
+import os
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from minichat.domain import errors
+from minichat.domain.identity import Call, ChatId, RequestId
+from minichat.domain.policy import LimitsByUser
+from minichat.domain.settlement import Ending
+from minichat.domain.turn import Turn, TurnState
+from minichat.domain.usage import Usage
+from minichat.services import chats, mutate, orphans
+from minichat.services.finalize import finalize
+from minichat.services.rules import Rules
+from minichat.services.send import Running, SendMessage, send
+from minichat.settings import Settings
+from minichat.storage import turns
+from tests.builders import NOW, a_caller, a_model, a_policy, new_id, some_limits
+from tests.conftest import fresh_tables
+from tests.invariants import Tables, violations
+
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
+STEPS = 50
+LIMIT = 40_000
+OVERSHOOT_PCT = 110
+
+
+def some_rules(version: int = 1) -> Rules:
+    """Two tiers, and limits that three or four turns at once reach."""
+    large = a_model(id="large", tier="premium", preference={"is_default": True}, max_output_tokens=2000)
+    small = a_model(preference={"is_default": True}, max_output_tokens=2000)
+    limits = LimitsByUser(default=some_limits(total=LIMIT, premium=LIMIT // 2))
+    return Rules(Settings(), a_policy(large, small, user_limits=limits, policy_version=version))
+
+
+@dataclass
+class Chat:
+    """What the model knows of a chat: its id, and the turn whose process is still alive, if any."""
+
+    chat_id: ChatId
+    alive: Turn | None = None
+    zombies: list[Turn] = field(default_factory=list)
+
+
+class Ledger(RuleBasedStateMachine):
+    """One user with three chats; processes come and go, and time with them."""
+
+    endpoint = ""
+    steps = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = fresh_tables(self.endpoint)
+        self.going_by = some_rules()
+        self.now = NOW
+        self.chats = [Chat(chats.create(self.call(), chats.NewChat(), self.going_by).chat_id) for _ in range(3)]
+
+    def call(self) -> Call:
+        """A call a second after the one before."""
+        self.now += timedelta(seconds=1)
+        return Call(a_caller(), self.now, new_id)
+
+    @rule(number=st.integers(0, 2), text=st.text(min_size=1, max_size=40).filter(str.strip))
+    def sends(self, number: int, text: str) -> None:
+        chat = self.chats[number]
+        self._begins(chat, lambda: send(self.call(), SendMessage(chat.chat_id, text, _id()), self.going_by))
+
+    @rule(number=st.integers(0, 2), edited=st.booleans())
+    def replaces_the_latest(self, number: int, edited: bool) -> None:
+        chat = self.chats[number]
+        target = self._latest(chat)
+        if target is None:
+            return
+        if edited:
+            command = SendMessage(chat.chat_id, "edited", _id())
+            self._begins(chat, lambda: mutate.edit(self.call(), target, command, self.going_by))
+        else:
+            self._begins(chat, lambda: mutate.retry(self.call(), chat.chat_id, target, _id(), self.going_by))
+
+    @rule(number=st.integers(0, 2))
+    def deletes_the_latest(self, number: int) -> None:
+        chat = self.chats[number]
+        target = self._latest(chat)
+        if target is None:
+            return
+        try:
+            mutate.delete(self.call(), chat.chat_id, target, self.going_by)
+        except errors.InvalidTurnState:
+            assert chat.alive is not None or chat.zombies
+
+    @precondition(lambda self: any(chat.alive for chat in self.chats))
+    @rule(
+        state=st.sampled_from([TurnState.COMPLETED, TurnState.FAILED, TurnState.CANCELLED]),
+        code=st.sampled_from(["provider_error", "rate_limited", "validation_error", "never_heard_of"]),
+        usage=st.builds(Usage, st.integers(0, 3000), st.integers(0, 3000)),
+        called=st.booleans(),
+    )
+    def ends(self, state: TurnState, code: str, usage: Usage, called: bool) -> None:
+        chat = next(chat for chat in self.chats if chat.alive)
+        assert chat.alive is not None
+        ending = Ending(
+            state, code if state is TurnState.FAILED else None, text="hi", usage=usage, provider_called=called
+        )
+        finalize(self.call(), chat.alive, ending, self.going_by)
+        chat.alive = None
+
+    @precondition(lambda self: any(chat.alive for chat in self.chats))
+    @rule()
+    def shows_a_sign_of_life(self) -> None:
+        for chat in self.chats:
+            if chat.alive is not None:
+                turns.progress(self.call(), chat.alive, provider_called=True)
+
+    @precondition(lambda self: any(chat.alive for chat in self.chats))
+    @rule()
+    def crashes(self) -> None:
+        chat = next(chat for chat in self.chats if chat.alive)
+        assert chat.alive is not None
+        chat.zombies.append(chat.alive)
+        chat.alive = None
+
+    @precondition(lambda self: any(chat.zombies for chat in self.chats))
+    @rule()
+    def a_zombie_wakes_up(self) -> None:
+        chat = next(chat for chat in self.chats if chat.zombies)
+        finalize(self.call(), chat.zombies.pop(), Ending(TurnState.COMPLETED, text="late"), self.going_by)
+
+    @rule(minutes=st.integers(1, 5))
+    def time_passes_and_the_watchdog_runs(self, minutes: int) -> None:
+        self.now += timedelta(minutes=minutes)
+        orphans.sweep(self.now, new_id, self.going_by)
+        for chat in self.chats:
+            chat.alive = None
+
+    @rule(days=st.integers(1, 20))
+    def a_new_day_begins(self, days: int) -> None:
+        self.now = datetime.combine(self.now.date() + timedelta(days=days), self.now.timetz())
+
+    @rule(switch=st.booleans())
+    def the_policy_changes(self, switch: bool) -> None:
+        changed = some_rules(self.going_by.policy.policy_version + 1)
+        switches = changed.policy.kill_switches.model_copy(update={"force_standard_tier": switch})
+        self.going_by = Rules(changed.settings, changed.policy.model_copy(update={"kill_switches": switches}))
+
+    @invariant()
+    def every_invariant_holds(self) -> None:
+        Ledger.steps += 1
+        tables = Tables.of(self.store)
+        assert violations(tables) == []
+        for item in tables.conversations:
+            if item["sk"].startswith("QUOTA#"):
+                assert item["total_reserved"] >= 0
+                # Settlement may exceed a limit only by tolerated overshoot.
+                assert item["total_committed"] * 100 <= LIMIT * OVERSHOOT_PCT
+
+    def teardown(self) -> None:
+        orphans.sweep(self.now + timedelta(days=1), new_id, self.going_by)
+        tables = Tables.of(self.store)
+        assert violations(tables) == []
+        assert all(not item.get("total_reserved") for item in tables.conversations), "nothing runs any more"
+
+    def _begins(self, chat: Chat, begin: object) -> None:
+        try:
+            outcome = begin()  # type: ignore[operator]  # one of the closures above
+        except (errors.GenerationInProgress, errors.InvalidTurnState, errors.QuotaExceeded):
+            return
+        assert isinstance(outcome, Running)
+        chat.alive = outcome.turn
+
+    def _latest(self, chat: Chat) -> RequestId | None:
+        return chats.get(self.call(), chat.chat_id).latest_request_id
+
+
+def _id() -> RequestId:
+    return RequestId(str(uuid4()))
+
+
+@pytest.mark.timeout(0 if EXAMPLES > 1000 else 300)
+def test_every_invariant_holds_after_every_step(engine: str) -> None:
+    Ledger.endpoint, Ledger.steps = engine, 0
+    run_state_machine_as_test(
+        Ledger,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )
+    print(f"{Ledger.steps} steps")
+    assert Ledger.steps >= EXAMPLES * STEPS // 4
