@@ -81,6 +81,8 @@ def a_reserve(**said: Any) -> Reserve:
         "selected_model": "small",
         "effective_model": "small",
         "generation_floor": 50,
+        "input_multiplier": 1_000_000,
+        "output_multiplier": 3_000_000,
         "daily_period": "2026-11-21",
         "monthly_period": "2026-11-01",
     }

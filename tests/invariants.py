@@ -1,6 +1,7 @@
 """The invariants of turns-and-quota 10, read from the tables themselves and not through the product's code."""
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ import boto3
 from minichat.settings import Store
 
 Item = dict[str, Any]
+
+_SUM = r"(total|premium)(_r)?|\d\d[tp]"
 
 
 @dataclass(frozen=True)
@@ -101,22 +104,24 @@ def _of_events(tables: Tables) -> list[str]:
 
 
 def _of_quota(tables: Tables) -> list[str]:
-    spent: Counter[tuple[str, str]] = Counter()
-    reserved: Counter[tuple[str, str]] = Counter()
+    turns_say: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for pk, chat in tables.chats().items():
         for turn in chat.turns.values():
-            for period, start in (("daily", turn["r_day"]), ("monthly", turn["r_month"])):
-                key = (f"{pk.split('#C#')[0]}#U#{turn['user']}", f"QUOTA#{period}#{start}")
-                spent[key] += turn.get("committed", 0)
-                reserved[key] += turn["r_micro"] if turn["state"] == "running" else 0
+            reserved = turn["r_micro"] if turn["state"] == "running" else 0
+            committed = reserved + turn.get("committed", 0)
+            sums = turns_say[f"{pk.split('#C#')[0]}#U#{turn['user']}", f"QUOTA#{turn['r_month']}"]
+            day = turn["r_day"][-2:]
+            sums.update({"total": committed, "total_r": reserved, f"{day}t": committed})
+            if turn["r_premium"]:
+                sums.update({"premium": committed, "premium_r": reserved, f"{day}p": committed})
     found = []
     for item in tables.conversations:
         if item["sk"].startswith("QUOTA#"):
-            key = (item["pk"], item["sk"])
-            says = (item["total_spent"], item["total_reserved"], item["total_committed"])
-            if says != (spent[key], reserved[key], spent[key] + reserved[key]):
-                found.append(f"invariant 3: {key} says {says}, turns say {spent[key]} spent, {reserved[key]} reserved")
-    return found
+            sums = turns_say.pop((item["pk"], item["sk"]), Counter())
+            says = {name: int(value) for name, value in item.items() if re.fullmatch(_SUM, name)}
+            if any(says.get(name, 0) != sums[name] for name in says | sums):
+                found.append(f"invariant 3: {item['sk']} of {item['pk']} says {says}, the turns say {dict(sums)}")
+    return found + [f"invariant 3: {key} is missing" for key, sums in turns_say.items() if any(sums.values())]
 
 
 def _whole(table: Any) -> list[Item]:

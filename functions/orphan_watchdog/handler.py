@@ -3,18 +3,16 @@
 from minichat.moment import new_id, now
 from minichat.observability import logger
 from minichat.services.orphans import sweep
-from minichat.services.rules import rules
 from minichat.settings import current
 from minichat.storage.items import connect
 
 connect(current().store)
-RULES = rules(current())
 
 
 def handler(event: dict[str, object], context: object) -> dict[str, int]:
     """How many dead turns were detected and ended."""
     del event, context
-    swept = sweep(now(), new_id, RULES)
+    swept = sweep(now(), new_id, current())
     result = {"detected": swept.detected, "finalized": swept.finalized}
     logger.info("swept", extra=result)
     return result

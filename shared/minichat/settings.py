@@ -162,7 +162,8 @@ class Settings(_Group):
 
     url_prefix: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = "/mini-chat"
     cursor_secret: SecretStr = SecretStr("")
-    policy_file: Path | None = None
+    policy_file: Annotated[Path | None, Field(description="in force until a policy is published")] = None
+    policy_refresh_seconds: Annotated[float, Field(ge=0, le=60)] = 5
     store: Store = Store()
     auth: Auth = Auth()
     streaming: Streaming = Streaming()

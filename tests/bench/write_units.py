@@ -1,12 +1,15 @@
-"""Write units of one text turn, 1 KB in and 2 KB out: what is billed for each transaction, and what each item costs.
+"""Write units of one text turn, 1 KB in and 2 KB out: what each item and index entry of its two transactions costs.
 
-A transaction bills two units per started kilobyte of each item, and the indexes one per entry that changes. DynamoDB
-Local bills the tables as AWS does, without the indexes: four units more (ByOwner moves, Running comes and goes).
+AWS bills a transaction two units per started kilobyte of each item, as it is after the write, and an index one unit per
+entry that is put or taken away (moving one is both). DynamoDB Local is asked too; it counts index entries twice, and
+equal items of one transaction once, so its figures stand beside ours and not in their place.
 """
 
 import math
+import random
+import string
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,69 +29,92 @@ from minichat.storage.items import connection
 from tests.builders import a_call, a_model, a_policy
 from tests.conftest import ROOT, fresh_tables
 
-RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+RULES = Rules(Settings(), a_policy(a_model(id="gpt-4.1-mini", preference={"is_default": True})))
+PROSE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8") * 2
+INDEXES = {"Running": "running_shard", "ByOwner": "listed_at"}
+
+Item = dict[str, dict[str, Any]]
 
 
 def main() -> None:
-    """Prints the units of send and finalize, item by item, and their sum."""
+    """Prints the units of send and finalize, item by item, and their sum, for prose and for text that cannot shrink."""
     kind = "dynamodb-local" if (ROOT / ".tools" / "dynamodb-local" / "installed").exists() else "ministack"
     engine = Engine(ROOT, kind, Path(tempfile.mkdtemp()))
     try:
         fresh_tables(engine.endpoint)
-        chat = chats.create(a_call(), chats.NewChat(), RULES)
-        print(f"\nWrite units of a turn, 1 KB in and 2 KB out ({kind})")
-        with _billed("send") as send_units:
-            running = send(a_call(), SendMessage(chat.chat_id, "x" * 1024, RequestId(str(uuid4()))), RULES)
-        assert isinstance(running, Running)
-        with _billed("finalize") as finalize_units:
-            ending = Ending(TurnState.COMPLETED, text="y" * 2048, usage=Usage(300, 500), provider_response_id="r" * 53)
-            finalize(a_call(), running.turn, ending, RULES)
-        print(f"{'together':58}{sum(send_units) + sum(finalize_units):8.0f}")
+        noise = "".join(random.Random(1).choices(string.digits + string.ascii_letters + string.punctuation, k=4096))
+        for name, question, answer in (
+            ("prose", PROSE[:1024], PROSE[3000:5048]),
+            ("text that does not compress", noise[:1024], noise[:2048]),
+        ):
+            print(f"\nWrite units of a turn, 1 KB in and 2 KB out, {name}")
+            chat = chats.create(a_call(), chats.NewChat(), RULES)
+            with _billed("send", kind) as send_units:
+                running = send(a_call(), SendMessage(chat.chat_id, question, RequestId(str(uuid4()))), RULES)
+            assert isinstance(running, Running)
+            with _billed("finalize", kind) as finalize_units:
+                ending = Ending(TurnState.COMPLETED, text=answer, usage=Usage(300, 500), provider_response_id="r" * 53)
+                finalize(a_call(), running.turn, ending, RULES.settings)
+            print(f"{'together':58}{sum(send_units) + sum(finalize_units):8.0f}")
     finally:
         if engine.child is not None:
             engine.child.stop()
 
 
 @contextmanager
-def _billed(name: str) -> Iterator[list[float]]:
-    units: list[float] = []
+def _billed(name: str, kind: str) -> Iterator[list[int]]:
+    """Fills the list with the units of each item and index entry that the one transaction inside writes."""
+    client = connection().client
+    units: list[int] = []
     written: list[dict[str, Any]] = []
-    events = connection().client.meta.events
+    before: dict[str, Item] = {}
+    engines: list[float] = []
 
     def sent(params: dict[str, Any], **_: Any) -> None:
-        written[:] = params["TransactItems"]
+        params["ReturnConsumedCapacity"] = "INDEXES"
+        written[:] = [next(iter(item.values())) for item in params["TransactItems"]]
+        before.update({_sort_key(one): _stored(client, one) for one in written})
 
     def answered(parsed: dict[str, Any], **_: Any) -> None:
-        units.extend(table["CapacityUnits"] for table in parsed.get("ConsumedCapacity", []))
+        engines.extend(table["CapacityUnits"] for table in parsed.get("ConsumedCapacity", []))
 
-    before, after = "provide-client-params.dynamodb.TransactWriteItems", "after-call.dynamodb.TransactWriteItems"
-    events.register(before, sent)
-    events.register(after, answered)
+    hooks: dict[str, Callable[..., None]] = {"provide-client-params": sent, "after-call": answered}
+    for event, hook in hooks.items():
+        client.meta.events.register(f"{event}.dynamodb.TransactWriteItems", hook)
     try:
         yield units
     finally:
-        events.unregister(before, sent)
-        events.unregister(after, answered)
-    for item in written:
-        (operation,) = item.values()
-        sort_key = (operation.get("Item") or operation["Key"])["sk"]["S"]
-        print(f"  {name:10}{sort_key[:26]:30}{_cost(operation):>20}")
-    print(f"{name + ', as billed':58}{sum(units):8.0f}")
+        for event, hook in hooks.items():
+            client.meta.events.unregister(f"{event}.dynamodb.TransactWriteItems", hook)
+    for one in written:
+        old, new = before[_sort_key(one)], _stored(client, one)
+        size = max(_size(old), _size(new))
+        units.append(2 * math.ceil(size / 1024))
+        print(f"  {name:10}{_sort_key(one)[:26]:30}{size:>8} bytes{units[-1]:>12}")
+        for index, attribute in INDEXES.items():
+            if old.get(attribute) != new.get(attribute):
+                units.append((attribute in old) + (attribute in new))
+                print(f"  {name:10}index {index:24}{'':14}{units[-1]:>12}")
+    print(f"{name:50}{sum(units):>8}   ({kind} says {sum(engines):.0f})")
 
 
-def _cost(operation: dict[str, Any]) -> str:
-    if "Item" not in operation:
-        return "update"
-    size = _size(operation["Item"])
-    return f"{size} bytes, {2 * math.ceil(size / 1024)}"
+def _sort_key(operation: dict[str, Any]) -> str:
+    return str((operation.get("Item") or operation["Key"])["sk"]["S"])
 
 
-def _size(item: dict[str, dict[str, Any]]) -> int:
-    """Bytes of an item: names, and values as DynamoDB counts them."""
+def _stored(client: Any, operation: dict[str, Any]) -> Item:
+    key = {part: (operation.get("Item") or operation["Key"])[part] for part in ("pk", "sk")}
+    found: Item = client.get_item(TableName=operation["TableName"], Key=key).get("Item", {})
+    return found
+
+
+def _size(item: Item) -> int:
+    """Bytes of an item: its names, and its values as DynamoDB counts them (AWS, item sizes and formats)."""
     total = 0
     for name, typed in item.items():
         ((kind, value),) = typed.items()
-        total += len(name) + {"S": len(str(value).encode()), "N": len(str(value)) // 2 + 2}.get(kind, 1)
+        sizes = {"S": lambda v: len(v.encode()), "N": lambda v: math.ceil(len(v.lstrip("-")) / 2) + 1, "B": len}
+        total += len(name) + sizes.get(kind, lambda _: 1)(value)
     return total
 
 

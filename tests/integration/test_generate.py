@@ -66,7 +66,7 @@ def a_running_turn(rules: Rules) -> Running:
 
 
 def begun(provider: Scripted, rules: Rules, running: Running) -> Channel:
-    machine = generate.Machine(rules, provider, lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
+    machine = generate.Machine(rules.settings, provider, lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
     return generate.begin(a_call(), running, machine)
 
 
@@ -156,7 +156,9 @@ async def test_a_turn_that_somebody_else_ended_is_left_alone() -> None:
     rules = some_rules(progress_interval_seconds=5)
     running = a_running_turn(rules)
     reading = asyncio.create_task(told(begun(Scripted(script), rules, running)))
-    await asyncio.to_thread(finalize, a_call(), running.turn, Ending(TurnState.FAILED, "orphan_timeout"), rules)
+    await asyncio.to_thread(
+        finalize, a_call(), running.turn, Ending(TurnState.FAILED, "orphan_timeout"), rules.settings
+    )
     before = stored(running)
     release.set()
     events = await reading
@@ -172,7 +174,9 @@ async def test_a_writer_that_lost_its_turn_notices_by_its_sign_of_life() -> None
     rules = some_rules()
     running, provider = a_running_turn(rules), Scripted(script)
     reading = asyncio.create_task(told(begun(provider, rules, running)))
-    await asyncio.to_thread(finalize, a_call(), running.turn, Ending(TurnState.FAILED, "orphan_timeout"), rules)
+    await asyncio.to_thread(
+        finalize, a_call(), running.turn, Ending(TurnState.FAILED, "orphan_timeout"), rules.settings
+    )
     assert [type(event) for event in await reading] == [Started]
     assert provider.closed.is_set()
 

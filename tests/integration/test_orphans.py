@@ -59,19 +59,19 @@ def test_a_dead_turn_does_not_block_the_next_send(store: Store) -> None:
 
 def test_a_turn_that_never_reached_its_provider_costs_nothing(store: Store) -> None:
     dead = a_running_turn()
-    assert orphans.ended_as_orphan(later(dead), dead, RULES)
+    assert orphans.ended_as_orphan(later(dead), dead, RULES.settings)
     assert (stored(dead).settlement_method, stored(dead).committed_credits_micro) == ("released", 0)
     assert violations(Tables.of(store)) == []
 
 
 def test_reading_retrying_and_deleting_a_dead_turn_end_it_first(store: Store) -> None:
     dead = a_running_turn()
-    _, seen = orphans.looked_at(later(dead), dead.chat_id, dead.request_id, RULES)
+    _, seen = orphans.looked_at(later(dead), dead.chat_id, dead.request_id, RULES.settings)
     assert seen is not None
     assert seen.state is TurnState.FAILED
     dead = a_running_turn(dead.chat_id)
     retried = mutate.retry(later(dead), dead.chat_id, dead.request_id, RequestId(str(uuid4())), RULES)
-    mutate.delete(later(retried.turn), dead.chat_id, retried.turn.request_id, RULES)
+    mutate.delete(later(retried.turn), dead.chat_id, retried.turn.request_id, RULES.settings)
     assert violations(Tables.of(store)) == []
 
 
@@ -79,16 +79,16 @@ def test_a_sign_of_life_between_look_and_end_saves_a_turn(store: Store) -> None:
     seen_dead = a_running_turn()
     call = later(seen_dead)
     turns.progress(Call(call.caller, call.now, new_id), seen_dead, provider_called=True)
-    assert orphans.ended_as_orphan(call, seen_dead, RULES)
+    assert orphans.ended_as_orphan(call, seen_dead, RULES.settings)
     assert stored(seen_dead).state is TurnState.RUNNING
 
 
 def test_a_zombie_changes_nothing(store: Store) -> None:
     dead = a_running_turn()
-    orphans.ended_as_orphan(later(dead), dead, RULES)
+    orphans.ended_as_orphan(later(dead), dead, RULES.settings)
     before = Tables.of(store)
     assert turns.progress(a_call(), dead, provider_called=True) is None
-    assert finalize(a_call(), dead, Ending(TurnState.COMPLETED, text="late", usage=Usage(9, 9)), RULES) is None
+    assert finalize(a_call(), dead, Ending(TurnState.COMPLETED, text="late", usage=Usage(9, 9)), RULES.settings) is None
     assert Tables.of(store) == before
 
 
@@ -97,19 +97,18 @@ def test_the_watchdog_ends_the_dead_and_leaves_the_living(store: Store) -> None:
     now = later(dead[-1]).now
     alive = a_running_turn()
     turns.progress(Call(a_call().caller, now, new_id), alive, provider_called=True)
-    swept = orphans.sweep(now, new_id, RULES)
+    swept = orphans.sweep(now, new_id, RULES.settings)
     assert (swept.detected, swept.finalized) == (5, 5)
     assert {stored(turn).state for turn in dead} == {TurnState.FAILED}
     assert stored(alive).state is TurnState.RUNNING
-    assert orphans.sweep(now, new_id, RULES) == orphans.Swept(0, 0)
+    assert orphans.sweep(now, new_id, RULES.settings) == orphans.Swept(0, 0)
 
 
 def test_a_sweep_is_bounded_and_takes_the_longest_dead_first(store: Store) -> None:
     dead = [a_running_turn() for _ in range(6)]
-    settings = RULES.settings.model_copy(
+    few = RULES.settings.model_copy(
         update={"orphan_watchdog": RULES.settings.orphan_watchdog.model_copy(update={"batch_size": 2})}
     )
-    few = Rules(settings, RULES.policy)
     now = later(dead[-1]).now
     assert orphans.sweep(now, new_id, few).finalized == 2
     assert [stored(turn).state for turn in dead[:2]] == [TurnState.FAILED] * 2
@@ -126,12 +125,12 @@ def test_of_eight_watchdogs_and_a_late_finalizer_one_wins(store: Store) -> None:
         def watchdog(_: int, start: threading.Barrier = start, dead: Turn = dead, call: Call = call) -> object:
             start.wait(10)
             return finalize(
-                call, dead, Ending(TurnState.FAILED, "orphan_timeout"), RULES, stale_since=call.now - TIMEOUT
+                call, dead, Ending(TurnState.FAILED, "orphan_timeout"), RULES.settings, stale_since=call.now - TIMEOUT
             )
 
         def late(start: threading.Barrier = start, dead: Turn = dead) -> object:
             start.wait(10)
-            return finalize(a_call(), dead, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES)
+            return finalize(a_call(), dead, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings)
 
         with ThreadPoolExecutor(9) as pool:
             late_end = pool.submit(late)

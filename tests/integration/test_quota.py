@@ -36,7 +36,7 @@ def reserve_of(rules: Rules) -> int:
     chat = chats.create(a_call(), chats.NewChat(), rules)
     running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), rules)
     assert isinstance(running, Running)
-    finalize(a_call(), running.turn, Ending(TurnState.CANCELLED, provider_called=False), rules)
+    finalize(a_call(), running.turn, Ending(TurnState.CANCELLED, provider_called=False), rules.settings)
     return running.turn.reserve.credits_micro
 
 
@@ -66,7 +66,7 @@ def test_of_32_parallel_chats_exactly_those_start_that_the_limit_allows(store: S
     assert (len(started), outcomes.count("tokens")) == (10, 22)
     assert violations(Tables.of(store)) == []
     for running in started:
-        finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="a", usage=Usage(1, 1)), rules)
+        finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="a", usage=Usage(1, 1)), rules.settings)
     standing = quota.read(a_caller().tenant_id, a_caller().user_id, rules.policy.user_limits.default, a_call().now)
     assert standing.daily.total == 10 * (1 + 3)
     assert violations(Tables.of(store)) == []
@@ -88,7 +88,7 @@ def test_a_retry_that_is_refused_for_quota_leaves_the_old_turn_as_it_was(store: 
     chat = chats.create(a_call(), chats.NewChat(), generous)
     running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), generous)
     assert isinstance(running, Running)
-    finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="a", usage=Usage(1, 1)), generous)
+    finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="a", usage=Usage(1, 1)), generous.settings)
     before = Tables.of(store)
     with pytest.raises(errors.QuotaExceeded):
         mutate.retry(a_call(), chat.chat_id, running.turn.request_id, RequestId(str(uuid4())), rules_with(100))
@@ -104,7 +104,7 @@ def test_a_turn_is_settled_into_the_period_in_which_it_began(store: Store) -> No
     running = send(before, SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), rules)
     assert isinstance(running, Running)
     after = Call(caller, midnight, new_id)
-    finalize(after, running.turn, Ending(TurnState.COMPLETED, text="a", usage=Usage(1, 1)), rules)
+    finalize(after, running.turn, Ending(TurnState.COMPLETED, text="a", usage=Usage(1, 1)), rules.settings)
     limits = rules.policy.user_limits.default
     then = quota.read(caller.tenant_id, caller.user_id, limits, before.now)
     assert (then.daily.total, then.monthly.total) == (4, 4)

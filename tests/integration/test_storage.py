@@ -39,7 +39,7 @@ def a_send(chat_id: ChatId, content: str = "hello", request_id: str | None = Non
 
 def a_completed_turn(chat_id: ChatId, content: str = "hello") -> Running:
     running = a_send(chat_id, content)
-    assert finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5)), RULES)
+    assert finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5)), RULES.settings)
     return running
 
 
@@ -51,7 +51,7 @@ def test_a_turn_is_read_back_as_it_was_written(store: Store) -> None:
     ending = Ending(
         TurnState.COMPLETED, text="hi", usage=Usage(10, 5, 3, 2, 1), provider_response_id="resp_1", ttft_ms=12
     )
-    finalize(a_call(), running.turn, ending, RULES)
+    finalize(a_call(), running.turn, ending, RULES.settings)
     _, ended = turns.read(a_caller().tenant_id, chat_id, running.turn.request_id)
     assert ended is not None
     assert (ended.state, ended.usage, ended.answered) == (TurnState.COMPLETED, Usage(10, 5, 3, 2, 1), True)
@@ -61,10 +61,10 @@ def test_a_turn_is_read_back_as_it_was_written(store: Store) -> None:
 def test_only_the_first_finalizer_has_an_effect(store: Store) -> None:
     running = a_send(a_stored_chat())
     first = Ending(TurnState.COMPLETED, text="first", usage=Usage(10, 5))
-    assert finalize(a_call(), running.turn, first, RULES) == first
+    assert finalize(a_call(), running.turn, first, RULES.settings) == first
     before = Tables.of(store)
-    assert finalize(a_call(), running.turn, Ending(TurnState.FAILED, "orphan_timeout"), RULES) is None
-    assert finalize(a_call(), running.turn, Ending(TurnState.CANCELLED, text="late"), RULES) is None
+    assert finalize(a_call(), running.turn, Ending(TurnState.FAILED, "orphan_timeout"), RULES.settings) is None
+    assert finalize(a_call(), running.turn, Ending(TurnState.CANCELLED, text="late"), RULES.settings) is None
     assert Tables.of(store) == before
     assert violations(before) == []
 
@@ -79,9 +79,9 @@ def test_a_refused_request_changes_nothing(store: Store) -> None:
     with pytest.raises(errors.InvalidTurnState):
         mutate.retry(a_call(), chat_id, running.turn.request_id, RequestId(str(uuid4())), RULES)
     with pytest.raises(errors.NotLatestTurn):
-        mutate.delete(a_call(), chat_id, done.turn.request_id, RULES)
+        mutate.delete(a_call(), chat_id, done.turn.request_id, RULES.settings)
     with pytest.raises(errors.ChatNotFound):
-        mutate.delete(a_call(a_caller(user=9)), chat_id, done.turn.request_id, RULES)
+        mutate.delete(a_call(a_caller(user=9)), chat_id, done.turn.request_id, RULES.settings)
     assert Tables.of(store) == before
 
 
@@ -105,7 +105,7 @@ def test_a_loser_learns_what_the_winner_made_true(store: Store, monkeypatch: pyt
     monkeypatch.setattr(turns, "read", lambda *_: (stale.chat, stale.turn))
     monkeypatch.setattr(turns, "open_for_turn", lambda *_: stale)
     with pytest.raises(errors.NotLatestTurn):
-        mutate.delete(a_call(), chat_id, target, RULES)
+        mutate.delete(a_call(), chat_id, target, RULES.settings)
     with pytest.raises(errors.NotLatestTurn):
         mutate.retry(a_call(), chat_id, target, RequestId(str(uuid4())), RULES)
 
@@ -117,7 +117,7 @@ def test_a_turn_that_came_and_went_since_the_read_is_noticed(store: Store, monke
     target = done.turn.request_id
     stale = turns.open_for_turn(a_call(), chat_id, target, LIMITS)
     call = a_call()
-    mutate.delete(a_call(), chat_id, a_completed_turn(chat_id, "came and went").turn.request_id, RULES)
+    mutate.delete(a_call(), chat_id, a_completed_turn(chat_id, "came and went").turn.request_id, RULES.settings)
     monkeypatch.setattr(turns, "open_for_turn", lambda *_: stale)
     with pytest.raises(errors.GenerationInProgress):
         mutate.retry(call, chat_id, target, RequestId(str(uuid4())), RULES)
@@ -165,7 +165,7 @@ def test_a_collision_that_passes_is_retried_and_applied_once(store: Store, code:
     with answered_instead("TransactWriteItems", answers):
         running = a_send(chat_id)
     assert answers == []
-    finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi"), RULES)
+    finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi"), RULES.settings)
     assert violations(Tables.of(store)) == []
 
 
@@ -184,7 +184,9 @@ def test_a_transaction_whose_answer_was_lost_is_applied_once(store: Store) -> No
     with answers_lost("TransactWriteItems", 2):
         running = a_send(chat_id)
     with answers_lost("TransactWriteItems", 2):
-        assert finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES)
+        assert finalize(
+            a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings
+        )
     assert violations(Tables.of(store)) == []
 
 
@@ -222,7 +224,7 @@ def test_every_operation_keeps_to_its_round_trips(store: Store) -> None:
     assert calls[-1] == "TransactWriteItems"
 
     with counted_calls() as calls:
-        finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi"), RULES)
+        finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi"), RULES.settings)
     assert calls == ["TransactWriteItems"]
 
     with counted_calls() as calls:
@@ -232,16 +234,16 @@ def test_every_operation_keeps_to_its_round_trips(store: Store) -> None:
     with counted_calls() as calls, side_by_side(reads, 2):
         retried = mutate.retry(a_call(), chat_id, running.turn.request_id, RequestId(str(uuid4())), RULES)
     assert sorted(calls) == ["BatchGetItem", "Query", "TransactWriteItems"]
-    finalize(a_call(), retried.turn, Ending(TurnState.COMPLETED, text="hi"), RULES)
+    finalize(a_call(), retried.turn, Ending(TurnState.COMPLETED, text="hi"), RULES.settings)
 
     command = SendMessage(chat_id, "other", RequestId(str(uuid4())))
     with counted_calls() as calls, side_by_side(reads, 2):
         edited = mutate.edit(a_call(), retried.turn.request_id, command, RULES)
     assert sorted(calls) == ["BatchGetItem", "Query", "TransactWriteItems"]
-    finalize(a_call(), edited.turn, Ending(TurnState.COMPLETED, text="hi"), RULES)
+    finalize(a_call(), edited.turn, Ending(TurnState.COMPLETED, text="hi"), RULES.settings)
 
     with counted_calls() as calls:
-        mutate.delete(a_call(), chat_id, edited.turn.request_id, RULES)
+        mutate.delete(a_call(), chat_id, edited.turn.request_id, RULES.settings)
     assert calls == ["BatchGetItem", "TransactWriteItems"]
 
     codec = CursorCodec("secret")

@@ -6,6 +6,7 @@
 import os
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,16 +16,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from minichat.domain import errors
 from minichat.domain.identity import Call, ChatId, RequestId
-from minichat.domain.policy import LimitsByUser
+from minichat.domain.policy import KillSwitches, LimitsByUser, Policy
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.services import chats, mutate, orphans
 from minichat.services.finalize import finalize
-from minichat.services.rules import Rules
+from minichat.services.reconcile import reconcile
+from minichat.services.rules import InForce, Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings
-from minichat.storage import turns
+from minichat.storage import policies, turns
 from tests.builders import NOW, a_caller, a_model, a_policy, new_id, some_limits
 from tests.conftest import fresh_tables
 from tests.invariants import Tables, violations
@@ -35,12 +37,20 @@ LIMIT = 40_000
 OVERSHOOT_PCT = 110
 
 
-def some_rules(version: int = 1) -> Rules:
+def some_policy(version: int, *, price: int = 3, force_standard_tier: bool = False) -> Policy:
     """Two tiers, and limits that three or four turns at once reach."""
-    large = a_model(id="large", tier="premium", preference={"is_default": True}, max_output_tokens=2000)
-    small = a_model(preference={"is_default": True}, max_output_tokens=2000)
-    limits = LimitsByUser(default=some_limits(total=LIMIT, premium=LIMIT // 2))
-    return Rules(Settings(), a_policy(large, small, user_limits=limits, policy_version=version))
+    model: dict[str, Any] = {
+        "preference": {"is_default": True},
+        "max_output_tokens": 2000,
+        "output_tokens_credit_multiplier_micro": price * 1_000_000,
+    }
+    return a_policy(
+        a_model(id="large", tier="premium", **model),
+        a_model(**model),
+        user_limits=LimitsByUser(default=some_limits(total=LIMIT, premium=LIMIT // 2)),
+        kill_switches=KillSwitches(force_standard_tier=force_standard_tier),
+        policy_version=version,
+    )
 
 
 @dataclass
@@ -61,9 +71,19 @@ class Ledger(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.store = fresh_tables(self.endpoint)
-        self.going_by = some_rules()
+        self.in_force = InForce(Settings(policy_refresh_seconds=0))
         self.now = NOW
+        self.publish(some_policy(1))
         self.chats = [Chat(chats.create(self.call(), chats.NewChat(), self.going_by).chat_id) for _ in range(3)]
+
+    @property
+    def going_by(self) -> Rules:
+        return self.in_force.rules
+
+    def publish(self, policy: Policy) -> None:
+        """Publishes through the table and lets the instances follow."""
+        policies.publish(policy, at=self.now, by="model", token=new_id(self.now))
+        self.in_force.look(0)
 
     def call(self) -> Call:
         """A call a second after the one before."""
@@ -94,7 +114,7 @@ class Ledger(RuleBasedStateMachine):
         if target is None:
             return
         try:
-            mutate.delete(self.call(), chat.chat_id, target, self.going_by)
+            mutate.delete(self.call(), chat.chat_id, target, self.going_by.settings)
         except errors.InvalidTurnState:
             assert chat.alive is not None or chat.zombies
 
@@ -111,7 +131,7 @@ class Ledger(RuleBasedStateMachine):
         ending = Ending(
             state, code if state is TurnState.FAILED else None, text="hi", usage=usage, provider_called=called
         )
-        finalize(self.call(), chat.alive, ending, self.going_by)
+        finalize(self.call(), chat.alive, ending, self.going_by.settings)
         chat.alive = None
 
     @precondition(lambda self: any(chat.alive for chat in self.chats))
@@ -133,12 +153,12 @@ class Ledger(RuleBasedStateMachine):
     @rule()
     def a_zombie_wakes_up(self) -> None:
         chat = next(chat for chat in self.chats if chat.zombies)
-        finalize(self.call(), chat.zombies.pop(), Ending(TurnState.COMPLETED, text="late"), self.going_by)
+        finalize(self.call(), chat.zombies.pop(), Ending(TurnState.COMPLETED, text="late"), self.going_by.settings)
 
     @rule(minutes=st.integers(1, 5))
     def time_passes_and_the_watchdog_runs(self, minutes: int) -> None:
         self.now += timedelta(minutes=minutes)
-        orphans.sweep(self.now, new_id, self.going_by)
+        orphans.sweep(self.now, new_id, self.going_by.settings)
         for chat in self.chats:
             chat.alive = None
 
@@ -148,9 +168,8 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(switch=st.booleans())
     def the_policy_changes(self, switch: bool) -> None:
-        changed = some_rules(self.going_by.policy.policy_version + 1)
-        switches = changed.policy.kill_switches.model_copy(update={"force_standard_tier": switch})
-        self.going_by = Rules(changed.settings, changed.policy.model_copy(update={"kill_switches": switches}))
+        version = self.going_by.policy.policy_version + 1
+        self.publish(some_policy(version, price=version % 5 + 1, force_standard_tier=switch))
 
     @invariant()
     def every_invariant_holds(self) -> None:
@@ -159,15 +178,16 @@ class Ledger(RuleBasedStateMachine):
         assert violations(tables) == []
         for item in tables.conversations:
             if item["sk"].startswith("QUOTA#"):
-                assert item["total_reserved"] >= 0
+                assert item["total_r"] >= 0
                 # Settlement may exceed a limit only by tolerated overshoot.
-                assert item["total_committed"] * 100 <= LIMIT * OVERSHOOT_PCT
+                assert item["total"] * 100 <= LIMIT * OVERSHOOT_PCT
 
     def teardown(self) -> None:
-        orphans.sweep(self.now + timedelta(days=1), new_id, self.going_by)
+        orphans.sweep(self.now + timedelta(days=1), new_id, self.going_by.settings)
         tables = Tables.of(self.store)
         assert violations(tables) == []
-        assert all(not item.get("total_reserved") for item in tables.conversations), "nothing runs any more"
+        assert reconcile().differences == []
+        assert all(not item.get("total_r") for item in tables.conversations), "nothing runs any more"
 
     def _begins(self, chat: Chat, begin: object) -> None:
         try:

@@ -60,7 +60,7 @@ def test_a_secret_is_not_in_the_settings_text() -> None:
 
 
 def test_the_shipped_policy_is_valid_and_has_a_default() -> None:
-    policy = policy_file(SHIPPED_POLICY)
+    policy = policy_file(SHIPPED_POLICY, Settings())
     assert policy.model_for_new_chat(None).id == "gpt-4.1"
 
 
@@ -68,8 +68,13 @@ def test_the_shipped_policy_is_valid_and_has_a_default() -> None:
     ("path", "value", "named"),
     [
         (("model_catalog", 0, "input_tokens_credit_multiplier_micro"), 0, "input_tokens_credit_multiplier_micro"),
-        (("model_catalog", 2, "preference"), {"is_default": True}, "default of tier standard"),
-        (("model_catalog", 1, "id"), "gpt-4.1", "twice"),
+        (
+            ("model_catalog", 2, "preference"),
+            {"is_default": True},
+            r"model_catalog\.2\.preference\.is_default: ",
+        ),
+        (("model_catalog", 1, "id"), "gpt-4.1", r"model_catalog\.1\.id: .*twice"),
+        (("model_catalog", 1, "provider_id"), "acme", r"model_catalog\.1\.provider_id: .*'acme' \(known: openai\)"),
         (("model_catalog", 0, "tier"), "gold", "model_catalog.0.tier"),
         (("policy_version",), 0, "policy_version"),
         (("kill_switches", "disable_everything"), True, "kill_switches.disable_everything"),
@@ -84,4 +89,4 @@ def test_a_wrong_policy_names_the_path(tmp_path: Path, path: tuple[str | int, ..
     file = tmp_path / "policy.json"
     file.write_text(json.dumps(policy))
     with pytest.raises(SettingsError, match=named):
-        policy_file(file)
+        policy_file(file, Settings())

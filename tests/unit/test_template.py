@@ -248,6 +248,15 @@ def test_only_the_streaming_function_can_read_the_provider_key() -> None:
     assert readers == {"StreamRole"}
 
 
+def test_no_function_can_write_the_policy() -> None:
+    denial = IDENTITY["PolicyIsReadOnly"]["Properties"]
+    functions = {name for name, role in IDENTITY.items() if "lambda.amazonaws.com" in json.dumps(role)}
+    assert {role["Ref"] for role in denial["Roles"]} == functions
+    (statement,) = denial["PolicyDocument"]["Statement"]
+    assert statement["Effect"] == "Deny"
+    assert statement["Condition"] == {"ForAnyValue:StringEquals": {"dynamodb:LeadingKeys": ["POLICY"]}}
+
+
 def test_aws_policies_are_used_where_a_service_demands_one() -> None:
     managed = {name: role["Properties"].get("ManagedPolicyArns") for name, role in IDENTITY.items()}
     assert [name for name, arns in managed.items() if arns] == ["GatewayLogRole"]

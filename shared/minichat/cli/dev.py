@@ -74,6 +74,7 @@ def _announce(running: Stack) -> None:
         "chat_id": chat_id,
         "provider_url": running.provider_url,
         "engine_url": running.engine_url,
+        "environment": running.environment,
         "pids": {child.name: child.pid for child in running.children} | {"minichat dev": os.getpid()},
     }
     file = running.state / "dev.json"

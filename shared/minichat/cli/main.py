@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from minichat import __version__
-from minichat.cli import dev, token
+from minichat.cli import dev, policy, reconcile, token, turns
+from minichat.domain.errors import ServiceUnavailable
 from minichat.local.engine import EngineMissing
 from minichat.local.process import ChildFailed
 from minichat.local.tables import NotACheckout
@@ -17,11 +18,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="minichat", description="Mini Chat: the backend of a multi-tenant AI chat.")
     parser.add_argument("--version", action="version", version=f"minichat {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (dev, token):
+    for command in (dev, token, policy, turns, reconcile):
         command.add_to(commands)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))
+    except ServiceUnavailable:
+        print("minichat: the tables do not answer.", file=sys.stderr)
+        return 2
     except (SettingsError, EngineMissing, ChildFailed, NotACheckout, OSError) as error:
         print(f"minichat: {error}", file=sys.stderr)
         return 2

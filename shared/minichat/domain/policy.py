@@ -1,5 +1,6 @@
 """The policy: which models exist, what they cost and may take, and what is switched off (turns-and-quota 5)."""
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -8,6 +9,7 @@ from minichat.domain.errors import InvalidModel, ModelNotFound
 
 MAX_MULTIPLIER = 10_000_000_000
 MAX_TOKENS = 10_000_000
+MAX_VERSION = 2_000_000_000
 
 Tier = Literal["standard", "premium"]
 Multiplier = Annotated[int, Field(ge=1, le=MAX_MULTIPLIER)]
@@ -138,7 +140,7 @@ class LimitsByUser(_Part):
 class Policy(_Part):
     """One immutable version of everything above. A turn settles with the version that priced it."""
 
-    policy_version: Annotated[int, Field(ge=1)]
+    policy_version: Annotated[int, Field(ge=1, le=MAX_VERSION)]
     model_catalog: Annotated[tuple[Model, ...], Field(min_length=1)]
     kill_switches: KillSwitches = KillSwitches()
     user_limits: LimitsByUser
@@ -146,12 +148,32 @@ class Policy(_Part):
     @model_validator(mode="after")
     def _catalog_is_unambiguous(self) -> "Policy":
         ids = [model.id for model in self.model_catalog]
-        if twice := {model_id for model_id in ids if ids.count(model_id) > 1}:
-            raise ValueError(f"model_catalog: the id {sorted(twice)[0]!r} is there twice")
-        for tier in ("standard", "premium"):
-            defaults = [m.id for m in self.model_catalog if m.tier == tier and m.enabled and m.preference.is_default]
-            if len(defaults) > 1:
-                raise ValueError(f"model_catalog: {' and '.join(defaults)} are both the default of tier {tier}")
+        for number, model_id in enumerate(ids):
+            if model_id in ids[:number]:
+                raise ValueError(f"model_catalog.{number}.id: {model_id!r} is there twice")
+        defaults: dict[str, str] = {}
+        for number, model in enumerate(self.model_catalog):
+            if not (model.enabled and model.preference.is_default):
+                continue
+            if model.tier in defaults:
+                raise ValueError(
+                    f"model_catalog.{number}.preference.is_default: {defaults[model.tier]!r} is the default of tier "
+                    f"{model.tier} already"
+                )
+            defaults[model.tier] = model.id
+        return self
+
+    def served_by(self, providers: Collection[str]) -> "Policy":
+        """This policy, when every model's provider is one of these.
+
+        Raises ValueError naming the path of the first that is not.
+        """
+        for number, model in enumerate(self.model_catalog):
+            if model.provider_id not in providers:
+                known = ", ".join(sorted(providers)) or "none"
+                raise ValueError(
+                    f"model_catalog.{number}.provider_id: there is no provider {model.provider_id!r} (known: {known})"
+                )
         return self
 
     def enabled_models(self) -> list[Model]:
@@ -176,16 +198,6 @@ class Policy(_Part):
         """The tier's enabled default, else its first enabled model, else None."""
         enabled = [model for model in self.enabled_models() if model.tier == tier]
         return next((model for model in enabled if model.preference.is_default), enabled[0] if enabled else None)
-
-    def priced(self, model_id: str) -> Model:
-        """The catalog entry of that id, enabled or not: what a turn was admitted with, or a chat was made for.
-
-        Raises ModelNotFound when this version of the policy has no such entry.
-        """
-        found = [model for model in self.model_catalog if model.id == model_id]
-        if not found:
-            raise ModelNotFound(f"There is no model {model_id!r}.")
-        return found[0]
 
     def model_for_new_chat(self, wanted: str | None) -> Model:
         """The wanted model, or the default: premium default, else standard default, else the first enabled.

@@ -42,16 +42,6 @@ def credits_micro(input_tokens: int, output_tokens: int, input_multiplier: int, 
     )
 
 
-def price(model: Model, input_tokens: int, output_tokens: int) -> int:
-    """`credits_micro` with the multipliers of a catalog entry."""
-    return credits_micro(
-        input_tokens,
-        output_tokens,
-        model.input_tokens_credit_multiplier_micro,
-        model.output_tokens_credit_multiplier_micro,
-    )
-
-
 def text_tokens(utf8_bytes: int, budgets: EstimationBudgets) -> int:
     """Estimated tokens of a text: 4000 bytes with the defaults → 1000 + 100 → with the margin 1210."""
     tokens = _ceil_div(utf8_bytes, budgets.bytes_per_token) + budgets.fixed_overhead
@@ -93,14 +83,17 @@ def periods(now: datetime) -> tuple[str, str]:
 def reserve(model: Model, estimated_input: int, max_output_tokens: int, policy_version: int, now: datetime) -> Reserve:
     """The worst case of a turn on `model`: 1210 in, 4096 out at 1_000_000 / 3_000_000 → 13_498 micro-credits."""
     daily, monthly = periods(now)
+    multipliers = model.input_tokens_credit_multiplier_micro, model.output_tokens_credit_multiplier_micro
     return Reserve(
         tokens=estimated_input + max_output_tokens,
         max_output_tokens=max_output_tokens,
-        credits_micro=price(model, estimated_input, max_output_tokens),
+        credits_micro=credits_micro(estimated_input, max_output_tokens, *multipliers),
         policy_version=policy_version,
         selected_model=model.id,
         effective_model=model.id,
         generation_floor=model.estimation_budgets.minimal_generation_floor,
+        input_multiplier=multipliers[0],
+        output_multiplier=multipliers[1],
         daily_period=daily,
         monthly_period=monthly,
         premium=model.tier == "premium",

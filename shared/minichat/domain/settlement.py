@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from minichat.domain.policy import Model
-from minichat.domain.quota import price
+from minichat.domain.policy import MAX_TOKENS
+from minichat.domain.quota import credits_micro
 from minichat.domain.turn import Reserve, SettlementMethod, ToolCalls, TurnState
 from minichat.domain.usage import Usage
 
@@ -71,8 +71,8 @@ def billing(ending: Ending) -> tuple[BillingOutcome, SettlementMethod]:
             raise ValueError("a running turn has no ending")
 
 
-def settle(ending: Ending, reserve: Reserve, model: Model, overshoot_tolerance_pct: int) -> Settlement:
-    """What the turn costs, priced by the entry of `effective_model` in the version that admitted it.
+def settle(ending: Ending, reserve: Reserve, overshoot_tolerance_pct: int) -> Settlement:
+    """What the turn costs, at the prices that it was admitted with.
 
     Usage 800 + 250 against a reserve of 1000 tokens / 10_000 micro at 1x is within 110 %: 1050. Usage 1000 + 500 is
     not: the smaller of 1500 and 10_000, flagged.
@@ -82,10 +82,16 @@ def settle(ending: Ending, reserve: Reserve, model: Model, overshoot_tolerance_p
         return Settlement(outcome, method, 0, 0)
     if method == "estimated":
         estimated_input = max(reserve.tokens - reserve.max_output_tokens, 0)
-        committed = min(price(model, estimated_input, reserve.generation_floor), reserve.credits_micro)
+        committed = min(_price(reserve, estimated_input, reserve.generation_floor), reserve.credits_micro)
         return Settlement(outcome, method, committed, committed)
-    actual = price(model, ending.usage.input_tokens, ending.usage.output_tokens)
+    actual = _price(reserve, ending.usage.input_tokens, ending.usage.output_tokens)
     used_tokens = ending.usage.input_tokens + ending.usage.output_tokens
     if used_tokens * 100 <= reserve.tokens * overshoot_tolerance_pct:
         return Settlement(outcome, method, actual, actual)
     return Settlement(outcome, method, min(actual, reserve.credits_micro), actual, overshoot_capped=True)
+
+
+def _price(reserve: Reserve, input_tokens: int, output_tokens: int) -> int:
+    # A count beyond the bounds of the arithmetic can only be a provider's mistake; the turn must end all the same.
+    exact = min(input_tokens, MAX_TOKENS), min(output_tokens, MAX_TOKENS)
+    return credits_micro(*exact, reserve.input_multiplier, reserve.output_multiplier)

@@ -39,7 +39,11 @@ class ToolCalls:
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
-    """What a turn was admitted with; immutable, and the only thing that settlement reads (turns-and-quota 1, 6)."""
+    """What a turn was admitted with; immutable, and the only thing that settlement reads (turns-and-quota 1, 6).
+
+    The multipliers are those of `effective_model` in `policy_version`: a turn settles at the prices of its own start
+    without looking a policy up.
+    """
 
     tokens: int
     max_output_tokens: int
@@ -48,6 +52,8 @@ class Reserve:
     selected_model: str
     effective_model: str
     generation_floor: int
+    input_multiplier: int
+    output_multiplier: int
     daily_period: str
     monthly_period: str
     premium: bool = False

@@ -22,7 +22,7 @@ from minichat.http.paging import CursorCodec
 from minichat.moment import now
 from minichat.providers.registry import Providers
 from minichat.services import generate
-from minichat.services.rules import rules
+from minichat.services.rules import InForce
 from minichat.settings import Settings
 from minichat.storage.items import connect
 
@@ -58,11 +58,10 @@ def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge:
     Raises SettingsError when the policy is wrong; ValueError without a cursor secret.
     """
     connect(settings.store)
-    machine = generate.Machine(rules(settings), Providers(settings.providers), now)
+    machine = generate.Machine(settings, Providers(settings.providers), now)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan, redirect_slashes=False)
-    app.state.minichat = App(
-        machine, Authenticator(settings.auth), CursorCodec(settings.cursor_secret.get_secret_value())
-    )
+    cursors = CursorCodec(settings.cursor_secret.get_secret_value())
+    app.state.minichat = App(machine, InForce(settings), Authenticator(settings.auth), cursors)
     for router in routers(parts):
         app.include_router(router, prefix=f"{settings.url_prefix}/v1")
     app.add_exception_handler(ChatError, _refused)
@@ -76,7 +75,7 @@ def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Threads enough for every connection to the store; at the end, an honest end for every running answer."""
     state: App = app.state.minichat
-    threads = state.rules.settings.store.max_connections
+    threads = state.settings.store.max_connections
     anyio.to_thread.current_default_thread_limiter().total_tokens = threads
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
     yield

@@ -15,8 +15,11 @@ from minichat.local import tables
 from minichat.local.engine import Engine
 from minichat.local.issuer import Issuer, as_uuid
 from minichat.local.process import Child, free_port
-from minichat.services.rules import rules
-from minichat.settings import Settings
+from minichat.moment import new_id, now
+from minichat.services.rules import first_policy
+from minichat.settings import Settings, SettingsError
+from minichat.storage import policies
+from minichat.storage.items import connect
 
 DEVELOPMENT_TENANT = "dev"
 DEVELOPMENT_USER = "developer"
@@ -47,6 +50,7 @@ class Stack:
     engine_url: str
     state: Path
     children: list[Child]
+    environment: dict[str, str]
 
     def check(self) -> None:
         """Raises ChildFailed when a process has ended by itself."""
@@ -80,7 +84,7 @@ def start(wish: Wish) -> Stack:
     issuer = Issuer(state)
     wanted = {**os.environ, **_said(wish)}
     configured = settings.load(wanted)
-    rules(configured)  # a wrong policy is explained before anything starts
+    first_policy(configured)  # a wrong policy is explained before anything starts
     engine = Engine(root, wish.engine, state / "logs", data=wish.state and state)
     children: list[Child] = [] if engine.child is None else [engine.child]
     try:
@@ -92,6 +96,7 @@ def start(wish: Wish) -> Stack:
             wanted["MINICHAT_PROVIDERS"] = _openai_at(provider_url)
         configured = settings.load(wanted)
         tables.create(root, configured.store)
+        _publish(configured, insist=wish.policy is not None)
         port = wish.port or free_port()
         command = [sys.executable, "-m", "minichat.local.server", "--host", wish.host, "--port", str(port)]
         server = Child("the server", command, state / "logs", wanted)
@@ -105,7 +110,52 @@ def start(wish: Wish) -> Stack:
             child.stop()
         raise
     token = issuer.token(DEVELOPMENT_TENANT, DEVELOPMENT_USER, now=datetime.now(UTC), lifetime=TOKEN_LIFETIME)
-    return Stack(base_url, token, provider_url, engine.endpoint, state, children)
+    return Stack(base_url, token, provider_url, engine.endpoint, state, children, _of_operators(wanted))
+
+
+def _of_operators(environment: dict[str, str]) -> dict[str, str]:
+    """What an operator's command needs to know of the stack's settings: no secret is among it."""
+    names = ("MINICHAT_STORE__", "MINICHAT_CONFIG", "MINICHAT_POLICY_FILE", "MINICHAT_PROVIDERS")
+    return {name: value for name, value in environment.items() if name.startswith(names)}
+
+
+def attached(state: Path | None) -> Settings:
+    """The settings of the stack that runs with this state folder, connected to its tables: for operators' commands.
+
+    Raises SettingsError when none has run there.
+    """
+    file = (state or tables.project_root() / ".minichat").resolve() / "dev.json"
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        raise SettingsError(f"{file} is not there: start the local stack with `minichat dev`.") from None
+    for name, value in _store(about["engine_url"]).items():
+        os.environ.setdefault(name, value)
+    configured = settings.load({**os.environ, **about["environment"]})
+    connect(configured.store)
+    return configured
+
+
+def _publish(configured: Settings, *, insist: bool) -> None:
+    """Puts the first-start policy in force where none is; with `insist` also where another one is.
+
+    Raises SettingsError when its version was published with other content.
+    """
+    for name, value in _store(configured.store.endpoint or "").items():
+        os.environ.setdefault(name, value)
+    connect(configured.store)
+    policy, version = first_policy(configured), policies.current_version()
+    if version is not None:
+        published = policies.read(version)
+        if not insist or (published is not None and published.policy == policy):
+            return
+    try:
+        policies.publish(policy, at=now(), by="minichat dev", token=new_id(now()))
+    except policies.VersionTaken as taken:
+        raise SettingsError(
+            f"policy_version: {policy.policy_version} cannot follow version {taken.current}, which is in "
+            "force in these tables: give the changed policy a higher one."
+        ) from None
 
 
 def _said(wish: Wish) -> dict[str, str]:

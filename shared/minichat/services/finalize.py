@@ -18,13 +18,13 @@ from minichat.events.payloads import (
     UsageEvent,
 )
 from minichat.observability import logger
-from minichat.services.rules import Rules
+from minichat.settings import Settings
 from minichat.storage import outbox, turns
 from minichat.storage.transact import Rejected
 
 
 def finalize(
-    call: Call, turn: Turn, ending: Ending, rules: Rules, *, stale_since: datetime | None = None
+    call: Call, turn: Turn, ending: Ending, settings: Settings, *, stale_since: datetime | None = None
 ) -> Ending | None:
     """How the turn really ended, or None when another finalizer had won and nothing was done.
 
@@ -35,21 +35,22 @@ def finalize(
     if len(ending.text.encode()) > MESSAGE_MAX_BYTES:
         ending = _without_answer(ending)
     try:
-        return _finalize(call, turn, ending, rules, stale_since)
+        return _finalize(call, turn, ending, settings, stale_since)
     except Rejected:
         if not ending.text:
             raise
         logger.exception("an answer cannot be stored", extra={"turn_id": turn.turn_id})
-        return _finalize(call, turn, _without_answer(ending), rules, stale_since)
+        return _finalize(call, turn, _without_answer(ending), settings, stale_since)
 
 
 def _without_answer(ending: Ending) -> Ending:
     return replace(ending, state=TurnState.FAILED, error_code="message_persistence_failed", text="")
 
 
-def _finalize(call: Call, turn: Turn, ending: Ending, rules: Rules, stale_since: datetime | None) -> Ending | None:
-    model = rules.policy.priced(turn.reserve.effective_model)
-    settlement = settle(ending, turn.reserve, model, rules.settings.quota.overshoot_tolerance_pct)
+def _finalize(
+    call: Call, turn: Turn, ending: Ending, settings: Settings, stale_since: datetime | None
+) -> Ending | None:
+    settlement = settle(ending, turn.reserve, settings.quota.overshoot_tolerance_pct)
     call = replace(call, now=max(call.now, turn.started_at + MICROSECOND))
     events = (_usage_event(call, turn, ending, settlement), _audit_event(call, turn, ending))
     end = turns.Finish(
@@ -59,7 +60,7 @@ def _finalize(call: Call, turn: Turn, ending: Ending, rules: Rules, stale_since:
         events=tuple(outbox.item(call, turn.chat_id, event) for event in events),
         stale_since=stale_since,
     )
-    won = turns.finish(call, turn, end, retention_days=rules.settings.quota.retention_days)
+    won = turns.finish(call, turn, end, retention_days=settings.quota.retention_days)
     return ending if won else None
 
 

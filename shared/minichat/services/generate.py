@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Clock
+from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import KNOWN_ERROR_CODES, Ending
 from minichat.domain.standing import Remaining, remaining
 from minichat.domain.stream import Delta, Done, Started, StreamEvent, Tool, error
@@ -28,8 +29,8 @@ from minichat.providers.prompt import Prompt, PromptMessage
 from minichat.providers.registry import Providers
 from minichat.services.channel import Channel, Numbered
 from minichat.services.finalize import finalize
-from minichat.services.rules import Rules
 from minichat.services.send import Replay, Running
+from minichat.settings import Settings
 from minichat.storage import quota, turns
 
 FINALIZE_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)
@@ -44,7 +45,7 @@ _answers: set[asyncio.Task[None]] = set()
 class Machine:
     """What making answers needs from its process."""
 
-    rules: Rules
+    settings: Settings
     providers: Providers
     clock: Clock
 
@@ -67,7 +68,7 @@ class _Lost(Exception):
 
 def begin(call: Call, running: Running, machine: Machine) -> Channel:
     """Starts the task that makes the answer; what it tells comes out of the channel. Call it on the event loop."""
-    streaming = machine.rules.settings.streaming
+    streaming = machine.settings.streaming
     channel = Channel(streaming.channel_capacity)
     task = asyncio.create_task(_produce(call, running, machine, channel))
     if streaming.on_disconnect == "cancel":
@@ -103,7 +104,7 @@ async def _produce(call: Call, running: Running, machine: Machine, channel: Chan
     try:
         await channel.put(Started(turn.request_id, turn.assistant_message_id, is_new_turn=True))
         ending = await _answer(call, running, machine, channel)
-        terminal = await _undisturbed(_finalize(call, turn, ending, machine))
+        terminal = await _undisturbed(_finalize(call, running, ending, machine))
     except _Lost:
         pass  # another finalizer ended the turn: its status is the truth, and not ours to tell
     except Exception:  # the edge of a stream: whatever it is, the client must not wait for ever
@@ -136,7 +137,7 @@ async def _answer(call: Call, running: Running, machine: Machine, channel: Chann
     try:
         await asyncio.wait(
             {reading, beating},
-            timeout=machine.rules.settings.streaming.deadline_seconds,
+            timeout=machine.settings.streaming.deadline_seconds,
             return_when=asyncio.FIRST_COMPLETED,
         )
     except asyncio.CancelledError:
@@ -158,11 +159,11 @@ async def _answer(call: Call, running: Running, machine: Machine, channel: Chann
 async def _read(running: Running, machine: Machine, channel: Channel, answer: _Answer) -> Ending:
     model = running.admission.model
     limits = {
-        "web_search": machine.rules.settings.quota.web_search_max_calls_per_message,
-        "code_interpreter": machine.rules.settings.quota.code_interpreter_max_calls_per_message,
+        "web_search": machine.settings.quota.web_search_max_calls_per_message,
+        "code_interpreter": machine.settings.quota.code_interpreter_max_calls_per_message,
     }
     answer.called = True
-    async with aclosing(machine.providers.stream(model.provider_id, _prompt(running, machine.rules))) as chunks:
+    async with aclosing(machine.providers.stream(model.provider_id, _prompt(running))) as chunks:
         async for chunk in chunks:
             match chunk:
                 case TextDelta(text=text):
@@ -190,7 +191,7 @@ async def _beat(call: Call, turn: Turn, machine: Machine, answer: _Answer) -> No
     Raises _Lost when the turn is no longer running.
     """
     while True:
-        await asyncio.sleep(machine.rules.settings.streaming.progress_interval_seconds)
+        await asyncio.sleep(machine.settings.streaming.progress_interval_seconds)
         now = replace(call, now=machine.clock())
         try:
             progress = await asyncio.to_thread(turns.progress, now, turn, provider_called=answer.called)
@@ -202,14 +203,15 @@ async def _beat(call: Call, turn: Turn, machine: Machine, answer: _Answer) -> No
             return
 
 
-async def _finalize(call: Call, turn: Turn, ending: Ending, machine: Machine) -> StreamEvent | None:
+async def _finalize(call: Call, running: Running, ending: Ending, machine: Machine) -> StreamEvent | None:
     """The terminal event of the end that was stored; None when another finalizer had won."""
+    turn = running.turn
     if ending.error_code is not None and ending.error_code not in KNOWN_ERROR_CODES:
         logger.critical("unknown error code", extra={"code": ending.error_code, "turn_id": turn.turn_id})
     for pause in (*FINALIZE_PAUSES_SECONDS, None):
         try:
             now = replace(call, now=machine.clock())
-            stored = await asyncio.to_thread(finalize, now, turn, ending, machine.rules)
+            stored = await asyncio.to_thread(finalize, now, turn, ending, machine.settings)
         except ServiceUnavailable:
             if pause is not None:
                 await asyncio.sleep(pause)
@@ -217,20 +219,21 @@ async def _finalize(call: Call, turn: Turn, ending: Ending, machine: Machine) ->
         if stored is None:
             return None
         if stored.state is TurnState.COMPLETED:
-            return replace(_done(turn, stored.usage), quota_warnings=await _warnings(now, machine.rules))
+            return replace(
+                _done(turn, stored.usage), quota_warnings=await _warnings(now, running.limits, machine.settings)
+            )
         return error(stored.error_code or "cancelled")
     logger.critical("a turn's end could not be stored", extra={"turn_id": turn.turn_id})
     return error("internal_error")
 
 
-async def _warnings(call: Call, rules: Rules) -> tuple[Remaining, ...] | None:
+async def _warnings(call: Call, limits: UserLimits, settings: Settings) -> tuple[Remaining, ...] | None:
     """What is left to the user after this turn; None when that cannot be read now: no answer waits for it."""
-    limits = rules.policy.limits_of(call.caller.user_id)
     try:
         standing = await asyncio.to_thread(quota.read, call.caller.tenant_id, call.caller.user_id, limits, call.now)
     except ServiceUnavailable:
         return None
-    return tuple(remaining(standing, rules.settings.quota.warning_threshold_pct, call.now))
+    return tuple(remaining(standing, settings.quota.warning_threshold_pct, call.now))
 
 
 def _outcome(reading: asyncio.Task[Ending]) -> Ending:
@@ -254,7 +257,7 @@ def _with(answer: _Answer, ending: Ending, turn: Turn) -> Ending:
     )
 
 
-def _prompt(running: Running, rules: Rules) -> Prompt:
+def _prompt(running: Running) -> Prompt:
     model, assembly = running.admission.model, running.admission.assembly
     history = [PromptMessage("user" if m.role == "user" else "assistant", m.content) for m in assembly.history]
     return Prompt(

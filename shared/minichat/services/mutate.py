@@ -15,6 +15,7 @@ from minichat.observability import measured
 from minichat.services.orphans import ended_as_orphan, looked_at
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, begin, recent_messages, twice_at_most
+from minichat.settings import Settings
 from minichat.storage import messages, outbox, turns
 from minichat.storage.items import together
 
@@ -48,13 +49,13 @@ def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> R
     return twice_at_most(once)
 
 
-def delete(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> None:
+def delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -> None:
     """Hides the latest turn; the one before it is the latest again.
 
     Raises what `check_mutation` refuses, and GenerationInProgress.
     """
     with measured("read"):
-        found = looked_at(call, chat_id, target, rules)
+        found = looked_at(call, chat_id, target, settings)
     chat, turn = check_mutation(call.caller, *found, target)
     event = TurnDeleted(
         tenant_id=turn.tenant_id,
@@ -98,7 +99,7 @@ def _looked_at(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> 
     limits = rules.policy.limits_of(call.caller.user_id)
     found = turns.open_for_turn(call, chat_id, target, limits)
     visible(found.chat, call.caller)
-    if found.turn is not None and ended_as_orphan(call, found.turn, rules):
+    if found.turn is not None and ended_as_orphan(call, found.turn, rules.settings):
         found = turns.open_for_turn(call, chat_id, target, limits)
     return found
 
@@ -135,4 +136,4 @@ def _replace(
     turn = replace(start.turn, prev_request_id=old.prev_request_id)
     new = replace(start, turn=turn, events=(outbox.item(call, chat.chat_id, event),))
     turns.replace(call, chat, old, new, retention_days=rules.settings.quota.retention_days)
-    return Running(turn, admission, command.content)
+    return Running(turn, admission, command.content, new.limits)

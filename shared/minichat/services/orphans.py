@@ -14,9 +14,11 @@ from minichat.domain.chat import Chat, visible
 from minichat.domain.identity import Call, Caller, ChatId, NewId, RequestId
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import Turn, TurnState, is_orphan
+from minichat.observability import logger
 from minichat.services.finalize import finalize
-from minichat.services.rules import Rules
+from minichat.settings import Settings
 from minichat.storage import turns
+from minichat.storage.transact import Rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,48 +29,54 @@ class Swept:
     finalized: int
 
 
-def ended_as_orphan(call: Call, turn: Turn, rules: Rules) -> bool:
+def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
     """Whether the turn is dead, in which case it has an end now: this one, or that of another who noticed too.
 
     It is charged by estimate when its provider was called, and not at all when it was not (turns-and-quota 6, 8).
     """
-    cutoff = _cutoff(call.now, rules)
+    cutoff = _cutoff(call.now, settings)
     if not is_orphan(turn, cutoff):
         return False
     called = turn.provider_request_started_at is not None
     ending = Ending(TurnState.FAILED, "orphan_timeout", provider_called=called)
-    finalize(call, turn, ending, rules, stale_since=cutoff)
+    finalize(call, turn, ending, settings, stale_since=cutoff)
     return True
 
 
-def looked_at(call: Call, chat_id: ChatId, request_id: RequestId, rules: Rules) -> tuple[Chat, Turn | None]:
+def looked_at(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> tuple[Chat, Turn | None]:
     """A chat of the caller and one of its turns, deleted or not; a turn that is found dead has ended now.
 
     Raises ChatNotFound.
     """
     found, turn = turns.read(call.caller.tenant_id, chat_id, request_id)
     chat = visible(found, call.caller)
-    if turn is not None and ended_as_orphan(call, turn, rules):
+    if turn is not None and ended_as_orphan(call, turn, settings):
         found, turn = turns.read(call.caller.tenant_id, chat_id, request_id)
         chat = visible(found, call.caller)
     return chat, turn
 
 
-def freed(call: Call, chat: Chat, rules: Rules) -> bool:
+def freed(call: Call, chat: Chat, settings: Settings) -> bool:
     """Whether the turn that the chat's head names as running was dead and has ended now."""
     if chat.running_request_id is None:
         return False
     _, turn = turns.read(chat.tenant_id, chat.chat_id, chat.running_request_id)
-    return turn is not None and ended_as_orphan(call, turn, rules)
+    return turn is not None and ended_as_orphan(call, turn, settings)
 
 
-def sweep(now: datetime, new_id: NewId, rules: Rules) -> Swept:
+def sweep(now: datetime, new_id: NewId, settings: Settings) -> Swept:
     """Ends the dead turns of all tenants, the longest dead first, in one bounded batch. Any number may run at once."""
-    if not rules.settings.orphan_watchdog.enabled:
+    if not settings.orphan_watchdog.enabled:
         return Swept(0, 0)
-    old = turns.running_since(_cutoff(now, rules), limit=rules.settings.orphan_watchdog.batch_size)
-    dead = [turn for turn in old if is_orphan(turn, _cutoff(now, rules))]
-    ended = sum(ended_as_orphan(_on_behalf(turn, now, new_id), turn, rules) for turn in dead)
+    old = turns.running_since(_cutoff(now, settings), limit=settings.orphan_watchdog.batch_size)
+    dead = [turn for turn in old if is_orphan(turn, _cutoff(now, settings))]
+    ended = 0
+    for turn in dead:
+        try:
+            ended += ended_as_orphan(_on_behalf(turn, now, new_id), turn, settings)
+        except Rejected:
+            # One turn that can never be ended must not keep those behind it from their end.
+            logger.exception("a dead turn cannot be ended", extra={"turn_id": turn.turn_id})
     return Swept(len(dead), ended)
 
 
@@ -77,5 +85,5 @@ def _on_behalf(turn: Turn, now: datetime, new_id: NewId) -> Call:
     return Call(caller, now, new_id)
 
 
-def _cutoff(now: datetime, rules: Rules) -> datetime:
-    return now - timedelta(seconds=rules.settings.orphan_watchdog.timeout_seconds)
+def _cutoff(now: datetime, settings: Settings) -> datetime:
+    return now - timedelta(seconds=settings.orphan_watchdog.timeout_seconds)

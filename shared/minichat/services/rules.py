@@ -1,20 +1,24 @@
 """What every use case goes by: the settings of the deployment and the policy in force."""
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from minichat.domain.admission import Limits
+from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.policy import Policy
+from minichat.observability import logger
 from minichat.settings import Settings, SettingsError, read_document
+from minichat.storage import policies
 
 SHIPPED_POLICY = Path(__file__).parent.parent / "policies" / "default.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Settings and policy, both immutable."""
+    """Settings and policy, both immutable: what one call goes by from its beginning to its end."""
 
     settings: Settings
     policy: Policy
@@ -30,24 +34,79 @@ class Rules:
         )
 
 
-def rules(settings: Settings) -> Rules:
-    """The rules of a deployment, with the policy of its file or the shipped one.
+class InForce:
+    """The policy in force, as this process knows it: the table's, or the first-start file's until one is published.
+
+    What is known counts for a few seconds; then the pointer is read again, and a version that is new to this process
+    with it. While the store does not answer, the last one known stays in force.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises SettingsError naming the path of each wrong member of the first-start file."""
+        self._settings = settings
+        self._policy = first_policy(settings)
+        self._version: int | None = None  # of the table; the file's number may name another policy there
+        self._looked_at: float | None = None
+        self._looking = threading.Lock()
+
+    def is_due(self, monotonic: float) -> bool:
+        """Whether it is time to look at the table again (seconds of a clock that only goes forward)."""
+        return self._looked_at is None or monotonic - self._looked_at >= self._settings.policy_refresh_seconds
+
+    def look(self, monotonic: float) -> None:
+        """Looks at the table again; while another thread does, what is known is good enough."""
+        if not self._looking.acquire(blocking=self._looked_at is None):
+            return
+        try:
+            if self.is_due(monotonic):
+                self._policy = self._newest()
+                self._looked_at = monotonic
+        finally:
+            self._looking.release()
+
+    @property
+    def rules(self) -> Rules:
+        """Settings, and the policy as it was last looked at."""
+        return Rules(self._settings, self._policy)
+
+    def _newest(self) -> Policy:
+        try:
+            version = policies.current_version()
+            if version is None or version == self._version:
+                return self._policy
+            published = policies.read(version)
+        except ServiceUnavailable:
+            logger.warning("the policy cannot be looked up", extra={"version_in_use": self._policy.policy_version})
+            return self._policy
+        assert published is not None, "the pointer and its version are written together, and versions stay"
+        self._version = version
+        return published.policy
+
+
+def first_policy(settings: Settings) -> Policy:
+    """The policy of a deployment that has published none: its file's, or the shipped one.
 
     Raises SettingsError naming the path of each wrong member.
     """
-    return Rules(settings, policy_file(settings.policy_file or SHIPPED_POLICY))
+    return policy_file(settings.policy_file or SHIPPED_POLICY, settings)
 
 
-def policy_file(path: Path) -> Policy:
-    """The policy that a JSON or YAML file describes (turns-and-quota 5).
+def policy_file(path: Path, settings: Settings) -> Policy:
+    """The policy that a JSON or YAML file describes, for the providers of these settings (turns-and-quota 5).
 
     Raises SettingsError naming the path of each wrong member, and why it is wrong.
     """
     try:
-        return Policy.model_validate(read_document("policy_file", path))
+        return Policy.model_validate(read_document("policy_file", path)).served_by(settings.providers)
     except ValidationError as error:
-        problems = (
-            f"{'.'.join(str(part) for part in problem['loc']) or 'policy'}: {problem['msg']}"
-            for problem in error.errors(include_url=False)
-        )
-        raise SettingsError(f"policy_file: {path}\n" + "\n".join(problems)) from None
+        problems = [_explained(problem) for problem in error.errors(include_url=False)]
+    except ValueError as error:
+        problems = [str(error)]
+    raise SettingsError(f"{path}\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def _explained(problem: object) -> str:
+    assert isinstance(problem, dict)
+    path = ".".join(str(part) for part in problem["loc"])
+    # A rule over several members names its path itself.
+    return f"{path}: {problem['msg']}" if path else str(problem["msg"]).removeprefix("Value error, ")

@@ -50,6 +50,7 @@ class Running:
     turn: Turn
     admission: Admission
     content: str
+    limits: UserLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def twice_at_most(admission: Callable[[], T]) -> T:
 def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     opened, recent = _open(call, command, rules)
     chat = visible(opened.chat, call.caller)
-    if freed(call, chat, rules):
+    if freed(call, chat, rules.settings):
         opened, recent = _open(call, command, rules)
         chat = visible(opened.chat, call.caller)
     known = opened.turn
@@ -112,7 +113,7 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
         if known is None:
             raise
         return _replay(known, command)
-    return Running(new.turn, admission, command.content)
+    return Running(new.turn, admission, command.content, new.limits)
 
 
 def _open(call: Call, command: SendMessage, rules: Rules) -> tuple[turns.Opened, Sequence[Message]]:

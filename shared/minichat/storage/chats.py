@@ -1,6 +1,6 @@
 """Chats: their heads, the index that lists them by activity, and their own mutations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -130,6 +130,17 @@ def listed(caller: Caller, *, start: str | None, descending: bool, limit: int) -
     positions = {Key(entry["pk"]["S"], entry["sk"]["S"]): entry["listed_at"]["S"] for entry in entries}
     heads = batch_get(positions)
     return [(position, from_raw(heads.get(key))) for key, position in positions.items()]
+
+
+def ids_of(tenant_id: TenantId, user_id: UserId) -> Iterator[ChatId]:
+    """Ids of a user's chats, as the index knows them: it lags, and deleted chats are not in it."""
+    last, more = "0", True
+    while more:
+        where = keys.owner(tenant_id, user_id)
+        entries, more = query(where, ChatItem.listed_at > last, limit=1000, index=ByOwner.Meta.index_name)
+        for entry in entries:
+            last = entry["listed_at"]["S"]
+            yield ChatId(entry["pk"]["S"].split("#C#")[1])
 
 
 def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:

@@ -137,6 +137,8 @@ class TurnItem(ConversationItem):
     reserve_selected_model = UnicodeAttribute(attr_name="r_selected")
     reserve_effective_model = UnicodeAttribute(attr_name="r_model")
     reserve_generation_floor = NumberAttribute(attr_name="r_floor")
+    reserve_input_multiplier = NumberAttribute(attr_name="r_price_in")
+    reserve_output_multiplier = NumberAttribute(attr_name="r_price_out")
     reserve_daily_period = UnicodeAttribute(attr_name="r_day")
     reserve_monthly_period = UnicodeAttribute(attr_name="r_month")
     reserve_premium = BooleanAttribute(attr_name="r_premium")
@@ -155,11 +157,12 @@ class TurnItem(ConversationItem):
 
 
 class MessageItem(ConversationItem):
-    """A message; `parts` says how many numbered items hold its text when one item would be too small."""
+    """A message: its text as it is, or `packed` (zlib), or in as many numbered items as `parts` says."""
 
     request_id = UnicodeAttribute(attr_name="request")
     role = UnicodeAttribute()
     content = UnicodeAttribute(attr_name="text", null=True)
+    packed = BinaryAttribute(attr_name="zip", null=True, legacy_encoding=False)
     parts = NumberAttribute(null=True)
     created_at = InstantAttribute()
     model = UnicodeAttribute(null=True)
@@ -175,20 +178,33 @@ class MessagePartItem(ConversationItem):
 
 
 class QuotaItem(ConversationItem):
-    """One user's credits in one period, per bucket; `committed` is spent + reserved, which conditions can compare."""
+    """One user's credits in one month, per bucket: what is committed (spent + reserved) and, of it, reserved.
 
-    total_spent = NumberAttribute(null=True)
-    total_reserved = NumberAttribute(null=True)
-    total_committed = NumberAttribute(null=True)
-    premium_spent = NumberAttribute(null=True)
-    premium_reserved = NumberAttribute(null=True)
-    premium_committed = NumberAttribute(null=True)
+    Its days are in the same item, as attributes that storage.quota names: one write for both periods.
+    """
+
+    total = NumberAttribute(null=True)
+    total_reserved = NumberAttribute(attr_name="total_r", null=True)
+    premium = NumberAttribute(null=True)
+    premium_reserved = NumberAttribute(attr_name="premium_r", null=True)
     calls = NumberAttribute(null=True)
-    input_tokens = NumberAttribute(null=True)
-    output_tokens = NumberAttribute(null=True)
-    web_search_calls = NumberAttribute(null=True)
-    code_interpreter_calls = NumberAttribute(null=True)
+    input_tokens = NumberAttribute(attr_name="in", null=True)
+    output_tokens = NumberAttribute(attr_name="out", null=True)
     expires_at = NumberAttribute(null=True)
+
+
+class PolicyItem(ConversationItem):
+    """One version of the policy, as compressed JSON; never changed once written."""
+
+    document = BinaryAttribute(legacy_encoding=False)
+    published_at = InstantAttribute()
+    published_by = UnicodeAttribute()
+
+
+class PolicyPointer(ConversationItem):
+    """Which version is in force."""
+
+    version = NumberAttribute()
 
 
 class CreatedItem(ConversationItem):
@@ -212,7 +228,6 @@ class OutboxItem(Model):
     sk = UnicodeAttribute(range_key=True)
     queue = UnicodeAttribute()
     event_type = UnicodeAttribute(attr_name="type")
-    tenant_id = UnicodeAttribute(attr_name="tenant")
     dedupe_key = UnicodeAttribute(attr_name="dedupe")
     payload = UnicodeAttribute()
     trace_id = UnicodeAttribute(attr_name="trace", null=True)

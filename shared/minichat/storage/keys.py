@@ -1,12 +1,13 @@
-"""Every key of the two tables. Whatever it names, a key begins with the tenant.
+"""Every key of the two tables. Whatever is a tenant's has a key that begins with the tenant.
 
     conversation table      pk                      sk
     chat head               T#<tenant>#C#<chat>     CHAT
     turn                    T#<tenant>#C#<chat>     TURN#<request_id>
     message                 T#<tenant>#C#<chat>     MSG#<message_id>
     part of a long message  T#<tenant>#C#<chat>     MSG#<message_id>#<number>
-    quota of a period       T#<tenant>#U#<user>     QUOTA#daily#<date> | QUOTA#monthly#<date>
+    quota of a month        T#<tenant>#U#<user>     QUOTA#<first day>
     idempotency key         T#<tenant>#U#<user>     CREATED#<sha-256 of the key>
+    policy version          POLICY                  V#<version> | CURRENT
 
     outbox table            T#<tenant>#C#<chat>     <event_id>
 
@@ -17,7 +18,7 @@ message is found by its id alone, and its parts follow it.
 import hashlib
 import zlib
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from minichat.domain.identity import ChatId, MessageId, RequestId, TenantId, UserId, micros
 
@@ -27,8 +28,10 @@ no tenant in them, because the watchdog looks after all tenants; the keys that t
 
 CHAT_SK = "CHAT"
 MESSAGE_PREFIX = "MSG#"
+TURN_PREFIX = "TURN#"
 # "~" sorts after every character of a UUID and after "#".
 MESSAGE_END = "MSG#~"
+TURN_END = "TURN#~"
 
 
 class Key(NamedTuple):
@@ -36,6 +39,16 @@ class Key(NamedTuple):
 
     pk: str
     sk: str
+
+
+POLICY = "POLICY"
+"""Where the policy is: it is the deployment's and no tenant's."""
+POLICY_IN_FORCE = Key(POLICY, "CURRENT")
+
+
+def policy_version(version: int) -> Key:
+    """A version of the policy; versions sort by their number."""
+    return Key(POLICY, f"V#{version:010d}")
 
 
 def partition(tenant_id: TenantId, chat_id: ChatId) -> str:
@@ -55,7 +68,7 @@ def chat(tenant_id: TenantId, chat_id: ChatId) -> Key:
 
 def turn(tenant_id: TenantId, chat_id: ChatId, request_id: RequestId) -> Key:
     """A turn: its key holds the request id, which makes a send idempotent."""
-    return Key(partition(tenant_id, chat_id), f"TURN#{request_id}")
+    return Key(partition(tenant_id, chat_id), f"{TURN_PREFIX}{request_id}")
 
 
 def message(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Key:
@@ -68,9 +81,9 @@ def message_part(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId, nu
     return Key(partition(tenant_id, chat_id), f"{MESSAGE_PREFIX}{message_id}#{number:04d}")
 
 
-def quota(tenant_id: TenantId, user_id: UserId, period: Literal["daily", "monthly"], start: str) -> Key:
-    """What a user has reserved and spent in one period."""
-    return Key(owner(tenant_id, user_id), f"QUOTA#{period}#{start}")
+def quota(tenant_id: TenantId, user_id: UserId, month: str) -> Key:
+    """What a user has reserved and spent in the month of that first day, and in each of its days."""
+    return Key(owner(tenant_id, user_id), f"QUOTA#{month}")
 
 
 def created(tenant_id: TenantId, user_id: UserId, idempotency_key: str) -> Key:

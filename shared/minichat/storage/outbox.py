@@ -18,9 +18,8 @@ def item(call: Call, chat_id: ChatId, event: Event) -> OutboxItem:
         *keys.outbox(TenantId(event.tenant_id), chat_id, event_id),
         queue=event.queue,
         event_type=event.event_type,
-        tenant_id=event.tenant_id,
         dedupe_key=event.dedupe_key(event_id),
-        payload=event.model_dump_json(exclude_none=True),
+        payload=event.payload(),
         trace_id=call.trace_id or None,
         expires_at=int((call.now + KEPT).timestamp()),
     )

@@ -1,109 +1,167 @@
-"""Quota items: one per user and period; every change is part of a turn's transaction (turns-and-quota 4, 6)."""
+"""Quota items: one per user and month, with its days inside; every change is part of a turn's transaction.
 
+    total, total_r        micro-credits committed in the month (spent + reserved), and those that are only reserved
+    premium, premium_r    the same of premium turns, which count in both
+    21t, 21p              committed on the 21st, in total and by premium turns
+    21w, 21c              web searches and code interpreter calls of the 21st
+
+A limit is a condition on what is committed, so a day needs no more than that, and a whole month stays below 1 KB: one
+write of two units does for both periods (turns-and-quota 4 and 6, docs/decisions/0006-data-model.md).
+"""
+
+from collections import Counter
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
+from typing import Any, Literal
 
 from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action
 
 from minichat.domain.identity import TenantId, UserId
+from minichat.domain.ledger import Account, Entry
 from minichat.domain.policy import UserLimits
 from minichat.domain.quota import periods
 from minichat.domain.settlement import Ending, Settlement
-from minichat.domain.standing import PERIODS, Committed, Period, Standing, limit_of
+from minichat.domain.standing import Committed, Standing, limit_of
 from minichat.domain.turn import Turn
 from minichat.storage import keys
 from minichat.storage.items import QuotaItem, Raw, batch_get
 from minichat.storage.keys import Key
 from minichat.storage.transact import Update
 
-
-def read_keys(tenant_id: TenantId, user_id: UserId, now: datetime) -> dict[Period, Key]:
-    """Where a user's quota of this day and this month is."""
-    daily, monthly = periods(now)
-    return {
-        "daily": keys.quota(tenant_id, user_id, "daily", daily),
-        "monthly": keys.quota(tenant_id, user_id, "monthly", monthly),
-    }
+DailyCounter = Literal["t", "p", "w", "c"]
+"""What is counted per day: total and premium micro-credits, web searches, code interpreter calls."""
 
 
-def standing(limits: UserLimits, daily: Raw | None, monthly: Raw | None) -> Standing:
-    """Where a user stands, from the items of both periods."""
-    return Standing(limits, _committed(daily), _committed(monthly))
+_DAILY = {"t": "total", "p": "premium", "w": "web searches", "c": "code interpreter calls"}
+_MONTHLY = {
+    "total": "total",
+    "total_reserved": "total reserved",
+    "premium": "premium",
+    "premium_reserved": "premium reserved",
+    "calls": "calls",
+    "input_tokens": "input tokens",
+    "output_tokens": "output tokens",
+}
+
+
+def key(tenant_id: TenantId, user_id: UserId, now: datetime) -> Key:
+    """Where a user's quota of this month is."""
+    _, month = periods(now)
+    return keys.quota(tenant_id, user_id, month)
+
+
+def standing(limits: UserLimits, raw: Raw | None, now: datetime) -> Standing:
+    """Where a user stands today and this month, from the month's item."""
+    if raw is None:
+        return Standing(limits)
+    today, _ = periods(now)
+    daily = Committed(count(raw, today, "t"), count(raw, today, "p"), count(raw, today, "w"))
+    item = QuotaItem.from_raw_data(dict(raw))
+    return Standing(limits, daily, Committed(int(item.total or 0), int(item.premium or 0)))
+
+
+def count(raw: Mapping[str, Mapping[str, Any]], day: str, counter: DailyCounter) -> int:
+    """One counter of a day (`2026-11-21`) of a month's item."""
+    return int(raw.get(_name(day, counter), {"N": "0"})["N"])
 
 
 def read(tenant_id: TenantId, user_id: UserId, limits: UserLimits, now: datetime) -> Standing:
     """Where a user stands, in one consistent read."""
-    where = read_keys(tenant_id, user_id, now)
-    found = batch_get(where.values())
-    return standing(limits, found.get(where["daily"]), found.get(where["monthly"]))
+    where = key(tenant_id, user_id, now)
+    return standing(limits, batch_get([where]).get(where), now)
 
 
-def reserve(turn: Turn, limits: UserLimits, *, retention_days: int) -> list[Update]:
-    """The writes that set the turn's worst case aside, in both periods and every bucket it counts in.
+def entries(where: Account) -> Counter[Entry]:
+    """Everything that an account's item says, in one consistent read."""
+    where_ = keys.quota(TenantId(where.tenant_id), UserId(where.user_id), where.month)
+    raw = batch_get([where_]).get(where_)
+    return Counter() if raw is None else _entries(where.month, raw)
 
-    Each refuses when another turn of the user has taken the credits since they were read: reserves of parallel turns
+
+def account(raw: Raw) -> tuple[Account, Counter[Entry]] | None:
+    """The account of a stored item and everything that it says; None when the item is no quota item."""
+    prefix, _, month = raw["sk"]["S"].partition("#")
+    if prefix != "QUOTA":
+        return None
+    tenant_id, user_id = raw["pk"]["S"].removeprefix("T#").split("#U#")
+    return Account(tenant_id, user_id, month), _entries(month, raw)
+
+
+def _entries(month: str, raw: Raw) -> Counter[Entry]:
+    item = QuotaItem.from_raw_data(dict(raw))
+    found: Counter[Entry] = Counter()
+    for attribute, counted in _MONTHLY.items():
+        found[month, counted] = int(getattr(item, attribute) or 0)
+    for name, value in raw.items():
+        if name[:2].isdigit() and name[2:] in _DAILY:
+            found[f"{month[:-2]}{name[:2]}", _DAILY[name[2:]]] = int(value["N"])
+    return found
+
+
+def reserve(turn: Turn, limits: UserLimits, *, retention_days: int) -> Update:
+    """The write that sets the turn's worst case aside, in both periods and every bucket it counts in.
+
+    It refuses when another turn of the user has taken the credits since they were read: reserves of parallel turns
     never add up to more than a limit.
     """
     change = _change(turn, reserved=turn.reserve.credits_micro, spent=0)
-    return [_update(turn, period, change, retention_days, _room(turn, limits, period)) for period in PERIODS]
+    return _update(turn, change, retention_days, _room(turn, limits))
 
 
-def _room(turn: Turn, limits: UserLimits, period: Period) -> Condition:
-    reserved = turn.reserve.credits_micro
-    total = QuotaItem.total_committed
-    room: Condition = total.does_not_exist() | (total <= limit_of(limits, "total", period) - reserved)
-    if turn.reserve.premium:
-        premium = QuotaItem.premium_committed
-        room &= premium.does_not_exist() | (premium <= limit_of(limits, "premium", period) - reserved)
-    return room
-
-
-def _committed(raw: Raw | None) -> Committed:
-    if raw is None:
-        return Committed()
-    item = QuotaItem.from_raw_data(dict(raw))
-    return Committed(int(item.total_committed or 0), int(item.premium_committed or 0), int(item.web_search_calls or 0))
-
-
-def settle(turn: Turn, settlement: Settlement, ending: Ending, *, retention_days: int) -> list[Update]:
-    """The writes that turn the reserve into what was committed, in the periods that the turn began in."""
+def settle(turn: Turn, settlement: Settlement, ending: Ending, *, retention_days: int) -> Update:
+    """The write that turns the reserve into what was committed, in the periods that the turn began in."""
     actions = _change(turn, reserved=-turn.reserve.credits_micro, spent=settlement.committed_micro)
     actions += [
         QuotaItem.calls.add(1),
         QuotaItem.input_tokens.add(ending.usage.input_tokens),
         QuotaItem.output_tokens.add(ending.usage.output_tokens),
     ]
-    daily = [
-        *actions,
-        QuotaItem.web_search_calls.add(ending.tool_calls.web_search),
-        QuotaItem.code_interpreter_calls.add(ending.tool_calls.code_interpreter),
-    ]
-    return [
-        _update(turn, "daily", daily, retention_days),
-        _update(turn, "monthly", actions, retention_days),
-    ]
+    tool_calls: dict[DailyCounter, int] = {"w": ending.tool_calls.web_search, "c": ending.tool_calls.code_interpreter}
+    actions += [_daily(turn, counter).add(calls) for counter, calls in tool_calls.items() if calls]
+    return _update(turn, actions, retention_days)
+
+
+def _room(turn: Turn, limits: UserLimits) -> Condition:
+    reserved = turn.reserve.credits_micro
+    total, today = QuotaItem.total, _daily(turn, "t")
+    room: Condition = total.does_not_exist() | (total <= limit_of(limits, "total", "monthly") - reserved)
+    room &= today.does_not_exist() | (today <= limit_of(limits, "total", "daily") - reserved)
+    if turn.reserve.premium:
+        premium, today = QuotaItem.premium, _daily(turn, "p")
+        room &= premium.does_not_exist() | (premium <= limit_of(limits, "premium", "monthly") - reserved)
+        room &= today.does_not_exist() | (today <= limit_of(limits, "premium", "daily") - reserved)
+    return room
 
 
 def _change(turn: Turn, *, reserved: int, spent: int) -> list[Action]:
+    committed = reserved + spent
     actions: list[Action] = [
+        QuotaItem.total.add(committed),
         QuotaItem.total_reserved.add(reserved),
-        QuotaItem.total_spent.add(spent),
-        QuotaItem.total_committed.add(reserved + spent),
+        _daily(turn, "t").add(committed),
     ]
     if turn.reserve.premium:
         actions += [
+            QuotaItem.premium.add(committed),
             QuotaItem.premium_reserved.add(reserved),
-            QuotaItem.premium_spent.add(spent),
-            QuotaItem.premium_committed.add(reserved + spent),
+            _daily(turn, "p").add(committed),
         ]
     return actions
 
 
-def _update(
-    turn: Turn, period: Period, actions: list[Action], retention_days: int, condition: Condition | None = None
-) -> Update:
-    start = turn.reserve.daily_period if period == "daily" else turn.reserve.monthly_period
-    item = QuotaItem(*keys.quota(turn.tenant_id, turn.requester_user_id, period, start))
-    kept_until = date.fromisoformat(start) + timedelta(days=retention_days)
+def _daily(turn: Turn, counter: DailyCounter) -> Path:
+    return Path(_name(turn.reserve.daily_period, counter))
+
+
+def _name(day: str, counter: DailyCounter) -> str:
+    return f"{day[-2:]}{counter}"
+
+
+def _update(turn: Turn, actions: list[Action], retention_days: int, condition: Condition | None = None) -> Update:
+    month = turn.reserve.monthly_period
+    item = QuotaItem(*keys.quota(turn.tenant_id, turn.requester_user_id, month))
+    kept_until = date.fromisoformat(month) + timedelta(days=retention_days)
     expires_at = int((kept_until - date(1970, 1, 1)).total_seconds())
-    return Update(f"{period} quota", item, [*actions, QuotaItem.expires_at.set(expires_at)], condition)
+    return Update("quota", item, [*actions, QuotaItem.expires_at.set(expires_at)], condition)

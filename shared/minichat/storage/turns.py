@@ -11,7 +11,7 @@ What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_i
     two finalizers              turn: state must be running; the winner ends it
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ from minichat.domain.identity import Call, ChatId, MessageId, RequestId, TenantI
 from minichat.domain.message import Message
 from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import Ending, Settlement
-from minichat.domain.standing import PERIODS, Standing
+from minichat.domain.standing import Standing
 from minichat.domain.turn import Reserve, ToolCalls, Turn, TurnState, check_mutation
 from minichat.domain.usage import Usage
 from minichat.storage import chats, keys, messages, quota
@@ -86,9 +86,9 @@ def open_for_turn(call: Call, chat_id: ChatId, request_id: RequestId, limits: Us
     """All of it in one consistent round trip."""
     tenant_id = call.caller.tenant_id
     chat_key, turn_key = keys.chat(tenant_id, chat_id), keys.turn(tenant_id, chat_id, request_id)
-    quota_keys = quota.read_keys(tenant_id, call.caller.user_id, call.now)
-    found = batch_get([chat_key, turn_key, *quota_keys.values()])
-    standing = quota.standing(limits, *(found.get(quota_keys[period]) for period in PERIODS))
+    quota_key = quota.key(tenant_id, call.caller.user_id, call.now)
+    found = batch_get([chat_key, turn_key, quota_key])
+    standing = quota.standing(limits, found.get(quota_key), call.now)
     return Opened(chats.from_raw(found.get(chat_key)), from_raw(found.get(turn_key)), standing)
 
 
@@ -179,7 +179,7 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
         # While a turn runs its head names it: nothing but this transaction takes the name away.
         Update("chat", head, free, ChatItem.running_request_id == turn.request_id),
         *answer,
-        *quota.settle(turn, end.settlement, end.ending, retention_days=retention_days),
+        quota.settle(turn, end.settlement, end.ending, retention_days=retention_days),
         *_events(end.events),
     ]
     try:
@@ -222,6 +222,18 @@ def running_since(cutoff: datetime, *, limit: int) -> list[Turn]:
     return sorted(alive, key=lambda turn: turn.last_progress_at)[:limit]
 
 
+def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Turn]:
+    """Every turn of a chat, deleted ones too."""
+    partition, last, more = keys.partition(tenant_id, chat_id), keys.TURN_PREFIX, True
+    while more:
+        found, more = query(partition, TurnItem.sk.between(last, keys.TURN_END), limit=100)
+        for raw in found:
+            # The page after this one begins at its last key, which is here already.
+            if raw["sk"]["S"] != last and (turn := from_raw(raw)) is not None:
+                yield turn
+        last = found[-1]["sk"]["S"] if found else last
+
+
 def _begin(call: Call, chat: Chat, new: Start, *, ended_messages: int) -> tuple[ChatItem, list[Action]]:
     head = ChatItem(*keys.chat(chat.tenant_id, chat.chat_id))
     return head, [
@@ -257,7 +269,7 @@ def _new_turn(new: Start, retention_days: int) -> list[Write]:
     return [
         Put("turn", item, TurnItem.pk.does_not_exist()),
         *messages.put(turn.tenant_id, turn.chat_id, new.message),
-        *quota.reserve(turn, new.limits, retention_days=retention_days),
+        quota.reserve(turn, new.limits, retention_days=retention_days),
         *_events(new.events),
     ]
 

@@ -26,7 +26,7 @@ def create_chat(
 ) -> ChatDetail:
     """A new chat. With an `Idempotency-Key` the same call gives the same chat for 24 hours."""
     chat = chats.create(call, chats.NewChat(body.title, body.model, idempotency_key), app.rules)
-    response.headers["location"] = f"{app.rules.settings.url_prefix}/v1/chats/{chat.chat_id}"
+    response.headers["location"] = f"{app.settings.url_prefix}/v1/chats/{chat.chat_id}"
     return chat_detail(chat)
 
 

@@ -14,7 +14,8 @@ router = APIRouter(tags=["quota"])
 @router.get("/quota/status", responses=documented())
 def get_quota_status(call: TheCall, app: TheApp) -> QuotaStatus:
     """Used and remaining micro-credits of this day and this month, in UTC; `used` has the reserves of running turns."""
-    limits = app.rules.policy.limits_of(call.caller.user_id)
+    rules = app.rules
+    limits = rules.policy.limits_of(call.caller.user_id)
     standing = quota.read(call.caller.tenant_id, call.caller.user_id, limits, call.now)
-    threshold = app.rules.settings.quota.warning_threshold_pct
+    threshold = rules.settings.quota.warning_threshold_pct
     return quota_status(remaining(standing, threshold, call.now), threshold)

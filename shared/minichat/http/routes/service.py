@@ -21,4 +21,4 @@ async def health() -> Health:
 @router.get("/openapi.json")
 async def openapi(request: Request) -> dict[str, Any]:
     """This document. Needs no token."""
-    return document(request.app.state.minichat.rules.settings.url_prefix)
+    return document(request.app.state.minichat.settings.url_prefix)

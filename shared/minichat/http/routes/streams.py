@@ -97,7 +97,7 @@ def _stream(call: Call, app: App, outcome: Running | Replay) -> StreamingRespons
         # The answer is begun here and not when the response is first read: a client that has already left must not
         # leave a running turn behind that nobody answers.
         channel = generate.begin(call, outcome, app.machine)
-        events = channel.read(app.rules.settings.streaming.ping_interval_seconds)
+        events = channel.read(app.settings.streaming.ping_interval_seconds)
     return StreamingResponse(sse.encoded(events), headers=sse.HEADERS, media_type=sse.MEDIA_TYPE)
 
 

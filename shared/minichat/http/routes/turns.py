@@ -28,11 +28,11 @@ MUTATION_ERRORS = (
 )
 def get_turn(call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) -> TurnStatus:
     """Where a turn stands; the truth about it, whatever a stream showed."""
-    _, turn = looked_at(call, chat_id, request_id, app.rules)
+    _, turn = looked_at(call, chat_id, request_id, app.settings)
     return turn_status(readable(turn))
 
 
 @router.delete("/chats/{chat_id}/turns/{request_id}", status_code=204, responses=documented(*MUTATION_ERRORS))
 def delete_turn(call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) -> None:
     """Deletes the chat's latest turn with its messages; the one before it is the latest again."""
-    mutate.delete(call, chat_id, request_id, app.rules)
+    mutate.delete(call, chat_id, request_id, app.settings)

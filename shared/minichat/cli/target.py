@@ -1,0 +1,26 @@
+"""Which deployment an operator's command is for."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from minichat.local import stack
+from minichat.settings import Settings, current
+from minichat.storage.items import connect
+
+
+def add_to(parser: Any) -> None:
+    """Adds the options that name a deployment; without them it is the one that the environment's settings describe."""
+    parser.add_argument("--local", action="store_true", help="the local stack that runs on this machine")
+    parser.add_argument("--state", type=Path, help="the local stack that runs with this state folder")
+
+
+def connected(options: argparse.Namespace) -> Settings:
+    """The settings of the deployment, with the storage layer connected to its tables.
+
+    Raises SettingsError when it cannot be found.
+    """
+    if options.local or options.state is not None:
+        return stack.attached(options.state)
+    connect(current().store)
+    return current()

@@ -1,0 +1,62 @@
+"""What a user's quota must say, recomputed from the turns themselves (turns-and-quota 10, invariant 3): pure."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from minichat.domain.turn import Turn, TurnState
+
+Entry = tuple[str, str]
+"""A period and what is counted in it: the month by its first day or the day, and e.g. `total` in micro-credits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One user's quota of one month, named by its first day."""
+
+    tenant_id: str
+    user_id: str
+    month: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An entry of an account that does not say what the turns say."""
+
+    account: Account
+    period: str
+    counted: str
+    says: int
+    turns_say: int
+
+
+def account(turn: Turn) -> Account:
+    """Where the turn is booked: the month in which it began, also when it ended later."""
+    return Account(turn.tenant_id, turn.requester_user_id, turn.reserve.monthly_period)
+
+
+def booked(turn: Turn) -> Counter[Entry]:
+    """Everything that the turn adds to its account: its reserve while it runs, what was committed once it ended."""
+    month, day = turn.reserve.monthly_period, turn.reserve.daily_period
+    running = turn.state is TurnState.RUNNING
+    reserved = turn.reserve.credits_micro if running else 0
+    committed = reserved + (turn.committed_credits_micro or 0)
+    entries: Counter[Entry] = Counter()
+    for bucket in ("total", "premium") if turn.reserve.premium else ("total",):
+        entries[month, bucket] = entries[day, bucket] = committed
+        entries[month, f"{bucket} reserved"] = reserved
+    if not running:
+        entries[month, "calls"] = 1
+        entries[month, "input tokens"] = turn.usage.input_tokens
+        entries[month, "output tokens"] = turn.usage.output_tokens
+        entries[day, "web searches"] = turn.tool_calls.web_search
+        entries[day, "code interpreter calls"] = turn.tool_calls.code_interpreter
+    return entries
+
+
+def differences(where: Account, says: Counter[Entry], turns_say: Counter[Entry]) -> list[Difference]:
+    """Every entry in which the two differ; what is absent is 0."""
+    return [
+        Difference(where, *entry, says[entry], turns_say[entry])
+        for entry in sorted(says.keys() | turns_say.keys())
+        if says[entry] != turns_say[entry]
+    ]

@@ -1,0 +1,102 @@
+"""Policy versions: immutable items, and a pointer to the one in force (turns-and-quota 5)."""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from pynamodb.expressions.condition import Condition
+
+from minichat.domain.policy import MAX_VERSION, Policy
+from minichat.storage import keys
+from minichat.storage.items import PolicyItem, PolicyPointer, batch_get, query
+from minichat.storage.transact import Put, Refused, Update, commit
+
+MAX_STORED_BYTES = 390_000
+"""A version is one item: of DynamoDB's 400 KB (AWS limit), what its other attributes leave, compressed."""
+
+
+class VersionTaken(Exception):
+    """This version, or a later one, was published before: versions only go up, and none ever changes."""
+
+    def __init__(self, current: int) -> None:
+        self.current = current
+        super().__init__(str(current))
+
+
+class PolicyTooLarge(ValueError):
+    """The policy does not fit one item, even compressed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A version, and when and by whom it was published."""
+
+    policy: Policy
+    at: datetime
+    by: str
+
+
+def current_version() -> int | None:
+    """The version in force; None before the first was published.
+
+    Raises ServiceUnavailable.
+    """
+    raw = batch_get([keys.POLICY_IN_FORCE]).get(keys.POLICY_IN_FORCE)
+    return None if raw is None else int(PolicyPointer.from_raw_data(dict(raw)).version)
+
+
+def read(version: int) -> Published | None:
+    """One version.
+
+    Raises ServiceUnavailable.
+    """
+    raw = batch_get([keys.policy_version(version)])
+    return next((_published(PolicyItem.from_raw_data(dict(item))) for item in raw.values()), None)
+
+
+def history() -> Iterator[Published]:
+    """Every version, the newest first.
+
+    Raises ServiceUnavailable.
+    """
+    newest, more = MAX_VERSION, True
+    while more:
+        versions = PolicyItem.sk.between(keys.policy_version(0).sk, keys.policy_version(newest).sk)
+        found, more = query(keys.POLICY, versions, limit=10, descending=True)
+        for raw in found:
+            published = _published(PolicyItem.from_raw_data(dict(raw)))
+            newest = published.policy.policy_version - 1
+            yield published
+
+
+def publish(policy: Policy, *, at: datetime, by: str, token: str) -> None:
+    """Stores the version and puts it in force, in one transaction.
+
+    Raises VersionTaken, PolicyTooLarge, ServiceUnavailable; the version in force stays then.
+    """
+    document = zlib.compress(policy.model_dump_json(exclude_unset=True).encode(), 9)
+    if len(document) > MAX_STORED_BYTES:
+        raise PolicyTooLarge(f"The policy has {len(document)} bytes, compressed; {MAX_STORED_BYTES} fit.")
+    item = PolicyItem(*keys.policy_version(policy.policy_version), document=document, published_at=at, published_by=by)
+    newer: Condition = PolicyPointer.version.does_not_exist() | (PolicyPointer.version < policy.policy_version)
+    try:
+        commit(
+            [
+                Put("version", item, PolicyItem.pk.does_not_exist()),
+                Update(
+                    "pointer",
+                    PolicyPointer(*keys.POLICY_IN_FORCE),
+                    [PolicyPointer.version.set(policy.policy_version)],
+                    newer,
+                ),
+            ],
+            token=token,
+        )
+    except Refused as refused:
+        raise VersionTaken(current_version() or policy.policy_version) from refused
+
+
+def _published(item: PolicyItem) -> Published:
+    policy = Policy.model_validate_json(zlib.decompress(item.document))
+    return Published(policy, item.published_at, item.published_by)

@@ -1,0 +1,130 @@
+"""What operators do from a terminal: policies, running turns, reconciliation, against a running stack."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from minichat.services.rules import SHIPPED_POLICY
+from tests.client import Stack
+from tests.conftest import running_stack
+
+FOLLOW_SECONDS = 15
+
+
+@pytest.fixture(scope="module")
+def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack whose policy no other test depends on."""
+    with running_stack(tmp_path_factory.mktemp("operated")) as stack:
+        yield stack
+
+
+def minichat(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "minichat.cli.main", *arguments, "--state", str(stack.state)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def policy_file(folder: Path, version: int, **changed: Any) -> Path:
+    policy = json.loads(SHIPPED_POLICY.read_text()) | {"policy_version": version} | changed
+    file = folder / "policy.json"
+    file.write_text(json.dumps(policy))
+    return file
+
+
+def models(stack: Stack) -> list[str]:
+    with stack.user() as user:
+        return [model["model_id"] for model in user.http.get("/models").json()["items"]]
+
+
+def in_force(stack: Stack) -> int:
+    return int(json.loads(minichat(stack, "policy", "show").stdout)["policy_version"])
+
+
+def test_a_published_policy_is_followed_within_seconds_without_a_restart(operated: Stack, tmp_path: Path) -> None:
+    assert "gpt-4.1-nano" in models(operated)
+    catalog = [m for m in json.loads(SHIPPED_POLICY.read_text())["model_catalog"] if m["id"] != "gpt-4.1-nano"]
+    published = minichat(operated, "policy", "publish", str(policy_file(tmp_path, 7, model_catalog=catalog)))
+    assert (published.returncode, published.stdout.split(" is")[0]) == (0, "Version 7")
+    deadline = time.monotonic() + FOLLOW_SECONDS
+    while "gpt-4.1-nano" in models(operated):
+        assert time.monotonic() < deadline, "the server does not follow"
+    with operated.user() as user:
+        assert user.http.get("/models/gpt-4.1-nano").json()["code"] == "model_not_found"
+        assert user.http.post("/chats", json={"model": "gpt-4.1-nano"}).json()["code"] == "invalid_model"
+    assert in_force(operated) == 7
+    history = minichat(operated, "policy", "history").stdout.splitlines()
+    assert [line.split()[:2] for line in history[1:2]] == [["7", "*"]]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"policy_version": 1}, "policy_version: 1 cannot follow version"),
+        ({"path": ("model_catalog", 0, "output_tokens_credit_multiplier_micro"), "value": 0}, "model_catalog.0.output"),
+        ({"path": ("model_catalog", 2, "preference"), "value": {"is_default": True}}, "model_catalog.2.preference"),
+        ({"path": ("model_catalog", 1, "provider_id"), "value": "acme"}, "model_catalog.1.provider_id"),
+    ],
+)
+def test_a_policy_that_is_refused_names_the_path_and_the_running_one_stays(
+    operated: Stack, tmp_path: Path, changed: dict[str, Any], named: str
+) -> None:
+    before = in_force(operated), models(operated)
+    file = policy_file(tmp_path, changed.get("policy_version", 1000))
+    if "path" in changed:
+        policy = json.loads(file.read_text())
+        place = policy
+        for key in changed["path"][:-1]:
+            place = place[key]
+        place[changed["path"][-1]] = changed["value"]
+        file.write_text(json.dumps(policy))
+    refused = minichat(operated, "policy", "publish", str(file))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert named in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert (in_force(operated), models(operated)) == before
+
+
+def test_a_file_can_be_checked_without_publishing_it(operated: Stack, tmp_path: Path) -> None:
+    before = in_force(operated)
+    checked = minichat(operated, "policy", "validate", str(policy_file(tmp_path, 5000)))
+    assert (checked.returncode, "version 5000" in checked.stdout) == (0, True)
+    assert in_force(operated) == before
+    missing = minichat(operated, "policy", "show", "4999")
+    assert (missing.returncode, missing.stderr) == (2, "minichat: There is no version 4999.\n")
+
+
+def test_running_turns_are_shown_with_their_age(operated: Stack) -> None:
+    assert minichat(operated, "turns", "running").stdout == "Nothing runs.\n"
+    with operated.user("acme", "slow") as user:
+        chat_id, hold, request_id = user.new_chat(), uuid4().hex, str(uuid4())
+        body = {"content": f"[[hold:{hold}]]", "request_id": request_id}
+        with user.streaming("POST", f"/chats/{chat_id}/messages:stream", json=body) as (_, events):
+            next(events)
+            (shown,) = json.loads(minichat(operated, "turns", "running", "--json").stdout)
+            assert (shown["chat_id"], shown["request_id"], shown["model"]) == (chat_id, request_id, "gpt-4.1")
+            assert 0 <= shown["silent_seconds"] <= shown["age_seconds"] < 60
+            assert request_id in minichat(operated, "turns", "running").stdout
+            operated.release(hold)
+            assert [event.name for event in events][-1] == "done"
+
+
+def test_after_all_that_everything_agrees(operated: Stack) -> None:
+    with operated.user() as user:
+        user.send(user.new_chat(), "hello")
+    result = minichat(operated, "reconcile")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.endswith(" 0 differences\n")
+
+
+def test_without_a_running_stack_a_command_says_how_to_start_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "minichat.cli.main", "reconcile", "--state", str(tmp_path / "nowhere")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert "minichat dev" in result.stderr
+    assert "Traceback" not in result.stderr
