@@ -70,6 +70,8 @@ class Streaming(_Group):
     max_output_tokens: Annotated[int, Field(ge=1, le=10_000_000)] = 32_768
     deadline_seconds: Annotated[float, Field(ge=5, le=900)] = 180
     on_disconnect: Literal["continue", "cancel"] = "continue"
+    parts_kept_hours: Annotated[int, Field(ge=1, le=720)] = 24
+    follow_interval_seconds: Annotated[float, Field(ge=0.1, le=5)] = 0.5
     web_search_context_size: Literal["low", "medium", "high"] = "low"
 
 

@@ -298,7 +298,8 @@ async def test_an_end_that_cannot_be_stored_is_never_told_as_done(monkeypatch: p
     running = a_running_turn(rules)
     with answered_instead("TransactWriteItems", [refused("ThrottlingException")] * 100):
         events = await told(begun(Scripted(script), rules, running))
-    assert isinstance(events[-1], Error)
+    # It closes without a last word: the turn still runs as far as anybody knows, and who resumes it learns its end.
+    assert [type(event) for event in events] == [Started]
     assert stored(running).state is TurnState.RUNNING
 
 
@@ -342,7 +343,7 @@ async def test_a_stream_ends_even_when_nothing_can_be_stored() -> None:
     running = a_running_turn(rules)
     with answered_instead("TransactWriteItems", [refused("ValidationException")] * 5):
         events = await told(begun(Scripted(script), rules, running))
-    assert events[-1] == Error("internal_error", "The answer could not be completed.")
+    assert [type(event) for event in events] == [Started]
 
 
 async def test_a_stop_while_a_turn_is_ending_waits_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from minichat.domain.settlement import Ending
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.services import chats, mutate, orphans
-from minichat.services.finalize import finalize
+from minichat.services.finalize import Finalizer, finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
@@ -125,7 +125,11 @@ def test_of_eight_watchdogs_and_a_late_finalizer_one_wins(store: Store) -> None:
         def watchdog(_: int, start: threading.Barrier = start, dead: Turn = dead, call: Call = call) -> object:
             start.wait(10)
             return finalize(
-                call, dead, Ending(TurnState.FAILED, "orphan_timeout"), RULES.settings, stale_since=call.now - TIMEOUT
+                call,
+                dead,
+                Ending(TurnState.FAILED, "orphan_timeout"),
+                RULES.settings,
+                Finalizer(stale_since=call.now - TIMEOUT),
             )
 
         def late(start: threading.Barrier = start, dead: Turn = dead) -> object:

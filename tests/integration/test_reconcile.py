@@ -1,12 +1,14 @@
 """Reconciliation finds every difference between quota items and turns, and none where there is none."""
 
 import threading
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import boto3
 
-from minichat.domain.identity import ChatId, RequestId
+from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.ledger import Account
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import ToolCalls, TurnState
@@ -18,7 +20,7 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import keys
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy
+from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
 
 RULES = Rules(Settings(), a_policy(a_model(tier="premium", preference={"is_default": True})))
 
@@ -60,15 +62,28 @@ def test_a_sound_store_has_no_difference(store: Store) -> None:
     assert (result.turns, result.accounts, result.differences, result.undecided) == (9, 2, [], [])
 
 
+def test_the_first_day_of_a_month_and_the_month_are_two_periods(store: Store) -> None:
+    caller = a_caller()
+    first = Call(caller, datetime(2027, 1, 1, 12, tzinfo=UTC), new_id)
+    chat_id = chats.create(first, chats.NewChat(), RULES).chat_id
+    for day in (1, 2):
+        call = replace(first, now=first.now.replace(day=day))
+        running = send(call, SendMessage(chat_id, "x", RequestId(str(uuid4()))), RULES)
+        assert isinstance(running, Running)
+        finalize(call, running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5)), RULES.settings)
+    result = reconcile()
+    assert (result.turns, result.accounts, result.differences) == (2, 1, [])
+
+
 def test_every_difference_is_named_with_both_numbers(store: Store) -> None:
     some_turns(), some_turns(user=3)
     corrupted(store, total=7, total_r=-5, **{f"{NOW:%d}w": 1})
     result = reconcile()
     found = {(d.period, d.counted): d.says - d.turns_say for d in result.differences}
-    month, day = f"{NOW:%Y-%m}-01", f"{NOW:%Y-%m-%d}"
+    month, day = f"{NOW:%Y-%m}", f"{NOW:%Y-%m-%d}"
     assert found == {(month, "total"): 7, (month, "total reserved"): -5, (day, "web searches"): 1}
     caller = a_caller()
-    assert {d.account for d in result.differences} == {Account(caller.tenant_id, caller.user_id, month)}
+    assert {d.account for d in result.differences} == {Account(caller.tenant_id, caller.user_id, f"{month}-01")}
 
 
 def test_only_the_tenant_that_is_asked_for_is_compared(store: Store) -> None:

@@ -25,9 +25,6 @@ ROOT_TEMPLATE = cfn_yaml.load(str(ROOT / "template.yaml"))
 PREFIX = "/mini-chat/v1"
 TURN = f"{PREFIX}/chats/{{chat_id}}/turns/{{turn}}"
 ANY = "x-amazon-apigateway-any-method"
-SETTLING_SECONDS = 10
-"""What an answer that was cut short needs to be settled and stored."""
-
 SUFFIXES = {
     "AWS::Serverless::Function": "Function",
     "AWS::Serverless::LayerVersion": "Layer",
@@ -85,6 +82,7 @@ def test_exactly_the_streaming_operations_stream(integrations: dict[tuple[str, s
         ("POST", TURN),
         ("POST", f"{TURN}/retry"),
         ("PATCH", TURN),
+        ("GET", f"{TURN}/stream"),
     }
     for (path, method), integration in integrations.items():
         uri = json.dumps(integration["uri"])
@@ -126,6 +124,7 @@ def test_every_operation_reaches_the_function_that_serves_it(
         "/0b4f/turns",
         "/0b4f/turns/0b4f",
         "/0b4f/turns/0b4f/retry",
+        "/0b4f/turns/0b4f/stream",
         "/0b4f/turns/0b4f/other",
         "/0b4f/other",
     ],
@@ -167,7 +166,7 @@ def test_every_function_is_bounded_and_logs_into_its_own_group(
         assert properties["LoggingConfig"]["LogFormat"] == "JSON"
         assert groups[group]["RetentionInDays"]
         assert properties["MemorySize"] >= 1024
-        assert properties["Timeout"] <= 180
+        assert all(seconds <= 900 for seconds in _allowed(properties["Timeout"]))
 
 
 def test_the_settings_of_every_function_are_real_ones(functions: dict[str, dict[str, Any]]) -> None:
@@ -185,10 +184,15 @@ def test_the_settings_of_every_function_are_real_ones(functions: dict[str, dict[
 def test_an_answer_ends_before_its_function_does(
     functions: dict[str, dict[str, Any]], integrations: dict[tuple[str, str], dict[str, Any]]
 ) -> None:
-    properties = functions["StreamFunction"]
-    assert _settings(properties).streaming.deadline_seconds + SETTLING_SECONDS <= properties["Timeout"]
-    limits = [i["timeoutInMillis"] for i in integrations.values() if "responseTransferMode" in i]
-    assert all(limit >= properties["Timeout"] * 1000 for limit in limits)
+    (limit,) = {json.dumps(i["timeoutInMillis"]) for i in integrations.values() if "responseTransferMode" in i}
+    assert json.loads(limit) == {"Fn::FindInMap": ["StreamTime", {"Ref": "StreamSeconds"}, "Milliseconds"]}
+    function = functions["StreamFunction"]
+    assert function["Timeout"] == {"Ref": "StreamSeconds"}
+    assert function["Environment"]["Variables"]["MINICHAT_STREAMING__DEADLINE_SECONDS"] == {"Ref": "StreamSeconds"}
+    milliseconds = ROOT_TEMPLATE["Mappings"]["StreamTime"]
+    assert {name: row["Milliseconds"] for name, row in milliseconds.items()} == {
+        str(seconds): seconds * 1000 for seconds in _allowed({"Ref": "StreamSeconds"})
+    }
 
 
 def test_a_changed_setting_reaches_the_published_version(translated: dict[str, Any]) -> None:
@@ -281,7 +285,7 @@ def _statements() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _settings(function: dict[str, Any]) -> Settings:
-    """The settings that a function would start with, were every parameter of the stack `sample`."""
+    """The settings that a function would start with, were every parameter without a default `sample`."""
     variables = function["Environment"]["Variables"]
     return load({name: _sample(value) for name, value in variables.items() if name.startswith("MINICHAT_")})
 
@@ -293,7 +297,14 @@ def _sample(value: Any) -> str:
         text = value["Fn::Sub"].replace("${ProviderBaseUrl}", "https://sample")
         # A dynamic reference is text to us, and a secret to the function.
         return re.sub(r"\${\w+}", "sample", text.replace("{{resolve:secretsmanager:${CursorSecret}}}", "sample"))
+    if isinstance(value, dict) and value.get("Ref") == "StreamSeconds":
+        return str(ROOT_TEMPLATE["Parameters"]["StreamSeconds"]["Default"])
     return "sample"
+
+
+def _allowed(value: Any) -> list[Any]:
+    """What a value may be: itself, or everything that its parameter allows."""
+    return [value] if not isinstance(value, dict) else list(ROOT_TEMPLATE["Parameters"][value["Ref"]]["AllowedValues"])
 
 
 def _snake(name: str) -> str:

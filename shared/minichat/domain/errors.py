@@ -148,20 +148,28 @@ class ModelNotFound(ChatError):
 
 
 class GenerationInProgress(ChatError):
-    """Another turn of this chat is running."""
+    """Another turn of this chat is running; `request_id` names it when it is known, so that it can be joined."""
 
     code = "generation_in_progress"
     detail = "Another turn of this chat is running."
 
+    def __init__(self, request_id: str | None = None) -> None:
+        self.request_id = request_id
+        super().__init__()
+
 
 class RequestIdConflict(ChatError):
-    """The request id belongs to a turn that cannot be replayed; `turn_state` is that turn's public state."""
+    """The request id belongs to a turn that cannot be replayed; `turn_state` is that turn's public state.
+
+    With `request_id` the turn's stream can be joined.
+    """
 
     code = "request_id_conflict"
     detail = "This request_id was already used by another turn of the chat."
 
-    def __init__(self, turn_state: str) -> None:
+    def __init__(self, turn_state: str, request_id: str | None = None) -> None:
         self.turn_state = turn_state
+        self.request_id = request_id
         super().__init__()
 
 

@@ -32,12 +32,13 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One use of the product: who asks, at what instant, and where new ids come from."""
+    """One use of the product: who asks, at what instant, where new ids come from, and when its time is up."""
 
     caller: Caller
     now: datetime
     new_id: NewId
     trace_id: str = ""
+    ends_at: datetime | None = None
 
 
 def micros(instant: datetime) -> int:

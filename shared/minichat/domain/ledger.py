@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from minichat.domain.turn import Turn, TurnState
 
 Entry = tuple[str, str]
-"""A period and what is counted in it: the month by its first day or the day, and e.g. `total` in micro-credits."""
+"""A period and what is counted in it: `2026-11` or `2026-11-21`, and e.g. `total`, in micro-credits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,14 @@ def account(turn: Turn) -> Account:
     return Account(turn.tenant_id, turn.requester_user_id, turn.reserve.monthly_period)
 
 
+def named(month: str) -> str:
+    """A month by its name, `2026-11`: its first day is a period of its own."""
+    return month[:7]
+
+
 def booked(turn: Turn) -> Counter[Entry]:
     """Everything that the turn adds to its account: its reserve while it runs, what was committed once it ended."""
-    month, day = turn.reserve.monthly_period, turn.reserve.daily_period
+    month, day = named(turn.reserve.monthly_period), turn.reserve.daily_period
     running = turn.state is TurnState.RUNNING
     reserved = turn.reserve.credits_micro if running else 0
     committed = reserved + (turn.committed_credits_micro or 0)

@@ -3,11 +3,12 @@
 Buckets are `total`, the ceiling over everything, and `premium`, a cap inside it. A premium turn counts in both.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 from typing import Literal
 
 from minichat.domain.policy import Limits, UserLimits
+from minichat.domain.quota import periods
 from minichat.domain.turn import Reserve
 
 Period = Literal["daily", "monthly"]
@@ -24,6 +25,10 @@ class Committed:
     premium: int = 0
     web_search_calls: int = 0
 
+    def changed(self, micro: int, reserve: Reserve) -> "Committed":
+        """With as much more in every bucket that the reserve counts in."""
+        return replace(self, total=self.total + micro, premium=self.premium + micro * reserve.premium)
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -39,6 +44,16 @@ class Standing:
             committed + reserve.credits_micro <= limit
             for bucket, _, committed, limit in self.entries()
             if bucket == "total" or reserve.premium
+        )
+
+    def settled(self, reserve: Reserve, committed_micro: int, now: datetime) -> "Standing":
+        """Where the user stands at `now` once this reserve is settled; a period that is over is not touched."""
+        change = committed_micro - reserve.credits_micro
+        daily, monthly = periods(now)
+        return replace(
+            self,
+            daily=self.daily.changed(change, reserve) if reserve.daily_period == daily else self.daily,
+            monthly=self.monthly.changed(change, reserve) if reserve.monthly_period == monthly else self.monthly,
         )
 
     def entries(self) -> list[tuple[Bucket, Period, int, int]]:

@@ -1,7 +1,8 @@
-"""What a client is told while an answer is made: the events of contract 3, as values."""
+"""What a client is told while an answer is made: the events of contract 3, as values and as they are told."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 from minichat.domain.standing import Remaining
 from minichat.domain.turn import QuotaDecision
@@ -64,7 +65,15 @@ class Ping:
     """Nothing new; the connection lives. Carries no id."""
 
 
-StreamEvent = Started | Delta | Tool | Citations | Done | Error | Ping
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event as it is told: its name and its data. A resumed stream tells exactly what was told before."""
+
+    name: str
+    data: dict[str, Any]
+
+
+StreamEvent = Started | Delta | Tool | Citations | Done | Error | Ping | Told
 
 ERROR_MESSAGES = {
     "provider_error": "The provider could not complete the answer.",
@@ -82,3 +91,57 @@ def error(code: str) -> Error:
     """The error event of a code; a code that clients do not know becomes `internal_error`."""
     public = code if code in ERROR_MESSAGES else "internal_error"
     return Error(public, ERROR_MESSAGES[public])
+
+
+def told(event: StreamEvent) -> Told:
+    """The event as it is told."""
+    if isinstance(event, Told):
+        return event
+    name, data_of = _TOLD[type(event)]
+    return Told(name, data_of(event))
+
+
+def _done(event: Done) -> dict[str, Any]:
+    usage = {"input_tokens": event.usage.input_tokens, "output_tokens": event.usage.output_tokens}
+    usage_details = {
+        "cache_read_input_tokens": event.usage.cache_read_input_tokens,
+        "cache_write_input_tokens": event.usage.cache_write_input_tokens,
+        "reasoning_tokens": event.usage.reasoning_tokens,
+    }
+    data: dict[str, Any] = {
+        "usage": {**usage, "model": event.effective_model, **{k: v for k, v in usage_details.items() if v}},
+        "effective_model": event.effective_model,
+        "selected_model": event.selected_model,
+        "quota_decision": event.quota_decision,
+    }
+    if event.quota_decision == "downgrade":
+        data["downgrade_from"] = event.selected_model
+        data["downgrade_reason"] = event.downgrade_reason
+    if event.quota_warnings is not None:
+        data["quota_warnings"] = [_warning(one) for one in event.quota_warnings]
+    return data
+
+
+def _warning(one: Remaining) -> dict[str, Any]:
+    warning: dict[str, Any] = {
+        "tier": one.bucket,
+        "period": one.period,
+        "remaining_percentage": one.percentage,
+        "warning": one.warning,
+        "exhausted": one.exhausted,
+    }
+    if one.warning:
+        warning["next_reset"] = one.next_reset.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return warning
+
+
+_TOLD: dict[type[StreamEvent], tuple[str, Callable[[Any], dict[str, Any]]]] = {
+    Started: ("stream_started", asdict),
+    Delta: ("delta", lambda event: {"type": "text", "content": event.content}),
+    Tool: ("tool", lambda event: {"phase": event.phase, "name": event.name, "details": {}}),
+    Citations: ("citations", lambda event: {"items": list(event.items)}),
+    Done: ("done", _done),
+    Error: ("error", asdict),
+    Ping: ("ping", lambda _: {}),
+}
+assert {*_TOLD, Told} == set(get_args(StreamEvent)), "every event can be told"

@@ -93,6 +93,10 @@ class Turn:
     settlement_method: SettlementMethod | None = None
     deleted_at: datetime | None = None
     replaced_by_request_id: RequestId | None = None
+    # How many events of its stream are stored, known once it ended, and the number of the terminal one when that is not
+    # among them: whoever ended the turn did not tell its stream.
+    events_stored: int | None = None
+    terminal_number: int | None = None
 
     @property
     def answered(self) -> bool:

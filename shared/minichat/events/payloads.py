@@ -151,6 +151,15 @@ class TurnDeleted(_Audit):
     request_id: str
 
 
+class TurnCancelled(_Audit):
+    """Somebody asked a running turn to stop."""
+
+    event_type: Literal["turn_cancel"] = "turn_cancel"
+    actor_user_id: str
+    turn_id: str
+    request_id: str
+
+
 class ChatDeleted(_Audit):
     """A chat was deleted."""
 

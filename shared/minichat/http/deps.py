@@ -2,10 +2,11 @@
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends
+from fastapi import Depends, Header, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
@@ -17,6 +18,8 @@ from minichat.observability import measured, note
 from minichat.services.generate import Machine
 from minichat.services.rules import InForce, Rules
 from minichat.settings import Settings
+
+MAX_EVENT_ID = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,23 @@ async def _call(request: Request) -> Call:
     with measured("auth"):
         caller = await app.authenticator.caller(request)
     note(tenant_id=caller.tenant_id)
-    return Call(caller, now(), new_id, request.state.trace_id)
+    # Lambda says when the invocation ends; a server on one machine does not.
+    deadline_ms = request.scope["state"].get("deadline_ms")
+    ends_at = None if deadline_ms is None else datetime.fromtimestamp(deadline_ms / 1000, UTC)
+    return Call(caller, now(), new_id, request.state.trace_id, ends_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a client is in a stream: the `id` of the last event that it has, 0 for none. The header wins."""
+
+    last_event_id: Annotated[int | None, Header(ge=0, le=MAX_EVENT_ID)] = None
+    after: Annotated[int | None, Query(ge=0, le=MAX_EVENT_ID)] = None
+
+    @property
+    def last(self) -> int:
+        """That id."""
+        return next((given for given in (self.last_event_id, self.after) if given is not None), 0)
 
 
 async def _chat_id(chat_id: UUID) -> ChatId:

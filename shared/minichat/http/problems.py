@@ -70,6 +70,9 @@ class Problem(BaseModel):
     trace_id: str = Field(description="Finds the request in the logs.")
     errors: list[ProblemField] | None = Field(default=None, description="Which inputs are wrong, and why.")
     turn_state: str | None = Field(default=None, description="With `request_id_conflict`: that turn's state.")
+    stream_url: str | None = Field(
+        default=None, description="Where the stream of the turn that is in the way can be joined."
+    )
     quota_scope: str | None = Field(default=None, description="With `quota_exceeded`: which limit is used up.")
     retry_after_seconds: int | None = None
 
@@ -80,8 +83,11 @@ def of_error(request: Request, error: errors.ChatError) -> Response:
     match error:
         case errors.InvalidRequest(errors=found) if found:
             extra["errors"] = [{"field": e.field, "message": e.message, "code": e.code} for e in found]
-        case errors.RequestIdConflict(turn_state=state):
+        case errors.RequestIdConflict(turn_state=state, request_id=joinable):
             extra["turn_state"] = state
+            extra |= _stream_url(request, joinable)
+        case errors.GenerationInProgress(request_id=joinable):
+            extra |= _stream_url(request, joinable)
         case errors.QuotaExceeded(scope=scope):
             extra["quota_scope"] = scope
     seconds = getattr(error, "retry_after_seconds", None)
@@ -93,6 +99,13 @@ def of_error(request: Request, error: errors.ChatError) -> Response:
     if isinstance(error, errors.Unauthenticated):
         response.headers["www-authenticate"] = "Bearer"
     return response
+
+
+def _stream_url(request: Request, request_id: str | None) -> dict[str, str]:
+    if request_id is None:
+        return {}
+    chats, _, rest = request.url.path.partition("/chats/")
+    return {"stream_url": f"{chats}/chats/{rest.partition('/')[0]}/turns/{request_id}/stream"}
 
 
 def of_validation(request: Request, error: RequestValidationError) -> Response:

@@ -22,19 +22,17 @@ PING = Numbered(None, Ping())
 
 
 class Channel:
-    """Numbered events on their way to one reader; `on_leave` is called once when it goes before the end."""
+    """Events on their way to one reader; `on_leave` is called once when it goes before the end."""
 
     def __init__(self, capacity: int) -> None:
         self.on_leave: Callable[[], object] | None = None
         self._queue: asyncio.Queue[Numbered | None] = asyncio.Queue(capacity)
         self._read = True
-        self._count = 0
 
-    async def put(self, event: StreamEvent) -> None:
+    async def put(self, numbered: Numbered) -> None:
         """Hands an event over, waiting while the queue is full; drops it when nobody reads any more."""
-        self._count += 1
         if self._read:
-            await self._queue.put(Numbered(self._count, event))
+            await self._queue.put(numbered)
 
     async def close(self) -> None:
         """Ends the reader's iteration after what was put before."""

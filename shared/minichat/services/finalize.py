@@ -1,11 +1,15 @@
 """The end of a turn: one winner settles it, stores the answer and lets the events out (turns-and-quota 6)."""
 
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
+from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import MICROSECOND, Call
 from minichat.domain.message import MESSAGE_MAX_BYTES, Message
+from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import Ending, Settlement, settle
+from minichat.domain.standing import Remaining, remaining
+from minichat.domain.stream import Done, StreamEvent, Told, error, told
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.events.payloads import (
@@ -19,55 +23,136 @@ from minichat.events.payloads import (
 )
 from minichat.observability import logger
 from minichat.settings import Settings
-from minichat.storage import outbox, turns
-from minichat.storage.transact import Rejected
+from minichat.storage import outbox, parts, quota, turns
+from minichat.storage.transact import Put, Rejected
+
+UNHEARD = 1_000_000
+"""Numbers left out before the terminal event of a turn whose teller is dead: more than it can have told and not stored,
+so that no number ever names two events (contract 3, rule 4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finalizer:
+    """Who ends a turn: the one who tells its stream, or somebody who found that one dead.
+
+    `stored` events of the stream are stored, those that are `pending` will be with the end. Only its teller knows what
+    was told last. With `limits` the terminal event says what is left of them; with `stale_since` the turn ends only
+    when it has given no sign of life after that instant.
+    """
+
+    is_teller: bool = False
+    stored: int = 0
+    pending: tuple[Told, ...] = ()
+    limits: UserLimits | None = None
+    stale_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a turn really ended, and the terminal event of its stream."""
+
+    ending: Ending
+    event: StreamEvent
+    number: int
 
 
 def finalize(
-    call: Call, turn: Turn, ending: Ending, settings: Settings, *, stale_since: datetime | None = None
-) -> Ending | None:
+    call: Call,
+    turn: Turn,
+    ending: Ending,
+    settings: Settings,
+    finalizer: Finalizer = Finalizer(),
+) -> Ended | None:
     """How the turn really ended, or None when another finalizer had won and nothing was done.
 
-    With `stale_since` it ends only when it has given no sign of life after that instant. A completed turn whose answer
-    cannot be stored ends as failed: there is no completed turn without its text.
+    A completed turn whose answer cannot be stored ends as failed: there is no completed turn without its text.
     Raises ServiceUnavailable when the store does not answer; the turn is still running then.
     """
     if len(ending.text.encode()) > MESSAGE_MAX_BYTES:
         ending = _without_answer(ending)
+    end = _End(call, turn, settings, finalizer)
     try:
-        return _finalize(call, turn, ending, settings, stale_since)
+        return end.commit(ending)
     except Rejected:
         if not ending.text:
             raise
         logger.exception("an answer cannot be stored", extra={"turn_id": turn.turn_id})
-        return _finalize(call, turn, _without_answer(ending), settings, stale_since)
+        return end.commit(_without_answer(ending))
 
 
 def _without_answer(ending: Ending) -> Ending:
     return replace(ending, state=TurnState.FAILED, error_code="message_persistence_failed", text="")
 
 
-def _finalize(
-    call: Call, turn: Turn, ending: Ending, settings: Settings, stale_since: datetime | None
-) -> Ending | None:
-    settlement = settle(ending, turn.reserve, settings.quota.overshoot_tolerance_pct)
-    call = replace(call, now=max(call.now, turn.started_at + MICROSECOND))
-    events = (_usage_event(call, turn, ending, settlement), _audit_event(call, turn, ending))
-    end = turns.Finish(
-        ending=ending,
-        settlement=settlement,
-        answer=_answer(call, turn, ending),
-        events=tuple(outbox.item(call, turn.chat_id, event) for event in events),
-        stale_since=stale_since,
+@dataclass(frozen=True, slots=True)
+class _End:
+    """One finalizer's attempt."""
+
+    call: Call
+    turn: Turn
+    settings: Settings
+    finalizer: Finalizer
+
+    def commit(self, ending: Ending) -> Ended | None:
+        """Settles and stores the ending, and everything that goes with it, in one transaction."""
+        turn, by = self.turn, self.finalizer
+        settlement = settle(ending, turn.reserve, self.settings.quota.overshoot_tolerance_pct)
+        call = replace(self.call, now=max(self.call.now, turn.started_at + MICROSECOND))
+        warnings = self._warnings(settlement) if ending.state is TurnState.COMPLETED else None
+        terminal = terminal_event(turn, ending.state, ending.error_code, ending.usage, warnings)
+        told_before = by.stored + len(by.pending)
+        number = told_before + (1 if by.is_teller else UNHEARD)
+        parts_told: list[Put] = []
+        if by.is_teller:
+            kept = timedelta(hours=self.settings.streaming.parts_kept_hours)
+            parts_told = parts.puts(turn, by.stored + 1, (*by.pending, told(terminal)), kept=kept)
+        events = (_usage_event(call, turn, ending, settlement), _audit_event(call, turn, ending))
+        end = turns.Finish(
+            ending=ending,
+            settlement=settlement,
+            answer=_answer(call, turn, ending),
+            events=tuple(outbox.item(call, turn.chat_id, event) for event in events),
+            parts=tuple(parts_told),
+            events_stored=number if by.is_teller else told_before,
+            terminal_number=None if by.is_teller else number,
+            stale_since=by.stale_since,
+        )
+        won = turns.finish(call, turn, end, retention_days=self.settings.quota.retention_days)
+        return Ended(ending, terminal, number) if won else None
+
+    def _warnings(self, settlement: Settlement) -> tuple[Remaining, ...] | None:
+        """What is left to the user once this turn is settled; None when that cannot be read: no answer waits for it."""
+        turn, now, limits = self.turn, self.call.now, self.finalizer.limits
+        if limits is None:
+            return None
+        try:
+            before = quota.read(turn.tenant_id, turn.requester_user_id, limits, now)
+        except ServiceUnavailable:
+            return None
+        after = before.settled(turn.reserve, settlement.committed_micro, now)
+        return tuple(remaining(after, self.settings.quota.warning_threshold_pct, now))
+
+
+def terminal_event(
+    turn: Turn,
+    state: TurnState,
+    error_code: str | None,
+    usage: Usage,
+    warnings: tuple[Remaining, ...] | None = None,
+) -> StreamEvent:
+    """The last event of a turn's stream, as its end demands."""
+    if state is not TurnState.COMPLETED:
+        return error("cancelled" if state is TurnState.CANCELLED else error_code or "internal_error")
+    reserve = turn.reserve
+    return Done(
+        usage, reserve.effective_model, reserve.selected_model, reserve.decision, reserve.downgrade_reason, warnings
     )
-    won = turns.finish(call, turn, end, retention_days=settings.quota.retention_days)
-    return ending if won else None
 
 
 def _answer(call: Call, turn: Turn, ending: Ending) -> Message | None:
-    """A completed turn has its text, even an empty one; a cancelled turn keeps what it had; a failed one has none."""
-    keeps_text = ending.state is TurnState.COMPLETED or (ending.state is TurnState.CANCELLED and ending.text != "")
-    if not keeps_text:
+    """A completed turn has its text, even an empty one; a cancelled or orphaned one keeps what it had; others none."""
+    cut_short = ending.state is TurnState.CANCELLED or ending.error_code == "orphan_timeout"
+    if ending.state is not TurnState.COMPLETED and not (cut_short and ending.text):
         return None
     return Message(
         message_id=turn.assistant_message_id,

@@ -3,12 +3,14 @@
 The turn is made by a task of its own: a client that leaves does not take it along (contract 3, architecture 4).
 
     begin ── task: _produce ──┬─ reading   provider → text, tools → channel → client
-                              ├─ beating   every second: sign of life, cancel flag
+                              ├─ recording every second: what was told, sign of life, cancel flag
                               └─ deadline  the time that the function has left
              whichever ends first → finalize (one transaction) → `done` | `error` → closed
 """
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -17,10 +19,8 @@ from typing import Any, TypeVar
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Clock
-from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import KNOWN_ERROR_CODES, Ending
-from minichat.domain.standing import Remaining, remaining
-from minichat.domain.stream import Delta, Done, Started, StreamEvent, Tool, error
+from minichat.domain.stream import Delta, Started, StreamEvent, Tool
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.observability import logger
@@ -28,13 +28,17 @@ from minichat.providers.chunks import Completed, Failed, Incomplete, TextDelta, 
 from minichat.providers.prompt import Prompt, PromptMessage
 from minichat.providers.registry import Providers
 from minichat.services.channel import Channel, Numbered
-from minichat.services.finalize import finalize
+from minichat.services.finalize import Ended, Finalizer, finalize, terminal_event
+from minichat.services.record import Record
 from minichat.services.send import Replay, Running
 from minichat.settings import Settings
-from minichat.storage import quota, turns
+from minichat.storage import turns
 
 FINALIZE_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)
 """Between the attempts to store an end while the store does not answer; after the last the watchdog does it."""
+
+SETTLING_SECONDS = 10
+"""What an answer that was cut short needs to be settled and stored."""
 
 T = TypeVar("T")
 
@@ -62,12 +66,27 @@ class _Answer:
     first_text_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """What one answer is told through."""
+
+    record: Record
+    channel: Channel
+
+    async def tell(self, event: StreamEvent) -> None:
+        """Numbers the event, so that it will be stored, and hands it to the client."""
+        await self.channel.put(self.record.add(event))
+
+
 class _Lost(Exception):
     """Another finalizer ended the turn: this writer stops without effect."""
 
 
 def begin(call: Call, running: Running, machine: Machine) -> Channel:
-    """Starts the task that makes the answer; what it tells comes out of the channel. Call it on the event loop."""
+    """Starts the task that makes the answer; what it tells comes out of the channel. Call it on the event loop.
+
+    An answer that the invocation has no time for is cut short early enough to be settled and stored within it.
+    """
     streaming = machine.settings.streaming
     channel = Channel(streaming.channel_capacity)
     task = asyncio.create_task(_produce(call, running, machine, channel))
@@ -78,6 +97,12 @@ def begin(call: Call, running: Running, machine: Machine) -> Channel:
     return channel
 
 
+def seconds_for(call: Call, settings: Settings) -> float:
+    """How long the stream of a call may take: what is configured, or less when its invocation ends before."""
+    left = math.inf if call.ends_at is None else (call.ends_at - call.now).total_seconds() - SETTLING_SECONDS
+    return max(min(settings.streaming.deadline_seconds, left), 0)
+
+
 async def stop_all(seconds: float) -> None:
     """Ends every answer of this process as cancelled, with the text it has: for shutdown."""
     for task in _answers:
@@ -86,13 +111,17 @@ async def stop_all(seconds: float) -> None:
         await asyncio.wait(_answers, timeout=seconds)
 
 
+LEASE_RENEWAL_SECONDS = 5
+"""Between two writes of a sign of life, which is the longest that a living turn is silent (turns-and-quota 8)."""
+
+
 async def replay(stored: Replay) -> AsyncIterator[Numbered]:
     """A completed turn told again from what was stored: no provider, no quota, no write (contract 3, rule 5)."""
     turn = stored.turn
     events: tuple[StreamEvent, ...] = (
         Started(turn.request_id, turn.assistant_message_id, is_new_turn=False),
         Delta(stored.text),
-        _done(turn, turn.usage),
+        terminal_event(turn, turn.state, None, turn.usage),
     )
     for number, event in enumerate(events, start=1):
         yield Numbered(number, event)
@@ -100,18 +129,18 @@ async def replay(stored: Replay) -> AsyncIterator[Numbered]:
 
 async def _produce(call: Call, running: Running, machine: Machine, channel: Channel) -> None:
     turn = running.turn
-    terminal: StreamEvent | None = None
+    stream = _Stream(Record(), channel)
     try:
-        await channel.put(Started(turn.request_id, turn.assistant_message_id, is_new_turn=True))
-        ending = await _answer(call, running, machine, channel)
-        terminal = await _undisturbed(_finalize(call, running, ending, machine))
+        await stream.tell(Started(turn.request_id, turn.assistant_message_id, is_new_turn=True))
+        ending = await _answer(call, running, machine, stream)
+        ended = await _undisturbed(_finalize(call, running, ending, machine, stream.record))
+        if ended is not None:
+            await channel.put(Numbered(ended.number, ended.event))
     except _Lost:
         pass  # another finalizer ended the turn: its status is the truth, and not ours to tell
     except Exception:  # the edge of a stream: whatever it is, the client must not wait for ever
+        # Without a terminal event: the turn still runs as far as anybody knows, and who resumes it learns its end.
         logger.exception("a turn could not be ended", extra={"turn_id": turn.turn_id})
-        terminal = error("internal_error")
-    if terminal is not None:
-        await channel.put(terminal)
     await channel.close()
 
 
@@ -126,37 +155,37 @@ async def _undisturbed(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
-async def _answer(call: Call, running: Running, machine: Machine, channel: Channel) -> Ending:
+async def _answer(call: Call, running: Running, machine: Machine, stream: _Stream) -> Ending:
     """How the answer ended: by the provider's last word, a cancel, the deadline or a shutdown.
 
     Raises _Lost when somebody else ended the turn.
     """
     answer = _Answer()
-    reading = asyncio.create_task(_read(running, machine, channel, answer))
-    beating = asyncio.create_task(_beat(call, running.turn, machine, answer))
+    reading = asyncio.create_task(_read(running, machine, stream, answer))
+    recording = asyncio.create_task(_record(call, running.turn, machine, answer, stream.record))
     try:
         await asyncio.wait(
-            {reading, beating},
-            timeout=machine.settings.streaming.deadline_seconds,
+            {reading, recording},
+            timeout=seconds_for(call, machine.settings),
             return_when=asyncio.FIRST_COMPLETED,
         )
     except asyncio.CancelledError:
         # The process stops or, where so configured, the client left: the turn still gets its honest end.
         _uncancel()
-    ended, flagged = reading.done(), beating.done()
-    for task in (reading, beating):
+    ended, flagged = reading.done(), recording.done()
+    for task in (reading, recording):
         task.cancel()
-    await asyncio.gather(reading, beating, return_exceptions=True)
+    await asyncio.gather(reading, recording, return_exceptions=True)
     if ended:
         ending = _outcome(reading)
-    elif flagged and (problem := beating.exception()) is not None:
+    elif flagged and (problem := recording.exception()) is not None:
         raise problem
     else:
         ending = Ending(TurnState.CANCELLED)
     return _with(answer, ending, running.turn)
 
 
-async def _read(running: Running, machine: Machine, channel: Channel, answer: _Answer) -> Ending:
+async def _read(running: Running, machine: Machine, stream: _Stream, answer: _Answer) -> Ending:
     model = running.admission.model
     limits = {
         "web_search": machine.settings.quota.web_search_max_calls_per_message,
@@ -169,12 +198,12 @@ async def _read(running: Running, machine: Machine, channel: Channel, answer: _A
                 case TextDelta(text=text):
                     answer.first_text_at = answer.first_text_at or machine.clock()
                     answer.texts.append(text)
-                    await channel.put(Delta(text))
+                    await stream.tell(Delta(text))
                 case ToolActivity(name=name, phase=phase):
                     calls = answer.tool_calls[name] = answer.tool_calls.get(name, 0) + (phase == "start")
                     if calls > limits.get(name, calls):
                         return Ending(TurnState.FAILED, f"{name}_calls_exceeded")
-                    await channel.put(Tool(phase, name))
+                    await stream.tell(Tool(phase, name))
                 case Completed(usage=usage, response_id=response_id) | Incomplete(usage=usage, response_id=response_id):
                     answer.usage, answer.response_id = usage, response_id
                     return Ending(TurnState.COMPLETED)
@@ -185,55 +214,57 @@ async def _read(running: Running, machine: Machine, channel: Channel, answer: _A
     return Ending(TurnState.FAILED, "provider_error")
 
 
-async def _beat(call: Call, turn: Turn, machine: Machine, answer: _Answer) -> None:
-    """Renews the turn's sign of life until somebody asks it to stop.
+async def _record(call: Call, turn: Turn, machine: Machine, answer: _Answer, record: Record) -> None:
+    """Stores what is told and renews the turn's lease, until somebody asks the turn to stop.
 
     Raises _Lost when the turn is no longer running.
     """
+    renewed_at = -math.inf
     while True:
         await asyncio.sleep(machine.settings.streaming.progress_interval_seconds)
         now = replace(call, now=machine.clock())
-        try:
-            progress = await asyncio.to_thread(turns.progress, now, turn, provider_called=answer.called)
-        except ServiceUnavailable:
-            continue  # the next beat tries again; the watchdog's patience is many beats long
+        renews = time.monotonic() - renewed_at >= LEASE_RENEWAL_SECONDS
+        looking = (
+            asyncio.to_thread(turns.progress, now, turn, provider_called=answer.called)
+            if renews
+            else asyncio.to_thread(turns.look, turn)
+        )
+        storing = record.store(turn, machine.settings.streaming)
+        progress, stored = await asyncio.gather(looking, storing, return_exceptions=True)
+        for problem in (progress, stored):
+            # The next time tries again; the watchdog's patience is many times as long.
+            if isinstance(problem, BaseException) and not isinstance(problem, ServiceUnavailable):
+                raise problem
+        if isinstance(progress, BaseException):
+            continue
+        if renews:
+            renewed_at = time.monotonic()
         if progress is None:
             raise _Lost
         if progress.cancel_requested:
             return
 
 
-async def _finalize(call: Call, running: Running, ending: Ending, machine: Machine) -> StreamEvent | None:
-    """The terminal event of the end that was stored; None when another finalizer had won."""
+async def _finalize(call: Call, running: Running, ending: Ending, machine: Machine, record: Record) -> Ended | None:
+    """The end that was stored; None when another finalizer had won.
+
+    Raises ServiceUnavailable when it could not be stored; the turn is left to whoever looks at it next.
+    """
     turn = running.turn
     if ending.error_code is not None and ending.error_code not in KNOWN_ERROR_CODES:
         logger.critical("unknown error code", extra={"code": ending.error_code, "turn_id": turn.turn_id})
     for pause in (*FINALIZE_PAUSES_SECONDS, None):
+        now = replace(call, now=machine.clock())
         try:
-            now = replace(call, now=machine.clock())
-            stored = await asyncio.to_thread(finalize, now, turn, ending, machine.settings)
+            if record.is_long:
+                await record.store(turn, machine.settings.streaming)
+            by = Finalizer(True, record.stored, tuple(record.pending), running.limits)
+            return await asyncio.to_thread(finalize, now, turn, ending, machine.settings, by)
         except ServiceUnavailable:
-            if pause is not None:
-                await asyncio.sleep(pause)
-            continue
-        if stored is None:
-            return None
-        if stored.state is TurnState.COMPLETED:
-            return replace(
-                _done(turn, stored.usage), quota_warnings=await _warnings(now, running.limits, machine.settings)
-            )
-        return error(stored.error_code or "cancelled")
-    logger.critical("a turn's end could not be stored", extra={"turn_id": turn.turn_id})
-    return error("internal_error")
-
-
-async def _warnings(call: Call, limits: UserLimits, settings: Settings) -> tuple[Remaining, ...] | None:
-    """What is left to the user after this turn; None when that cannot be read now: no answer waits for it."""
-    try:
-        standing = await asyncio.to_thread(quota.read, call.caller.tenant_id, call.caller.user_id, limits, call.now)
-    except ServiceUnavailable:
-        return None
-    return tuple(remaining(standing, settings.quota.warning_threshold_pct, call.now))
+            if pause is None:
+                raise
+            await asyncio.sleep(pause)
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _outcome(reading: asyncio.Task[Ending]) -> Ending:
@@ -269,11 +300,6 @@ def _prompt(running: Running) -> Prompt:
         web_search_context_size=model.web_search_context_size if running.admission.web_search else None,
         api_params=model.general_config.api_params.model_dump(exclude_none=True, exclude_defaults=True),
     )
-
-
-def _done(turn: Turn, usage: Usage) -> Done:
-    reserve = turn.reserve
-    return Done(usage, reserve.effective_model, reserve.selected_model, reserve.decision, reserve.downgrade_reason)
 
 
 def _uncancel() -> None:

@@ -15,10 +15,13 @@ from minichat.domain.identity import Call, Caller, ChatId, NewId, RequestId
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import Turn, TurnState, is_orphan
 from minichat.observability import logger
-from minichat.services.finalize import finalize
+from minichat.services.finalize import Finalizer, finalize
 from minichat.settings import Settings
-from minichat.storage import turns
+from minichat.storage import parts, turns
 from minichat.storage.transact import Rejected
+
+CANCEL_PATIENCE = timedelta(seconds=15)
+"""How long a turn that was asked to stop may be silent: three times as long as a living one is at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +35,20 @@ class Swept:
 def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
     """Whether the turn is dead, in which case it has an end now: this one, or that of another who noticed too.
 
-    It is charged by estimate when its provider was called, and not at all when it was not (turns-and-quota 6, 8).
+    It is charged by estimate when its provider was called, and not at all when it was not, and it keeps the text that
+    was stored of its stream (turns-and-quota 6, 8).
     """
-    cutoff = _cutoff(call.now, settings)
+    cutoff = _cutoff(turn, call.now, settings)
     if not is_orphan(turn, cutoff):
         return False
+    told = [event for _, event in parts.after(turn, 0)]
+    text = "".join(event.data["content"] for event in told if event.name == "delta")
     called = turn.provider_request_started_at is not None
-    ending = Ending(TurnState.FAILED, "orphan_timeout", provider_called=called)
-    finalize(call, turn, ending, settings, stale_since=cutoff)
+    if turn.cancel_requested_at is not None:
+        ending = Ending(TurnState.CANCELLED, text=text, provider_called=called)
+    else:
+        ending = Ending(TurnState.FAILED, "orphan_timeout", text=text, provider_called=called)
+    finalize(call, turn, ending, settings, Finalizer(stored=len(told), stale_since=cutoff))
     return True
 
 
@@ -68,8 +77,9 @@ def sweep(now: datetime, new_id: NewId, settings: Settings) -> Swept:
     """Ends the dead turns of all tenants, the longest dead first, in one bounded batch. Any number may run at once."""
     if not settings.orphan_watchdog.enabled:
         return Swept(0, 0)
-    old = turns.running_since(_cutoff(now, settings), limit=settings.orphan_watchdog.batch_size)
-    dead = [turn for turn in old if is_orphan(turn, _cutoff(now, settings))]
+    timeout = timedelta(seconds=settings.orphan_watchdog.timeout_seconds)
+    old = turns.running_since(now - timeout, limit=settings.orphan_watchdog.batch_size)
+    dead = [turn for turn in old if is_orphan(turn, _cutoff(turn, now, settings))]
     ended = 0
     for turn in dead:
         try:
@@ -85,5 +95,6 @@ def _on_behalf(turn: Turn, now: datetime, new_id: NewId) -> Call:
     return Call(caller, now, new_id)
 
 
-def _cutoff(now: datetime, settings: Settings) -> datetime:
-    return now - timedelta(seconds=settings.orphan_watchdog.timeout_seconds)
+def _cutoff(turn: Turn, now: datetime, settings: Settings) -> datetime:
+    patience = timedelta(seconds=settings.orphan_watchdog.timeout_seconds)
+    return now - (patience if turn.cancel_requested_at is None else min(patience, CANCEL_PATIENCE))

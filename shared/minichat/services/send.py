@@ -97,7 +97,7 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     if known is not None:
         return _replay(known, command)
     if chat.running_request_id is not None:
-        raise GenerationInProgress
+        raise GenerationInProgress(chat.running_request_id)
     if command.attachment_ids:
         raise InvalidAttachment
     with measured("context"):
@@ -163,8 +163,10 @@ def _message_id(call: Call, instant: datetime) -> MessageId:
 
 
 def _replay(known: Turn, command: SendMessage) -> Replay:
-    if known.state is not TurnState.COMPLETED or known.deleted_at is not None:
+    if known.deleted_at is not None:
         raise RequestIdConflict(known.state.public)
+    if known.state is not TurnState.COMPLETED:
+        raise RequestIdConflict(known.state.public, known.request_id)
     if known.fingerprint != fingerprint(command.content, command.attachment_ids):
         raise RequestIdReused
     answer = messages.read(known.tenant_id, known.chat_id, known.assistant_message_id)

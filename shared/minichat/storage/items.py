@@ -129,6 +129,8 @@ class TurnItem(ConversationItem):
     deleted_at = InstantAttribute(null=True)
     replaced_by_request_id = UnicodeAttribute(attr_name="replaced_by", null=True)
     running_shard = UnicodeAttribute(null=True)
+    events_stored = NumberAttribute(attr_name="events", null=True)
+    terminal_number = NumberAttribute(attr_name="terminal", null=True)
 
     reserve_tokens = NumberAttribute(attr_name="r_tokens")
     reserve_max_output_tokens = NumberAttribute(attr_name="r_out")
@@ -175,6 +177,14 @@ class MessagePartItem(ConversationItem):
     """One numbered part of a long text, as UTF-8: bytes may be cut anywhere, and travel smaller than escaped text."""
 
     content = BinaryAttribute(attr_name="text", legacy_encoding=False)
+
+
+class StreamPartItem(ConversationItem):
+    """Events of one stream, from `first` to the number in its key, as storage.parts packs them."""
+
+    first = NumberAttribute()
+    events = BinaryAttribute(legacy_encoding=False)
+    expires_at = NumberAttribute()
 
 
 class QuotaItem(ConversationItem):

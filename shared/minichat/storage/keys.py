@@ -6,6 +6,7 @@
     message                 T#<tenant>#C#<chat>     MSG#<message_id>
     part of a long message  T#<tenant>#C#<chat>     MSG#<message_id>#<number>
     quota of a month        T#<tenant>#U#<user>     QUOTA#<first day>
+    stream part             T#<tenant>#C#<chat>     PART#<request_id>#<number of its last event>
     idempotency key         T#<tenant>#U#<user>     CREATED#<sha-256 of the key>
     policy version          POLICY                  V#<version> | CURRENT
 
@@ -79,6 +80,11 @@ def message(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Key:
 def message_part(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId, number: int) -> Key:
     """A numbered part of the text of a message that is too long for one item."""
     return Key(partition(tenant_id, chat_id), f"{MESSAGE_PREFIX}{message_id}#{number:04d}")
+
+
+def stream_part(tenant_id: TenantId, chat_id: ChatId, request_id: RequestId, last: int) -> Key:
+    """A batch of events that a client was told, by the number of the last one."""
+    return Key(partition(tenant_id, chat_id), f"PART#{request_id}#{last:010d}")
 
 
 def quota(tenant_id: TenantId, user_id: UserId, month: str) -> Key:

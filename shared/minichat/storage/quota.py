@@ -19,7 +19,7 @@ from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action
 
 from minichat.domain.identity import TenantId, UserId
-from minichat.domain.ledger import Account, Entry
+from minichat.domain.ledger import Account, Entry, named
 from minichat.domain.policy import UserLimits
 from minichat.domain.quota import periods
 from minichat.domain.settlement import Ending, Settlement
@@ -93,7 +93,7 @@ def _entries(month: str, raw: Raw) -> Counter[Entry]:
     item = QuotaItem.from_raw_data(dict(raw))
     found: Counter[Entry] = Counter()
     for attribute, counted in _MONTHLY.items():
-        found[month, counted] = int(getattr(item, attribute) or 0)
+        found[named(month), counted] = int(getattr(item, attribute) or 0)
     for name, value in raw.items():
         if name[:2].isdigit() and name[2:] in _DAILY:
             found[f"{month[:-2]}{name[:2]}", _DAILY[name[2:]]] = int(value["N"])

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from botocore.exceptions import BotoCoreError
-from pynamodb.exceptions import PynamoDBException, TransactWriteError, UpdateError
+from pynamodb.exceptions import PutError, PynamoDBException, TransactWriteError, UpdateError
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 from pynamodb.models import Model
@@ -91,6 +91,22 @@ def commit(writes: Sequence[Write], *, token: str) -> None:
         except TransactWriteError as error:
             if not _is_passing(error):
                 _raise_refusal(error, names)
+        else:
+            return
+    raise ServiceUnavailable
+
+
+def put_one(model: Model) -> None:
+    """Stores one item, whether it was there or not.
+
+    Raises ServiceUnavailable as `commit` does.
+    """
+    for _ in _attempts():
+        try:
+            model.save()
+        except PutError as error:
+            if not _is_passing(error):
+                raise _rejected(error) from error
         else:
             return
     raise ServiceUnavailable

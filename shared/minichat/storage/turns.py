@@ -107,10 +107,10 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
             visible(chats.from_raw(refused.old["chat"]), call.caller)
         if "turn" in refused.old:
             known = from_raw(refused.old["turn"])
-            raise RequestIdConflict(known.state.public if known else "running") from refused
+            raise RequestIdConflict(known.state.public if known else "running", new.turn.request_id) from refused
         if "chat" in refused.old:
             # The head changed since it was read: another turn began, and may have ended since.
-            raise GenerationInProgress from refused
+            raise GenerationInProgress(_running(refused.old["chat"])) from refused
         raise CreditsTaken from refused
 
 
@@ -149,12 +149,15 @@ def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of a turn, with the answer's message when there is one and the events of the end."""
+    """The end of a turn: the answer's message when there is one, the events it causes, and the last of its stream."""
 
     ending: Ending
     settlement: Settlement
     answer: Message | None
     events: tuple[OutboxItem, ...]
+    parts: tuple[Put, ...] = ()
+    events_stored: int = 0
+    terminal_number: int | None = None
     stale_since: datetime | None = None
 
 
@@ -179,6 +182,7 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
         # While a turn runs its head names it: nothing but this transaction takes the name away.
         Update("chat", head, free, ChatItem.running_request_id == turn.request_id),
         *answer,
+        *end.parts,
         quota.settle(turn, end.settlement, end.ending, retention_days=retention_days),
         *_events(end.events),
     ]
@@ -191,13 +195,24 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a progress write learned: whether somebody asked the turn to stop."""
+    """What the teller of a running turn learned: whether somebody asked the turn to stop."""
 
     cancel_requested: bool
 
 
+def look(turn: Turn) -> Progress | None:
+    """What became of a running turn since; None when it has ended and its teller must stop.
+
+    Raises ServiceUnavailable.
+    """
+    _, now = read(turn.tenant_id, turn.chat_id, turn.request_id)
+    if now is None or now.state is not TurnState.RUNNING:
+        return None
+    return Progress(cancel_requested=now.cancel_requested_at is not None)
+
+
 def progress(call: Call, turn: Turn, *, provider_called: bool) -> Progress | None:
-    """Renews the sign of life of a running turn; None when the turn has ended and its writer must stop."""
+    """Renews the lease of a running turn: the sign of life without which it counts as dead. Returns as `look` does."""
     item = TurnItem(*keys.turn(turn.tenant_id, turn.chat_id, turn.request_id))
     actions: list[Action] = [TurnItem.last_progress_at.set(call.now)]
     if provider_called:
@@ -206,6 +221,21 @@ def progress(call: Call, turn: Turn, *, provider_called: bool) -> Progress | Non
     if not update_one(item, actions, TurnItem.state == TurnState.RUNNING.value):
         return None
     return Progress(cancel_requested=item.cancel_requested_at is not None)
+
+
+def request_cancel(call: Call, turn: Turn, event: OutboxItem) -> bool:
+    """Asks a running turn to stop; False when it has ended, or was asked before."""
+    item = TurnItem(*keys.turn(turn.tenant_id, turn.chat_id, turn.request_id))
+    unasked = (TurnItem.state == TurnState.RUNNING.value) & TurnItem.cancel_requested_at.does_not_exist()
+    writes: list[Write] = [
+        Update("turn", item, [TurnItem.cancel_requested_at.set(call.now)], unasked),
+        *_events([event]),
+    ]
+    try:
+        commit(writes, token=call.new_id(call.now))
+    except Refused:
+        return False
+    return True
 
 
 def running_since(cutoff: datetime, *, limit: int) -> list[Turn]:
@@ -321,8 +351,13 @@ def _commit_mutation(call: Call, chat: Chat, target: Turn, writes: Sequence[Writ
         now_turn = from_raw(refused.old["old turn"]) if "old turn" in refused.old else target
         check_mutation(call.caller, now_chat, now_turn, target.request_id)
         if "chat" in refused.old:
-            raise GenerationInProgress from refused
+            raise GenerationInProgress(_running(refused.old["chat"])) from refused
         raise CreditsTaken from refused
+
+
+def _running(head: Raw | None) -> RequestId | None:
+    chat = chats.from_raw(head)
+    return chat.running_request_id if chat else None
 
 
 def _ending(call: Call, end: Finish) -> list[Action]:
@@ -341,6 +376,8 @@ def _ending(call: Call, end: Finish) -> list[Action]:
         (TurnItem.error_code, ending.error_code),
         (TurnItem.error_detail, ending.error_detail),
         (TurnItem.provider_response_id, ending.provider_response_id),
+        (TurnItem.events_stored, end.events_stored),
+        (TurnItem.terminal_number, end.terminal_number),
         *((getattr(TurnItem, f"usage_{f.name}"), getattr(ending.usage, f.name)) for f in fields(Usage)),
         *((getattr(TurnItem, f"tool_calls_{f.name}"), getattr(ending.tool_calls, f.name)) for f in fields(ToolCalls)),
     ]

@@ -1,25 +1,26 @@
-"""The operations that answer with a stream: send, retry, edit.
+"""The operations that answer with a stream: send, retry, edit, and resume.
 
 Everything that can be refused is refused before the first byte, as a problem document: the service call commits first,
 then the stream opens.
 """
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from minichat.domain import errors
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.http import sse
-from minichat.http.deps import App, TheApp, TheCall, TheChat, TheTurn
+from minichat.http.deps import App, Position, TheApp, TheCall, TheChat, TheTurn
 from minichat.http.problems import documented
 from minichat.http.routes.turns import MUTATION_ERRORS
 from minichat.http.schemas import EditTurnBody, SendMessageBody
 from minichat.observability import note
 from minichat.services import generate, mutate
+from minichat.services.resume import follow, resume
 from minichat.services.send import Replay, Running, SendMessage, send
 
 router = APIRouter(tags=["turns"])
@@ -87,6 +88,24 @@ async def edit_turn(
     """Replaces the latest turn's message and answers the new one."""
     command = SendMessage(ChatId(chat_id), body.content, _new_request_id())
     return _stream(call, app, await run_in_threadpool(mutate.edit, call, request_id, command, app.rules))
+
+
+@router.get(
+    "/chats/{chat_id}/turns/{request_id}/stream",
+    response_class=StreamingResponse,
+    responses=STREAM
+    | {204: {"description": "The client has every event, the terminal one too: an `EventSource` stops here."}}
+    | documented(errors.ChatNotFound, errors.TurnNotFound),
+)
+async def resume_stream(
+    call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn, position: Annotated[Position, Depends()]
+) -> Response:
+    """Tells a turn's stream again after the last event that the client has, and follows a running turn to its end."""
+    resumed = await run_in_threadpool(resume, call, chat_id, request_id, position.last, app.settings)
+    if resumed.is_over:
+        return Response(status_code=204)
+    events = follow(call, resumed, app.settings, app.machine.clock)
+    return StreamingResponse(sse.encoded(events), headers=sse.HEADERS, media_type=sse.MEDIA_TYPE)
 
 
 def _stream(call: Call, app: App, outcome: Running | Replay) -> StreamingResponse:

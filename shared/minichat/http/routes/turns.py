@@ -1,17 +1,24 @@
-"""Turns, as far as they do not stream: status and delete."""
+"""Turns, as far as they do not stream: status, cancel and delete."""
+
+from typing import Any
 
 from fastapi import APIRouter
+from starlette.responses import Response
 
 from minichat.domain import errors
-from minichat.domain.turn import readable
+from minichat.domain.turn import TurnState, readable
 from minichat.http.deps import TheApp, TheCall, TheChat, TheTurn
 from minichat.http.problems import documented
 from minichat.http.schemas import TurnStatus, turn_status
 from minichat.services import mutate
+from minichat.services.cancel import cancel
 from minichat.services.orphans import looked_at
 
 router = APIRouter(tags=["turns"])
 
+_ENDED_BEFORE: dict[int | str, dict[str, Any]] = {
+    200: {"model": TurnStatus, "description": "The turn had ended before."}
+}
 MUTATION_ERRORS = (
     errors.ChatNotFound,
     errors.TurnNotFound,
@@ -30,6 +37,19 @@ def get_turn(call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) 
     """Where a turn stands; the truth about it, whatever a stream showed."""
     _, turn = looked_at(call, chat_id, request_id, app.settings)
     return turn_status(readable(turn))
+
+
+@router.post(
+    "/chats/{chat_id}/turns/{request_id}/cancel",
+    status_code=202,
+    responses=_ENDED_BEFORE | documented(errors.ChatNotFound, errors.TurnNotFound, errors.Forbidden),
+)
+def cancel_turn(response: Response, call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) -> TurnStatus:
+    """Asks a running turn to stop: it ends within two seconds, keeps its text, and is charged for what it used."""
+    turn = cancel(call, chat_id, request_id, app.settings)
+    if turn.state is not TurnState.RUNNING:
+        response.status_code = 200
+    return turn_status(turn)
 
 
 @router.delete("/chats/{chat_id}/turns/{request_id}", status_code=204, responses=documented(*MUTATION_ERRORS))

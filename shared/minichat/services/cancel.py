@@ -1,0 +1,40 @@
+"""Cancel a running turn: a flag that its teller reads within about a second, whichever instance that is."""
+
+from minichat.domain.errors import Forbidden
+from minichat.domain.identity import Call, ChatId, RequestId
+from minichat.domain.turn import Turn, TurnState, readable
+from minichat.events.payloads import TurnCancelled
+from minichat.services.orphans import looked_at
+from minichat.settings import Settings
+from minichat.storage import outbox, turns
+
+
+def cancel(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> Turn:
+    """The turn, asked to stop if it runs; asking again changes nothing, and a turn that has ended stays as it is.
+
+    A turn whose process is dead ends here, once it has been silent for long enough (`orphans.CANCEL_PATIENCE`).
+    Raises ChatNotFound, TurnNotFound, Forbidden.
+    """
+    turn = _own(call, chat_id, request_id, settings)
+    if turn.state is not TurnState.RUNNING or turn.cancel_requested_at is not None:
+        return turn
+    event = TurnCancelled(
+        tenant_id=turn.tenant_id,
+        timestamp=call.now,
+        requester_type=call.caller.subject_type,
+        trace_id=call.trace_id or None,
+        chat_id=chat_id,
+        actor_user_id=call.caller.user_id,
+        turn_id=turn.turn_id,
+        request_id=request_id,
+    )
+    turns.request_cancel(call, turn, outbox.item(call, chat_id, event))
+    return _own(call, chat_id, request_id, settings)
+
+
+def _own(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> Turn:
+    _, found = looked_at(call, chat_id, request_id, settings)
+    turn = readable(found)
+    if turn.requester_user_id != call.caller.user_id:
+        raise Forbidden
+    return turn
