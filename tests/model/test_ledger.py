@@ -21,6 +21,7 @@ from minichat.domain.settlement import Ending
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.services import chats, mutate, orphans
+from minichat.services.cancel import cancel
 from minichat.services.finalize import finalize
 from minichat.services.reconcile import reconcile
 from minichat.services.rules import InForce, Rules
@@ -140,6 +141,13 @@ class Ledger(RuleBasedStateMachine):
         for chat in self.chats:
             if chat.alive is not None:
                 turns.progress(self.call(), chat.alive, provider_called=True)
+
+    @rule(number=st.integers(0, 2))
+    def is_cancelled(self, number: int) -> None:
+        chat = self.chats[number]
+        running = chats.get(self.call(), chat.chat_id).running_request_id
+        if running is not None:
+            cancel(self.call(), chat.chat_id, running, self.going_by.settings)
 
     @precondition(lambda self: any(chat.alive for chat in self.chats))
     @rule()
