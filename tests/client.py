@@ -86,6 +86,15 @@ class User:
         """Edits a turn and reads its stream to the end."""
         return self.stream("PATCH", f"/chats/{chat_id}/turns/{request_id}", json={"content": content})
 
+    def cancel(self, chat_id: str, request_id: str) -> httpx2.Response:
+        """Asks a turn to stop."""
+        return self.http.post(f"/chats/{chat_id}/turns/{request_id}/cancel")
+
+    def resume(self, chat_id: str, request_id: str, after: int | None = None) -> Answer:
+        """Reads a turn's stream after an event to its end."""
+        headers = {} if after is None else {"last-event-id": str(after)}
+        return self.stream("GET", f"/chats/{chat_id}/turns/{request_id}/stream", headers=headers)
+
     def delete(self, chat_id: str, request_id: str) -> httpx2.Response:
         """Deletes a turn."""
         return self.http.delete(f"/chats/{chat_id}/turns/{request_id}")
@@ -113,6 +122,16 @@ class User:
         return answer
 
     @contextmanager
+    def frames(
+        self, path: str, *, after: int | None = None, method: str = "GET", **kwargs: Any
+    ) -> Iterator[Iterator[bytes]]:
+        """The frames of a stream as raw bytes, pings left out; leaving the block closes the connection."""
+        headers = {} if after is None else {"last-event-id": str(after)}
+        with self.http.stream(method, path, headers=headers, **kwargs) as response:
+            assert response.status_code == 200, response.read()
+            yield (frame for frame in _frames(response) if not frame.startswith(b"event: ping"))
+
+    @contextmanager
     def streaming(self, method: str, path: str, **kwargs: Any) -> Iterator[tuple[Answer, Iterator[Event]]]:
         """An open stream, event by event; leaving the block closes the connection."""
         with self.http.stream(method, path, **kwargs) as response:
@@ -122,6 +141,15 @@ class User:
             else:
                 answer.problem = json.loads(response.read())
                 yield answer, iter(())
+
+
+def _frames(response: httpx2.Response) -> Iterator[bytes]:
+    buffer = b""
+    for data in response.iter_raw():
+        buffer += data
+        while b"\n\n" in buffer:
+            frame, buffer = buffer.split(b"\n\n", 1)
+            yield frame + b"\n\n"
 
 
 def _events(response: httpx2.Response) -> Iterator[Event]:

@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from minichat.local import tables
 from minichat.local.engine import Engine
+from minichat.local.process import Child, free_port
 from minichat.settings import Store
 from minichat.storage.items import connect
 from tests.client import Stack, User
@@ -86,6 +87,35 @@ def stack(state_folder: Path) -> Iterator[Stack]:
     """`minichat dev`, running, as a developer would start it."""
     with running_stack(state_folder / "stack") as started:
         yield started
+
+
+class another_server:
+    """A second server process of a running stack: same tables, same provider, same issuer, another port."""
+
+    def __init__(self, stack: Stack, **environment: str) -> None:
+        self._stack = stack
+        about = stack.about
+        self._environment = {
+            **about["environment"],
+            "MINICHAT_AUTH__JWKS": str(stack.state / "jwks.json"),
+            "MINICHAT_CURSOR_SECRET": (stack.state / "cursor-secret").read_text(),
+            **environment,
+        }
+
+    def __enter__(self) -> "another_server":
+        port = free_port()
+        command = [sys.executable, "-m", "minichat.local.server", "--port", str(port)]
+        self.child = Child("the second server", command, self._stack.state / "logs", self._environment)
+        self.base_url = f"http://127.0.0.1:{port}/mini-chat/v1"
+        self.child.wait_until_it_answers(f"{self.base_url}/health")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.child.stop()
+
+    def user(self, tenant: str, user: str) -> User:
+        """A user of the stack, at this server."""
+        return User(self.base_url, self._stack.token(tenant, user))
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ OPERATIONS = {
     "DELETE /chats/{chat_id}/turns/{request_id}",
     "PATCH /chats/{chat_id}/turns/{request_id}",
     "POST /chats/{chat_id}/turns/{request_id}/retry",
+    "POST /chats/{chat_id}/turns/{request_id}/cancel",
+    "GET /chats/{chat_id}/turns/{request_id}/stream",
     "GET /models",
     "GET /models/{model_id}",
     "GET /quota/status",

@@ -8,6 +8,7 @@ Without a marker it answers with a few friendly words about the last message. Ma
     [[no-usage]]          reports no usage                   [[tool:NAME]]        uses a tool first, e.g. web_search
     [[hold:NAME]]         stops after the first delta until NAME is released
     [[hold-start:NAME]]   stops before the first delta until NAME is released
+    [[hold-tool:NAME]]    stops within each tool call until NAME is released
     [[incomplete:REASON]] cut by the provider, e.g. max_output_tokens
     [[failed:CODE]]       ends with response.failed          [[error:CODE]]       ends with an error event
     [[status:N]]          answers with this HTTP status      [[retry-after:S]]    and this header
@@ -209,8 +210,12 @@ class Answer:
         if "hold-start" in said:
             await self._held(said["hold-start"])
         for tool in self._script.tools:
-            for event in self._tool(tool):
+            *going_on, completed = self._tool(tool)
+            for event in going_on:
                 yield event
+            if "hold-tool" in said:
+                await self._held(said["hold-tool"])
+            yield completed
         yield self._event("response.output_item.added", output_index=0, item=self._item("in_progress", None))
         yield self._event("response.content_part.added", **self._place, part=_part(""))
 

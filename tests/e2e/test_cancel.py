@@ -1,0 +1,90 @@
+"""Cancel: within two seconds, whoever serves the stream; the text stays, and the next message is possible."""
+
+import time
+from uuid import uuid4
+
+import pytest
+
+from minichat.settings import Store
+from tests.client import Event, Stack, User
+from tests.conftest import another_server
+from tests.invariants import Tables, violations
+
+SECONDS = 2
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("[[hold-start:{hold}]]", ["stream_started"]),
+        ("[[words:9]][[hold:{hold}]]", ["stream_started", "delta"]),
+        ("[[tool:web_search]][[hold-tool:{hold}]]", ["stream_started", "tool"]),
+    ],
+    ids=["before the first token", "in the text", "in a tool call"],
+)
+def test_a_cancelled_stream_ends_in_two_seconds_and_closes_the_provider(
+    stack: Stack, user: User, script: str, told: list[str]
+) -> None:
+    chat_id, hold, request_id = user.new_chat(), uuid4().hex, str(uuid4())
+    broken_off = stack.provider_stats()["broken_off"]
+    body = {"content": script.format(hold=hold), "request_id": request_id, "web_search": {"enabled": "tool" in script}}
+    with user.streaming("POST", f"/chats/{chat_id}/messages:stream", json=body) as (_, events):
+        assert [next(events).name for _ in told] == told
+        asked_at = time.monotonic()
+        asked = user.cancel(chat_id, request_id)
+        assert (asked.status_code, asked.json()["state"]) == (202, "running")
+        rest = list(events)
+        assert time.monotonic() - asked_at < SECONDS
+    assert [event.data["code"] for event in rest if event.name != "ping"] == ["cancelled"]
+    status = user.turn(chat_id, request_id).json()
+    assert status["state"] == "cancelled"
+    _wait_until_broken_off(stack, broken_off + 1)
+    kept = [message["content"] for message in user.messages(chat_id) if message["role"] == "assistant"]
+    assert kept == (["word1 "] if "delta" in told else [])
+    assert user.send(chat_id, "[[say:on we go]]").text == "on we go"
+
+
+def test_a_turn_is_cancelled_from_another_instance(stack: Stack) -> None:
+    hold, request_id = uuid4().hex, str(uuid4())
+    with another_server(stack) as second, stack.user("acme", hold) as user, second.user("acme", hold) as elsewhere:
+        chat_id = user.new_chat()
+        body = {"content": f"[[words:9]][[hold:{hold}]]", "request_id": request_id}
+        with user.streaming("POST", f"/chats/{chat_id}/messages:stream", json=body) as (_, events):
+            next(events), next(events)
+            asked_at = time.monotonic()
+            assert elsewhere.cancel(chat_id, request_id).status_code == 202
+            assert elsewhere.cancel(chat_id, request_id).status_code == 202
+            (last,) = (event for event in events if event.name != "ping")
+            assert time.monotonic() - asked_at < SECONDS
+        assert last.data["code"] == "cancelled"
+        replayed = elsewhere.resume(chat_id, request_id)
+        assert replayed.names == ["stream_started", "delta", "error"]
+        assert replayed.events[-1] == Event("error", last.data, 3)
+    tables = Tables.of(Store(endpoint=stack.about["engine_url"]))
+    assert violations(tables) == []
+    asked = [item for item in tables.outbox if item["type"] == "turn_cancel" and request_id in item["payload"]]
+    assert len(asked) == 1
+
+
+def test_a_turn_that_has_ended_answers_with_its_state(user: User) -> None:
+    chat_id = user.new_chat()
+    done = user.cancel(chat_id, user.send(chat_id, "[[say:done]]").request_id)
+    assert (done.status_code, done.json()["state"]) == (200, "done")
+    failed = user.cancel(chat_id, user.send(chat_id, "[[failed:server_error]]").request_id)
+    assert (failed.status_code, failed.json()["state"]) == (200, "error")
+
+
+def test_what_is_not_there_or_not_ones_own_cannot_be_cancelled(stack: Stack, user: User) -> None:
+    chat_id = user.new_chat()
+    turn = user.send(chat_id, "[[say:done]]").request_id
+    assert user.cancel(chat_id, str(uuid4())).json()["code"] == "turn_not_found"
+    with stack.user() as stranger:
+        assert stranger.cancel(chat_id, turn).json()["code"] == "chat_not_found"
+    user.delete(chat_id, turn)
+    assert user.cancel(chat_id, turn).json()["code"] == "turn_not_found"
+
+
+def _wait_until_broken_off(stack: Stack, count: int) -> None:
+    deadline = time.monotonic() + 10
+    while stack.provider_stats()["broken_off"] < count:
+        assert time.monotonic() < deadline

@@ -1,0 +1,202 @@
+"""Stored streams: what they cost, how long they are kept, and what is told when they are gone."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from minichat.domain import errors
+from minichat.domain.identity import Call
+from minichat.domain.settlement import Ending
+from minichat.domain.stream import Delta, Told, told
+from minichat.domain.turn import Turn, TurnState
+from minichat.domain.usage import Usage
+from minichat.providers.chunks import Completed, ProviderChunk, TextDelta
+from minichat.services import cancel, orphans
+from minichat.services.channel import Numbered
+from minichat.services.finalize import finalize
+from minichat.services.record import Record
+from minichat.services.resume import Resumed, follow, resume
+from minichat.services.send import Running
+from minichat.settings import Store, Streaming
+from minichat.storage import parts, turns
+from tests.builders import a_call, new_id
+from tests.integration.faults import answered_instead, counted_calls, refused
+from tests.integration.test_generate import Scripted, a_running_turn, begun, some_rules
+from tests.invariants import Tables, violations
+
+RULES = some_rules(progress_interval_seconds=1)
+FAST = some_rules()
+
+
+def words(count: int) -> list[ProviderChunk]:
+    return [TextDelta(f"word{number} ") for number in range(count)]
+
+
+async def answered(script: list[ProviderChunk], pause: float = 0) -> tuple[Running, list[Numbered]]:
+    """A turn whose answer was told to its end."""
+
+    async def chunks() -> AsyncGenerator[ProviderChunk, None]:
+        for chunk in script:
+            await asyncio.sleep(pause)
+            yield chunk
+        yield Completed(Usage(10, len(script)))
+
+    running = a_running_turn(RULES)
+    channel = begun(Scripted(chunks), RULES, running)
+    return running, [one async for one in channel.read(ping_seconds=60)]
+
+
+def now_is(turn: Turn, after: timedelta) -> Call:
+    call = a_call()
+    return Call(call.caller, turn.started_at + after, new_id)
+
+
+async def replayed(call: Call, turn: Turn, after: int = 0) -> list[tuple[int | None, Told]]:
+    resumed = await asyncio.to_thread(resume, call, turn.chat_id, turn.request_id, after, FAST.settings)
+    async with asyncio.timeout(20):
+        return _plain([one async for one in follow(call, resumed, FAST.settings, lambda: call.now)])
+
+
+def _plain(events: list[Numbered]) -> list[tuple[int | None, Told]]:
+    return [(one.number, told(one.event)) for one in events]
+
+
+async def test_streaming_costs_at_most_six_writes_in_five_seconds_and_a_third_more_than_the_text(store: Store) -> None:
+    seconds = time.monotonic()
+    with counted_calls() as calls:
+        running, events = await answered(words(220), pause=0.03)
+    seconds = time.monotonic() - seconds
+    writes = [name for name in calls if name in {"PutItem", "UpdateItem"}]
+    assert len(writes) >= 4, "it was stored while it was told"
+    assert len(writes) <= 1.2 * seconds
+    stored = [item for item in Tables.of(store).conversations if item["sk"].startswith("PART#")]
+    text = sum(len(f"word{number} ") for number in range(220))
+    assert sum(len(bytes(item["events"].value)) for item in stored) <= 1.3 * text
+    assert await replayed(a_call(), running.turn) == _plain(events)
+
+
+async def test_a_turn_without_text_keeps_its_lease_with_one_write_in_five_seconds(store: Store) -> None:
+    async def silent() -> AsyncGenerator[ProviderChunk, None]:
+        await asyncio.Event().wait()
+        yield Completed(Usage())
+
+    running = a_running_turn(FAST)
+    with counted_calls() as calls:
+        channel = begun(Scripted(silent), FAST, running)
+        reading = asyncio.create_task(channel.read(ping_seconds=60).__anext__())
+        await reading
+        while calls.count("BatchGetItem") < 8:  # noqa: ASYNC110  a plain list tells nobody
+            await asyncio.sleep(0.05)
+    assert calls.count("UpdateItem") == 1
+    assert calls.count("PutItem") == 1, "the first event, and nothing after it"
+    await asyncio.to_thread(cancel.cancel, a_call(), running.turn.chat_id, running.turn.request_id, FAST.settings)
+    while (await asyncio.to_thread(_stored, running.turn)).state is TurnState.RUNNING:
+        pass
+
+
+async def test_nothing_is_lost_while_the_store_refuses_parts(store: Store) -> None:
+    with answered_instead("PutItem", [refused("ThrottlingException", status=400)] * 3):
+        running, events = await answered(words(60), pause=0.03)
+    assert await replayed(a_call(), running.turn) == _plain(events)
+
+
+async def test_after_its_parts_expired_an_answer_is_told_from_its_message(store: Store) -> None:
+    running, events = await answered(words(5))
+    late = now_is(running.turn, timedelta(hours=24))
+    last = len(events)
+    whole = await replayed(late, running.turn)
+    assert [number for number, _ in whole] == [1, last - 1, last]
+    assert whole[0] == _plain(events)[0]
+    assert whole[1][1] == told(Delta("".join(f"word{number} " for number in range(5))))
+    with pytest.raises(errors.InvalidRequest) as refusal:
+        resume(late, running.turn.chat_id, running.turn.request_id, 3, RULES.settings)
+    assert refusal.value.errors[0].code == "expired"
+    over = resume(late, running.turn.chat_id, running.turn.request_id, last, RULES.settings)
+    assert over.is_over
+    with pytest.raises(errors.InvalidRequest):
+        resume(late, running.turn.chat_id, running.turn.request_id, last + 1, RULES.settings)
+
+
+async def test_a_turn_that_died_before_it_stored_anything_has_a_start_and_an_end(store: Store) -> None:
+    running = a_running_turn(RULES)
+    late = now_is(running.turn, timedelta(seconds=61))
+    events = await replayed(late, running.turn)
+    assert [one[1].name for one in events] == ["stream_started", "error"]
+    # Whatever its client was told before it died has a lower number.
+    assert await replayed(late, running.turn, after=7) == events[1:]
+
+
+async def test_what_a_zombie_stores_after_its_turn_was_ended_is_never_told(store: Store) -> None:
+    running = a_running_turn(RULES)
+    record = Record()
+    for text in ("one ", "two "):
+        record.add(Delta(text))
+    await record.store(running.turn, Streaming())
+    late = now_is(running.turn, timedelta(seconds=61))
+    before = await replayed(late, running.turn)
+    record.add(Delta("three "))
+    await record.store(running.turn, Streaming())
+    assert await replayed(late, running.turn) == before
+    ended = _stored(running.turn)
+    assert (ended.error_code, ended.events_stored, ended.answered) == ("orphan_timeout", 2, True)
+    assert violations(Tables.of(store)) == []
+
+
+async def test_a_part_that_was_stored_twice_is_told_once(store: Store) -> None:
+    running = a_running_turn(RULES)
+    first, second = Record(), Record()
+    for record in (first, second):
+        record.add(Delta("one "))
+        record.add(Delta("two "))
+    second.add(Delta("three "))
+    await first.store(running.turn, Streaming())
+    await second.store(running.turn, Streaming())
+    assert [number for number, _ in parts.after(running.turn, 0)] == [1, 2, 3]
+    assert [number for number, _ in parts.after(running.turn, 1)] == [2, 3]
+
+
+async def test_a_burst_of_text_is_stored_before_the_end_and_not_in_it(store: Store) -> None:
+    script: list[ProviderChunk] = [TextDelta(chr(0x4E00 + n) * 900) for n in range(1000)]
+    running, events = await answered(script)
+    assert _stored(running.turn).state is TurnState.COMPLETED
+    assert await replayed(a_call(), running.turn) == _plain(events)
+
+
+async def test_a_cancelled_turn_whose_process_is_dead_ends_when_somebody_looks(store: Store) -> None:
+    running = a_running_turn(RULES)
+    await asyncio.to_thread(turns.progress, a_call(), running.turn, provider_called=True)
+    turn = _stored(running.turn)
+    asked = replace(a_call(), now=turn.last_progress_at + timedelta(seconds=1))
+    cancel.cancel(asked, turn.chat_id, turn.request_id, RULES.settings)
+    assert _stored(turn).state is TurnState.RUNNING
+    late = replace(a_call(), now=turn.last_progress_at + orphans.CANCEL_PATIENCE)
+    assert cancel.cancel(late, turn.chat_id, turn.request_id, RULES.settings).state is TurnState.CANCELLED
+    ended = _stored(turn)
+    assert (ended.settlement_method, ended.error_code) == ("estimated", None)
+    assert violations(Tables.of(store)) == []
+
+
+async def test_a_follower_pings_while_nothing_happens_and_leaves_when_its_time_is_up(store: Store) -> None:
+    running = a_running_turn(FAST)
+    settings = FAST.settings.model_copy(
+        update={
+            "streaming": FAST.settings.streaming.model_copy(
+                update={"ping_interval_seconds": 0.05, "follow_interval_seconds": 0.02, "deadline_seconds": 0.3}
+            )
+        }
+    )
+    call = a_call()
+    events = [one async for one in follow(call, Resumed(running.turn, 0), settings, lambda: call.now)]
+    assert events
+    assert {one.number for one in events} == {None}
+    finalize(a_call(), running.turn, Ending(TurnState.CANCELLED), FAST.settings)
+
+
+def _stored(turn: Turn) -> Turn:
+    _, found = turns.read(turn.tenant_id, turn.chat_id, turn.request_id)
+    assert found is not None
+    return found
