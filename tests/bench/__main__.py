@@ -1,8 +1,9 @@
 """`make bench`: every benchmark, one after the other. Figures are of this machine; read the ratios."""
 
-from tests.bench import imports, stream_overhead, write_units
+from tests.bench import cold_start, imports, stream_overhead, write_units
 
 if __name__ == "__main__":
+    cold_start.main()
     imports.main()
     stream_overhead.main()
     write_units.main()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -36,7 +37,7 @@ class RuntimeApi:
     def __init__(self) -> None:
         self.init_errors: list[dict[str, Any]] = []
         self.restores = 0
-        self._events: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+        self._events: asyncio.Queue[tuple[str, dict[str, Any], int]] = asyncio.Queue()
         self._responses: dict[str, Streamed] = {}
         self._started: dict[str, asyncio.Event] = {}
 
@@ -48,11 +49,11 @@ class RuntimeApi:
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._server.close()
 
-    async def invoke(self, event: dict[str, Any]) -> Streamed:
-        """The response to an event, as soon as its head has arrived."""
+    async def invoke(self, event: dict[str, Any], *, seconds: float = 900) -> Streamed:
+        """The response to an event, as soon as its head has arrived; the invocation may take so many seconds."""
         request_id = f"request-{len(self._responses)}"
         self._responses[request_id], self._started[request_id] = Streamed(), asyncio.Event()
-        self._events.put_nowait((request_id, event))
+        self._events.put_nowait((request_id, event, int((time.time() + seconds) * 1000)))
         async with asyncio.timeout(20):
             await self._started[request_id].wait()
         return self._responses[request_id]
@@ -63,11 +64,12 @@ class RuntimeApi:
                 method, path, _ = line.decode().split()
                 headers = await _headers(reader)
                 if path.endswith("/invocation/next"):
-                    request_id, event = await self._events.get()
+                    request_id, event, deadline = await self._events.get()
                     body = json.dumps(event).encode()
                     writer.write(
-                        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nLambda-Runtime-Deadline-Ms: 4102444800000\r\n"
-                        b"Lambda-Runtime-Aws-Request-Id: %s\r\n\r\n%s" % (len(body), request_id.encode(), body)
+                        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nLambda-Runtime-Deadline-Ms: %d\r\n"
+                        b"Lambda-Runtime-Aws-Request-Id: %s\r\n\r\n%s"
+                        % (len(body), deadline, request_id.encode(), body)
                     )
                     continue
                 assert method in ("GET", "POST")

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from minichat import __version__
+from minichat.http.problems import Problem
 from minichat.http.sse import MEDIA_TYPE
 
 _EVENTS: dict[str, dict[str, Any]] = {
@@ -92,6 +93,9 @@ def document(url_prefix: str) -> dict[str, Any]:
     schemas = made["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    described = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= described.pop("$defs")
+    schemas["Problem"] = described
     for event, schema in _EVENTS.items():
         schemas[_data_schema(event)] = {"type": "object", **schema}
     schemas["StreamEvent"] = {"oneOf": [_frame(event) for event in _EVENTS]}
@@ -113,8 +117,6 @@ def _finish(operation: dict[str, Any], *, public: bool) -> None:
         del responses["422"]
     for response in responses.values():
         content = response.get("content", {})
-        if "Problem" in str(content.get("application/json", {}).get("schema")):
-            content["application/problem+json"] = content.pop("application/json")
         if MEDIA_TYPE in content:
             content[MEDIA_TYPE]["schema"] = {"$ref": "#/components/schemas/StreamEvent"}
 

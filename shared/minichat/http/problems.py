@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from minichat.domain import errors
 
 MEDIA_TYPE = "application/problem+json"
+PROBLEM = "#/components/schemas/Problem"
 
 STATUS: dict[type[errors.ChatError], int] = {
     errors.InvalidRequest: 400,
@@ -48,6 +49,16 @@ EVERYWHERE = (
     errors.ServiceUnavailable,
 )
 """What any authenticated operation may answer."""
+
+MUTATION_ERRORS = (
+    errors.ChatNotFound,
+    errors.TurnNotFound,
+    errors.Forbidden,
+    errors.InvalidTurnState,
+    errors.NotLatestTurn,
+    errors.GenerationInProgress,
+)
+"""What retry, edit and delete refuse, in the order of their checks."""
 
 
 class ProblemField(BaseModel):
@@ -136,8 +147,10 @@ def documented(*refusals: type[errors.ChatError]) -> dict[int | str, dict[str, A
     every: tuple[type[errors.ChatError], ...] = (*EVERYWHERE, *refusals)
     for refusal in every:
         codes.setdefault(STATUS[refusal], []).append(refusal.code)
+    # By reference: a model would cost every route a validator for each status at each cold start.
+    content = {MEDIA_TYPE: {"schema": {"$ref": PROBLEM}}}
     return {
-        status: {"model": Problem, "description": " · ".join(f"`{code}`" for code in sorted(set(words)))}
+        status: {"description": " · ".join(f"`{code}`" for code in sorted(set(words))), "content": content}
         for status, words in sorted(codes.items())
     }
 

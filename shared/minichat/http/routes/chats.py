@@ -8,9 +8,10 @@ from starlette.responses import Response
 
 from minichat.domain import errors
 from minichat.http import listing
+from minichat.http.bodies import CreateChat, RenameChat
 from minichat.http.deps import TheApp, TheCall, TheChat
 from minichat.http.problems import documented
-from minichat.http.schemas import ChatDetail, CreateChat, Page, RenameChat, chat_detail
+from minichat.http.schemas import ChatDetail, Page, chat_detail
 from minichat.services import chats
 
 router = APIRouter(tags=["chats"])

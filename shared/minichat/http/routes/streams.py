@@ -14,10 +14,9 @@ from starlette.responses import Response, StreamingResponse
 from minichat.domain import errors
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.http import sse
+from minichat.http.bodies import EditTurnBody, SendMessageBody
 from minichat.http.deps import App, Position, TheApp, TheCall, TheChat, TheTurn
-from minichat.http.problems import documented
-from minichat.http.routes.turns import MUTATION_ERRORS
-from minichat.http.schemas import EditTurnBody, SendMessageBody
+from minichat.http.problems import MUTATION_ERRORS, documented
 from minichat.observability import note
 from minichat.services import generate, mutate
 from minichat.services.resume import follow, resume

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from minichat.domain import errors
 from minichat.domain.turn import TurnState, readable
 from minichat.http.deps import TheApp, TheCall, TheChat, TheTurn
-from minichat.http.problems import documented
+from minichat.http.problems import MUTATION_ERRORS, documented
 from minichat.http.schemas import TurnStatus, turn_status
 from minichat.services import mutate
 from minichat.services.cancel import cancel
@@ -19,14 +19,6 @@ router = APIRouter(tags=["turns"])
 _ENDED_BEFORE: dict[int | str, dict[str, Any]] = {
     200: {"model": TurnStatus, "description": "The turn had ended before."}
 }
-MUTATION_ERRORS = (
-    errors.ChatNotFound,
-    errors.TurnNotFound,
-    errors.Forbidden,
-    errors.InvalidTurnState,
-    errors.NotLatestTurn,
-    errors.GenerationInProgress,
-)
 
 
 @router.get(

@@ -1,0 +1,71 @@
+"""Bodies and queries of requests (contract 1). Unknown members are ignored; null for an optional one means absent."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, Field, StrictBool
+
+
+def _well_formed(text: str) -> str:
+    """JSON can escape half a character; UTF-8 cannot carry it, and we would not give back what came in."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text has an unpaired surrogate") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_well_formed)]
+UserText = Annotated[Text, Field(description="Unicode text, kept exactly as it comes.")]
+
+
+class CreateChat(BaseModel):
+    """A new chat; without a model it gets the catalog's default."""
+
+    title: Annotated[Text | None, Field(description="1 to 255 characters after trimming.")] = None
+    model: Text | None = None
+
+
+class RenameChat(BaseModel):
+    """The new title."""
+
+    title: Annotated[Text, Field(description="1 to 255 characters after trimming.")]
+
+
+class WebSearch(BaseModel):
+    """Whether the model may search the web for this message."""
+
+    enabled: StrictBool
+
+
+class SendMessageBody(BaseModel):
+    """A message to be answered. `request_id` makes the send idempotent."""
+
+    content: UserText
+    request_id: UUID | None = None
+    attachment_ids: list[UUID] | None = None
+    web_search: WebSearch | None = None
+
+
+class ListMessages(BaseModel):
+    """What part of a conversation is wanted, and how."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    cursor: str | None = None
+    select: Annotated[str | None, Field(alias="$select", description="Members, separated by commas.")] = None
+    orderby: Annotated[
+        str | None, Field(alias="$orderby", description="`created_at` or `id`, `asc` (default) or `desc`.")
+    ] = None
+    filter_: Annotated[
+        str | None,
+        Field(
+            alias="$filter",
+            description="`created_at` (eq ne gt ge lt le), `role` (eq ne in), `id` (eq ne in), joined by `and`.",
+        ),
+    ] = None
+
+
+class EditTurnBody(BaseModel):
+    """The message that replaces the turn's."""
+
+    content: UserText

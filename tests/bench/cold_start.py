@@ -1,0 +1,89 @@
+"""Cold starts of the built functions under Lambda's runtime interface emulator, beside bare handlers started alike.
+
+Init is what the emulator reports: from the start of the process until it asks for its first event. The first invocation
+follows it. The bare handlers are a FastAPI app with one route and a DynamoDB client of boto3, behind the same adapters.
+"""
+
+import re
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from tests.integration.emulator import Built, Emulator, built
+from tests.integration.test_functions import an_event
+
+ROUNDS = 11
+SETTINGS = {
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ACCESS_KEY_ID": "local",
+    "AWS_SECRET_ACCESS_KEY": "local",
+    "MINICHAT_CURSOR_SECRET": "secret",
+    "MINICHAT_AUTH__JWKS": "jwks.json",
+    "MINICHAT_STORE__ENDPOINT": "http://127.0.0.1:9",
+}
+_APP = """
+import boto3
+from fastapi import FastAPI
+client = boto3.client("dynamodb")
+app = FastAPI()
+@app.get("/mini-chat/v1/health")
+async def health():
+    return {"status": "ok"}
+"""
+BARE = {
+    "ApiFunction": _APP + "from mangum import Mangum\nhandler = Mangum(app, lifespan='off')\n",
+    "StreamFunction": _APP,
+}
+"""What each function is compared with; functions that are not behind the gateway are told alone."""
+
+
+def main() -> None:
+    """Prints sizes of the artifacts, and init and first invocation of each function with its ratio to the bare one."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = built(Path(folder))
+        print("\nArtifacts (megabytes, unpacked)")
+        for name in [*made.functions, "DependenciesLayer", "StreamRuntimeLayer"]:
+            size = sum(file.stat().st_size for file in (made.folder / name).rglob("*") if file.is_file())
+            print(f"{name:28}{size / 1e6:8.2f}")
+        print(f"\nCold starts under the runtime interface emulator (median of {ROUNDS}, milliseconds)")
+        print(f"{'':28}{'init':>8}{'first':>8}{'ratio init':>12}{'ratio both':>12}")
+        for name in made.functions:
+            ours = _start(made, name, name)
+            if name in BARE:
+                bare = _start(made, name, _bare(made, name))
+                print(f"{'bare, as ' + name:28}{bare[0]:8.0f}{bare[1]:8.0f}")
+                ratios = f"{ours[0] / bare[0]:12.2f}{sum(ours) / sum(bare):12.2f}"
+            else:
+                ratios = ""
+            print(f"{name:28}{ours[0]:8.0f}{ours[1]:8.0f}{ratios}")
+
+
+def _bare(made: Built, name: str) -> str:
+    """A function folder of the same handler's name, with nothing but the bare app in it."""
+    folder = f"Bare{name}"
+    module = made.folder / folder / "/".join(made.functions[name]["Handler"].split(".")[:-1])
+    module.parent.mkdir(parents=True, exist_ok=True)
+    module.with_suffix(".py").write_text(BARE[name])
+    return folder
+
+
+def _start(made: Built, name: str, folder: str) -> tuple[float, float]:
+    """Milliseconds of init and of the first invocation."""
+    inits, firsts = [], []
+    for _ in range(ROUNDS):
+        log = made.folder / "emulator.log"
+        with Emulator(made, name, SETTINGS, folder=folder, log=log) as emulator:
+            began = time.perf_counter()
+            answer = emulator.invoke(an_event("GET", "/health"))
+            whole = (time.perf_counter() - began) * 1000
+        assert b"errorType" not in answer or name not in BARE, answer
+        found = re.search(r"INIT REPORT\(durationMs: ([\d.]+)\)", log.read_text())
+        assert found is not None, log.read_text()
+        inits.append(float(found[1]))
+        firsts.append(whole - inits[-1])
+    return statistics.median(inits), statistics.median(firsts)
+
+
+if __name__ == "__main__":
+    main()

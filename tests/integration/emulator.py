@@ -1,0 +1,147 @@
+"""Built functions under AWS's own Lambda runtime interface emulator, with nothing around them but their layers.
+
+The emulator (its binary comes with the SAM CLI) is the Runtime API as Lambda implements it. It collects a streamed
+answer before it passes it on, and takes one invocation at a time; `runtime_api` shows the chunks as they come.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from minichat.local.process import free_port
+from minichat.local.tables import load_template
+from tests.conftest import ROOT
+
+SAM = ROOT / ".tools" / "sam"
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
+READY_SECONDS = 20
+# What AWS puts beside a function: the client of the Runtime API and what that needs.
+RUNTIME_CLIENT = ("awslambdaric", "simplejson", "snapshot-restore-py")
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `make build` makes of the template, for this machine, and an interpreter that sees nothing else."""
+
+    folder: Path
+    template: dict[str, Any]
+
+    @property
+    def functions(self) -> dict[str, dict[str, Any]]:
+        """Properties of each function, by logical id."""
+        resources = self.template["Resources"].items()
+        return {name: r["Properties"] for name, r in resources if r["Type"] == "AWS::Serverless::Function"}
+
+    def command(self, function: str) -> list[str]:
+        """What starts the function's process, as Lambda starts it: through its wrapper, when it has one."""
+        properties = self.functions[function]
+        wrapper = properties.get("Environment", {}).get("Variables", {}).get("AWS_LAMBDA_EXEC_WRAPPER")
+        start = [str(self.folder / "python"), "-m", "awslambdaric", properties["Handler"]]
+        return start if wrapper is None else [str(self._layer_file(Path(wrapper).name)), *start]
+
+    def environment(self, function: str, settings: dict[str, str], folder: str | None = None) -> dict[str, str]:
+        """The function's variables: these settings, and where its code (or that of `folder`) and its layers are."""
+        layers = [str(self.folder / name / "python") for name in ("StreamRuntimeLayer", "DependenciesLayer")]
+        task = str(self.folder / (folder or function))
+        return {
+            **{name: value for name, value in settings.items() if name.startswith(("MINICHAT_", "AWS_"))},
+            "PATH": os.environ["PATH"],
+            "LAMBDA_TASK_ROOT": task,
+            "PYTHONPATH": os.pathsep.join([task, *layers, str(self.folder / "runtime")]),
+            "_HANDLER": self.functions[function]["Handler"],
+            "AWS_LAMBDA_FUNCTION_NAME": function,
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024",
+            "AWS_LAMBDA_FUNCTION_TIMEOUT": "60",
+        }
+
+    def _layer_file(self, name: str) -> Path:
+        return next(self.folder.glob(f"*Layer/{name}"))
+
+
+@cache
+def built(folder: Path) -> Built:
+    """Builds every function and layer as `make build` does, for this machine."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "TARGET_PYTHON": PYTHON,
+        "TARGET_ARCHITECTURE": MACHINE,
+        "SAM_CLI_TELEMETRY": "0",
+    }
+    command = [str(SAM / "bin" / "sam"), "build", "--build-dir", str(folder), "--cache-dir", str(folder / "cache")]
+    overrides = ["--parameter-overrides", f"PythonRuntime=python{PYTHON}", f"Architecture={MACHINE}"]
+    run = subprocess.run([*command, *overrides], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    _runtime(folder / "runtime")
+    # Without site-packages: what is not in the function or its layers cannot be imported.
+    interpreter = folder / "python"
+    interpreter.write_text(f'#!/bin/sh\nexec {getattr(sys, "_base_executable", sys.executable)} -S "$@"\n')
+    interpreter.chmod(0o755)
+    return Built(folder, load_template(folder / "template.yaml"))
+
+
+class Emulator:
+    """One function in one emulator, for the time of a `with`; one invocation at a time."""
+
+    def __init__(
+        self,
+        built_: Built,
+        function: str,
+        settings: dict[str, str],
+        *,
+        folder: str | None = None,
+        log: Path = Path(os.devnull),
+    ) -> None:
+        self._command = built_.command(function)
+        self._environment = built_.environment(function, settings, folder)
+        self._log = log
+
+    def __enter__(self) -> "Emulator":
+        port = free_port()
+        self._url = f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations"
+        rie = next(SAM.glob(f"lib/python*/site-packages/samcli/local/rapid/aws-lambda-rie-{MACHINE}"))
+        command = [str(rie), "--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
+        command += ["--runtime-api-address", f"127.0.0.1:{free_port()}", *self._command]
+        with self._log.open("wb") as log:
+            # `python -m` looks for modules where it is started, which on Lambda is the function itself.
+            task = self._environment["LAMBDA_TASK_ROOT"]
+            self._process = subprocess.Popen(command, cwd=task, env=self._environment, stdout=log, stderr=log)
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                httpx2.get(f"http://127.0.0.1:{port}/", trust_env=False)
+            except httpx2.TransportError:
+                assert self._process.poll() is None, "the emulator ended"
+                assert time.monotonic() < deadline, "the emulator does not answer"
+            else:
+                return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def invoke(self, event: dict[str, Any]) -> bytes:
+        """What the function answers, as the emulator passes it on."""
+        return httpx2.post(self._url, content=json.dumps(event), timeout=60, trust_env=False).content
+
+
+def _runtime(folder: Path) -> None:
+    """The Runtime API client's packages alone, linked from where they are installed."""
+    folder.mkdir(exist_ok=True)
+    for name in RUNTIME_CLIENT:
+        found = distribution(name)
+        for top in {Path(str(file)).parts[0] for file in found.files or ()} - {".."}:
+            link = folder / top
+            if not link.exists():
+                link.symlink_to(Path(str(found.locate_file(top))))
