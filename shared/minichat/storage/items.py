@@ -258,6 +258,8 @@ def connect(store: Store) -> None:
         model.Meta.max_pool_connections = store.max_connections
         model._connection = None  # so that a second connect() takes effect; subclasses find the base's connection
         model._get_connection()
+    # Made now: a cold start has more processor than its first request, and a snapshot (SnapStart) keeps what is there.
+    _ = connection().client
 
 
 def table() -> TableConnection:
