@@ -32,11 +32,12 @@ class Issuer:
         state.mkdir(parents=True, exist_ok=True)
         self.jwks_file = state / "jwks.json"
         self._key_file = state / "issuer-key.pem"
-        self._key = self._load() if self._key_file.exists() else self._make()
+        made = self._key_file.exists() and self._key_file.stat().st_size > 0  # empty: its making was interrupted
+        self._key = self._load() if made else self._make()
+        self._publish()
 
-    def token(self, tenant: str, user: str, *, now: datetime, lifetime: timedelta) -> str:
-        """A token for a user of a tenant, both by UUID or by any name."""
-        auth = Auth()
+    def token(self, tenant: str, user: str, *, now: datetime, lifetime: timedelta, auth: Auth = Auth()) -> str:
+        """A token for a user of a tenant, both by UUID or by any name, with the claims that these settings ask for."""
         claims: dict[str, Any] = {
             "iss": auth.issuer,
             "aud": auth.audience,
@@ -46,6 +47,8 @@ class Issuer:
             auth.tenant_claim: as_uuid(tenant),
             auth.subject_type_claim: "user",
         }
+        if auth.features_claim is not None:
+            claims[auth.features_claim] = [auth.required_feature]
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": KEY_ID})
 
     def _load(self) -> ec.EllipticCurvePrivateKey:
@@ -60,7 +63,12 @@ class Issuer:
         )
         with os.fdopen(os.open(self._key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(pem)
-        public = json.loads(ECAlgorithm.to_jwk(key.public_key()))
-        document = {"keys": [{**public, "kid": KEY_ID, "use": "sig", "alg": "ES256"}]}
-        self.jwks_file.write_text(json.dumps(document), encoding="utf-8")
         return key
+
+    def _publish(self) -> None:
+        """Writes the public half unless the file says just that: it may be missing, broken, or of another key."""
+        public = json.loads(ECAlgorithm.to_jwk(self._key.public_key()))
+        document = {"keys": [{**public, "kid": KEY_ID, "use": "sig", "alg": "ES256"}]}
+        text = json.dumps(document).encode()
+        if not self.jwks_file.exists() or self.jwks_file.read_bytes() != text:
+            self.jwks_file.write_bytes(text)
