@@ -1,15 +1,29 @@
 """Engines that speak DynamoDB on this machine, each started as a child process on a free port."""
 
+import json
+import shutil
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from minichat.local.process import Child, free_port
 
+PROBE_SECONDS = 5
 _SERVER = "software.amazon.dynamodb.services.local.main.ServerRunner"
+_LIST_TABLES = {
+    "X-Amz-Target": "DynamoDB_20120810.ListTables",
+    "Content-Type": "application/x-amz-json-1.0",
+    # Engines read whose request it is, and do not verify the signature.
+    "Authorization": "AWS4-HMAC-SHA256 Credential=local/20260101/us-east-1/dynamodb/aws4_request, "
+    "SignedHeaders=host;x-amz-target, Signature=none",
+    "X-Amz-Date": "20260101T000000Z",
+}
 
 
 class EngineMissing(RuntimeError):
-    """The engine is not installed, or there is none of that name."""
+    """The engine is not installed, there is none of that name, or what was named does not answer as one."""
 
 
 class Engine:
@@ -23,6 +37,7 @@ class Engine:
         self.child: Child | None = None
         if kind.startswith(("http://", "https://")):
             self.endpoint = kind.rstrip("/")
+            _probe(self.endpoint)
             return
         tools = root / ".tools"
         port = free_port()
@@ -31,7 +46,36 @@ class Engine:
             raise EngineMissing(f"There is no engine {kind!r}: choose {', '.join(KINDS)}, or a URL.")
         command, environment = _COMMANDS[kind](tools, port, data)
         self.child = Child(f"the engine {kind}", command, logs, environment)
-        self.child.wait_until_it_answers(self.endpoint)
+        try:
+            self.child.wait_until_it_answers(self.endpoint)
+        except BaseException:
+            self.child.stop()
+            raise
+
+
+def _probe(endpoint: str) -> None:
+    """Raises EngineMissing unless DynamoDB, or something that answers like it, is there."""
+    try:
+        body = _answer(Request(endpoint, data=b"{}", headers=_LIST_TABLES))  # noqa: S310  http or https, checked
+    except (OSError, HTTPException, ValueError) as error:
+        reason = " ".join(str(getattr(error, "reason", error)).split())
+        raise EngineMissing(f"No engine answers at {endpoint}: {reason}.") from None
+    try:
+        said = json.loads(body)
+    except ValueError:
+        said = None
+    # Also a refusal has a type: what the tables need is asked for when they are made.
+    if not isinstance(said, dict) or not said.keys() & {"TableNames", "__type"}:
+        raise EngineMissing(f"What answers at {endpoint} is not DynamoDB.")
+
+
+def _answer(request: Request) -> bytes:
+    try:
+        with urlopen(request, timeout=PROBE_SECONDS) as response:  # noqa: S310  as above
+            body: bytes = response.read()
+    except HTTPError as refused:
+        body = refused.read()
+    return body
 
 
 Start = tuple[list[str | Path], dict[str, str]]
@@ -51,6 +95,8 @@ def _dynoxide(tools: Path, port: int, data: Path | None) -> Start:
 
 def _dynamodb_local(tools: Path, port: int, data: Path | None) -> Start:
     folder = _installed(tools / "dynamodb-local")
+    if shutil.which("java") is None:
+        raise EngineMissing("DynamoDB Local needs Java 17 or later, and java is not in the PATH.")
     where = ["-inMemory"] if data is None else ["-dbPath", str(data)]
     java: list[str | Path] = ["java", f"-Djava.library.path={folder}", "-cp", f"{folder}/*", _SERVER]
     return [*java, *where, "-sharedDb", "-disableTelemetry", "-port", str(port)], {}

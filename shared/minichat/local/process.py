@@ -9,7 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,8 +32,9 @@ class Child:
         self.name = name
         logs.mkdir(parents=True, exist_ok=True)
         self._log = logs / f"{name.rsplit(maxsplit=1)[-1]}.log"
-        with self._log.open("wb") as output:
+        with self._log.open("wb") as output, _signals_held():
             self._process = self._start(command, output, environment or {})
+            _started.append(self)
 
     @staticmethod
     def _start(
@@ -90,12 +92,38 @@ class Child:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
 
 
+_started: list[Child] = []
+
+
+def stop_all() -> None:
+    """Ends every child that this process has started, the youngest first; waits until they are gone."""
+    for child in reversed(_started):
+        child.stop()
+
+
 def free_port() -> int:
     """A port of the loopback interface that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Holds back what may raise in the middle of a start: nobody could stop a process that was made but not noted."""
+    came: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda received, _: came.append(received))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for received in came:
+            signal.raise_signal(received)
 
 
 def _die_with_parent() -> None:
