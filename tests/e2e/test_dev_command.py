@@ -1,5 +1,6 @@
 """`minichat dev` and `minichat token`, as a developer uses them."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -7,7 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx2
@@ -32,6 +36,39 @@ def _wait_until(condition: Callable[[], bool]) -> None:
     """Returns once the condition holds; its own work paces the loop, and pytest's timeout bounds it."""
     while not condition():
         pass
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@contextmanager
+def _engine_that_lists_tables(before_more: Callable[[], None]) -> Iterator[str]:
+    """The URL of an engine that has no tables, and that refuses, after a call of `before_more`, to do anything else."""
+
+    class Engine(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            if self.headers["x-amz-target"].endswith(".ListTables"):
+                status, body = 200, b'{"TableNames": []}'
+            else:
+                before_more()
+                status, body = 400, b'{"__type": "AccessDeniedException", "message": "not for you"}'
+            with contextlib.suppress(ConnectionError):
+                self.send_response(status)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Engine) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        serving.join()
 
 
 def test_the_printed_line_streams_a_first_answer(tmp_path: Path) -> None:
@@ -70,6 +107,39 @@ def test_a_stop_in_the_middle_of_a_stream_ends_its_turn_as_cancelled(tmp_path: P
         assert user.retry(chat_id, turn).status == 200
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_start_whose_first_process_is_just_there(tmp_path: Path, number: signal.Signals) -> None:
+    command = [*MINICHAT, "dev", "--port", "0", "--state", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        _wait_until(lambda: bool(_children(process.pid)))
+        children = _children(process.pid)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=20)
+    assert (process.returncode, said) == (0, "")
+    assert not any(_alive(pid) for pid in children)
+    assert not (tmp_path / "dev.json").exists()
+
+
+def test_a_signal_ends_a_start_that_waits_for_its_engine(tmp_path: Path) -> None:
+    asked, released = threading.Event(), threading.Event()
+
+    def keep_waiting() -> None:
+        asked.set()
+        released.wait(60)
+
+    with _engine_that_lists_tables(before_more=keep_waiting) as url:
+        command = [*MINICHAT, "dev", "--port", "0", "--state", str(tmp_path), "--engine", url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            assert asked.wait(60)
+            children = _children(process.pid)
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=5)
+        released.set()
+    assert (process.returncode, said) == (0, "")
+    assert children
+    assert not any(_alive(pid) for pid in children)
+
+
 def test_children_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     with running_stack(tmp_path) as stack:
         pids = list(stack.about["pids"].values())
@@ -102,6 +172,44 @@ def test_state_is_kept_where_asked(tmp_path: Path, engine: str) -> None:
         assert first["items"][0]["id"] == chat_id
         with User(stack.base_url, token) as developer:
             assert developer.http.get("/models").status_code == 200
+
+
+def test_an_engine_given_by_url_is_used_and_left_running(tmp_path: Path, engine: str) -> None:
+    with running_stack(tmp_path, "--engine", engine) as stack, stack.user() as user:
+        assert stack.about["engine_url"] == engine
+        assert not any("engine" in name for name in stack.about["pids"])
+        assert user.send(user.new_chat(), "[[say:hi]]").text == "hi"
+    assert httpx2.get(engine, trust_env=False).status_code < 500
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(tmp_path: Path) -> None:
+    nowhere = dict.fromkeys(["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"], "http://127.0.0.1:9")
+    others = {"no_proxy": "", "NO_PROXY": "corp.example"}
+    with running_stack(tmp_path, environment=nowhere | others) as stack, stack.user() as user:
+        assert user.send(user.new_chat(), "[[say:hi]]").text == "hi"
+
+
+def test_tokens_have_the_claims_that_settings_and_environment_ask_for(tmp_path: Path) -> None:
+    config = tmp_path / "settings.yaml"
+    claims = {"tenant_claim": "org", "subject_claim": "uid", "subject_type_claim": "kind", "features_claim": "may"}
+    config.write_text(yaml.safe_dump({"auth": {"issuer": "https://id.example", "required_feature": "chat", **claims}}))
+    audience = {"MINICHAT_AUTH__AUDIENCE": "ours"}
+    with running_stack(tmp_path / "state", "--config", str(config), environment=audience) as stack:
+        with User(stack.base_url, stack.about["token"]) as developer:
+            assert developer.http.get("/chats").status_code == 200
+        command = [*MINICHAT, "token", "--tenant", "acme", "--user", "ann", "--state", str(stack.state)]
+        for arguments, variables, status in [
+            (["--config", str(config)], audience, 200),
+            ([], audience | {"MINICHAT_CONFIG": str(config)}, 200),
+            (["--config", str(config)], {}, 401),
+            ([], audience, 401),
+        ]:
+            environment = {**os.environ, **variables}
+            run = subprocess.run(
+                [*command, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=True
+            )
+            with User(stack.base_url, run.stdout.strip()) as user:
+                assert user.http.get("/chats").status_code == status
 
 
 def test_without_auth_requests_are_one_development_users(tmp_path: Path) -> None:
@@ -140,6 +248,9 @@ def test_a_configured_provider_is_used_instead_of_the_scripted_one(tmp_path: Pat
     ("arguments", "said"),
     [
         (["--engine", "oracle"], "There is no engine 'oracle'"),
+        (["--engine", "http://127.0.0.1:1"], "No engine answers at http://127.0.0.1:1"),
+        (["--port", "70000"], "There is no port 70000"),
+        (["--port", "-1"], "There is no port -1"),
         (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["--policy", "/nowhere.yaml"], "/nowhere.yaml"),
     ],
@@ -148,8 +259,19 @@ def test_what_cannot_work_is_explained_in_a_sentence(tmp_path: Path, arguments: 
     command = [*MINICHAT, "dev", "--port", "0", "--state", str(tmp_path), *arguments]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 2
+    assert run.stderr.startswith("minichat: ")
     assert said in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_an_engine_that_makes_no_tables_is_quoted(tmp_path: Path) -> None:
+    with _engine_that_lists_tables(before_more=lambda: None) as url:
+        command = [*MINICHAT, "dev", "--port", "0", "--state", str(tmp_path), "--engine", url]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 2
+    assert f"No tables can be made at {url}" in run.stderr
+    assert "not for you" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
 
 
 def test_a_wrong_policy_is_explained_before_anything_starts(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from minichat.local import stack
 from minichat.local.engine import KINDS
+from minichat.local.process import stop_all
 from minichat.local.stack import Stack, Wish
 
 
@@ -31,33 +32,41 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Starts the stack, says how to use it, and stops it at Ctrl-C or SIGTERM."""
-    stopping = threading.Event()
+    """Starts the stack, says how to use it, and stops it at Ctrl-C or SIGTERM, which end a start as well."""
+    wish = Wish(
+        port=options.port,
+        host=options.host,
+        engine=options.engine,
+        auth=not options.no_auth,
+        config=options.config,
+        policy=options.policy,
+        provider_url=options.provider_url,
+        state=options.state,
+    )
+    stopping, started = threading.Event(), threading.Event()
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
+        first = not stopping.is_set()
         stopping.set()
+        # Only a start has to be interrupted, and only once: what stops the children must come to its end.
+        if first and not started.is_set():
+            raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    _refuse_taken_port(options.host, options.port)
-    running = stack.start(
-        Wish(
-            port=options.port,
-            host=options.host,
-            engine=options.engine,
-            auth=not options.no_auth,
-            config=options.config,
-            policy=options.policy,
-            provider_url=options.provider_url,
-            state=options.state,
-        )
-    )
     try:
-        _announce(running)
+        try:
+            _refuse_unusable_port(options.host, options.port)
+            running = stack.start(wish)
+            _announce(running)
+        finally:
+            started.set()
         while not stopping.wait(0.5):
             running.check()
+    except KeyboardInterrupt:
+        pass
     finally:
-        running.stop()
+        stop_all()
     return 0
 
 
@@ -92,8 +101,10 @@ def _announce(running: Stack) -> None:
     )
 
 
-def _refuse_taken_port(host: str, port: int) -> None:
-    """Raises OSError with a sentence when somebody listens there; 0 is always free."""
+def _refuse_unusable_port(host: str, port: int) -> None:
+    """Raises OSError with a sentence when there is no such port or somebody listens there; 0 is always free."""
+    if not 0 <= port <= 65535:
+        raise OSError(f"There is no port {port}: choose one from 1 to 65535 with --port, or 0 for a free one.")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

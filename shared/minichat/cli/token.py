@@ -6,7 +6,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from minichat import settings
+from minichat.local import stack
 from minichat.local.issuer import Issuer, as_uuid
+from minichat.local.stack import Wish
 from minichat.local.tables import project_root
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -21,6 +24,7 @@ def add_to(commands: Any) -> None:
         "--lifetime", type=_lifetime, default=timedelta(hours=12), help="such as 30m, 12h (default), 7d"
     )
     parser.add_argument("--state", type=Path, help="the folder that `minichat dev --state` keeps its keys in")
+    parser.add_argument("--config", type=Path, help="the settings that `minichat dev --config` was given")
     parser.add_argument("--ids", action="store_true", help="print the tenant's and the user's UUID instead")
     parser.set_defaults(run=run)
 
@@ -30,8 +34,9 @@ def run(options: argparse.Namespace) -> int:
     if options.ids:
         print(as_uuid(options.tenant), as_uuid(options.user))
         return 0
+    auth = settings.load(stack.environment(Wish(config=options.config))).auth
     issuer = Issuer((options.state or project_root() / ".minichat").resolve())
-    print(issuer.token(options.tenant, options.user, now=datetime.now(UTC), lifetime=options.lifetime))
+    print(issuer.token(options.tenant, options.user, now=datetime.now(UTC), lifetime=options.lifetime, auth=auth))
     return 0
 
 

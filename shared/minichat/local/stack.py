@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from minichat import settings
 from minichat.local import tables
-from minichat.local.engine import Engine
+from minichat.local.engine import Engine, EngineMissing
 from minichat.local.issuer import Issuer, as_uuid
-from minichat.local.process import Child, free_port
+from minichat.local.process import Child, free_port, stop_all
 from minichat.moment import new_id, now
 from minichat.services.rules import first_policy
-from minichat.settings import Settings, SettingsError
+from minichat.settings import Settings, SettingsError, Store
 from minichat.storage import policies
 from minichat.storage.items import connect
 
@@ -42,7 +44,7 @@ class Wish:
 
 @dataclass(slots=True)
 class Stack:
-    """A running stack: where it is, and its processes in the order in which they stop."""
+    """A running stack: where it is, and its processes, the youngest first."""
 
     base_url: str
     token: str
@@ -56,11 +58,6 @@ class Stack:
         """Raises ChildFailed when a process has ended by itself."""
         for child in self.children:
             child.check()
-
-    def stop(self) -> None:
-        """Ends server, provider and engine, in this order."""
-        for child in self.children:
-            child.stop()
 
     def first_chat(self) -> str:
         """The id of a new chat, made through the API like any other."""
@@ -82,7 +79,8 @@ def start(wish: Wish) -> Stack:
     root = tables.project_root()
     state = (wish.state or root / ".minichat").resolve()
     issuer = Issuer(state)
-    wanted = {**os.environ, **_said(wish)}
+    _bypass_proxies(wish.host, wish.engine.partition("://")[2].rstrip("/"))
+    wanted = environment(wish)
     configured = settings.load(wanted)
     first_policy(configured)  # a wrong policy is explained before anything starts
     engine = Engine(root, wish.engine, state / "logs", data=wish.state and state)
@@ -95,7 +93,7 @@ def start(wish: Wish) -> Stack:
             children.insert(0, provider)
             wanted["MINICHAT_PROVIDERS"] = _openai_at(provider_url)
         configured = settings.load(wanted)
-        tables.create(root, configured.store)
+        _create_tables(root, configured.store)
         _publish(configured, insist=wish.policy is not None)
         port = wish.port or free_port()
         command = [sys.executable, "-m", "minichat.local.server", "--host", wish.host, "--port", str(port)]
@@ -106,11 +104,17 @@ def start(wish: Wish) -> Stack:
         base_url = f"http://{wish.host}:{port}{configured.url_prefix}/v1"
         server.wait_until_it_answers(f"{base_url}/health")
     except BaseException:
-        for child in children:
-            child.stop()
+        stop_all()
         raise
-    token = issuer.token(DEVELOPMENT_TENANT, DEVELOPMENT_USER, now=datetime.now(UTC), lifetime=TOKEN_LIFETIME)
+    token = issuer.token(
+        DEVELOPMENT_TENANT, DEVELOPMENT_USER, now=datetime.now(UTC), lifetime=TOKEN_LIFETIME, auth=configured.auth
+    )
     return Stack(base_url, token, provider_url, engine.endpoint, state, children, _of_operators(wanted))
+
+
+def environment(wish: Wish) -> dict[str, str]:
+    """The variables of this process, and those that say what the flags say: flags win over environment and file."""
+    return {**os.environ, **_said(wish)}
 
 
 def _of_operators(environment: dict[str, str]) -> dict[str, str]:
@@ -129,6 +133,7 @@ def attached(state: Path | None) -> Settings:
         about = json.loads(file.read_text(encoding="utf-8"))
     except OSError:
         raise SettingsError(f"{file} is not there: start the local stack with `minichat dev`.") from None
+    _bypass_proxies(about["engine_url"].partition("://")[2])
     for name, value in _store(about["engine_url"]).items():
         os.environ.setdefault(name, value)
     configured = settings.load({**os.environ, **about["environment"]})
@@ -159,7 +164,7 @@ def _publish(configured: Settings, *, insist: bool) -> None:
 
 
 def _said(wish: Wish) -> dict[str, str]:
-    """What the flags say, as the variables that say it: flags win over environment and file."""
+    """What the flags say, as the variables that say it."""
     said: dict[str, str] = {}
     if wish.config is not None:
         said[settings.CONFIG_VARIABLE] = str(wish.config.resolve())
@@ -171,6 +176,23 @@ def _said(wish: Wish) -> dict[str, str]:
         said["MINICHAT_AUTH__DEVELOPMENT_TENANT"] = as_uuid(DEVELOPMENT_TENANT)
         said["MINICHAT_AUTH__DEVELOPMENT_USER"] = as_uuid(DEVELOPMENT_USER)
     return said
+
+
+def _create_tables(root: Path, store: Store) -> None:
+    """Raises EngineMissing, with the engine's reason, when it makes no tables."""
+    try:
+        tables.create(root, store)
+    except (BotoCoreError, ClientError) as error:
+        raise EngineMissing(f"No tables can be made at {store.endpoint}: {error}") from None
+
+
+def _bypass_proxies(*hosts: str) -> None:
+    """A proxy that the environment names is for the world outside: what runs here is reached without it."""
+    bypassed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if bypassed != "*":
+        bypassed = ",".join(filter(None, (bypassed, "127.0.0.1", "localhost", *hosts)))
+    # Which of the two spellings wins differs from library to library.
+    os.environ.update(no_proxy=bypassed, NO_PROXY=bypassed)
 
 
 def _store(endpoint: str) -> dict[str, str]:
@@ -185,7 +207,7 @@ def _store(endpoint: str) -> dict[str, str]:
 def _signing(state: Path, issuer: Issuer) -> dict[str, str]:
     """The development issuer's keys, and a cursor secret that outlives a restart."""
     file = state / "cursor-secret"
-    if not file.exists():
+    if not file.exists() or file.stat().st_size == 0:  # empty: a start was interrupted right here
         file.touch(mode=0o600)
         file.write_text(secrets.token_hex(32), encoding="utf-8")
     return {
