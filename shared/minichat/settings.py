@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 PREFIX = "MINICHAT_"
 CONFIG_VARIABLE = "MINICHAT_CONFIG"
@@ -33,7 +33,7 @@ class Store(_Group):
     conversation_table: str = "minichat-conversations"
     outbox_table: str = "minichat-outbox"
     region: str = "us-east-1"
-    endpoint: str | None = None
+    endpoint: Annotated[str | None, BeforeValidator(lambda given: given or None)] = None
     connect_timeout_seconds: Annotated[float, Field(gt=0, le=30)] = 2
     read_timeout_seconds: Annotated[float, Field(gt=0, le=30)] = 5
     max_connections: Annotated[int, Field(ge=1, le=512)] = 64

@@ -66,6 +66,36 @@ def test_a_turn_is_cancelled_from_another_instance(stack: Stack) -> None:
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize(("on_disconnect", "state"), [("cancel", "cancelled"), ("continue", "done")])
+def test_a_client_that_leaves_cancels_or_not_as_configured(stack: Stack, on_disconnect: str, state: str) -> None:
+    hold, request_id = uuid4().hex, str(uuid4())
+    setting = {"MINICHAT_STREAMING__ON_DISCONNECT": on_disconnect}
+    with another_server(stack, **setting) as server, server.user("acme", hold) as user:
+        chat_id = user.new_chat()
+        body = {"content": f"[[words:3]][[hold:{hold}]]", "request_id": request_id}
+        with user.streaming("POST", f"/chats/{chat_id}/messages:stream", json=body) as (_, events):
+            next(events), next(events)
+        if on_disconnect == "continue":
+            stack.release(hold)
+        assert _ended(user, chat_id, request_id) == state
+        text = user.messages(chat_id)[1]["content"]
+        assert text == ("word1 " if state == "cancelled" else "word1 word2 word3")
+
+
+def test_a_server_that_stops_ends_its_streams_and_keeps_their_text(stack: Stack) -> None:
+    hold, request_id = uuid4().hex, str(uuid4())
+    with another_server(stack) as server, stack.user("acme", hold) as user, server.user("acme", hold) as there:
+        chat_id = user.new_chat()
+        body = {"content": f"[[words:3]][[hold:{hold}]]", "request_id": request_id}
+        with there.streaming("POST", f"/chats/{chat_id}/messages:stream", json=body) as (_, events):
+            next(events), next(events)
+            server.child.stop()
+        assert user.turn(chat_id, request_id).json()["state"] == "cancelled"
+        resumed = user.resume(chat_id, request_id, after=2)
+        assert [event.data.get("code") for event in resumed.events] == ["cancelled"]
+        assert user.messages(chat_id)[1]["content"] == "word1 "
+
+
 def test_a_turn_that_has_ended_answers_with_its_state(user: User) -> None:
     chat_id = user.new_chat()
     done = user.cancel(chat_id, user.send(chat_id, "[[say:done]]").request_id)
@@ -82,6 +112,13 @@ def test_what_is_not_there_or_not_ones_own_cannot_be_cancelled(stack: Stack, use
         assert stranger.cancel(chat_id, turn).json()["code"] == "chat_not_found"
     user.delete(chat_id, turn)
     assert user.cancel(chat_id, turn).json()["code"] == "turn_not_found"
+
+
+def _ended(user: User, chat_id: str, request_id: str) -> str:
+    deadline = time.monotonic() + 10
+    while (state := str(user.turn(chat_id, request_id).json()["state"])) == "running":
+        assert time.monotonic() < deadline
+    return state
 
 
 def _wait_until_broken_off(stack: Stack, count: int) -> None:

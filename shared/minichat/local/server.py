@@ -1,13 +1,21 @@
-"""The HTTP server of the local stack: one process with the app of every function, configured by its environment."""
+"""The HTTP server of the local stack: one process with the app of every function, configured by its environment.
+
+It is its own issuer's, too, and publishes the key set where containers of `sam local` can read it.
+"""
 
 import argparse
 import os
 import sys
+from pathlib import Path
 
 import uvicorn
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minichat.http.app import create_app
 from minichat.settings import SettingsError, load
+
+JWKS_PATH = "/.well-known/jwks.json"
 
 
 def main() -> None:
@@ -17,11 +25,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()
     try:
-        app = create_app(load(os.environ))
+        settings = load(os.environ)
+        app = create_app(settings)
     except SettingsError as error:
         sys.exit(f"{error}")
     uvicorn.run(
-        app,
+        _with_key_set(app, Path(settings.auth.jwks)),
         host=options.host,
         port=options.port,
         log_level="warning",
@@ -29,6 +38,20 @@ def main() -> None:
         timeout_graceful_shutdown=1,
         backlog=4096,
     )
+
+
+def _with_key_set(app: ASGIApp, jwks: Path) -> ASGIApp:
+    if not jwks.is_file():
+        return app
+    key_set = Response(jwks.read_bytes(), media_type="application/json")
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == JWKS_PATH:
+            await key_set(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return served
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from minichat.local import tables
 from minichat.local.engine import Engine, EngineMissing
 from minichat.local.issuer import Issuer, as_uuid
 from minichat.local.process import Child, free_port, stop_all
+from minichat.local.server import JWKS_PATH
 from minichat.moment import new_id, now
 from minichat.services.rules import first_policy
 from minichat.settings import Settings, SettingsError, Store
@@ -109,7 +110,17 @@ def start(wish: Wish) -> Stack:
     token = issuer.token(
         DEVELOPMENT_TENANT, DEVELOPMENT_USER, now=datetime.now(UTC), lifetime=TOKEN_LIFETIME, auth=configured.auth
     )
+    _write_for_sam(state, wanted, f"http://{wish.host}:{port}{JWKS_PATH}")
     return Stack(base_url, token, provider_url, engine.endpoint, state, children, _of_operators(wanted))
+
+
+def _write_for_sam(state: Path, wanted: dict[str, str], jwks_url: str) -> None:
+    """The stack's settings as `sam local --env-vars` reads them: its functions work on these tables."""
+    variables = {name: value for name, value in wanted.items() if name.startswith("MINICHAT_")}
+    variables["MINICHAT_AUTH__JWKS"] = jwks_url  # a container does not see this machine's files
+    file = state / "sam-local.json"
+    file.touch(mode=0o600)
+    file.write_text(json.dumps({"Parameters": variables}, indent=2), encoding="utf-8")
 
 
 def environment(wish: Wish) -> dict[str, str]:
