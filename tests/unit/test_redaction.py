@@ -314,20 +314,6 @@ def test_what_is_no_secret_survives(text: str) -> None:
     assert redact_text(text) == text
 
 
-def test_every_rule_is_linear_over_text_that_is_made_to_hurt_it() -> None:
-    size = 30_000
-
-    def seconds(text: str) -> float:
-        text = (text * (size // len(text) + 1))[:size]
-        started = time.process_time()
-        redact_text(text)
-        return time.process_time() - started
-
-    plain = min(seconds("All the world's a stage. ") for _ in range(3))
-    slow = {text: cost for text in HOSTILE if (cost := min(seconds(text) for _ in range(2))) > 15 * plain}
-    assert slow == {}
-
-
 HOSTILE = [
     "eyJ",
     "-eyJaaaaa",
@@ -360,6 +346,20 @@ HOSTILE = [
     "8Q~",
     "[redacted:",
 ]
+
+def cost(text: str) -> float:
+    started = time.process_time()
+    redact_text(text)
+    return time.process_time() - started
+
+
+def test_text_that_is_made_to_hurt_costs_like_any_other() -> None:
+    size = 60_000  # what is quadratic costs hundreds of times as much here; the worst honest case costs four times
+    plain = min(cost("All the world's a stage. " * (size // 25)) for _ in range(3))
+    texts = [text * (size // len(text)) + end for text in HOSTILE for end in ("", " x")]
+    slow = [text[:40] for text in texts if cost(text) > 10 * plain and cost(text) > 10 * plain]
+    assert slow == []
+
 
 fragments = st.sampled_from(
     [
