@@ -39,6 +39,21 @@ class Store(_Group):
     max_connections: Annotated[int, Field(ge=1, le=512)] = 64
 
 
+class Queues(_Group):
+    """Where events go, by the name of the queue; and where those go that nobody can handle (infra/queues.yaml)."""
+
+    urls: dict[str, str] = Field(default_factory=dict)
+    dead_letters: dict[str, str] = Field(default_factory=dict)
+    endpoint: Annotated[str | None, BeforeValidator(lambda given: given or None)] = None
+
+
+class Audit(_Group):
+    """The audit trail (events-and-workers 2)."""
+
+    sink: Annotated[str, Field(description="s3://bucket/prefix, or a folder")] = "audit"
+    content: Annotated[bool, Field(description="whether prompts and answers are in it, redacted")] = False
+
+
 class Auth(_Group):
     """How a bearer token becomes a caller (events-and-workers 6)."""
 
@@ -109,6 +124,12 @@ class Context(_Group):
     )
 
 
+class Retention(_Group):
+    """How long what was deleted is kept."""
+
+    deleted_chats_days: Annotated[int, Field(ge=0, le=3650)] = 30
+
+
 class Timeouts(_Group):
     """Seconds granted to one provider call."""
 
@@ -167,11 +188,14 @@ class Settings(_Group):
     policy_file: Annotated[Path | None, Field(description="in force until a policy is published")] = None
     policy_refresh_seconds: Annotated[float, Field(ge=0, le=60)] = 5
     store: Store = Store()
+    queues: Queues = Queues()
+    audit: Audit = Audit()
     auth: Auth = Auth()
     streaming: Streaming = Streaming()
     quota: Quota = Quota()
     context: Context = Context()
     orphan_watchdog: OrphanWatchdog = OrphanWatchdog()
+    retention: Retention = Retention()
     providers: dict[str, Provider] = Field(default_factory=lambda: {"openai": OPENAI})
 
 

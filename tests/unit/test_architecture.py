@@ -17,7 +17,13 @@ IMPURE = {
     "secrets.randbits",
 }
 # The edges of a process: where a failure of any kind must become an answer.
-PROCESS_EDGES = {"http/edge.py", "services/generate.py", "local/schedules.py"}
+PROCESS_EDGES = {
+    "events/consume.py",
+    "http/edge.py",
+    "local/schedules.py",
+    "local/sources.py",
+    "services/generate.py",
+}
 # The policy is nobody's in particular.
 OF_THE_DEPLOYMENT = {"policy_version"}
 READS_THE_ENVIRONMENT = {"settings.py", "local/server.py", "local/stack.py", "local/process.py"}

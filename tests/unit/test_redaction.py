@@ -347,6 +347,7 @@ HOSTILE = [
     "[redacted:",
 ]
 
+
 def cost(text: str) -> float:
     started = time.process_time()
     redact_text(text)

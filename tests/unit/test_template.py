@@ -6,12 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from cfnlint.decode import cfn_yaml
 from fastapi.routing import APIRoute
 
+from minichat.events.payloads import Queue
 from minichat.http.app import BUFFERED, STREAMING, Part, routers
 from minichat.http.problems import Problem
 from minichat.settings import Settings, load
@@ -20,12 +21,14 @@ ROOT = Path(__file__).parents[2]
 SAM = ROOT / ".tools" / "sam" / "bin"
 TABLES = cfn_yaml.load(str(ROOT / "infra" / "tables.yaml"))["Resources"]
 IDENTITY = cfn_yaml.load(str(ROOT / "infra" / "identity.yaml"))["Resources"]
+QUEUES = cfn_yaml.load(str(ROOT / "infra" / "queues.yaml"))
 ROOT_TEMPLATE = cfn_yaml.load(str(ROOT / "template.yaml"))
 
 PREFIX = "/mini-chat/v1"
 TURN = f"{PREFIX}/chats/{{chat_id}}/turns/{{turn}}"
 ANY = "x-amazon-apigateway-any-method"
 SUFFIXES = {
+    "AWS::SQS::Queue": "Queue",
     "AWS::Serverless::Function": "Function",
     "AWS::Serverless::LayerVersion": "Layer",
     "AWS::DynamoDB::Table": "Table",
@@ -165,7 +168,7 @@ def test_every_function_is_bounded_and_logs_into_its_own_group(
         assert properties["LoggingConfig"]["LogGroup"] == {"Ref": group}
         assert properties["LoggingConfig"]["LogFormat"] == "JSON"
         assert groups[group]["RetentionInDays"]
-        assert properties["MemorySize"] >= 1024
+        assert properties["MemorySize"] >= (1024 if name in {"ApiFunction", "StreamFunction"} else 512)
         assert all(seconds <= 900 for seconds in _allowed(properties["Timeout"]))
 
 
@@ -218,6 +221,58 @@ def test_tables_are_on_demand_encrypted_restorable_and_forget_what_expires() -> 
     assert tables["OutboxTable"]["Properties"]["StreamSpecification"] == {"StreamViewType": "NEW_IMAGE"}
 
 
+def test_every_queue_is_encrypted_and_has_somewhere_for_what_fails() -> None:
+    queues = {name: q["Properties"] for name, q in QUEUES["Resources"].items() if q["Type"] == "AWS::SQS::Queue"}
+    working = {name for name in queues if not name.endswith("DeadLetterQueue")}
+    assert working == {
+        f"{name}Queue" for name in ("Audit", "Usage", "AttachmentCleanup", "ChatCleanup", "ThreadSummary")
+    }
+    for name, queue in queues.items():
+        assert queue["SqsManagedSseEnabled"] is True
+        assert queue["MaximumMessageSize"] == 1_048_576  # more than an outbox item can hold
+        if name in working:
+            dead_letters = name.replace("Queue", "DeadLetterQueue")
+            assert queue["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": [dead_letters, "Arn"]}
+            assert queue.get("FifoQueue") == queues[dead_letters].get("FifoQueue")
+        else:
+            assert queue["MessageRetentionPeriod"] == 14 * 86_400
+    assert {name for name, queue in queues.items() if queue.get("FifoQueue") and name in working} == {
+        "ChatCleanupQueue",
+        "ThreadSummaryQueue",
+    }
+    (policy,) = (r for r in QUEUES["Resources"].values() if r["Type"] == "AWS::SQS::QueuePolicy")
+    assert {queue["Ref"] for queue in policy["Properties"]["Queues"]} == set(queues)
+
+
+def test_settings_name_every_queue_that_an_event_goes_to() -> None:
+    urls = json.loads(QUEUES["Outputs"]["Urls"]["Value"]["Fn::Sub"])
+    dead_letters = json.loads(QUEUES["Outputs"]["DeadLetterUrls"]["Value"]["Fn::Sub"])
+    assert set(urls) == set(get_args(Queue))
+    assert set(dead_letters) == {*urls, "outbox-relay"}
+    assert {_snake(url.strip("${}").removesuffix("Queue")).replace("_", "-") for url in urls.values()} == set(urls)
+
+
+def test_sources_retry_what_failed_and_nothing_else(translated: dict[str, Any]) -> None:
+    mappings = _of_type(translated, "AWS::Lambda::EventSourceMapping")
+    functions = _of_type(translated, "AWS::Lambda::Function")
+    assert set(mappings) == {
+        "OutboxRelayFunctionOutbox",
+        *(f"{name}FunctionQueue" for name in ("Audit", "Usage", "AttachmentCleanup", "ChatCleanup")),
+    }
+    for mapping in mappings.values():
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    relay = mappings.pop("OutboxRelayFunctionOutbox")
+    assert relay["BisectBatchOnFunctionError"] is True
+    assert 0 < relay["MaximumRetryAttempts"] < 100
+    assert "OutboxRelayDeadLetterQueueArn" in json.dumps(relay["DestinationConfig"]["OnFailure"])
+    assert json.loads(relay["FilterCriteria"]["Filters"][0]["Pattern"]) == {"eventName": ["INSERT"]}
+    for name, mapping in mappings.items():
+        queue = mapping["EventSourceArn"]["Fn::GetAtt"][1].removeprefix("Outputs.").removesuffix("Arn")
+        timeout = functions[name.removesuffix("Queue")]["Timeout"]
+        # AWS: six times the function's timeout, or messages come back while they are being handled.
+        assert QUEUES["Resources"][queue]["Properties"]["VisibilityTimeout"] >= 6 * timeout
+
+
 def test_indexes_hold_keys_alone() -> None:
     indexes = TABLES["ConversationTable"]["Properties"]["GlobalSecondaryIndexes"]
     assert {index["IndexName"]: [key["AttributeName"] for key in index["KeySchema"]] for index in indexes} == {
@@ -244,12 +299,23 @@ def test_no_permission_is_wider_than_its_use(translated: dict[str, Any]) -> None
     for _, statement in statements:
         assert statement["Effect"] == "Allow"
         assert "*" not in json.dumps(statement["Action"])
-        assert "*" not in json.dumps(statement["Resource"])
+        # Objects have names of their own.
+        resource = json.dumps(statement["Resource"])
+        assert "*" not in resource.replace("${AuditBucketArn}/*", "")
 
 
-def test_only_the_streaming_function_can_read_the_provider_key() -> None:
+def test_only_functions_that_call_a_provider_can_read_its_key() -> None:
     readers = {role for role, statement in _statements() if "secretsmanager" in json.dumps(statement["Action"])}
-    assert readers == {"StreamRole"}
+    assert readers == {"StreamRole", "AttachmentCleanupRole", "ChatCleanupRole"}
+
+
+def test_the_audit_trail_can_only_be_added_to() -> None:
+    allowed = [(role, s["Action"]) for role, s in _statements() if "s3:" in json.dumps(s["Action"])]
+    assert allowed == [("AuditRole", "s3:PutObject")]
+    bucket = ROOT_TEMPLATE["Resources"]["AuditBucket"]
+    assert bucket["DeletionPolicy"] == "RetainExceptOnCreate"
+    assert set(bucket["Properties"]["PublicAccessBlockConfiguration"].values()) == {True}
+    assert bucket["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
 
 
 def test_no_function_can_write_the_policy() -> None:
@@ -267,7 +333,7 @@ def test_aws_policies_are_used_where_a_service_demands_one() -> None:
 
 
 def test_logical_ids_say_what_they_name() -> None:
-    resources = {**ROOT_TEMPLATE["Resources"], **TABLES, **IDENTITY}
+    resources = {**ROOT_TEMPLATE["Resources"], **TABLES, **IDENTITY, **QUEUES["Resources"]}
     for name, resource in resources.items():
         assert re.fullmatch(r"([A-Z][a-z]+)+", name)
         assert name.endswith(SUFFIXES.get(resource["Type"], ""))
@@ -297,8 +363,10 @@ def _sample(value: Any) -> str:
         text = value["Fn::Sub"].replace("${ProviderBaseUrl}", "https://sample")
         # A dynamic reference is text to us, and a secret to the function.
         return re.sub(r"\${\w+}", "sample", text.replace("{{resolve:secretsmanager:${CursorSecret}}}", "sample"))
-    if isinstance(value, dict) and value.get("Ref") in {"StreamSeconds", "StoreEndpoint"}:
+    if isinstance(value, dict) and value.get("Ref") in {"StreamSeconds", "StoreEndpoint", "AuditContent"}:
         return str(ROOT_TEMPLATE["Parameters"][value["Ref"]]["Default"])
+    if isinstance(value, dict) and "Queues" in value.get("Fn::GetAtt", []):
+        return str(QUEUES["Outputs"][value["Fn::GetAtt"][1].removeprefix("Outputs.")]["Value"]["Fn::Sub"])
     return "sample"
 
 

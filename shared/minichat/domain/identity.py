@@ -64,6 +64,12 @@ def uuid7(instant: datetime, random_bits: int) -> UUID:
     return UUID(int=value)
 
 
+def instant_of(uuid: UUID) -> datetime:
+    """The instant of an id that `uuid7` made, to the microsecond."""
+    milliseconds, fraction = uuid.int >> 80, uuid.int >> 64 & 0xFFF
+    return from_micros(milliseconds * 1000 + -(-fraction * 1000 // 4096))
+
+
 def uuid7_floor(instant: datetime) -> UUID:
     """The smallest version 7 id of that instant: the bound of a range of ids."""
     return uuid7(instant, 0)

@@ -6,11 +6,11 @@ of the JSON, which keeps an outbox item below the kilobyte at which its price do
 
 import json
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-Queue = Literal["audit", "usage", "chat-cleanup"]
+Queue = Literal["audit", "usage", "attachment-cleanup", "chat-cleanup", "thread-summary"]
 
 
 class Event(BaseModel):
@@ -29,7 +29,9 @@ class Event(BaseModel):
     def payload(self) -> str:
         """The event as JSON, its type first; members that have their default are left out."""
         members = self.model_dump(mode="json", exclude_defaults=True)
-        return json.dumps({"event_type": self.event_type, **members}, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps({"event_type": self.event_type, **members}, ensure_ascii=False, separators=(",", ":"))
+        # The two characters of JSON that SQS refuses.
+        return text.replace("\ufffe", r"\ufffe").replace("\uffff", r"\uffff")
 
 
 class TokenUsage(BaseModel):
@@ -166,6 +168,12 @@ class ChatDeleted(_Audit):
 
     event_type: Literal["chat_delete"] = "chat_delete"
     actor_user_id: str
+
+
+AuditEvent = Annotated[
+    TurnEnded | TurnReplaced | TurnDeleted | TurnCancelled | ChatDeleted, Field(discriminator="event_type")
+]
+"""Everything that the audit queue carries."""
 
 
 class ChatCleanup(Event):

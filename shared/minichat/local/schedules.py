@@ -41,7 +41,7 @@ def scheduled(template: dict[str, Any]) -> list[Schedule]:
 def main() -> None:
     """Calls each scheduled function when it is due, until the process is stopped."""
     schedules = scheduled(load_template(project_root() / "template.yaml"))
-    handlers = {schedule.name: _imported(schedule.handler) for schedule in schedules}
+    handlers = {schedule.name: imported(schedule.handler) for schedule in schedules}
     due = {schedule.name: time.monotonic() + schedule.seconds for schedule in schedules}
     while due:
         name = min(due, key=lambda one: due[one])
@@ -60,7 +60,8 @@ def _seconds(expression: str) -> int:
     return int(match[1]) * _SECONDS[match[2]]
 
 
-def _imported(handler: str) -> Callable[[dict[str, Any], object], object]:
+def imported(handler: str) -> Callable[[dict[str, Any], object], object]:
+    """The function that a template names as a handler."""
     module, _, name = handler.rpartition(".")
     function: Callable[[dict[str, Any], object], object] = getattr(importlib.import_module(module), name)
     return function

@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 from botocore.exceptions import BotoCoreError, ClientError
 
 from minichat import settings
-from minichat.local import tables
+from minichat.local import queues, tables
 from minichat.local.engine import Engine, EngineMissing
 from minichat.local.issuer import Issuer, as_uuid
 from minichat.local.process import Child, free_port, stop_all
@@ -26,6 +26,9 @@ from minichat.storage.items import connect
 
 DEVELOPMENT_TENANT = "dev"
 DEVELOPMENT_USER = "developer"
+QUEUE_ENGINE = "ministack"
+"""The engine that has queues, and is started for them when another one has the tables."""
+_WORKERS = {"schedules": (), "sources": ("--places", "{state}")}
 TOKEN_LIFETIME = timedelta(hours=12)
 
 
@@ -87,6 +90,10 @@ def start(wish: Wish) -> Stack:
     engine = Engine(root, wish.engine, state / "logs", data=wish.state and state)
     children: list[Child] = [] if engine.child is None else [engine.child]
     try:
+        queue_engine = engine
+        if wish.engine != QUEUE_ENGINE:
+            queue_engine = Engine(root, QUEUE_ENGINE, state / "logs", data=wish.state and state)
+            children += [queue_engine.child] if queue_engine.child else []
         wanted |= _store(engine.endpoint) | _signing(state, issuer)
         provider_url = wish.provider_url
         if _needs_scripted_provider(configured, wanted):
@@ -95,13 +102,15 @@ def start(wish: Wish) -> Stack:
             wanted["MINICHAT_PROVIDERS"] = _openai_at(provider_url)
         configured = settings.load(wanted)
         _create_tables(root, configured.store)
+        wanted |= _events(root, queue_engine.endpoint, state, configured)
         _publish(configured, insist=wish.policy is not None)
         port = wish.port or free_port()
         command = [sys.executable, "-m", "minichat.local.server", "--host", wish.host, "--port", str(port)]
         server = Child("the server", command, state / "logs", wanted)
         children.insert(0, server)
-        schedules = Child("the schedules", [sys.executable, "-m", "minichat.local.schedules"], state / "logs", wanted)
-        children.insert(0, schedules)
+        for name, arguments in _WORKERS.items():
+            module = [sys.executable, "-m", f"minichat.local.{name}", *(part.format(state=state) for part in arguments)]
+            children.insert(0, Child(f"the {name}", module, state / "logs", wanted))
         base_url = f"http://{wish.host}:{port}{configured.url_prefix}/v1"
         server.wait_until_it_answers(f"{base_url}/health")
     except BaseException:
@@ -130,8 +139,9 @@ def environment(wish: Wish) -> dict[str, str]:
 
 def _of_operators(environment: dict[str, str]) -> dict[str, str]:
     """What an operator's command needs to know of the stack's settings: no secret is among it."""
-    names = ("MINICHAT_STORE__", "MINICHAT_CONFIG", "MINICHAT_POLICY_FILE", "MINICHAT_PROVIDERS")
-    return {name: value for name, value in environment.items() if name.startswith(names)}
+    names = ("STORE__", "QUEUES__", "AUDIT__", "CONFIG", "POLICY_FILE", "PROVIDERS")
+    prefixes = tuple(f"{settings.PREFIX}{name}" for name in names)
+    return {name: value for name, value in environment.items() if name.startswith(prefixes)}
 
 
 def attached(state: Path | None) -> Settings:
@@ -186,6 +196,15 @@ def _said(wish: Wish) -> dict[str, str]:
     if not wish.auth:
         said["MINICHAT_AUTH__DEVELOPMENT_TENANT"] = as_uuid(DEVELOPMENT_TENANT)
         said["MINICHAT_AUTH__DEVELOPMENT_USER"] = as_uuid(DEVELOPMENT_USER)
+    return said
+
+
+def _events(root: Path, endpoint: str, state: Path, configured: Settings) -> dict[str, str]:
+    """Creates the queues, and says where they and the audit trail are."""
+    urls = queues.create(root, endpoint, configured.store.region)
+    said = queues.variables(root, endpoint, urls)
+    if "sink" not in configured.audit.model_fields_set:
+        said["MINICHAT_AUDIT__SINK"] = str(state / "audit")
     return said
 
 

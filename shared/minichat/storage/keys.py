@@ -8,6 +8,8 @@
     quota of a month        T#<tenant>#U#<user>     QUOTA#<first day>
     stream part             T#<tenant>#C#<chat>     PART#<request_id>#<number of its last event>
     idempotency key         T#<tenant>#U#<user>     CREATED#<sha-256 of the key>
+    ledger entry            T#<tenant>#L#<day>      <dedupe key of the usage event>
+    usage of a day          T#<tenant>#USAGE        <day> | <day>#<user>
     policy version          POLICY                  V#<version> | CURRENT
 
     outbox table            T#<tenant>#C#<chat>     <event_id>
@@ -90,6 +92,16 @@ def stream_part(tenant_id: TenantId, chat_id: ChatId, request_id: RequestId, las
 def quota(tenant_id: TenantId, user_id: UserId, month: str) -> Key:
     """What a user has reserved and spent in the month of that first day, and in each of its days."""
     return Key(owner(tenant_id, user_id), f"QUOTA#{month}")
+
+
+def ledger_entry(tenant_id: TenantId, day: str, dedupe_key: str) -> Key:
+    """What one turn used, on the day on which it was settled."""
+    return Key(f"T#{tenant_id}#L#{day}", dedupe_key)
+
+
+def usage(tenant_id: TenantId, day: str, user_id: UserId | None = None) -> Key:
+    """What a tenant, or one of its users, used on a day."""
+    return Key(f"T#{tenant_id}#USAGE", day if user_id is None else f"{day}#{user_id}")
 
 
 def created(tenant_id: TenantId, user_id: UserId, idempotency_key: str) -> Key:

@@ -1,0 +1,25 @@
+"""Audit events to the audit trail."""
+
+from typing import Any
+from uuid import UUID
+
+from minichat.events import audit_sink, queues
+from minichat.events.consume import PermanentFailure, Received, consume
+from minichat.events.payloads import AuditEvent
+from minichat.settings import current
+
+queues.connect(current())
+
+
+def handler(event: dict[str, Any], context: object) -> object:
+    """Which messages have to come again."""
+    del context
+    return consume(event, "audit", AuditEvent, _record)
+
+
+def _record(event: AuditEvent, received: Received) -> str:
+    try:
+        UUID(received.event_id)
+    except ValueError:
+        raise PermanentFailure("event_id is not a UUID") from None
+    return "recorded" if audit_sink.write(received.body, received.event_id, event.timestamp) else "duplicate"

@@ -1,0 +1,36 @@
+"""DynamoDB Streams to SQS: every item that appears in the outbox leaves as a message."""
+
+from typing import Any
+
+from minichat.events import queues
+from minichat.moment import now
+from minichat.observability import logger
+from minichat.services.relay import relay
+from minichat.settings import current
+
+queues.connect(current())
+
+
+def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, str]]]:
+    """Which records have to come again: the first that could not be delivered, and with it all behind it in its shard.
+
+    What was delivered behind it is delivered twice then, and in order.
+    """
+    del context
+    records = event["Records"]
+    images = [record["dynamodb"]["NewImage"] for record in records]
+    relayed = relay(images, current().queues)
+    oldest = min(record["dynamodb"]["ApproximateCreationDateTime"] for record in records)
+    logger.info(
+        "relayed",
+        extra={
+            "records": len(records),
+            "sent": relayed.sent,
+            "refused": relayed.refused,
+            "again": len(relayed.again),
+            "outbox_relay_lag_ms": max(round((now().timestamp() - oldest) * 1000), 0),
+            "event_ids": [image["sk"]["S"] for image in images if "sk" in image],
+        },
+    )
+    failed = [records[number]["dynamodb"]["SequenceNumber"] for number in relayed.again[:1]]
+    return {"batchItemFailures": [{"itemIdentifier": number} for number in failed]}

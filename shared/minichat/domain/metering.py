@@ -1,0 +1,52 @@
+"""What a tenant and its users have used (events-and-workers 3): plain sums of what settled turns say."""
+
+from dataclasses import astuple, dataclass
+from datetime import datetime
+
+from minichat.domain.identity import ChatId, RequestId, TenantId, UserId
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Settled turns, what they were charged in micro-credits, their tokens and their calls of tools."""
+
+    turns: int = 0
+    committed_micro: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    web_searches: int = 0
+    code_interpreter_calls: int = 0
+    file_searches: int = 0
+
+    def __add__(self, other: "Used") -> "Used":
+        return Used(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One turn in the ledger; `user_id` and `turn_id` are None for what no user asked for."""
+
+    tenant_id: TenantId
+    user_id: UserId | None
+    chat_id: ChatId
+    turn_id: str | None
+    request_id: RequestId
+    settled_at: datetime
+    model: str
+    policy_version: int
+    used: Used
+
+    @property
+    def day(self) -> str:
+        """The UTC day that it counts in: that of its settlement."""
+        return self.settled_at.date().isoformat()
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """What a user used on a day, or, without a user, all of a tenant."""
+
+    tenant_id: TenantId
+    day: str
+    user_id: UserId | None
+    used: Used

@@ -1,0 +1,86 @@
+"""The audit trail: one record per event, redacted, written once (events-and-workers 2).
+
+A record is an object (a file) of its own, named by its event: a redelivery finds it there and changes nothing, and no
+two writers ever share one. Each holds one line of JSON, so that a folder of them is JSON Lines.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+from uuid import UUID
+
+import boto3
+from botocore.exceptions import ClientError
+
+from minichat.domain.redaction import Json, redact
+from minichat.settings import current
+
+if TYPE_CHECKING:
+    from types_boto3_s3.client import S3Client
+
+
+def write(body: str, event_id: str, happened_at: datetime) -> bool:
+    """Appends the record of an event, given as its JSON; False when it had been written.
+
+    `event_id` is a UUID. Members that this version does not know are kept.
+    Raises OSError, BotoCoreError or ClientError.
+    """
+    event: dict[str, Json] = json.loads(body)
+    record = {"event_id": event_id, **_redacted(event)}
+    line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+    tenant_id = quote(str(event["tenant_id"]), safe="")
+    key = f"tenant={tenant_id}/day={happened_at.date().isoformat()}/{UUID(event_id)}.jsonl"
+    sink = current().audit.sink
+    bucket = sink.removeprefix("s3://")
+    if bucket != sink:
+        name, _, prefix = bucket.partition("/")
+        return _put(name, f"{prefix}/{key}".lstrip("/"), line.encode())
+    return _append(Path(sink) / key, line.encode())
+
+
+def records(sink: Path) -> Iterator[dict[str, Any]]:
+    """Every record of a folder that is a sink."""
+    for file in sorted(sink.glob("tenant=*/day=*/*.jsonl")):
+        yield from (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+
+
+def _redacted(event: dict[str, Json]) -> dict[str, Json]:
+    redacted = redact(event)
+    assert isinstance(redacted, dict)
+    return redacted
+
+
+def _put(bucket: str, key: str, line: bytes) -> bool:
+    try:
+        _s3().put_object(Bucket=bucket, Key=key, Body=line, ContentType="application/x-ndjson", IfNoneMatch="*")
+    except ClientError as error:
+        # 412: it is there. 409: somebody is writing it at this moment; it comes again and is there then.
+        if error.response["Error"]["Code"] == "PreconditionFailed":
+            return False
+        raise
+    return True
+
+
+@cache
+def _s3() -> "S3Client":
+    settings = current()
+    return boto3.client("s3", region_name=settings.store.region, endpoint_url=settings.queues.endpoint)
+
+
+def _append(file: Path, line: bytes) -> bool:
+    """A file appears with all of its content, or not at all: a writer that is killed leaves no half of a record."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{os.getpid()}-{id(line)}")
+    draft.write_bytes(line)
+    try:
+        os.link(draft, file)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink()
+    return True

@@ -1,0 +1,139 @@
+"""What every consumer of a queue does around its effect (events-and-workers 1).
+
+the effect happened, or had happened before      the message is deleted
+it can never happen: PermanentFailure, schema    to the dead-letter queue at once, with the reason
+anything else                                    the message is hidden for longer and longer, and comes again;
+                                                 SQS moves it to the dead-letter queue when it came too often
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aws_lambda_powertools.utilities.batch import (
+    BatchProcessor,
+    EventType,
+    SqsFifoPartialProcessor,
+    process_partial_response,
+)
+from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.parser import ValidationError, parse
+from botocore.exceptions import BotoCoreError, ClientError
+
+from minichat.events.queues import Message, client, send_one
+from minichat.observability import logger
+from minichat.settings import current
+
+FIRST_PAUSE_SECONDS = 2
+LONGEST_PAUSE_SECONDS = 900
+_NAMES = ("tenant_id", "chat_id", "turn_id", "request_id")
+
+
+class PermanentFailure(Exception):
+    """An event whose effect can never happen; the message says why, in words that an operator can act on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An event as it came: what its message says of it, and its own JSON."""
+
+    event_id: str
+    trace_id: str
+    body: str
+
+
+Effect = Callable[[Any, Received], str]
+"""Makes an event's effect happen, once however often it is called, and says in a word what became of it."""
+
+
+def consume(event: dict[str, Any], queue: str, model: Any, effect: Effect) -> PartialItemFailureResponse:
+    """Handles a batch of messages of a queue, and names those that have to come again.
+
+    `model` is the type, or union of types, of the queue's events. In a FIFO queue nothing of a group happens after what
+    failed in it.
+    """
+    fifo = current().queues.urls[queue].endswith(".fifo")
+    processor = (
+        SqsFifoPartialProcessor(skip_group_on_error=True)
+        if fifo
+        else BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
+    )
+    processor.raise_on_entire_batch_failure = False
+    return process_partial_response(
+        event=event,
+        record_handler=lambda record: _handle(record, queue, model, effect),
+        processor=processor,
+    )
+
+
+def _handle(record: SQSRecord, queue: str, model: Any, effect: Effect) -> None:
+    said = _said(record)
+    received = Received(said.get("event_id", record.message_id), said.get("trace_id", ""), record.body)
+    attempt = int(record.attributes.approximate_receive_count or 1)
+    known: dict[str, object] = {
+        "queue": queue,
+        "event_id": received.event_id,
+        "event_type": said.get("event_type"),
+        "tenant_id": said.get("tenant_id"),
+        "trace_id": received.trace_id,
+        "attempt": attempt,
+    }
+    try:
+        payload = _parsed(record, model)
+        known |= {name: value for name in _NAMES if (value := getattr(payload, name, None)) is not None}
+        result = effect(payload, received)
+    except PermanentFailure as problem:
+        reason = str(problem)[:500]
+        send_one(current().queues.dead_letters[queue], _buried(record, queue, said, reason))
+        logger.error("consumed", extra={**known, "result": "dead", "reason": reason})
+    except Exception as problem:
+        _hide(record, queue, attempt)
+        logger.warning("consumed", extra={**known, "result": "again", "reason": type(problem).__name__}, exc_info=True)
+        raise
+    else:
+        logger.info("consumed", extra={**known, "result": result})
+
+
+def _said(record: SQSRecord) -> dict[str, str]:
+    return {
+        name: str(attribute["stringValue"])
+        for name, attribute in record["messageAttributes"].items()
+        if attribute.get("stringValue")
+    }
+
+
+def _buried(record: SQSRecord, queue: str, said: dict[str, str], reason: str) -> Message:
+    """The message as it came, with the reason why nobody can handle it.
+
+    One that has no room left for a reason is refused by SQS, comes again, and is moved by SQS itself in the end.
+    """
+    group = record["attributes"].get("MessageGroupId", queue)
+    return Message(record.message_id, group, record.body, {**said, "reason": reason})
+
+
+def _parsed(record: SQSRecord, model: Any) -> object:
+    try:
+        return parse(event=record.json_body, model=model)
+    except ValidationError as problem:
+        where = "; ".join(
+            f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['msg']}"
+            for error in problem.errors(include_url=False, include_input=False)[:5]
+        )
+        raise PermanentFailure(f"not as its schema says: {where}") from None
+    except ValueError as problem:
+        raise PermanentFailure(f"not JSON: {problem}") from None
+
+
+def _hide(record: SQSRecord, queue: str, attempt: int) -> None:
+    """Lets a message wait before it comes again, twice as long each time, with jitter."""
+    longest = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
+    seconds = max(round(random.uniform(longest / 2, longest)), 1)  # noqa: S311  jitter, not a secret
+    try:
+        client().change_message_visibility(
+            QueueUrl=current().queues.urls[queue], ReceiptHandle=record.receipt_handle, VisibilityTimeout=seconds
+        )
+    except (ClientError, BotoCoreError):
+        # It waits for as long as its queue says then.
+        logger.warning("a message keeps its visibility timeout", exc_info=True)

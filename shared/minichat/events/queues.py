@@ -1,0 +1,155 @@
+"""SQS: events on their way to consumers, and to the dead-letter queues (events-and-workers 1).
+
+A message's body is the event's JSON. Its attributes say what a consumer wants to know before it reads that:
+`event_type`, `event_id`, `tenant_id`, `dedupe_key`, `schema_version`, and `trace_id` when there is one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from minichat.domain.errors import ServiceUnavailable
+from minichat.settings import Settings
+
+if TYPE_CHECKING:
+    from types_boto3_sqs.client import SQSClient
+
+SCHEMA_VERSION = "1"
+BATCH_ENTRIES = 10
+"""Messages of one SendMessageBatch (AWS limit)."""
+LONGEST_POLL_SECONDS = 20
+BATCH_BYTES = 1_048_576
+"""Bytes of one message, and of all messages of a batch together, attributes included (AWS limit)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message: its body, its attributes by name, and the group within which it waits its turn."""
+
+    event_id: str
+    group: str
+    body: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes, as SQS counts them."""
+        named = sum(len(name) + len(value.encode()) + len("String") for name, value in self.attributes.items())
+        return len(self.body.encode()) + named
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """A message that SQS did not take; `permanent` when it never will."""
+
+    message: Message
+    reason: str
+    permanent: bool
+
+
+def client() -> "SQSClient":
+    """The process's one client of SQS; `connect` comes before."""
+    assert _connected
+    return _connected[0]
+
+
+def connect(settings: Settings) -> None:
+    """Makes the client that everything here uses. Called once at a process's start; no network is used."""
+    _connected[:] = [
+        boto3.client(
+            "sqs",
+            region_name=settings.store.region,
+            endpoint_url=settings.queues.endpoint,
+            config=Config(
+                connect_timeout=settings.store.connect_timeout_seconds,
+                read_timeout=settings.store.read_timeout_seconds + LONGEST_POLL_SECONDS,
+                max_pool_connections=32,
+                retries={"mode": "standard", "max_attempts": 3},
+            ),
+        )
+    ]
+
+
+_connected: list["SQSClient"] = []
+
+
+def send(url: str, messages: Sequence[Message], *, again: str = "") -> list[Unsent]:
+    """Sends messages in their order, and returns those that were not taken, each with the reason.
+
+    `again` tells a FIFO queue that a message is meant, though it had the same one within its five minutes of
+    deduplication.
+    """
+    fifo = url.endswith(".fifo")
+    unsent: list[Unsent] = []
+    for batch in _batches(messages, one_per_group=fifo):
+        entries: list[Any] = [_entry(str(number), message, fifo, again) for number, message in enumerate(batch)]
+        try:
+            answer = client().send_message_batch(QueueUrl=url, Entries=entries)
+        except ClientError as error:
+            reason = str(error.response["Error"]["Code"])
+            # A batch fails whole for the fault of one: alone, the one shows.
+            permanent = _is_callers_fault(error) and len(batch) == 1
+            unsent += (
+                [Unsent(message, reason, permanent) for message in batch]
+                if permanent or not _is_callers_fault(error)
+                else [lost for message in batch for lost in send(url, [message], again=again)]
+            )
+        except BotoCoreError as error:
+            unsent += [Unsent(message, type(error).__name__, permanent=False) for message in batch]
+        else:
+            unsent += [
+                Unsent(batch[int(failed["Id"])], failed["Code"], failed["SenderFault"])
+                for failed in answer.get("Failed", [])
+            ]
+    return unsent
+
+
+def send_one(url: str, message: Message, *, again: str = "") -> None:
+    """Sends one message.
+
+    Raises ServiceUnavailable when SQS does not take it.
+    """
+    if send(url, [message], again=again):
+        raise ServiceUnavailable
+
+
+def _entry(number: str, message: Message, fifo: bool, again: str) -> dict[str, Any]:
+    attributes = {
+        name: {"DataType": "String", "StringValue": value} for name, value in message.attributes.items() if value
+    }
+    entry = {
+        "Id": number,
+        "MessageBody": message.body,
+        "MessageAttributes": attributes,
+        "MessageGroupId": message.group,
+    }
+    return {**entry, "MessageDeduplicationId": f"{message.event_id}{again}"} if fifo else entry
+
+
+def _batches(messages: Sequence[Message], *, one_per_group: bool) -> Iterator[list[Message]]:
+    """Batches within the limits of SQS. Where order counts, two of a group are never in one: one of them could fail."""
+    batch: list[Message] = []
+    size = 0
+    for message in messages:
+        full = len(batch) == BATCH_ENTRIES or size + message.size > BATCH_BYTES
+        if batch and (full or (one_per_group and any(other.group == message.group for other in batch))):
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += message.size
+    if batch:
+        yield batch
+
+
+def _is_callers_fault(error: ClientError) -> bool:
+    status: int = error.response["ResponseMetadata"].get("HTTPStatusCode", 500)
+    return status in {400, 413} and error.response["Error"]["Code"] not in _PASSING
+
+
+_PASSING = frozenset(
+    {"RequestThrottled", "ThrottlingException", "KmsThrottled", "AWS.SimpleQueueService.NonExistentQueue"}
+)

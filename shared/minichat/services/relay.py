@@ -1,0 +1,111 @@
+"""Outbox items become messages, in the order of each chat (events-and-workers 1).
+
+A record that can never be delivered goes to the relay's dead-letter queue at once, as it is and with the reason, so
+that nothing behind it waits. Everything may be delivered more than once: consumers know what they have seen.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from minichat.domain.errors import ServiceUnavailable
+from minichat.events.queues import SCHEMA_VERSION, Message, Unsent, send, send_one
+from minichat.settings import Queues
+
+DEAD_LETTERS = "outbox-relay"
+
+Image = Mapping[str, Mapping[str, Any]]
+"""An outbox item as DynamoDB writes it: a type and a value by attribute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """What became of a batch: messages per queue, how many were refused for good, and what has to be tried again."""
+
+    sent: dict[str, int]
+    refused: int
+    again: list[int]
+
+
+class _Poison(ValueError):
+    """An item that no attempt will deliver; the message says why."""
+
+
+def relay(images: Sequence[Image], queues: Queues, *, again: str = "") -> Relayed:
+    """Sends each item's event to its queue, in the order given.
+
+    `Relayed.again` has the positions of items that were not delivered. `again` makes FIFO queues take what they had.
+    """
+    numbers: defaultdict[str, list[int]] = defaultdict(list)
+    messages: dict[int, Message] = {}
+    poison: dict[int, str] = {}
+    for number, image in enumerate(images):
+        try:
+            queue, message = _message(image, queues)
+        except _Poison as problem:
+            poison[number] = str(problem)
+        else:
+            numbers[queue].append(number)
+            messages[number] = message
+    unsent: list[int] = []
+    sent: dict[str, int] = {}
+    for queue, mine in numbers.items():
+        lost = send(queues.urls[queue], [messages[number] for number in mine], again=again)
+        failures = {id(failure.message): failure for failure in lost}
+        sent[queue] = len(mine) - len(lost)
+        for number in mine:
+            match failures.get(id(messages[number])):
+                case Unsent(permanent=True, reason=reason):
+                    poison[number] = f"{queue}: {reason}"
+                case Unsent():
+                    unsent.append(number)
+    for number, reason in poison.items():
+        try:
+            send_one(queues.dead_letters[DEAD_LETTERS], _refused(images[number], reason))
+        except ServiceUnavailable:
+            unsent.append(number)
+    return Relayed(sent, len(poison), sorted(unsent))
+
+
+def _message(image: Image, queues: Queues) -> tuple[str, Message]:
+    """An outbox item as the message that it is for, and that one's queue.
+
+    Raises _Poison.
+    """
+    try:
+        pk, event_id, queue, event_type, dedupe_key, payload = (
+            image[name]["S"] for name in ("pk", "sk", "queue", "type", "dedupe", "payload")
+        )
+    except KeyError as missing:
+        raise _Poison(f"the item has no {missing}") from None
+    tenant_id = pk.removeprefix("T#").split("#")[0]
+    if queue not in queues.urls:
+        raise _Poison(f"there is no queue {queue!r}")
+    attributes = {
+        "event_type": event_type,
+        "event_id": event_id,
+        "tenant_id": tenant_id,
+        "dedupe_key": dedupe_key,
+        "schema_version": SCHEMA_VERSION,
+        "trace_id": image.get("trace", {}).get("S", ""),
+    }
+    fifo = queues.urls[queue].endswith(".fifo")
+    return queue, Message(event_id, pk if fifo else tenant_id, payload, attributes)
+
+
+def _refused(image: Image, reason: str) -> Message:
+    """The item itself, with why it was refused: `minichat dlq redrive outbox-relay` tries it again."""
+    body = json.dumps({"item": image}, ensure_ascii=True, default=str)
+    event_id = image.get("sk", {}).get("S", "unknown")
+    return Message(event_id, "outbox-relay", body, {"reason": reason, "event_id": event_id})
+
+
+def total(sent: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Counts per queue, added up."""
+    sums: defaultdict[str, int] = defaultdict(int)
+    for counts in sent:
+        for queue, count in counts.items():
+            sums[queue] += count
+    return dict(sums)

@@ -1,0 +1,123 @@
+"""The usage ledger: one entry per settled turn, and totals per day that change with it (events-and-workers 3)."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from uuid import uuid4
+
+from minichat.domain.identity import ChatId, RequestId, TenantId, UserId
+from minichat.domain.metering import Entry, Total, Used
+from minichat.events.payloads import UsageEvent
+from minichat.storage import keys
+from minichat.storage.items import LedgerItem, Raw, UsageItem, query
+from minichat.storage.transact import Put, Refused, Update, commit
+
+PAGE = 1000
+_COUNTED = {
+    "committed_credits_micro": "committed_micro",
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "web_search_calls": "web_searches",
+    "code_interpreter_calls": "code_interpreter_calls",
+    "file_search_calls": "file_searches",
+}
+"""Attributes of both items, and what they count."""
+
+
+def book(event: UsageEvent, event_id: str, *, retention_days: int) -> bool:
+    """Enters a settled turn and adds it to its day's totals, in one transaction; False when it had been entered.
+
+    Raises ServiceUnavailable.
+    """
+    tenant_id, day = TenantId(event.tenant_id), event.timestamp.date().isoformat()
+    used = _used(event)
+    expires_at = int((event.timestamp + timedelta(days=retention_days)).timestamp())
+    counted = {attribute: getattr(used, name) for attribute, name in _COUNTED.items()}
+    entry = LedgerItem(
+        *keys.ledger_entry(tenant_id, day, event.dedupe_key(event_id)),
+        event_id=event_id,
+        user_id=event.user_id,
+        chat_id=event.chat_id,
+        turn_id=event.turn_id,
+        request_id=event.request_id,
+        model=event.effective_model,
+        selected_model=event.selected_model,
+        outcome=event.billing_outcome,
+        settlement_method=event.settlement_method,
+        policy_version=event.policy_version_applied,
+        settled_at=event.timestamp,
+        expires_at=expires_at,
+        **{name: count for name, count in counted.items() if count or not name.endswith("_calls")},
+    )
+    totals = [keys.usage(tenant_id, day)]
+    if event.user_id is not None:
+        totals.append(keys.usage(tenant_id, day, UserId(event.user_id)))
+    added = [getattr(UsageItem, name).add(count) for name, count in counted.items() if count]
+    added += [UsageItem.turns.add(1), UsageItem.expires_at.set(expires_at)]
+    try:
+        commit(
+            [
+                Put("entry", entry, LedgerItem.pk.does_not_exist()),
+                *(Update(f"total {number}", UsageItem(*key), added) for number, key in enumerate(totals)),
+            ],
+            token=str(uuid4()),
+        )
+    except Refused:
+        return False
+    return True
+
+
+def totals(tenant_id: TenantId, since: str, until: str) -> Iterator[Total]:
+    """A tenant's totals and its users', day by day, from the day `since` to the day `until`.
+
+    Raises ServiceUnavailable.
+    """
+    pk, start, more = keys.usage(tenant_id, since).pk, since, True
+    while more:
+        # "~" sorts after "#" and after every character of an id.
+        page, more = query(pk, UsageItem.sk.between(start, f"{until}~"), limit=PAGE)
+        yield from (total for raw in page if (total := total_of(raw)) is not None)
+        if page:
+            start = f"{page[-1]['sk']['S']}\0"
+
+
+def total_of(raw: Raw) -> Total | None:
+    """The total that an item is; None when it is something else."""
+    pk = raw["pk"]["S"]
+    if not pk.endswith("#USAGE"):
+        return None
+    item = UsageItem.from_raw_data(dict(raw))
+    day, _, user = item.sk.partition("#")
+    used = Used(int(item.turns or 0), *(int(getattr(item, name) or 0) for name in _COUNTED))
+    return Total(TenantId(pk.removeprefix("T#").removesuffix("#USAGE")), day, UserId(user) if user else None, used)
+
+
+def entry_of(raw: Raw) -> Entry | None:
+    """The ledger's entry that an item is; None when it is something else."""
+    tenant, found, _ = raw["pk"]["S"].removeprefix("T#").partition("#L#")
+    if not found:
+        return None
+    item = LedgerItem.from_raw_data(dict(raw))
+    return Entry(
+        tenant_id=TenantId(tenant),
+        user_id=UserId(item.user_id) if item.user_id else None,
+        chat_id=ChatId(item.chat_id),
+        turn_id=item.turn_id,
+        request_id=RequestId(item.request_id),
+        settled_at=item.settled_at,
+        model=item.model,
+        policy_version=int(item.policy_version),
+        used=Used(1, *(int(getattr(item, name) or 0) for name in _COUNTED)),
+    )
+
+
+def _used(event: UsageEvent) -> Used:
+    tokens = event.usage
+    return Used(
+        turns=1,
+        committed_micro=event.committed_credits_micro,
+        input_tokens=tokens.input_tokens if tokens else 0,
+        output_tokens=tokens.output_tokens if tokens else 0,
+        web_searches=event.web_search_calls,
+        code_interpreter_calls=event.code_interpreter_calls,
+        file_searches=event.file_search_calls,
+    )
