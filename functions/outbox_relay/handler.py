@@ -10,6 +10,8 @@ from minichat.settings import current
 
 queues.connect(current())
 
+_TOLD = {"event_id": "sk", "event_type": "type", "queue": "queue", "trace_id": "trace"}
+
 
 def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, str]]]:
     """Which records have to come again: the first that could not be delivered, and with it all behind it in its shard.
@@ -29,7 +31,11 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
             "refused": relayed.refused,
             "again": len(relayed.again),
             "outbox_relay_lag_ms": max(round((now().timestamp() - oldest) * 1000), 0),
-            "event_ids": [image["sk"]["S"] for image in images if "sk" in image],
+            "events": [
+                {name: image[attribute]["S"] for name, attribute in _TOLD.items() if attribute in image}
+                for number, image in enumerate(images)
+                if number not in relayed.again
+            ],
         },
     )
     failed = [records[number]["dynamodb"]["SequenceNumber"] for number in relayed.again[:1]]

@@ -1,5 +1,6 @@
-"""Tables for a terminal."""
+"""Tables and progress for a terminal."""
 
+import sys
 from collections.abc import Iterable, Sequence
 
 
@@ -13,3 +14,23 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         for row in (list(head), *cells)
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+class Progress:
+    """A count on the terminal, for work that takes long; nothing when nobody watches."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._watched = sys.stderr.isatty()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def at(self, count: int) -> None:
+        """Says how far the work is."""
+        if self._watched:
+            print(f"\r{count} {self._what}", end="", file=sys.stderr, flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self._watched:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)

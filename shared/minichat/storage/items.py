@@ -320,6 +320,11 @@ def together(first: Callable[[], T], second: Callable[[], Any]) -> tuple[T, Any]
     return first(), pending.result()
 
 
+def outbox_table() -> TableConnection:
+    """The outbox table, below the models."""
+    return OutboxItem._get_connection()
+
+
 def batch_get(keys: Iterable[Key]) -> dict[Key, Raw]:
     """Those of the items that exist, read consistently, in one call per hundred keys.
 

@@ -54,6 +54,11 @@ def policy_version(version: int) -> Key:
     return Key(POLICY, f"V#{version:010d}")
 
 
+def prefix(tenant_id: TenantId) -> str:
+    """How every key of a tenant begins."""
+    return f"T#{tenant_id}#"
+
+
 def partition(tenant_id: TenantId, chat_id: ChatId) -> str:
     """Where everything of one chat lives."""
     return f"T#{tenant_id}#C#{chat_id}"

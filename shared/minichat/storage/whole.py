@@ -1,22 +1,44 @@
-"""The conversation table read from end to end, for operators' commands. No request ever does this."""
+"""Tables read from end to end, for operators' commands. No request ever does this."""
 
 from collections.abc import Iterator
+from datetime import datetime
 
+from pynamodb.connection.table import TableConnection
 from pynamodb.exceptions import ScanError
 
 from minichat.domain.errors import ServiceUnavailable
-from minichat.storage.items import Raw, table
+from minichat.domain.identity import TenantId, uuid7_floor
+from minichat.storage import keys
+from minichat.storage.items import Raw, outbox_table, table
 
 
 def items() -> Iterator[Raw]:
-    """Every item, a page at a time: each as it was when its page was read, so the whole is no single moment.
+    """Every item of the conversation table, each as it was when its page was read, so the whole is no single moment.
 
     Raises ServiceUnavailable.
     """
+    yield from _items(table())
+
+
+def outbox(since: datetime, until: datetime) -> Iterator[Raw]:
+    """Every event written from `since` to before `until`, those of one chat in their order.
+
+    Raises ServiceUnavailable.
+    """
+    first, end = str(uuid7_floor(since)), str(uuid7_floor(until))
+    yield from (item for item in _items(outbox_table()) if first <= item["sk"]["S"] < end)
+
+
+def is_of(item: Raw, tenant_id: TenantId) -> bool:
+    """Whether an item is a tenant's."""
+    return bool(item["pk"]["S"].startswith(keys.prefix(tenant_id)))
+
+
+def _items(of: TableConnection) -> Iterator[Raw]:
     start = None
     while True:
         try:
-            page = table().scan(exclusive_start_key=start, consistent_read=True)
+            page = of.scan(exclusive_start_key=start, consistent_read=True)
         except ScanError as error:
             raise ServiceUnavailable from error
         yield from page["Items"]

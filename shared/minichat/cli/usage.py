@@ -1,0 +1,58 @@
+"""`minichat usage`: what a tenant has used, from the ledger's totals."""
+
+import argparse
+import csv
+import json
+import sys
+from collections import defaultdict
+from dataclasses import asdict, fields
+from datetime import date
+from typing import Any
+
+from minichat.cli import target
+from minichat.cli.output import table
+from minichat.domain.identity import TenantId
+from minichat.domain.metering import Total, Used
+from minichat.storage import ledger
+
+_HEAD = [field.name for field in fields(Used)]
+
+
+def add_to(commands: Any) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser("usage", help="what a tenant has used", description=__doc__)
+    parser.add_argument("--tenant", type=TenantId, required=True, help="by its UUID")
+    parser.add_argument("--from", dest="since", type=date.fromisoformat, required=True, metavar="DAY")
+    parser.add_argument("--to", dest="until", type=date.fromisoformat, required=True, metavar="DAY", help="included")
+    parser.add_argument("--by", choices=("day", "user"), default="day", help="a row per day (default) or per user")
+    parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    target.add_to(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the rows and their sum; micro-credits are what the turns were charged."""
+    target.connected(options)
+    found = ledger.totals(options.tenant, options.since.isoformat(), options.until.isoformat())
+    rows = _rows(list(found), options.by)
+    if options.format == "json":
+        print(json.dumps([{options.by: name, **asdict(used)} for name, used in rows.items()], indent=2))
+    elif options.format == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow([options.by, *_HEAD])
+        writer.writerows([name, *asdict(used).values()] for name, used in rows.items())
+    else:
+        everything = sum(rows.values(), Used())
+        cells = [(name, *asdict(used).values()) for name, used in {**rows, "together": everything}.items()]
+        print(table((options.by, *(name.replace("_", " ") for name in _HEAD)), cells))
+    return 0
+
+
+def _rows(found: list[Total], by: str) -> dict[str, Used]:
+    rows: defaultdict[str, Used] = defaultdict(Used)
+    for total in found:
+        if by == "day" and total.user_id is None:
+            rows[total.day] += total.used
+        elif by == "user" and total.user_id is not None:
+            rows[total.user_id] += total.used
+    return dict(rows)

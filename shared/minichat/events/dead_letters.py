@@ -1,0 +1,77 @@
+"""Dead-letter queues, as an operator looks at them: what waits there and why (events-and-workers 1)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from minichat.events.queues import BATCH_ENTRIES, client
+
+LOOKING_SECONDS = 600
+"""How long a message that is looked at is hidden from everybody else, unless it is let go before."""
+UNKNOWN_REASON = "came too often"
+"""What is known of a message that SQS itself moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One message that nobody could handle."""
+
+    receipt: str
+    group: str
+    body: str
+    attributes: dict[str, str]
+    sent_at: datetime
+    received: int
+
+    @property
+    def reason(self) -> str:
+        """Why it is here."""
+        return self.attributes.get("reason", UNKNOWN_REASON)
+
+
+def depth(url: str) -> tuple[int, int]:
+    """How many messages wait, and how many somebody has received and not deleted yet; both are SQS's estimates."""
+    names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    said: Any = client().get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    return int(said[names[0]]), int(said[names[1]])
+
+
+def waiting(url: str) -> Iterator[DeadLetter]:
+    """Every message of a queue, hidden from others while it is looked at: `release` or `delete` each."""
+    while (
+        messages := client()
+        .receive_message(
+            QueueUrl=url,
+            MaxNumberOfMessages=BATCH_ENTRIES,
+            VisibilityTimeout=LOOKING_SECONDS,
+            WaitTimeSeconds=1,
+            MessageAttributeNames=["All"],
+            MessageSystemAttributeNames=["All"],
+        )
+        .get("Messages", [])
+    ):
+        for message in messages:
+            system: Any = message.get("Attributes", {})
+            yield DeadLetter(
+                receipt=message["ReceiptHandle"],
+                group=system.get("MessageGroupId", "redriven"),
+                body=message["Body"],
+                attributes={
+                    name: value["StringValue"]
+                    for name, value in message.get("MessageAttributes", {}).items()
+                    if "StringValue" in value
+                },
+                sent_at=datetime.fromtimestamp(int(system["SentTimestamp"]) / 1000, UTC),
+                received=int(system.get("ApproximateReceiveCount", 1)),
+            )
+
+
+def release(url: str, letter: DeadLetter) -> None:
+    """Lets others see the message again."""
+    client().change_message_visibility(QueueUrl=url, ReceiptHandle=letter.receipt, VisibilityTimeout=0)
+
+
+def delete(url: str, letter: DeadLetter) -> None:
+    """Removes the message."""
+    client().delete_message(QueueUrl=url, ReceiptHandle=letter.receipt)

@@ -1,0 +1,115 @@
+"""Events sent once more: from the outbox, which keeps them for seven days, or from a dead-letter queue.
+
+All of it may be repeated, and may overlap: consumers know what they have seen.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from minichat.domain.errors import ServiceUnavailable
+from minichat.domain.identity import TenantId, micros
+from minichat.events import dead_letters
+from minichat.events.dead_letters import DeadLetter
+from minichat.events.queues import Message, send_one
+from minichat.services.relay import DEAD_LETTERS, Image, relay
+from minichat.settings import Queues
+from minichat.storage import whole
+
+BATCH = 100
+MARGIN = timedelta(minutes=1)
+"""Lambda tells roughly when a lost batch was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which events of the outbox: written from `since` to before `until`, of a tenant and a queue, or of all."""
+
+    since: datetime
+    until: datetime
+    tenant_id: TenantId | None = None
+    queue: str | None = None
+
+
+def republish(wanted: Range, queues: Queues, *, again: str, dry_run: bool = False) -> Iterator[Counter[str]]:
+    """Sends a range of the outbox again, and tells after each batch how many events went to which queue.
+
+    `again` differs from one use to the next, so that FIFO queues take what they had. The count of events that could not
+    be sent is under "refused": they are in the relay's dead-letter queue.
+    Raises ServiceUnavailable, after which what was told has been sent.
+    """
+    batch: list[Image] = []
+    for image in whole.outbox(wanted.since, wanted.until):
+        if wanted.tenant_id is not None and not whole.is_of(image, wanted.tenant_id):
+            continue
+        if wanted.queue is not None and image["queue"]["S"] != wanted.queue:
+            continue
+        batch.append(image)
+        if len(batch) == BATCH:
+            yield _sent(batch, queues, again, dry_run)
+            batch = []
+    if batch:
+        yield _sent(batch, queues, again, dry_run)
+
+
+def _sent(batch: list[Image], queues: Queues, again: str, dry_run: bool) -> Counter[str]:
+    if dry_run:
+        return Counter(image["queue"]["S"] for image in batch)
+    relayed = relay(batch, queues, again=again)
+    if relayed.again:
+        raise ServiceUnavailable
+    return Counter(relayed.sent) + Counter(refused=relayed.refused)
+
+
+Redriven = Literal["sent", "kept"]
+
+
+def redrive(
+    queue: str, queues: Queues, began: datetime, *, only: str | None = None, dry_run: bool = False
+) -> Iterator[tuple[DeadLetter, Redriven]]:
+    """Sends what is in a dead-letter queue back to its queue, one message after the other, and tells each one's fate.
+
+    With `only` it is the message of that event alone. A message leaves the dead-letter queue after it was sent; what
+    comes into it after `began`, since it fails again, stays.
+    Raises ServiceUnavailable.
+    """
+    url, again = queues.dead_letters[queue], f"#{micros(began)}"
+    kept: list[DeadLetter] = []
+    try:
+        for letter in dead_letters.waiting(url):
+            if only not in (None, letter.attributes.get("event_id")) or letter.sent_at > began:
+                kept.append(letter)
+                continue
+            if dry_run:
+                kept.append(letter)
+                yield letter, "kept"
+                continue
+            _send_back(queue, queues, letter, again)
+            dead_letters.delete(url, letter)
+            yield letter, "sent"
+    finally:
+        for letter in kept:
+            dead_letters.release(url, letter)
+
+
+def _send_back(queue: str, queues: Queues, letter: DeadLetter, again: str) -> None:
+    if queue != DEAD_LETTERS:
+        attributes = {name: value for name, value in letter.attributes.items() if name != "reason"}
+        event_id = attributes.get("event_id", letter.receipt[:80])
+        send_one(queues.urls[queue], Message(event_id, letter.group, letter.body, attributes), again=again)
+        return
+    said: dict[str, Any] = json.loads(letter.body)
+    if "item" in said:
+        if relay([said["item"]], queues, again=again).again:
+            raise ServiceUnavailable
+        return
+    lost = said["DDBStreamBatchInfo"]
+    since, until = (
+        datetime.fromisoformat(lost[f"approximateArrivalOf{which}Record"].replace("Z", "+00:00"))
+        for which in ("First", "Last")
+    )
+    for _ in republish(Range(since - MARGIN, until + MARGIN), queues, again=again):
+        pass
