@@ -1,7 +1,8 @@
 """What no engine shows and AWS does: conflicts, throttles, lost answers; and a count of the calls."""
 
+import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +10,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.exceptions import ReadTimeoutError
 
+from minichat.events import queues
 from minichat.storage.items import connection
 
 Answer = tuple[AWSResponse, dict[str, Any]]
@@ -54,6 +56,26 @@ def side_by_side(operations: set[str], count: int) -> Iterator[None]:
 
     with _hook("before-call", wait):
         yield
+
+
+@contextmanager
+def sqs_hook(
+    operation: str, answers: Sequence[Answer | None] = (), seen: Callable[[dict[str, Any]], object] | None = None
+) -> Iterator[None]:
+    """The next calls of SQS get these answers, None being its own; what is asked for is `seen` first."""
+    left = list(answers)
+
+    def before(params: dict[str, Any], **_: Any) -> Any:
+        if seen is not None:
+            seen(json.loads(params["body"]))
+        return left.pop(0) if left else None
+
+    events, name = queues.client().meta.events, f"before-call.sqs.{operation}"
+    events.register_first(name, before)
+    try:
+        yield
+    finally:
+        events.unregister(name, before)
 
 
 def refused(code: str, *, reasons: list[dict[str, Any]] | None = None, status: int = 400) -> Answer:

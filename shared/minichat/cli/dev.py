@@ -28,6 +28,11 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--policy", type=Path, help="models, prices and limits, as JSON or YAML")
     parser.add_argument("--provider-url", help="where the provider `openai` is; any server of its wire format")
     parser.add_argument("--state", type=Path, help="keep tables and keys in this folder")
+    parser.add_argument(
+        "--no-events",
+        action="store_true",
+        help="leave streams and queues to a `python -m minichat.local.sources` of yours, under a debugger perhaps",
+    )
     parser.set_defaults(run=run)
 
 
@@ -42,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
         policy=options.policy,
         provider_url=options.provider_url,
         state=options.state,
+        events=not options.no_events,
     )
     stopping, started = threading.Event(), threading.Event()
 

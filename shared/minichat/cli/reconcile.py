@@ -1,31 +1,45 @@
-"""`minichat reconcile`: recomputes from the turns what every quota item must say, and names each difference."""
+"""`minichat reconcile`: recomputes from the turns what quota, usage ledger and audit trail must say, and names each
+difference."""
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, astuple
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from minichat.cli import target
 from minichat.cli.output import table
 from minichat.domain.identity import TenantId
+from minichat.events import audit_sink
+from minichat.moment import now
+from minichat.services import metering
 from minichat.services.reconcile import reconcile
 
 
 def add_to(commands: Any) -> None:
     """Adds the command to the parser."""
-    parser = commands.add_parser("reconcile", help="compare quota items with the turns", description=__doc__)
+    parser = commands.add_parser(
+        "reconcile", help="compare quota, usage ledger and audit trail with the turns", description=__doc__
+    )
     parser.add_argument("--tenant", type=TenantId, help="this tenant only, by its UUID")
+    parser.add_argument(
+        "--settled-seconds", type=int, default=300, help="ledger and audit: turns that ended so long ago (default 300)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     target.add_to(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """0 when everything agrees, 1 when something differs."""
-    target.connected(options)
+    """0 when everything agrees, 1 when something differs. The audit trail is read where it is a folder."""
+    settings = target.connected(options)
     result = reconcile(options.tenant)
+    sink = settings.audit.sink
+    audited = None if sink.startswith("s3://") else audit_sink.records(Path(sink))
+    metered = metering.prove(now() - timedelta(seconds=options.settled_seconds), options.tenant, audited)
     if options.json:
-        print(json.dumps(asdict(result), indent=2))
+        print(json.dumps({**asdict(result), "metered": asdict(metered)}, indent=2))
     else:
         if result.differences:
             rows = [
@@ -35,5 +49,12 @@ def run(options: argparse.Namespace) -> int:
             print(table(("tenant", "user", "period", "counted", "item says", "turns say"), rows))
         for moving in result.undecided:
             print(f"{moving.tenant_id} {moving.user_id} {moving.month}: never stood still, look again")
-        print(f"{result.turns} turns, {result.accounts} accounts, {len(result.differences)} differences")
-    return 1 if result.differences else 0
+        if metered.mismatches:
+            print(table(("tenant", "where", "says", "should say"), [astuple(one) for one in metered.mismatches]))
+        count = len(result.differences) + len(metered.mismatches)
+        print(
+            f"{result.turns} turns, {result.accounts} accounts; {metered.turns} ended turns, {metered.entries} ledger "
+            f"entries, {metered.days} days of totals, audit trail {'not read' if audited is None else 'read'}; "
+            f"{count} differences"
+        )
+    return 1 if result.differences or metered.mismatches else 0

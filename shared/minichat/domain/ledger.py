@@ -2,7 +2,11 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from uuid import UUID
 
+from minichat.domain.identity import instant_of
+from minichat.domain.metering import Entry as MeteringEntry
+from minichat.domain.quota import periods
 from minichat.domain.turn import Turn, TurnState
 
 Entry = tuple[str, str]
@@ -56,6 +60,27 @@ def booked(turn: Turn) -> Counter[Entry]:
         entries[day, "web searches"] = turn.tool_calls.web_search
         entries[day, "code interpreter calls"] = turn.tool_calls.code_interpreter
     return entries
+
+
+def booked_by_purged(entry: MeteringEntry) -> tuple[Account, Counter[Entry]] | None:
+    """What a turn that is gone, with its chat, had added to its account, from the usage ledger.
+
+    None when no user asked for it. A turn's id is of the instant at which the turn began, which is the period that it
+    counts in.
+    """
+    if entry.user_id is None or entry.turn_id is None:
+        return None
+    day, month = periods(instant_of(UUID(entry.turn_id)))
+    used = entry.used
+    entries: Counter[Entry] = Counter()
+    for bucket in ("total", "premium") if entry.premium else ("total",):
+        entries[named(month), bucket] = entries[day, bucket] = used.committed_micro
+    entries[named(month), "calls"] = 1
+    entries[named(month), "input tokens"] = used.input_tokens
+    entries[named(month), "output tokens"] = used.output_tokens
+    entries[day, "web searches"] = used.web_searches
+    entries[day, "code interpreter calls"] = used.code_interpreter_calls
+    return Account(entry.tenant_id, entry.user_id, month), entries
 
 
 def differences(where: Account, says: Counter[Entry], turns_say: Counter[Entry]) -> list[Difference]:

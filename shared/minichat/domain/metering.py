@@ -4,6 +4,7 @@ from dataclasses import astuple, dataclass
 from datetime import datetime
 
 from minichat.domain.identity import ChatId, RequestId, TenantId, UserId
+from minichat.domain.turn import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,14 @@ class Entry:
     """One turn in the ledger; `user_id` and `turn_id` are None for what no user asked for."""
 
     tenant_id: TenantId
+    dedupe_key: str
     user_id: UserId | None
     chat_id: ChatId
     turn_id: str | None
     request_id: RequestId
     settled_at: datetime
     model: str
+    premium: bool
     policy_version: int
     used: Used
 
@@ -40,6 +43,29 @@ class Entry:
     def day(self) -> str:
         """The UTC day that it counts in: that of its settlement."""
         return self.settled_at.date().isoformat()
+
+
+def used_by(turn: Turn) -> Used:
+    """What an ended turn used."""
+    return Used(
+        turns=1,
+        committed_micro=turn.committed_credits_micro or 0,
+        input_tokens=turn.usage.input_tokens,
+        output_tokens=turn.usage.output_tokens,
+        web_searches=turn.tool_calls.web_search,
+        code_interpreter_calls=turn.tool_calls.code_interpreter,
+        file_searches=turn.tool_calls.file_search,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """Two records of the same thing that do not say the same."""
+
+    tenant_id: TenantId
+    where: str
+    says: str
+    should_say: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ class UsageEvent(Event):
     requester_type: str
     selected_model: str
     effective_model: str
+    tier: Literal["standard", "premium"] = "standard"
     terminal_state: str
     billing_outcome: str
     settlement_method: str
@@ -119,7 +120,10 @@ class ToolCallCounts(BaseModel):
 
 
 class TurnEnded(_Audit):
-    """A turn reached its end; a cancelled one is `turn_failed` with error code `cancelled`. No content."""
+    """A turn reached its end; a cancelled one is `turn_failed` with error code `cancelled`.
+
+    `prompt` and `response` are there when the deployment wants content in its audit trail: redacted, and cut.
+    """
 
     event_type: Literal["turn_completed", "turn_failed"]
     user_id: str
@@ -133,6 +137,8 @@ class TurnEnded(_Audit):
     policy_decisions: PolicyDecisions
     error_code: str | None = None
     tool_calls: ToolCallCounts
+    prompt: str | None = None
+    response: str | None = None
 
 
 class TurnReplaced(_Audit):

@@ -86,6 +86,10 @@ def send(url: str, messages: Sequence[Message], *, again: str = "") -> list[Unse
     fifo = url.endswith(".fifo")
     unsent: list[Unsent] = []
     for batch in _batches(messages, one_per_group=fifo):
+        if any(not lost.permanent for lost in unsent):
+            # Nothing overtakes what has to be sent again.
+            unsent += [Unsent(message, "waits for one before it", permanent=False) for message in batch]
+            continue
         entries: list[Any] = [_entry(str(number), message, fifo, again) for number, message in enumerate(batch)]
         try:
             answer = client().send_message_batch(QueueUrl=url, Entries=entries)

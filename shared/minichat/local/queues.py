@@ -21,7 +21,7 @@ _CREATED_WITH = (
 )
 
 
-def create(root: Path, endpoint: str, region: str) -> dict[str, str]:
+def create(root: Path, endpoint: str, region: str, prefix: str = "minichat") -> dict[str, str]:
     """Creates every queue of the template unless it is there, and returns each one's URL by its logical id."""
     client = _client(endpoint, region)
     queues = {
@@ -40,7 +40,7 @@ def create(root: Path, endpoint: str, region: str) -> dict[str, str]:
             attributes["RedrivePolicy"] = json.dumps(
                 redrive | {"deadLetterTargetArn": target["Attributes"]["QueueArn"]}
             )
-        name = f"minichat-{logical_id}{'.fifo' if properties.get('FifoQueue') else ''}"
+        name = f"{prefix}-{logical_id}{'.fifo' if properties.get('FifoQueue') else ''}"
         try:
             urls[logical_id] = client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
         except ClientError as error:

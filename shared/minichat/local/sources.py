@@ -11,6 +11,7 @@ is in a file, so that a process that is killed goes on where it was, or a little
 import argparse
 import base64
 import json
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from minichat.events import queues
 from minichat.local.schedules import imported
+from minichat.local.stack import attached
 from minichat.local.tables import load_template, project_root
 from minichat.observability import logger
 from minichat.settings import current
@@ -88,17 +90,38 @@ def main() -> None:
     """Serves the mappings until the process is stopped."""
     parser = argparse.ArgumentParser()
     parser.add_argument("functions", nargs="*")
-    parser.add_argument("--places", type=Path, default=Path())
+    parser.add_argument("--places", type=Path, default=Path(), help="the folder that remembers places in streams")
+    parser.add_argument(
+        "--fail-percent", type=int, default=0, help="so many invocations fail, half of them after their effect"
+    )
+    parser.add_argument("--state", type=Path, help="of a local stack that runs with --no-events")
     options = parser.parse_args()
+    if options.state is not None:
+        attached(options.state)
     queues.connect(current())
-    known = mapped(load_template(project_root() / "template.yaml"), options.places)
+    known = mapped(load_template(project_root() / "template.yaml"), options.state or options.places)
     mappings = [mapping for mapping in known if not options.functions or mapping.function in options.functions]
     for mapping in mappings:
-        handler = imported(mapping.handler)
+        handler = _failing(imported(mapping.handler), options.fail_percent)
         serve = _serve_stream if mapping.kind == "DynamoDB" else _serve_queue
         threading.Thread(target=_for_ever, args=(serve, mapping, handler), name=mapping.function, daemon=True).start()
     print("serving", *(mapping.function for mapping in mappings), flush=True)
     threading.Event().wait()
+
+
+def _failing(handler: Handler, percent: int) -> Handler:
+    """The handler, some of whose invocations fail: consumers have to bear that."""
+
+    def maybe(event: dict[str, Any], context: object) -> Any:
+        fails = random.randrange(100) < percent  # noqa: S311  chance, not a secret
+        if fails and random.random() < 0.5:  # noqa: S311  as above
+            raise RuntimeError("failed on purpose, before the effect")
+        answer = handler(event, context)
+        if fails:
+            raise RuntimeError("failed on purpose, after the effect")
+        return answer
+
+    return maybe if percent else handler
 
 
 def _for_ever(serve: Callable[[Mapping, Handler], None], mapping: Mapping, handler: Handler) -> None:

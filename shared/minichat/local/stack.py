@@ -44,6 +44,7 @@ class Wish:
     policy: Path | None = None
     provider_url: str | None = None
     state: Path | None = None
+    events: bool = True
 
 
 @dataclass(slots=True)
@@ -108,7 +109,8 @@ def start(wish: Wish) -> Stack:
         command = [sys.executable, "-m", "minichat.local.server", "--host", wish.host, "--port", str(port)]
         server = Child("the server", command, state / "logs", wanted)
         children.insert(0, server)
-        for name, arguments in _WORKERS.items():
+        workers = {name: arguments for name, arguments in _WORKERS.items() if wish.events or name != "sources"}
+        for name, arguments in workers.items():
             module = [sys.executable, "-m", f"minichat.local.{name}", *(part.format(state=state) for part in arguments)]
             children.insert(0, Child(f"the {name}", module, state / "logs", wanted))
         base_url = f"http://{wish.host}:{port}{configured.url_prefix}/v1"
@@ -155,9 +157,9 @@ def attached(state: Path | None) -> Settings:
     except OSError:
         raise SettingsError(f"{file} is not there: start the local stack with `minichat dev`.") from None
     _bypass_proxies(about["engine_url"].partition("://")[2])
-    for name, value in _store(about["engine_url"]).items():
+    for name, value in {**_store(about["engine_url"]), **about["environment"]}.items():
         os.environ.setdefault(name, value)
-    configured = settings.load({**os.environ, **about["environment"]})
+    configured = settings.load(os.environ)
     connect(configured.store)
     return configured
 

@@ -7,6 +7,7 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import MICROSECOND, Call
 from minichat.domain.message import MESSAGE_MAX_BYTES, Message
 from minichat.domain.policy import UserLimits
+from minichat.domain.redaction import redact_text
 from minichat.domain.settlement import Ending, Settlement, settle
 from minichat.domain.standing import Remaining, remaining
 from minichat.domain.stream import Done, StreamEvent, Told, error, told
@@ -23,7 +24,7 @@ from minichat.events.payloads import (
 )
 from minichat.observability import logger
 from minichat.settings import Settings
-from minichat.storage import outbox, parts, quota, turns
+from minichat.storage import messages, outbox, parts, quota, turns
 from minichat.storage.transact import Put, Rejected
 
 UNHEARD = 1_000_000
@@ -106,7 +107,7 @@ class _End:
         if by.is_teller:
             kept = timedelta(hours=self.settings.streaming.parts_kept_hours)
             parts_told = parts.puts(turn, by.stored + 1, (*by.pending, told(terminal)), kept=kept)
-        events = (_usage_event(call, turn, ending, settlement), _audit_event(call, turn, ending))
+        events = (_usage_event(call, turn, ending, settlement), _audit_event(call, turn, ending, self._content(ending)))
         end = turns.Finish(
             ending=ending,
             settlement=settlement,
@@ -119,6 +120,15 @@ class _End:
         )
         won = turns.finish(call, turn, end, retention_days=self.settings.quota.retention_days)
         return Ended(ending, terminal, number) if won else None
+
+    def _content(self, ending: Ending) -> dict[str, str]:
+        """Prompt and answer for the audit trail, where the deployment wants them: secrets never get to the outbox."""
+        if not self.settings.audit.content:
+            return {}
+        turn = self.turn
+        prompt = messages.read(turn.tenant_id, turn.chat_id, turn.user_message_id)
+        said = {"prompt": prompt.content if prompt is not None else "", "response": ending.text}
+        return {name: redact_text(text) for name, text in said.items() if text}
 
     def _warnings(self, settlement: Settlement) -> tuple[Remaining, ...] | None:
         """What is left to the user once this turn is settled; None when that cannot be read: no answer waits for it."""
@@ -176,6 +186,7 @@ def _usage_event(call: Call, turn: Turn, ending: Ending, settlement: Settlement)
         requester_type=turn.requester_type,
         selected_model=turn.reserve.selected_model,
         effective_model=turn.reserve.effective_model,
+        tier="premium" if turn.reserve.premium else "standard",
         terminal_state=ending.state.value,
         billing_outcome=settlement.outcome,
         settlement_method=settlement.method,
@@ -192,7 +203,7 @@ def _usage_event(call: Call, turn: Turn, ending: Ending, settlement: Settlement)
     )
 
 
-def _audit_event(call: Call, turn: Turn, ending: Ending) -> TurnEnded:
+def _audit_event(call: Call, turn: Turn, ending: Ending, content: dict[str, str]) -> TurnEnded:
     completed = ending.state is TurnState.COMPLETED
     cancelled = ending.state is TurnState.CANCELLED
     downgraded = turn.reserve.decision == "downgrade"
@@ -224,6 +235,7 @@ def _audit_event(call: Call, turn: Turn, ending: Ending) -> TurnEnded:
             web_search_calls=ending.tool_calls.web_search,
             code_interpreter_calls=ending.tool_calls.code_interpreter,
         ),
+        **content,
     )
 
 

@@ -4,10 +4,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from minichat.domain import metering
 from minichat.domain.identity import ChatId, TenantId, UserId
-from minichat.domain.ledger import Account, Difference, Entry, account, booked, differences
+from minichat.domain.ledger import Account, Difference, Entry, account, booked, booked_by_purged, differences
 from minichat.domain.turn import Turn
-from minichat.storage import chats, quota, turns, whole
+from minichat.storage import chats, ledger, quota, turns, whole
 
 LOOKS = 5
 """How often an account that moves while it is looked at is looked at again."""
@@ -27,6 +28,7 @@ class Reconciled:
 class _Sums:
     says: Counter[Entry] = field(default_factory=Counter)
     turns_say: Counter[Entry] = field(default_factory=Counter)
+    purged_say: Counter[Entry] = field(default_factory=Counter)
 
 
 def reconcile(tenant_id: TenantId | None = None) -> Reconciled:
@@ -38,29 +40,36 @@ def reconcile(tenant_id: TenantId | None = None) -> Reconciled:
     """
     sums: defaultdict[Account, _Sums] = defaultdict(_Sums)
     known: defaultdict[tuple[str, str], set[ChatId]] = defaultdict(set)
-    count = 0
+    seen_turns: set[str] = set()
+    metered: list[metering.Entry] = []
     for item in _items(tenant_id):
-        if isinstance(item, Turn):
-            count += 1
-            sums[account(item)].turns_say.update(booked(item))
-            known[item.tenant_id, item.requester_user_id].add(item.chat_id)
-        else:
-            where, says = item
-            sums[where].says.update(says)
+        match item:
+            case Turn():
+                seen_turns.add(item.turn_id)
+                sums[account(item)].turns_say.update(booked(item))
+                known[item.tenant_id, item.requester_user_id].add(item.chat_id)
+            case metering.Entry():
+                metered.append(item)
+            case (where, says):
+                sums[where].says.update(says)
+    for entry in metered:
+        # The turns of a chat that was purged are in the usage ledger alone.
+        if entry.turn_id not in seen_turns and (gone := booked_by_purged(entry)) is not None:
+            sums[gone[0]].purged_say.update(gone[1])
     found: list[Difference] = []
     undecided: list[Account] = []
     for where, seen in sums.items():
-        if not differences(where, seen.says, seen.turns_say):
+        if not differences(where, seen.says, seen.turns_say + seen.purged_say):
             continue
-        standing_still = _looked_at(where, known[where.tenant_id, where.user_id])
+        standing_still = _looked_at(where, known[where.tenant_id, where.user_id], seen.purged_say)
         if standing_still is None:
             undecided.append(where)
         else:
             found += standing_still
-    return Reconciled(count, len(sums), found, undecided)
+    return Reconciled(len(seen_turns), len(sums), found, undecided)
 
 
-def _items(tenant_id: TenantId | None) -> Iterator[Turn | tuple[Account, Counter[Entry]]]:
+def _items(tenant_id: TenantId | None) -> Iterator[Turn | metering.Entry | tuple[Account, Counter[Entry]]]:
     for raw in whole.items():
         turn = turns.from_raw(raw) if raw["sk"]["S"].startswith("TURN#") else None
         if turn is not None:
@@ -68,14 +77,16 @@ def _items(tenant_id: TenantId | None) -> Iterator[Turn | tuple[Account, Counter
                 yield turn
         elif (entries := quota.account(raw)) is not None and tenant_id in (None, entries[0].tenant_id):
             yield entries
+        elif (entry := ledger.entry_of(raw)) is not None and tenant_id in (None, entry.tenant_id):
+            yield entry
 
 
-def _looked_at(where: Account, known: Iterable[ChatId]) -> list[Difference] | None:
+def _looked_at(where: Account, known: Iterable[ChatId], purged_say: Counter[Entry]) -> list[Difference] | None:
     """What differs in one account at one moment; None when it has no quiet moment."""
     tenant_id, user_id = TenantId(where.tenant_id), UserId(where.user_id)
     for _ in range(LOOKS):
         before = quota.entries(where)
-        turns_say: Counter[Entry] = Counter()
+        turns_say = Counter(purged_say)
         for chat_id in {*known, *chats.ids_of(tenant_id, user_id)}:
             for turn in turns.of_chat(tenant_id, chat_id):
                 if account(turn) == where:

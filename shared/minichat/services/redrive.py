@@ -77,10 +77,11 @@ def redrive(
     Raises ServiceUnavailable.
     """
     url, again = queues.dead_letters[queue], f"#{micros(began)}"
+    first = began.replace(microsecond=began.microsecond // 1000 * 1000)  # SQS tells milliseconds
     kept: list[DeadLetter] = []
     try:
         for letter in dead_letters.waiting(url):
-            if only not in (None, letter.attributes.get("event_id")) or letter.sent_at > began:
+            if only not in (None, letter.attributes.get("event_id")) or letter.sent_at >= first:
                 kept.append(letter)
                 continue
             if dry_run:

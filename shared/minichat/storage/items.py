@@ -212,6 +212,7 @@ class LedgerItem(ConversationItem):
     turn_id = UnicodeAttribute(attr_name="turn", null=True)
     request_id = UnicodeAttribute(attr_name="request")
     model = UnicodeAttribute()
+    tier = UnicodeAttribute()
     selected_model = UnicodeAttribute(attr_name="selected")
     outcome = UnicodeAttribute()
     settlement_method = UnicodeAttribute(attr_name="settled")

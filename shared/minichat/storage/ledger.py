@@ -40,6 +40,7 @@ def book(event: UsageEvent, event_id: str, *, retention_days: int) -> bool:
         turn_id=event.turn_id,
         request_id=event.request_id,
         model=event.effective_model,
+        tier=event.tier,
         selected_model=event.selected_model,
         outcome=event.billing_outcome,
         settlement_method=event.settlement_method,
@@ -80,6 +81,19 @@ def totals(tenant_id: TenantId, since: str, until: str) -> Iterator[Total]:
             start = f"{page[-1]['sk']['S']}\0"
 
 
+def entries(tenant_id: TenantId, day: str) -> Iterator[Entry]:
+    """A tenant's entries of a day.
+
+    Raises ServiceUnavailable.
+    """
+    pk, start, more = keys.ledger_entry(tenant_id, day, "").pk, " ", True
+    while more:
+        page, more = query(pk, LedgerItem.sk > start, limit=PAGE)
+        yield from (entry for raw in page if (entry := entry_of(raw)) is not None)
+        if page:
+            start = page[-1]["sk"]["S"]
+
+
 def total_of(raw: Raw) -> Total | None:
     """The total that an item is; None when it is something else."""
     pk = raw["pk"]["S"]
@@ -99,12 +113,14 @@ def entry_of(raw: Raw) -> Entry | None:
     item = LedgerItem.from_raw_data(dict(raw))
     return Entry(
         tenant_id=TenantId(tenant),
+        dedupe_key=item.sk,
         user_id=UserId(item.user_id) if item.user_id else None,
         chat_id=ChatId(item.chat_id),
         turn_id=item.turn_id,
         request_id=RequestId(item.request_id),
         settled_at=item.settled_at,
         model=item.model,
+        premium=item.tier == "premium",
         policy_version=int(item.policy_version),
         used=Used(1, *(int(getattr(item, name) or 0) for name in _COUNTED)),
     )

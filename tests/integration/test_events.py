@@ -1,0 +1,360 @@
+"""From outbox to effect, on real queues: what becomes of what is lost, doubled, poisoned or out of order on the way."""
+
+import json
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from functions.audit.handler import handler as audit
+from functions.chat_cleanup.handler import handler as chat_cleanup
+from functions.outbox_relay.handler import handler as outbox_relay
+from functions.usage.handler import handler as usage
+from minichat import moment
+from minichat.domain.identity import ChatId, RequestId, TenantId
+from minichat.domain.metering import Used
+from minichat.domain.settlement import Ending
+from minichat.domain.turn import TurnState
+from minichat.domain.usage import Usage
+from minichat.events import audit_sink, queues
+from minichat.services import chats, metering
+from minichat.services.finalize import finalize
+from minichat.services.redrive import Range, redrive, republish
+from minichat.services.rules import Rules
+from minichat.services.send import Running, SendMessage, send
+from minichat.settings import Settings, Store, current
+from minichat.storage import ledger, whole
+from minichat.storage.items import connect
+from tests.builders import NOW, a_call, a_caller, a_model, a_policy
+from tests.integration.faults import answered_instead, refused, sqs_hook
+from tests.invariants import Tables
+from tests.queue_access import QueueAccess, Record, reason
+
+RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+TENANT = a_caller().tenant_id
+DAY = NOW.date().isoformat()
+LATER = NOW + timedelta(days=1)
+
+
+@pytest.fixture
+def events(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[QueueAccess]:
+    """Queues that functions of this process use, with fresh tables and an empty audit trail."""
+    access = QueueAccess.made_at(str(store.endpoint), store.region)
+    for name, value in access.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MINICHAT_AUDIT__SINK", str(tmp_path))
+    current.cache_clear()
+    queues.connect(current())
+    connect(store)
+    yield access
+    current.cache_clear()
+
+
+def some_chat(turns: int = 1, text: str = "hi") -> ChatId:
+    """A chat with ended turns, whose events wait in the outbox."""
+    chat_id = chats.create(a_call(), chats.NewChat(), RULES).chat_id
+    for _ in range(turns):
+        running = send(a_call(), SendMessage(chat_id, "x", RequestId(str(uuid4()))), RULES)
+        assert isinstance(running, Running)
+        finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text=text, usage=Usage(10, 5)), RULES.settings)
+    return chat_id
+
+
+def stream_records(images: list[Any]) -> list[Record]:
+    """Outbox items as the stream tells of them."""
+    return [
+        {
+            "eventName": "INSERT",
+            "eventSource": "aws:dynamodb",
+            "dynamodb": {
+                "ApproximateCreationDateTime": NOW.timestamp(),
+                "NewImage": image,
+                "SequenceNumber": f"{number:021d}",
+            },
+        }
+        for number, image in enumerate(images)
+    ]
+
+
+def outbox() -> list[Any]:
+    return list(whole.outbox(NOW - timedelta(days=1), LATER))
+
+
+def relayed(records: list[Record]) -> list[str]:
+    return lost_by(outbox_relay, records)
+
+
+def lost_by(handler: Callable[[Record, object], Any], records: list[Record]) -> list[str]:
+    """What has to come again, by the names that the handler gives."""
+    return [one["itemIdentifier"] for one in handler({"Records": records}, None)["batchItemFailures"]]
+
+
+def ledger_of(tenant: TenantId = TENANT) -> Used:
+    (total,) = (one.used for one in ledger.totals(tenant, DAY, DAY) if one.user_id is None)
+    return total
+
+
+def test_every_event_arrives_with_what_a_consumer_needs_to_know(events: QueueAccess) -> None:
+    chat_id = some_chat()
+    assert relayed(stream_records(outbox())) == []
+    (message,) = events.all_of(events.settings.urls["usage"])
+    said = {name: value["stringValue"] for name, value in message["messageAttributes"].items()}
+    body = json.loads(message["body"])
+    key = "/".join(body[name].replace("-", "") for name in ("tenant_id", "turn_id", "request_id"))
+    event_id = said.pop("event_id")
+    assert said == {"event_type": "turn_usage", "tenant_id": TENANT, "dedupe_key": key, "schema_version": "1"}
+    assert message["attributes"]["MessageGroupId"] == TENANT
+    assert body["chat_id"] == chat_id
+    assert event_id in {image["sk"]["S"] for image in outbox()}
+
+
+def test_one_poison_record_among_a_thousand_stops_nobody(events: QueueAccess) -> None:
+    some_chat()
+    (image,) = (one for one in outbox() if one["queue"]["S"] == "usage")
+    images = [{**image, "sk": {"S": str(uuid4())}} for _ in range(1000)]
+    poison = images[537] = {**images[537], "queue": {"S": "nowhere"}}
+    records = stream_records(images)
+    assert [relayed(records[start : start + 100]) for start in range(0, 1000, 100)] == [[]] * 10
+    arrived = events.all_of(events.settings.urls["usage"])
+    ids = {record["messageAttributes"]["event_id"]["stringValue"] for record in arrived}
+    assert (len(arrived), ids) == (999, {one["sk"]["S"] for one in images if one is not poison})
+    url = events.settings.dead_letters["outbox-relay"]
+    (buried,) = events.receive(url, VisibilityTimeout=0)
+    assert reason(buried) == "there is no queue 'nowhere'"
+    # After a fix, which here is a queue of that name, a redrive delivers it.
+    urls = {**events.settings.urls, "nowhere": events.settings.urls["audit"]}
+    mended = events.settings.model_copy(update={"urls": urls})
+    assert [fate for _, fate in redrive("outbox-relay", mended, moment.now())] == ["sent"]
+    (delivered,) = events.all_of(events.settings.urls["audit"])
+    assert delivered["messageAttributes"]["event_id"]["stringValue"] == poison["sk"]["S"]
+    assert events.receive(url) == []
+
+
+@pytest.mark.parametrize("missing", ["pk", "sk", "queue", "type", "dedupe", "payload"])
+def test_an_item_without_an_attribute_is_poison(events: QueueAccess, missing: str) -> None:
+    some_chat()
+    image = dict(outbox()[0])
+    del image[missing]
+    assert relayed(stream_records([image, outbox()[1]])) == []
+    (buried,) = events.dead("outbox-relay")
+    assert missing in reason(buried)
+    assert json.loads(buried["body"])["item"] == image
+
+
+def test_what_redriving_does_not_mend_stays_where_it_was(events: QueueAccess) -> None:
+    relayed(stream_records([{"pk": {"S": "T#t#C#c"}}]))
+    assert [fate for _, fate in redrive("outbox-relay", events.settings, moment.now(), dry_run=True)] == ["kept"]
+    assert [fate for _, fate in redrive("outbox-relay", events.settings, moment.now())] == ["sent"]
+    assert len(events.dead("outbox-relay")) == 1
+
+
+def test_an_outage_of_the_queues_delays_and_keeps_the_order_of_each_chat(events: QueueAccess) -> None:
+    for _ in range(3):
+        some_chat(turns=12)
+    records = stream_records([image for image in outbox() if image["queue"]["S"] == "audit"])
+    attempts, left = 0, records
+    with sqs_hook("SendMessageBatch", [None, refused("InternalError", status=500), None, refused("RequestThrottled")]):
+        while failed := relayed(left):
+            attempts += 1
+            # Lambda goes on from the lowest one.
+            left = left[[one["dynamodb"]["SequenceNumber"] for one in left].index(failed[0]) :]
+    assert attempts >= 1
+    seen: dict[str, list[str]] = {}
+    for message in events.all_of(events.settings.urls["audit"]):
+        chat = seen.setdefault(json.loads(message["body"])["chat_id"], [])
+        event_id = message["messageAttributes"]["event_id"]["stringValue"]
+        if event_id not in chat:  # the first delivery counts
+            chat.append(event_id)
+    assert sorted(map(len, seen.values())) == [12, 12, 12]
+    assert all(chat == sorted(chat) for chat in seen.values())
+
+
+def test_a_message_that_sqs_refuses_alone_is_found_and_buried(events: QueueAccess) -> None:
+    some_chat(turns=3)
+    images = [image for image in outbox() if image["queue"]["S"] == "usage"]
+    # A character that SQS does not take, which no payload of ours has.
+    images[1] = {**images[1], "payload": {"S": images[1]["payload"]["S"] + "\uffff"}}
+    answers = [refused("InvalidMessageContents"), None, refused("InvalidMessageContents"), None]
+    with sqs_hook("SendMessageBatch", answers):
+        assert relayed(stream_records(images)) == []
+    assert len(events.all_of(events.settings.urls["usage"])) == 2
+    (buried,) = events.dead("outbox-relay")
+    assert reason(buried) == "usage: InvalidMessageContents"
+
+
+def test_the_largest_item_that_dynamodb_takes_fits_into_a_message(events: QueueAccess) -> None:
+    some_chat()
+    (image,) = (one for one in outbox() if one["queue"]["S"] == "audit")
+    large = [{**image, "sk": {"S": str(uuid4())}, "payload": {"S": "é" * 190_000}} for _ in range(12)]
+    assert relayed(stream_records(large)) == []
+    assert len(events.all_of(events.settings.urls["audit"])) == 12
+
+
+BAD = [
+    ("{nope", "not JSON"),
+    ('"text"', "not as its schema says"),
+    ("[]", "not as its schema says"),
+    ("{}", "event_type"),
+    ('{"event_type": "tea_time"}', "tea_time"),
+    ('{"event_type": "turn_completed", "tenant_id": "t"}', "timestamp: Field required"),
+]
+
+
+@pytest.mark.parametrize(("body", "why"), BAD)
+def test_what_is_no_event_goes_to_the_dead_letters_at_once_and_says_why(
+    events: QueueAccess, body: str, why: str
+) -> None:
+    some_chat()
+    events.send("audit", body, event_id=str(uuid4()), trace_id="0" * 32)
+    relayed(stream_records([image for image in outbox() if image["queue"]["S"] == "audit"]))
+    assert events.handled("audit", audit) == []
+    assert len(list(audit_sink.records(Path(current().audit.sink)))) == 1
+    (buried,) = events.dead("audit")
+    assert buried["body"] == body
+    assert why in reason(buried)
+    assert buried["messageAttributes"]["trace_id"]["stringValue"] == "0" * 32
+
+
+def test_a_failure_that_passes_is_tried_again_after_longer_and_longer_pauses(events: QueueAccess) -> None:
+    some_chat()
+    relayed(stream_records([image for image in outbox() if image["queue"]["S"] == "usage"]))
+    (record,) = events.receive(events.settings.urls["usage"])
+    pauses: list[int] = []
+    with sqs_hook("ChangeMessageVisibility", seen=lambda said: pauses.append(int(said["VisibilityTimeout"]))):
+        for attempt in (1, 2, 3, 4):
+            record["attributes"]["ApproximateReceiveCount"] = str(attempt)
+            with answered_instead("TransactWriteItems", [refused("ValidationException")]):
+                answer = usage({"Records": [record]}, None)
+            assert answer == {"batchItemFailures": [{"itemIdentifier": record["messageId"]}]}
+    assert all(2 ** (attempt - 1) <= pauses[attempt - 1] <= 2**attempt for attempt in (1, 2, 3, 4))
+    assert events.dead("usage") == []
+    assert usage({"Records": [record]}, None) == {"batchItemFailures": []}
+    assert ledger_of().turns == 1
+
+
+def test_the_same_event_at_eight_consumers_at_once_counts_once(events: QueueAccess) -> None:
+    some_chat()
+    relayed(stream_records([image for image in outbox() if image["queue"]["S"] != "chat-cleanup"]))
+    (used,) = events.receive(events.settings.urls["usage"])
+    (told,) = events.receive(events.settings.urls["audit"])
+    together = threading.Barrier(16)
+
+    def consumed(number: int) -> Any:
+        together.wait()
+        return (usage if number % 2 else audit)({"Records": [used if number % 2 else told]}, None)
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(consumed, range(16))) == [{"batchItemFailures": []}] * 16
+    assert ledger_of() == Used(1, *(_only_entry(TENANT)))
+    assert len(list(audit_sink.records(Path(current().audit.sink)))) == 1
+
+
+def _only_entry(tenant: TenantId) -> list[int]:
+    (entry,) = ledger.entries(tenant, DAY)
+    used = entry.used
+    return [used.committed_micro, used.input_tokens, used.output_tokens, 0, 0, 0]
+
+
+def test_everything_three_times_and_in_any_order_comes_to_the_same(events: QueueAccess) -> None:
+    for _ in range(4):
+        some_chat(turns=10)
+    relayed(stream_records(outbox()))
+    by_queue = {"usage": usage, "audit": audit}
+    messages = [
+        (by_queue[queue], record) for queue in by_queue for record in events.all_of(events.settings.urls[queue]) * 3
+    ]
+    random.Random(7).shuffle(messages)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda one: one[0]({"Records": [one[1]]}, None), messages))
+    assert answers == [{"batchItemFailures": []}] * 240
+    proof = metering.prove(LATER, TENANT, audit_sink.records(Path(current().audit.sink)))
+    assert (proof.turns, proof.entries, proof.days, proof.mismatches) == (40, 40, 1, [])
+
+
+def test_a_group_that_failed_waits_and_the_others_go_on(events: QueueAccess) -> None:
+    first, second = some_chat(), some_chat()
+    for chat_id in (first, second):
+        chats.delete(a_call(), chat_id)
+    cleanups = [image for image in outbox() if image["queue"]["S"] == "chat-cleanup"]
+    relayed(stream_records(cleanups))
+    events.send("chat-cleanup", cleanups[0]["payload"]["S"], group=cleanups[0]["pk"]["S"])
+    records = events.receive(events.settings.urls["chat-cleanup"])
+    records += events.receive(events.settings.urls["chat-cleanup"])
+    groups = Counter(record["attributes"]["MessageGroupId"] for record in records)
+    with answered_instead("BatchGetItem", [refused("ValidationException")]):
+        failed = lost_by(chat_cleanup, records)
+    lost = {record["attributes"]["MessageGroupId"] for record in records if record["messageId"] in failed}
+    assert len(lost) == 1
+    assert len(failed) == groups[lost.pop()]
+
+
+def test_republishing_heals_a_ledger_that_lost_a_range(events: QueueAccess) -> None:
+    some_chat(turns=15)
+    relayed(stream_records([image for image in outbox() if image["queue"]["S"] == "audit"]))
+    while events.receive(events.settings.urls["audit"], VisibilityTimeout=60):
+        pass
+    assert list(ledger.totals(TENANT, DAY, DAY)) == []
+    wanted = Range(NOW - timedelta(days=1), LATER, TENANT, "usage")
+    (counted,) = republish(wanted, events.settings, again="#1", dry_run=True)
+    assert counted == {"usage": 15}
+    assert events.receive(events.settings.urls["usage"]) == []
+    assert sum((batch for batch in republish(wanted, events.settings, again="#2")), Counter()) == {"usage": 15}
+    assert list(republish(Range(LATER, LATER), events.settings, again="#3")) == []
+    while events.handled("usage", usage) or events.receive(events.settings.urls["usage"], VisibilityTimeout=0):
+        pass
+    assert ledger_of().turns == 15
+    assert metering.prove(LATER, TENANT).mismatches == []
+
+
+def test_nothing_of_a_deleted_chat_stays(events: QueueAccess, store: Store) -> None:
+    chat_id, other = some_chat(turns=3, text="long " * 100_000), some_chat()
+    chats.delete(a_call(), chat_id)
+    relayed(stream_records([image for image in outbox() if image["queue"]["S"] == "chat-cleanup"]))
+    assert events.handled("chat-cleanup", chat_cleanup) == []
+    items = [item for item in Tables.of(store).conversations if "#C#" in item["pk"]]
+    grace = timedelta(days=current().retention.deleted_chats_days)
+    (head,) = (item for item in items if item["sk"] == "CHAT" and item["pk"].endswith(chat_id))
+    ends = {int(item["expires_at"]) for item in items if item["pk"].endswith(chat_id)}
+    assert ends == {int(head["deleted_at"]) // 1_000_000 + int(grace.total_seconds())}
+    assert not any("expires_at" in item for item in items if item["pk"].endswith(other))
+
+
+def test_cleanup_waits_for_the_turn_that_still_runs(events: QueueAccess, store: Store) -> None:
+    chat_id = some_chat()
+    running = send(a_call(), SendMessage(chat_id, "x", RequestId(str(uuid4()))), RULES)
+    assert isinstance(running, Running)
+    chats.delete(a_call(), chat_id)
+    (image,) = (one for one in outbox() if one["queue"]["S"] == "chat-cleanup")
+    relayed(stream_records([image]))
+    (record,) = events.receive(events.settings.urls["chat-cleanup"])
+    # To this chat's clock nothing has been silent for long; the function's own is far behind or ahead of it.
+    finalized = Ending(TurnState.CANCELLED, text="part")
+    first = lost_by(chat_cleanup, [record])
+    finalize(a_call(), running.turn, finalized, RULES.settings)
+    assert lost_by(chat_cleanup, [record]) == []
+    items = [item for item in Tables.of(store).conversations if item["pk"].endswith(chat_id)]
+    assert all("expires_at" in item for item in items)
+    assert first in ([], [record["messageId"]])
+
+
+def test_a_living_chat_is_not_cleaned_whatever_a_message_says(events: QueueAccess, store: Store) -> None:
+    chat_id = some_chat()
+    body = {
+        "event_type": "chat_cleanup",
+        "tenant_id": TENANT,
+        "chat_id": chat_id,
+        "user_id": a_caller().user_id,
+        "system_request_id": str(uuid4()),
+        "chat_deleted_at": NOW.isoformat(),
+    }
+    events.send("chat-cleanup", json.dumps(body), group="g")
+    events.handled("chat-cleanup", chat_cleanup)
+    assert reason(events.dead("chat-cleanup")[0]) == "the chat is not deleted"
+    assert not any("expires_at" in item for item in Tables.of(store).conversations if item["pk"].endswith(chat_id))
