@@ -201,8 +201,11 @@ def test_an_operation_is_counted_by_how_it_ended(refusal: Exception | None, resu
 
 @pytest.mark.parametrize(
     ("refusal", "counts"),
-    [(Forbidden(), [(("code", "forbidden"),)]), (FeatureNotLicensed(), [(("code", "feature_not_licensed"),)])]
-    + [(ChatNotFound(), [])],
+    [
+        (Forbidden(), [(("code", "forbidden"),)]),
+        (FeatureNotLicensed(), [(("code", "feature_not_licensed"),)]),
+        (ChatNotFound(), []),
+    ],
 )
 async def test_a_denial_is_counted(refusal: ChatError, counts: list[object]) -> None:
     event = begin()

@@ -139,10 +139,9 @@ def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, 
     """
     latest = ChatItem.latest_request_id
     back = latest.set(turn.prev_request_id) if turn.prev_request_id else latest.remove()
-    head = ChatItem(*keys.chat(chat.tenant_id, chat.chat_id))
     actions = [back, ChatItem.message_count.add(-turn.messages), *_moved(chat, call)]
     writes: list[Write] = [
-        Update("chat", head, actions, _is_mutable(call, turn)),
+        Update("chat", ChatItem(*keys.chat(chat.tenant_id, chat.chat_id)), actions, _is_mutable(call, turn)),
         _end_of_old(call, turn),
         *_hidden_messages(call, turn),
         *_events(events),
