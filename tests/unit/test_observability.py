@@ -1,11 +1,10 @@
 """Metrics: lines that CloudWatch takes, written once, and by nothing that has many values."""
 
-import ast
 import asyncio
 import io
 import json
+import re
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ from minichat.http import app
 from minichat.http.edge import Edge
 from minichat.observability import Measurement, begin, count, emit, observe
 from minichat.services.outcome import counted
+from tests.metric_names import AWAITED, emitted
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [*(ROOT / "shared").rglob("*.py"), *(ROOT / "functions").rglob("*.py")]
 DIMENSIONS = {"op", "result", "provider", "model", "error_code", "decision", "tier", "period", "actor", "code", "queue"}
 DIMENSIONS |= {"outcome", "kind"}
 """What metrics may be split by: each has few values. Tenant, user, chat and turn are never among them."""
@@ -38,16 +37,6 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     """The metric lines written since the last look; every line is whole JSON."""
     written = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     return [line for line in written if "_aws" in line]
-
-
-def emitted() -> Iterator[tuple[str, set[str]]]:
-    """Name and dimensions of every metric that the code names."""
-    for source in SOURCES:
-        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"count", "observe"}:
-                name, *_ = node.args
-                if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                    yield name.value, {keyword.arg for keyword in node.keywords if keyword.arg}
 
 
 def test_a_line_has_the_shape_that_cloudwatch_takes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,6 +204,18 @@ async def test_a_denial_is_counted(refusal: ChatError, counts: list[object]) -> 
 
 
 def test_metrics_are_split_only_by_what_has_few_values() -> None:
-    found = dict(emitted())
-    assert len(found) > 15
-    assert {name: by for name, by in emitted() if by - DIMENSIONS} == {}
+    assert len(emitted()) > 15
+    assert {name: by for name, by in {**emitted(), **AWAITED}.items() if by - DIMENSIONS} == {}
+
+
+def test_the_operators_guide_lists_the_metrics_with_their_dimensions() -> None:
+    guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    listed = {
+        name: set(filter(None, dimensions.split(", ")))
+        for name, dimensions in re.findall(r"^\| `(\w+)(?:\{([\w, ]+)\})?` \|", guide, re.MULTILINE)
+    }
+    assert listed == {**emitted(), **AWAITED}
+
+
+def test_what_is_awaited_is_not_there_yet() -> None:
+    assert AWAITED.keys() & emitted().keys() == set()

@@ -153,19 +153,19 @@ async def _produce(call: Call, running: Running, machine: Machine, channel: Chan
 
 
 def _measure(running: Running, ending: Ending, now: datetime) -> None:
-    model = running.admission.model
-    by = {"provider": model.provider_id, "model": model.id}
+    provider, model = running.admission.model.provider_id, running.admission.model.id
     match ending.state:
         case TurnState.COMPLETED:
-            count("stream_completed_total", **by)
+            count("stream_completed_total", provider=provider, model=model)
         case TurnState.CANCELLED:
-            count("stream_cancelled_total", **by)
+            count("stream_cancelled_total", provider=provider, model=model)
         case _:
             code = ending.error_code if ending.error_code in KNOWN_ERROR_CODES else "internal_error"
-            count("stream_failed_total", **by, error_code=code)
+            count("stream_failed_total", provider=provider, model=model, error_code=str(code))
     if ending.ttft_ms is not None:
-        observe("ttft_ms", ending.ttft_ms, "Milliseconds", **by)
-    observe("stream_total_ms", (now - running.turn.started_at).total_seconds() * 1000, "Milliseconds", **by)
+        observe("ttft_ms", ending.ttft_ms, "Milliseconds", provider=provider, model=model)
+    total_ms = (now - running.turn.started_at).total_seconds() * 1000
+    observe("stream_total_ms", total_ms, "Milliseconds", provider=provider, model=model)
 
 
 async def _undisturbed(work: Coroutine[Any, Any, T]) -> T:
