@@ -95,16 +95,17 @@ def emit(namespace: str) -> None:
             measurement = event.measurements.popleft()
             alike[measurement.dimensions].append(measurement)
     if namespace and alike:
-        lines = [line for dimensions, found in alike.items() for line in _lines(namespace, dict(dimensions), found)]
+        # The empty service keeps a variable of Powertools from adding a dimension that no alarm knows.
+        metrics = EphemeralMetrics(namespace=namespace, service="")
+        lines = [line for dimensions, found in alike.items() for line in _lines(metrics, dict(dimensions), found)]
         # In one piece, so that no thread's log line comes in between.
         sys.stdout.write("".join(lines))
         sys.stdout.flush()
 
 
-def _lines(namespace: str, dimensions: dict[str, str], measurements: list[Measurement]) -> Iterator[str]:
+def _lines(metrics: EphemeralMetrics, dimensions: dict[str, str], measurements: list[Measurement]) -> Iterator[str]:
     for start in range(0, len(measurements), _VALUES_PER_LINE):
-        # The empty service keeps a variable of Powertools from adding a dimension that no alarm knows.
-        metrics = EphemeralMetrics(namespace=namespace, service="")
+        metrics.clear_metrics()
         if dimensions:
             metrics.add_dimensions(**dimensions)
         for one in measurements[start : start + _VALUES_PER_LINE]:

@@ -171,6 +171,7 @@ async def test_a_teller_that_another_finalizer_overtook_has_lost(capsys: pytest.
     reading = asyncio.create_task(told(begun(Scripted(script), rules, running)))
     release.set()
     await reading
+    emit(rules.settings.metrics_namespace)
     found = written(capsys)
     assert of(found, "cas_lost_total") == {("stream",): 1}
     assert of(found, "stream_completed_total") == {}

@@ -94,6 +94,8 @@ def begin(call: Call, running: Running, machine: Machine) -> Channel:
         channel.on_leave = task.cancel
     _answers.add(task)
     task.add_done_callback(_answers.discard)
+    # The client may leave, and the edge of its request with it: nobody else would write what comes after.
+    task.add_done_callback(lambda _: emit(machine.settings.metrics_namespace))
     observe("active_streams", len(_answers), "Count")
     return channel
 
@@ -146,9 +148,6 @@ async def _produce(call: Call, running: Running, machine: Machine, channel: Chan
     except Exception:  # the edge of a stream: whatever it is, the client must not wait for ever
         # Without a terminal event: the turn still runs as far as anybody knows, and who resumes it learns its end.
         logger.exception("a turn could not be ended", extra={"turn_id": turn.turn_id})
-    finally:
-        # The client may have left, and the edge of its request with it: nobody else would write what came after.
-        emit(machine.settings.metrics_namespace)
     await channel.close()
 
 
