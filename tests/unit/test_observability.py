@@ -25,6 +25,7 @@ from minichat.http import app
 from minichat.http.edge import Edge
 from minichat.observability import Measurement, begin, count, emit, observe
 from minichat.services.outcome import counted
+from minichat.settings import SettingsError, load
 from tests.metric_names import AWAITED, emitted
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +93,13 @@ def test_nothing_is_written_twice_or_without_a_namespace(capsys: pytest.CaptureF
     emit("MiniChat")
     emit("MiniChat")
     assert [set(line) - {"_aws"} for line in lines(capsys)] == [{"b_total"}]
+
+
+def test_the_namespace_may_be_empty_and_has_no_characters_that_cloudwatch_refuses() -> None:
+    assert load({}).metrics_namespace == "MiniChat"
+    assert load({"MINICHAT_METRICS_NAMESPACE": ""}).metrics_namespace == ""
+    with pytest.raises(SettingsError, match="MINICHAT_METRICS_NAMESPACE"):
+        load({"MINICHAT_METRICS_NAMESPACE": "Mini Chat?"})
 
 
 def test_a_variable_of_powertools_adds_no_dimension(
