@@ -1,7 +1,7 @@
 """Ends turns whose process died. EventBridge Scheduler calls it every minute; any number may run at once."""
 
 from minichat.moment import new_id, now
-from minichat.observability import logger
+from minichat.observability import begin, emit, logger
 from minichat.services.orphans import sweep
 from minichat.settings import current
 from minichat.storage.items import connect
@@ -12,7 +12,11 @@ connect(current().store)
 def handler(event: dict[str, object], context: object) -> dict[str, int]:
     """How many dead turns were detected and ended."""
     del event, context
-    swept = sweep(now(), new_id, current())
+    begin()
+    try:
+        swept = sweep(now(), new_id, current())
+    finally:
+        emit(current().metrics_namespace)
     result = {"detected": swept.detected, "finalized": swept.finalized}
     logger.info("swept", extra=result)
     return result

@@ -4,7 +4,7 @@ from typing import Any
 
 from minichat.events import queues
 from minichat.moment import now
-from minichat.observability import logger
+from minichat.observability import begin, count, emit, logger, observe
 from minichat.services.relay import relay
 from minichat.settings import current
 
@@ -19,10 +19,16 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
     What was delivered behind it is delivered twice then, and in order.
     """
     del context
+    begin()
     records = event["Records"]
     images = [record["dynamodb"]["NewImage"] for record in records]
     relayed = relay(images, current().queues)
     oldest = min(record["dynamodb"]["ApproximateCreationDateTime"] for record in records)
+    lag_ms = max(round((now().timestamp() - oldest) * 1000), 0)
+    observe("outbox_relay_lag_ms", lag_ms, "Milliseconds")
+    for queue, number in relayed.sent.items():
+        count("outbox_relayed_total", number, queue=queue)
+    emit(current().metrics_namespace)
     logger.info(
         "relayed",
         extra={
@@ -30,7 +36,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
             "sent": relayed.sent,
             "refused": relayed.refused,
             "again": len(relayed.again),
-            "outbox_relay_lag_ms": max(round((now().timestamp() - oldest) * 1000), 0),
+            "outbox_relay_lag_ms": lag_ms,
             "events": [
                 {name: image[attribute]["S"] for name, attribute in _TOLD.items() if attribute in image}
                 for number, image in enumerate(images)

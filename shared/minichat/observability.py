@@ -1,26 +1,49 @@
-"""What one request or record leaves behind: one wide log line, written at its edge, and durations for `Server-Timing`.
+"""What one request or record leaves behind: one wide log line, metrics, and durations for `Server-Timing`.
 
-Inner code adds to the event of the moment (`note`, `measured`); only the edges log. Never content, tokens or keys.
+Inner code adds to the event of the moment (`note`, `measured`, `count`, `observe`); only the edges write. Never
+content, tokens or keys; and no metric by tenant, user, chat or turn, for each value of a dimension is a metric of its
+own, and paid for (events-and-workers 7; what there is: docs/operations.md).
 """
 
+import json
+import sys
 import time
+from collections import defaultdict, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from aws_lambda_powertools.logging import Logger
+from aws_lambda_powertools.metrics import EphemeralMetrics
 
 logger = Logger(service="minichat")
+
+Unit = Literal["Count", "Milliseconds", "None"]
+
+_VALUES_PER_LINE = 99
+"""The format takes a hundred values and a hundred metrics in one line; at a hundred Powertools prints by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One value of a metric; its dimensions have few values each."""
+
+    name: str
+    value: float
+    unit: Unit
+    dimensions: tuple[tuple[str, str], ...]
 
 
 @dataclass(slots=True)
 class Event:
-    """What is known of one request or record: fields of the log line, and milliseconds by name of span."""
+    """What is known of one request or record: fields of the log line, milliseconds by name of span, and metrics."""
 
     fields: dict[str, Any] = field(default_factory=dict)
     spans: dict[str, float] = field(default_factory=dict)
+    # A deque, for threads add to it while the edge takes from it.
+    measurements: deque[Measurement] = field(default_factory=deque)
 
 
 _current: ContextVar[Event | None] = ContextVar("event", default=None)
@@ -43,6 +66,51 @@ def tally(name: str) -> None:
     """Adds one to a count of the current event."""
     if (event := _current.get()) is not None:
         event.fields[name] = event.fields.get(name, 0) + 1
+
+
+def count(name: str, value: float = 1, /, **dimensions: str) -> None:
+    """Adds to a metric that is summed."""
+    observe(name, value, "Count", **dimensions)
+
+
+def observe(name: str, value: float, unit: Unit, /, **dimensions: str) -> None:
+    """Adds a value to a metric whose distribution matters."""
+    if (event := _current.get()) is not None:
+        event.measurements.append(Measurement(name, value, unit, tuple(sorted(dimensions.items()))))
+
+
+def emit(namespace: str) -> None:
+    """Writes the metrics of the current event that were not written yet, in CloudWatch's embedded metric format.
+
+    There is a line for each set of dimensions; each gives its metrics by these dimensions and without any, which is
+    what alarms look at. Whatever outlives the edge of its event calls this once more. Without a namespace the metrics
+    are dropped.
+    """
+    event = _current.get()
+    if event is None:
+        return
+    alike: defaultdict[tuple[tuple[str, str], ...], list[Measurement]] = defaultdict(list)
+    with suppress(IndexError):
+        while True:
+            measurement = event.measurements.popleft()
+            alike[measurement.dimensions].append(measurement)
+    if namespace and alike:
+        # The empty service keeps a variable of Powertools from adding a dimension that no alarm knows.
+        metrics = EphemeralMetrics(namespace=namespace, service="")
+        lines = [line for dimensions, found in alike.items() for line in _lines(metrics, dict(dimensions), found)]
+        # In one piece, so that no thread's log line comes in between.
+        sys.stdout.write("".join(lines))
+        sys.stdout.flush()
+
+
+def _lines(metrics: EphemeralMetrics, dimensions: dict[str, str], measurements: list[Measurement]) -> Iterator[str]:
+    for start in range(0, len(measurements), _VALUES_PER_LINE):
+        metrics.clear_metrics()
+        if dimensions:
+            metrics.add_dimensions(**dimensions)
+        for one in measurements[start : start + _VALUES_PER_LINE]:
+            metrics.add_metric(one.name, one.unit, one.value)
+        yield json.dumps(metrics.serialize_metric_set(), separators=(",", ":")) + "\n"
 
 
 @contextmanager

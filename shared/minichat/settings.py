@@ -187,6 +187,9 @@ class Settings(_Group):
     cursor_secret: SecretStr = SecretStr("")
     policy_file: Annotated[Path | None, Field(description="in force until a policy is published")] = None
     policy_refresh_seconds: Annotated[float, Field(ge=0, le=60)] = 5
+    metrics_namespace: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9._/#:-]{0,255}$", description="of CloudWatch metrics; empty writes none")
+    ] = "MiniChat"
     store: Store = Store()
     queues: Queues = Queues()
     audit: Audit = Audit()

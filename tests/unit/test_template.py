@@ -16,12 +16,14 @@ from minichat.events.payloads import Queue
 from minichat.http.app import BUFFERED, STREAMING, Part, routers
 from minichat.http.problems import Problem
 from minichat.settings import Settings, load
+from tests.metric_names import AWAITED, emitted
 
 ROOT = Path(__file__).parents[2]
 SAM = ROOT / ".tools" / "sam" / "bin"
 TABLES = cfn_yaml.load(str(ROOT / "infra" / "tables.yaml"))["Resources"]
 IDENTITY = cfn_yaml.load(str(ROOT / "infra" / "identity.yaml"))["Resources"]
 QUEUES = cfn_yaml.load(str(ROOT / "infra" / "queues.yaml"))
+OBSERVABILITY = cfn_yaml.load(str(ROOT / "infra" / "observability.yaml"))
 ROOT_TEMPLATE = cfn_yaml.load(str(ROOT / "template.yaml"))
 
 PREFIX = "/mini-chat/v1"
@@ -35,6 +37,8 @@ SUFFIXES = {
     "AWS::IAM::Role": "Role",
     "AWS::Logs::LogGroup": "LogGroup",
     "AWS::SecretsManager::Secret": "Secret",
+    "AWS::CloudWatch::Alarm": "Alarm",
+    "AWS::CloudWatch::Dashboard": "Dashboard",
 }
 
 
@@ -176,6 +180,7 @@ def test_the_settings_of_every_function_are_real_ones(functions: dict[str, dict[
     for properties in functions.values():
         settings = _settings(properties)
         assert settings.auth.jwks == "sample"
+        assert settings.metrics_namespace == "MiniChat/sample"
         assert settings.cursor_secret.get_secret_value()
         assert settings.store.endpoint is None
         (provider,) = settings.providers.values()
@@ -332,8 +337,73 @@ def test_aws_policies_are_used_where_a_service_demands_one() -> None:
     assert [name for name, arns in managed.items() if arns] == ["GatewayLogRole"]
 
 
+def test_alarms_and_dashboard_look_where_the_code_writes() -> None:
+    watched = ROOT_TEMPLATE["Resources"]["Observability"]["Properties"]["Parameters"]
+    variables = ROOT_TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    assert watched["MetricsNamespace"] == variables["MINICHAT_METRICS_NAMESPACE"]
+    assert watched["ApiStage"] == ROOT_TEMPLATE["Resources"]["Api"]["Properties"]["StageName"]
+
+
+def test_the_api_has_the_name_that_alarms_know(translated: dict[str, Any]) -> None:
+    (api,) = _of_type(translated, "AWS::ApiGateway::RestApi").values()
+    watched = ROOT_TEMPLATE["Resources"]["Observability"]["Properties"]["Parameters"]
+    assert watched["ApiName"] == api["Body"]["info"]["title"] == {"Ref": "AWS::StackName"}
+
+
+def test_every_function_is_watched() -> None:
+    functions = {
+        name: resource for name, resource in ROOT_TEMPLATE["Resources"].items() if resource["Type"].endswith("Function")
+    }
+    watched = ROOT_TEMPLATE["Resources"]["Observability"]["Properties"]["Parameters"]
+    assert functions
+    for name in functions:
+        assert watched[f"{name}Name"] == {"Ref": name}
+
+
+def test_alarms_name_metrics_that_the_code_emits() -> None:
+    known = emitted() | AWAITED
+    named = {
+        metric["MetricName"]
+        for alarm in _alarms().values()
+        for metric in _metrics_of(alarm)
+        if metric["Namespace"] == {"Ref": "MetricsNamespace"}
+    }
+    assert {"stream_failed_total", "ttft_ms", "orphan_detected_total", "transaction_conflict_total"} <= named
+    assert named <= known.keys()
+
+
+def test_the_dashboard_shows_every_metric_by_its_own_dimensions() -> None:
+    known = emitted() | AWAITED
+    shown: set[str] = set()
+    for widget in _dashboard()["widgets"]:
+        for metric in widget["properties"].get("metrics", []):
+            if metric[0] == "MetricsNamespace":
+                shown.add(metric[1])
+            elif isinstance(metric[0], dict) and "SEARCH" in metric[0]["expression"]:
+                search = re.fullmatch(
+                    r"""SEARCH\('{"MetricsNamespace",([\w,]+)} MetricName="(\w+)"', '(Sum|p99)', 300\)""",
+                    metric[0]["expression"],
+                )
+                assert search is not None, metric
+                assert set(search[1].split(",")) == known[search[2]], search[2]
+                shown.add(search[2])
+    assert shown == known.keys()
+
+
+def test_every_alarm_tells_the_topic_and_is_in_the_operators_guide() -> None:
+    guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    told = {"Fn::If": ["TellsSomebody", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
+    for name, alarm in _alarms().items():
+        assert alarm["Properties"]["AlarmActions"] == alarm["Properties"]["OKActions"] == told
+        assert f"| {name.removesuffix('Alarm')} |" in guide
+        expressions = " ".join(m.get("Expression", "") for m in alarm["Properties"].get("Metrics", []))
+        ids = {m["Id"] for m in alarm["Properties"].get("Metrics", []) if "MetricStat" in m}
+        assert ids <= set(re.findall(r"\w+", expressions))
+
+
 def test_logical_ids_say_what_they_name() -> None:
-    resources = {**ROOT_TEMPLATE["Resources"], **TABLES, **IDENTITY, **QUEUES["Resources"]}
+    nested = {**TABLES, **IDENTITY, **QUEUES["Resources"], **OBSERVABILITY["Resources"]}
+    resources = {**ROOT_TEMPLATE["Resources"], **nested}
     for name, resource in resources.items():
         assert re.fullmatch(r"([A-Z][a-z]+)+", name)
         assert name.endswith(SUFFIXES.get(resource["Type"], ""))
@@ -341,6 +411,25 @@ def test_logical_ids_say_what_they_name() -> None:
 
 def _of_type(template: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
     return {name: r["Properties"] for name, r in template["Resources"].items() if r["Type"] == kind}
+
+
+def _alarms() -> dict[str, dict[str, Any]]:
+    return {name: r for name, r in OBSERVABILITY["Resources"].items() if r["Type"] == "AWS::CloudWatch::Alarm"}
+
+
+def _metrics_of(alarm: dict[str, Any]) -> list[dict[str, Any]]:
+    properties = alarm["Properties"]
+    if "Metrics" not in properties:
+        return [properties]
+    return [metric["MetricStat"]["Metric"] for metric in properties["Metrics"] if "MetricStat" in metric]
+
+
+def _dashboard() -> dict[str, Any]:
+    """The dashboard with every parameter's name as its value."""
+    _, parts = OBSERVABILITY["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Join"]
+    text = "".join(part if isinstance(part, str) else part["Fn::Sub"] for part in parts)
+    dashboard: dict[str, Any] = json.loads(re.sub(r"\${([\w:]+)}", r"\1", text))
+    return dashboard
 
 
 def _statements() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -362,7 +451,7 @@ def _sample(value: Any) -> str:
     if isinstance(value, dict) and "Fn::Sub" in value:
         text = value["Fn::Sub"].replace("${ProviderBaseUrl}", "https://sample")
         # A dynamic reference is text to us, and a secret to the function.
-        return re.sub(r"\${\w+}", "sample", text.replace("{{resolve:secretsmanager:${CursorSecret}}}", "sample"))
+        return re.sub(r"\${[\w:]+}", "sample", text.replace("{{resolve:secretsmanager:${CursorSecret}}}", "sample"))
     if isinstance(value, dict) and value.get("Ref") in {"StreamSeconds", "StoreEndpoint", "AuditContent"}:
         return str(ROOT_TEMPLATE["Parameters"][value["Ref"]]["Default"])
     if isinstance(value, dict) and "Queues" in value.get("Fn::GetAtt", []):

@@ -23,7 +23,7 @@ from aws_lambda_powertools.utilities.parser import ValidationError, parse
 from botocore.exceptions import BotoCoreError, ClientError
 
 from minichat.events.queues import Message, client, send_one
-from minichat.observability import logger
+from minichat.observability import begin, count, emit, logger
 from minichat.settings import current
 
 FIRST_PAUSE_SECONDS = 2
@@ -61,11 +61,15 @@ def consume(event: dict[str, Any], queue: str, model: Any, effect: Effect) -> Pa
         else BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
     )
     processor.raise_on_entire_batch_failure = False
-    return process_partial_response(
-        event=event,
-        record_handler=lambda record: _handle(record, queue, model, effect),
-        processor=processor,
-    )
+    begin()
+    try:
+        return process_partial_response(
+            event=event,
+            record_handler=lambda record: _handle(record, queue, model, effect),
+            processor=processor,
+        )
+    finally:
+        emit(current().metrics_namespace)
 
 
 def _handle(record: SQSRecord, queue: str, model: Any, effect: Effect) -> None:
@@ -87,12 +91,15 @@ def _handle(record: SQSRecord, queue: str, model: Any, effect: Effect) -> None:
     except PermanentFailure as problem:
         reason = str(problem)[:500]
         send_one(current().queues.dead_letters[queue], _buried(record, queue, said, reason))
+        count("consumer_result_total", queue=queue, result="dead")
         logger.error("consumed", extra={**known, "result": "dead", "reason": reason})
     except Exception as problem:
         _hide(record, queue, attempt)
+        count("consumer_result_total", queue=queue, result="again")
         logger.warning("consumed", extra={**known, "result": "again", "reason": type(problem).__name__}, exc_info=True)
         raise
     else:
+        count("consumer_result_total", queue=queue, result=result)
         logger.info("consumed", extra={**known, "result": result})
 
 

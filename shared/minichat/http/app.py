@@ -13,13 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from minichat.domain.errors import ChatError
+from minichat.domain.errors import ChatError, FeatureNotLicensed, Forbidden
 from minichat.http import problems
 from minichat.http.auth import Authenticator
 from minichat.http.deps import App
 from minichat.http.edge import Edge
 from minichat.http.paging import CursorCodec
 from minichat.moment import now
+from minichat.observability import count
 from minichat.providers.registry import Providers
 from minichat.services import generate
 from minichat.services.rules import InForce
@@ -68,7 +69,7 @@ def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _unrouted)
     app.add_exception_handler(Exception, _failed)
-    return Edge(app)
+    return Edge(app, settings.metrics_namespace)
 
 
 @asynccontextmanager
@@ -85,6 +86,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, ChatError)
+    if isinstance(error, (Forbidden, FeatureNotLicensed)):
+        count("authz_denied_total", code=error.code)
     return problems.of_error(request, error)
 
 

@@ -1,4 +1,4 @@
-"""The outermost layer of every request: ids, timings, the one log line, and the last catch of a failure.
+"""The outermost layer of every request: ids, timings, the one log line, metrics, and the last catch of a failure.
 
 It is plain ASGI: a stream passes through untouched, chunk by chunk.
 """
@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minichat.http import problems
-from minichat.observability import Event, begin, logger
+from minichat.observability import Event, begin, emit, logger
 
 MAX_BODY_BYTES = 6_000_000
 """What Lambda takes in one request (AWS limit: 6 MB)."""
@@ -25,8 +25,9 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}"
 class Edge:
     """Wraps an app: `X-Request-Id` and `Server-Timing` on every response, and no exception past it."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics_namespace: str) -> None:
         self._app = app
+        self._metrics_namespace = metrics_namespace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,6 +61,7 @@ class Edge:
             event.fields |= {f"{name}_ms": round(spent, 2) for name, spent in event.spans.items()}
             total = round((time.perf_counter() - started_at) * 1000, 2)
             logger.info("request", extra={**event.fields, "status": sent[0] if sent else None, "total_ms": total})
+            emit(self._metrics_namespace)
 
 
 def _bounded(receive: Receive) -> Receive:

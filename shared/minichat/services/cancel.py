@@ -5,6 +5,7 @@ from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.turn import Turn, TurnState, readable
 from minichat.events.payloads import TurnCancelled
 from minichat.services.orphans import looked_at
+from minichat.services.outcome import counted
 from minichat.settings import Settings
 from minichat.storage import outbox, turns
 
@@ -15,6 +16,11 @@ def cancel(call: Call, chat_id: ChatId, request_id: RequestId, settings: Setting
     A turn whose process is dead ends here, once it has been silent for long enough (`orphans.CANCEL_PATIENCE`).
     Raises ChatNotFound, TurnNotFound, Forbidden.
     """
+    with counted("cancel"):
+        return _cancel(call, chat_id, request_id, settings)
+
+
+def _cancel(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> Turn:
     turn = _own(call, chat_id, request_id, settings)
     if turn.state is not TurnState.RUNNING or turn.cancel_requested_at is not None:
         return turn

@@ -1,5 +1,6 @@
 """The end of a turn: one winner settles it, stores the answer and lets the events out (turns-and-quota 6)."""
 
+import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -9,7 +10,7 @@ from minichat.domain.message import MESSAGE_MAX_BYTES, Message
 from minichat.domain.policy import UserLimits
 from minichat.domain.redaction import redact_text
 from minichat.domain.settlement import Ending, Settlement, settle
-from minichat.domain.standing import Remaining, remaining
+from minichat.domain.standing import PERIODS, Remaining, remaining
 from minichat.domain.stream import Done, StreamEvent, Told, error, told
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
@@ -22,7 +23,7 @@ from minichat.events.payloads import (
     TurnEnded,
     UsageEvent,
 )
-from minichat.observability import logger
+from minichat.observability import count, logger, observe
 from minichat.settings import Settings
 from minichat.storage import messages, outbox, parts, quota, turns
 from minichat.storage.transact import Put, Rejected
@@ -72,13 +73,18 @@ def finalize(
     if len(ending.text.encode()) > MESSAGE_MAX_BYTES:
         ending = _without_answer(ending)
     end = _End(call, turn, settings, finalizer)
+    started = time.perf_counter()
     try:
-        return end.commit(ending)
+        ended = end.commit(ending)
     except Rejected:
         if not ending.text:
             raise
         logger.exception("an answer cannot be stored", extra={"turn_id": turn.turn_id})
-        return end.commit(_without_answer(ending))
+        ended = end.commit(_without_answer(ending))
+    observe("finalization_latency_ms", (time.perf_counter() - started) * 1000, "Milliseconds")
+    if ended is None:
+        count("cas_lost_total", actor="stream" if finalizer.is_teller else "orphan")
+    return ended
 
 
 def _without_answer(ending: Ending) -> Ending:
@@ -119,7 +125,10 @@ class _End:
             stale_since=by.stale_since,
         )
         won = turns.finish(call, turn, end, retention_days=self.settings.quota.retention_days)
-        return Ended(ending, terminal, number) if won else None
+        if not won:
+            return None
+        _count_settlement(turn, ending, settlement)
+        return Ended(ending, terminal, number)
 
     def _content(self, ending: Ending) -> dict[str, str]:
         """Prompt and answer for the audit trail, where the deployment wants them: secrets never get to the outbox."""
@@ -141,6 +150,16 @@ class _End:
             return None
         after = before.settled(turn.reserve, settlement.committed_micro, now)
         return tuple(remaining(after, self.settings.quota.warning_threshold_pct, now))
+
+
+def _count_settlement(turn: Turn, ending: Ending, settlement: Settlement) -> None:
+    overshot = ending.usage.input_tokens + ending.usage.output_tokens > turn.reserve.tokens
+    for period in PERIODS:
+        if settlement.method != "released":
+            count("quota_commit_total", period=period)
+        if settlement.method == "actual" and overshot:
+            count("quota_overshoot_total", period=period)
+    observe("turn_credits_micro", settlement.committed_micro, "None", model=turn.reserve.effective_model)
 
 
 def terminal_event(

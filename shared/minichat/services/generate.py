@@ -23,7 +23,7 @@ from minichat.domain.settlement import KNOWN_ERROR_CODES, Ending
 from minichat.domain.stream import Delta, Started, StreamEvent, Tool
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
-from minichat.observability import logger
+from minichat.observability import count, emit, logger, observe
 from minichat.providers.chunks import Completed, Failed, Incomplete, TextDelta, ToolActivity
 from minichat.providers.prompt import Prompt, PromptMessage
 from minichat.providers.registry import Providers
@@ -94,6 +94,9 @@ def begin(call: Call, running: Running, machine: Machine) -> Channel:
         channel.on_leave = task.cancel
     _answers.add(task)
     task.add_done_callback(_answers.discard)
+    # The client may leave, and the edge of its request with it: nobody else would write what comes after.
+    task.add_done_callback(lambda _: emit(machine.settings.metrics_namespace))
+    observe("active_streams", len(_answers), "Count")
     return channel
 
 
@@ -130,18 +133,38 @@ async def replay(stored: Replay) -> AsyncIterator[Numbered]:
 async def _produce(call: Call, running: Running, machine: Machine, channel: Channel) -> None:
     turn = running.turn
     stream = _Stream(Record(), channel)
+    model = running.admission.model
+    count("stream_started_total", provider=model.provider_id, model=model.id)
     try:
         await stream.tell(Started(turn.request_id, turn.assistant_message_id, is_new_turn=True))
         ending = await _answer(call, running, machine, stream)
         ended = await _undisturbed(_finalize(call, running, ending, machine, stream.record))
         if ended is not None:
+            _measure(running, ended.ending, machine.clock())
             await channel.put(Numbered(ended.number, ended.event))
     except _Lost:
-        pass  # another finalizer ended the turn: its status is the truth, and not ours to tell
+        # Another finalizer ended the turn: its status is the truth, and not ours to tell.
+        count("cas_lost_total", actor="stream")
     except Exception:  # the edge of a stream: whatever it is, the client must not wait for ever
         # Without a terminal event: the turn still runs as far as anybody knows, and who resumes it learns its end.
         logger.exception("a turn could not be ended", extra={"turn_id": turn.turn_id})
     await channel.close()
+
+
+def _measure(running: Running, ending: Ending, now: datetime) -> None:
+    provider, model = running.admission.model.provider_id, running.admission.model.id
+    match ending.state:
+        case TurnState.COMPLETED:
+            count("stream_completed_total", provider=provider, model=model)
+        case TurnState.CANCELLED:
+            count("stream_cancelled_total", provider=provider, model=model)
+        case _:
+            code = ending.error_code if ending.error_code in KNOWN_ERROR_CODES else "internal_error"
+            count("stream_failed_total", provider=provider, model=model, error_code=str(code))
+    if ending.ttft_ms is not None:
+        observe("ttft_ms", ending.ttft_ms, "Milliseconds", provider=provider, model=model)
+    total_ms = (now - running.turn.started_at).total_seconds() * 1000
+    observe("stream_total_ms", total_ms, "Milliseconds", provider=provider, model=model)
 
 
 async def _undisturbed(work: Coroutine[Any, Any, T]) -> T:

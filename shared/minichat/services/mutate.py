@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from minichat.domain.admission import Wish, admit
+from minichat.domain.admission import Wish
 from minichat.domain.chat import Chat, visible
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.message import Message, checked_content
-from minichat.domain.standing import Standing
+from minichat.domain.standing import PERIODS, Standing
 from minichat.domain.turn import Turn, check_mutation
 from minichat.events.payloads import TurnDeleted, TurnReplaced
-from minichat.observability import measured
+from minichat.observability import count, measured
 from minichat.services.orphans import ended_as_orphan, looked_at
+from minichat.services.outcome import counted
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, begin, recent_messages, twice_at_most
+from minichat.services.send import Running, SendMessage, begin, preflight, recent_messages, twice_at_most
 from minichat.settings import Settings
 from minichat.storage import messages, outbox, turns
 from minichat.storage.items import together
@@ -31,7 +32,8 @@ def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: Reques
         command = SendMessage(chat_id, opened.content, new_request_id, web_search=opened.turn.web_search_enabled)
         return _replace(call, opened, command, "turn_retry", rules)
 
-    return twice_at_most(once)
+    with counted("retry"):
+        return twice_at_most(once)
 
 
 def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> Running:
@@ -39,14 +41,15 @@ def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> R
 
     Raises InvalidRequest (content) and InputTooLong first, then as `retry`.
     """
-    checked_content(command.content)
 
     def once() -> Running:
         opened = _open(call, command.chat_id, target, rules)
         kept = replace(command, web_search=opened.turn.web_search_enabled)
         return _replace(call, opened, kept, "turn_edit", rules)
 
-    return twice_at_most(once)
+    with counted("edit"):
+        checked_content(command.content)
+        return twice_at_most(once)
 
 
 def delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -> None:
@@ -54,6 +57,11 @@ def delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -
 
     Raises what `check_mutation` refuses, and GenerationInProgress.
     """
+    with counted("delete"):
+        _delete(call, chat_id, target, settings)
+
+
+def _delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -> None:
     with measured("read"):
         found = looked_at(call, chat_id, target, settings)
     chat, turn = check_mutation(call.caller, *found, target)
@@ -116,9 +124,8 @@ def _replace(
     call: Call, opened: _Opened, command: SendMessage, event_type: Literal["turn_retry", "turn_edit"], rules: Rules
 ) -> Running:
     chat, old = opened.chat, opened.turn
-    with measured("context"):
-        wish = Wish(chat.model, command.content, opened.history, command.web_search)
-        admission = admit(rules.policy, wish, opened.standing, rules.limits, call.now)
+    wish = Wish(chat.model, command.content, opened.history, command.web_search)
+    admission = preflight(call, wish, opened.standing, rules)
     event = TurnReplaced(
         event_type=event_type,
         tenant_id=old.tenant_id,
@@ -136,4 +143,6 @@ def _replace(
     turn = replace(start.turn, prev_request_id=old.prev_request_id)
     new = replace(start, turn=turn, events=(outbox.item(call, chat.chat_id, event),))
     turns.replace(call, chat, old, new, retention_days=rules.settings.quota.retention_days)
+    for period in PERIODS:
+        count("quota_reserve_total", period=period)
     return Running(turn, admission, command.content, new.limits)

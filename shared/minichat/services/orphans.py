@@ -14,7 +14,7 @@ from minichat.domain.chat import Chat, visible
 from minichat.domain.identity import Call, Caller, ChatId, NewId, RequestId
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import Turn, TurnState, is_orphan
-from minichat.observability import logger
+from minichat.observability import count, logger
 from minichat.services.finalize import Finalizer, finalize
 from minichat.settings import Settings
 from minichat.storage import parts, turns
@@ -41,6 +41,7 @@ def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
     cutoff = _cutoff(turn, call.now, settings)
     if not is_orphan(turn, cutoff):
         return False
+    count("orphan_detected_total")
     told = [event for _, event in parts.after(turn, 0)]
     text = "".join(event.data["content"] for event in told if event.name == "delta")
     called = turn.provider_request_started_at is not None
@@ -48,7 +49,9 @@ def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
         ending = Ending(TurnState.CANCELLED, text=text, provider_called=called)
     else:
         ending = Ending(TurnState.FAILED, "orphan_timeout", text=text, provider_called=called)
-    finalize(call, turn, ending, settings, Finalizer(stored=len(told), stale_since=cutoff))
+    ended = finalize(call, turn, ending, settings, Finalizer(stored=len(told), stale_since=cutoff))
+    # Also a zero: an alarm compares the two, and cannot with a metric that never was.
+    count("orphan_finalized_total", ended is not None)
     return True
 
 

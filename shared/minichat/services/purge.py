@@ -2,7 +2,6 @@
 
 from datetime import datetime, timedelta
 
-from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Caller, ChatId, NewId, TenantId
 from minichat.events.payloads import ChatCleanup
 from minichat.services.orphans import freed
@@ -14,7 +13,7 @@ class NotDeleted(Exception):
     """The chat is alive: whatever asks for its end is wrong."""
 
 
-class StillRunning(ServiceUnavailable):
+class StillRunning(Exception):
     """A turn of the chat has not ended yet; it was asked to when the chat was deleted."""
 
 

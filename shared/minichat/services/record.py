@@ -43,6 +43,6 @@ class Record:
         """
         events = tuple(self.pending)
         for write in parts.puts(turn, self.stored + 1, events, kept=timedelta(hours=streaming.parts_kept_hours)):
-            await asyncio.to_thread(put_one, write.item)
+            await asyncio.to_thread(put_one, write.item, op="store_stream")
         self.stored += len(events)
         del self.pending[: len(events)]

@@ -13,15 +13,18 @@ from minichat.domain.errors import (
     GenerationInProgress,
     InvalidAttachment,
     InvalidRequest,
+    QuotaExceeded,
     RequestIdConflict,
     RequestIdReused,
 )
 from minichat.domain.identity import MICROSECOND, Call, ChatId, MessageId, RequestId
 from minichat.domain.message import Message, checked_content, fingerprint
 from minichat.domain.policy import UserLimits
+from minichat.domain.standing import PERIODS, Standing
 from minichat.domain.turn import Turn, TurnState
-from minichat.observability import measured
+from minichat.observability import count, measured
 from minichat.services.orphans import freed
+from minichat.services.outcome import counted
 from minichat.services.rules import Rules
 from minichat.storage import messages, turns
 from minichat.storage.items import together
@@ -67,10 +70,11 @@ def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     Raises, in this order (contract 2): InvalidRequest, InputTooLong, ChatNotFound, RequestIdConflict or
     RequestIdReused, GenerationInProgress, InvalidAttachment, and what `admit` refuses. Nothing is written then.
     """
-    checked_content(command.content)
-    if len(set(command.attachment_ids)) < len(command.attachment_ids):
-        raise InvalidRequest(FieldError("attachment_ids", "An attachment is named twice.", "duplicate"))
-    return twice_at_most(lambda: _send(call, command, rules))
+    with counted("send"):
+        checked_content(command.content)
+        if len(set(command.attachment_ids)) < len(command.attachment_ids):
+            raise InvalidRequest(FieldError("attachment_ids", "An attachment is named twice.", "duplicate"))
+        return twice_at_most(lambda: _send(call, command, rules))
 
 
 def twice_at_most(admission: Callable[[], T]) -> T:
@@ -100,9 +104,8 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
         raise GenerationInProgress(chat.running_request_id)
     if command.attachment_ids:
         raise InvalidAttachment
-    with measured("context"):
-        wish = Wish(chat.model, command.content, recent, command.web_search)
-        admission = admit(rules.policy, wish, opened.standing, rules.limits, call.now)
+    wish = Wish(chat.model, command.content, recent, command.web_search)
+    admission = preflight(call, wish, opened.standing, rules)
     new = begin(call, chat, admission, command, opened.standing.limits)
     try:
         turns.start(call, chat, new, retention_days=rules.settings.quota.retention_days)
@@ -113,6 +116,8 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
         if known is None:
             raise
         return _replay(known, command)
+    for period in PERIODS:
+        count("quota_reserve_total", period=period)
     return Running(new.turn, admission, command.content, new.limits)
 
 
@@ -131,6 +136,18 @@ def recent_messages(call: Call, chat_id: ChatId, rules: Rules, *, extra: int) ->
     if limit == 0:
         return []
     return messages.recent(call.caller.tenant_id, chat_id, limit, at_most_bytes=RECENT_MAX_BYTES)
+
+
+def preflight(call: Call, wish: Wish, standing: Standing, rules: Rules) -> Admission:
+    """What the message is admitted with, if it is: raises as `admit`."""
+    with measured("context"):
+        try:
+            admission = admit(rules.policy, wish, standing, rules.limits, call.now)
+        except QuotaExceeded:
+            count("quota_preflight_total", decision="reject", tier="none")
+            raise
+    count("quota_preflight_total", decision=admission.reserve.decision, tier=admission.model.tier)
+    return admission
 
 
 def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, limits: UserLimits) -> turns.Start:

@@ -52,7 +52,7 @@ def _from_item(item: ChatItem) -> Chat:
 
 def create(chat: Chat, *, token: str) -> None:
     """Stores a new chat, listed for its owner."""
-    commit([_put(chat)], token=token)
+    commit([_put(chat)], token=token, op="create_chat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def create_once(chat: Chat, once: Once, *, token: str) -> Chat:
     # DynamoDB removes expired items late: one that is past its time counts as gone.
     unused = CreatedItem.pk.does_not_exist() | (CreatedItem.expires_at < int(chat.created_at.timestamp()))
     try:
-        commit([Put("key", item, unused), _put(chat)], token=token)
+        commit([Put("key", item, unused), _put(chat)], token=token, op="create_chat")
     except Refused as refused:
         first = CreatedItem.from_raw_data(dict(refused.old["key"] or {}))
         if first.fingerprint != once.fingerprint:
@@ -154,7 +154,7 @@ def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:
         ChatItem.updated_at.set(now),
         ChatItem.listed_at.set(keys.listed_at(caller.tenant_id, chat_id, now)),
     ]
-    if not update_one(item, actions, owned_by(caller)):
+    if not update_one(item, actions, owned_by(caller), op="rename_chat"):
         raise ChatNotFound
     return _from_item(item)
 
@@ -191,7 +191,7 @@ def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str) 
         )
     writes += [Put(f"event {number}", item) for number, item in enumerate(events)]
     try:
-        commit(writes, token=token)
+        commit(writes, token=token, op="delete_chat")
     except Refused as refused:
         visible(from_raw(refused.old.get("chat")), call.caller)
         return False

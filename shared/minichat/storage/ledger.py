@@ -61,6 +61,7 @@ def book(event: UsageEvent, event_id: str, *, retention_days: int) -> bool:
                 *(Update(f"total {number}", UsageItem(*key), added) for number, key in enumerate(totals)),
             ],
             token=str(uuid4()),
+            op="usage",
         )
     except Refused:
         return False

@@ -27,6 +27,6 @@ def expire(tenant_id: TenantId, chat_id: ChatId, at: datetime) -> int:
             after = raw["sk"]["S"]
             if int(raw.get("expires_at", {}).get("N", moment + 1)) > moment:
                 item = ExpiringItem(pk, after)
-                marked += update_one(item, [ExpiringItem.expires_at.set(moment)], lives_on)
+                marked += update_one(item, [ExpiringItem.expires_at.set(moment)], lives_on, op="purge")
     head = ExpiringItem(*keys.chat(tenant_id, chat_id))
-    return marked + update_one(head, [ExpiringItem.expires_at.set(moment)], lives_on)
+    return marked + update_one(head, [ExpiringItem.expires_at.set(moment)], lives_on, op="purge")

@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from botocore.exceptions import BotoCoreError
 from pynamodb.exceptions import PutError, PynamoDBException, TransactWriteError, UpdateError
@@ -21,7 +22,7 @@ from pynamodb.models import Model
 from pynamodb.transactions import TransactWrite
 
 from minichat.domain.errors import ServiceUnavailable
-from minichat.observability import measured, tally
+from minichat.observability import count, measured, observe, tally
 from minichat.storage.items import Raw, connection
 
 PATIENCE_SECONDS = 8
@@ -40,6 +41,7 @@ _PASSING_CALLS = frozenset(
         "InternalServerError",
     }
 )
+_CONFLICTS = frozenset({"TransactionConflict", "TransactionConflictException"})
 
 
 class Refused(Exception):
@@ -76,8 +78,9 @@ class Update:
 Write = Put | Update
 
 
-def commit(writes: Sequence[Write], *, token: str) -> None:
-    """Applies all writes or none. `token`, at most 36 characters, names this transaction among its repetitions.
+def commit(writes: Sequence[Write], *, token: str, op: str = "other") -> None:
+    """Applies all writes or none. `token`, at most 36 characters, names this transaction among its repetitions; `op`
+    says what it is for, in metrics.
 
     Raises Refused when a condition did not hold; ServiceUnavailable when DynamoDB did not answer or collisions did
     not end; Rejected when it never takes the transaction.
@@ -87,63 +90,95 @@ def commit(writes: Sequence[Write], *, token: str) -> None:
     for _ in _attempts():
         try:
             with measured("transaction"):
-                _send(writes, token)
+                units = _send(writes, token)
         except TransactWriteError as error:
-            if not _is_passing(error):
+            if not _is_passing(error, op):
                 _raise_refusal(error, names)
         else:
+            observe("consumed_write_units", units, "Count", op=op)
             return
     raise ServiceUnavailable
 
 
-def put_one(model: Model) -> None:
-    """Stores one item, whether it was there or not.
+def put_one(model: Model, *, op: str = "other") -> None:
+    """Stores one item, whether it was there or not; `op` as for `commit`.
 
     Raises ServiceUnavailable as `commit` does.
     """
     for _ in _attempts():
         try:
-            model.save()
+            answer = model.save()
         except PutError as error:
-            if not _is_passing(error):
+            if not _is_passing(error, op):
                 raise _rejected(error) from error
         else:
+            observe("consumed_write_units", _units(answer), "Count", op=op)
             return
     raise ServiceUnavailable
 
 
-def update_one(model: Model, actions: Sequence[Action], condition: Condition) -> bool:
+def update_one(model: Model, actions: Sequence[Action], condition: Condition, *, op: str = "other") -> bool:
     """Changes one item under a condition and reads it back into `model`; False when the condition did not hold.
+
+    `op` as for `commit`.
 
     Raises ServiceUnavailable as `commit` does.
     """
     for _ in _attempts():
         try:
-            model.update(actions=list(actions), condition=condition)
+            answer = model.update(actions=list(actions), condition=condition)
         except UpdateError as error:
             if error.cause_response_code == "ConditionalCheckFailedException":
                 return False
-            if not _is_passing(error):
+            if not _is_passing(error, op):
                 raise _rejected(error) from error
         else:
+            observe("consumed_write_units", _units(answer), "Count", op=op)
             return True
     raise ServiceUnavailable
 
 
-def _send(writes: Sequence[Write], token: str) -> None:
-    with TransactWrite(connection=connection(), client_request_token=token) as transaction:
+class _Transaction(TransactWrite):
+    """Remembers its answer, which pynamodb asks the consumed capacity for and then drops."""
+
+    answer: Mapping[str, Any]
+
+    def _commit(self) -> Any:
+        self.answer = super()._commit()
+        return self.answer
+
+
+def _send(writes: Sequence[Write], token: str) -> float:
+    """Sends the transaction once; the write units it took."""
+    with _Transaction(connection=connection(), client_request_token=token) as transaction:
         for write in writes:
             match write:
                 case Put(item=item, condition=condition):
                     transaction.save(item, condition=condition, return_values="ALL_OLD")
                 case Update(item=item, actions=actions, condition=condition):
                     transaction.update(item, actions=list(actions), condition=condition, return_values="ALL_OLD")
+    return _units(transaction.answer)
 
 
-def _is_passing(error: PynamoDBException) -> bool:
+def _units(answer: Mapping[str, Any]) -> float:
+    """The write units of an answer: of one table, or of each that a transaction wrote to."""
+    consumed = answer.get("ConsumedCapacity", [])
+    return sum(float(table["CapacityUnits"]) for table in (consumed if isinstance(consumed, list) else [consumed]))
+
+
+def _is_passing(error: PynamoDBException, op: str) -> bool:
+    """Whether the same write may succeed later; a collision with another transaction is counted."""
     if isinstance(error, TransactWriteError) and error.cancellation_reasons:
-        return any(reason is not None and reason.code in _PASSING for reason in error.cancellation_reasons)
-    return isinstance(error.cause, BotoCoreError) or error.cause_response_code in _PASSING_CALLS
+        codes = {reason.code for reason in error.cancellation_reasons if reason is not None}
+        is_passing = bool(codes & _PASSING)
+    elif isinstance(error.cause, BotoCoreError):
+        return True
+    else:
+        codes = {str(error.cause_response_code)}
+        is_passing = bool(codes & _PASSING_CALLS)
+    if codes & _CONFLICTS:
+        count("transaction_conflict_total", op=op)
+    return is_passing
 
 
 def _raise_refusal(error: TransactWriteError, names: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_i
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pynamodb.attributes import Attribute
 from pynamodb.expressions.condition import Condition
@@ -101,7 +101,7 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
     free = chats.owned_by(call.caller) & ChatItem.running_request_id.does_not_exist() & _nothing_new_in(chat)
     writes: list[Write] = [Update("chat", head[0], head[1], free), *_new_turn(new, retention_days)]
     try:
-        commit(writes, token=new.turn.turn_id)
+        commit(writes, token=new.turn.turn_id, op="start_turn")
     except Refused as refused:
         if "chat" in refused.old:
             visible(chats.from_raw(refused.old["chat"]), call.caller)
@@ -126,7 +126,10 @@ def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: in
         *_hidden_messages(call, old),
         *_new_turn(new, retention_days),
     ]
-    _commit_mutation(call, chat, old, writes, token=new.turn.turn_id)
+    try:
+        commit(writes, token=new.turn.turn_id, op="replace_turn")
+    except Refused as refused:
+        _raise_refusal(call, chat, old, refused)
 
 
 def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, token: str) -> None:
@@ -136,15 +139,17 @@ def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, 
     """
     latest = ChatItem.latest_request_id
     back = latest.set(turn.prev_request_id) if turn.prev_request_id else latest.remove()
-    head = ChatItem(*keys.chat(chat.tenant_id, chat.chat_id))
     actions = [back, ChatItem.message_count.add(-turn.messages), *_moved(chat, call)]
     writes: list[Write] = [
-        Update("chat", head, actions, _is_mutable(call, turn)),
+        Update("chat", ChatItem(*keys.chat(chat.tenant_id, chat.chat_id)), actions, _is_mutable(call, turn)),
         _end_of_old(call, turn),
         *_hidden_messages(call, turn),
         *_events(events),
     ]
-    _commit_mutation(call, chat, turn, writes, token=token)
+    try:
+        commit(writes, token=token, op="delete_turn")
+    except Refused as refused:
+        _raise_refusal(call, chat, turn, refused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +192,7 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
         *_events(end.events),
     ]
     try:
-        commit(writes, token=call.new_id(call.now))
+        commit(writes, token=call.new_id(call.now), op="finish_turn")
     except Refused:
         return False
     return True
@@ -218,7 +223,7 @@ def progress(call: Call, turn: Turn, *, provider_called: bool) -> Progress | Non
     if provider_called:
         called = TurnItem.provider_request_started_at
         actions.append(called.set(called | call.now))
-    if not update_one(item, actions, TurnItem.state == TurnState.RUNNING.value):
+    if not update_one(item, actions, TurnItem.state == TurnState.RUNNING.value, op="renew_turn"):
         return None
     return Progress(cancel_requested=item.cancel_requested_at is not None)
 
@@ -232,7 +237,7 @@ def request_cancel(call: Call, turn: Turn, event: OutboxItem) -> bool:
         *_events([event]),
     ]
     try:
-        commit(writes, token=call.new_id(call.now))
+        commit(writes, token=call.new_id(call.now), op="cancel_turn")
     except Refused:
         return False
     return True
@@ -343,16 +348,14 @@ def _is(attribute: Attribute[T], seen: T | None) -> Condition:
     return condition
 
 
-def _commit_mutation(call: Call, chat: Chat, target: Turn, writes: Sequence[Write], *, token: str) -> None:
-    try:
-        commit(writes, token=token)
-    except Refused as refused:
-        now_chat = chats.from_raw(refused.old["chat"]) if "chat" in refused.old else chat
-        now_turn = from_raw(refused.old["old turn"]) if "old turn" in refused.old else target
-        check_mutation(call.caller, now_chat, now_turn, target.request_id)
-        if "chat" in refused.old:
-            raise GenerationInProgress(_running(refused.old["chat"])) from refused
-        raise CreditsTaken from refused
+def _raise_refusal(call: Call, chat: Chat, target: Turn, refused: Refused) -> NoReturn:
+    """What the mutation of `target` is refused with, by what the winner left."""
+    now_chat = chats.from_raw(refused.old["chat"]) if "chat" in refused.old else chat
+    now_turn = from_raw(refused.old["old turn"]) if "old turn" in refused.old else target
+    check_mutation(call.caller, now_chat, now_turn, target.request_id)
+    if "chat" in refused.old:
+        raise GenerationInProgress(_running(refused.old["chat"])) from refused
+    raise CreditsTaken from refused
 
 
 def _running(head: Raw | None) -> RequestId | None:
