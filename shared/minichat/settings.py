@@ -100,6 +100,12 @@ class OrphanWatchdog(_Group):
     batch_size: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
+class Cleanup(_Group):
+    """How often the deletion of an attachment at its provider is tried (events-and-workers 4)."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+
+
 class Context(_Group):
     """What a prompt takes along (context-attachments-providers 1)."""
 
@@ -172,6 +178,7 @@ class Settings(_Group):
     quota: Quota = Quota()
     context: Context = Context()
     orphan_watchdog: OrphanWatchdog = OrphanWatchdog()
+    cleanup: Cleanup = Cleanup()
     providers: dict[str, Provider] = Field(default_factory=lambda: {"openai": OPENAI})
 
 
