@@ -96,7 +96,7 @@ def _failure(response: httpx2.Response) -> Failure | None:
     status = response.status_code
     if status in (204, 404):
         return None
-    if status == 200:
+    if response.is_success:
         # A page of a proxy under repair is a 200, too.
         return None if _says_deleted(response) else Failure("an answer that does not say deleted", may_pass=True)
     return Failure(f"status {status}", may_pass=status in _PASSING_STATUSES or status >= 500)
