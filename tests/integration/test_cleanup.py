@@ -291,6 +291,19 @@ def named(item: AttachmentItem | VectorStoreItem, **ids: str) -> None:
     assert update_one(item, actions, type(item).pk.exists())
 
 
+def test_a_failure_that_is_told_late_does_not_turn_the_count_back(
+    store: Store, scripted_provider: str, files: Files
+) -> None:
+    attachment = a_stored(a_chat(), a_file(scripted_provider, "fail-503"))
+
+    def others() -> None:
+        for _ in range(3):
+            clean_attachment(event(attachment), means(files))
+
+    assert clean_attachment(event(attachment), interrupted(others, files, at_look=1)) is Outcome.PENDING
+    assert state(attachment) == (CleanupStatus.PENDING, 3, "file: status 503")
+
+
 @pytest.mark.parametrize("attribute", ["provider_file_id", "vector_store_id"])
 def test_what_the_provider_gets_while_the_attachment_is_cleaned_up_goes_too(
     store: Store, scripted_provider: str, files: Files, attribute: str
@@ -441,11 +454,8 @@ def test_a_chat_is_cleaned_up_in_as_many_goes_as_its_time_allows(
         a_living(chat_id, file, vector_store_id=vs)
     a_stored_vector_store(chat_id, vs)
     a_deleted_chat(chat_id)
-    outcomes: list[Outcome] = []
-    while not outcomes or outcomes[-1] is Outcome.UNFINISHED:
-        # The clock goes on by a second with each look: time for one attachment, or one store, and a bit.
-        now = a_call().now
-        outcomes.append(clean(chat_id, means(files), ends_at=now + timedelta(seconds=2)))
+    # The clock goes on by a second with each look: time for one attachment, or one store, and a bit.
+    outcomes = [clean(chat_id, means(files), ends_at=a_call().now + timedelta(seconds=2)) for _ in range(6)]
     assert outcomes == [Outcome.UNFINISHED] * 5 + [Outcome.DONE]
     assert [status for _, status in deletions(scripted_provider, vs)] == [200] * 6
     assert not any(exists(scripted_provider, one) for one in (*gone, vs))
