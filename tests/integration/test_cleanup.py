@@ -445,6 +445,22 @@ def test_a_vector_store_in_trouble_is_tried_again_and_one_that_is_refused_fails(
         assert [clean(chat_id, means(files)) for _ in outcomes] == outcomes
 
 
+def test_a_store_that_is_refused_is_told_once_nothing_else_is_left_to_try(
+    store: Store, scripted_provider: str, files: Files
+) -> None:
+    chat_id = a_chat()
+    refused, busy = (a_vector_store(scripted_provider, marker=marker) for marker in ("fail-400", "fail-503x1"))
+    a_stored_vector_store(chat_id, refused, provider="it")
+    a_stored_vector_store(chat_id, busy, provider="it too")
+    a_deleted_chat(chat_id)
+    with files_of(**{"it": an_entry(scripted_provider), "it too": an_entry(scripted_provider)}) as both:
+        assert clean(chat_id, means(both), ends_at=a_call().now + timedelta(seconds=2)) is Outcome.PENDING
+        assert deletions(scripted_provider, busy) == []
+        assert clean(chat_id, means(both)) is Outcome.PENDING
+        assert clean(chat_id, means(both)) is Outcome.FAILED
+    assert not exists(scripted_provider, busy)
+
+
 def test_a_chat_is_cleaned_up_in_as_many_goes_as_its_time_allows(
     store: Store, scripted_provider: str, files: Files
 ) -> None:
@@ -459,6 +475,20 @@ def test_a_chat_is_cleaned_up_in_as_many_goes_as_its_time_allows(
     assert outcomes == [Outcome.UNFINISHED] * 5 + [Outcome.DONE]
     assert [status for _, status in deletions(scripted_provider, vs)] == [200] * 6
     assert not any(exists(scripted_provider, one) for one in (*gone, vs))
+
+
+def test_attachments_in_trouble_do_not_use_up_the_time_of_the_others(
+    store: Store, scripted_provider: str, files: Files
+) -> None:
+    chat_id = a_chat()
+    stuck = [a_living(chat_id, a_file(scripted_provider, "fail-503")) for _ in range(3)]
+    good = a_living(chat_id, a_file(scripted_provider))
+    a_deleted_chat(chat_id)
+    # Time for two attachments. Whoever is told of trouble waits; calling again at once would use up all attempts.
+    outcomes = [clean(chat_id, means(files), ends_at=a_call().now + timedelta(seconds=4)) for _ in range(2)]
+    assert outcomes == [Outcome.PENDING] * 2
+    assert state(good)[0] is CleanupStatus.DONE
+    assert [state(one)[1] for one in stuck] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -26,7 +26,7 @@ class Outcome(StrEnum):
     """What became of one attempt.
 
     DONE and ALREADY_TERMINAL need nothing more, PENDING wants to be tried again later, FAILED is for a person to look
-    at. UNFINISHED is only a chat's: its time was up, and the next attempt goes on where it stopped.
+    at. UNFINISHED is only a chat's: time was up before anything went wrong, and the next attempt goes on at once.
     """
 
     DONE = "done"

@@ -17,6 +17,9 @@ from minichat.providers.files import Files
 from minichat.settings import Cleanup
 from minichat.storage import attachments, chats
 
+_WORST_FIRST = (Outcome.PENDING, Outcome.FAILED, Outcome.DONE)
+"""Of a chat's stores: one that is refused for good is told only when nothing else is left to try."""
+
 
 class NotDeleted(Exception):
     """Somebody asked for the cleanup of what nobody deleted. It will not change by asking again."""
@@ -50,8 +53,9 @@ def clean_chat_resources(tenant_id: TenantId, chat_id: ChatId, means: Means, *, 
     """Brings every attachment of a deleted chat to the end of its cleanup, then deletes the chat's vector stores.
 
     DONE when nothing is left to do, whatever became of single attachments; PENDING when something is to be tried again
-    later; FAILED when a provider will never delete a store; UNFINISHED when `ends_at` came first (one provider call
-    may end after it): call again, and it goes on. A chat that is not there needs nothing: ALREADY_TERMINAL.
+    later; FAILED when a provider will never delete a store; UNFINISHED when all went well but `ends_at` came first
+    (what was begun before it may end after it): call again at once, and it goes on. A chat that is not there needs
+    nothing: ALREADY_TERMINAL.
     Raises NotDeleted, and ServiceUnavailable.
     """
     chat = chats.read(tenant_id, chat_id)
@@ -66,15 +70,19 @@ def clean_chat_resources(tenant_id: TenantId, chat_id: ChatId, means: Means, *, 
 
 
 def _clean_all(found: Iterable[Attachment], means: Means, ends_at: datetime) -> Outcome:
-    left = failed = 0
+    failed, waiting = 0, []
     for attachment in found:
-        outcome = Outcome.ALREADY_TERMINAL
+        failed += attachment.cleanup.status is CleanupStatus.FAILED
         if not attachment.cleanup.is_terminal:
-            if means.clock() >= ends_at:
-                return Outcome.UNFINISHED
-            outcome = _clean(attachment, means)
+            waiting.append(attachment)
+    left = 0
+    # Those that were in trouble come last: they must not use up the time of all others, go after go.
+    for attachment in sorted(waiting, key=lambda one: one.cleanup.attempts):
+        if means.clock() >= ends_at:
+            return Outcome.PENDING if left else Outcome.UNFINISHED
+        outcome = _clean(attachment, means)
         left += outcome is Outcome.PENDING
-        failed += outcome is Outcome.FAILED or attachment.cleanup.status is CleanupStatus.FAILED
+        failed += outcome is Outcome.FAILED
     if failed:
         logger.warning("a deleted chat has attachments that could not be cleaned up", extra={"attachments": failed})
     return Outcome.PENDING if left else Outcome.DONE
@@ -115,16 +123,14 @@ def _take_away(attachment: Attachment, files: Files) -> Failure | None:
 
 
 def _clean_stores(stores: Iterable[VectorStore], means: Means, ends_at: datetime) -> Outcome:
-    outcomes = set()
+    outcomes = {Outcome.DONE}
     for store in stores:
-        if store.gone_at is None:
-            if means.clock() >= ends_at:
-                return Outcome.UNFINISHED
-            outcomes.add(_clean_store(store, means))
-    for worst in (Outcome.PENDING, Outcome.FAILED):
-        if worst in outcomes:
-            return worst
-    return Outcome.DONE
+        if store.gone_at is not None:
+            continue
+        if means.clock() >= ends_at:
+            return Outcome.UNFINISHED if outcomes == {Outcome.DONE} else Outcome.PENDING
+        outcomes.add(_clean_store(store, means))
+    return next(worst for worst in _WORST_FIRST if worst in outcomes)
 
 
 def _clean_store(store: VectorStore, means: Means) -> Outcome:
