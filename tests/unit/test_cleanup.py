@@ -1,13 +1,16 @@
 """How far a cleanup came: it always ends, and an end never changes."""
 
+import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minichat.domain.cleanup import Cleanup, CleanupStatus, Failure, Outcome, after_attempt
-from tests.builders import NOW
+from minichat.events.payloads import AttachmentCleanup, SecondaryRef
+from tests.builders import NOW, an_id
 
 PASSING = Failure("file: status 503", may_pass=True)
 FINAL = Failure("file: status 400", may_pass=False)
@@ -82,3 +85,19 @@ def test_a_cleanup_ends_at_its_first_success_or_when_its_attempts_are_used_up(
         assert outcomes == [Outcome.PENDING] * end + [last] + stale
         assert cleanup.is_terminal
         assert cleanup.attempts == before.attempts + end + (results[end] is not None)
+
+
+def test_an_event_is_read_as_it_was_written() -> None:
+    ids: dict[str, Any] = {"tenant_id": an_id(1), "chat_id": an_id(10), "attachment_id": an_id(30)}
+    image = AttachmentCleanup(**ids, storage_backend="openai", attachment_kind="image", deleted_at=NOW)
+    assert json.loads(image.payload()) == {
+        "event_type": "attachment_cleanup",
+        **ids,
+        "storage_backend": "openai",
+        "attachment_kind": "image",
+        "deleted_at": "2026-11-21T12:00:00.123456Z",
+    }
+    copied = SecondaryRef(storage_backend="other", provider_file_id="file-2")
+    ours = {"provider_file_id": "file-1", "vector_store_id": "vs_1", "secondary_ref": copied}
+    for event in (image, image.model_copy(update=ours)):
+        assert AttachmentCleanup.model_validate_json(event.payload()) == event
