@@ -9,11 +9,13 @@ from uuid import uuid4
 import boto3
 
 from minichat.local import queues
+from minichat.local.sources import Context
 from minichat.local.tables import project_root
 from minichat.settings import Queues
 
 Record = dict[str, Any]
-Handler = Callable[[Record, object], Any]
+Handler = Callable[[Record, Any], Any]
+CONTEXT = Context("a function", timeout=60)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class QueueAccess:
         """Has a consumer handle one batch, as an event source mapping would; the ids of what has to come again."""
         url = self.settings.urls[queue]
         records = self.receive(url)
-        failed = [one["itemIdentifier"] for one in handler({"Records": records}, None)["batchItemFailures"]]
+        failed = [one["itemIdentifier"] for one in handler({"Records": records}, CONTEXT)["batchItemFailures"]]
         for record in records:
             if record["messageId"] not in failed:
                 self.client.delete_message(QueueUrl=url, ReceiptHandle=record["receiptHandle"])

@@ -1,29 +1,47 @@
-"""Deleted chats: what they left at providers goes, then their items."""
+"""Deleted chats: their items get a time at which they expire, and what they left at providers goes."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from minichat.domain.cleanup import Outcome
+from minichat.domain.identity import ChatId, TenantId
 from minichat.events import queues
-from minichat.events.consume import PermanentFailure, Received, consume
+from minichat.events.consume import NotYet, PermanentFailure, Received, consume
 from minichat.events.payloads import ChatCleanup
 from minichat.moment import new_id, now
-from minichat.services import purge
+from minichat.providers.files import Files
+from minichat.services import cleanup, purge
 from minichat.settings import current
 from minichat.storage.items import connect
 
+ONE_MORE = timedelta(seconds=20)
+"""What the attachment that is being cleaned up may still take when time is up."""
+
 connect(current().store)
 queues.connect(current())
+_means = cleanup.Means(Files(current().providers), current().cleanup, now)
 
 
-def handler(event: dict[str, Any], context: object) -> object:
+def handler(event: dict[str, Any], context: LambdaContext) -> object:
     """Which messages have to come again."""
-    del context
-    return consume(event, "chat-cleanup", ChatCleanup, _clean)
+    ends_at = now() + timedelta(milliseconds=context.get_remaining_time_in_millis()) - ONE_MORE
+    return consume(event, "chat-cleanup", ChatCleanup, lambda cleaned, received: _clean(cleaned, received, ends_at))
 
 
-def _clean(event: ChatCleanup, received: Received) -> str:
+def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
     del received
     try:
+        # First, for it depends on nobody else; the grace leaves weeks for the rest.
         purge.expire(event, current(), now(), new_id)
-    except purge.NotDeleted:
+        outcome = cleanup.clean_chat_resources(
+            TenantId(event.tenant_id), ChatId(event.chat_id), _means, ends_at=ends_at
+        )
+    except (purge.NotDeleted, cleanup.NotDeleted):
         raise PermanentFailure("the chat is not deleted") from None
-    return "cleaned"
+    if outcome in (Outcome.PENDING, Outcome.UNFINISHED):
+        raise NotYet
+    if outcome is Outcome.FAILED:
+        raise PermanentFailure("a provider refuses to delete a vector store of the chat")
+    return outcome

@@ -115,6 +115,12 @@ class OrphanWatchdog(_Group):
     batch_size: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
+class Cleanup(_Group):
+    """How often the deletion of an attachment at its provider is tried (events-and-workers 4)."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+
+
 class Context(_Group):
     """What a prompt takes along (context-attachments-providers 1)."""
 
@@ -127,7 +133,7 @@ class Context(_Group):
 class Retention(_Group):
     """How long what was deleted is kept."""
 
-    deleted_chats_days: Annotated[int, Field(ge=0, le=3650)] = 30
+    deleted_chats_days: Annotated[int, Field(ge=1, le=3650)] = 30
 
 
 class Timeouts(_Group):
@@ -199,6 +205,7 @@ class Settings(_Group):
     context: Context = Context()
     orphan_watchdog: OrphanWatchdog = OrphanWatchdog()
     retention: Retention = Retention()
+    cleanup: Cleanup = Cleanup()
     providers: dict[str, Provider] = Field(default_factory=lambda: {"openai": OPENAI})
 
 

@@ -4,7 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
@@ -42,6 +42,21 @@ def answers_lost(operation: str, times: int) -> Iterator[None]:
             raise ReadTimeoutError(endpoint_url="engine")
 
     with _hook(f"after-call.dynamodb.{operation}", lose):
+        yield
+
+
+class Killed(Exception):
+    """The process is gone."""
+
+
+@contextmanager
+def killed(moment: Literal["before", "after"], operation: str) -> Iterator[None]:
+    """The process dies right before each call of an operation, or right after it took effect."""
+
+    def die(**_: Any) -> None:
+        raise Killed
+
+    with _hook(f"{moment}-call.dynamodb.{operation}", die):
         yield
 
 

@@ -35,7 +35,7 @@ from minichat.storage.items import connect
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy
 from tests.integration.faults import answered_instead, refused, sqs_hook
 from tests.invariants import Tables
-from tests.queue_access import QueueAccess, Record, reason
+from tests.queue_access import CONTEXT, QueueAccess, Record, reason
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id
@@ -91,9 +91,9 @@ def relayed(records: list[Record]) -> list[str]:
     return lost_by(outbox_relay, records)
 
 
-def lost_by(handler: Callable[[Record, object], Any], records: list[Record]) -> list[str]:
+def lost_by(handler: Callable[[Record, Any], Any], records: list[Record]) -> list[str]:
     """What has to come again, by the names that the handler gives."""
-    return [one["itemIdentifier"] for one in handler({"Records": records}, None)["batchItemFailures"]]
+    return [one["itemIdentifier"] for one in handler({"Records": records}, CONTEXT)["batchItemFailures"]]
 
 
 def ledger_of(tenant: TenantId = TENANT) -> Used:

@@ -11,6 +11,7 @@ UserId = NewType("UserId", str)
 ChatId = NewType("ChatId", str)
 RequestId = NewType("RequestId", str)
 MessageId = NewType("MessageId", str)
+AttachmentId = NewType("AttachmentId", str)
 
 SubjectType = Literal["user", "system"]
 Clock = Callable[[], datetime]

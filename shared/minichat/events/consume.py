@@ -35,6 +35,10 @@ class PermanentFailure(Exception):
     """An event whose effect can never happen; the message says why, in words that an operator can act on."""
 
 
+class NotYet(Exception):
+    """An effect that needs another go, later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     """An event as it came: what its message says of it, and its own JSON."""

@@ -176,10 +176,42 @@ class ChatDeleted(_Audit):
     actor_user_id: str
 
 
+class AttachmentDeleted(_Audit):
+    """An attachment was deleted."""
+
+    event_type: Literal["attachment_delete"] = "attachment_delete"
+    actor_user_id: str
+    attachment_id: str
+
+
 AuditEvent = Annotated[
-    TurnEnded | TurnReplaced | TurnDeleted | TurnCancelled | ChatDeleted, Field(discriminator="event_type")
+    TurnEnded | TurnReplaced | TurnDeleted | TurnCancelled | ChatDeleted | AttachmentDeleted,
+    Field(discriminator="event_type"),
 ]
 """Everything that the audit queue carries."""
+
+
+class SecondaryRef(BaseModel):
+    """A copy of an attachment's file at another provider, named as in `settings.providers`."""
+
+    model_config = ConfigDict(frozen=True)
+    storage_backend: str
+    provider_file_id: str
+
+
+class AttachmentCleanup(Event):
+    """What a deleted attachment has at its provider must go; `storage_backend` is that one's id in the settings."""
+
+    queue = "attachment-cleanup"
+    event_type: Literal["attachment_cleanup"] = "attachment_cleanup"
+    chat_id: str
+    attachment_id: str
+    provider_file_id: str | None = None
+    vector_store_id: str | None = None
+    storage_backend: str
+    attachment_kind: Literal["document", "image"]
+    deleted_at: datetime
+    secondary_ref: SecondaryRef | None = None
 
 
 class ChatCleanup(Event):

@@ -20,7 +20,8 @@ Without a marker it answers with a few friendly words about the last message. Ma
     [[html]]              answers 200 with a page            [[redirect]]         answers 307
 
 `POST /control/release/NAME` releases a hold, now or in advance; `GET /control/stats` tells how many calls came, how
-many streams are open and how many the client broke off. All state is of this process.
+many streams are open and how many the client broke off. Files and vector stores are in `scripted_files`. All state is
+of this process.
 """
 
 import argparse
@@ -39,6 +40,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
+
+from minichat.local import scripted_files
 
 DEFAULT_DELAY_MS = 15
 ECHOED_CHARACTERS = 200
@@ -103,10 +106,12 @@ def create_app() -> Starlette:
             Route("/v1/responses", _responses, methods=["POST"]),
             Route("/control/release/{name}", _release, methods=["POST"]),
             Route("/control/stats", _stats),
+            *scripted_files.routes(),
             Route("/health", lambda _: JSONResponse({"status": "ok"})),
         ]
     )
     app.state.provider = State()
+    app.state.files = scripted_files.Files()
     return app
 
 

@@ -7,13 +7,11 @@ from contextlib import aclosing
 import httpx2
 
 from minichat import settings
-from minichat.providers import openai_responses
+from minichat.providers import credentials, openai_responses
 from minichat.providers.chunks import Failed, ProviderChunk
 from minichat.providers.prompt import Prompt
 
 MAX_CONNECTIONS = 200
-
-_SOURCES = {"env": "environment variable", "secretsmanager": "Secrets Manager secret"}
 
 
 class Providers:
@@ -32,7 +30,7 @@ class Providers:
             return
         key = None
         if entry.auth is not None and (key := await self._key(provider_id, entry.auth.secret)) is None:
-            where = f"{_SOURCES[entry.auth.secret.source]} {entry.auth.secret.name}"
+            where = credentials.described(entry.auth.secret)
             diagnostic = f"providers.{provider_id}.auth.secret: {where} has no key, or cannot be read"
             yield Failed("provider_error", diagnostic, reached=False)
             return
@@ -55,30 +53,7 @@ class Providers:
 
     async def _key(self, provider_id: str, secret: settings.Secret) -> str | None:
         if (key := self._keys.get(provider_id)) is None:
-            key = await asyncio.to_thread(_read, secret)
+            key = await asyncio.to_thread(credentials.read, secret)
             if key is not None:
                 self._keys[provider_id] = key
         return key
-
-
-def _read(secret: settings.Secret) -> str | None:
-    stored = settings.secret_from_environment(secret.name) if secret.source == "env" else _from_aws(secret.name)
-    # Whoever stores a key with `echo` stores a newline, too; no header can carry it.
-    return (stored or "").strip() or None
-
-
-def _from_aws(name: str) -> str | None:
-    # Only deployments that keep the key in Secrets Manager pay for the import.
-    import boto3  # noqa: PLC0415
-    from botocore.config import Config  # noqa: PLC0415
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-    config = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2})
-    try:
-        # A session of its own: the default one must not make clients in two threads at once.
-        client = boto3.session.Session().client("secretsmanager", config=config)
-        found = client.get_secret_value(SecretId=name)
-    except (BotoCoreError, ClientError):
-        return None
-    key: str | None = found.get("SecretString")
-    return key

@@ -187,6 +187,27 @@ class StreamPartItem(ConversationItem):
     expires_at = NumberAttribute()
 
 
+class AttachmentItem(ConversationItem):
+    """A file that a user gave to a chat, and how far the cleanup of what its provider has of it came."""
+
+    kind = UnicodeAttribute()
+    storage_backend = UnicodeAttribute(attr_name="backend")
+    provider_file_id = UnicodeAttribute(attr_name="file", null=True)
+    vector_store_id = UnicodeAttribute(attr_name="vs", null=True)
+    deleted_at = InstantAttribute(null=True)
+    cleanup_status = UnicodeAttribute(attr_name="cleanup", null=True)
+    cleanup_attempts = NumberAttribute(attr_name="attempts", null=True)
+    last_cleanup_error = UnicodeAttribute(attr_name="cleanup_error", null=True)
+    cleanup_updated_at = InstantAttribute(attr_name="cleanup_at", null=True)
+
+
+class VectorStoreItem(ConversationItem):
+    """A chat's vector store at the provider in the key: claimed first, and named once the provider has made it."""
+
+    vector_store_id = UnicodeAttribute(attr_name="vs", null=True)
+    gone_at = InstantAttribute(null=True)
+
+
 class QuotaItem(ConversationItem):
     """One user's credits in one month, per bucket: what is committed (spent + reserved) and, of it, reserved.
 

@@ -5,6 +5,8 @@
     turn                    T#<tenant>#C#<chat>     TURN#<request_id>
     message                 T#<tenant>#C#<chat>     MSG#<message_id>
     part of a long message  T#<tenant>#C#<chat>     MSG#<message_id>#<number>
+    attachment              T#<tenant>#C#<chat>     ATT#<attachment_id>
+    vector store            T#<tenant>#C#<chat>     VS#<provider>
     quota of a month        T#<tenant>#U#<user>     QUOTA#<first day>
     stream part             T#<tenant>#C#<chat>     PART#<request_id>#<number of its last event>
     idempotency key         T#<tenant>#U#<user>     CREATED#<sha-256 of the key>
@@ -23,7 +25,7 @@ import zlib
 from datetime import datetime
 from typing import NamedTuple
 
-from minichat.domain.identity import ChatId, MessageId, RequestId, TenantId, UserId, micros
+from minichat.domain.identity import AttachmentId, ChatId, MessageId, RequestId, TenantId, UserId, micros
 
 RUNNING_SHARDS = tuple(f"RUNNING#{number}" for number in range(4))
 """Hash keys of the index of running turns: 4 × 1000 write units a second before a partition throttles. They alone have
@@ -32,6 +34,8 @@ no tenant in them, because the watchdog looks after all tenants; the keys that t
 CHAT_SK = "CHAT"
 MESSAGE_PREFIX = "MSG#"
 TURN_PREFIX = "TURN#"
+ATTACHMENT_PREFIX = "ATT#"
+VECTOR_STORE_PREFIX = "VS#"
 # "~" sorts after every character of a UUID and after "#".
 MESSAGE_END = "MSG#~"
 TURN_END = "TURN#~"
@@ -92,6 +96,16 @@ def message_part(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId, nu
 def stream_part(tenant_id: TenantId, chat_id: ChatId, request_id: RequestId, last: int) -> Key:
     """A batch of events that a client was told, by the number of the last one."""
     return Key(partition(tenant_id, chat_id), f"PART#{request_id}#{last:010d}")
+
+
+def attachment(tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId) -> Key:
+    """A file that a user gave to a chat."""
+    return Key(partition(tenant_id, chat_id), f"{ATTACHMENT_PREFIX}{attachment_id}")
+
+
+def vector_store(tenant_id: TenantId, chat_id: ChatId, provider: str) -> Key:
+    """The one vector store that a chat has at a provider."""
+    return Key(partition(tenant_id, chat_id), f"{VECTOR_STORE_PREFIX}{provider}")
 
 
 def quota(tenant_id: TenantId, user_id: UserId, month: str) -> Key:

@@ -1,0 +1,36 @@
+"""Deleted attachments: what they left at providers goes."""
+
+from typing import Any
+
+from minichat.domain.cleanup import Outcome
+from minichat.events import queues
+from minichat.events.consume import NotYet, PermanentFailure, Received, consume
+from minichat.events.payloads import AttachmentCleanup
+from minichat.moment import now
+from minichat.providers.files import Files
+from minichat.services import cleanup
+from minichat.settings import current
+from minichat.storage.items import connect
+
+connect(current().store)
+queues.connect(current())
+_means = cleanup.Means(Files(current().providers), current().cleanup, now)
+
+
+def handler(event: dict[str, Any], context: object) -> object:
+    """Which messages have to come again."""
+    del context
+    return consume(event, "attachment-cleanup", AttachmentCleanup, _clean)
+
+
+def _clean(event: AttachmentCleanup, received: Received) -> str:
+    del received
+    try:
+        outcome = cleanup.clean_attachment(event, _means)
+    except cleanup.NotDeleted:
+        raise PermanentFailure("the attachment is not deleted") from None
+    if outcome is Outcome.PENDING:
+        raise NotYet
+    if outcome is Outcome.FAILED:
+        raise PermanentFailure("its attempts are used up: last_cleanup_error of the attachment says why")
+    return outcome

@@ -1,0 +1,76 @@
+"""How far the cleanup of an attachment came (events-and-workers 4): pure.
+
+    nobody asked yet ──┐
+                       ├──> pending ──> done      the provider has nothing of it any more
+                       │     │    │
+                       │     └────┘ an attempt failed, others are left
+                       └──────────> failed        attempts are used up, or the provider will never do it
+
+Done and failed are ends: an event that comes again after them changes nothing.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class CleanupStatus(StrEnum):
+    """Where a cleanup stands."""
+
+    PENDING = "pending"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Outcome(StrEnum):
+    """What became of one attempt.
+
+    DONE and ALREADY_TERMINAL need nothing more, PENDING wants to be tried again later, FAILED is for a person to look
+    at. UNFINISHED is only a chat's: time was up before anything went wrong, and the next attempt goes on at once.
+    """
+
+    DONE = "done"
+    PENDING = "pending"
+    FAILED = "failed"
+    ALREADY_TERMINAL = "already_terminal"
+    UNFINISHED = "unfinished"
+
+
+@dataclass(frozen=True, slots=True)
+class Cleanup:
+    """The state on an attachment; `status` is None until somebody asks for its cleanup."""
+
+    status: CleanupStatus | None = None
+    attempts: int = 0
+    last_error: str | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing is to be done, or nothing more will be."""
+        return self.status in (CleanupStatus.DONE, CleanupStatus.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt did not succeed, in words that name no key and no id, and whether another one could."""
+
+    reason: str
+    may_pass: bool
+
+
+def after_attempt(
+    cleanup: Cleanup, failure: Failure | None, *, max_attempts: int, at: datetime
+) -> tuple[Cleanup, Outcome]:
+    """The state after an attempt that ended at that instant (None: it succeeded), and what became of it.
+
+    `attempts` counts those that failed; the last one's reason stays for whoever asks later.
+    """
+    if cleanup.is_terminal:
+        return cleanup, Outcome.ALREADY_TERMINAL
+    if failure is None:
+        return Cleanup(CleanupStatus.DONE, cleanup.attempts, cleanup.last_error, at), Outcome.DONE
+    attempts = cleanup.attempts + 1
+    if failure.may_pass and attempts < max_attempts:
+        return Cleanup(CleanupStatus.PENDING, attempts, failure.reason, at), Outcome.PENDING
+    return Cleanup(CleanupStatus.FAILED, attempts, failure.reason, at), Outcome.FAILED

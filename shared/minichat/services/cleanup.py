@@ -1,0 +1,145 @@
+"""What a deleted attachment, or a deleted chat, has at its providers goes (events-and-workers 4).
+
+Everything here may be killed at any point and run again, by any number at once: what is gone already counts as gone,
+the state on an item is moved under a condition, and what the table says counts, never what an event says.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from minichat.domain.attachment import Attachment, VectorStore
+from minichat.domain.cleanup import CleanupStatus, Failure, Outcome, after_attempt
+from minichat.domain.identity import AttachmentId, ChatId, Clock, TenantId
+from minichat.events.payloads import AttachmentCleanup
+from minichat.observability import count, logger
+from minichat.providers.files import Files
+from minichat.settings import Cleanup
+from minichat.storage import attachments, chats
+
+_WORST_FIRST = (Outcome.PENDING, Outcome.FAILED, Outcome.DONE)
+"""Of a chat's stores: one that is refused for good is told only when nothing else is left to try."""
+
+
+class NotDeleted(Exception):
+    """Somebody asked for the cleanup of what nobody deleted. It will not change by asking again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What cleaning up takes."""
+
+    files: Files
+    settings: Cleanup
+    clock: Clock
+
+
+def clean_attachment(event: AttachmentCleanup, means: Means) -> Outcome:
+    """One attempt to delete what the provider of a deleted attachment has of it.
+
+    An attachment that is not there, in this tenant and chat, needs nothing: ALREADY_TERMINAL.
+    Raises NotDeleted, and ServiceUnavailable (the attempt does not count then).
+    """
+    where = TenantId(event.tenant_id), ChatId(event.chat_id), AttachmentId(event.attachment_id)
+    attachment = attachments.read(*where)
+    if attachment is None:
+        return Outcome.ALREADY_TERMINAL
+    if attachment.deleted_at is None:
+        raise NotDeleted
+    return _clean(attachment, means)
+
+
+def clean_chat_resources(tenant_id: TenantId, chat_id: ChatId, means: Means, *, ends_at: datetime) -> Outcome:
+    """Brings every attachment of a deleted chat to the end of its cleanup, then deletes the chat's vector stores.
+
+    DONE when nothing is left to do, whatever became of single attachments; PENDING when something is to be tried again
+    later; FAILED when a provider will never delete a store; UNFINISHED when all went well but `ends_at` came first
+    (what was begun before it may end after it): call again at once, and it goes on. A chat that is not there needs
+    nothing: ALREADY_TERMINAL.
+    Raises NotDeleted, and ServiceUnavailable.
+    """
+    chat = chats.read(tenant_id, chat_id)
+    if chat is None:
+        return Outcome.ALREADY_TERMINAL
+    if chat.deleted_at is None:
+        raise NotDeleted
+    outcome = _clean_all(attachments.of_chat(tenant_id, chat_id), means, ends_at)
+    if outcome is not Outcome.DONE:
+        return outcome
+    return _clean_stores(attachments.vector_stores(tenant_id, chat_id), means, ends_at)
+
+
+def _clean_all(found: Iterable[Attachment], means: Means, ends_at: datetime) -> Outcome:
+    failed, waiting = 0, []
+    for attachment in found:
+        failed += attachment.cleanup.status is CleanupStatus.FAILED
+        if not attachment.cleanup.is_terminal:
+            waiting.append(attachment)
+    left = 0
+    # Those that were in trouble come last: they must not use up the time of all others, go after go.
+    for attachment in sorted(waiting, key=lambda one: one.cleanup.attempts):
+        if means.clock() >= ends_at:
+            return Outcome.PENDING if left else Outcome.UNFINISHED
+        outcome = _clean(attachment, means)
+        left += outcome is Outcome.PENDING
+        failed += outcome is Outcome.FAILED
+    if failed:
+        logger.warning("a deleted chat has attachments that could not be cleaned up", extra={"attachments": failed})
+    return Outcome.PENDING if left else Outcome.DONE
+
+
+def _clean(attachment: Attachment, means: Means) -> Outcome:
+    """One attempt, and its trace on the item."""
+    if attachment.cleanup.is_terminal:
+        return Outcome.ALREADY_TERMINAL
+    failure = _take_away(attachment, means.files)
+    max_attempts = means.settings.max_attempts
+    cleanup, outcome = after_attempt(attachment.cleanup, failure, max_attempts=max_attempts, at=means.clock())
+    if not attachments.settle(attachment, cleanup):
+        now = attachments.read(attachment.tenant_id, attachment.chat_id, attachment.attachment_id)
+        if now is None or (now.cleanup.is_terminal and now.cleanup != cleanup):
+            outcome = Outcome.ALREADY_TERMINAL
+        elif not now.cleanup.is_terminal:
+            # Another attempt was counted instead of this one, or the provider's ids are new since we looked.
+            outcome = Outcome.PENDING
+        # Otherwise it was ours: only the answer was lost, and the repetition refused.
+    count("cleanup_attempt_total", outcome=outcome)
+    return outcome
+
+
+def _take_away(attachment: Attachment, files: Files) -> Failure | None:
+    """Out of the vector store first: a file that is gone must not be found there any more."""
+    provider, file_id = attachment.storage_backend, attachment.provider_file_id
+    if file_id is not None:
+        if attachment.vector_store_id is not None:
+            failure = files.take_out(provider, attachment.vector_store_id, file_id)
+            if failure is not None:
+                return replace(failure, reason=f"vector store: {failure.reason}")
+        failure = files.delete_file(provider, file_id)
+        if failure is not None:
+            return replace(failure, reason=f"file: {failure.reason}")
+    # Copies elsewhere (a second provider's, the upload in S3) belong here, before the attachment counts as cleaned up.
+    return None
+
+
+def _clean_stores(stores: Iterable[VectorStore], means: Means, ends_at: datetime) -> Outcome:
+    outcomes = {Outcome.DONE}
+    for store in stores:
+        if store.gone_at is not None:
+            continue
+        if means.clock() >= ends_at:
+            return Outcome.UNFINISHED if outcomes == {Outcome.DONE} else Outcome.PENDING
+        outcomes.add(_clean_store(store, means))
+    return next(worst for worst in _WORST_FIRST if worst in outcomes)
+
+
+def _clean_store(store: VectorStore, means: Means) -> Outcome:
+    if store.vector_store_id is not None:
+        failure = means.files.delete_vector_store(store.provider, store.vector_store_id)
+        if failure is not None:
+            logger.warning("a vector store cannot be deleted", extra={"reason": failure.reason})
+            return Outcome.PENDING if failure.may_pass else Outcome.FAILED
+    if attachments.vector_store_gone(store, means.clock()):
+        return Outcome.DONE
+    # Gone by another's hand, or named since we looked: the next look tells.
+    return Outcome.PENDING

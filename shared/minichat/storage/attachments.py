@@ -1,0 +1,156 @@
+"""Attachments and vector stores of a chat: their items, and the state of their cleanup.
+
+A provider's id is only ever added to an item that nobody has begun to clean up: whoever adds one conditions on
+`cleanup_status` (of a vector store: `gone_at`) being absent, and takes back what it made when that does not hold. The
+cleanup conditions on the ids that it saw. So whichever comes second notices the first, and no file is left behind.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from pynamodb.attributes import Attribute
+from pynamodb.expressions.condition import Condition
+
+from minichat.domain.attachment import Attachment, VectorStore
+from minichat.domain.cleanup import Cleanup, CleanupStatus
+from minichat.domain.identity import AttachmentId, ChatId, TenantId
+from minichat.storage import keys
+from minichat.storage.items import AttachmentItem, ConversationItem, Raw, VectorStoreItem, batch_get, query
+from minichat.storage.transact import Put, update_one
+
+PAGE_ITEMS = 50
+
+
+def put(attachment: Attachment) -> Put:
+    """The write that stores a new attachment."""
+    item = AttachmentItem(
+        *keys.attachment(attachment.tenant_id, attachment.chat_id, attachment.attachment_id),
+        kind=attachment.kind,
+        storage_backend=attachment.storage_backend,
+        provider_file_id=attachment.provider_file_id,
+        vector_store_id=attachment.vector_store_id,
+        deleted_at=attachment.deleted_at,
+        cleanup_status=attachment.cleanup.status,
+        cleanup_attempts=attachment.cleanup.attempts or None,
+        last_cleanup_error=attachment.cleanup.last_error,
+        cleanup_updated_at=attachment.cleanup.updated_at,
+    )
+    return Put("attachment", item, AttachmentItem.pk.does_not_exist())
+
+
+def read(tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId) -> Attachment | None:
+    """One attachment of a chat, deleted or not.
+
+    Raises ServiceUnavailable.
+    """
+    key = keys.attachment(tenant_id, chat_id, attachment_id)
+    raw = batch_get([key]).get(key)
+    return None if raw is None else _attachment(tenant_id, chat_id, raw)
+
+
+def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Attachment]:
+    """Every attachment of a chat, deleted ones too, the oldest first; read in pages, as far as the reader goes.
+
+    Raises ServiceUnavailable.
+    """
+    for raw in _items(keys.partition(tenant_id, chat_id), keys.ATTACHMENT_PREFIX):
+        yield _attachment(tenant_id, chat_id, raw)
+
+
+def settle(seen: Attachment, cleanup: Cleanup) -> bool:
+    """Records what became of an attempt to clean up the attachment as it was seen.
+
+    False when that is no longer how it is: it came to an end, another attempt was counted, or its provider's ids
+    changed. A success counts however many attempts failed meanwhile.
+    Raises ServiceUnavailable.
+    """
+    item = AttachmentItem(*keys.attachment(seen.tenant_id, seen.chat_id, seen.attachment_id))
+    unchanged = AttachmentItem.pk.exists() & ~AttachmentItem.cleanup_status.is_in(
+        CleanupStatus.DONE.value, CleanupStatus.FAILED.value
+    )
+    unchanged &= _still(AttachmentItem.provider_file_id, seen.provider_file_id)
+    unchanged &= _still(AttachmentItem.vector_store_id, seen.vector_store_id)
+    changed: list[tuple[Attribute[Any], object]] = [
+        (AttachmentItem.cleanup_status, cleanup.status),
+        (AttachmentItem.cleanup_updated_at, cleanup.updated_at),
+    ]
+    if cleanup.status is not CleanupStatus.DONE:
+        changed.append((AttachmentItem.cleanup_attempts, cleanup.attempts))
+        changed.append((AttachmentItem.last_cleanup_error, cleanup.last_error))
+        unchanged &= _still(AttachmentItem.cleanup_attempts, seen.cleanup.attempts or None)
+    actions = [attribute.set(value) for attribute, value in changed if value is not None]
+    return update_one(item, actions, unchanged, op="cleanup")
+
+
+def claim_vector_store(store: VectorStore) -> Put:
+    """The write that makes the chat's vector store at a provider known; refused when there is one, or was."""
+    item = VectorStoreItem(
+        *keys.vector_store(store.tenant_id, store.chat_id, store.provider), vector_store_id=store.vector_store_id
+    )
+    return Put("vector store", item, VectorStoreItem.pk.does_not_exist())
+
+
+def vector_stores(tenant_id: TenantId, chat_id: ChatId) -> list[VectorStore]:
+    """The chat's vector stores, one per provider, those that are gone too.
+
+    Raises ServiceUnavailable.
+    """
+    found = (
+        VectorStoreItem.from_raw_data(dict(raw))
+        for raw in _items(keys.partition(tenant_id, chat_id), keys.VECTOR_STORE_PREFIX)
+    )
+    return [
+        VectorStore(
+            tenant_id=tenant_id,
+            chat_id=chat_id,
+            provider=item.sk.removeprefix(keys.VECTOR_STORE_PREFIX),
+            vector_store_id=item.vector_store_id,
+            gone_at=item.gone_at,
+        )
+        for item in found
+    ]
+
+
+def vector_store_gone(seen: VectorStore, at: datetime) -> bool:
+    """Records that the provider has the store no more; False when it was named or gone meanwhile.
+
+    Raises ServiceUnavailable.
+    """
+    item = VectorStoreItem(*keys.vector_store(seen.tenant_id, seen.chat_id, seen.provider))
+    unchanged = VectorStoreItem.pk.exists() & VectorStoreItem.gone_at.does_not_exist()
+    unchanged &= _still(VectorStoreItem.vector_store_id, seen.vector_store_id)
+    return update_one(item, [VectorStoreItem.gone_at.set(at)], unchanged, op="cleanup")
+
+
+def _still(attribute: Attribute[Any], seen: str | int | None) -> Condition:
+    return attribute.does_not_exist() if seen is None else attribute == seen
+
+
+def _items(pk: str, prefix: str) -> Iterator[Raw]:
+    start, more = prefix, True
+    while more:
+        found, more = query(pk, ConversationItem.sk.between(start, prefix + "~"), limit=PAGE_ITEMS)
+        yield from found
+        if found:
+            start = found[-1]["sk"]["S"] + "\0"
+
+
+def _attachment(tenant_id: TenantId, chat_id: ChatId, raw: Raw) -> Attachment:
+    item = AttachmentItem.from_raw_data(dict(raw))
+    return Attachment(
+        tenant_id=tenant_id,
+        chat_id=chat_id,
+        attachment_id=AttachmentId(item.sk.removeprefix(keys.ATTACHMENT_PREFIX)),
+        kind=item.kind,  # type: ignore[arg-type]  # only `put` writes it
+        storage_backend=item.storage_backend,
+        provider_file_id=item.provider_file_id,
+        vector_store_id=item.vector_store_id,
+        deleted_at=item.deleted_at,
+        cleanup=Cleanup(
+            status=CleanupStatus(item.cleanup_status) if item.cleanup_status else None,
+            attempts=int(item.cleanup_attempts or 0),
+            last_error=item.last_cleanup_error,
+            updated_at=item.cleanup_updated_at,
+        ),
+    )
