@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ import pytest
 from minichat.local.process import Child
 from minichat.settings import Store
 from tests.client import Stack
-from tests.conftest import running_stack
+from tests.conftest import ROOT, running_stack
 from tests.invariants import Tables, violations
 
 TURNS = int(os.environ.get("EVENTS_TURNS", "200"))
@@ -211,6 +212,44 @@ def test_a_relay_that_stood_still_keeps_the_order_of_each_chat_and_tells_its_lag
         lag = max(int(found) for found in re.findall(r'"outbox_relay_lag_ms":(\d+)', log))
         first = min(int(event_id.replace("-", "")[:12], 16) for event_id in written) / 1000
         assert lag >= (asleep - first) * 1000
+
+
+def test_a_consumer_that_knows_only_the_published_schemas_comes_to_the_same_sum(tmp_path: Path) -> None:
+    with running_stack(tmp_path / "state", "--no-events") as stack:
+        asyncio.run(load(stack, 30))
+        relay = serving(stack, "OutboxRelayFunction", 0)
+        tables = Tables.of(Store(endpoint=stack.about["engine_url"]))
+        _, urls, _ = queues_of(stack)
+        wait_for_messages(stack, "usage", 30)
+        relay.stop()
+        folder = tmp_path / "theirs"
+        folder.mkdir()
+        for name in ("consumer_example.py", "usage.schema.json"):
+            shutil.copy(ROOT / "docs" / "events" / name, folder)
+        consumed = subprocess.run(
+            [sys.executable, folder / "consumer_example.py", urls["usage"], tmp_path / "totals.sqlite"],
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MINICHAT"))},
+                "AWS_ENDPOINT_URL_SQS": stack.about["environment"]["MINICHAT_QUEUES__ENDPOINT"],
+                "AWS_DEFAULT_REGION": "us-east-1",
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        turns = [turn for chat in tables.chats().values() for turn in chat.turns.values()]
+        (tenant,) = {item["pk"].split("#")[1] for item in tables.outbox if item["queue"] == "usage"}
+        assert consumed.stdout == f"{tenant} 30 {sum(int(turn['committed']) for turn in turns)}\n", consumed.stderr
+
+
+def wait_for_messages(stack: Stack, queue: str, count: int) -> None:
+    client, urls, _ = queues_of(stack)
+    name = "ApproximateNumberOfMessages"
+    deadline = time.monotonic() + 30
+    while int(client.get_queue_attributes(QueueUrl=urls[queue], AttributeNames=[name])["Attributes"][name]) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_one_trace_leads_from_the_request_to_the_audit_record(stack: Stack) -> None:
