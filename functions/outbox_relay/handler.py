@@ -13,7 +13,7 @@ from minichat.settings import current
 
 queues.connect(current())
 
-_IS_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_IS_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TOLD = {"event_id": "sk", "event_type": "type", "queue": "queue", "trace_id": "trace"}
 
 

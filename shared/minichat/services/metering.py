@@ -67,6 +67,16 @@ def prove(
     return Metered(len(ended), len(entries), len(days), found)
 
 
+def repair(found: Iterable[Mismatch], *, retention_days: int) -> int:
+    """Sets the totals among them to the sum of their entries; how many. One that has moved since is left as it is.
+
+    Raises ServiceUnavailable.
+    """
+    return sum(
+        ledger.correct(one.total, one.seen, retention_days=retention_days) for one in found if one.total is not None
+    )
+
+
 def _dedupe_key(turn: Turn) -> str:
     return "/".join(part.replace("-", "") for part in (turn.tenant_id, turn.turn_id, turn.request_id))
 
@@ -115,7 +125,9 @@ def _of_day(tenant_id: TenantId, day: str) -> Iterator[Mismatch]:
             for user_id in {**before, **should}:
                 if before.get(user_id) != should.get(user_id):
                     where = f"total of {day}" + (f" of user {user_id}" if user_id else "")
-                    yield Mismatch(tenant_id, where, _in_words(before.get(user_id)), _in_words(should.get(user_id)))
+                    total = Total(tenant_id, day, user_id, should.get(user_id, Used()))
+                    seen = before.get(user_id)
+                    yield Mismatch(tenant_id, where, _in_words(seen), _in_words(total.used), total, seen)
             return
     yield Mismatch(tenant_id, f"totals of {day}", "never stood still", "look again")
 
