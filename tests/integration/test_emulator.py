@@ -75,6 +75,7 @@ def _event_for(function: str, token: str) -> dict[str, Any]:
         "ApiFunction": an_event("POST", "/chats", token, {"title": "Built"}),
         "StreamFunction": an_event("POST", "/chats/none/messages:stream", token, {"content": "x"}),
         "OrphanWatchdogFunction": {"time": "2026-11-21T12:00:00Z"},
+        "ReconcileFunction": {"time": "2026-11-21T12:00:00Z"},
         "OutboxRelayFunction": {"Records": [outbox_record(event) for events in EXAMPLES.values() for event in events]},
         "AuditFunction": sqs_event("audit"),
         "UsageFunction": sqs_event("usage"),
@@ -136,6 +137,8 @@ def test_every_function_answers_from_its_artifacts_alone(
     assert json.loads(prelude)["statusCode"] == 400
     assert json.loads(body)["errors"][0]["field"] == "chat_id"
     assert json.loads(answers["OrphanWatchdogFunction"]) == {"detected": 0, "finalized": 0}
+    # The example of a usage event is in the ledger by then, and in nobody's quota, which it would count in eight times.
+    assert json.loads(answers["ReconcileFunction"]) == {"quota": 8, "ledger": 0, "repaired": 0}
     for function in ("OutboxRelay", "Audit", "Usage", "AttachmentCleanup", "ChatCleanup"):
         assert json.loads(answers[f"{function}Function"]) == {"batchItemFailures": []}, function
     for queue, events in EXAMPLES.items():

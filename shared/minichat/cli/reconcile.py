@@ -15,7 +15,7 @@ from minichat.domain.identity import TenantId
 from minichat.events import audit_sink
 from minichat.moment import now
 from minichat.services import metering
-from minichat.services.reconcile import reconcile
+from minichat.services.reconcile import reconcile, repair
 
 
 def add_to(commands: Any) -> None:
@@ -27,7 +27,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--settled-seconds", type=int, default=300, help="ledger and audit: turns that ended so long ago (default 300)"
     )
-    parser.add_argument("--repair", action="store_true", help="set totals that differ to the sum of their entries")
+    parser.add_argument("--repair", action="store_true", help="set what differs to what it should say")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     target.add_to(parser)
     parser.set_defaults(run=run)
@@ -61,6 +61,6 @@ def run(options: argparse.Namespace) -> int:
             f"{count} differences"
         )
     if options.repair:
-        repaired = metering.repair(metered.mismatches, retention_days=settings.quota.retention_days)
-        print(f"{repaired} totals repaired", file=sys.stderr)
+        totals = metering.repair(metered.mismatches, retention_days=settings.quota.retention_days)
+        print(f"repaired: {repair(result.differences)} quota entries, {totals} totals", file=sys.stderr)
     return 1 if result.differences or metered.mismatches else 0

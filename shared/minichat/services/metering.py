@@ -60,8 +60,10 @@ def prove(
         for key, turn in turns_by_key.items()
         if turn.state is not TurnState.RUNNING and turn.completed_at is not None and turn.completed_at < ended_before
     }
+    # An entry that is as old has a turn that was there before the table was read.
+    old_entries = {key: entry for key, entry in entries.items() if entry.settled_at < ended_before}
     days = _days_of(entries.values())
-    found = [*_of_entries(ended, entries), *_without_turn(turns_by_key, entries, alive), *_of_totals(days, totals)]
+    found = [*_of_entries(ended, entries), *_without_turn(turns_by_key, old_entries, alive), *_of_totals(days, totals)]
     if audited is not None:
         found += _of_audit(ended.values(), audited)
     return Metered(len(ended), len(entries), len(days), found)
