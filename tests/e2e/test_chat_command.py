@@ -1,5 +1,6 @@
 """`minichat chat`, as a person at a terminal and a script in a pipe use it, over connections that break."""
 
+import codecs
 import fcntl
 import os
 import pty
@@ -39,6 +40,7 @@ class Terminal:
         self._arguments = arguments
         self.raw = ""
         self._read_to = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a read may end within a character
 
     def __enter__(self) -> "Terminal":
         self._master, slave = pty.openpty()
@@ -77,7 +79,7 @@ class Terminal:
             with suppress(OSError):  # how Linux says that the other side is gone
                 data = os.read(self._master, 65536) if ready else b""
             assert data, f"{text!r} did not come after {self.raw[self._read_to :]!r}"
-            self.raw += data.decode()
+            self.raw += self._decoder.decode(data)
         before, self._read_to = self.raw[self._read_to : at], at + len(text)
         return ESCAPES.sub("", before)
 
@@ -432,9 +434,19 @@ def test_what_is_refused_is_one_sentence_and_exit_code_one(stack: Stack, here: l
     blank = piped(*here, "-m", " ")
     assert blank.returncode == 1
     assert "content: " in blank.stderr
+    garbled = piped(*url, "--token", "ä b", *more, said="")
+    assert (garbled.returncode, garbled.stderr.count("\n")) == (2, 1)
     nowhere = piped(*more, said="")
     assert nowhere.returncode == 2
     assert "--url" in nowhere.stderr
+
+
+def test_bytes_that_are_no_text_and_a_terminal_that_knows_no_text_are_no_errors(here: list[str]) -> None:
+    poor = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for arguments, said in (([b"-m", b"[[echo]]a\xffb"], b""), ([], b"[[echo]]a\xffb\n")):
+        command = [*map(os.fsencode, [*CHAT, *here]), *arguments]
+        run = subprocess.run(command, input=said, capture_output=True, env=poor, timeout=SECONDS, check=False)
+        assert (run.returncode, run.stdout) == (0, b"a?b\n")
 
 
 def test_an_answer_does_not_drive_the_terminal(here: list[str]) -> None:

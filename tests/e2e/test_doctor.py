@@ -3,21 +3,32 @@
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
+import threading
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import boto3
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from minichat.cli.doctor import PATIENCE_SECONDS
 from minichat.local import tables
 from minichat.local.process import free_port
+from minichat.moment import now
 from minichat.services.rules import SHIPPED_POLICY
 from minichat.settings import Store
 from tests.client import Stack
@@ -136,6 +147,31 @@ def test_providers_that_are_not_there_or_have_no_key_are_named(examined: Stack) 
     assert "there is no provider 'openai'" in without["policy"]["detail"]
 
 
+def test_a_provider_whose_certificate_nobody_vouches_for_is_named(examined: Stack, tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(_own_certificate(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        provider = {"base_url": f"https://localhost:{server.server_port}"}
+        found = findings(examined, MINICHAT_PROVIDERS=json.dumps({"openai": provider}))
+        server.shutdown()
+        serving.join()
+    assert troubles(found) == {"provider openai: reachable": "failed"}
+    assert "certificate" in found["provider openai: reachable"]["detail"]
+
+
+def _own_certificate(folder: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now(), now() + timedelta(days=1))
+    file = folder / "certificate.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(builder.sign(key, SHA256()).public_bytes(Encoding.PEM) + private)
+    return file
+
+
 def test_no_secret_is_told(examined: Stack, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("cursor_secret: [hush-1\nprovider: {")
@@ -245,6 +281,36 @@ def test_what_never_answers_does_not_keep_the_others_waiting(examined: Stack) ->
     assert {name.split()[0] for name in troubles(found)} == {"table", "clock", "queue", "dead", "policy"}
     assert f"no answer in {PATIENCE_SECONDS} s" in {one["detail"] for one in found.values()}
     assert all(found[name]["result"] == "ok" for name in ("settings", "key set", "audit sink"))
+
+
+@pytest.mark.parametrize(("off", "result"), [(0, "ok"), (100, "warning"), (1000, "failed")])
+def test_a_clock_that_is_off_is_told_by_how_much(examined: Stack, off: int, result: str) -> None:
+    class Store(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_error(400)  # its Date is what counts
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string(time.time() - off)
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        clock = findings(examined, MINICHAT_STORE__ENDPOINT=f"http://127.0.0.1:{server.server_port}")["clock"]
+        server.shutdown()
+        serving.join()
+    assert clock["result"] == result
+    assert off - 1 <= int(clock["detail"].split()[0]) <= off + 5
+
+
+def test_a_stack_that_has_ended_is_named_first(tmp_path: Path) -> None:
+    with running_stack(tmp_path) as stack:
+        pass
+    found = findings(stack)
+    assert (next(iter(found)), found["local stack"]["result"]) == ("local stack", "failed")
+    assert {one["result"] for name, one in found.items() if name.startswith(("table", "queue"))} == {"failed"}
 
 
 def test_a_stack_that_never_ran_is_one_failure(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class Api:
         Raises Refused, Unreachable.
         """
         with self._translated():
-            answer = self._http.request(method, _joined(path), json=body, params=params)
+            answer = self._http.request(method, _joined(path), params=params, **_sent(body))
             if not answer.is_success:
                 raise _refused(answer)
             if answer.status_code == 204:
@@ -75,11 +75,13 @@ class Api:
 
         Raises Refused, Unreachable.
         """
-        headers = {} if not after else {"last-event-id": str(after)}
+        about = _sent(body)
+        if after:
+            about["headers"]["last-event-id"] = str(after)
         timeout = httpx2.Timeout(SILENCE_SECONDS, connect=5)
         with (
             self._translated(),
-            self._http.stream(method, _joined(path), json=body, headers=headers, timeout=timeout) as answer,
+            self._http.stream(method, _joined(path), timeout=timeout, **about) as answer,
         ):
             if not answer.is_success:
                 answer.read()
@@ -105,6 +107,13 @@ class Api:
 
 def _joined(path: tuple[str, ...]) -> str:
     return "/" + "/".join(quote(part, safe=":") for part in path)
+
+
+def _sent(body: Any) -> dict[str, Any]:
+    if body is None:
+        return {"headers": {}}
+    # In ASCII: whatever a terminal gave, half a surrogate pair too, is the server's to judge.
+    return {"content": json.dumps(body).encode(), "headers": {"content-type": "application/json"}}
 
 
 def _parsed(answer: httpx2.Response) -> Iterator[Event]:

@@ -1,6 +1,8 @@
 """`minichat chat`: a conversation with any deployment, from a terminal or a script."""
 
 import argparse
+import os
+import re
 import signal
 import sys
 import threading
@@ -21,6 +23,7 @@ from minichat.local import stack
 from minichat.settings import SettingsError
 
 LISTED = 20
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
@@ -32,12 +35,13 @@ def add_to(commands: Any) -> None:
         description="Talks to a deployment over HTTP. Ctrl-C cancels an answer, /help lists what can be said.",
     )
     parser.add_argument("--url", type=_url, help="the API, such as https://api.example.org/mini-chat/v1")
-    parser.add_argument("--token", help="a bearer token; others can see it in the list of processes")
-    parser.add_argument("--token-file", type=Path, help="a file that holds the token")
-    parser.add_argument("--chat", metavar="ID", help="go on with this chat (default: a new one)")
-    parser.add_argument("--model", help="for new chats (default: the deployment's)")
+    tokens = parser.add_mutually_exclusive_group()
+    tokens.add_argument("--token", help="a bearer token; others can see it in the list of processes")
+    tokens.add_argument("--token-file", type=Path, help="a file that holds the token")
+    parser.add_argument("--chat", type=_text, metavar="ID", help="go on with this chat (default: a new one)")
+    parser.add_argument("--model", type=_text, help="for new chats (default: the deployment's)")
     parser.add_argument("--web-search", action="store_true", help="let answers search the web")
-    parser.add_argument("--message", "-m", help="send this (- reads it), print the answer, and end")
+    parser.add_argument("--message", "-m", type=_text, help="send this (- reads it), print the answer, and end")
     target.add_to(parser)
     parser.set_defaults(run=run)
 
@@ -71,15 +75,23 @@ def _where(options: argparse.Namespace) -> tuple[str, str | None]:
     url = options.url or about.get("base_url")
     if url is None:
         raise SettingsError("Say where to: --url URL, or --local for the stack that runs on this machine.")
+    token = options.token or about.get("token")
     if options.token_file is not None:
-        return url, options.token_file.read_text(encoding="utf-8").strip()
-    return url, options.token or about.get("token")
+        token = options.token_file.read_text(encoding="utf-8", errors="replace").strip()
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise SettingsError("The token is empty, or has characters that no token has.")
+    return url, token
 
 
 def _url(text: str) -> str:
     if urlsplit(text).scheme not in {"http", "https"} or not urlsplit(text).hostname:
         raise argparse.ArgumentTypeError(f"{text!r} is no URL such as https://api.example.org/mini-chat/v1")
     return text
+
+
+def _text(argument: str) -> str:
+    """An argument as the UTF-8 that it is; what it is not is replaced."""
+    return os.fsencode(argument).decode(errors="replace")
 
 
 def _told(error: Refused | Unreachable, token: str | None) -> str:

@@ -57,11 +57,14 @@ _NO_QUEUES = Finding(
 Check = Callable[[], Finding]
 
 
-def of(settings: Settings, problems: list[str], *, local: bool) -> Iterator[tuple[str, Check]]:
-    """Every check of a deployment, by its name; `local` when the deployment is the local stack.
+def of(settings: Settings, problems: list[str], api: str | None) -> Iterator[tuple[str, Check]]:
+    """Every check of a deployment, by its name; of the local stack it is known where its API is.
 
     Each may be called in a thread of its own. The storage layer and the queues are connected before.
     """
+    local = api is not None
+    if api is not None:
+        yield "local stack", lambda: _runs(api)
     yield "settings", lambda: _settings(settings, problems, local=local)
     for name, provider in settings.providers.items():
         yield f"provider {name}: secret", lambda provider=provider: _secret(provider, local=local)  # type: ignore[misc]
@@ -79,6 +82,14 @@ def of(settings: Settings, problems: list[str], *, local: bool) -> Iterator[tupl
     yield "key set", lambda: _key_set(settings)
     yield "audit sink", lambda: _audit_sink(settings)
     yield "policy", lambda: _policy(settings)
+
+
+def _runs(api: str) -> Finding:
+    try:
+        httpx2.get(f"{api}/health", timeout=CONNECT_SECONDS, trust_env=False).raise_for_status()
+    except httpx2.HTTPError:
+        return Finding("failed", f"{api} does not answer", "Start it with `minichat dev`; its folder has its logs.")
+    return Finding("ok", f"{api} answers")
 
 
 def _settings(settings: Settings, problems: list[str], *, local: bool) -> Finding:

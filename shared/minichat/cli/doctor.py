@@ -11,8 +11,10 @@ from typing import Any
 from minichat import settings
 from minichat.cli import checks, target
 from minichat.cli.checks import Check, Finding
+from minichat.cli.output import show_anything
 from minichat.events import queues
 from minichat.local import stack
+from minichat.local.tables import NotACheckout
 from minichat.observability import logger
 from minichat.settings import SettingsError
 from minichat.storage.items import connect
@@ -36,6 +38,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0 when nothing failed, 1 otherwise."""
+    show_anything()
     logger.setLevel(logging.CRITICAL)  # what fails is a finding here
     found = _examined(options)
     count = Counter(finding.result for finding in found.values())
@@ -56,16 +59,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _examined(options: argparse.Namespace) -> dict[str, Finding]:
-    local = options.local or options.state is not None
-    if local:
+    api = None
+    if options.local or options.state is not None:
         try:
             stack.attach(options.state)
-        except SettingsError as error:
-            return {"deployment": Finding("failed", str(error).partition(":")[0], "Start it with `minichat dev`.")}
+            api = str(stack.told(options.state)["base_url"])
+        except (SettingsError, NotACheckout) as error:
+            return {"local stack": Finding("failed", "none has run here", str(error))}
     configured, problems = settings.examine()
     connect(configured.store)
     queues.connect(configured)
-    return _in_time(dict(checks.of(configured, problems, local=local)))
+    return _in_time(dict(checks.of(configured, problems, api)))
 
 
 def _in_time(wanted: dict[str, Check]) -> dict[str, Finding]:

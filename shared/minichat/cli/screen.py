@@ -1,8 +1,9 @@
 """A conversation on a terminal or in a pipe: the answer goes to stdout, what is said about it to stderr."""
 
-import io
 import re
 import sys
+
+from minichat.cli.output import show_anything
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """What would move the cursor, colour or title of a terminal; tabs and ends of lines stay."""
@@ -13,9 +14,7 @@ class Screen:
     """Prints text as it comes, and notes on lines of their own. Escape codes are for terminals only."""
 
     def __init__(self) -> None:
-        for stream in (sys.stdin, sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")
+        show_anything()
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
         self._terminal = sys.stdout.isatty()
         self._dims = sys.stderr.isatty()
