@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
                 return 0 if answered else 1
             if options.chat is None:
                 api.call("GET", "models")  # whether anybody is there, and the token is good
-            return _conversation(talk, screen)
+            return _conversation(talk, screen, token)
         except (Refused, Unreachable) as error:
             screen.note(_told(error, token))
             return 1
@@ -101,7 +101,7 @@ def _told(error: Refused | Unreachable, token: str | None) -> str:
     return str(error)
 
 
-def _conversation(talk: "Talk", screen: Screen) -> int:
+def _conversation(talk: "Talk", screen: Screen, token: str | None) -> int:
     """Reads and answers until the end of input; without a terminal, 1 when something could not be answered."""
     if screen.interactive:
         # Only for what importing it does: lines can be edited and called back.
@@ -124,7 +124,7 @@ def _conversation(talk: "Talk", screen: Screen) -> int:
             screen.line()
         except (Refused, Unreachable) as error:
             failed = True
-            screen.note(str(error))
+            screen.note(_told(error, token))
     return 1 if failed and not screen.interactive else 0
 
 

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from ssl import SSLCertVerificationError, SSLError
 from typing import Any, Literal, get_args
@@ -35,8 +36,6 @@ from minichat.storage import policies
 CONNECT_SECONDS = 3
 SIGNED_SECONDS = 300
 """How far a clock may be off before AWS refuses what it signs (AWS limit)."""
-
-
 RELAY = "outbox-relay"
 """What the relay cannot pass on goes to a dead-letter queue as well, though nothing else waits for it in a queue."""
 
@@ -64,24 +63,24 @@ def of(settings: Settings, problems: list[str], api: str | None) -> Iterator[tup
     """
     local = api is not None
     if api is not None:
-        yield "local stack", lambda: _runs(api)
-    yield "settings", lambda: _settings(settings, problems, local=local)
+        yield "local stack", partial(_runs, api)
+    yield "settings", partial(_settings, settings, problems, local=local)
     for name, provider in settings.providers.items():
-        yield f"provider {name}: secret", lambda provider=provider: _secret(provider, local=local)  # type: ignore[misc]
-        yield f"provider {name}: reachable", lambda provider=provider: _reachable(provider)  # type: ignore[misc]
-    store = settings.store
-    for logical_id, name in (("ConversationTable", store.conversation_table), ("OutboxTable", store.outbox_table)):
-        yield f"table {name}", lambda i=logical_id, name=name: _table(i, name, store)  # type: ignore[misc]
-    yield "clock", lambda: _clock(settings)
-    for queue in get_args(Queue) if settings.queues.urls else ():
-        yield f"queue {queue}", lambda queue=queue: _queue(queue, settings)  # type: ignore[misc]
-    for queue in (*get_args(Queue), RELAY) if settings.queues.dead_letters else ():
-        yield f"dead letters of {queue}", lambda queue=queue: _dead_letters(queue, settings)  # type: ignore[misc]
-    if not (settings.queues.urls and settings.queues.dead_letters):
+        yield f"provider {name}: secret", partial(_secret, provider, local=local)
+        yield f"provider {name}: reachable", partial(_reachable, provider)
+    store, queues = settings.store, settings.queues
+    yield f"table {store.conversation_table}", partial(_table, "ConversationTable", store.conversation_table, store)
+    yield f"table {store.outbox_table}", partial(_table, "OutboxTable", store.outbox_table, store)
+    yield "clock", partial(_clock, settings)
+    if not (queues.urls and queues.dead_letters):
         yield "queues", lambda: _NO_QUEUES
-    yield "key set", lambda: _key_set(settings)
-    yield "audit sink", lambda: _audit_sink(settings)
-    yield "policy", lambda: _policy(settings)
+    for queue in get_args(Queue) if queues.urls else ():
+        yield f"queue {queue}", partial(_queue, queue, settings)
+    for queue in (*get_args(Queue), RELAY) if queues.dead_letters else ():
+        yield f"dead letters of {queue}", partial(_dead_letters, queue, settings)
+    yield "key set", partial(_key_set, settings)
+    yield "audit sink", partial(_audit_sink, settings)
+    yield "policy", partial(_policy, settings)
 
 
 def _runs(api: str) -> Finding:

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="minichat", description="Mini Chat: the backend of a multi-tenant AI chat.")
     parser.add_argument("--version", action="version", version=f"minichat {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (dev, token, policy, turns, usage, reconcile, events, outbox, dlq, doctor, chat):
+    for command in (dev, token, chat, doctor, policy, turns, usage, reconcile, events, outbox, dlq):
         command.add_to(commands)
     options = parser.parse_args(arguments)
     try:
