@@ -230,7 +230,8 @@ def test_every_queue_is_encrypted_and_has_somewhere_for_what_fails() -> None:
     queues = {name: q["Properties"] for name, q in QUEUES["Resources"].items() if q["Type"] == "AWS::SQS::Queue"}
     working = {name for name in queues if not name.endswith("DeadLetterQueue")}
     assert working == {
-        f"{name}Queue" for name in ("Audit", "Usage", "AttachmentCleanup", "ChatCleanup", "ThreadSummary")
+        f"{name}Queue"
+        for name in ("Audit", "Usage", "AttachmentCleanup", "AttachmentIngest", "ChatCleanup", "ThreadSummary")
     }
     for name, queue in queues.items():
         assert queue["SqsManagedSseEnabled"] is True
@@ -245,8 +246,12 @@ def test_every_queue_is_encrypted_and_has_somewhere_for_what_fails() -> None:
         "ChatCleanupQueue",
         "ThreadSummaryQueue",
     }
-    (policy,) = (r for r in QUEUES["Resources"].values() if r["Type"] == "AWS::SQS::QueuePolicy")
-    assert {queue["Ref"] for queue in policy["Properties"]["Queues"]} == set(queues)
+    policies = [r["Properties"] for r in QUEUES["Resources"].values() if r["Type"] == "AWS::SQS::QueuePolicy"]
+    # The last of two policies of a queue would replace the first.
+    assert sorted(queue["Ref"] for policy in policies for queue in policy["Queues"]) == sorted(queues)
+    for policy in policies:
+        denial = policy["PolicyDocument"]["Statement"][0]
+        assert (denial["Effect"], denial["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
 
 
 def test_settings_name_every_queue_that_an_event_goes_to() -> None:
