@@ -267,7 +267,10 @@ def test_sources_retry_what_failed_and_nothing_else(translated: dict[str, Any]) 
     functions = _of_type(translated, "AWS::Lambda::Function")
     assert set(mappings) == {
         "OutboxRelayFunctionOutbox",
-        *(f"{name}FunctionQueue" for name in ("Audit", "Usage", "AttachmentCleanup", "ChatCleanup")),
+        *(
+            f"{name}FunctionQueue"
+            for name in ("Audit", "Usage", "AttachmentCleanup", "AttachmentIngest", "ChatCleanup")
+        ),
     }
     for mapping in mappings.values():
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
@@ -309,21 +312,38 @@ def test_no_permission_is_wider_than_its_use(translated: dict[str, Any]) -> None
         assert "*" not in json.dumps(statement["Action"])
         # Objects have names of their own.
         resource = json.dumps(statement["Resource"])
-        assert "*" not in resource.replace("${AuditBucketArn}/*", "")
+        assert "*" not in resource.replace("${AuditBucketArn}/*", "").replace("${UploadsBucketArn}/*", "")
 
 
 def test_only_functions_that_call_a_provider_can_read_its_key() -> None:
     readers = {role for role, statement in _statements() if "secretsmanager" in json.dumps(statement["Action"])}
-    assert readers == {"StreamRole", "AttachmentCleanupRole", "ChatCleanupRole"}
+    assert readers == {"StreamRole", "AttachmentCleanupRole", "AttachmentIngestRole", "ChatCleanupRole"}
 
 
 def test_the_audit_trail_can_only_be_added_to() -> None:
-    allowed = [(role, s["Action"]) for role, s in _statements() if "s3:" in json.dumps(s["Action"])]
+    allowed = [(role, s["Action"]) for role, s in _statements() if "AuditBucket" in json.dumps(s["Resource"])]
     assert allowed == [("AuditRole", "s3:PutObject")]
     bucket = ROOT_TEMPLATE["Resources"]["AuditBucket"]
     assert bucket["DeletionPolicy"] == "RetainExceptOnCreate"
     assert set(bucket["Properties"]["PublicAccessBlockConfiguration"].values()) == {True}
     assert bucket["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
+
+
+def test_files_wait_encrypted_unseen_and_not_for_long() -> None:
+    bucket = ROOT_TEMPLATE["Resources"]["UploadsBucket"]["Properties"]
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert bucket["BucketEncryption"]
+    (rule,) = bucket["LifecycleConfiguration"]["Rules"]
+    assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", 1)
+    (told,) = bucket["NotificationConfiguration"]["QueueConfigurations"]
+    assert told["Queue"]["Fn::GetAtt"][1] == "Outputs.AttachmentIngestQueueArn"
+    allowed = {role: s["Action"] for role, s in _statements() if "UploadsBucketArn}/*" in json.dumps(s["Resource"])}
+    assert allowed == {"ApiRole": "s3:PutObject", "AttachmentIngestRole": ["s3:DeleteObject", "s3:GetObject"]}
+
+
+def test_a_file_reaches_the_function_as_bytes(translated: dict[str, Any]) -> None:
+    (api,) = _of_type(translated, "AWS::ApiGateway::RestApi").values()
+    assert api["Body"]["x-amazon-apigateway-binary-media-types"] == ["multipart/form-data"]
 
 
 def test_no_function_can_write_the_policy() -> None:

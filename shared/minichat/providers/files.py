@@ -1,22 +1,26 @@
 """What a provider keeps of a chat, taken away: files and vector stores, as OpenAI has them and whoever follows it.
 
+What it is given is in `providers.uploads`, which asks through the same client.
+
 Nothing is tried twice here: who calls has a queue that comes again. A failure says its kind and nothing else, for it is
 stored and logged: no address, no key, no id of the provider's, and not a word of its answer.
 """
 
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
 
 from minichat.domain.cleanup import Failure
+from minichat.domain.identity import TenantId
 from minichat.providers import credentials
 from minichat.settings import Provider, Secret
 
 MAX_CONNECTIONS = 32
 
 # A time-out, a conflict with another change of the same thing, and a key that is being rotated: they change by waiting.
-_PASSING_STATUSES = frozenset({401, 408, 409, 425, 429})
+PASSING_STATUSES = frozenset({401, 408, 409, 425, 429})
 
 
 class Files:
@@ -42,6 +46,33 @@ class Files:
     def delete_vector_store(self, provider_id: str, vector_store_id: str) -> Failure | None:
         """Deletes a vector store; the files that are in it stay."""
         return self._delete(provider_id, "vector_stores", vector_store_id)
+
+    def ask(
+        self, tenant_id: TenantId, provider_id: str, method: str, *path: str, **content: Any
+    ) -> httpx2.Response | Failure:
+        """Any answer of the provider's to one request; `content` is what httpx2 takes: json, data, files, params."""
+        del tenant_id  # its own account, once a provider's entry has such
+        entry = self._entries.get(provider_id)
+        if entry is None:
+            return Failure("the provider is not configured", may_pass=True)
+        headers = {}
+        if entry.auth is not None:
+            if (key := self._key(provider_id, entry.auth.secret)) is None:
+                return Failure("no key, or it cannot be read", may_pass=True)
+            headers[entry.auth.header] = entry.auth.prefix + key
+        times = entry.timeouts
+        timeout = httpx2.Timeout(times.idle_seconds, connect=times.connect_seconds, pool=times.connect_seconds)
+        try:
+            answer = self._client.request(method, _url(entry, path), headers=headers, timeout=timeout, **content)
+        except httpx2.TimeoutException:
+            return Failure("no answer in time", may_pass=True)
+        except httpx2.HTTPError:
+            return Failure("no connection", may_pass=True)
+        except (httpx2.InvalidURL, ValueError):
+            return Failure("no request can be made", may_pass=True)
+        if answer.status_code == 401:
+            self._keys.pop(provider_id, None)
+        return answer
 
     def close(self) -> None:
         """Closes every connection."""
@@ -99,7 +130,7 @@ def _failure(response: httpx2.Response) -> Failure | None:
     if response.is_success:
         # A page of a proxy under repair is a 200, too.
         return None if _says_deleted(response) else Failure("an answer that does not say deleted", may_pass=True)
-    return Failure(f"status {status}", may_pass=status in _PASSING_STATUSES or status >= 500)
+    return Failure(f"status {status}", may_pass=status in PASSING_STATUSES or status >= 500)
 
 
 def _says_deleted(response: httpx2.Response) -> bool:

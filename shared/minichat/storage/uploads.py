@@ -101,7 +101,8 @@ def take(seen: Attachment, worker: str, *, now: datetime, until: datetime) -> bo
 
     Raises ServiceUnavailable, as everything below does.
     """
-    free = AttachmentItem.ingest_until.does_not_exist() | (AttachmentItem.ingest_until < now)
+    free = AttachmentItem.ingest_until.does_not_exist() | (AttachmentItem.ingest_until <= now)
+    free |= AttachmentItem.ingest_worker == worker  # only the answer was lost
     actions = [
         AttachmentItem.ingest_worker.set(worker),
         AttachmentItem.ingest_until.set(until),
