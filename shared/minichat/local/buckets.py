@@ -19,7 +19,13 @@ def create(root: Path, endpoint: str, region: str, queue_urls: dict[str, str], n
     """
     template = load_template(root / "template.yaml")
     properties = template["Resources"][UPLOADS]["Properties"]
-    client = _client("s3", endpoint, region)
+    options: dict[str, Any] = {
+        "endpoint_url": endpoint,
+        "region_name": region,
+        "aws_access_key_id": "local",
+        "aws_secret_access_key": "local",  # engines of this machine ask for any
+    }
+    client = boto3.client("s3", **options)
     try:
         client.create_bucket(Bucket=name)
     except ClientError as error:
@@ -39,7 +45,7 @@ def create(root: Path, endpoint: str, region: str, queue_urls: dict[str, str], n
             ]
         },
     )
-    queues = _client("sqs", endpoint, region)
+    queues = boto3.client("sqs", **options)
     (told,) = properties["NotificationConfiguration"]["QueueConfigurations"]
     url = queue_urls[told["Queue"].removeprefix("Queues.Outputs.").removesuffix("Arn")]
     arn = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -48,13 +54,3 @@ def create(root: Path, endpoint: str, region: str, queue_urls: dict[str, str], n
         NotificationConfiguration={"QueueConfigurations": [{"QueueArn": arn, "Events": [told["Event"]]}]},
     )
     return {"MINICHAT_ATTACHMENTS__BUCKET": name, "MINICHAT_ATTACHMENTS__ENDPOINT": endpoint}
-
-
-def _client(service: str, endpoint: str, region: str) -> Any:
-    return boto3.client(
-        service,
-        endpoint_url=endpoint,
-        region_name=region,
-        aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106  engines of this machine ask for any
-    )

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -87,7 +86,9 @@ def _bucket() -> str:
 
 @cache
 def _s3() -> "S3Client":
-    """Made when it is first needed: most requests have no file."""
+    # Most requests have no file: they do not pay for the import.
+    import boto3  # noqa: PLC0415
+
     settings = current()
     endpoint = settings.attachments.endpoint
     return boto3.client(
