@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from minichat import settings
+from minichat.domain.identity import TenantId
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta
 from minichat.providers.prompt import Prompt, PromptMessage
 from minichat.providers.registry import Providers
 
 WAIT_SECONDS = 10
+TENANT = TenantId("acme")
 
 
 def an_entry(url: str, **said: Any) -> settings.Provider:
@@ -39,7 +41,7 @@ def answered(url: str, text: str, **said: Any) -> list[ProviderChunk]:
 
     async def run() -> list[ProviderChunk]:
         async with asyncio.timeout(WAIT_SECONDS), providers_of(an_entry(url, **said)) as providers:
-            return [chunk async for chunk in providers.stream("it", a_prompt(text))]
+            return [chunk async for chunk in providers.stream(TENANT, "it", a_prompt(text))]
 
     chunks = asyncio.run(run())
     assert [chunk for chunk in chunks if isinstance(chunk, Completed | Incomplete | Failed)] == chunks[-1:]

@@ -12,8 +12,9 @@ import pytest
 
 from minichat import settings
 from minichat.domain.usage import Usage
+from minichat.providers import credentials
 from minichat.providers.chunks import Completed, Failed, ProviderChunk
-from tests.provider_calls import WAIT_SECONDS, a_prompt, an_entry, failure, providers_of
+from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, an_entry, failure, providers_of
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -37,7 +38,7 @@ async def _from_bytes(replies: list[bytes | None], **said: Any) -> tuple[list[Pr
     server = await asyncio.start_server(reply, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server, asyncio.timeout(WAIT_SECONDS), providers_of(an_entry(url, **said)) as providers:
-        chunks = [chunk async for chunk in providers.stream("it", a_prompt("hi"))]
+        chunks = [chunk async for chunk in providers.stream(TENANT, "it", a_prompt("hi"))]
         left.set()
     return chunks, calls
 
@@ -105,7 +106,7 @@ def test_a_missing_key_names_the_setting_and_nothing_is_sent() -> None:
 def test_an_unknown_provider_is_a_failure() -> None:
     async def run() -> list[ProviderChunk]:
         async with providers_of(an_entry(NOWHERE)) as providers:
-            return [chunk async for chunk in providers.stream("another", a_prompt("hi"))]
+            return [chunk async for chunk in providers.stream(TENANT, "another", a_prompt("hi"))]
 
     assert asyncio.run(run()) == [Failed("provider_error", "no provider 'another' is configured", reached=False)]
 
@@ -113,7 +114,7 @@ def test_an_unknown_provider_is_a_failure() -> None:
 async def _keys_sent(
     entry: dict[str, Any], statuses: list[int], between: Callable[[], None] = lambda: None
 ) -> list[str]:
-    """The key header of one call per status, each answered with it."""
+    """The key header of each request, answered with these statuses in turn: calls until none is left."""
     seen: list[str] = []
 
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -126,8 +127,8 @@ async def _keys_sent(
     server = await asyncio.start_server(reply, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server, asyncio.timeout(WAIT_SECONDS), providers_of(an_entry(url, **entry)) as providers:
-        for _ in statuses:
-            assert [chunk async for chunk in providers.stream("it", a_prompt("hi"))]
+        while len(seen) < len(statuses):
+            assert [chunk async for chunk in providers.stream(TENANT, "it", a_prompt("hi"))]
             between()
     return seen
 
@@ -139,39 +140,55 @@ def test_the_key_goes_where_the_entry_says_without_its_newline(monkeypatch: pyte
     assert asyncio.run(_keys_sent({"auth": azure}, [400])) == ["api-key: k-1"]
 
 
-def test_a_key_is_read_once_and_again_after_it_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_is_read_once_and_again_when_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     names = iter("bcd")
     monkeypatch.setenv("SCRIPTED_KEY", "a")
     seen = asyncio.run(
         _keys_sent(
             {"auth": an_auth("SCRIPTED_KEY")},
-            [400, 401, 400],
+            [400, 401, 400, 400],
             between=lambda: monkeypatch.setenv("SCRIPTED_KEY", next(names)),
         )
     )
-    assert [line[-1] for line in seen] == ["a", "a", "c"]
+    # The third request is the second call's: it was asked again, before a byte of an answer, with the key of that time.
+    assert [line[-1] for line in seen] == ["a", "a", "b", "b"]
 
 
-def test_a_key_that_no_header_can_carry_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCRIPTED_KEY", "schlüssel")
+def test_a_refused_key_is_tried_again_only_when_it_has_changed_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRIPTED_KEY", "a")
+    stays = asyncio.run(_keys_sent({"auth": an_auth("SCRIPTED_KEY")}, [401, 401]))
+    assert [line[-1] for line in stays] == ["a", "a"]
+    keys = iter("abcde")
+    monkeypatch.setattr(credentials, "read", lambda _: next(keys))
+    asked = asyncio.run(_keys_sent({"auth": an_auth("SCRIPTED_KEY"), "retries": 2}, [401, 401]))
+    assert [line[-1] for line in asked] == ["a", "b"]
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "schl\nuessel", "schl\x07"])
+def test_a_key_that_no_header_can_carry_is_a_failure(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("SCRIPTED_KEY", key)
     failed = failure(NOWHERE, "hi", auth=an_auth("SCRIPTED_KEY"))
     assert (failed.code, failed.reached) == ("provider_error", False)
     assert "no request can be made" in failed.diagnostic
     assert "schl" not in failed.diagnostic
 
 
-def test_a_key_comes_from_secrets_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_comes_from_secrets_manager_or_the_parameter_store(monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3  # noqa: PLC0415  moto patches what is imported under it
     from moto import mock_aws  # noqa: PLC0415
 
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with mock_aws():
-        client = boto3.client("secretsmanager")
-        client.create_secret(Name="minichat/key", SecretString="from-aws")
-        seen = asyncio.run(_keys_sent({"auth": an_auth("minichat/key", "secretsmanager")}, [400, 400]))
-        missing = failure(NOWHERE, "hi", auth=an_auth("minichat/other", "secretsmanager"))
-    assert seen == ["Authorization: Bearer from-aws"] * 2
-    assert "Secrets Manager secret minichat/other" in missing.diagnostic
+        boto3.client("secretsmanager").create_secret(Name="minichat/key", SecretString="from-aws")
+        boto3.client("ssm").put_parameter(Name="/minichat/key", Value="from-ssm", Type="SecureString")
+        secret = asyncio.run(_keys_sent({"auth": an_auth("minichat/key", "secretsmanager")}, [400, 400]))
+        parameter = asyncio.run(_keys_sent({"auth": an_auth("/minichat/key", "ssm")}, [400, 400]))
+        no_secret = failure(NOWHERE, "hi", auth=an_auth("minichat/other", "secretsmanager"))
+        no_parameter = failure(NOWHERE, "hi", auth=an_auth("/minichat/other", "ssm"))
+    assert secret == ["Authorization: Bearer from-aws"] * 2
+    assert parameter == ["Authorization: Bearer from-ssm"] * 2
+    assert "Secrets Manager secret minichat/other" in no_secret.diagnostic
+    assert "Parameter Store parameter /minichat/other" in no_parameter.diagnostic
 
 
 def test_neither_client_nor_keys_are_paid_for_at_import() -> None:

@@ -7,11 +7,13 @@ MAX_CHARACTERS = 200
 _RULES = (
     (re.compile(r"https?://[^\s,)\]}\"']+", re.IGNORECASE), "[url]"),
     (re.compile(r"\bBearer\s+[^\s,;)\]}\"']+", re.IGNORECASE), "[credential]"),
+    (re.compile(r"\barn:aws[\w-]*:[^\s,)\]}\"']+"), "[arn]"),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}"), "[credential]"),
     # OpenAI quotes a wrong key with its middle starred out: its end is still a part of a key.
     (re.compile(r"(?<![A-Za-z0-9])sk-[\w*.-]{6,}"), "[credential]"),
     (
         re.compile(
-            r"(?<![A-Za-z0-9])(?:resp_|msg_|chatcmpl-|cmpl-|req_|file[-_]|vs_|batch_|toolu_|call_|rs_|ws_|fs_|ci_)"
+            r"(?<![A-Za-z0-9])(?:resp_|msg_|chatcmpl-|cmpl-|req_|file[-_]|vs_|batch_|(?:srv)?toolu_|org-|proj_|call_|rs_|ws_|fs_|ci_)"
             r"(?!(?:ids?|search)(?![A-Za-z0-9]))[\w-]+"
         ),
         "[provider_id]",
