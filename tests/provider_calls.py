@@ -36,14 +36,19 @@ async def providers_of(entry: settings.Provider) -> AsyncIterator[Providers]:
         await providers.aclose()
 
 
-def answered(url: str, text: str, **said: Any) -> list[ProviderChunk]:
-    """Every chunk of one call; the last one is the only terminal one."""
+def chunks_of(entry: settings.Provider, prompt: Prompt, tenant_id: TenantId = TENANT) -> list[ProviderChunk]:
+    """Every chunk of one call."""
 
     async def run() -> list[ProviderChunk]:
-        async with asyncio.timeout(WAIT_SECONDS), providers_of(an_entry(url, **said)) as providers:
-            return [chunk async for chunk in providers.stream(TENANT, "it", a_prompt(text))]
+        async with asyncio.timeout(WAIT_SECONDS), providers_of(entry) as providers:
+            return [chunk async for chunk in providers.stream(tenant_id, "it", prompt)]
 
-    chunks = asyncio.run(run())
+    return asyncio.run(run())
+
+
+def answered(url: str, text: str, **said: Any) -> list[ProviderChunk]:
+    """Every chunk of one call; the last one is the only terminal one."""
+    chunks = chunks_of(an_entry(url, **said), a_prompt(text))
     assert [chunk for chunk in chunks if isinstance(chunk, Completed | Incomplete | Failed)] == chunks[-1:]
     return chunks
 

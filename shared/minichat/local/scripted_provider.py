@@ -56,7 +56,7 @@ from starlette.routing import Route
 from minichat.local import scripted_files
 from minichat.local.dialects.anthropic import Messages
 from minichat.local.dialects.bedrock import Converse
-from minichat.local.dialects.dialect import Dialect, Said, Tokens
+from minichat.local.dialects.dialect import SECRETS, Dialect, Said, Tokens
 from minichat.local.dialects.openai import Chat, Responses
 
 DEFAULT_DELAY_MS = 15
@@ -65,6 +65,7 @@ HOLD_SECONDS = 120
 FLOOD_BYTES = 10_000_000
 
 _MARKER = re.compile(r"\[\[([a-z-]+)(?::(.*?))?\]\]", re.DOTALL)
+_KEY_HEADERS = ("authorization", "api-key", "x-api-key")
 _UNREADABLE = {"garbage": b"{not json", "mojibake": b'{"text": "\xff\xfe"}'}
 
 
@@ -158,16 +159,18 @@ async def _answer(request: Request, *, dialect: type[Dialect]) -> Response:
     model = request.path_params.get("model")
     given = body.get("input", body.get("messages", ""))
     script = Script.of(_last_text(given))
-    if (refusal := _refusal(script, state, dialect)) is not None:
+    key = next((request.headers[name] for name in _KEY_HEADERS if name in request.headers), "no key")
+    message = f"As told with {key}: {', '.join(SECRETS)}."
+    if (refusal := _refusal(script, state, dialect, message)) is not None:
         return refusal
-    said = Said(state.calls, model or body.get("model", "scripted"), "".join(script.pieces()), _tokens(script, given))
+    text = "".join(script.pieces())
+    said = Said(state.calls, model or body.get("model", "scripted"), text, _tokens(script, given), message)
     if not (body.get("stream") or model):
         return JSONResponse(dialect(said).whole())
     return StreamingResponse(Answer(dialect(said), script, state).stream(), media_type=dialect.media_type)
 
 
-def _refusal(script: Script, state: State, dialect: type[Dialect]) -> Response | None:
-    message = "As told: see https://example.com, key sk-proj-0123456789abcdef"
+def _refusal(script: Script, state: State, dialect: type[Dialect], message: str) -> Response | None:
     if "html" in script.said:
         return HTMLResponse("<html><body>Service temporarily unavailable</body></html>")
     if "redirect" in script.said:

@@ -14,7 +14,6 @@ from minichat.providers.chunks import (
     ToolActivity,
     ToolName,
 )
-from minichat.providers.diagnostics import redact_diagnostic
 from minichat.providers.fields import (
     UNREADABLE,
     at,
@@ -167,4 +166,4 @@ def _tool(block: dict[str, Any]) -> ToolActivity | None:
 def _failed(problem: Any, usage: Usage) -> Failed:
     kind = str(at(problem, "type") or "")
     message = at(problem, "message") or ""
-    return Failed(_FAILURES.get(kind, "provider_error"), redact_diagnostic(f"{kind}: {message}"), usage)
+    return Failed(_FAILURES.get(kind, "provider_error"), f"{kind}: {message}", usage)

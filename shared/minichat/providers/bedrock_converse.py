@@ -20,7 +20,6 @@ from botocore.session import Session
 
 from minichat.domain.usage import Usage
 from minichat.providers.chunks import Completed, Failed, FailureCode, Incomplete, ProviderChunk, TextDelta, ToolActivity
-from minichat.providers.diagnostics import redact_diagnostic
 from minichat.providers.fields import UNREADABLE, at, document, usage_of, whole_characters, with_cache_in_input
 from minichat.providers.prompt import Prompt, alternating, one_of_temperature_and_top_p, parameters
 from minichat.providers.sse import MAX_EVENT_BYTES, EventTooLarge
@@ -202,7 +201,7 @@ def _failed(frame: Frame, usage: Usage) -> Failed:
         message = document(frame.payload).get("message") or ""
     except UNREADABLE:
         message = headers.get(":error-message") or ""
-    return Failed(_FAILURES.get(kind, "provider_error"), redact_diagnostic(f"{kind}: {message}"), usage)
+    return Failed(_FAILURES.get(kind, "provider_error"), f"{kind}: {message}", usage)
 
 
 def _usage(data: dict[str, Any]) -> Usage:

@@ -8,7 +8,6 @@ from typing import Any
 
 from minichat.domain.usage import Usage
 from minichat.providers.chunks import Completed, Failed, FailureCode, Incomplete, ProviderChunk, TextDelta, ToolActivity
-from minichat.providers.diagnostics import redact_diagnostic
 from minichat.providers.fields import UNREADABLE, document, identifier, usage_of, whole_characters
 from minichat.providers.prompt import Prompt, parameters
 from minichat.providers.sse import EventParser
@@ -108,7 +107,7 @@ def _failed(problem: Any, usage: Usage) -> Failed:
         problem = {"message": problem}
     words = [word for word in (problem.get("code"), problem.get("type")) if isinstance(word, str | int)]
     code: FailureCode = "rate_limited" if _RATE_LIMITS.intersection(words) else "provider_error"
-    return Failed(code, redact_diagnostic(f"{(words or [''])[0]}: {problem.get('message') or ''}"), usage)
+    return Failed(code, f"{(words or [''])[0]}: {problem.get('message') or ''}", usage)
 
 
 def _usage(found: Any) -> Usage:

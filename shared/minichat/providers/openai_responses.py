@@ -14,8 +14,7 @@ from minichat.providers.chunks import (
     TextDelta,
     ToolActivity,
 )
-from minichat.providers.diagnostics import redact_diagnostic
-from minichat.providers.fields import UNREADABLE, identifier, usage_of, whole_characters
+from minichat.providers.fields import UNREADABLE, at, identifier, usage_of, whole_characters
 from minichat.providers.prompt import Prompt, parameters
 from minichat.providers.sse import EventParser, WireEvent
 from minichat.providers.transport import Exchange
@@ -29,6 +28,7 @@ _TOOL_EVENTS = {
     "response.code_interpreter_call.in_progress": ToolActivity("code_interpreter", "start"),
     "response.code_interpreter_call.completed": ToolActivity("code_interpreter", "done"),
 }
+_CUT = ("max_output_tokens", "content_filter")
 _KNOWN_EVENTS = _TOOL_EVENTS.keys() | {
     "response.output_text.delta",
     "response.completed",
@@ -116,8 +116,8 @@ def _terminal(name: str, data: dict[str, Any]) -> Completed | Incomplete | Faile
             return Completed(_usage(data["response"]), identifier(data["response"].get("id")))
         case "response.incomplete":
             response = data["response"]
-            reason = (response.get("incomplete_details") or {}).get("reason") or "unknown"
-            return Incomplete(str(reason), _usage(response), identifier(response.get("id")))
+            reason = at(response, "incomplete_details", "reason")
+            return Incomplete(reason if reason in _CUT else "unknown", _usage(response), identifier(response.get("id")))
         case "response.failed" | "error":
             return _failed(data)
     return None
@@ -137,7 +137,7 @@ def _failed(data: dict[str, Any]) -> Failed:
         problem = {"message": problem}
     code, message = problem.get("code") or "", problem.get("message") or ""
     failure: FailureCode = "rate_limited" if code == "rate_limit_exceeded" else "provider_error"
-    return Failed(failure, redact_diagnostic(f"{code}: {message}"), _usage(response))
+    return Failed(failure, f"{code}: {message}", _usage(response))
 
 
 def _usage(response: Any) -> Usage:

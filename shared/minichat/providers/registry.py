@@ -45,7 +45,8 @@ class Providers:
             yield Failed("provider_error", diagnostic, reached=False)
             return
         exchange = adapter(entry.kind).exchange(entry, prompt)
-        async with aclosing(transport.stream(self._client(entry), entry, key, exchange)) as chunks:
+        line = transport.Line(self._client(entry), entry, key)
+        async with aclosing(transport.stream(line, exchange)) as chunks:
             async for chunk in chunks:
                 yield chunk
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import httpx2
 
@@ -68,6 +68,15 @@ class Exchange:
     auth: httpx2.Auth | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How a provider is called: through which client, as which entry, with whose key."""
+
+    client: httpx2.AsyncClient
+    entry: Provider
+    key: Key | None
+
+
 class _Refused(Exception):
     """The provider answered with something other than a stream."""
 
@@ -79,30 +88,35 @@ class _Refused(Exception):
         super().__init__(failed.code)
 
 
-async def stream(
-    client: httpx2.AsyncClient, entry: Provider, key: Key | None, exchange: Exchange
-) -> AsyncGenerator[ProviderChunk, None]:
+async def stream(line: Line, exchange: Exchange) -> AsyncGenerator[ProviderChunk, None]:
     """The provider's answer, ending with exactly one terminal chunk; closing the generator closes the connection.
 
     Trouble of the provider never raises: it is the terminal chunk `Failed`.
     """
-    times, now = entry.timeouts, asyncio.get_running_loop().time()
+    times, now = line.entry.timeouts, asyncio.get_running_loop().time()
     total_by = now + times.total_seconds
     first_byte_by = min(now + times.first_byte_seconds, total_by)
+    secrets = [urlsplit(line.entry.base_url).hostname or ""]
     try:
-        response = await _opened(client, entry, key, exchange, first_byte_by)
+        response = await _opened(line, exchange, first_byte_by, secrets)
     except _Refused as refused:
-        yield refused.failed
+        yield _redacted(refused.failed, secrets)
         return
     try:
         async with aclosing(_chunks(response, exchange.reader, times.idle_seconds, first_byte_by, total_by)) as chunks:
             async for chunk in chunks:
-                yield chunk
+                yield _redacted(chunk, secrets) if isinstance(chunk, Failed) else chunk
     finally:
         await response.aclose()
 
 
-def _request(client: httpx2.AsyncClient, entry: Provider, key: str | None, exchange: Exchange) -> httpx2.Request:
+def _redacted(failed: Failed, secrets: list[str]) -> Failed:
+    """The failure with a diagnostic for logs: whatever a provider said has to come through here."""
+    return replace(failed, diagnostic=redact_diagnostic(failed.diagnostic, *secrets))
+
+
+def _request(line: Line, key: str | None, exchange: Exchange) -> httpx2.Request:
+    entry = line.entry
     # Compressed events would come in blocks, late.
     headers = {"accept": exchange.content_type, "accept-encoding": "identity", **exchange.headers}
     if entry.auth is not None and key is not None:
@@ -113,7 +127,7 @@ def _request(client: httpx2.AsyncClient, entry: Provider, key: str | None, excha
     # Reading has deadlines of its own: httpx2's would begin anew with each part.
     timeout = httpx2.Timeout(None, connect=entry.timeouts.connect_seconds, pool=entry.timeouts.connect_seconds)
     try:
-        return client.build_request(
+        return line.client.build_request(
             "POST", _url(entry, exchange.model), json=exchange.body, headers=headers, timeout=timeout
         )
     except (httpx2.InvalidURL, ValueError) as error:
@@ -125,18 +139,19 @@ def _url(entry: Provider, model: str) -> str:
     return url if entry.api_version is None else f"{url}?{urlencode({'api-version': entry.api_version})}"
 
 
-async def _opened(
-    client: httpx2.AsyncClient, entry: Provider, key: Key | None, exchange: Exchange, by: float
-) -> httpx2.Response:
+async def _opened(line: Line, exchange: Exchange, by: float, secrets: list[str]) -> httpx2.Response:
     """The response whose body is the stream; what may pass is tried again while the first byte's time lasts.
 
-    A key that was refused is read again, and if it is another one now, tried once more. Raises _Refused.
+    A key that was refused is read again, and if it is another one now, tried once more. Adds the keys that it sends to
+    `secrets`. Raises _Refused.
     """
+    key = line.key
     sent = None if key is None else await key.current()
     reached, attempt, renewed = False, 0, False
     while True:
+        secrets += [] if sent is None else [sent]
         try:
-            return await _attempt(client, entry, sent, exchange, by)
+            return await _attempt(line, sent, exchange, by)
         except _Refused as refused:
             reached = reached or refused.failed.reached
             last = _Refused(replace(refused.failed, reached=reached), may_pass=False)
@@ -147,20 +162,18 @@ async def _opened(
             pause = FIRST_PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1)  # noqa: S311  jitter
             pause += refused.retry_after
             too_long = pause > MAX_PAUSE_SECONDS or asyncio.get_running_loop().time() + pause >= by
-            if not refused.may_pass or attempt >= entry.retries or too_long:
+            if not refused.may_pass or attempt >= line.entry.retries or too_long:
                 raise last from None
         await asyncio.sleep(pause)
         attempt += 1
 
 
-async def _attempt(
-    client: httpx2.AsyncClient, entry: Provider, key: str | None, exchange: Exchange, by: float
-) -> httpx2.Response:
+async def _attempt(line: Line, key: str | None, exchange: Exchange, by: float) -> httpx2.Response:
     """The response to one request, if it is a stream of the kind that was asked for. Raises _Refused."""
     try:
-        request = _request(client, entry, key, exchange)
+        request = _request(line, key, exchange)
         async with asyncio.timeout_at(by):
-            response = await client.send(request, stream=True, auth=exchange.auth)
+            response = await line.client.send(request, stream=True, auth=exchange.auth)
     except NotAsked as reason:
         failed = Failed("provider_error", f"no request can be made: {reason}", reached=False)
         raise _Refused(failed, may_pass=False) from None
@@ -170,7 +183,7 @@ async def _attempt(
         timed_out = isinstance(error, httpx2.TimeoutException)
         connected = not isinstance(error, _NOT_CONNECTED)
         code: FailureCode = "provider_timeout" if timed_out else "provider_error"
-        failed = Failed(code, redact_diagnostic(repr(error)), reached=connected)
+        failed = Failed(code, repr(error), reached=connected)
         raise _Refused(failed, may_pass=not connected) from None
     content_type = response.headers.get("content-type", "").lower()
     if response.status_code == 200 and content_type.startswith(exchange.content_type):
@@ -190,7 +203,7 @@ def _refusal(response: httpx2.Response, text: str) -> _Refused:
         code = "provider_timeout"
     retry_after = response.headers.get("retry-after", "")
     return _Refused(
-        Failed(code, redact_diagnostic(f"status {status}: {text}")),
+        Failed(code, f"status {status}: {text}"),
         may_pass=status == 429 or status >= 500,
         status=status,
         retry_after=float(retry_after) if retry_after.isdecimal() else 0,
@@ -226,8 +239,14 @@ async def _chunks(
                     return
             by = min(asyncio.get_running_loop().time() + idle_seconds, total_by)
     except (TimeoutError, httpx2.TimeoutException):
-        yield Failed("provider_timeout", "the stream fell silent, or took too long", reader.usage)
+        yield _ended(reader, Failed("provider_timeout", "the stream fell silent, or took too long", reader.usage))
     except (httpx2.HTTPError, ValueError) as error:
-        yield Failed("provider_error", redact_diagnostic(repr(error)), reader.usage)
+        yield _ended(reader, Failed("provider_error", repr(error), reader.usage))
     else:
         yield reader.ended()
+
+
+def _ended(reader: Reader, failed: Failed) -> Completed | Incomplete | Failed:
+    """The end of an answer that had said why it ends before its stream failed; else the failure."""
+    said = reader.ended()
+    return failed if isinstance(said, Failed) else said

@@ -68,7 +68,7 @@ class Messages:
 
     def failed(self, code: str, *, flat: bool) -> Iterator[bytes]:
         del flat
-        problem = {"type": _CODES.get(code, code), "message": "As told, in msg_0123456789.", "details": None}
+        problem = {"type": _CODES.get(code, code), "message": self._said.message, "details": None}
         yield self._event("error", error=problem, request_id="req_0123456789")
 
     def whole(self) -> dict[str, Any]:

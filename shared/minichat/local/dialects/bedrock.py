@@ -60,7 +60,7 @@ class Converse:
         yield from self._ending(_REASONS.get(reason, reason))
 
     def failed(self, code: str, *, flat: bool) -> Iterator[bytes]:
-        message = "As told, in arn:aws:bedrock:us-east-1:123456789012:model/m."
+        message = self._said.message
         if flat:
             headers = {":message-type": "error", ":error-code": code, ":error-message": message}
             yield frame(headers, b"")

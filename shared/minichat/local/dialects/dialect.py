@@ -9,6 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+SECRETS = (
+    "https://api.example.com",
+    "sk-proj-0123456789abcdef",
+    "resp_0123456789",
+    "req_0123456789",
+    "org-0123456789",
+    "arn:aws:bedrock:us-east-1:123456789012",
+    "IQoJb3JpZ2luX2VjEMv//////////wEaCXVzLWVhc3QtMSJHMEUCIQD+0123456789",
+    "0123456789abcdef0123456789abcdef",
+)
+"""What providers say in their errors, and nobody else should; the key that they got, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -23,12 +35,13 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One answer: the number of its call, who gives it, its text and its usage."""
+    """One answer: the number of its call, who gives it, its text, its usage, and what is said if it fails."""
 
     number: int
     model: str
     text: str
     tokens: Tokens | None
+    message: str
 
 
 class Dialect(Protocol):

@@ -59,7 +59,7 @@ class Responses:
         yield self._event("response.incomplete", response=response)
 
     def failed(self, code: str, *, flat: bool) -> Iterator[bytes]:
-        problem = {"code": code, "message": "As told, in resp_0123456789."}
+        problem = {"code": code, "message": self._said.message}
         if flat:
             yield self._event("error", **problem, param=None)
         else:
@@ -165,7 +165,7 @@ class Chat:
         yield from self._ending(_REASONS.get(reason, reason))
 
     def failed(self, code: str, *, flat: bool) -> Iterator[bytes]:
-        problem = {"code": code, "message": "As told, in chatcmpl-0123456789.", "type": code, "param": None}
+        problem = {"code": code, "message": self._said.message, "type": code, "param": None}
         yield sse(None, {"error": problem})
         if not flat:
             yield sse(None, b"[DONE]")
