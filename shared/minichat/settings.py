@@ -250,6 +250,11 @@ class Provider(_Group):
             raise ValueError("kind bedrock_converse needs a region, and {model} in its api_path")
         return self
 
+    @property
+    def keeps_files(self) -> bool:
+        """Whether this kind has files and vector stores."""
+        return self.kind in ("openai_responses", "azure_openai_responses")
+
     def of_tenant(self, tenant_id: str) -> "Provider":
         """The entry as it is for this tenant."""
         if (other := self.tenant_overrides.get(tenant_id)) is None:

@@ -3,19 +3,23 @@
 import asyncio
 import gzip
 import json
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from minichat import settings
+from minichat.domain.identity import TenantId
 from minichat.domain.usage import Usage
 from minichat.providers import credentials
 from minichat.providers.chunks import Completed, Failed, ProviderChunk
 from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, an_entry, failure, providers_of
 
+KEY_HEADERS = ("authorization:", "api-key:", "x-api-key:")
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -111,22 +115,32 @@ def test_an_unknown_provider_is_a_failure() -> None:
     assert asyncio.run(run()) == [Failed("provider_error", "no provider 'another' is configured", reached=False)]
 
 
-async def _keys_sent(
-    entry: dict[str, Any], statuses: list[int], between: Callable[[], None] = lambda: None
-) -> list[str]:
-    """The key header of each request, answered with these statuses in turn: calls until none is left."""
+@asynccontextmanager
+async def recorded(statuses: Sequence[int] = ()) -> AsyncIterator[tuple[list[str], str]]:
+    """The key header of each request to a server, answered with these statuses in turn and then 400; its address."""
     seen: list[str] = []
 
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        seen.extend(line for line in head.split("\r\n") if line.lower().startswith(("authorization:", "api-key:")))
-        writer.write(f"HTTP/1.1 {statuses[len(seen) - 1]} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
+        seen.extend(line for line in head.split("\r\n") if line.lower().startswith(KEY_HEADERS))
+        status = statuses[len(seen) - 1] if len(seen) <= len(statuses) else 400
+        writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(reply, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, asyncio.timeout(WAIT_SECONDS), providers_of(an_entry(url, **entry)) as providers:
+    async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
+        yield seen, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def _keys_sent(
+    entry: dict[str, Any], statuses: list[int], between: Callable[[], None] = lambda: None
+) -> list[str]:
+    """The key header of each request, answered with these statuses in turn: calls until none is left."""
+    async with (
+        recorded(statuses) as (seen, url),
+        asyncio.timeout(WAIT_SECONDS),
+        providers_of(an_entry(url, **entry)) as providers,
+    ):
         while len(seen) < len(statuses):
             assert [chunk async for chunk in providers.stream(TENANT, "it", a_prompt("hi"))]
             between()
@@ -189,6 +203,51 @@ def test_a_key_comes_from_secrets_manager_or_the_parameter_store(monkeypatch: py
     assert parameter == ["Authorization: Bearer from-ssm"] * 2
     assert "Secrets Manager secret minichat/other" in no_secret.diagnostic
     assert "Parameter Store parameter /minichat/other" in no_parameter.diagnostic
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("openai_responses", "Authorization: Bearer k-1"),
+        ("azure_openai_responses", "api-key: k-1"),
+        ("openai_chat", "Authorization: Bearer k-1"),
+        ("anthropic_messages", "x-api-key: k-1"),
+        ("bedrock_converse", "Authorization: Bearer k-1"),
+    ],
+)
+def test_each_kind_has_its_header_for_the_key(kind: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRIPTED_KEY", "k-1")
+    region = {"region": "us-east-1"} if kind == "bedrock_converse" else {}
+    assert asyncio.run(_keys_sent({"kind": kind, "auth": an_auth("SCRIPTED_KEY"), **region}, [400])) == [line]
+
+
+def test_bedrock_without_a_key_is_signed_for_by_the_role() -> None:
+    (sent,) = asyncio.run(_keys_sent({"kind": "bedrock_converse", "region": "eu-west-1"}, [400]))
+    assert re.match(
+        r"authorization: AWS4-HMAC-SHA256 Credential=local/\d{8}/eu-west-1/bedrock/aws4_request, "
+        r"SignedHeaders=content-type;host;x-amz-date, Signature=[0-9a-f]{64}$",
+        sent,
+        re.IGNORECASE,
+    )
+
+
+def test_a_tenant_has_a_provider_and_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUR_KEY", "ours")
+    monkeypatch.setenv("THEIR_KEY", "theirs")
+    theirs = an_auth("THEIR_KEY")
+
+    async def run() -> tuple[list[str], list[str]]:
+        async with recorded() as (ours, our_url), recorded() as (other, other_url):
+            overrides = {"keyed": {"auth": theirs}, "elsewhere": {"base_url": other_url, "auth": theirs}}
+            entry = an_entry(our_url, auth=an_auth("OUR_KEY"), tenant_overrides=overrides)
+            async with asyncio.timeout(WAIT_SECONDS), providers_of(entry) as providers:
+                for tenant in ("anybody", "keyed", "elsewhere", "anybody"):
+                    assert [chunk async for chunk in providers.stream(TenantId(tenant), "it", a_prompt("hi"))]
+        return ours, other
+
+    ours, other = asyncio.run(run())
+    assert ours == [f"Authorization: Bearer {key}" for key in ("ours", "theirs", "ours")]
+    assert other == ["Authorization: Bearer theirs"]
 
 
 def test_neither_client_nor_keys_are_paid_for_at_import() -> None:
