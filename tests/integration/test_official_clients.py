@@ -9,11 +9,17 @@ import boto3
 import openai
 import pytest
 from anthropic.types import RawMessageStreamEvent
+from anthropic.types.message_create_params import MessageCreateParamsStreaming
 from botocore.config import Config
 from botocore.exceptions import ClientError, EventStreamError
+from botocore.validate import ParamValidator
 from openai.types.chat import ChatCompletionChunk
+from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
+from openai.types.responses.response_create_params import ResponseCreateParamsStreaming
 from pydantic import TypeAdapter
 
+from minichat.providers import anthropic_messages, bedrock_converse, openai_chat, openai_responses
+from minichat.providers.prompt import Prompt, PromptMessage
 from tests.provider_calls import WAIT_SECONDS
 from tests.provider_files import a_scripted_provider
 
@@ -141,6 +147,45 @@ def test_messages_tell_usage_and_failures(messages: anthropic.Anthropic) -> None
             )
         )
     assert "rate_limit_error" in str(failed.value)
+
+
+HISTORY = PromptMessage("user", "a"), PromptMessage("assistant", "b")
+
+
+def a_full_prompt(*history: PromptMessage) -> Prompt:
+    """A prompt that says everything it can."""
+    return Prompt(
+        model="m",
+        instructions="Be brief.",
+        messages=(*history, PromptMessage("user", "c")),
+        max_output_tokens=64,
+        max_tool_calls=2,
+        web_search_context_size="low",
+        api_params={"temperature": 0.7, "stop": ("END",), "reasoning_effort": "high"},
+        user="u",
+        metadata={"chat": "c"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "body"),
+    [
+        # Of an earlier answer the types want its id and status, which the API does without.
+        (ResponseCreateParamsStreaming, openai_responses.body(a_full_prompt())),
+        (CompletionCreateParamsStreaming, openai_chat.body(a_full_prompt(*HISTORY), "max_completion_tokens")),
+        (MessageCreateParamsStreaming, anthropic_messages.body(a_full_prompt(*HISTORY))),
+    ],
+    ids=lambda given: getattr(given, "__name__", ""),
+)
+def test_what_we_ask_has_the_shape_of_the_official_types(shape: Any, body: dict[str, Any]) -> None:
+    asked = TypeAdapter(shape).validate_python(body)
+    assert asked["model"] == "m"
+
+
+def test_what_we_ask_has_the_shape_of_boto3s_model(bedrock: Any) -> None:
+    shape = bedrock.meta.service_model.operation_model("ConverseStream").input_shape
+    report = ParamValidator().validate({**bedrock_converse.body(a_full_prompt(*HISTORY)), "modelId": "m"}, shape)
+    assert not report.has_errors(), report.generate_report()
 
 
 def conversed(bedrock: Any, script: str) -> list[dict[str, Any]]:

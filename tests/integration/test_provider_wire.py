@@ -2,8 +2,8 @@
 
 import asyncio
 import gzip
-import json
 import re
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -19,6 +19,7 @@ from minichat.providers import credentials
 from minichat.providers.chunks import Completed, Failed, ProviderChunk
 from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, an_entry, failure, providers_of
 
+ADAPTERS = ("openai_responses", "openai_chat", "anthropic_messages", "bedrock_converse")
 KEY_HEADERS = ("authorization:", "api-key:", "x-api-key:")
 NOWHERE = "http://127.0.0.1:9"
 
@@ -251,12 +252,20 @@ def test_a_tenant_has_a_provider_and_a_key_of_its_own(monkeypatch: pytest.Monkey
 
 
 def test_neither_client_nor_keys_are_paid_for_at_import() -> None:
-    program = "import sys, minichat.providers.registry; print(sorted({'boto3', 'botocore'} & sys.modules.keys()))"
-    child = asyncio.run(_output(program))
-    assert json.loads(child.replace("'", '"')) == []
+    imported = _imported("import minichat.providers.registry")
+    assert not {"boto3", "botocore", "httpcore2"} & imported
+    assert not {f"minichat.providers.{name}" for name in ADAPTERS} & imported
 
 
-async def _output(program: str) -> str:
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
-    said, _ = await process.communicate()
-    return said.decode()
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_a_call_imports_the_adapter_of_its_kind_alone(kind: str) -> None:
+    imported = _imported(f"from minichat.providers.registry import adapter; adapter({kind!r})")
+    assert {name for name in ADAPTERS if f"minichat.providers.{name}" in imported} == {kind}
+    assert "boto3" not in imported
+    assert ("botocore" in imported) == (kind == "bedrock_converse")
+
+
+def _imported(program: str) -> set[str]:
+    """The modules that a fresh process has after this program."""
+    command = [sys.executable, "-c", f"import sys; {program}; print(*sys.modules)"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
