@@ -8,14 +8,18 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
 
 from minichat import settings
 from minichat.domain.identity import TenantId
 from minichat.domain.usage import Usage
-from minichat.providers import credentials
+from minichat.providers import bedrock_converse, credentials
 from minichat.providers.chunks import Completed, Failed, ProviderChunk
 from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, an_entry, failure, providers_of
 
@@ -230,6 +234,43 @@ def test_bedrock_without_a_key_is_signed_for_by_the_role() -> None:
         sent,
         re.IGNORECASE,
     )
+
+
+def test_what_is_sent_to_bedrock_is_what_was_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    role = ReadOnlyCredentials("AKIDEXAMPLE", "secret", "session-token")
+    monkeypatch.setattr(bedrock_converse, "_frozen", lambda: role)
+    profile = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.amazon.nova-lite-v1:0"
+    sent = b""
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        sent = await reader.readuntil(b"\r\n\r\n")
+        sent += await reader.readexactly(int(re.findall(rb"(?i)content-length: (\d+)", sent)[0]))
+        writer.write(b"HTTP/1.1 400 X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def run() -> None:
+        async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            entry = an_entry(url, kind="bedrock_converse", region="us-east-1")
+            prompt = replace(a_prompt("Größe"), model=profile)
+            async with asyncio.timeout(WAIT_SECONDS), providers_of(entry) as providers:
+                assert [chunk async for chunk in providers.stream(TENANT, "it", prompt)]
+
+    asyncio.run(run())
+    head, _, content = sent.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    path = first.split()[1]
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    assert path == f"/model/{profile.replace(':', '%3A').replace('/', '%2F')}/converse-stream"
+    assert headers["x-amz-security-token"] == "session-token"
+    signed = AWSRequest("POST", f"http://{headers['host']}{path}", {"content-type": headers["content-type"]}, content)
+    signed.headers["X-Amz-Date"] = signed.context["timestamp"] = headers["x-amz-date"]
+    signed.headers["X-Amz-Security-Token"] = "session-token"
+    judge = SigV4Auth(role, "bedrock", "us-east-1")
+    signature = judge.signature(judge.string_to_sign(signed, judge.canonical_request(signed)), signed)
+    assert headers["authorization"].endswith(f"Signature={signature}")
 
 
 def test_a_tenant_has_a_provider_and_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
