@@ -15,6 +15,8 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import MetadataRetrievalError
+from botocore.session import Session
 
 from minichat import settings
 from minichat.domain.identity import TenantId
@@ -234,6 +236,20 @@ def test_bedrock_without_a_key_is_signed_for_by_the_role() -> None:
         sent,
         re.IGNORECASE,
     )
+
+
+@pytest.mark.parametrize("problem", [None, MetadataRetrievalError(error_msg="http://169.254.170.2 does not answer")])
+def test_bedrock_without_credentials_is_not_asked(monkeypatch: pytest.MonkeyPatch, problem: Exception | None) -> None:
+    def get_credentials(_: Session) -> None:
+        if problem is not None:
+            raise problem
+
+    monkeypatch.setattr(Session, "get_credentials", get_credentials)
+    monkeypatch.setattr(bedrock_converse, "_credentials", bedrock_converse._credentials.__wrapped__)
+    failed = failure(NOWHERE, "hi", kind="bedrock_converse", region="us-east-1", retries=2)
+    assert (failed.code, failed.reached) == ("provider_error", False)
+    assert failed.diagnostic.startswith("no request can be made: ")
+    assert "169.254" not in failed.diagnostic
 
 
 def test_what_is_sent_to_bedrock_is_what_was_signed(monkeypatch: pytest.MonkeyPatch) -> None:
