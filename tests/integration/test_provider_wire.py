@@ -22,11 +22,11 @@ from minichat import settings
 from minichat.domain.identity import TenantId
 from minichat.domain.usage import Usage
 from minichat.providers import bedrock_converse, credentials
-from minichat.providers.chunks import Completed, Failed, ProviderChunk
+from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta
 from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, an_entry, failure, providers_of
 
 ADAPTERS = ("openai_responses", "openai_chat", "anthropic_messages", "bedrock_converse")
-KEY_HEADERS = ("authorization:", "api-key:", "x-api-key:")
+KEY_HEADERS = ("authorization:", "api-key:", "x-api-key:", "cookie:")
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -84,6 +84,37 @@ def test_a_broken_answer_is_one_failure(raw: bytes) -> None:
     assert (chunks[0].code, calls) == ("provider_error", 1)
 
 
+CHATTED = b'data: {"id": "c", "choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]}\n\n'
+MESSAGED = (
+    b'data: {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "hi"}}\n\n'
+    b'data: {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}\n\n'
+)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("openai_chat", CHATTED), ("anthropic_messages", MESSAGED)])
+def test_an_answer_that_said_why_it_ends_is_whole_also_when_its_stream_breaks(kind: str, said: bytes) -> None:
+    raw = STREAM + b"content-length: 9999\r\n\r\n" + said
+    text, last = asyncio.run(_from_bytes([raw], kind=kind))[0]
+    assert text == TextDelta("hi")
+    assert isinstance(last, Completed)
+
+
+def test_a_cookie_is_not_sent_back() -> None:
+    async def run() -> list[str]:
+        async with recorded() as (seen, url), providers_of(an_entry(url)) as providers:
+            for _ in range(2):
+                assert [chunk async for chunk in providers.stream(TENANT, "it", a_prompt("hi"))]
+        return seen
+
+    assert asyncio.run(run()) == []
+
+
+@pytest.mark.parametrize("insecure", [True, False])
+def test_a_host_that_is_no_name_is_a_failure(insecure: bool) -> None:
+    failed = failure(f"https://{'a' * 70}.example", "hi", allow_insecure=insecure)
+    assert (failed.code, failed.reached) == ("provider_error", False)
+
+
 def test_an_error_page_that_never_ends_does_not_hold_up_its_status() -> None:
     raw = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 100_000
     chunks, _ = asyncio.run(_from_bytes([raw]))
@@ -131,7 +162,7 @@ async def recorded(statuses: Sequence[int] = ()) -> AsyncIterator[tuple[list[str
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         seen.extend(line for line in head.split("\r\n") if line.lower().startswith(KEY_HEADERS))
         status = statuses[len(seen) - 1] if len(seen) <= len(statuses) else 400
-        writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
+        writer.write(f"HTTP/1.1 {status} X\r\nset-cookie: a=b\r\ncontent-length: 0\r\n\r\n".encode())
         await writer.drain()
         writer.close()
 

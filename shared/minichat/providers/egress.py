@@ -8,6 +8,7 @@ import asyncio
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from http.cookiejar import DefaultCookiePolicy
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
@@ -20,6 +21,9 @@ TRY_SECONDS = 1.0
 """For each address of a name but its last: one that swallows packets must not use up everybody's time."""
 
 _NAT64 = IPv6Network("64:ff9b::/96")
+
+# A cookie from one tenant's answer would be sent with the next tenant's question.
+_NO_COOKIES = DefaultCookiePolicy(allowed_domains=())
 
 Found = Sequence[tuple[Any, ...]]
 """What `getaddrinfo` gives."""
@@ -40,15 +44,19 @@ def is_public(address: str) -> bool:
 
 
 def async_client(limits: httpx2.Limits, *, anywhere: bool) -> httpx2.AsyncClient:
-    """A client that follows no redirect and asks no proxy; private addresses only with `anywhere`."""
+    """A client that follows no redirect, asks no proxy, keeps no cookie; private addresses only with `anywhere`."""
     transport = None if anywhere else _AsyncTransport(limits)
-    return httpx2.AsyncClient(follow_redirects=False, limits=limits, trust_env=False, transport=transport)
+    made = httpx2.AsyncClient(follow_redirects=False, limits=limits, trust_env=False, transport=transport)
+    made.cookies.jar.set_policy(_NO_COOKIES)
+    return made
 
 
 def client(limits: httpx2.Limits, *, anywhere: bool) -> httpx2.Client:
     """The same, for threads."""
     transport = None if anywhere else _Transport(limits)
-    return httpx2.Client(follow_redirects=False, limits=limits, trust_env=False, transport=transport)
+    made = httpx2.Client(follow_redirects=False, limits=limits, trust_env=False, transport=transport)
+    made.cookies.jar.set_policy(_NO_COOKIES)
+    return made
 
 
 # httpx2 has no parameter for how its pool connects. Making the pool instead of letting it be made fails loudly, should
@@ -95,7 +103,7 @@ class _AsyncGuard(httpcore2.AsyncNetworkBackend):
                 return await self._inner.connect_tcp(addresses[-1], port, None, local_address, socket_options)
         except TimeoutError:
             raise httpcore2.ConnectTimeout from None
-        except OSError:
+        except (OSError, UnicodeError):
             raise httpcore2.ConnectError("the name cannot be resolved") from None
 
 
@@ -114,7 +122,7 @@ class _Guard(httpcore2.NetworkBackend):
         """A connection to one of the name's public addresses. Raises AddressRefused when it has none."""
         try:
             addresses = _public(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except OSError:
+        except (OSError, UnicodeError):
             raise httpcore2.ConnectError("the name cannot be resolved") from None
         for address in addresses[:-1]:
             with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
