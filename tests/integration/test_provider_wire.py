@@ -103,7 +103,8 @@ def test_a_cookie_is_not_sent_back() -> None:
     async def run() -> list[str]:
         async with recorded() as (seen, url), providers_of(an_entry(url)) as providers:
             for _ in range(2):
-                assert [chunk async for chunk in providers.stream(TENANT, "it", a_prompt("hi"))]
+                (chunk,) = [chunk async for chunk in providers.stream(TENANT, "it", a_prompt("hi"))]
+                assert chunk == Failed("provider_error", "status 400: ")
         return seen
 
     assert asyncio.run(run()) == []
@@ -157,11 +158,12 @@ def test_an_unknown_provider_is_a_failure() -> None:
 async def recorded(statuses: Sequence[int] = ()) -> AsyncIterator[tuple[list[str], str]]:
     """The key header of each request to a server, answered with these statuses in turn and then 400; its address."""
     seen: list[str] = []
+    left = iter(statuses)
 
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         seen.extend(line for line in head.split("\r\n") if line.lower().startswith(KEY_HEADERS))
-        status = statuses[len(seen) - 1] if len(seen) <= len(statuses) else 400
+        status = next(left, 400)
         writer.write(f"HTTP/1.1 {status} X\r\nset-cookie: a=b\r\ncontent-length: 0\r\n\r\n".encode())
         await writer.drain()
         writer.close()
