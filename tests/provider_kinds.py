@@ -3,22 +3,22 @@
 from dataclasses import dataclass
 from typing import Any
 
-from minichat import settings
+from minichat.provider_entries import Provider, ProviderKind
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What is particular to a kind: words of its entry, and what its API does not tell."""
 
-    name: settings.ProviderKind
+    name: ProviderKind
     said: dict[str, Any]
     has_id: bool = True
     counts_reasoning: bool = True
 
-    def entry(self, url: str, **said: Any) -> settings.Provider:
+    def entry(self, url: str, **said: Any) -> Provider:
         """An entry without retries for a provider of this kind at this address."""
         values: dict[str, Any] = {"kind": self.name, "base_url": url, "allow_insecure": True, "retries": 0}
-        return settings.Provider(**(values | self.said | said))
+        return Provider(**(values | self.said | said))
 
 
 KINDS = (

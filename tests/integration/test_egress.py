@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from minichat import settings
 from minichat.domain.cleanup import Failure
+from minichat.provider_entries import Timeouts
 from minichat.providers import egress
 from minichat.providers.chunks import Failed, ProviderChunk
 from minichat.providers.egress import is_public
@@ -152,7 +152,7 @@ def test_a_host_that_swallows_packets_is_a_time_out() -> None:
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
         url = f"http://127.0.0.1:{full.getsockname()[1]}"
-        patience = settings.Timeouts(connect_seconds=0.3, first_byte_seconds=5)
+        patience = Timeouts(connect_seconds=0.3, first_byte_seconds=5)
         (chunk,) = chunks_of(an_entry(url, timeouts=patience), a_prompt("hi"))
     assert isinstance(chunk, Failed)
     assert (chunk.code, chunk.reached) == ("provider_timeout", False)

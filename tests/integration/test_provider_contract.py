@@ -10,9 +10,9 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from minichat import settings
 from minichat.domain.usage import Usage
 from minichat.local.dialects.dialect import SECRETS
+from minichat.provider_entries import Timeouts
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, chunks_of, providers_of, text_of
 from tests.provider_files import a_scripted_provider
@@ -170,7 +170,7 @@ def test_an_event_that_nobody_knows_is_passed_over(ask: Ask) -> None:
     ],
 )
 def test_silence_and_a_stream_without_end_are_time_outs(ask: Ask, script: str, timeouts: dict[str, float]) -> None:
-    last = failed(ask(script, retries=2, timeouts=settings.Timeouts(**timeouts)))
+    last = failed(ask(script, retries=2, timeouts=Timeouts(**timeouts)))
     assert (last.code, last.reached) == ("provider_timeout", True)
 
 

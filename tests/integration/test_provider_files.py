@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import openai
 import pytest
 
-from minichat import settings
 from minichat.domain.cleanup import Failure
 from minichat.domain.identity import TenantId
+from minichat.provider_entries import ProviderAuth, Secret, Timeouts
 from minichat.providers.files import Files
 from tests.provider_calls import TENANT, an_entry
 from tests.provider_files import (
@@ -25,7 +25,7 @@ from tests.provider_files import (
 )
 from tests.provider_kinds import KINDS, Kind
 
-IMPATIENT = settings.Timeouts(connect_seconds=0.3, idle_seconds=0.3)
+IMPATIENT = Timeouts(connect_seconds=0.3, idle_seconds=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def files(url: str) -> Iterator[Files]:
         yield client
 
 
-def an_auth(variable: str) -> settings.ProviderAuth:
-    return settings.ProviderAuth(header="api-key", prefix="", secret=settings.Secret(name=variable))
+def an_auth(variable: str) -> ProviderAuth:
+    return ProviderAuth(header="api-key", prefix="", secret=Secret(name=variable))
 
 
 def test_each_deletion_takes_away_what_it_names_and_nothing_else(url: str, files: Files) -> None:

@@ -18,9 +18,9 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import MetadataRetrievalError
 from botocore.session import Session
 
-from minichat import settings
 from minichat.domain.identity import TenantId
 from minichat.domain.usage import Usage
+from minichat.provider_entries import Timeouts
 from minichat.providers import bedrock_converse, credentials
 from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta
 from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, an_entry, failure, providers_of
@@ -127,7 +127,7 @@ def test_an_error_page_that_never_ends_does_not_hold_up_its_status() -> None:
 def test_all_attempts_share_the_first_bytes_time() -> None:
     unavailable = b"HTTP/1.1 503 X\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     started = time.monotonic()
-    patience = settings.Timeouts(first_byte_seconds=1.5)
+    patience = Timeouts(first_byte_seconds=1.5)
     chunks, calls = asyncio.run(_from_bytes([unavailable, None], retries=2, timeouts=patience))
     took = time.monotonic() - started
     assert isinstance(chunks[-1], Failed)

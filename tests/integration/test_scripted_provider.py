@@ -13,14 +13,14 @@ import httpx2
 import openai
 import pytest
 
-from minichat import settings
 from minichat.domain.usage import Usage
 from minichat.local.process import Child, free_port
+from minichat.provider_entries import Timeouts
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.prompt import Prompt, PromptMessage
 from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, an_entry, answered, failure, providers_of, text_of
 
-SHORT = settings.Timeouts(connect_seconds=0.5, first_byte_seconds=0.5, idle_seconds=0.5, total_seconds=5)
+SHORT = Timeouts(connect_seconds=0.5, first_byte_seconds=0.5, idle_seconds=0.5, total_seconds=5)
 WORDS = "word1 word2 word3"
 
 
@@ -211,12 +211,12 @@ def test_a_provider_that_nobody_can_connect_to_was_not_reached() -> None:
     ],
 )
 def test_silence_and_a_stream_without_end_are_time_outs(url: str, script: str, timeouts: dict[str, float]) -> None:
-    failed = failure(url, script, retries=2, timeouts=settings.Timeouts(**timeouts))
+    failed = failure(url, script, retries=2, timeouts=Timeouts(**timeouts))
     assert (failed.code, failed.reached) == ("provider_timeout", True)
 
 
 def test_a_stream_may_be_slower_than_its_first_byte_had_to_be(url: str) -> None:
-    patience = settings.Timeouts(first_byte_seconds=0.6, idle_seconds=5)
+    patience = Timeouts(first_byte_seconds=0.6, idle_seconds=5)
     assert text_of(answered(url, "[[words:2]][[delay:900]]", timeouts=patience)) == "word1 word2"
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from minichat.provider_entries import Provider
 from minichat.services.rules import SHIPPED_POLICY, policy_file
-from minichat.settings import Provider, Settings, SettingsError, examine, load
+from minichat.settings import Settings, SettingsError, examine, load
 
 
 def test_defaults_are_the_designs() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from minichat.domain.usage import Usage
+from minichat.provider_entries import Provider
 from minichat.providers.chunks import (
     Completed,
     Failed,
@@ -26,7 +27,6 @@ from minichat.providers.fields import (
 from minichat.providers.prompt import Prompt, alternating, one_of_temperature_and_top_p, parameters
 from minichat.providers.sse import EventParser, WireEvent
 from minichat.providers.transport import Exchange
-from minichat.settings import Provider
 
 API_VERSION = "2023-06-01"
 

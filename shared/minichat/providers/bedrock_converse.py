@@ -19,12 +19,12 @@ from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
 from minichat.domain.usage import Usage
+from minichat.provider_entries import Provider
 from minichat.providers.chunks import Completed, Failed, FailureCode, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.fields import UNREADABLE, at, document, usage_of, whole_characters, with_cache_in_input
 from minichat.providers.prompt import Prompt, alternating, one_of_temperature_and_top_p, parameters
 from minichat.providers.sse import MAX_EVENT_BYTES, EventTooLarge
 from minichat.providers.transport import Exchange, NotAsked
-from minichat.settings import Provider
 
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
 WEB_SEARCH_TOOL = "nova_grounding"

@@ -3,7 +3,8 @@
 import asyncio
 from dataclasses import dataclass
 
-from minichat.settings import Secret, secret_from_environment
+from minichat.provider_entries import Secret
+from minichat.settings import secret_from_environment
 
 _SOURCES = {
     "env": "environment variable",

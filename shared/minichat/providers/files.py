@@ -11,9 +11,9 @@ import httpx2
 
 from minichat.domain.cleanup import Failure
 from minichat.domain.identity import TenantId
+from minichat.provider_entries import Provider
 from minichat.providers import credentials, egress
 from minichat.providers.transport import AddressRefused
-from minichat.settings import Provider
 
 MAX_CONNECTIONS = 32
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from minichat.domain.usage import Usage
+from minichat.provider_entries import Provider
 from minichat.providers.chunks import Completed, Failed, FailureCode, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.fields import UNREADABLE, document, identifier, usage_of, whole_characters
 from minichat.providers.prompt import Prompt, parameters
 from minichat.providers.sse import EventParser
 from minichat.providers.transport import Exchange
-from minichat.settings import Provider
 
 OUTPUT_CAPS = ("max_completion_tokens", "max_tokens")
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from minichat.domain.usage import Usage
+from minichat.provider_entries import Provider
 from minichat.providers.chunks import (
     Completed,
     Failed,
@@ -18,7 +19,6 @@ from minichat.providers.fields import UNREADABLE, at, identifier, usage_of, whol
 from minichat.providers.prompt import Prompt, parameters
 from minichat.providers.sse import EventParser, WireEvent
 from minichat.providers.transport import Exchange
-from minichat.settings import Provider
 
 _TOOL_EVENTS = {
     "response.file_search_call.searching": ToolActivity("file_search", "start"),

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import httpx2
 
-from minichat import settings
 from minichat.domain.identity import TenantId
+from minichat.provider_entries import Provider, ProviderKind
 from minichat.providers import credentials, transport
 from minichat.providers.chunks import Failed, ProviderChunk
 from minichat.providers.prompt import Prompt
@@ -18,14 +18,14 @@ MAX_CONNECTIONS = 200
 class Adapter(Protocol):
     """A module that knows one wire format."""
 
-    def exchange(self, entry: settings.Provider, prompt: Prompt, /) -> transport.Exchange:
+    def exchange(self, entry: Provider, prompt: Prompt, /) -> transport.Exchange:
         """What is sent for a prompt, and who reads the answer."""
 
 
 class Providers:
     """The configured providers. Clients and keys are made when first needed: a cold start pays for neither."""
 
-    def __init__(self, entries: Mapping[str, settings.Provider]) -> None:
+    def __init__(self, entries: Mapping[str, Provider]) -> None:
         self._entries = entries
         self._clients: dict[bool, httpx2.AsyncClient] = {}
         self._keys = credentials.Keys()
@@ -55,7 +55,7 @@ class Providers:
         for client in self._clients.values():
             await client.aclose()
 
-    def _client(self, entry: settings.Provider) -> httpx2.AsyncClient:
+    def _client(self, entry: Provider) -> httpx2.AsyncClient:
         anywhere = entry.allow_insecure
         if (client := self._clients.get(anywhere)) is None:
             from minichat.providers import egress  # noqa: PLC0415  a third of the cost of all adapters
@@ -65,7 +65,7 @@ class Providers:
         return client
 
 
-def adapter(kind: settings.ProviderKind) -> Adapter:
+def adapter(kind: ProviderKind) -> Adapter:
     """The adapter of a kind, imported when it is first needed: a cold start pays for none that it does not call."""
     match kind:
         case "openai_responses" | "azure_openai_responses":

@@ -16,10 +16,10 @@ from urllib.parse import quote, urlencode, urlsplit
 import httpx2
 
 from minichat.domain.usage import Usage
+from minichat.provider_entries import Provider
 from minichat.providers.chunks import Completed, Failed, FailureCode, Incomplete, ProviderChunk
 from minichat.providers.credentials import Key
 from minichat.providers.diagnostics import redact_diagnostic
-from minichat.settings import Provider
 
 FIRST_PAUSE_SECONDS = 0.25
 MAX_PAUSE_SECONDS = 5.0
