@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from minichat.provider_entries import OPENAI, Provider
+
 PREFIX = "MINICHAT_"
 CONFIG_VARIABLE = "MINICHAT_CONFIG"
 
@@ -134,56 +136,6 @@ class Retention(_Group):
     """How long what was deleted is kept."""
 
     deleted_chats_days: Annotated[int, Field(ge=1, le=3650)] = 30
-
-
-class Timeouts(_Group):
-    """Seconds granted to one provider call."""
-
-    connect_seconds: Annotated[float, Field(gt=0, le=60)] = 5
-    first_byte_seconds: Annotated[float, Field(gt=0, le=600)] = 60
-    idle_seconds: Annotated[float, Field(gt=0, le=600)] = 30
-    total_seconds: Annotated[float, Field(gt=0, le=900)] = 170
-
-
-class Secret(_Group):
-    """Where a provider's key is read from; never the key itself."""
-
-    source: Literal["env", "secretsmanager"] = "env"
-    name: str
-
-
-class ProviderAuth(_Group):
-    """The header that carries the key."""
-
-    header: str = "Authorization"
-    prefix: str = "Bearer "
-    secret: Secret
-
-
-class Provider(_Group):
-    """One provider of models; its key in `providers` is what a policy's `provider_id` names."""
-
-    kind: Literal["openai_responses"] = "openai_responses"
-    base_url: str
-    api_path: str = "/v1/responses"
-    auth: ProviderAuth | None = None
-    timeouts: Timeouts = Timeouts()
-    retries: Annotated[int, Field(ge=0, le=5)] = 2
-    allow_insecure: Annotated[bool, Field(description="permits plain HTTP: local servers only")] = False
-
-    @model_validator(mode="after")
-    def _is_https(self) -> "Provider":
-        if not self.base_url.startswith("https://") and not (
-            self.allow_insecure and self.base_url.startswith("http://")
-        ):
-            raise ValueError("base_url must be https (plain http needs allow_insecure)")
-        return self
-
-
-OPENAI = Provider(
-    base_url="https://api.openai.com",
-    auth=ProviderAuth(secret=Secret(source="env", name="OPENAI_API_KEY")),
-)
 
 
 class Settings(_Group):

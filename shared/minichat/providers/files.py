@@ -5,13 +5,15 @@ stored and logged: no address, no key, no id of the provider's, and not a word o
 """
 
 from collections.abc import Mapping
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx2
 
 from minichat.domain.cleanup import Failure
-from minichat.providers import credentials
-from minichat.settings import Provider, Secret
+from minichat.domain.identity import TenantId
+from minichat.provider_entries import Provider
+from minichat.providers import credentials, egress
+from minichat.providers.transport import AddressRefused
 
 MAX_CONNECTIONS = 32
 
@@ -28,68 +30,72 @@ class Files:
     def __init__(self, entries: Mapping[str, Provider]) -> None:
         self._entries = entries
         limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
-        self._client = httpx2.Client(follow_redirects=False, limits=limits, trust_env=False)
-        self._keys: dict[str, str] = {}
+        self._clients = {
+            anywhere: egress.client(limits, anywhere=anywhere)
+            for anywhere in {entry.allow_insecure for entry in entries.values()}
+        }
+        self._keys = credentials.Keys()
 
-    def delete_file(self, provider_id: str, file_id: str) -> Failure | None:
+    def delete_file(self, tenant_id: TenantId, provider_id: str, file_id: str) -> Failure | None:
         """Deletes a file."""
-        return self._delete(provider_id, "files", file_id)
+        return self._delete(tenant_id, provider_id, "files", file_id)
 
-    def take_out(self, provider_id: str, vector_store_id: str, file_id: str) -> Failure | None:
+    def take_out(self, tenant_id: TenantId, provider_id: str, vector_store_id: str, file_id: str) -> Failure | None:
         """Takes a file out of a vector store; the file itself stays."""
-        return self._delete(provider_id, "vector_stores", vector_store_id, "files", file_id)
+        return self._delete(tenant_id, provider_id, "vector_stores", vector_store_id, "files", file_id)
 
-    def delete_vector_store(self, provider_id: str, vector_store_id: str) -> Failure | None:
+    def delete_vector_store(self, tenant_id: TenantId, provider_id: str, vector_store_id: str) -> Failure | None:
         """Deletes a vector store; the files that are in it stay."""
-        return self._delete(provider_id, "vector_stores", vector_store_id)
+        return self._delete(tenant_id, provider_id, "vector_stores", vector_store_id)
 
     def close(self) -> None:
         """Closes every connection."""
-        self._client.close()
+        for client in self._clients.values():
+            client.close()
 
-    def _delete(self, provider_id: str, *path: str) -> Failure | None:
+    def _delete(self, tenant_id: TenantId, provider_id: str, *path: str) -> Failure | None:
         entry = self._entries.get(provider_id)
         if entry is None:
             # A deployment that forgot an entry, or has yet to get it, must not lose track of what is there.
             return Failure("the provider is not configured", may_pass=True)
+        if not entry.keeps_files:
+            # It did when they were made; what answers 404 to every path must not count as proof that they are gone.
+            return Failure("a provider of this kind keeps no files", may_pass=True)
         if not all(part.strip(".") for part in path):
             return Failure("an id that is none", may_pass=False)
-        headers = {}
+        entry = entry.of_tenant(tenant_id)
+        headers, key = {}, None
         if entry.auth is not None:
-            if (key := self._key(provider_id, entry.auth.secret)) is None:
+            if (key := self._keys.get(entry.auth.secret)) is None:
                 return Failure("no key, or it cannot be read", may_pass=True)
             headers[entry.auth.header] = entry.auth.prefix + key
         answer = self._answer(entry, path, headers)
         if isinstance(answer, Failure):
             return answer
-        if answer.status_code == 401:
-            self._keys.pop(provider_id, None)  # it may have been rotated: the next call reads it again
+        if answer.status_code == 401 and entry.auth is not None and key is not None:
+            self._keys.refused(entry.auth.secret, key)
         return _failure(answer)
 
     def _answer(self, entry: Provider, path: tuple[str, ...], headers: dict[str, str]) -> httpx2.Response | Failure:
-        times = entry.timeouts
+        times, client = entry.timeouts, self._clients[entry.allow_insecure]
         timeout = httpx2.Timeout(times.idle_seconds, connect=times.connect_seconds, pool=times.connect_seconds)
         try:
-            return self._client.delete(_url(entry, path), headers=headers, timeout=timeout)
+            return client.delete(_url(entry, path), headers=headers, timeout=timeout)
         except httpx2.TimeoutException:
             return Failure("no answer in time", may_pass=True)
         except httpx2.HTTPError:
             return Failure("no connection", may_pass=True)
+        except AddressRefused:
+            return Failure("the address is not a public one", may_pass=True)
         except (httpx2.InvalidURL, ValueError):
             return Failure("no request can be made", may_pass=True)
-
-    def _key(self, provider_id: str, secret: Secret) -> str | None:
-        if (key := self._keys.get(provider_id)) is None:
-            key = credentials.read(secret)
-            if key is not None:
-                self._keys[provider_id] = key
-        return key
 
 
 def _url(entry: Provider, path: tuple[str, ...]) -> str:
     """Files are where responses are: `/v1/responses` has `/v1/files` beside it."""
     beside = entry.api_path.rpartition("/")[0]
-    return "/".join((entry.base_url.rstrip("/") + beside, *(quote(part, safe="") for part in path)))
+    url = "/".join((entry.base_url.rstrip("/") + beside, *(quote(part, safe="") for part in path)))
+    return url if entry.api_version is None else f"{url}?{urlencode({'api-version': entry.api_version})}"
 
 
 def _failure(response: httpx2.Response) -> Failure | None:

@@ -109,13 +109,13 @@ def _clean(attachment: Attachment, means: Means) -> Outcome:
 
 def _take_away(attachment: Attachment, files: Files) -> Failure | None:
     """Out of the vector store first: a file that is gone must not be found there any more."""
-    provider, file_id = attachment.storage_backend, attachment.provider_file_id
+    tenant, provider, file_id = attachment.tenant_id, attachment.storage_backend, attachment.provider_file_id
     if file_id is not None:
         if attachment.vector_store_id is not None:
-            failure = files.take_out(provider, attachment.vector_store_id, file_id)
+            failure = files.take_out(tenant, provider, attachment.vector_store_id, file_id)
             if failure is not None:
                 return replace(failure, reason=f"vector store: {failure.reason}")
-        failure = files.delete_file(provider, file_id)
+        failure = files.delete_file(tenant, provider, file_id)
         if failure is not None:
             return replace(failure, reason=f"file: {failure.reason}")
     # Copies elsewhere (a second provider's, the upload in S3) belong here, before the attachment counts as cleaned up.
@@ -135,7 +135,7 @@ def _clean_stores(stores: Iterable[VectorStore], means: Means, ends_at: datetime
 
 def _clean_store(store: VectorStore, means: Means) -> Outcome:
     if store.vector_store_id is not None:
-        failure = means.files.delete_vector_store(store.provider, store.vector_store_id)
+        failure = means.files.delete_vector_store(store.tenant_id, store.provider, store.vector_store_id)
         if failure is not None:
             logger.warning("a vector store cannot be deleted", extra={"reason": failure.reason})
             return Outcome.PENDING if failure.may_pass else Outcome.FAILED

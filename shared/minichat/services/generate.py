@@ -215,7 +215,9 @@ async def _read(running: Running, machine: Machine, stream: _Stream, answer: _An
         "code_interpreter": machine.settings.quota.code_interpreter_max_calls_per_message,
     }
     answer.called = True
-    async with aclosing(machine.providers.stream(model.provider_id, _prompt(running))) as chunks:
+    async with aclosing(
+        machine.providers.stream(running.turn.tenant_id, model.provider_id, _prompt(running))
+    ) as chunks:
         async for chunk in chunks:
             match chunk:
                 case TextDelta(text=text):
