@@ -111,12 +111,11 @@ class Provider(_Group):
 
     @model_validator(mode="after")
     def _keys_stay_with_their_host(self) -> "Provider":
-        # The entry's key is not for a tenant's host.
+        # The entry's key is for no host but those that somebody has vouched for.
         for tenant, other in self.tenant_overrides.items():
-            if other.base_url is not None and other.auth is None and self.auth is not None:
-                raise ValueError(
-                    f"tenant_overrides.{tenant}: a base_url needs an auth of its own; ours is not for others"
-                )
+            elsewhere = other.base_url is not None and other.auth is None and self.auth is not None
+            if elsewhere and not self.allowed_hosts:
+                raise ValueError(f"tenant_overrides.{tenant}: a base_url needs an auth, or allowed_hosts")
         return self
 
     @model_validator(mode="after")

@@ -136,6 +136,12 @@ def test_a_tenants_override_replaces_what_it_says_and_nothing_else() -> None:
     assert entry.of_tenant("initech") == entry
 
 
+def test_the_key_of_an_entry_goes_to_no_host_that_nobody_vouched_for() -> None:
+    elsewhere = {"acme": {"base_url": "https://acme.example"}}
+    with pytest.raises(SettingsError, match=r"tenant_overrides\.acme: a base_url needs an auth"):
+        a_provider(base_url="https://models.example", auth={"secret": {"name": "OURS"}}, tenant_overrides=elsewhere)
+
+
 @pytest.mark.parametrize("text", ["- a list", "a: [", "\x00"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "settings.yaml"
