@@ -8,7 +8,7 @@ from minichat.domain import metering
 from minichat.domain.identity import ChatId, TenantId, UserId
 from minichat.domain.ledger import Account, Difference, Entry, account, booked, booked_by_purged, differences
 from minichat.domain.turn import Turn
-from minichat.storage import chats, ledger, quota, turns, whole
+from minichat.storage import chats, ledger, quota, turn_lists, turns, whole
 
 LOOKS = 5
 """How often an account that moves while it is looked at is looked at again."""
@@ -88,7 +88,7 @@ def _looked_at(where: Account, known: Iterable[ChatId], purged_say: Counter[Entr
         before = quota.entries(where)
         turns_say = Counter(purged_say)
         for chat_id in {*known, *chats.ids_of(tenant_id, user_id)}:
-            for turn in turns.of_chat(tenant_id, chat_id):
+            for turn in turn_lists.of_chat(tenant_id, chat_id):
                 if account(turn) == where:
                     turns_say.update(booked(turn))
         if quota.entries(where) == before:
