@@ -75,9 +75,10 @@ def _said(user: User, chat_id: str, unsummarized: Unsummarized) -> list[dict[str
     dice = random.Random(7)
     turns = []
     for number in range(1, TURNS + 1):
-        answer = user.send(chat_id, _message(number, dice))
+        message = _message(number, dice)
+        answer = user.send(chat_id, message)
         assert (answer.status, answer.names[-1]) == (200, "done"), answer.problem or answer.events[-1]
-        turns.append(answer.events[0].data | answer.events[-1].data)
+        turns.append(answer.events[0].data | answer.events[-1].data | {"said": message})
         # Ten are shown. The turn that makes them twelve has a summary made, and one may come while it is.
         unsummarized.wait(at_most=13)
     return turns
@@ -89,6 +90,10 @@ def test_a_conversation_of_any_length_goes_on(narrow: Stack, capsys: pytest.Capt
         chat_id = user.new_chat()
         turns = _said(user, chat_id, Unsummarized(narrow, chat_id))
         assert user.chat(chat_id)["message_count"] == 2 * TURNS
+        again = user.resume(chat_id, turns[-1]["request_id"])
+        assert again.events[0].data["thread_summary_applied"] == turns[-1]["thread_summary_applied"]
+        replayed = user.send(chat_id, turns[-1]["said"], request_id=turns[-1]["request_id"])
+        assert replayed.events[0].data.keys() == {"request_id", "message_id", "is_new_turn"}
     tables = Tables.of(Store(endpoint=narrow.about["engine_url"]))
     stored: dict[str, Item] = next(chat.turns for pk, chat in tables.chats().items() if pk.endswith(chat_id))
     ratios, estimates = [], []

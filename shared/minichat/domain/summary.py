@@ -115,9 +115,9 @@ def cut(text: str, cut_at: int) -> str:
 
 
 def fitting(messages: Sequence[Message], tokens: int, budgets: EstimationBudgets) -> Sequence[Message]:
-    """The newest of the messages, oldest first, that by estimate have no more than these tokens together."""
+    """The newest of the messages, oldest first, that by estimate have no more than these tokens in a request."""
     for number, message in enumerate(reversed(messages)):
-        tokens -= text_tokens(len(message.content.encode()), budgets)
+        tokens -= text_tokens(len(_escaped(message.content).encode()), budgets)
         if tokens < 0:
             return messages[len(messages) - number :]
     return messages

@@ -70,7 +70,7 @@ async def summarize(task: ThreadSummaryTask, trace_id: str, means: Means) -> Out
     """
     try:
         outcome = await _summarize(task, trace_id, means)
-    except SummaryFailed:
+    except (SummaryFailed, NoModel):
         count("thread_summary_execution_total", result="failed")
         raise
     count("thread_summary_execution_total", result=outcome)
@@ -139,7 +139,8 @@ async def _asked(model: Model, previous: Summary | None, stretch: Sequence[Messa
     """
     settings = means.rules.settings.thread_summary
     instructions = model.thread_summary_prompt or settings.summary_system_prompt or summary.INSTRUCTIONS
-    max_output_tokens = min(model.max_output_tokens, settings.max_output_tokens)
+    # Of a small window most is for what is to be summarized.
+    max_output_tokens = min(model.max_output_tokens, settings.max_output_tokens, model.context_window // 4)
     told = None if previous is None else previous.text
     budgets = model.estimation_budgets
     fixed = instructions + summary.request(told, [], cut_at=0)
