@@ -10,7 +10,6 @@ from minichat.events import queues
 from minichat.events.consume import PermanentFailure, Received, consume
 from minichat.events.payloads import ThreadSummaryTask
 from minichat.moment import new_id, now
-from minichat.observability import logger
 from minichat.providers.registry import Providers
 from minichat.services import summary
 from minichat.services.rules import InForce
@@ -52,5 +51,4 @@ def _summarize(task: ThreadSummaryTask, received: Received, seconds: float) -> s
     except summary.SummaryFailed as failure:
         if received.attempt >= settings.max_attempts:
             raise PermanentFailure(f"attempt {received.attempt}: {failure}") from None
-        logger.warning("no summary", extra={"reason": str(failure), "chat_id": task.chat_id})
         raise

@@ -157,8 +157,9 @@ async def _asked(model: Model, previous: Summary | None, stretch: Sequence[Messa
         usage = usage + answer.usage
         if not isinstance(answer, Failed):
             return replace(answer, usage=usage)
-        if not summary.is_too_long(answer.diagnostic):
-            raise SummaryFailed(f"{answer.code}: {answer.diagnostic}")
+        reason = f"{answer.code}: {answer.diagnostic}"
+        if not summary.is_too_long(reason):
+            raise SummaryFailed(reason)
         shown = summary.without_oldest(shown)
     raise SummaryFailed("too long for the model")
 
