@@ -54,11 +54,15 @@ race-full: .venv/dev.installed tools ## Run the races with many more rounds; tak
 
 .PHONY: model
 model: .venv/dev.installed .tools/ministack/installed ## Live random lives of chats and check every invariant after each of 100,000 steps
-	MODEL_EXAMPLES=2000 $(PYTEST) -s tests/model
+	MODEL_EXAMPLES=2000 $(PYTEST) -s --timeout 36000 tests/model
 
 .PHONY: orphans
 orphans: .venv/dev.installed .tools/ministack/installed ## Kill servers and wait for the watchdog's schedule; takes two minutes
 	ORPHANS=1 $(PYTEST) --timeout 600 tests/e2e/test_orphans.py
+
+.PHONY: events
+events: .venv/dev.installed .tools/ministack/installed ## Send 10,000 turns while relay and consumers are killed at random; takes long
+	EVENTS_TURNS=10000 $(PYTEST) -s --timeout 7200 tests/e2e/test_events.py
 
 .PHONY: e2e
 e2e: .venv/dev.installed .tools/ministack/installed ## Run the tests over HTTP against the local stack

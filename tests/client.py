@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import httpx2
 
-from minichat.local.issuer import Issuer
+from minichat.local.issuer import Issuer, as_uuid
 
 TIMEOUT = httpx2.Timeout(30)
 
@@ -187,6 +187,10 @@ class Stack:
     def token(self, tenant: str = "acme", user: str = "ann", lifetime: timedelta = timedelta(hours=1)) -> str:
         """A token of the stack's own issuer."""
         return Issuer(self.state).token(tenant, user, now=datetime.now(UTC), lifetime=lifetime)
+
+    def ids(self, tenant: str, user: str) -> tuple[str, str]:
+        """The ids that such a token has."""
+        return as_uuid(tenant), as_uuid(user)
 
     def user(self, tenant: str = "acme", user: str | None = None) -> User:
         """A user with a client of their own; without a name, one that no other test is."""

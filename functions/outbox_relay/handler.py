@@ -1,7 +1,10 @@
 """DynamoDB Streams to SQS: every item that appears in the outbox leaves as a message."""
 
+import re
 from typing import Any
+from uuid import UUID
 
+from minichat.domain.identity import instant_of
 from minichat.events import queues
 from minichat.moment import now
 from minichat.observability import begin, count, emit, logger, observe
@@ -10,6 +13,7 @@ from minichat.settings import current
 
 queues.connect(current())
 
+_IS_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TOLD = {"event_id": "sk", "event_type": "type", "queue": "queue", "trace_id": "trace"}
 
 
@@ -23,8 +27,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
     records = event["Records"]
     images = [record["dynamodb"]["NewImage"] for record in records]
     relayed = relay(images, current().queues)
-    oldest = min(record["dynamodb"]["ApproximateCreationDateTime"] for record in records)
-    lag_ms = max(round((now().timestamp() - oldest) * 1000), 0)
+    lag_ms = _lag_ms(images)
     observe("outbox_relay_lag_ms", lag_ms, "Milliseconds")
     for queue, number in relayed.sent.items():
         count("outbox_relayed_total", number, queue=queue)
@@ -46,3 +49,10 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
     )
     failed = [records[number]["dynamodb"]["SequenceNumber"] for number in relayed.again[:1]]
     return {"batchItemFailures": [{"itemIdentifier": number} for number in failed]}
+
+
+def _lag_ms(images: list[Any]) -> int:
+    """How long ago the oldest event was written, which its id tells; the stream's own time is rounded to seconds."""
+    ids = [image["sk"]["S"] for image in images if _IS_ID.fullmatch(image.get("sk", {}).get("S", ""))]
+    written = min((instant_of(UUID(one)) for one in ids), default=now())
+    return max(round((now() - written).total_seconds() * 1000), 0)

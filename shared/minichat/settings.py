@@ -8,7 +8,7 @@ Prices, models and limits are not settings: they are the policy, which is data.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -231,13 +231,39 @@ def load(environment: Mapping[str, str]) -> Settings:
     values: dict[str, Any] = {}
     if config := environment.get(CONFIG_VARIABLE):
         values = read_document(CONFIG_VARIABLE, Path(config))
-    for name, raw in environment.items():
-        if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
-            _put(values, name.removeprefix(PREFIX).lower().split("__"), _parse(name, raw))
+    for name, raw in _variables(environment):
+        _put(values, _path(name), _parse(name, raw))
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(problem) for problem in error.errors(include_input=False))) from None
+
+
+def examine(environment: Mapping[str, str] | None = None) -> tuple[Settings, list[str]]:
+    """What can be used of an environment (this process's when none is given), and a sentence on each wrong key.
+
+    A wrong key is left at its default: for diagnosis only, never for serving.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    if config := environment.get(CONFIG_VARIABLE):
+        try:
+            values = read_document(CONFIG_VARIABLE, Path(config))
+        except SettingsError as error:
+            problems.append(str(error))
+    for name, raw in _variables(environment):
+        try:
+            _put(values, _path(name), _parse(name, raw))
+        except SettingsError as error:
+            problems.append(str(error))
+    while True:
+        try:
+            return Settings.model_validate(values), problems
+        except ValidationError as error:
+            for problem in error.errors(include_input=False):
+                problems.append(_explain(problem))
+                _drop(values, problem["loc"])
 
 
 @cache
@@ -273,8 +299,21 @@ def _yaml(text: str) -> Any:
 
     try:
         return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        # Its own text quotes the file, which may hold a secret.
+        at = error.problem_mark
+        place = f" in line {at.line + 1}, column {at.column + 1}" if at else ""
+        raise ValueError(f"{error.problem or 'not YAML'}{place}") from None
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+
+
+def _variables(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(name, raw) for name, raw in environment.items() if name.startswith(PREFIX) and name != CONFIG_VARIABLE]
+
+
+def _path(name: str) -> list[str]:
+    return name.removeprefix(PREFIX).lower().split("__")
 
 
 def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
@@ -284,6 +323,17 @@ def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
             nested = values[key] = {}
         values = nested
     values[path[-1]] = value
+
+
+def _drop(values: dict[str, Any], path: Sequence[int | str]) -> None:
+    """Takes away the innermost of what the path names that is there."""
+    holder, (key, *rest) = values, map(str, path)
+    for inner in rest:
+        nested = holder.get(key)
+        if not isinstance(nested, dict) or inner not in nested:
+            break
+        holder, key = nested, inner
+    holder.pop(key, None)
 
 
 def _parse(name: str, raw: str) -> Any:

@@ -1,9 +1,10 @@
 """`make bench`: every benchmark, one after the other. Figures are of this machine; read the ratios."""
 
-from tests.bench import cold_start, imports, stream_overhead, write_units
+from tests.bench import cold_start, consumers, imports, stream_overhead, write_units
 
 if __name__ == "__main__":
     cold_start.main()
     imports.main()
     stream_overhead.main()
     write_units.main()
+    consumers.main()

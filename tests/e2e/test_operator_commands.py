@@ -5,10 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import boto3
 import pytest
 
 from minichat.services.rules import SHIPPED_POLICY
@@ -112,6 +114,78 @@ def test_running_turns_are_shown_with_their_age(operated: Stack) -> None:
             assert request_id in minichat(operated, "turns", "running").stdout
             operated.release(hold)
             assert [event.name for event in events][-1] == "done"
+
+
+def consumed(stack: Stack, chat_id: str, times: int) -> list[str]:
+    """What the log tells of a chat, once consumers have told that often of it."""
+    deadline = time.monotonic() + 20
+    while True:
+        told = minichat(stack, "events", "tail", chat_id).stdout.splitlines()
+        if sum(" consumed " in line for line in told) >= times:
+            return told
+        assert time.monotonic() < deadline, told
+
+
+def test_usage_is_told_as_a_table_csv_and_json(operated: Stack) -> None:
+    tenant, user_id = operated.ids("metered", "ann")
+    with operated.user("metered", "ann") as user:
+        chat_id = user.new_chat()
+        user.send(chat_id, "[[say:one]]")
+        user.send(chat_id, "[[say:two]]")
+    consumed(operated, chat_id, 4)
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    of_days = ("usage", "--tenant", tenant, "--from", today, "--to", today)
+    (day,) = json.loads(minichat(operated, *of_days, "--format", "json").stdout)
+    assert (day["day"], day["turns"]) == (today, 2)
+    assert min(day["committed_micro"], day["input_tokens"], day["output_tokens"]) > 0
+    head, row = minichat(operated, *of_days, "--by", "user", "--format", "csv").stdout.splitlines()
+    assert dict(zip(head.split(","), row.split(","), strict=True)) == {
+        "user": user_id,
+        **{name: str(value) for name, value in day.items() if name != "day"},
+    }
+    assert minichat(operated, *of_days).stdout.splitlines()[-1].split()[:3] == [
+        "together",
+        "2",
+        str(day["committed_micro"]),
+    ]
+    before = minichat(operated, "usage", "--tenant", tenant, "--from", "2020-01-01", "--to", "2020-12-31")
+    assert before.stdout.splitlines()[1].split()[:2] == ["together", "0"]
+    assert "YYYY" in minichat(operated, *of_days[:4], "soon", "--to", today).stderr
+
+
+def test_a_range_of_the_outbox_is_sent_again_and_changes_nothing(operated: Stack) -> None:
+    with operated.user("again", "ann") as user:
+        chat_id = user.new_chat()
+        user.send(chat_id, "[[say:one]]")
+    consumed(operated, chat_id, 2)
+    tenant, _ = operated.ids("again", "ann")
+    wanted = ("outbox", "republish", "--since", f"{datetime.now(UTC):%Y-%m-%d}", "--tenant", tenant)
+    assert minichat(operated, *wanted, "--dry-run").stdout == "audit: 1\nusage: 1\n2 events would be sent, 0 refused\n"
+    assert minichat(operated, *wanted).stdout == "audit: 1\nusage: 1\n2 events sent, 0 refused\n"
+    told = consumed(operated, chat_id, 4)
+    assert sum(": duplicate" in line for line in told) == 2
+    refused = minichat(operated, "outbox", "republish", "--since", "yesterday")
+    assert (refused.returncode, "'yesterday' is no moment" in refused.stderr) == (2, True)
+
+
+def test_a_dead_letter_is_shown_with_its_reason_and_sent_again(operated: Stack) -> None:
+    said = operated.about["environment"]
+    client = boto3.client("sqs", endpoint_url=said["MINICHAT_QUEUES__ENDPOINT"], region_name="us-east-1")
+    url = json.loads(said["MINICHAT_QUEUES__URLS"])["audit"]
+    client.send_message(QueueUrl=url, MessageBody="tea?")
+    deadline = time.monotonic() + 20
+    while "tea?" not in minichat(operated, "dlq", "show", "audit", "--json").stdout:
+        assert time.monotonic() < deadline
+    line = next(line for line in minichat(operated, "dlq", "list").stdout.splitlines() if line.startswith("audit "))
+    assert line.split() == ["audit", "0", "0", "1", "0"]
+    assert "not JSON" in minichat(operated, "dlq", "show", "audit").stdout
+    assert minichat(operated, "dlq", "redrive", "audit", "--dry-run").stdout.endswith("1 would be sent to audit\n")
+    assert minichat(operated, "dlq", "redrive", "audit").stdout.endswith("1 sent to audit\n")
+    deadline = time.monotonic() + 20
+    while "tea?" not in minichat(operated, "dlq", "show", "audit", "--json").stdout:  # it is as bad as it was
+        assert time.monotonic() < deadline
+    refused = minichat(operated, "dlq", "show", "tea")
+    assert (refused.returncode, "There is no queue 'tea'" in refused.stderr) == (2, True)
 
 
 def test_after_all_that_everything_agrees(operated: Stack) -> None:

@@ -11,12 +11,18 @@ from typing import Any
 
 import pytest
 
+from minichat.domain.identity import TenantId
+from minichat.events.payloads import Event
 from minichat.local import stack
+from minichat.local.event_schemas import EXAMPLES
 from minichat.local.issuer import Issuer
+from minichat.moment import new_id
 from minichat.settings import Store
+from minichat.storage import ledger
 from tests.integration.emulator import SAM, Built, Emulator, built
 from tests.integration.runtime_api import RuntimeApi, Streamed
 from tests.integration.test_functions import an_event
+from tests.queue_access import QueueAccess
 
 pytestmark = pytest.mark.skipif(not SAM.is_dir(), reason="the SAM CLI is not installed (`make tools`)")
 
@@ -39,7 +45,13 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def settings(store: Store, provider: str, tmp_path: Path) -> dict[str, str]:
+def queues(store: Store) -> QueueAccess:
+    """Queues of one test."""
+    return QueueAccess.made_at(str(store.endpoint), store.region)
+
+
+@pytest.fixture
+def settings(store: Store, queues: QueueAccess, provider: str, tmp_path: Path) -> dict[str, str]:
     """What the template would set, for the engine of this machine; TOKEN is a caller's."""
     issuer = Issuer(tmp_path)
     return {
@@ -50,6 +62,8 @@ def settings(store: Store, provider: str, tmp_path: Path) -> dict[str, str]:
         "MINICHAT_STORE__OUTBOX_TABLE": store.outbox_table,
         "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
         "MINICHAT_CURSOR_SECRET": "secret",
+        "MINICHAT_AUDIT__SINK": str(tmp_path / "audit"),
+        **queues.environment,
         "MINICHAT_PROVIDERS": json.dumps({"openai": {"base_url": provider, "allow_insecure": True}}),
         "TOKEN": issuer.token("acme", "ann", now=datetime.now(UTC), lifetime=timedelta(hours=1)),
     }
@@ -61,11 +75,58 @@ def _event_for(function: str, token: str) -> dict[str, Any]:
         "ApiFunction": an_event("POST", "/chats", token, {"title": "Built"}),
         "StreamFunction": an_event("POST", "/chats/none/messages:stream", token, {"content": "x"}),
         "OrphanWatchdogFunction": {"time": "2026-11-21T12:00:00Z"},
+        "ReconcileFunction": {"time": "2026-11-21T12:00:00Z"},
+        "OutboxRelayFunction": {"Records": [outbox_record(event) for events in EXAMPLES.values() for event in events]},
+        "AuditFunction": sqs_event("audit"),
+        "UsageFunction": sqs_event("usage"),
+        "AttachmentCleanupFunction": sqs_event("attachment-cleanup"),
+        "ChatCleanupFunction": sqs_event("chat-cleanup"),
     }
     return events[function]
 
 
-def test_every_function_answers_from_its_artifacts_alone(artifacts: Built, settings: dict[str, str]) -> None:
+def outbox_record(event: Event) -> dict[str, Any]:
+    """An event as the outbox's stream tells of it."""
+    event_id = new_id(datetime.now(UTC))
+    image = {
+        "pk": f"T#{event.tenant_id}#C#chat",
+        "sk": event_id,
+        "queue": event.queue,
+        "type": event.event_type,
+        "dedupe": event.dedupe_key(event_id),
+        "payload": event.payload(),
+    }
+    change = {
+        "ApproximateCreationDateTime": 1795250392.0,
+        "Keys": {name: {"S": image[name]} for name in ("pk", "sk")},
+        "NewImage": {name: {"S": value} for name, value in image.items()},
+        "SequenceNumber": event_id,
+        "SizeBytes": 700,
+        "StreamViewType": "NEW_IMAGE",
+    }
+    return {"eventID": event_id, "eventName": "INSERT", "eventSource": "aws:dynamodb", "dynamodb": change}
+
+
+def sqs_event(queue: str) -> dict[str, Any]:
+    """The published examples of a queue as messages."""
+    return {
+        "Records": [
+            {
+                "messageId": str(number),
+                "receiptHandle": f"handle-{number}",
+                "body": event.payload(),
+                "attributes": {"ApproximateReceiveCount": "1", "MessageGroupId": f"group {number}"},
+                "messageAttributes": {"event_id": {"stringValue": new_id(datetime.now(UTC)), "dataType": "String"}},
+                "eventSource": "aws:sqs",
+            }
+            for number, event in enumerate(EXAMPLES[queue])
+        ]
+    }
+
+
+def test_every_function_answers_from_its_artifacts_alone(
+    artifacts: Built, settings: dict[str, str], queues: QueueAccess, tmp_path: Path
+) -> None:
     answers = {}
     for function in artifacts.functions:
         with Emulator(artifacts, function, settings) as emulator:
@@ -76,6 +137,16 @@ def test_every_function_answers_from_its_artifacts_alone(artifacts: Built, setti
     assert json.loads(prelude)["statusCode"] == 400
     assert json.loads(body)["errors"][0]["field"] == "chat_id"
     assert json.loads(answers["OrphanWatchdogFunction"]) == {"detected": 0, "finalized": 0}
+    # The example of a usage event is in the ledger by then, and in nobody's quota, which it would count in eight times.
+    assert json.loads(answers["ReconcileFunction"]) == {"quota": 8, "ledger": 0, "repaired": 0}
+    for function in ("OutboxRelay", "Audit", "Usage", "AttachmentCleanup", "ChatCleanup"):
+        assert json.loads(answers[f"{function}Function"]) == {"batchItemFailures": []}, function
+    for queue, events in EXAMPLES.items():
+        assert len(queues.all_of(queues.settings.urls[queue])) == len(events)
+        assert queues.dead(queue) == []
+    assert len(list((tmp_path / "audit").rglob("*.jsonl"))) == len(EXAMPLES["audit"])
+    (total,) = (one for one in ledger.totals(TenantId(EXAMPLES["usage"][0].tenant_id), "0", "9") if one.user_id)
+    assert total.used.committed_micro == 3544
 
 
 def test_a_warm_function_answers_again_and_refuses_as_it_should(artifacts: Built, settings: dict[str, str]) -> None:

@@ -1,5 +1,7 @@
 """From outbox to effect, on real queues: what becomes of what is lost, doubled, poisoned or out of order on the way."""
 
+import base64
+import hashlib
 import json
 import random
 import threading
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import boto3
 import pytest
 
 from functions.audit.handler import handler as audit
@@ -311,6 +314,91 @@ def test_republishing_heals_a_ledger_that_lost_a_range(events: QueueAccess) -> N
         pass
     assert ledger_of().turns == 15
     assert metering.prove(LATER, TENANT).mismatches == []
+
+
+def test_a_ledger_from_which_entries_were_deleted_is_healed_by_republishing_and_repair(
+    events: QueueAccess, store: Store
+) -> None:
+    some_chat(turns=6)
+    relayed(stream_records(outbox()))
+    while events.handled("usage", usage) or events.receive(events.settings.urls["usage"], VisibilityTimeout=0):
+        pass
+    before = list(ledger.totals(TENANT, DAY, DAY))
+    table = boto3.resource("dynamodb", endpoint_url=store.endpoint, region_name=store.region).Table(
+        store.conversation_table
+    )
+    lost = [item for item in Tables.of(store).conversations if "#L#" in item["pk"]][:3]
+    for item in lost:
+        table.delete_item(Key={"pk": item["pk"], "sk": item["sk"]})
+    named = metering.prove(LATER, TENANT).mismatches
+    assert sum(one.where.startswith("ledger entry of turn") for one in named) == 3
+    assert sum(one.where.startswith("total of") for one in named) == 2
+    for _ in republish(Range(NOW - timedelta(days=1), LATER, TENANT, "usage"), events.settings, again="#1"):
+        pass
+    while events.handled("usage", usage) or events.receive(events.settings.urls["usage"], VisibilityTimeout=0):
+        pass
+    # What was booked again was also added again.
+    doubled = metering.prove(LATER, TENANT).mismatches
+    assert [one.where.split(" of ")[0] for one in doubled] == ["total", "total"]
+    assert metering.repair(doubled, retention_days=400) == 2
+    assert metering.repair(doubled, retention_days=400) == 0  # they are not as they were seen any more
+    assert metering.prove(LATER, TENANT).mismatches == []
+    assert list(ledger.totals(TENANT, DAY, DAY)) == before
+
+
+SECRETS = {
+    "bearer": "Bearer " + "mF_9.B5f-4.1JqM" * 3,
+    "jwt": ".".join(
+        base64.urlsafe_b64encode(part).decode().strip("=") for part in (b'{"alg":"RS256"}', b'{"sub":"42"}', b"s" * 32)
+    ),
+    "openai": "sk-" + "aB3dEf7hIjK1mNoP9qRs" * 2,
+    "aws": "AKI" + "AIOSFODNN7EXAMPLE",
+    "azure": base64.b64encode(hashlib.sha512(b"storage").digest()).decode(),
+    "api_key": "s3cr3t-V4lue",
+    "password": "sword-fish-77",
+    "pem": "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC",
+    "base64": base64.b64encode(bytes(range(256))).decode(),
+}
+PROMPT = "\n".join(
+    [
+        f"Authorization: {SECRETS['bearer']}",
+        SECRETS["jwt"],
+        f"key {SECRETS['openai']} and {SECRETS['aws']}",
+        f"AccountKey={SECRETS['azure']}",
+        f'{{"client_secret": "{SECRETS["api_key"]}"}}',
+        f"password={SECRETS['password']}",
+        f"-----BEGIN PRIVATE KEY-----\n{SECRETS['pem']}\n-----END PRIVATE KEY-----",
+        SECRETS["base64"],
+        "and some honest words",
+    ]
+)
+
+
+def test_no_secret_of_a_prompt_gets_into_an_event_a_record_or_a_log(
+    events: QueueAccess, store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings.model_validate({"audit": {"content": True}})
+    rules = Rules(settings, RULES.policy)
+    chat_id = chats.create(a_call(), chats.NewChat(), rules).chat_id
+    running = send(a_call(), SendMessage(chat_id, PROMPT, RequestId(str(uuid4()))), rules)
+    assert isinstance(running, Running)
+    ending = Ending(TurnState.COMPLETED, text=f"You said: {PROMPT}", usage=Usage(10, 5))
+    finalize(a_call(), running.turn, ending, settings)
+    relayed(stream_records(outbox()))
+    messages = [events.receive(events.settings.urls[queue])[0] for queue in ("audit", "usage")]
+    for message, handler in zip(messages, (audit, usage), strict=True):
+        handler({"Records": [message]}, None)
+    records = [file.read_text() for file in Path(current().audit.sink).rglob("*.jsonl")]
+    left = [json.dumps(outbox()), *(message["body"] for message in messages), *records, *capfd.readouterr()]
+    assert {name for name, secret in SECRETS.items() if any(secret in text for text in left)} == set()
+    (record,) = map(json.loads, records)
+    assert record["prompt"].endswith("and some honest words")
+    assert record["response"].startswith("You said: Authorization: Bearer [redacted:bearer]")
+
+
+def test_without_the_setting_no_content_leaves(events: QueueAccess) -> None:
+    some_chat(text="the answer")
+    assert not any("the answer" in image["payload"]["S"] or "prompt" in image["payload"]["S"] for image in outbox())
 
 
 def test_nothing_of_a_deleted_chat_stays(events: QueueAccess, store: Store) -> None:

@@ -18,6 +18,7 @@ IMPURE = {
 }
 # The edges of a process: where a failure of any kind must become an answer.
 PROCESS_EDGES = {
+    "cli/doctor.py",
     "events/consume.py",
     "http/edge.py",
     "local/schedules.py",

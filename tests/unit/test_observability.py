@@ -29,7 +29,20 @@ from minichat.settings import SettingsError, load
 from tests.metric_names import AWAITED, emitted
 
 ROOT = Path(__file__).parents[2]
-DIMENSIONS = {"op", "result", "provider", "model", "error_code", "decision", "tier", "period", "actor", "code", "queue"}
+DIMENSIONS = {
+    "op",
+    "result",
+    "provider",
+    "model",
+    "error_code",
+    "decision",
+    "tier",
+    "period",
+    "actor",
+    "code",
+    "queue",
+    "what",
+}
 DIMENSIONS |= {"outcome", "kind"}
 """What metrics may be split by: each has few values. Tenant, user, chat and turn are never among them."""
 

@@ -79,7 +79,7 @@ def test_a_crlf_cut_in_two_ends_one_line() -> None:
         (b"data:  two spaces\n\n", [WireEvent("", " two spaces")]),
         (b"data\n\n", [WireEvent("", "")]),
         (b"data: a: b\n\n", [WireEvent("", "a: b")]),
-        (b"id: 7\nretry: 1\nother: x\ndata: a\n\n", [WireEvent("", "a")]),
+        (b"id: 7\nretry: 1\nother: x\ndata: a\n\ndata: b\n\n", [WireEvent("", "a", "7"), WireEvent("", "b")]),
         (b"event: without data\n\ndata: a\n\n", [WireEvent("", "a")]),
         (b"data: the end is missing\n", []),
         (b"\n\n\n", []),

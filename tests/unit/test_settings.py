@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from minichat.services.rules import SHIPPED_POLICY, policy_file
-from minichat.settings import Settings, SettingsError, load
+from minichat.settings import Settings, SettingsError, examine, load
 
 
 def test_defaults_are_the_designs() -> None:
@@ -53,6 +53,45 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
     file.write_text(text)
     with pytest.raises(SettingsError, match="MINICHAT_CONFIG"):
         load({"MINICHAT_CONFIG": str(file)})
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"MINICHAT_QUOTA__RETENTION_DAYS": "3"}, ["quota.retention_days"]),
+        ({"MINICHAT_QUOTA__RETENTION_DAYS": "3", "MINICHAT_COLOUR": "red"}, ["quota.retention_days", "colour"]),
+        ({"MINICHAT_STORE": "[1]", "MINICHAT_AUDIT": "{"}, ["MINICHAT_AUDIT", "store"]),
+        ({"MINICHAT_CONFIG": "/nowhere.json", "MINICHAT_STREAMING": "off"}, ["/nowhere.json", "streaming"]),
+        ({"MINICHAT_AUTH__DEVELOPMENT_USER": "me"}, ["development_tenant"]),
+        ({"MINICHAT_PROVIDERS": '{"a": {"base_url": "http://a"}, "b": {}}'}, ["must be https", "base_url"]),
+        ({"MINICHAT_PROVIDERS": '{"a": {"base_url": "https://a", "retries": 9}}'}, ["providers.a.retries"]),
+        ({"MINICHAT_PROVIDERS": '{"": {"base_url": 1}, "a": []}'}, ["base_url", "providers.a"]),
+    ],
+)
+def test_wrong_keys_are_left_at_their_defaults_where_a_deployment_is_examined(
+    environment: dict[str, str], named: list[str]
+) -> None:
+    settings, problems = examine({**environment, "MINICHAT_URL_PREFIX": "/kept"})
+    assert all(any(key in problem for problem in problems) for key in named)
+    assert settings.url_prefix == "/kept"
+    if "MINICHAT_PROVIDERS" not in environment:
+        assert settings == Settings(url_prefix="/kept")
+    with pytest.raises(SettingsError):
+        load(environment)
+
+
+def test_where_nothing_is_wrong_the_examined_settings_are_the_settings() -> None:
+    environment = {"MINICHAT_URL_PREFIX": "/chat", "MINICHAT_CLEANUP": '{"max_attempts": 3}'}
+    assert examine(environment) == (load(environment), [])
+
+
+@pytest.mark.parametrize("text", ["cursor_secret: 'hush\nurl_prefix: x", "a: [hush: {", "cursor_secret: !!python hush"])
+def test_a_file_that_cannot_be_parsed_is_not_quoted(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=r"cannot be parsed: .* in line \d") as refused:
+        load({"MINICHAT_CONFIG": str(file)})
+    assert "hush" not in str(refused.value)
 
 
 def test_a_secret_is_not_in_the_settings_text() -> None:

@@ -290,15 +290,13 @@ def test_indexes_hold_keys_alone() -> None:
 def test_no_permission_is_wider_than_its_use(translated: dict[str, Any]) -> None:
     made_by_sam = {name: r for name, r in translated["Resources"].items() if r["Type"].startswith("AWS::IAM::")}
     # EventBridge Scheduler calls a function as a role of its own, which may do that and nothing else.
-    assert set(made_by_sam) == {"OrphanWatchdogFunctionEveryMinuteRole"}
-    (policy,) = made_by_sam["OrphanWatchdogFunctionEveryMinuteRole"]["Properties"]["Policies"]
-    assert policy["PolicyDocument"]["Statement"] == [
-        {
-            "Effect": "Allow",
-            "Action": "lambda:InvokeFunction",
-            "Resource": {"Fn::GetAtt": ["OrphanWatchdogFunction", "Arn"]},
-        }
-    ]
+    scheduled = {"OrphanWatchdogFunction": "EveryMinute", "ReconcileFunction": "EveryDay"}
+    assert set(made_by_sam) == {f"{function}{schedule}Role" for function, schedule in scheduled.items()}
+    for function, schedule in scheduled.items():
+        (policy,) = made_by_sam[f"{function}{schedule}Role"]["Properties"]["Policies"]
+        assert policy["PolicyDocument"]["Statement"] == [
+            {"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": {"Fn::GetAtt": [function, "Arn"]}}
+        ]
     statements = list(_statements())
     assert statements
     for _, statement in statements:

@@ -80,7 +80,7 @@ def _redrive(options: argparse.Namespace) -> int:
     _dead_letters(settings, options.queue)
     count = 0
     with Progress("messages") as progress:
-        for letter, fate in redrive(
+        for letter, _ in redrive(
             options.queue,
             settings.queues,
             now(),
@@ -90,8 +90,8 @@ def _redrive(options: argparse.Namespace) -> int:
             count += 1
             progress.at(count)
             if options.dry_run:
-                print(f"{fate}: {letter.attributes.get('event_id', '')} {letter.reason}")
-    print(f"{count} messages {'would be sent' if options.dry_run else 'sent'} to {options.queue}")
+                print(letter.attributes.get("event_id", "-"), letter.reason)
+    print(f"{count} {'would be sent' if options.dry_run else 'sent'} to {options.queue}")
     return 0
 
 

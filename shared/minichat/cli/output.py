@@ -1,7 +1,15 @@
 """Tables and progress for a terminal."""
 
+import io
 import sys
 from collections.abc import Iterable, Sequence
+
+
+def show_anything() -> None:
+    """Has characters that the terminal does not know, and bytes that are none, replaced, where they would be errors."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -3,7 +3,8 @@ difference."""
 
 import argparse
 import json
-from dataclasses import asdict, astuple
+import sys
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from minichat.domain.identity import TenantId
 from minichat.events import audit_sink
 from minichat.moment import now
 from minichat.services import metering
-from minichat.services.reconcile import reconcile
+from minichat.services.reconcile import reconcile, repair
 
 
 def add_to(commands: Any) -> None:
@@ -26,6 +27,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--settled-seconds", type=int, default=300, help="ledger and audit: turns that ended so long ago (default 300)"
     )
+    parser.add_argument("--repair", action="store_true", help="set what differs to what it should say")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     target.add_to(parser)
     parser.set_defaults(run=run)
@@ -50,11 +52,15 @@ def run(options: argparse.Namespace) -> int:
         for moving in result.undecided:
             print(f"{moving.tenant_id} {moving.user_id} {moving.month}: never stood still, look again")
         if metered.mismatches:
-            print(table(("tenant", "where", "says", "should say"), [astuple(one) for one in metered.mismatches]))
+            mismatches = [(one.tenant_id, one.where, one.says, one.should_say) for one in metered.mismatches]
+            print(table(("tenant", "where", "says", "should say"), mismatches))
         count = len(result.differences) + len(metered.mismatches)
         print(
             f"{result.turns} turns, {result.accounts} accounts; {metered.turns} ended turns, {metered.entries} ledger "
             f"entries, {metered.days} days of totals, audit trail {'not read' if audited is None else 'read'}; "
             f"{count} differences"
         )
+    if options.repair:
+        totals = metering.repair(metered.mismatches, retention_days=settings.quota.retention_days)
+        print(f"repaired: {repair(result.differences)} quota entries, {totals} totals", file=sys.stderr)
     return 1 if result.differences or metered.mismatches else 0

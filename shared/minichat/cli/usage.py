@@ -22,12 +22,20 @@ def add_to(commands: Any) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser("usage", help="what a tenant has used", description=__doc__)
     parser.add_argument("--tenant", type=TenantId, required=True, help="by its UUID")
-    parser.add_argument("--from", dest="since", type=date.fromisoformat, required=True, metavar="DAY")
-    parser.add_argument("--to", dest="until", type=date.fromisoformat, required=True, metavar="DAY", help="included")
+    parser.add_argument("--from", dest="since", type=day, required=True, metavar="DAY")
+    parser.add_argument("--to", dest="until", type=day, required=True, metavar="DAY", help="included")
     parser.add_argument("--by", choices=("day", "user"), default="day", help="a row per day (default) or per user")
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
     target.add_to(parser)
     parser.set_defaults(run=run)
+
+
+def day(text: str) -> date:
+    """A day as YYYY-MM-DD."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day as YYYY-MM-DD") from None
 
 
 def run(options: argparse.Namespace) -> int:

@@ -62,14 +62,16 @@ def booked(turn: Turn) -> Counter[Entry]:
     return entries
 
 
-def booked_by_purged(entry: MeteringEntry) -> tuple[Account, Counter[Entry]] | None:
-    """What a turn that is gone, with its chat, had added to its account, from the usage ledger.
-
-    None when no user asked for it. A turn's id is of the instant at which the turn began, which is the period that it
-    counts in.
-    """
+def account_of_purged(entry: MeteringEntry) -> Account | None:
+    """Where a turn that is gone, with its chat, was booked, from the usage ledger; None when no user asked for it."""
     if entry.user_id is None or entry.turn_id is None:
         return None
+    # A turn's id is of the instant at which the turn began, which is the period that it counts in.
+    return Account(entry.tenant_id, entry.user_id, periods(instant_of(UUID(entry.turn_id)))[1])
+
+
+def booked_by_purged(entry: MeteringEntry) -> Counter[Entry]:
+    """What a turn that is gone had added to its account."""
     day, month = periods(instant_of(UUID(entry.turn_id)))
     used = entry.used
     entries: Counter[Entry] = Counter()
@@ -80,7 +82,7 @@ def booked_by_purged(entry: MeteringEntry) -> tuple[Account, Counter[Entry]] | N
     entries[named(month), "output tokens"] = used.output_tokens
     entries[day, "web searches"] = used.web_searches
     entries[day, "code interpreter calls"] = used.code_interpreter_calls
-    return Account(entry.tenant_id, entry.user_id, month), entries
+    return entries
 
 
 def differences(where: Account, says: Counter[Entry], turns_say: Counter[Entry]) -> list[Difference]:

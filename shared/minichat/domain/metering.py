@@ -60,12 +60,14 @@ def used_by(turn: Turn) -> Used:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """Two records of the same thing that do not say the same."""
+    """Two records of the same thing that do not say the same; of a total, also what it should be and what it was."""
 
     tenant_id: TenantId
     where: str
     says: str
     should_say: str
+    total: "Total | None" = None
+    seen: Used | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,11 +60,7 @@ def consume(event: dict[str, Any], queue: str, model: Any, effect: Effect) -> Pa
     failed in it.
     """
     fifo = current().queues.urls[queue].endswith(".fifo")
-    processor = (
-        SqsFifoPartialProcessor(skip_group_on_error=True)
-        if fifo
-        else BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
-    )
+    processor = SqsFifoPartialProcessor(skip_group_on_error=True) if fifo else BatchProcessor(event_type=EventType.SQS)
     processor.raise_on_entire_batch_failure = False
     begin()
     try:

@@ -88,6 +88,9 @@ class _Audit(Event):
     timestamp: datetime
     requester_type: str
     trace_id: str | None = None
+
+
+class _OfChat(_Audit):
     chat_id: str
 
 
@@ -124,7 +127,7 @@ class ToolCallCounts(BaseModel):
     code_interpreter_calls: int = 0
 
 
-class TurnEnded(_Audit):
+class TurnEnded(_OfChat):
     """A turn reached its end; a cancelled one is `turn_failed` with error code `cancelled`.
 
     `prompt` and `response` are there when the deployment wants content in its audit trail: redacted, and cut.
@@ -146,7 +149,7 @@ class TurnEnded(_Audit):
     response: str | None = None
 
 
-class TurnReplaced(_Audit):
+class TurnReplaced(_OfChat):
     """A turn was retried or edited: the new one took its place."""
 
     event_type: Literal["turn_retry", "turn_edit"]
@@ -156,7 +159,7 @@ class TurnReplaced(_Audit):
     new_request_id: str
 
 
-class TurnDeleted(_Audit):
+class TurnDeleted(_OfChat):
     """The latest turn was deleted."""
 
     event_type: Literal["turn_delete"] = "turn_delete"
@@ -165,7 +168,7 @@ class TurnDeleted(_Audit):
     request_id: str
 
 
-class TurnCancelled(_Audit):
+class TurnCancelled(_OfChat):
     """Somebody asked a running turn to stop."""
 
     event_type: Literal["turn_cancel"] = "turn_cancel"
@@ -174,14 +177,14 @@ class TurnCancelled(_Audit):
     request_id: str
 
 
-class ChatDeleted(_Audit):
+class ChatDeleted(_OfChat):
     """A chat was deleted."""
 
     event_type: Literal["chat_delete"] = "chat_delete"
     actor_user_id: str
 
 
-class AttachmentDeleted(_Audit):
+class AttachmentDeleted(_OfChat):
     """An attachment was deleted."""
 
     event_type: Literal["attachment_delete"] = "attachment_delete"
@@ -189,8 +192,18 @@ class AttachmentDeleted(_Audit):
     attachment_id: str
 
 
+class PolicyPublished(_Audit):
+    """Another version of the policy is in force: the deployment's, and no tenant's."""
+
+    event_type: Literal["policy_published"] = "policy_published"
+    tenant_id: Literal["deployment"]
+    policy_version: int
+    previous_version: int | None = None
+    published_by: str
+
+
 AuditEvent = Annotated[
-    TurnEnded | TurnReplaced | TurnDeleted | TurnCancelled | ChatDeleted | AttachmentDeleted,
+    TurnEnded | TurnReplaced | TurnDeleted | TurnCancelled | ChatDeleted | AttachmentDeleted | PolicyPublished,
     Field(discriminator="event_type"),
 ]
 """Everything that the audit queue carries."""

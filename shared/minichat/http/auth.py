@@ -57,17 +57,22 @@ class Keys:
         # Also after a failure nobody asks again before the cooldown: requests must not queue up behind a silent issuer.
         self._read_at = time.monotonic()
         with contextlib.suppress(ServiceUnavailable):  # the keys that are known stay good meanwhile
-            self._keys = await asyncio.to_thread(self._read)
+            self._keys = await asyncio.to_thread(read_keys, self._location)
 
-    def _read(self) -> dict[str | None, jwt.PyJWK]:
-        try:
-            if self._location.startswith(("https://", "http://")):
-                keys = jwt.PyJWKClient(self._location, cache_keys=False, timeout=5).get_jwk_set().keys
-            else:
-                keys = jwt.PyJWKSet.from_dict(json.loads(Path(self._location).read_text(encoding="utf-8"))).keys
-        except (jwt.PyJWTError, OSError, ValueError) as error:
-            raise ServiceUnavailable from error
-        return {key.key_id: key for key in keys}
+
+def read_keys(location: str) -> dict[str | None, jwt.PyJWK]:
+    """The public keys of a JSON Web Key Set, by their ids; the set is at a URL or in a file.
+
+    Raises ServiceUnavailable when it cannot be read.
+    """
+    try:
+        if location.startswith(("https://", "http://")):
+            keys = jwt.PyJWKClient(location, cache_keys=False, timeout=5).get_jwk_set().keys
+        else:
+            keys = jwt.PyJWKSet.from_dict(json.loads(Path(location).read_text(encoding="utf-8"))).keys
+    except (jwt.PyJWTError, OSError, ValueError) as error:
+        raise ServiceUnavailable from error
+    return {key.key_id: key for key in keys}
 
 
 class Authenticator:

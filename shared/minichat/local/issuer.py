@@ -15,6 +15,8 @@ from jwt.algorithms import ECAlgorithm
 from minichat.settings import Auth
 
 KEY_ID = "minichat-dev"
+JWKS_FILE = "jwks.json"
+"""In the state folder: the public half of the key."""
 
 
 def as_uuid(name: str) -> str:
@@ -30,7 +32,7 @@ class Issuer:
 
     def __init__(self, state: Path) -> None:
         state.mkdir(parents=True, exist_ok=True)
-        self.jwks_file = state / "jwks.json"
+        self.jwks_file = state / JWKS_FILE
         self._key_file = state / "issuer-key.pem"
         made = self._key_file.exists() and self._key_file.stat().st_size > 0  # empty: its making was interrupted
         self._key = self._load() if made else self._make()

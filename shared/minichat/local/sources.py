@@ -223,7 +223,7 @@ def _serve_shard(streams: Any, arn: str, shard: str, mapping: Mapping, handler: 
         records = [_stream_record(record, arn) for record in answer["Records"]]
         matching = [record for record in records if _matches(record, pattern)]
         if matching:
-            _deliver(mapping, handler, matching, attempts=mapping.properties["MaximumRetryAttempts"])
+            deliver(mapping, handler, matching, attempts=mapping.properties["MaximumRetryAttempts"])
         if records:
             place.write(records[-1]["dynamodb"]["SequenceNumber"])
         else:
@@ -231,7 +231,7 @@ def _serve_shard(streams: Any, arn: str, shard: str, mapping: Mapping, handler: 
         iterator = answer.get("NextShardIterator")
 
 
-def _deliver(mapping: Mapping, handler: Handler, records: list[Record], *, attempts: int) -> None:
+def deliver(mapping: Mapping, handler: Handler, records: list[Record], *, attempts: int) -> None:
     """Calls the function until every record is delivered or given up, as the mapping says."""
     pause = 0.1
     while records:
@@ -240,8 +240,8 @@ def _deliver(mapping: Mapping, handler: Handler, records: list[Record], *, attem
             return
         if failed is None and len(records) > 1 and mapping.properties.get("BisectBatchOnFunctionError"):
             middle = len(records) // 2
-            _deliver(mapping, handler, records[:middle], attempts=attempts - 1)
-            _deliver(mapping, handler, records[middle:], attempts=attempts - 1)
+            deliver(mapping, handler, records[:middle], attempts=attempts - 1)
+            deliver(mapping, handler, records[middle:], attempts=attempts - 1)
             return
         if failed:
             numbers = [record["dynamodb"]["SequenceNumber"] for record in records]

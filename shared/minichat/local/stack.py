@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from minichat import settings
 from minichat.local import queues, tables
 from minichat.local.engine import Engine, EngineMissing
-from minichat.local.issuer import Issuer, as_uuid
+from minichat.local.issuer import JWKS_FILE, Issuer, as_uuid
 from minichat.local.process import Child, free_port, stop_all
 from minichat.local.server import JWKS_PATH
 from minichat.moment import new_id, now
@@ -151,17 +151,40 @@ def attached(state: Path | None) -> Settings:
 
     Raises SettingsError when none has run there.
     """
-    file = (state or tables.project_root() / ".minichat").resolve() / "dev.json"
-    try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-    except OSError:
-        raise SettingsError(f"{file} is not there: start the local stack with `minichat dev`.") from None
-    _bypass_proxies(about["engine_url"].partition("://")[2])
-    for name, value in {**_store(about["engine_url"]), **about["environment"]}.items():
-        os.environ.setdefault(name, value)
+    attach(state)
     configured = settings.load(os.environ)
     connect(configured.store)
     return configured
+
+
+def attach(state: Path | None) -> None:
+    """Has this process's environment describe the stack that runs with this state folder; what is set there stays.
+
+    Raises SettingsError when none has run there.
+    """
+    about = told(state)
+    _bypass_proxies(about["engine_url"].partition("://")[2])
+    jwks = str(_folder(state) / JWKS_FILE)
+    said = {**_store(about["engine_url"]), "MINICHAT_AUTH__JWKS": jwks, **about["environment"]}
+    for name, value in said.items():
+        os.environ.setdefault(name, value)
+
+
+def told(state: Path | None) -> dict[str, Any]:
+    """What the stack that runs with this state folder says of itself: where it is, and a token for it.
+
+    Raises SettingsError when none has run there.
+    """
+    file = _folder(state) / "dev.json"
+    try:
+        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise SettingsError(f"{file} is not there: start the local stack with `minichat dev`.") from None
+    return about
+
+
+def _folder(state: Path | None) -> Path:
+    return (state or tables.project_root() / ".minichat").resolve()
 
 
 def _publish(configured: Settings, *, insist: bool) -> None:

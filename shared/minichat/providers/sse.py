@@ -19,10 +19,11 @@ class EventTooLarge(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class WireEvent:
-    """One event: its name (empty when it has none) and its data lines, joined."""
+    """One event: its name (empty when it has none), its data lines, joined, and its id when it carries one."""
 
     name: str
     data: str
+    id: str | None = None
 
 
 class EventParser:
@@ -34,6 +35,7 @@ class EventParser:
         self._first_line = True
         self._name = ""
         self._data: list[str] = []
+        self._id: str | None = None
         self._size = 0
 
     def feed(self, chunk: bytes) -> Iterator[WireEvent]:
@@ -76,8 +78,8 @@ class EventParser:
         if line:
             self._field(line.decode())
             return None
-        event = WireEvent(self._name, "\n".join(self._data)) if self._data else None
-        self._name, self._data, self._size = "", [], 0
+        event = WireEvent(self._name, "\n".join(self._data), self._id) if self._data else None
+        self._name, self._data, self._id, self._size = "", [], None, 0
         return event
 
     def _field(self, line: str) -> None:
@@ -87,3 +89,5 @@ class EventParser:
             self._data.append(value)
         elif name == "event":
             self._name = value
+        elif name == "id":
+            self._id = value

@@ -60,11 +60,23 @@ def prove(
         for key, turn in turns_by_key.items()
         if turn.state is not TurnState.RUNNING and turn.completed_at is not None and turn.completed_at < ended_before
     }
+    # An entry that is as old has a turn that was there before the table was read.
+    old_entries = {key: entry for key, entry in entries.items() if entry.settled_at < ended_before}
     days = _days_of(entries.values())
-    found = [*_of_entries(ended, entries), *_without_turn(turns_by_key, entries, alive), *_of_totals(days, totals)]
+    found = [*_of_entries(ended, entries), *_without_turn(turns_by_key, old_entries, alive), *_of_totals(days, totals)]
     if audited is not None:
         found += _of_audit(ended.values(), audited)
     return Metered(len(ended), len(entries), len(days), found)
+
+
+def repair(found: Iterable[Mismatch], *, retention_days: int) -> int:
+    """Sets the totals among them to the sum of their entries; how many. One that has moved since is left as it is.
+
+    Raises ServiceUnavailable.
+    """
+    return sum(
+        ledger.correct(one.total, one.seen, retention_days=retention_days) for one in found if one.total is not None
+    )
 
 
 def _dedupe_key(turn: Turn) -> str:
@@ -115,7 +127,9 @@ def _of_day(tenant_id: TenantId, day: str) -> Iterator[Mismatch]:
             for user_id in {**before, **should}:
                 if before.get(user_id) != should.get(user_id):
                     where = f"total of {day}" + (f" of user {user_id}" if user_id else "")
-                    yield Mismatch(tenant_id, where, _in_words(before.get(user_id)), _in_words(should.get(user_id)))
+                    total = Total(tenant_id, day, user_id, should.get(user_id, Used()))
+                    seen = before.get(user_id)
+                    yield Mismatch(tenant_id, where, _in_words(seen), _in_words(total.used), total, seen)
             return
     yield Mismatch(tenant_id, f"totals of {day}", "never stood still", "look again")
 

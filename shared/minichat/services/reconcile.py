@@ -1,12 +1,21 @@
 """Proves that quota items say what the turns say, and names every difference."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from minichat.domain import metering
 from minichat.domain.identity import ChatId, TenantId, UserId
-from minichat.domain.ledger import Account, Difference, Entry, account, booked, booked_by_purged, differences
+from minichat.domain.ledger import (
+    Account,
+    Difference,
+    Entry,
+    account,
+    account_of_purged,
+    booked,
+    booked_by_purged,
+    differences,
+)
 from minichat.domain.turn import Turn
 from minichat.storage import chats, ledger, quota, turn_lists, turns, whole
 
@@ -28,7 +37,12 @@ class Reconciled:
 class _Sums:
     says: Counter[Entry] = field(default_factory=Counter)
     turns_say: Counter[Entry] = field(default_factory=Counter)
-    purged_say: Counter[Entry] = field(default_factory=Counter)
+    turnless: list[metering.Entry] = field(default_factory=list)
+
+    def should_say(self, turns_seen: Container[str] = ()) -> Counter[Entry]:
+        """What the turns say, and the ledger of turns that were not seen: those of purged chats are in it alone."""
+        gone = (booked_by_purged(entry) for entry in self.turnless if entry.turn_id not in turns_seen)
+        return sum(gone, Counter(self.turns_say))
 
 
 def reconcile(tenant_id: TenantId | None = None) -> Reconciled:
@@ -53,15 +67,14 @@ def reconcile(tenant_id: TenantId | None = None) -> Reconciled:
             case (where, says):
                 sums[where].says.update(says)
     for entry in metered:
-        # The turns of a chat that was purged are in the usage ledger alone.
-        if entry.turn_id not in seen_turns and (gone := booked_by_purged(entry)) is not None:
-            sums[gone[0]].purged_say.update(gone[1])
+        if entry.turn_id not in seen_turns and (gone := account_of_purged(entry)) is not None:
+            sums[gone].turnless.append(entry)
     found: list[Difference] = []
     undecided: list[Account] = []
     for where, seen in sums.items():
-        if not differences(where, seen.says, seen.turns_say + seen.purged_say):
+        if not differences(where, seen.says, seen.should_say()):
             continue
-        standing_still = _looked_at(where, known[where.tenant_id, where.user_id], seen.purged_say)
+        standing_still = _looked_at(where, known[where.tenant_id, where.user_id], seen.turnless)
         if standing_still is None:
             undecided.append(where)
         else:
@@ -81,16 +94,28 @@ def _items(tenant_id: TenantId | None) -> Iterator[Turn | metering.Entry | tuple
             yield entry
 
 
-def _looked_at(where: Account, known: Iterable[ChatId], purged_say: Counter[Entry]) -> list[Difference] | None:
+def _looked_at(where: Account, known: set[ChatId], turnless: list[metering.Entry]) -> list[Difference] | None:
     """What differs in one account at one moment; None when it has no quiet moment."""
     tenant_id, user_id = TenantId(where.tenant_id), UserId(where.user_id)
     for _ in range(LOOKS):
         before = quota.entries(where)
-        turns_say = Counter(purged_say)
-        for chat_id in {*known, *chats.ids_of(tenant_id, user_id)}:
+        now, seen_turns = _Sums(turnless=turnless), set()
+        for chat_id in {*known, *(entry.chat_id for entry in turnless), *chats.ids_of(tenant_id, user_id)}:
             for turn in turn_lists.of_chat(tenant_id, chat_id):
+                seen_turns.add(turn.turn_id)
                 if account(turn) == where:
-                    turns_say.update(booked(turn))
+                    now.turns_say.update(booked(turn))
         if quota.entries(where) == before:
-            return differences(where, before, turns_say)
+            return differences(where, before, now.should_say(seen_turns))
     return None
+
+
+def repair(found: Iterable[Difference]) -> int:
+    """Has quota items say what the turns say; how many entries. What has moved since it was looked at is left as it is.
+
+    Raises ServiceUnavailable.
+    """
+    by_account: defaultdict[Account, list[Difference]] = defaultdict(list)
+    for difference in found:
+        by_account[difference.account].append(difference)
+    return sum(len(wrong) for where, wrong in by_account.items() if quota.correct(where, wrong))

@@ -1,7 +1,7 @@
 """The usage ledger: one entry per settled turn, and totals per day that change with it (events-and-workers 3)."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 from minichat.domain.identity import ChatId, RequestId, TenantId, UserId
@@ -9,7 +9,7 @@ from minichat.domain.metering import Entry, Total, Used
 from minichat.events.payloads import UsageEvent
 from minichat.storage import keys
 from minichat.storage.items import LedgerItem, Raw, UsageItem, query
-from minichat.storage.transact import Put, Refused, Update, commit
+from minichat.storage.transact import Put, Refused, Update, commit, update_one
 
 PAGE = 1000
 _COUNTED = {
@@ -80,6 +80,22 @@ def totals(tenant_id: TenantId, since: str, until: str) -> Iterator[Total]:
         yield from (total for raw in page if (total := total_of(raw)) is not None)
         if page:
             start = f"{page[-1]['sk']['S']}\0"
+
+
+def correct(total: Total, seen: Used | None, *, retention_days: int) -> bool:
+    """Sets a total to what it should be; False when it is not as it was `seen` any more.
+
+    Raises ServiceUnavailable.
+    """
+    counted = {"turns": "turns", **_COUNTED}
+    values = {attribute: getattr(total.used, name) for attribute, name in counted.items()}
+    day = datetime.fromisoformat(f"{total.day}T00:00:00+00:00")
+    expires_at = int((day + timedelta(days=retention_days)).timestamp())
+    # Every booking counts a turn, so the count alone tells whether it moved.
+    unmoved = UsageItem.pk.does_not_exist() if seen is None else UsageItem.turns == seen.turns
+    actions = [getattr(UsageItem, attribute).set(value) for attribute, value in values.items()]
+    item = UsageItem(*keys.usage(total.tenant_id, total.day, total.user_id))
+    return update_one(item, [*actions, UsageItem.expires_at.set(expires_at)], unmoved, op="usage")
 
 
 def entries(tenant_id: TenantId, day: str) -> Iterator[Entry]:

@@ -1,25 +1,44 @@
 """Events on their way out, written in the transaction that causes them."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from minichat.domain.identity import Call, ChatId, TenantId
-from minichat.events.payloads import Event
+from minichat.events.payloads import Event, PolicyPublished
 from minichat.storage import keys
 from minichat.storage.items import OutboxItem
+from minichat.storage.keys import Key
 
 KEPT = timedelta(days=7)
 """How long an operator can publish an event again."""
 
 
+def of_policy(policy_version: int, *, previous: int | None, at: datetime, by: str, event_id: str) -> OutboxItem:
+    """The outbox item that tells of a published policy."""
+    event = PolicyPublished(
+        tenant_id="deployment",
+        timestamp=at,
+        requester_type="system",
+        policy_version=policy_version,
+        previous_version=previous,
+        published_by=by,
+    )
+    return _item(keys.outbox(TenantId(event.tenant_id), ChatId("policy"), event_id), event, at, trace_id=None)
+
+
 def item(call: Call, chat_id: ChatId, event: Event) -> OutboxItem:
     """The outbox item of an event of a chat: its id sorts by time, so a chat's events leave in order."""
     event_id = call.new_id(call.now)
+    key = keys.outbox(TenantId(event.tenant_id), chat_id, event_id)
+    return _item(key, event, call.now, trace_id=call.trace_id or None)
+
+
+def _item(key: Key, event: Event, at: datetime, *, trace_id: str | None) -> OutboxItem:
     return OutboxItem(
-        *keys.outbox(TenantId(event.tenant_id), chat_id, event_id),
+        *key,
         queue=event.queue,
         event_type=event.event_type,
-        dedupe_key=event.dedupe_key(event_id),
+        dedupe_key=event.dedupe_key(key.sk),
         payload=event.payload(),
-        trace_id=call.trace_id or None,
-        expires_at=int((call.now + KEPT).timestamp()),
+        trace_id=trace_id,
+        expires_at=int((at + KEPT).timestamp()),
     )

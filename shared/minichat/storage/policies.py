@@ -8,7 +8,7 @@ from datetime import datetime
 from pynamodb.expressions.condition import Condition
 
 from minichat.domain.policy import MAX_VERSION, Policy
-from minichat.storage import keys
+from minichat.storage import keys, outbox
 from minichat.storage.items import PolicyItem, PolicyPointer, batch_get, query
 from minichat.storage.transact import Put, Refused, Update, commit
 
@@ -71,7 +71,7 @@ def history() -> Iterator[Published]:
 
 
 def publish(policy: Policy, *, at: datetime, by: str, token: str) -> None:
-    """Stores the version and puts it in force, in one transaction.
+    """Stores the version, puts it in force and tells the audit trail, in one transaction; `token` is the event's id.
 
     Raises VersionTaken, PolicyTooLarge, ServiceUnavailable; the version in force stays then.
     """
@@ -79,6 +79,7 @@ def publish(policy: Policy, *, at: datetime, by: str, token: str) -> None:
     if len(document) > MAX_STORED_BYTES:
         raise PolicyTooLarge(f"The policy has {len(document)} bytes, compressed; {MAX_STORED_BYTES} fit.")
     item = PolicyItem(*keys.policy_version(policy.policy_version), document=document, published_at=at, published_by=by)
+    previous = current_version()
     newer: Condition = PolicyPointer.version.does_not_exist() | (PolicyPointer.version < policy.policy_version)
     try:
         commit(
@@ -90,6 +91,7 @@ def publish(policy: Policy, *, at: datetime, by: str, token: str) -> None:
                     [PolicyPointer.version.set(policy.policy_version)],
                     newer,
                 ),
+                Put("event", outbox.of_policy(policy.policy_version, previous=previous, at=at, by=by, event_id=token)),
             ],
             token=token,
         )

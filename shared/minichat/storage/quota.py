@@ -10,7 +10,7 @@ write of two units does for both periods (turns-and-quota 4 and 6, docs/decision
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action
 
 from minichat.domain.identity import TenantId, UserId
-from minichat.domain.ledger import Account, Entry, named
+from minichat.domain.ledger import Account, Difference, Entry, named
 from minichat.domain.policy import UserLimits
 from minichat.domain.quota import periods
 from minichat.domain.settlement import Ending, Settlement
@@ -28,7 +28,7 @@ from minichat.domain.turn import Turn
 from minichat.storage import keys
 from minichat.storage.items import QuotaItem, Raw, batch_get
 from minichat.storage.keys import Key
-from minichat.storage.transact import Update
+from minichat.storage.transact import Update, update_one
 
 DailyCounter = Literal["t", "p", "w", "c"]
 """What is counted per day: total and premium micro-credits, web searches, code interpreter calls."""
@@ -87,6 +87,28 @@ def account(raw: Raw) -> tuple[Account, Counter[Entry]] | None:
         return None
     tenant_id, user_id = raw["pk"]["S"].removeprefix("T#").split("#U#")
     return Account(tenant_id, user_id, month), _entries(month, raw)
+
+
+def correct(where: Account, wrong: Sequence[Difference]) -> bool:
+    """Sets entries of an account to what the turns say; False when one of them is not as it was seen any more.
+
+    Raises ServiceUnavailable.
+    """
+    item = QuotaItem(*keys.quota(TenantId(where.tenant_id), UserId(where.user_id), where.month))
+    actions, unmoved = [], QuotaItem.pk.exists()
+    for difference in wrong:
+        path = Path(_attribute(difference.period, difference.counted))
+        seen = path == difference.says
+        unmoved &= seen if difference.says else seen | path.does_not_exist()
+        actions.append(path.set(difference.turns_say))
+    return update_one(item, actions, unmoved, op="reconcile")
+
+
+def _attribute(period: str, counted: str) -> str:
+    if period == named(period):
+        name = next(name for name, told in _MONTHLY.items() if told == counted)
+        return str(getattr(QuotaItem, name).attr_name)
+    return f"{period[-2:]}{next(letter for letter, told in _DAILY.items() if told == counted)}"
 
 
 def _entries(month: str, raw: Raw) -> Counter[Entry]:

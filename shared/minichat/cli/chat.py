@@ -1,0 +1,379 @@
+"""`minichat chat`: a conversation with any deployment, from a terminal or a script."""
+
+import argparse
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from minichat.cli import answer, target
+from minichat.cli.answer import Question
+from minichat.cli.api import Api, Event, Refused, Unreachable
+from minichat.cli.output import table
+from minichat.cli.screen import Screen
+from minichat.local import stack
+from minichat.settings import SettingsError
+
+LISTED = 20
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+_Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
+
+def add_to(commands: Any) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser(
+        "chat",
+        help="talk to a deployment",
+        description="Talks to a deployment over HTTP. Ctrl-C cancels an answer, /help lists what can be said.",
+    )
+    parser.add_argument("--url", type=_url, help="the API, such as https://api.example.org/mini-chat/v1")
+    tokens = parser.add_mutually_exclusive_group()
+    tokens.add_argument("--token", help="a bearer token; others can see it in the list of processes")
+    tokens.add_argument("--token-file", type=Path, help="a file that holds the token")
+    parser.add_argument("--chat", type=_text, metavar="ID", help="go on with this chat (default: a new one)")
+    parser.add_argument("--model", type=_text, help="for new chats (default: the deployment's)")
+    parser.add_argument("--web-search", action="store_true", help="let answers search the web")
+    parser.add_argument("--message", "-m", type=_text, help="send this (- reads it), print the answer, and end")
+    target.add_to(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """0; 1 when the deployment refuses, cannot be reached or, without a terminal, could not answer everything."""
+    url, token = _where(options)
+    screen = Screen()
+    with closing(Api(url, token)) as api:
+        talk = Talk(api, screen, options.model, web_search=options.web_search)
+        try:
+            if options.chat is not None:
+                talk.open(options.chat, join=options.message is None)
+            if options.message is not None:
+                answered = talk.say(sys.stdin.read() if options.message == "-" else options.message)
+                screen.note(f"chat {talk.chat_id}")
+                return 0 if answered else 1
+            if options.chat is None:
+                api.call("GET", "models")  # whether anybody is there, and the token is good
+            return _conversation(talk, screen, token)
+        except (Refused, Unreachable) as error:
+            screen.note(_told(error, token))
+            return 1
+        except KeyboardInterrupt:
+            return 1
+
+
+def _where(options: argparse.Namespace) -> tuple[str, str | None]:
+    """URL and token, from the options or from what the local stack says of itself."""
+    about = stack.told(options.state) if options.local or options.state is not None else {}
+    url = options.url or about.get("base_url")
+    if url is None:
+        raise SettingsError("Say where to: --url URL, or --local for the stack that runs on this machine.")
+    token = options.token or about.get("token")
+    if options.token_file is not None:
+        token = options.token_file.read_text(encoding="utf-8", errors="replace").strip()
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise SettingsError("The token is empty, or has characters that no token has.")
+    return url, token
+
+
+def _url(text: str) -> str:
+    if urlsplit(text).scheme not in {"http", "https"} or not urlsplit(text).hostname:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL such as https://api.example.org/mini-chat/v1")
+    return text
+
+
+def _text(argument: str) -> str:
+    """An argument as the UTF-8 that it is; what it is not is replaced."""
+    return os.fsencode(argument).decode(errors="replace")
+
+
+def _told(error: Refused | Unreachable, token: str | None) -> str:
+    if isinstance(error, Refused) and error.status == 401:
+        advice = "Give one with --token-file or --token" if token is None else "It may have expired: give another"
+        return f"{error} {advice}."
+    return str(error)
+
+
+def _conversation(talk: "Talk", screen: Screen, token: str | None) -> int:
+    """Reads and answers until the end of input; without a terminal, 1 when something could not be answered."""
+    if screen.interactive:
+        # Only for what importing it does: lines can be edited and called back.
+        with suppress(ImportError):
+            import readline  # noqa: F401, PLC0415
+        screen.note(f"Mini Chat at {talk.api.url}. /help lists what can be said, /quit ends.")
+    failed = False
+    while True:
+        try:
+            line = input("> " if screen.interactive else "").strip()
+            if line == "/quit":
+                break
+            if line:
+                failed |= not _obeyed(talk, screen, line)
+        except EOFError:
+            if screen.interactive:
+                screen.line()
+            break
+        except KeyboardInterrupt:
+            screen.line()
+        except (Refused, Unreachable) as error:
+            failed = True
+            screen.note(_told(error, token))
+    return 1 if failed and not screen.interactive else 0
+
+
+def _obeyed(talk: "Talk", screen: Screen, line: str) -> bool:
+    if not line.startswith("/") or line.startswith("//"):
+        return talk.say(line.removeprefix("/"))
+    name, _, argument = line.partition(" ")
+    command = _COMMANDS.get(name)
+    if command is None:
+        screen.note(f"There is no {name}: /help lists what there is.")
+        return False
+    return command[0](talk, argument.strip()) is not False
+
+
+class Talk:
+    """A user at a chat; the chat is made when the first message is sent."""
+
+    def __init__(self, api: Api, screen: Screen, model: str | None, *, web_search: bool) -> None:
+        self.api = api
+        self.chat_id: str | None = None
+        self._screen = screen
+        self._model = model
+        self._web_search = web_search
+
+    def say(self, content: str) -> bool:
+        """Sends a message and prints the answer; False when there was none."""
+        chat_id = self.chat_id or self.new("")
+        body = {"content": content, **({"web_search": {"enabled": True}} if self._web_search else {})}
+        return self._answered(chat_id, answer.sent(self.api, chat_id, str(uuid4()), body))
+
+    def retry(self, content: str) -> bool:
+        """Has the latest message answered again; with content, another one instead of it."""
+        latest = self._latest()
+        if self.chat_id is None or latest is None:
+            return False
+        return self._answered(self.chat_id, answer.instead(self.api, self.chat_id, latest, content or None))
+
+    def edit(self, content: str) -> bool:
+        """Has another message answered instead of the latest one."""
+        if not content:
+            self._screen.note("Say what it should have been: /edit TEXT.")
+            return False
+        return self.retry(content)
+
+    def delete(self, _: str) -> bool:
+        """Deletes the latest turn: the message and its answer."""
+        latest = self._latest()
+        if self.chat_id is None or latest is None:
+            return False
+        self.api.call("DELETE", "chats", self.chat_id, "turns", latest)
+        self._screen.note("The last message and its answer are deleted.")
+        return True
+
+    def cancel(self, _: str) -> bool:
+        """Cancels what runs in this chat, wherever it was begun."""
+        chat = {} if self.chat_id is None else self.api.call("GET", "chats", self.chat_id)
+        running = chat.get("running_request_id")
+        if running is None:
+            self._screen.note("Nothing runs in this chat.")
+            return False
+        self.api.call("POST", "chats", chat["id"], "turns", running, "cancel")
+        self._screen.note("It will end within two seconds.")
+        return True
+
+    def new(self, title: str) -> str:
+        """Makes a chat and returns its id; what is said next is said there."""
+        wanted = {"title": title or None, "model": self._model}
+        chat = self.api.call("POST", "chats", body={name: value for name, value in wanted.items() if value})
+        self.chat_id = str(chat["id"])
+        if title:
+            self._screen.note(f"chat {self.chat_id}, {chat['model']}")
+        return self.chat_id
+
+    def open(self, chat_id: str, *, join: bool = True) -> bool:
+        """Goes on with a chat, and joins the answer that runs in it."""
+        chat = self.api.call("GET", "chats", chat_id)
+        self.chat_id = str(chat["id"])
+        self._screen.note(f"{chat.get('title') or 'A chat without a title'}: {chat['message_count']} messages")
+        running = chat.get("running_request_id")
+        return self._answered(self.chat_id, running) if running and join else True
+
+    def chats(self, _: str) -> None:
+        """Lists the chats, the most recently active first."""
+        page = self.api.call("GET", "chats", limit=LISTED)
+        rows = [
+            (
+                f"{chat['id']}{' *' if chat['id'] == self.chat_id else ''}",
+                chat["message_count"],
+                chat["model"],
+                chat.get("title") or "",
+            )
+            for chat in page["items"]
+        ]
+        self._screen.line(table(("chat", "messages", "model", "title"), rows))
+        if page["page_info"]["next_cursor"]:
+            self._screen.note(f"These are the latest {LISTED}.")
+
+    def history(self, _: str) -> None:
+        """Prints what was said last."""
+        if self.chat_id is None:
+            self._screen.note("Nothing was said yet.")
+            return
+        newest = {"limit": LISTED, "$orderby": "created_at desc"}
+        page = self.api.call("GET", "chats", self.chat_id, "messages", **newest)
+        if page["page_info"]["next_cursor"]:
+            self._screen.note(f"The latest {LISTED} messages:")
+        for message in reversed(page["items"]):
+            self._screen.line(f"{message['role']}: {message['content']}")
+
+    def models(self, _: str) -> None:
+        """Lists the models that a new chat may have."""
+        rows = [
+            (model["model_id"], model["tier"], model["multiplier_display"], model["display_name"])
+            for model in self.api.call("GET", "models")["items"]
+        ]
+        self._screen.line(table(("model", "tier", "price", "name"), rows))
+
+    def quota(self, _: str) -> None:
+        """Prints what is used and left."""
+        rows = [
+            (
+                tier["tier"],
+                period["period"],
+                f"{period['used_credits_micro'] / 1_000_000:.4f}",
+                f"{period['limit_credits_micro'] / 1_000_000:.4f}",
+                f"{period['remaining_percentage']} %",
+                period["next_reset"],
+            )
+            for tier in self.api.call("GET", "quota", "status")["tiers"]
+            for period in tier["periods"]
+        ]
+        self._screen.line(table(("tier", "period", "used", "limit", "left", "starts anew"), rows))
+
+    def help(self, _: str) -> None:
+        """Lists what can be said."""
+        rows = [(usage, text) for _, usage, text in _COMMANDS.values()]
+        self._screen.line(table(("say", "to"), [*rows, ("//TEXT", "send a message that begins with /")]))
+        self._screen.line("Ctrl-C cancels an answer; once more, it leaves the answer alone.")
+
+    def _latest(self) -> str | None:
+        latest = None if self.chat_id is None else answer.latest_turn(self.api, self.chat_id)
+        if latest is None:
+            self._screen.note("Nothing was said yet.")
+        return latest
+
+    def _answered(self, chat_id: str, question: Question | str) -> bool:
+        screen = self._screen
+        with (
+            Canceller(self.api, chat_id, screen) as canceller,
+            closing(
+                answer.events(self.api, chat_id, question, lambda why: screen.note(f"{why} Trying again."))
+            ) as told,
+        ):
+            try:
+                for event in told:
+                    if event.name == "stream_started":
+                        canceller.began(str(event.data["request_id"]))
+                    elif event.name == "delta":
+                        screen.text(event.data["content"])
+                    else:
+                        _note(screen, event)
+                    if event.name == "done":
+                        return True
+            except KeyboardInterrupt:
+                screen.note("Left; the answer goes on without you, /open shows it.")
+            finally:
+                screen.end_line()
+        return False
+
+
+class Canceller:
+    """While an answer is told, the first Ctrl-C asks for its cancellation and the second one leaves it.
+
+    The stream is read on: its last event says how it ended.
+    """
+
+    def __init__(self, api: Api, chat_id: str, screen: Screen) -> None:
+        self._api = api
+        self._chat_id = chat_id
+        self._screen = screen
+        self._request_id: str | None = None
+        self._asked = False
+        self._before: _Handler = None
+
+    def __enter__(self) -> "Canceller":
+        self._before = signal.signal(signal.SIGINT, self._interrupted)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def began(self, request_id: str) -> None:
+        """Says which answer it is: before, nothing can be cancelled."""
+        self._request_id = request_id
+        if self._asked:
+            self._start()
+
+    def _interrupted(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        if self._request_id is not None:
+            self._start()
+
+    def _start(self) -> None:
+        # A handler runs in the middle of anything, so it must neither print nor use the connection.
+        threading.Thread(target=self._cancel, daemon=True).start()
+
+    def _cancel(self) -> None:
+        assert self._request_id is not None
+        try:
+            self._api.call("POST", "chats", self._chat_id, "turns", self._request_id, "cancel")
+        except (Refused, Unreachable) as error:
+            self._screen.note(f"Not cancelled: {error}")
+
+
+def _note(screen: Screen, event: Event) -> None:
+    """Says what an event tells besides text."""
+    data = event.data
+    if event.name in {"done", "error"}:
+        screen.end_line()
+    if event.name == "tool":
+        screen.note(f"[{data['name']}: {data['phase']}]")
+    elif event.name == "citations":
+        for number, item in enumerate(data["items"], 1):
+            screen.note(f"[{number}] {item['title']} {item.get('url') or ''}".rstrip())
+    elif event.name == "error":
+        screen.note("Cancelled." if data["code"] == "cancelled" else f"{data['message']} [{data['code']}]")
+    elif event.name == "done":
+        usage = data["usage"]
+        screen.note(f"[{data['effective_model']}: {usage['input_tokens']} tokens in, {usage['output_tokens']} out]")
+        if data["quota_decision"] == "downgrade":
+            screen.note(f"[instead of {data['selected_model']}: {data.get('downgrade_reason')}]")
+        for left in data.get("quota_warnings") or ():
+            if left["warning"]:
+                screen.note(f"[{left['tier']}, {left['period']}: {left['remaining_percentage']} % left]")
+
+
+_COMMANDS: dict[str, tuple[Callable[[Talk, str], object], str, str]] = {
+    "/retry": (Talk.retry, "/retry [TEXT]", "have the last message answered again, or TEXT instead of it"),
+    "/edit": (Talk.edit, "/edit TEXT", "have TEXT answered instead of the last message"),
+    "/delete": (Talk.delete, "/delete", "delete the last message and its answer"),
+    "/cancel": (Talk.cancel, "/cancel", "cancel what runs in this chat, wherever it was begun"),
+    "/history": (Talk.history, "/history", "see the last messages of this chat"),
+    "/chats": (Talk.chats, "/chats", "list the chats"),
+    "/open": (Talk.open, "/open ID", "go on with a chat"),
+    "/new": (Talk.new, "/new [TITLE]", "begin a chat"),
+    "/models": (Talk.models, "/models", "list the models"),
+    "/quota": (Talk.quota, "/quota", "see what is used and left"),
+    "/help": (Talk.help, "/help", "see this"),
+    "/quit": (lambda _talk, _argument: None, "/quit", "end; so does Ctrl-D"),
+}
