@@ -7,8 +7,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 AWAITED = {
-    "thread_summary_trigger_total": {"result"},
-    "thread_summary_execution_total": {"result"},
     "attachment_upload_total": {"kind", "result"},
 }
 """What stands on the dashboard before its function is there."""

@@ -132,6 +132,19 @@ class Context(_Group):
     )
 
 
+class ThreadSummary(_Group):
+    """When the older part of a chat is summarized, and how (context-attachments-providers 2)."""
+
+    enabled: bool = True
+    compression_threshold_pct: Annotated[int, Field(ge=1, le=99)] = 80
+    verbatim_turns: Annotated[int, Field(ge=1, le=20, description="the last turns, which are not summarized yet")] = 2
+    max_attempts: Annotated[int, Field(ge=1, le=4, description="below the queue's maxReceiveCount")] = 3
+    message_content_limit: Annotated[int, Field(ge=0, description="characters of a message; 0 for all")] = 4000
+    max_output_tokens: Annotated[int, Field(ge=256, le=32_768)] = 4096
+    summary_model_id: Annotated[str, Field(description="of the policy; empty for the chat's own")] = ""
+    summary_system_prompt: Annotated[str, Field(description="where the model has no thread_summary_prompt")] = ""
+
+
 class Retention(_Group):
     """How long what was deleted is kept."""
 
@@ -155,6 +168,7 @@ class Settings(_Group):
     streaming: Streaming = Streaming()
     quota: Quota = Quota()
     context: Context = Context()
+    thread_summary: ThreadSummary = ThreadSummary()
     orphan_watchdog: OrphanWatchdog = OrphanWatchdog()
     retention: Retention = Retention()
     cleanup: Cleanup = Cleanup()

@@ -81,6 +81,7 @@ def _event_for(function: str, token: str) -> dict[str, Any]:
         "UsageFunction": sqs_event("usage"),
         "AttachmentCleanupFunction": sqs_event("attachment-cleanup"),
         "ChatCleanupFunction": sqs_event("chat-cleanup"),
+        "ThreadSummaryFunction": sqs_event("thread-summary"),
     }
     return events[function]
 
@@ -139,7 +140,7 @@ def test_every_function_answers_from_its_artifacts_alone(
     assert json.loads(answers["OrphanWatchdogFunction"]) == {"detected": 0, "finalized": 0}
     # The example of a usage event is in the ledger by then, and in nobody's quota, which it would count in eight times.
     assert json.loads(answers["ReconcileFunction"]) == {"quota": 8, "ledger": 0, "repaired": 0}
-    for function in ("OutboxRelay", "Audit", "Usage", "AttachmentCleanup", "ChatCleanup"):
+    for function in ("OutboxRelay", "Audit", "Usage", "AttachmentCleanup", "ChatCleanup", "ThreadSummary"):
         assert json.loads(answers[f"{function}Function"]) == {"batchItemFailures": []}, function
     for queue, events in EXAMPLES.items():
         assert len(queues.all_of(queues.settings.urls[queue])) == len(events)

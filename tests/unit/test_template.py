@@ -262,7 +262,7 @@ def test_sources_retry_what_failed_and_nothing_else(translated: dict[str, Any]) 
     functions = _of_type(translated, "AWS::Lambda::Function")
     assert set(mappings) == {
         "OutboxRelayFunctionOutbox",
-        *(f"{name}FunctionQueue" for name in ("Audit", "Usage", "AttachmentCleanup", "ChatCleanup")),
+        *(f"{name}FunctionQueue" for name in ("Audit", "Usage", "AttachmentCleanup", "ChatCleanup", "ThreadSummary")),
     }
     for mapping in mappings.values():
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
@@ -309,7 +309,7 @@ def test_no_permission_is_wider_than_its_use(translated: dict[str, Any]) -> None
 
 def test_only_functions_that_call_a_provider_can_read_its_key() -> None:
     readers = {role for role, statement in _statements() if "secretsmanager" in json.dumps(statement["Action"])}
-    assert readers == {"StreamRole", "AttachmentCleanupRole", "ChatCleanupRole"}
+    assert readers == {"StreamRole", "AttachmentCleanupRole", "ChatCleanupRole", "ThreadSummaryRole"}
 
 
 def test_the_audit_trail_can_only_be_added_to() -> None:

@@ -28,6 +28,7 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.TurnNotFound: 404,
     errors.ModelNotFound: 404,
     errors.GenerationInProgress: 409,
+    errors.SummaryMoved: 409,
     errors.RequestIdConflict: 409,
     errors.NotLatestTurn: 409,
     errors.IdempotencyKeyConflict: 409,

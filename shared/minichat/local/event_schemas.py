@@ -17,10 +17,12 @@ from minichat.events.payloads import (
     ChatCleanup,
     ChatDeleted,
     Event,
+    FrontierRef,
     Latency,
     PolicyDecisions,
     PolicyPublished,
     QuotaDecisionRecord,
+    ThreadSummaryTask,
     TokenUsage,
     ToolCallCounts,
     TurnCancelled,
@@ -37,6 +39,7 @@ QUEUES: dict[str, Any] = {
     "usage": UsageEvent,
     "attachment-cleanup": AttachmentCleanup,
     "chat-cleanup": ChatCleanup,
+    "thread-summary": ThreadSummaryTask,
 }
 
 _AT = datetime(2026, 11, 21, 9, 30, 0, 123456, tzinfo=UTC)
@@ -136,6 +139,17 @@ EXAMPLES: dict[str, list[Event]] = {
     ],
     "chat-cleanup": [
         ChatCleanup(tenant_id=_TENANT, chat_id=_CHAT, user_id=_USER, system_request_id=_REQUEST, chat_deleted_at=_AT)
+    ],
+    "thread-summary": [
+        ThreadSummaryTask(
+            tenant_id=_TENANT,
+            chat_id=_CHAT,
+            user_id=_USER,
+            system_request_id=_REQUEST,
+            system_task_type="thread_summary_update",
+            base_frontier=FrontierRef(created_at=_AT, message_id=_TURN),
+            frozen_target=FrontierRef(created_at=_AT, message_id=_NEW_REQUEST),
+        )
     ],
 }
 

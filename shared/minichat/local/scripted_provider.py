@@ -79,7 +79,9 @@ class Script:
 
     @classmethod
     def of(cls, text: str) -> "Script":
-        """The script in a user's text."""
+        """The script in a user's text; what a conversation to be summarized says in it is none."""
+        if "<conversation>" in text:
+            return cls(text, {"say": _summary(text), "delay": "0"}, ())
         found = _MARKER.findall(text)
         tools = tuple(value for name, value in found if name == "tool")
         return cls(_MARKER.sub("", text).strip(), dict(found), tools)
@@ -295,6 +297,12 @@ class Answer:
     async def _held(self, name: str) -> None:
         async with asyncio.timeout(HOLD_SECONDS):
             await self._state.releases[name].wait()
+
+
+def _summary(request: str) -> str:
+    """How each message of a conversation begins."""
+    beginnings = re.findall(r"<message [^>]*>\n(.{0,60})", request)
+    return f"<analysis>{len(beginnings)} messages.</analysis><summary>{' / '.join(beginnings)}</summary>"
 
 
 def _last_text(given: Any) -> str:
