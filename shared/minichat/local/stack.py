@@ -95,7 +95,9 @@ def start(wish: Wish) -> Stack:
         queue_engine = engine
         if wish.engine != QUEUE_ENGINE:
             queue_engine = Engine(root, QUEUE_ENGINE, state / "logs", data=wish.state and state)
-            children += [queue_engine.child] if queue_engine.child else []
+            assert queue_engine.child is not None
+            queue_engine.child.name = "the queues"
+            children.append(queue_engine.child)
         wanted |= _store(engine.endpoint) | _signing(state, issuer)
         provider_url = wish.provider_url
         if _needs_scripted_provider(configured, wanted):
