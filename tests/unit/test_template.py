@@ -312,6 +312,24 @@ def test_only_functions_that_call_a_provider_can_read_its_key() -> None:
     assert readers == {"StreamRole", "AttachmentCleanupRole", "ChatCleanupRole", "ThreadSummaryRole"}
 
 
+def test_bedrock_and_parameters_are_open_only_to_functions_that_call_a_provider_and_only_on_demand() -> None:
+    granted = {
+        name: (
+            {role["Ref"] for role in resource["Properties"]["Roles"]},
+            resource["Properties"]["PolicyDocument"]["Statement"][0]["Action"],
+            resource["Condition"],
+        )
+        for name, resource in IDENTITY.items()
+        if resource["Type"] == "AWS::IAM::Policy" and name != "PolicyIsReadOnly"
+    }
+    models = {"StreamRole", "ThreadSummaryRole"}
+    files = {"AttachmentCleanupRole", "ChatCleanupRole"}
+    assert granted == {
+        "BedrockModels": (models, "bedrock:InvokeModelWithResponseStream", "UsesBedrock"),
+        "ProviderParameters": (models | files, "ssm:GetParameter", "UsesParameters"),
+    }
+
+
 def test_the_audit_trail_can_only_be_added_to() -> None:
     allowed = [(role, s["Action"]) for role, s in _statements() if "s3:" in json.dumps(s["Action"])]
     assert allowed == [("AuditRole", "s3:PutObject")]
@@ -446,6 +464,8 @@ def _settings(function: dict[str, Any]) -> Settings:
 def _sample(value: Any) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, dict) and value.get("Fn::If", [""])[0] == "NamesProviders":
+        value = value["Fn::If"][2]
     if isinstance(value, dict) and "Fn::Sub" in value:
         text = value["Fn::Sub"].replace("${ProviderBaseUrl}", "https://sample")
         # A dynamic reference is text to us, and a secret to the function.
