@@ -64,6 +64,10 @@ orphans: .venv/dev.installed .tools/ministack/installed ## Kill servers and wait
 events: .venv/dev.installed .tools/ministack/installed ## Send 10,000 turns while relay and consumers are killed at random; takes long
 	EVENTS_TURNS=10000 $(PYTEST) -s --timeout 7200 tests/e2e/test_events.py
 
+.PHONY: long
+long: .venv/dev.installed .tools/ministack/installed ## Hold a conversation of 300 turns in a small window
+	LONG_TURNS=300 $(PYTEST) -s tests/e2e/test_long_conversation.py
+
 .PHONY: e2e
 e2e: .venv/dev.installed .tools/ministack/installed ## Run the tests over HTTP against the local stack
 	$(PYTEST) tests/e2e

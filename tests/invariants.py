@@ -32,10 +32,12 @@ class Tables:
         found: dict[str, ChatItems] = {}
         for item in self.conversations:
             if "#C#" in item["pk"]:
-                chat = found.setdefault(item["pk"], ChatItems({}, {}, {}))
+                chat = found.setdefault(item["pk"], ChatItems({}, {}, {}, {}))
                 kind, _, rest = item["sk"].partition("#")
                 if kind == "CHAT":
                     chat.head.update(item)
+                elif kind == "SUMMARY":
+                    chat.summary.update(item)
                 elif kind == "TURN":
                     chat.turns[rest] = item
                 elif kind == "MSG" and "#" not in rest:
@@ -45,18 +47,19 @@ class Tables:
 
 @dataclass(frozen=True)
 class ChatItems:
-    """One chat: its head, its turns by request id, its messages by id."""
+    """One chat: its head, its turns by request id, its messages by id, its summary."""
 
     head: Item
     turns: dict[str, Item]
     messages: dict[str, Item]
+    summary: Item
 
 
 def violations(tables: Tables) -> list[str]:
     """Every way in which the tables break an invariant, in words; none in a sound store where nothing runs."""
     found: list[str] = []
     for pk, chat in tables.chats().items():
-        found += [f"{pk}: {problem}" for problem in _of_chat(chat)]
+        found += [f"{pk}: {problem}" for problem in (*_of_chat(chat), *_of_summary(chat))]
     found += _of_events(tables)
     found += _of_quota(tables)
     return found
@@ -89,12 +92,24 @@ def _of_chat(chat: ChatItems) -> list[str]:
     return found
 
 
+def _of_summary(chat: ChatItems) -> list[str]:
+    found = []
+    used = None if "stale" in chat.summary else chat.summary.get("up_to")
+    if chat.head.get("sum") != used:
+        found.append(f"the head names {chat.head.get('sum')} as summarized up to, the summary {used}")
+    if used is not None and "deleted_at" in chat.messages[used]:
+        found.append("the summary covers a turn that is deleted")
+    return found
+
+
 def _of_events(tables: Tables) -> list[str]:
     found = []
     ended = Counter(
         turn["id"] for chat in tables.chats().values() for turn in chat.turns.values() if turn["state"] != "running"
     )
-    usage = Counter(item["dedupe"].split("/")[1] for item in tables.outbox if item["queue"] == "usage")
+    keys = [item["dedupe"].split("/") for item in tables.outbox if item["queue"] == "usage"]
+    # What the system does by itself has a type where a turn has its id.
+    usage = Counter(done for _, done, _ in keys if done != "thread_summary_update")
     audit = sum(item["type"] in ("turn_completed", "turn_failed") for item in tables.outbox)
     if Counter({turn_id.replace("-", ""): count for turn_id, count in ended.items()}) != usage:
         found.append(f"invariant 2: {ended.total()} turns ended, {usage.total()} usage events left")

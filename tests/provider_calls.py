@@ -5,18 +5,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from minichat import settings
+from minichat.domain.identity import TenantId
+from minichat.provider_entries import Provider
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta
 from minichat.providers.prompt import Prompt, PromptMessage
 from minichat.providers.registry import Providers
 
 WAIT_SECONDS = 10
+TENANT = TenantId("acme")
 
 
-def an_entry(url: str, **said: Any) -> settings.Provider:
+def an_entry(url: str, **said: Any) -> Provider:
     """An entry without retries for a provider at this address."""
     values: dict[str, Any] = {"base_url": url, "allow_insecure": True, "retries": 0}
-    return settings.Provider(**(values | said))
+    return Provider(**(values | said))
 
 
 def a_prompt(text: str) -> Prompt:
@@ -25,7 +27,7 @@ def a_prompt(text: str) -> Prompt:
 
 
 @asynccontextmanager
-async def providers_of(entry: settings.Provider) -> AsyncIterator[Providers]:
+async def providers_of(entry: Provider) -> AsyncIterator[Providers]:
     """The registry with one provider, named `it`, for the time of a `with`."""
     providers = Providers({"it": entry})
     try:
@@ -34,14 +36,19 @@ async def providers_of(entry: settings.Provider) -> AsyncIterator[Providers]:
         await providers.aclose()
 
 
-def answered(url: str, text: str, **said: Any) -> list[ProviderChunk]:
-    """Every chunk of one call; the last one is the only terminal one."""
+def chunks_of(entry: Provider, prompt: Prompt, tenant_id: TenantId = TENANT) -> list[ProviderChunk]:
+    """Every chunk of one call."""
 
     async def run() -> list[ProviderChunk]:
-        async with asyncio.timeout(WAIT_SECONDS), providers_of(an_entry(url, **said)) as providers:
-            return [chunk async for chunk in providers.stream("it", a_prompt(text))]
+        async with asyncio.timeout(WAIT_SECONDS), providers_of(entry) as providers:
+            return [chunk async for chunk in providers.stream(tenant_id, "it", prompt)]
 
-    chunks = asyncio.run(run())
+    return asyncio.run(run())
+
+
+def answered(url: str, text: str, **said: Any) -> list[ProviderChunk]:
+    """Every chunk of one call; the last one is the only terminal one."""
+    chunks = chunks_of(an_entry(url, **said), a_prompt(text))
     assert [chunk for chunk in chunks if isinstance(chunk, Completed | Incomplete | Failed)] == chunks[-1:]
     return chunks
 

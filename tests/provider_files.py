@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import httpx2
 
-from minichat import settings
 from minichat.local.process import Child, free_port
+from minichat.provider_entries import Provider
 from minichat.providers.files import Files
 from tests.provider_calls import an_entry
 
@@ -77,7 +77,7 @@ def deletions(url: str, *object_ids: str) -> list[tuple[str, int]]:
 
 
 @contextmanager
-def files_of(**entries: settings.Provider) -> Iterator[Files]:
+def files_of(**entries: Provider) -> Iterator[Files]:
     """The client of these providers for the time of a `with`."""
     files = Files(entries)
     try:

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from minichat.provider_entries import OPENAI, Provider
+
 PREFIX = "MINICHAT_"
 CONFIG_VARIABLE = "MINICHAT_CONFIG"
 
@@ -156,60 +158,23 @@ class Context(_Group):
     )
 
 
+class ThreadSummary(_Group):
+    """When the older part of a chat is summarized, and how (context-attachments-providers 2)."""
+
+    enabled: bool = True
+    compression_threshold_pct: Annotated[int, Field(ge=1, le=99)] = 80
+    verbatim_turns: Annotated[int, Field(ge=1, le=20, description="the last turns, which are not summarized yet")] = 2
+    max_attempts: Annotated[int, Field(ge=1, le=4, description="below the queue's maxReceiveCount")] = 3
+    message_content_limit: Annotated[int, Field(ge=0, description="characters of a message; 0 for all")] = 4000
+    max_output_tokens: Annotated[int, Field(ge=256, le=32_768)] = 4096
+    summary_model_id: Annotated[str, Field(description="of the policy; empty for the chat's own")] = ""
+    summary_system_prompt: Annotated[str, Field(description="where the model has no thread_summary_prompt")] = ""
+
+
 class Retention(_Group):
     """How long what was deleted is kept."""
 
     deleted_chats_days: Annotated[int, Field(ge=1, le=3650)] = 30
-
-
-class Timeouts(_Group):
-    """Seconds granted to one provider call."""
-
-    connect_seconds: Annotated[float, Field(gt=0, le=60)] = 5
-    first_byte_seconds: Annotated[float, Field(gt=0, le=600)] = 60
-    idle_seconds: Annotated[float, Field(gt=0, le=600)] = 30
-    total_seconds: Annotated[float, Field(gt=0, le=900)] = 170
-
-
-class Secret(_Group):
-    """Where a provider's key is read from; never the key itself."""
-
-    source: Literal["env", "secretsmanager"] = "env"
-    name: str
-
-
-class ProviderAuth(_Group):
-    """The header that carries the key."""
-
-    header: str = "Authorization"
-    prefix: str = "Bearer "
-    secret: Secret
-
-
-class Provider(_Group):
-    """One provider of models; its key in `providers` is what a policy's `provider_id` names."""
-
-    kind: Literal["openai_responses"] = "openai_responses"
-    base_url: str
-    api_path: str = "/v1/responses"
-    auth: ProviderAuth | None = None
-    timeouts: Timeouts = Timeouts()
-    retries: Annotated[int, Field(ge=0, le=5)] = 2
-    allow_insecure: Annotated[bool, Field(description="permits plain HTTP: local servers only")] = False
-
-    @model_validator(mode="after")
-    def _is_https(self) -> "Provider":
-        if not self.base_url.startswith("https://") and not (
-            self.allow_insecure and self.base_url.startswith("http://")
-        ):
-            raise ValueError("base_url must be https (plain http needs allow_insecure)")
-        return self
-
-
-OPENAI = Provider(
-    base_url="https://api.openai.com",
-    auth=ProviderAuth(secret=Secret(source="env", name="OPENAI_API_KEY")),
-)
 
 
 class Settings(_Group):
@@ -229,6 +194,7 @@ class Settings(_Group):
     streaming: Streaming = Streaming()
     quota: Quota = Quota()
     context: Context = Context()
+    thread_summary: ThreadSummary = ThreadSummary()
     orphan_watchdog: OrphanWatchdog = OrphanWatchdog()
     retention: Retention = Retention()
     cleanup: Cleanup = Cleanup()

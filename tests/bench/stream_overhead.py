@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -15,10 +16,12 @@ from uuid import uuid4
 import httpx2
 
 from minichat.local.process import Child, free_port
+from tests.client import User
 from tests.conftest import running_stack
 
 ROUNDS = 60
 WARM_UP = 10
+CROWD, CROWD_ROUNDS = 50, 4
 SCRIPTS = {
     "short answer, no pauses": "[[words:20]][[delay:0]]",
     "100 words, 5 ms apart": "[[words:100]][[delay:5]]",
@@ -42,7 +45,7 @@ def main() -> None:
         relay = Child("the bare relay", command, Path(folder))
         relay.wait_until_it_answers(f"http://127.0.0.1:{port}/health")
         try:
-            with stack.user() as user, httpx2.Client(trust_env=False, timeout=60) as client:
+            with stack.user() as user, _client() as client:
                 for name, script in SCRIPTS.items():
                     product, bare = Times(), Times()
                     for number in range(ROUNDS + WARM_UP):
@@ -53,8 +56,34 @@ def main() -> None:
                         _one(lambda u=url, b=body: user.http.stream("POST", u, json=b), product, keep)  # type: ignore[misc]
                         _one(lambda b=body: client.stream("POST", f"http://127.0.0.1:{port}/", json=b), bare, keep)  # type: ignore[misc]
                     _print(name, product, bare)
+                _crowd(user, client, f"http://127.0.0.1:{port}/")
         finally:
             relay.stop()
+
+
+def _client() -> httpx2.Client:
+    return httpx2.Client(trust_env=False, timeout=60, limits=httpx2.Limits(max_connections=None))
+
+
+def _crowd(user: User, client: httpx2.Client, bare_url: str) -> None:
+    """The same with fifty streams at a time, each in a chat of its own, product and relay in turn."""
+    product, bare = Times(), Times()
+    body = {"content": "[[words:40]][[delay:50]]"}
+
+    def ask(chat_id: str, keep: bool) -> None:
+        url = f"/chats/{chat_id}/messages:stream"
+        _one(lambda: user.http.stream("POST", url, json=body), product, keep)
+
+    def ask_bare(keep: bool) -> None:
+        _one(lambda: client.stream("POST", bare_url, json=body), bare, keep)
+
+    with ThreadPoolExecutor(CROWD) as pool:
+        for number in range(CROWD_ROUNDS + 1):
+            keep = [number > 0] * CROWD
+            chats = [user.new_chat() for _ in range(CROWD)]
+            list(pool.map(ask, chats, keep))
+            list(pool.map(ask_bare, keep))
+    _print(f"{CROWD} at a time, 40 words, 50 ms apart", product, bare, CROWD_ROUNDS)
 
 
 def _one(open_stream: Callable[[], object], times: Times, keep: bool) -> None:
@@ -71,8 +100,8 @@ def _one(open_stream: Callable[[], object], times: Times, keep: bool) -> None:
         times.end.append((time.perf_counter() - started) * 1000)
 
 
-def _print(name: str, product: Times, bare: Times) -> None:
-    print(f"\nStream overhead: {name} ({ROUNDS} rounds, milliseconds)")
+def _print(name: str, product: Times, bare: Times, rounds: int = ROUNDS) -> None:
+    print(f"\nStream overhead: {name} ({rounds} rounds, milliseconds)")
     print(f"{'':22}{'product p50':>14}{'p99':>10}{'bare p50':>12}{'p99':>10}{'ratio p50':>12}{'added p50':>12}")
     for label, ours, theirs in (("to first delta", product.first, bare.first), ("to the end", product.end, bare.end)):
         p50, b50 = statistics.median(ours), statistics.median(theirs)

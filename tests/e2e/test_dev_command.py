@@ -85,7 +85,7 @@ def test_the_printed_line_streams_a_first_answer(tmp_path: Path) -> None:
 def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
     with running_stack(tmp_path) as stack:
         pids = list(stack.about["pids"].values())
-        assert len(pids) == 5
+        assert len(pids) == 6
         assert all(_alive(pid) for pid in pids)
         stack.process.send_signal(number)
         assert stack.process.wait(20) == 0
@@ -178,6 +178,7 @@ def test_an_engine_given_by_url_is_used_and_left_running(tmp_path: Path, engine:
     with running_stack(tmp_path, "--engine", engine) as stack, stack.user() as user:
         assert stack.about["engine_url"] == engine
         assert not any("engine" in name for name in stack.about["pids"])
+        assert "the queues" in stack.about["pids"]  # an engine of tables need not have any
         assert user.send(user.new_chat(), "[[say:hi]]").text == "hi"
     assert httpx2.get(engine, trust_env=False).status_code < 500
 

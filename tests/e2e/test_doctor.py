@@ -130,7 +130,8 @@ def test_providers_that_are_not_there_or_have_no_key_are_named(examined: Stack) 
     providers = {
         "openai": {"base_url": there, "allow_insecure": True, "auth": {"secret": {"name": "A_KEY_OF_MINE"}}},
         "gone": {"base_url": f"http://127.0.0.1:{free_port()}", "allow_insecure": True},
-        "plain": {"base_url": there.replace("http:", "https:")},
+        "plain": {"base_url": there.replace("http:", "https:"), "allow_insecure": True},
+        "inside": {"base_url": there.replace("http:", "https:")},
         "unknown": {"base_url": "https://nowhere.invalid"},
     }
     found = findings(examined, MINICHAT_PROVIDERS=json.dumps(providers))
@@ -138,9 +139,12 @@ def test_providers_that_are_not_there_or_have_no_key_are_named(examined: Stack) 
         "provider openai: secret": "warning",  # it may well be known to the stack
         "provider gone: reachable": "failed",
         "provider plain: reachable": "failed",
+        "provider inside: reachable": "failed",
         "provider unknown: reachable": "failed",
     }
     assert "A_KEY_OF_MINE" in found["provider openai: secret"]["detail"]
+    assert "speaks no TLS" in found["provider plain: reachable"]["detail"]
+    assert "private address" in found["provider inside: reachable"]["detail"]
     found = findings(examined, MINICHAT_PROVIDERS=json.dumps(providers), A_KEY_OF_MINE="sk-very-secret")
     assert found["provider openai: secret"]["result"] == "ok"
     without = findings(examined, MINICHAT_PROVIDERS=json.dumps({"plain": providers["openai"]}))
@@ -154,7 +158,7 @@ def test_a_provider_whose_certificate_nobody_vouches_for_is_named(examined: Stac
         server.socket = context.wrap_socket(server.socket, server_side=True)
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
-        provider = {"base_url": f"https://localhost:{server.server_port}"}
+        provider = {"base_url": f"https://localhost:{server.server_port}", "allow_insecure": True}
         found = findings(examined, MINICHAT_PROVIDERS=json.dumps({"openai": provider}))
         server.shutdown()
         serving.join()

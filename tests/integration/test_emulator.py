@@ -91,6 +91,7 @@ def _event_for(function: str, token: str) -> dict[str, Any]:
         "AttachmentCleanupFunction": sqs_event("attachment-cleanup"),
         "AttachmentIngestFunction": sqs_event("attachment-ingest"),
         "ChatCleanupFunction": sqs_event("chat-cleanup"),
+        "ThreadSummaryFunction": sqs_event("thread-summary"),
     }
     return events[function]
 
@@ -149,7 +150,8 @@ def test_every_function_answers_from_its_artifacts_alone(
     assert json.loads(answers["OrphanWatchdogFunction"]) == {"detected": 0, "finalized": 0}
     # The example of a usage event is in the ledger by then, and in nobody's quota, which it would count in eight times.
     assert json.loads(answers["ReconcileFunction"]) == {"quota": 8, "ledger": 0, "repaired": 0}
-    for function in ("OutboxRelay", "Audit", "Usage", "AttachmentCleanup", "AttachmentIngest", "ChatCleanup"):
+    consumers = ("Audit", "Usage", "AttachmentCleanup", "AttachmentIngest", "ChatCleanup", "ThreadSummary")
+    for function in ("OutboxRelay", *consumers):
         assert json.loads(answers[f"{function}Function"]) == {"batchItemFailures": []}, function
     for queue, events in EXAMPLES.items():
         assert len(queues.all_of(queues.settings.urls[queue])) == len(events)

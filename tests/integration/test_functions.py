@@ -23,6 +23,9 @@ print("ANSWERS" + json.dumps([handler(event, Context()) for event in json.load(s
 """
 
 
+ADAPTERS = ("openai_responses", "openai_chat", "anthropic_messages", "bedrock_converse", "egress")
+
+
 @pytest.fixture
 def environment(store: Store, tmp_path: Path) -> dict[str, str]:
     issuer = Issuer(tmp_path)
@@ -110,7 +113,9 @@ def test_the_document_of_the_api_function_has_the_streams_too(environment: dict[
     ("function", "never"),
     [
         ("api", ["boto3", "openai", "yaml", "uvicorn", "minichat.http.routes.streams", "minichat.local.stack"]),
-        ("stream", ["boto3", "openai", "yaml", "uvicorn", "mangum", "minichat.http.routes.chats"]),
+        ("stream", ["boto3", "openai", "anthropic", "yaml", "uvicorn", "mangum", "minichat.http.routes.chats"]),
+        # What connects is imported by the first call of a provider, with the adapter of its kind.
+        ("stream", ["httpcore2", *(f"minichat.providers.{name}" for name in ADAPTERS)]),
     ],
 )
 def test_a_function_imports_nothing_that_it_does_not_need(

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from minichat.domain.identity import ChatId, RequestId
+from minichat.domain.identity import ChatId, RequestId, TenantId
 from minichat.domain.settlement import Ending
 from minichat.domain.stream import Delta, Done, Error, Ping, Started, StreamEvent
 from minichat.domain.turn import Turn, TurnState
@@ -39,8 +39,10 @@ class Scripted:
         self.closed = asyncio.Event()
         self.prompts: list[Prompt] = []
 
-    async def stream(self, provider_id: str, prompt: Prompt) -> AsyncGenerator[ProviderChunk, None]:
-        assert provider_id == "openai"
+    async def stream(
+        self, tenant_id: TenantId, provider_id: str, prompt: Prompt
+    ) -> AsyncGenerator[ProviderChunk, None]:
+        assert (tenant_id, provider_id) == (a_call().caller.tenant_id, "openai")
         self.prompts.append(prompt)
         try:
             async with aclosing(self._script()) as chunks:

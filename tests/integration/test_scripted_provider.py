@@ -13,14 +13,14 @@ import httpx2
 import openai
 import pytest
 
-from minichat import settings
 from minichat.domain.usage import Usage
 from minichat.local.process import Child, free_port
+from minichat.provider_entries import Timeouts
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.prompt import Prompt, PromptMessage
-from tests.provider_calls import WAIT_SECONDS, a_prompt, an_entry, answered, failure, providers_of, text_of
+from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, an_entry, answered, failure, providers_of, text_of
 
-SHORT = settings.Timeouts(connect_seconds=0.5, first_byte_seconds=0.5, idle_seconds=0.5, total_seconds=5)
+SHORT = Timeouts(connect_seconds=0.5, first_byte_seconds=0.5, idle_seconds=0.5, total_seconds=5)
 WORDS = "word1 word2 word3"
 
 
@@ -76,7 +76,7 @@ def test_only_the_last_message_of_the_user_is_a_script(url: str) -> None:
         history = (PromptMessage("user", "[[status:500]]"), PromptMessage("assistant", "[[html]]"))
         prompt = Prompt("m", "[[cut:0]]", (*history, PromptMessage("user", "[[say:fine]]")), max_output_tokens=64)
         async with providers_of(an_entry(url)) as providers:
-            return [chunk async for chunk in providers.stream("it", prompt)]
+            return [chunk async for chunk in providers.stream(TENANT, "it", prompt)]
 
     assert text_of(asyncio.run(run())) == "fine"
 
@@ -162,7 +162,8 @@ def test_a_failure_tells_what_was_used_until_then(url: str) -> None:
 
 
 def test_an_id_in_a_failure_does_not_reach_the_diagnostic(url: str) -> None:
-    assert failure(url, "[[failed:server_error]]").diagnostic == "server_error: As told, in [provider_id]."
+    diagnostic = failure(url, "[[failed:server_error]]").diagnostic
+    assert diagnostic.startswith("server_error: As told with no key: [url], [credential], [provider_id], [provider_id]")
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -210,12 +211,12 @@ def test_a_provider_that_nobody_can_connect_to_was_not_reached() -> None:
     ],
 )
 def test_silence_and_a_stream_without_end_are_time_outs(url: str, script: str, timeouts: dict[str, float]) -> None:
-    failed = failure(url, script, retries=2, timeouts=settings.Timeouts(**timeouts))
+    failed = failure(url, script, retries=2, timeouts=Timeouts(**timeouts))
     assert (failed.code, failed.reached) == ("provider_timeout", True)
 
 
 def test_a_stream_may_be_slower_than_its_first_byte_had_to_be(url: str) -> None:
-    patience = settings.Timeouts(first_byte_seconds=0.6, idle_seconds=5)
+    patience = Timeouts(first_byte_seconds=0.6, idle_seconds=5)
     assert text_of(answered(url, "[[words:2]][[delay:900]]", timeouts=patience)) == "word1 word2"
 
 
@@ -226,7 +227,7 @@ def test_closing_the_answer_closes_the_providers_connection(url: str, script: st
         sys.set_asyncgen_hooks(finalizer=lambda _: None)
         before = await until(url, lambda seen: seen["open"] == 0)
         async with providers_of(an_entry(url)) as providers:
-            async with aclosing(providers.stream("it", a_prompt(script.format(uuid4())))) as chunks:
+            async with aclosing(providers.stream(TENANT, "it", a_prompt(script.format(uuid4())))) as chunks:
                 assert isinstance(await anext(chunks), TextDelta)
                 await until(url, lambda seen: seen["open"] == 1)
             # The client is still open: it is the answer's end that closed the connection.
@@ -243,7 +244,7 @@ def test_cancelling_the_reader_closes_the_providers_connection(url: str, script:
         async with providers_of(an_entry(url)) as providers:
 
             async def read() -> None:
-                async with aclosing(providers.stream("it", a_prompt(script.format(uuid4())))) as chunks:
+                async with aclosing(providers.stream(TENANT, "it", a_prompt(script.format(uuid4())))) as chunks:
                     async for _ in chunks:
                         pass
 
@@ -268,7 +269,7 @@ def test_a_held_answer_goes_on_when_it_is_released_also_in_advance(url: str, mar
             asyncio.timeout(WAIT_SECONDS),
             httpx2.AsyncClient(trust_env=False) as client,
             providers_of(an_entry(url)) as providers,
-            aclosing(providers.stream("it", a_prompt(script))) as chunks,
+            aclosing(providers.stream(TENANT, "it", a_prompt(script))) as chunks,
         ):
             if marker == "hold":
                 assert await anext(chunks) == TextDelta("word1 ")
@@ -290,7 +291,7 @@ def test_two_hundred_streams_at_once(url: str) -> None:
         async with providers_of(an_entry(url)) as providers, asyncio.timeout(30):
 
             async def one() -> str:
-                return text_of([chunk async for chunk in providers.stream("it", a_prompt(script))])
+                return text_of([chunk async for chunk in providers.stream(TENANT, "it", a_prompt(script))])
 
             reading = asyncio.gather(*(one() for _ in range(200)))
             await until(url, lambda seen: seen["open"] == 200)

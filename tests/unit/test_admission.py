@@ -24,7 +24,7 @@ DEPLOYMENT = Limits(max_output_tokens=100)
 
 
 def _admitted(policy: Policy, model: str = "large", standing: Standing = NOTHING, **wish: Any) -> Admission:
-    return admit(policy, Wish(model, "x" * 4000, [], **wish), standing, DEPLOYMENT, NOW)
+    return admit(policy, Wish(model, "x" * 4000, **wish), standing, DEPLOYMENT, NOW)
 
 
 def test_the_selected_model_answers_when_nothing_is_against_it() -> None:

@@ -31,7 +31,7 @@ def test_published_schemas_are_those_of_the_models() -> None:
 
 
 def test_every_queue_has_a_schema_and_every_event_an_example() -> None:
-    assert set(QUEUES) == set(get_args(Queue)) - {"thread-summary"}
+    assert set(QUEUES) == set(get_args(Queue))
     for queue in QUEUES:
         Draft202012Validator.check_schema(schema(queue))
     kinds = {kind for model in _models() for kind in _kinds(model)}

@@ -252,6 +252,13 @@ def test_a_secret_in_any_text_does_not_survive(before: str, prefix: str, after: 
     assert secret not in redact_diagnostic(f"{before} {prefix}{secret} {after}")
 
 
+def test_a_secret_of_any_form_is_redacted_where_it_is_known() -> None:
+    secret = "pass word/of:no+known=form"
+    text = "x" * 190 + secret
+    assert redact_diagnostic(f"key {secret}, {secret}", "", secret) == "key [redacted], [redacted]"
+    assert "pass" not in redact_diagnostic(text, secret)
+
+
 def test_a_diagnostic_is_redacted_before_it_is_cut() -> None:
     cut = redact_diagnostic("x " * (MAX_CHARACTERS // 2 - 4) + "sk-proj-0123456789abcdef")
     assert len(cut) == MAX_CHARACTERS

@@ -1,10 +1,13 @@
 """Settings come from the environment and a file, and a wrong one says its name."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from minichat.provider_entries import Provider
 from minichat.services.rules import SHIPPED_POLICY, policy_file
 from minichat.settings import Settings, SettingsError, examine, load
 
@@ -37,6 +40,7 @@ def test_a_value_may_be_json() -> None:
         ({"MINICHAT_NO_SUCH_KEY": "1"}, "no_such_key"),
         ({"MINICHAT_PROVIDERS": "{"}, "MINICHAT_PROVIDERS"),
         ({"MINICHAT_PROVIDERS": '{"a": {"base_url": "http://plain"}}'}, "allow_insecure"),
+        ({"MINICHAT_PROVIDERS": '{"a": {"kind": "gemini", "base_url": "https://x"}}'}, "providers.a.kind"),
         ({"MINICHAT_AUTH__DEVELOPMENT_USER": "u"}, "development_tenant"),
         ({"MINICHAT_URL_PREFIX": "no-slash"}, "url_prefix"),
         ({"MINICHAT_CONFIG": "/nowhere.json"}, "/nowhere.json"),
@@ -45,6 +49,97 @@ def test_a_value_may_be_json() -> None:
 def test_a_wrong_setting_is_named(environment: dict[str, str], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
         load(environment)
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({}, "base_url"),
+        ({"base_url": "ftp://models.example"}, "must be https"),
+        ({"base_url": "https://"}, "must name a host"),
+        ({"base_url": "https://api.openai.com@elsewhere.example"}, "neither a user"),
+        ({"base_url": "https://models.example?to=elsewhere"}, "nor a query"),
+        ({"base_url": "https://models.example", "api_path": "v1"}, "api_path"),
+        ({"base_url": "https://models.example", "api_path": "/v1?x=1"}, "api_path"),
+        ({"base_url": "https://models.example", "allowed_hosts": ["*.models.example"]}, "allowed_hosts"),
+        ({"base_url": "https://evilmodels.example", "allowed_hosts": ["models.example"]}, "allowed_hosts"),
+        ({"base_url": "https://models.example", "tenant_overrides": {"t": {"base_url": "http://x"}}}, "https"),
+        (
+            {
+                "base_url": "https://models.example",
+                "allowed_hosts": ["models.example"],
+                "tenant_overrides": {"t": {"base_url": "https://elsewhere.example"}},
+            },
+            "allowed_hosts",
+        ),
+        ({"base_url": "https://models.example", "tenant_overrides": {"t": {"kind": "openai_chat"}}}, "t.kind"),
+        ({"base_url": "https://models.example", "api_version": "preview"}, "azure_openai_responses"),
+        ({"base_url": "https://models.example", "max_tokens_field": "max_tokens"}, "openai_chat"),
+        ({"base_url": "https://models.example", "region": "us-east-1"}, "bedrock_converse"),
+        ({"base_url": "https://models.example", "kind": "bedrock_converse"}, "needs a region"),
+        ({"kind": "bedrock_converse", "region": "us-east-1", "api_path": "/model"}, "needs a region, and {model}"),
+        ({"base_url": "https://models.example", "auth": {"header": "a b", "secret": {"name": "K"}}}, "auth.header"),
+        ({"base_url": "https://models.example", "auth": {"secret": {"source": "vault", "name": "K"}}}, "secret.source"),
+    ],
+)
+def test_a_wrong_provider_is_named(said: dict[str, Any], named: str) -> None:
+    with pytest.raises(SettingsError, match=r"providers\.a.*" + re.escape(named)):
+        load({"MINICHAT_PROVIDERS": json.dumps({"a": said})})
+
+
+def a_provider(**said: Any) -> Provider:
+    return load({"MINICHAT_PROVIDERS": json.dumps({"a": said})}).providers["a"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "header", "prefix"),
+    [
+        ("openai_responses", "/v1/responses", "Authorization", "Bearer "),
+        ("azure_openai_responses", "/openai/v1/responses", "api-key", ""),
+        ("openai_chat", "/v1/chat/completions", "Authorization", "Bearer "),
+        ("anthropic_messages", "/v1/messages", "x-api-key", ""),
+    ],
+)
+def test_each_kind_has_its_path_and_header(kind: str, path: str, header: str, prefix: str) -> None:
+    secret = {"secret": {"source": "ssm", "name": "/minichat/key"}}
+    entry = a_provider(
+        kind=kind, base_url="https://models.example", auth=secret, tenant_overrides={"t": {"auth": secret}}
+    )
+    for seen in (entry, entry.of_tenant("t")):
+        assert seen.auth is not None
+        assert (seen.api_path, seen.auth.header, seen.auth.prefix) == (path, header, prefix)
+    other = a_provider(kind=kind, base_url="https://models.example", api_path="/x", auth={"header": "k", **secret})
+    assert other.auth is not None
+    assert (other.api_path, other.auth.header, other.auth.prefix) == ("/x", "k", prefix)
+
+
+def test_bedrock_is_where_its_region_is_and_needs_no_key() -> None:
+    entry = a_provider(kind="bedrock_converse", region="eu-west-1")
+    assert (entry.base_url, entry.auth) == ("https://bedrock-runtime.eu-west-1.amazonaws.com", None)
+
+
+def test_a_tenants_override_replaces_what_it_says_and_nothing_else() -> None:
+    entry = a_provider(
+        base_url="https://eu.models.example",
+        allowed_hosts=["*.models.example"],
+        auth={"secret": {"name": "OURS"}},
+        retries=1,
+        tenant_overrides={
+            "acme": {"base_url": "https://us.Models.example"},
+            "globex": {"auth": {"secret": {"name": "T"}}},
+        },
+    )
+    acme, globex = entry.of_tenant("acme"), entry.of_tenant("globex")
+    assert (acme.base_url, acme.auth, acme.retries) == ("https://us.Models.example", entry.auth, 1)
+    assert globex.auth is not None
+    assert (globex.base_url, globex.auth.secret.name) == (entry.base_url, "T")
+    assert entry.of_tenant("initech") == entry
+
+
+def test_the_key_of_an_entry_goes_to_no_host_that_nobody_vouched_for() -> None:
+    elsewhere = {"acme": {"base_url": "https://acme.example"}}
+    with pytest.raises(SettingsError, match=r"tenant_overrides\.acme: a base_url needs an auth"):
+        a_provider(base_url="https://models.example", auth={"secret": {"name": "OURS"}}, tenant_overrides=elsewhere)
 
 
 @pytest.mark.parametrize("text", ["- a list", "a: [", "\x00"])

@@ -269,7 +269,7 @@ def test_sources_retry_what_failed_and_nothing_else(translated: dict[str, Any]) 
         "OutboxRelayFunctionOutbox",
         *(
             f"{name}FunctionQueue"
-            for name in ("Audit", "Usage", "AttachmentCleanup", "AttachmentIngest", "ChatCleanup")
+            for name in ("Audit", "Usage", "AttachmentCleanup", "AttachmentIngest", "ChatCleanup", "ThreadSummary")
         ),
     }
     for mapping in mappings.values():
@@ -317,7 +317,31 @@ def test_no_permission_is_wider_than_its_use(translated: dict[str, Any]) -> None
 
 def test_only_functions_that_call_a_provider_can_read_its_key() -> None:
     readers = {role for role, statement in _statements() if "secretsmanager" in json.dumps(statement["Action"])}
-    assert readers == {"StreamRole", "AttachmentCleanupRole", "AttachmentIngestRole", "ChatCleanupRole"}
+    assert readers == {
+        "StreamRole",
+        "AttachmentCleanupRole",
+        "AttachmentIngestRole",
+        "ChatCleanupRole",
+        "ThreadSummaryRole",
+    }
+
+
+def test_bedrock_and_parameters_are_open_only_to_functions_that_call_a_provider_and_only_on_demand() -> None:
+    granted = {
+        name: (
+            {role["Ref"] for role in resource["Properties"]["Roles"]},
+            resource["Properties"]["PolicyDocument"]["Statement"][0]["Action"],
+            resource["Condition"],
+        )
+        for name, resource in IDENTITY.items()
+        if resource["Type"] == "AWS::IAM::Policy" and name != "PolicyIsReadOnly"
+    }
+    models = {"StreamRole", "ThreadSummaryRole"}
+    files = {"AttachmentCleanupRole", "AttachmentIngestRole", "ChatCleanupRole"}
+    assert granted == {
+        "BedrockModels": (models, "bedrock:InvokeModelWithResponseStream", "UsesBedrock"),
+        "ProviderParameters": (models | files, "ssm:GetParameter", "UsesParameters"),
+    }
 
 
 def test_the_audit_trail_can_only_be_added_to() -> None:
@@ -471,6 +495,8 @@ def _settings(function: dict[str, Any]) -> Settings:
 def _sample(value: Any) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, dict) and value.get("Fn::If", [""])[0] == "NamesProviders":
+        value = value["Fn::If"][2]
     if isinstance(value, dict) and "Fn::Sub" in value:
         text = value["Fn::Sub"].replace("${ProviderBaseUrl}", "https://sample")
         # A dynamic reference is text to us, and a secret to the function.

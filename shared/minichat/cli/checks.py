@@ -28,9 +28,11 @@ from minichat.http.auth import read_keys
 from minichat.local import tables
 from minichat.local.tables import NotACheckout
 from minichat.moment import now
+from minichat.provider_entries import Provider
 from minichat.providers import credentials
+from minichat.providers.egress import is_public
 from minichat.services.rules import first_policy
-from minichat.settings import Provider, Settings, SettingsError, Store
+from minichat.settings import Settings, SettingsError, Store
 from minichat.storage import policies
 
 CONNECT_SECONDS = 3
@@ -101,6 +103,9 @@ def _settings(settings: Settings, problems: list[str], *, local: bool) -> Findin
     return Finding("ok", "every key is valid")
 
 
+_READS = {"secretsmanager": "secretsmanager:GetSecretValue", "ssm": "ssm:GetParameter"}
+
+
 def _secret(provider: Provider, *, local: bool) -> Finding:
     if provider.auth is None:
         return Finding("ok", "none is needed")
@@ -115,7 +120,7 @@ def _secret(provider: Provider, *, local: bool) -> Finding:
     return Finding(
         "failed",
         f"{where} has no key, or cannot be read",
-        "Store the key there, and allow secretsmanager:GetSecretValue on it.",
+        f"Store the key there, and allow {_READS[secret.source]} on it.",
     )
 
 
@@ -125,6 +130,12 @@ def _reachable(provider: Provider) -> Finding:
     try:
         host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
         with socket.create_connection((host, port), timeout=CONNECT_SECONDS) as connection:
+            if not (provider.allow_insecure or is_public(connection.getpeername()[0])):
+                return Finding(
+                    "failed",
+                    f"{_place(provider.base_url)} has a private address, which the product does not connect to",
+                    "Correct base_url, or say allow_insecure if the provider is meant to be inside.",
+                )
             if url.scheme == "https":
                 with httpx2.create_ssl_context(trust_env=False).wrap_socket(connection, server_hostname=host):
                     pass

@@ -9,7 +9,7 @@ from minichat.cli import target
 from minichat.cli.output import table
 from minichat.domain.turn import Turn
 from minichat.moment import now
-from minichat.storage import turns
+from minichat.storage import turn_lists
 
 
 def add_to(commands: Any) -> None:
@@ -26,7 +26,7 @@ def add_to(commands: Any) -> None:
 def _running(options: argparse.Namespace) -> int:
     target.connected(options)
     moment = now()
-    found = [_told(turn, moment) for turn in turns.running_since(moment, limit=options.limit)]
+    found = [_told(turn, moment) for turn in turn_lists.running_since(moment, limit=options.limit)]
     if options.json:
         print(json.dumps(found, indent=2))
     elif not found:

@@ -1,12 +1,11 @@
 """Whether a message may be answered, by which model, and what is set aside for it: pure (turns-and-quota 2, 4)."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from minichat.domain.context import Assembly, assemble, instructions
+from minichat.domain.context import Assembly, Snapshot, Space, assemble, instructions
 from minichat.domain.errors import QuotaExceeded, WebSearchDisabled
-from minichat.domain.message import Message
 from minichat.domain.policy import Model, Policy
 from minichat.domain.quota import Load, check_input, input_tokens, output_cap, reserve
 from minichat.domain.standing import Standing
@@ -19,7 +18,7 @@ class Wish:
 
     model_id: str
     content: str
-    recent: Sequence[Message]
+    snapshot: Snapshot = field(default_factory=Snapshot)
     web_search: bool = False
 
 
@@ -95,9 +94,9 @@ def _admission(policy: Policy, wish: Wish, model: Model, limits: Limits, now: da
     assembly = assemble(
         model,
         instructions(model, [limits.web_search_guard] if searching else []),
-        wish.recent,
+        wish.snapshot,
         wish.content,
-        kept_free=max_output + searching * budgets.web_search_surcharge,
+        Space(max_output, surcharges=searching * budgets.web_search_surcharge),
     )
     load = Load(web_search=searching, context_tokens=assembly.context_tokens)
     estimate = input_tokens(len(wish.content.encode()), load, budgets)

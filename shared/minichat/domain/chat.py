@@ -4,14 +4,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from minichat.domain.errors import ChatNotFound, FieldError, InvalidRequest
-from minichat.domain.identity import MICROSECOND, Caller, ChatId, RequestId, TenantId, UserId
+from minichat.domain.identity import MICROSECOND, Caller, ChatId, MessageId, RequestId, TenantId, UserId
 
 TITLE_MAX_CHARACTERS = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """The head of one chat. `last_message_at` is the newest `created_at` of its messages, hidden ones included."""
+    """The head of one chat. `last_message_at` is the newest `created_at` of its messages, hidden ones included.
+
+    `summarized_up_to` is where the frontier of the summary is; without a summary that may be used there is none.
+    """
 
     tenant_id: TenantId
     chat_id: ChatId
@@ -24,7 +27,12 @@ class Chat:
     latest_request_id: RequestId | None = None
     running_request_id: RequestId | None = None
     last_message_at: datetime | None = None
+    summarized_up_to: MessageId | None = None
     deleted_at: datetime | None = None
+
+    def covers(self, message_id: MessageId) -> bool:
+        """Whether the summary stands for this message, too."""
+        return self.summarized_up_to is not None and message_id <= self.summarized_up_to
 
 
 def visible(chat: Chat | None, caller: Caller) -> Chat:

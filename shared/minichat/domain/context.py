@@ -1,4 +1,8 @@
-"""Which messages a prompt takes along: pure, deterministic, never over the window (context-attachments-providers 1)."""
+"""What a prompt takes along: pure, deterministic, never over the window (context-attachments-providers 1).
+
+Order: instructions, the summary of the older part, recent messages, the message itself. What must be sent is in, or
+the turn is refused; the summary comes before recent messages, which come from the newest backwards while they fit.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,16 +11,58 @@ from minichat.domain.errors import ContextBudgetExceeded
 from minichat.domain.message import Message
 from minichat.domain.policy import EstimationBudgets, Model
 from minichat.domain.quota import text_tokens
+from minichat.domain.summary import Compression, Summary, target
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a chat had at the moment when a turn was created, whatever came or ended since.
+
+    `messages` are the newest visible ones, oldest first: at least the `limit` that a prompt shows, as far as there are
+    so many. `summary` is one that may be used: a stale one is as good as none.
+    """
+
+    messages: Sequence[Message] = ()
+    summary: Summary | None = None
+    limit: int = 10
+
+    @property
+    def unsummarized(self) -> list[Message]:
+        """Those of the messages that the summary does not cover."""
+        frontier = "" if self.summary is None else self.summary.frontier.message_id
+        return [message for message in self.messages if message.message_id > frontier]
+
+    @property
+    def recent(self) -> list[Message]:
+        """What a prompt may show. Some models refuse a message without text, and none needs a system's."""
+        newest = self.unsummarized[-self.limit :] if self.limit else []
+        return [message for message in newest if message.content and message.role != "system"]
 
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """What is sent, oldest first, and its estimated tokens besides those of the current message."""
+    """What is sent besides the current message, oldest first, and its estimated tokens.
+
+    `estimated_tokens` are of everything that is sent; `context_tokens` leave the current message and its images out.
+    `truncated` when the summary or a recent message did not fit.
+    """
 
     instructions: str
+    summary: Summary | None
     history: tuple[Message, ...]
     context_tokens: int
+    estimated_tokens: int
     truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """How a model's window is shared out, in tokens: what the answer and the tools may take; and the images that come
+    with the current message."""
+
+    max_output_tokens: int
+    surcharges: int = 0
+    images: int = 0
 
 
 def instructions(model: Model, guards: Sequence[str]) -> str:
@@ -24,29 +70,61 @@ def instructions(model: Model, guards: Sequence[str]) -> str:
     return "\n\n".join(text for text in (model.system_prompt, *guards) if text)
 
 
-def assemble(model: Model, system_text: str, recent: Sequence[Message], content: str, *, kept_free: int) -> Assembly:
-    """The newest of `recent` (oldest first) that fit beside what must be sent.
+def assemble(model: Model, system_text: str, snapshot: Snapshot, content: str, space: Space) -> Assembly:
+    """What fits beside what must be sent: the summary first, then messages from the newest backwards.
 
-    `kept_free` is what the answer and the tools may take, in tokens.
-
-    Raises ContextBudgetExceeded when the instructions and the message alone do not fit the window.
+    Raises ContextBudgetExceeded when the instructions, the message and its images alone do not fit the window.
     """
     budgets = model.estimation_budgets
-    left = model.context_window - kept_free - budgets.fixed_overhead
+    available = model.context_window - space.max_output_tokens - space.surcharges - budgets.fixed_overhead
     system_tokens = _item_tokens(system_text, budgets) if system_text else 0
-    left -= system_tokens + _item_tokens(content, budgets)
+    current_tokens = _item_tokens(content, budgets) + space.images * budgets.image_token_budget
+    left = available - system_tokens - current_tokens
     if left < 0:
         raise ContextBudgetExceeded
-    history: list[Message] = []
-    context_tokens = system_tokens
+    summary = snapshot.summary
+    if summary is not None:
+        cost = _item_tokens(summary.told, budgets)
+        summary, left = (summary, left - cost) if cost <= left else (None, left)
+    recent, kept = snapshot.recent, 0
     for message in reversed(recent):
         cost = _item_tokens(message.content, budgets)
+        # The first that does not fit is the end: an older, shorter one would make a hole in the conversation.
         if cost > left:
             break
         left -= cost
-        context_tokens += cost
-        history.append(message)
-    return Assembly(system_text, tuple(reversed(history)), context_tokens, truncated=len(history) < len(recent))
+        kept += 1
+    return Assembly(
+        instructions=system_text,
+        summary=summary,
+        history=tuple(recent[len(recent) - kept :]),
+        context_tokens=available - left - current_tokens,
+        estimated_tokens=available - left,
+        truncated=kept < len(recent) or summary is not snapshot.summary,
+    )
+
+
+def compression(
+    snapshot: Snapshot, assembly: Assembly, *, room: int, threshold_pct: int, verbatim_turns: int
+) -> Compression | None:
+    """What is to be summarized once the turn of this prompt has completed; None when nothing is.
+
+    It is due when messages were dropped, when more lie after the frontier than a prompt shows, or when there is no
+    summary yet and the estimate reached `threshold_pct` of `room`, the window without the answer.
+    """
+    unsummarized = snapshot.unsummarized
+    # The turn's own two messages are there by then.
+    crowded = len(unsummarized) + 2 > snapshot.limit
+    full = snapshot.summary is None and assembly.estimated_tokens * 100 >= room * threshold_pct
+    until = target(unsummarized, verbatim_turns) if assembly.truncated or crowded or full else None
+    if until is None:
+        return None
+    return Compression(None if snapshot.summary is None else snapshot.summary.frontier, until)
+
+
+def messages_needed(limit: int, verbatim_turns: int) -> int:
+    """How many of a chat's newest messages a snapshot has to have, so that every question about it can be answered."""
+    return max(limit, 2 * (verbatim_turns - 1) + 1)
 
 
 def _item_tokens(text: str, budgets: EstimationBudgets) -> int:

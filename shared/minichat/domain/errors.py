@@ -16,6 +16,7 @@
     ├── ModelNotFound             model_not_found        404
     ├── AttachmentNotFound        attachment_not_found   404
     ├── GenerationInProgress      generation_in_progress 409
+    │   └── SummaryMoved          the same, after a lost race
     ├── RequestIdConflict         request_id_conflict    409
     ├── NotLatestTurn             not_latest_turn        409
     ├── IdempotencyKeyConflict    idempotency_key_conflict 409
@@ -188,6 +189,10 @@ class GenerationInProgress(ChatError):
     def __init__(self, request_id: str | None = None) -> None:
         self.request_id = request_id
         super().__init__()
+
+
+class SummaryMoved(GenerationInProgress):
+    """The chat got another summary between the look at it and the transaction that relied on it; look again."""
 
 
 class RequestIdConflict(ChatError):

@@ -11,11 +11,13 @@ from minichat.domain.usage import Usage
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Always first. `message_id` is the assistant message's, chosen before it exists."""
+    """Always first. `message_id` is the assistant message's, chosen before it exists; `summary_tokens` are the estimate
+    of the summary that stands for the older part of the chat, when the prompt has one."""
 
     request_id: str
     message_id: str
     is_new_turn: bool
+    summary_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,13 @@ def told(event: StreamEvent) -> Told:
     return Told(name, data_of(event))
 
 
+def _started(event: Started) -> dict[str, Any]:
+    data = {"request_id": event.request_id, "message_id": event.message_id, "is_new_turn": event.is_new_turn}
+    if event.summary_tokens is None:
+        return data
+    return {**data, "thread_summary_applied": {"token_estimate": event.summary_tokens}}
+
+
 def _done(event: Done) -> dict[str, Any]:
     usage = {"input_tokens": event.usage.input_tokens, "output_tokens": event.usage.output_tokens}
     usage_details = {
@@ -136,7 +145,7 @@ def _warning(one: Remaining) -> dict[str, Any]:
 
 
 _TOLD: dict[type[StreamEvent], tuple[str, Callable[[Any], dict[str, Any]]]] = {
-    Started: ("stream_started", asdict),
+    Started: ("stream_started", _started),
     Delta: ("delta", lambda event: {"type": "text", "content": event.content}),
     Tool: ("tool", lambda event: {"phase": event.phase, "name": event.name, "details": {}}),
     Citations: ("citations", lambda event: {"items": list(event.items)}),

@@ -81,6 +81,8 @@ class Turn:
     messages: int = 1
     prev_request_id: RequestId | None = None
     web_search_enabled: bool = False
+    # The estimated tokens of the summary that its prompt had.
+    summary_tokens: int | None = None
     cancel_requested_at: datetime | None = None
     provider_request_started_at: datetime | None = None
     completed_at: datetime | None = None

@@ -41,11 +41,12 @@ class NotYet(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """An event as it came: what its message says of it, and its own JSON."""
+    """An event as it came: what its message says of it, its own JSON, and how often it came, this time included."""
 
     event_id: str
     trace_id: str
     body: str
+    attempt: int = 1
 
 
 Effect = Callable[[Any, Received], str]
@@ -74,8 +75,8 @@ def consume(event: dict[str, Any], queue: str, model: Any, effect: Effect) -> Pa
 
 def _handle(record: SQSRecord, queue: str, model: Any, effect: Effect) -> None:
     said = _said(record)
-    received = Received(said.get("event_id", record.message_id), said.get("trace_id", ""), record.body)
     attempt = int(record.attributes.approximate_receive_count or 1)
+    received = Received(said.get("event_id", record.message_id), said.get("trace_id", ""), record.body, attempt)
     known: dict[str, object] = {
         "queue": queue,
         "event_id": received.event_id,

@@ -46,7 +46,10 @@ class TokenUsage(BaseModel):
 
 
 class UsageEvent(Event):
-    """One settled turn, for metering. Credits are micro-credits."""
+    """One settled turn, or one task of the system's own, for metering. Credits are micro-credits.
+
+    A task of the system has a type, and neither user nor turn; no user pays for it.
+    """
 
     queue = "usage"
     event_type: Literal["turn_usage"] = "turn_usage"
@@ -70,12 +73,14 @@ class UsageEvent(Event):
     web_search_calls: int = 0
     code_interpreter_calls: int = 0
     file_search_calls: int = 0
+    system_task_type: str | None = None
     timestamp: datetime
 
     def dedupe_key(self, event_id: str) -> str:
-        """`{tenant}/{turn}/{request}`, 32 hex digits each: the turn, not the event, happens once."""
+        """`{tenant}/{turn or type of task}/{request}`, ids as 32 hex digits: the event may happen twice, that not."""
         del event_id
-        return "/".join((part or "").replace("-", "") for part in (self.tenant_id, self.turn_id, self.request_id))
+        what = self.system_task_type or self.turn_id or ""
+        return "/".join(part.replace("-", "") for part in (self.tenant_id, what, self.request_id))
 
 
 class _Audit(Event):
@@ -246,3 +251,27 @@ class ChatCleanup(Event):
     user_id: str
     system_request_id: str
     chat_deleted_at: datetime
+
+
+class FrontierRef(BaseModel):
+    """A place in a chat: right behind this message."""
+
+    model_config = ConfigDict(frozen=True)
+    created_at: datetime
+    message_id: str
+
+
+class ThreadSummaryTask(Event):
+    """The visible messages of a chat after the base (from the first, without one) up to the target want a summary.
+
+    `system_request_id` names the task, however often it is tried; `user_id` is the chat's owner, who does not pay.
+    """
+
+    queue = "thread-summary"
+    event_type: Literal["thread_summary_update"] = "thread_summary_update"
+    system_task_type: Literal["thread_summary_update"]
+    chat_id: str
+    user_id: str
+    system_request_id: str
+    base_frontier: FrontierRef | None = None
+    frozen_target: FrontierRef

@@ -17,6 +17,11 @@ _EVENTS: dict[str, dict[str, Any]] = {
             "request_id": {"type": "string", "format": "uuid"},
             "message_id": {"type": "string", "format": "uuid"},
             "is_new_turn": {"type": "boolean"},
+            "thread_summary_applied": {
+                "type": "object",
+                "required": ["token_estimate"],
+                "properties": {"token_estimate": {"type": "integer", "minimum": 0}},
+            },
         },
     },
     "delta": {

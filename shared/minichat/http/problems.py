@@ -29,6 +29,7 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.ModelNotFound: 404,
     errors.AttachmentNotFound: 404,
     errors.GenerationInProgress: 409,
+    errors.SummaryMoved: 409,
     errors.RequestIdConflict: 409,
     errors.NotLatestTurn: 409,
     errors.IdempotencyKeyConflict: 409,

@@ -18,10 +18,12 @@ from minichat.events.payloads import (
     ChatCleanup,
     ChatDeleted,
     Event,
+    FrontierRef,
     Latency,
     PolicyDecisions,
     PolicyPublished,
     QuotaDecisionRecord,
+    ThreadSummaryTask,
     TokenUsage,
     ToolCallCounts,
     TurnCancelled,
@@ -39,6 +41,7 @@ QUEUES: dict[str, Any] = {
     "attachment-cleanup": AttachmentCleanup,
     "attachment-ingest": AttachmentExpected,
     "chat-cleanup": ChatCleanup,
+    "thread-summary": ThreadSummaryTask,
 }
 
 _AT = datetime(2026, 11, 21, 9, 30, 0, 123456, tzinfo=UTC)
@@ -139,6 +142,17 @@ EXAMPLES: dict[str, list[Event]] = {
     "attachment-ingest": [AttachmentExpected(tenant_id=_TENANT, chat_id=_CHAT, attachment_id=_ATTACHMENT)],
     "chat-cleanup": [
         ChatCleanup(tenant_id=_TENANT, chat_id=_CHAT, user_id=_USER, system_request_id=_REQUEST, chat_deleted_at=_AT)
+    ],
+    "thread-summary": [
+        ThreadSummaryTask(
+            tenant_id=_TENANT,
+            chat_id=_CHAT,
+            user_id=_USER,
+            system_request_id=_REQUEST,
+            system_task_type="thread_summary_update",
+            base_frontier=FrontierRef(created_at=_AT, message_id=_TURN),
+            frozen_target=FrontierRef(created_at=_AT, message_id=_NEW_REQUEST),
+        )
     ],
 }
 

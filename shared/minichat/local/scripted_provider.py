@@ -1,23 +1,35 @@
-"""A provider that needs no key: it speaks OpenAI's Responses API and does what markers in the user's text say.
+"""A provider that needs no key: it speaks five providers' APIs and does what markers in the user's text say.
+
+    POST /v1/responses                 OpenAI Responses       (/openai/v1/responses and /openai/responses: Azure)
+    POST /v1/chat/completions          OpenAI Chat Completions
+    POST /v1/messages                  Anthropic Messages
+    POST /model/MODEL/converse-stream  Amazon Bedrock
 
 Without a marker it answers with a few friendly words about the last message. Markers, anywhere in the last user text:
 
     [[say:TEXT]]          answers TEXT                       [[words:N]]          answers N words
     [[echo]]              answers the whole message          [[delay:MS]]         pause between two deltas
-    [[first-token:MS]]    pause before the first delta       [[usage:IN,OUT]]     reports this usage
-    [[no-usage]]          reports no usage                   [[tool:NAME]]        uses a tool first, e.g. web_search
+    [[first-token:MS]]    pause before the first delta       [[no-usage]]         reports no usage
+    [[usage:IN,OUT]]      reports this usage; up to three more numbers are cache read, cache write and reasoning
+    [[tool:NAME]]         uses a tool first, e.g. web_search
     [[hold:NAME]]         stops after the first delta until NAME is released
     [[hold-start:NAME]]   stops before the first delta until NAME is released
     [[hold-tool:NAME]]    stops within each tool call until NAME is released
     [[incomplete:REASON]] cut by the provider, e.g. max_output_tokens
-    [[failed:CODE]]       ends with response.failed          [[error:CODE]]       ends with an error event
+    [[failed:CODE]]       ends with a failure                [[error:CODE]]       ends with its other shape
     [[status:N]]          answers with this HTTP status      [[retry-after:S]]    and this header
     [[fail-times:N]]      only for the first N calls with this text
     [[cut:N]]             breaks the connection after N deltas
     [[end:N]]             ends the stream after N deltas, without a last word
+    [[half:N]]            ends the stream in the middle of an event after N deltas
     [[garbage:N]]         sends what cannot be parsed after N deltas
+    [[mojibake:N]]        sends what is not UTF-8 after N deltas
+    [[flood:N]]           sends an event of 10 MB after N deltas
+    [[unknown:N]]         sends an event that nobody knows after N deltas
     [[stall:N]]           falls silent after N deltas
+    [[bytes:N]]           sends the stream in pieces of N bytes
     [[html]]              answers 200 with a page            [[redirect]]         answers 307
+    [[problem]]           answers 200 with the body of a refusal
 
 `POST /control/release/NAME` releases a hold, now or in advance; `GET /control/stats` tells how many calls came, how
 many streams are open and how many the client broke off. Files and vector stores are in `scripted_files`. All state is
@@ -26,13 +38,13 @@ of this process.
 
 import argparse
 import asyncio
-import itertools
 import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -42,13 +54,19 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from minichat.local import scripted_files
+from minichat.local.dialects.anthropic import Messages
+from minichat.local.dialects.bedrock import Converse
+from minichat.local.dialects.dialect import SECRETS, Dialect, Said, Tokens
+from minichat.local.dialects.openai import Chat, Responses
 
 DEFAULT_DELAY_MS = 15
 ECHOED_CHARACTERS = 200
 HOLD_SECONDS = 120
+FLOOD_BYTES = 10_000_000
 
 _MARKER = re.compile(r"\[\[([a-z-]+)(?::(.*?))?\]\]", re.DOTALL)
-_ANSWERING = ("incomplete", "failed", "error")
+_KEY_HEADERS = ("authorization", "api-key", "x-api-key")
+_UNREADABLE = {"garbage": b"{not json", "mojibake": b'{"text": "\xff\xfe"}'}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +79,9 @@ class Script:
 
     @classmethod
     def of(cls, text: str) -> "Script":
-        """The script in a user's text."""
+        """The script in a user's text; what a conversation to be summarized says in it is none."""
+        if "<conversation>" in text:
+            return cls(text, {"say": _summary(text), "delay": "0"}, ())
         found = _MARKER.findall(text)
         tools = tuple(value for name, value in found if name == "tool")
         return cls(_MARKER.sub("", text).strip(), dict(found), tools)
@@ -101,9 +121,17 @@ class Cut(Exception):
 
 def create_app() -> Starlette:
     """The provider as an ASGI app."""
+    dialects: dict[str, type[Dialect]] = {
+        "/v1/responses": Responses,
+        "/openai/v1/responses": Responses,
+        "/openai/responses": Responses,
+        "/v1/chat/completions": Chat,
+        "/v1/messages": Messages,
+        "/model/{model:path}/converse-stream": Converse,
+    }
     app = Starlette(
         routes=[
-            Route("/v1/responses", _responses, methods=["POST"]),
+            *(Route(path, partial(_answer, dialect=dialect), methods=["POST"]) for path, dialect in dialects.items()),
             Route("/control/release/{name}", _release, methods=["POST"]),
             Route("/control/stats", _stats),
             *scripted_files.routes(),
@@ -126,24 +154,31 @@ async def _stats(request: Request) -> Response:
     return JSONResponse({"calls": state.calls, "open": state.open_streams, "broken_off": state.broken_off})
 
 
-async def _responses(request: Request) -> Response:
+async def _answer(request: Request, *, dialect: type[Dialect]) -> Response:
     state: State = request.app.state.provider
     state.calls += 1
     body = await request.json()
-    script = Script.of(_last_text(body))
-    if (refusal := _refusal(script, state)) is not None:
+    model = request.path_params.get("model")
+    given = body.get("input", body.get("messages", ""))
+    script = Script.of(_last_text(given))
+    key = next((request.headers[name] for name in _KEY_HEADERS if name in request.headers), "no key")
+    message = f"As told with {key}: {', '.join(SECRETS)}."
+    if (refusal := _refusal(script, state, dialect, message)) is not None:
         return refusal
-    answer = Answer(body, script, state)
-    if not body.get("stream"):
-        return JSONResponse(answer.final())
-    return StreamingResponse(answer.stream(), media_type="text/event-stream")
+    text = "".join(script.pieces())
+    said = Said(state.calls, model or body.get("model", "scripted"), text, _tokens(script, given), message)
+    if not (body.get("stream") or model):
+        return JSONResponse(dialect(said).whole())
+    return StreamingResponse(Answer(dialect(said), script, state).stream(), media_type=dialect.media_type)
 
 
-def _refusal(script: Script, state: State) -> Response | None:
+def _refusal(script: Script, state: State, dialect: type[Dialect], message: str) -> Response | None:
     if "html" in script.said:
         return HTMLResponse("<html><body>Service temporarily unavailable</body></html>")
     if "redirect" in script.said:
         return RedirectResponse("/elsewhere", 307)
+    if "problem" in script.said:
+        return JSONResponse(dialect.problem(500, message))
     if "status" not in script.said:
         return None
     key = json.dumps([script.text, script.said])
@@ -151,37 +186,37 @@ def _refusal(script: Script, state: State) -> Response | None:
     if "fail-times" in script.said and state.failures[key] > script.number("fail-times", 0):
         return None
     headers = {"retry-after": script.said["retry-after"]} if "retry-after" in script.said else {}
-    problem = {
-        "error": {"code": "scripted", "message": "As told: see https://example.com, key sk-proj-0123456789abcdef"}
-    }
-    return JSONResponse(problem, script.number("status", 500), headers)
+    status = script.number("status", 500)
+    return JSONResponse(dialect.problem(status, message), status, headers)
+
+
+def _tokens(script: Script, given: Any) -> Tokens | None:
+    if "no-usage" in script.said:
+        return None
+    if "usage" in script.said:
+        return Tokens(*(int(part) for part in script.said["usage"].split(",")))
+    sent = len(json.dumps(given, ensure_ascii=False).encode())
+    return Tokens(math.ceil(sent / 4), math.ceil(len("".join(script.pieces()).encode()) / 4))
 
 
 class Answer:
-    """One answer in the wire format, as a stream of events or whole."""
+    """One answer as a stream, with everything that the markers want to happen to it."""
 
-    def __init__(self, body: dict[str, Any], script: Script, state: State) -> None:
-        self._model = body.get("model", "scripted")
+    def __init__(self, dialect: Dialect, script: Script, state: State) -> None:
+        self._dialect = dialect
         self._script = script
         self._state = state
-        self._numbers = itertools.count()
-        self._id = f"resp_{state.calls:032x}"
-        self._item_id = f"msg_{state.calls:032x}"
-        self._place = {"item_id": self._item_id, "output_index": 0, "content_index": 0}
         self._pieces = script.pieces()
-        self._text = "".join(self._pieces)
-        sent = len(json.dumps(body.get("input", ""), ensure_ascii=False).encode())
-        used = (math.ceil(sent / 4), math.ceil(len(self._text.encode()) / 4))
-        given = script.said.get("usage")
-        self._usage = tuple(int(part) for part in given.split(",")) if given else used
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """The events, as the markers want them."""
+        """The bytes, as the markers want them."""
         self._state.open_streams += 1
         finished = False
         try:
             async for event in self._events():
-                yield event
+                size = self._script.number("bytes", 0) or len(event)
+                for start in range(0, len(event), size):
+                    yield event[start : start + size]
             finished = True
         except Cut:
             finished = True
@@ -190,39 +225,31 @@ class Answer:
             self._state.open_streams -= 1
             self._state.broken_off += not finished
 
-    def final(self) -> dict[str, Any]:
-        """The whole response object."""
-        return self._response("completed", self._usage_object(), [self._item("completed", self._text)])
-
     async def _events(self) -> AsyncIterator[bytes]:
-        async for event in self._opening():
-            yield event
-        async for event in self._deltas():
-            yield event
-        if "end" in self._script.said:
-            return
-        if not any(name in self._script.said for name in _ANSWERING):
-            yield self._event("response.output_text.done", **self._place, text=self._text, logprobs=[])
-            yield self._event("response.content_part.done", **self._place, part=_part(self._text))
-            yield self._event("response.output_item.done", output_index=0, item=self._item("completed", self._text))
-        yield self._last_word()
-
-    async def _opening(self) -> AsyncIterator[bytes]:
         said = self._script.said
-        for name in ("created", "in_progress"):
-            yield self._event(f"response.{name}", response=self._response("in_progress", None, []))
+        for event in self._dialect.opening():
+            yield event
         await asyncio.sleep(self._script.number("first-token", 0) / 1000)
         if "hold-start" in said:
             await self._held(said["hold-start"])
-        for tool in self._script.tools:
-            *going_on, completed = self._tool(tool)
-            for event in going_on:
+        async for event in self._tools():
+            yield event
+        for event in self._dialect.text_begins():
+            yield event
+        async for event in self._deltas():
+            yield event
+        if "end" not in said and "half" not in said:
+            for event in self._last_words():
                 yield event
-            if "hold-tool" in said:
-                await self._held(said["hold-tool"])
-            yield completed
-        yield self._event("response.output_item.added", output_index=0, item=self._item("in_progress", None))
-        yield self._event("response.content_part.added", **self._place, part=_part(""))
+
+    async def _tools(self) -> AsyncIterator[bytes]:
+        for tool in self._script.tools:
+            for event in self._dialect.tool_begins(tool):
+                yield event
+            if "hold-tool" in self._script.said:
+                await self._held(self._script.said["hold-tool"])
+            for event in self._dialect.tool_ends(tool):
+                yield event
 
     async def _deltas(self) -> AsyncIterator[bytes]:
         pause = self._script.number("delay", DEFAULT_DELAY_MS) / 1000
@@ -231,9 +258,13 @@ class Answer:
                 await asyncio.sleep(pause)
             async for event in self._incident(number):
                 yield event
+            event = self._dialect.delta(piece)
             if self._script.number("end", -1) == number:
                 return
-            yield self._event("response.output_text.delta", **self._place, delta=piece, logprobs=[])
+            if self._script.number("half", -1) == number:
+                yield event[: len(event) // 2]
+                return
+            yield event
             if number == 0 and "hold" in self._script.said:
                 await self._held(self._script.said["hold"])
         async for event in self._incident(len(self._pieces)):
@@ -241,96 +272,40 @@ class Answer:
 
     async def _incident(self, number: int) -> AsyncIterator[bytes]:
         """What happens before the delta of this number."""
-        script = self._script
-        if script.number("garbage", -1) == number:
-            yield b"event: response.output_text.delta\ndata: {not json\n\n"
-        if script.number("cut", -1) == number:
+        for name, payload in _UNREADABLE.items():
+            if self._script.number(name, -1) == number:
+                yield self._dialect.raw(payload)
+        if self._script.number("flood", -1) == number:
+            yield self._dialect.raw(b"x" * FLOOD_BYTES)
+        if self._script.number("unknown", -1) == number:
+            yield self._dialect.unknown()
+        if self._script.number("cut", -1) == number:
             raise Cut
-        if script.number("stall", -1) == number:
+        if self._script.number("stall", -1) == number:
             await asyncio.sleep(HOLD_SECONDS)
 
-    def _last_word(self) -> bytes:
+    def _last_words(self) -> Iterator[bytes]:
         said = self._script.said
-        usage = self._usage_object()
         if "error" in said:
-            return self._event("error", code=said["error"], message="As told, in resp_0123456789.", param=None)
+            return self._dialect.failed(said["error"], flat=True)
         if "failed" in said:
-            response = self._response("failed", usage, [])
-            response["error"] = {"code": said["failed"], "message": "As told, in resp_0123456789."}
-            return self._event("response.failed", response=response)
-        output = [self._item("completed", self._text)]
+            return self._dialect.failed(said["failed"], flat=False)
         if "incomplete" in said:
-            response = self._response("incomplete", usage, [self._item("incomplete", self._text)])
-            response["incomplete_details"] = {"reason": said["incomplete"]}
-            return self._event("response.incomplete", response=response)
-        return self._event("response.completed", response=self._response("completed", usage, output))
-
-    def _tool(self, name: str) -> list[bytes]:
-        words = {"code_interpreter": ("in_progress", "interpreting", "completed")}.get(
-            name, ("in_progress", "searching", "completed")
-        )
-        item_id = f"ws_{self._state.calls:032x}"
-        return [self._event(f"response.{name}_call.{word}", output_index=0, item_id=item_id) for word in words]
-
-    def _event(self, name: str, **data: Any) -> bytes:
-        told = json.dumps({"type": name, "sequence_number": next(self._numbers), **data}, ensure_ascii=False)
-        return f"event: {name}\ndata: {told}\n\n".encode()
-
-    def _usage_object(self) -> dict[str, Any] | None:
-        if "no-usage" in self._script.said:
-            return None
-        tokens_in, tokens_out = self._usage
-        return {
-            "input_tokens": tokens_in,
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-            "output_tokens": tokens_out,
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": tokens_in + tokens_out,
-        }
-
-    def _response(self, status: str, usage: dict[str, Any] | None, output: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "id": self._id,
-            "object": "response",
-            "created_at": 1_760_000_000,
-            "status": status,
-            "background": False,
-            "error": None,
-            "incomplete_details": None,
-            "instructions": None,
-            "max_output_tokens": None,
-            "metadata": {},
-            "model": self._model,
-            "output": output,
-            "parallel_tool_calls": True,
-            "previous_response_id": None,
-            "reasoning": {"effort": None, "summary": None},
-            "store": False,
-            "temperature": 1.0,
-            "text": {"format": {"type": "text"}},
-            "tool_choice": "auto",
-            "tools": [],
-            "top_p": 1.0,
-            "truncation": "disabled",
-            "usage": usage,
-            "user": None,
-        }
-
-    def _item(self, status: str, text: str | None) -> dict[str, Any]:
-        content = [] if text is None else [_part(text)]
-        return {"id": self._item_id, "type": "message", "status": status, "role": "assistant", "content": content}
+            return self._dialect.incomplete(said["incomplete"])
+        return self._dialect.completed()
 
     async def _held(self, name: str) -> None:
         async with asyncio.timeout(HOLD_SECONDS):
             await self._state.releases[name].wait()
 
 
-def _part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _summary(request: str) -> str:
+    """How each message of a conversation begins."""
+    beginnings = re.findall(r"<message [^>]*>\n(.{0,60})", request)
+    return f"<analysis>{len(beginnings)} messages.</analysis><summary>{' / '.join(beginnings)}</summary>"
 
 
-def _last_text(body: dict[str, Any]) -> str:
-    given = body.get("input", "")
+def _last_text(given: Any) -> str:
     if isinstance(given, str):
         return given
     users = [message for message in given if message.get("role") == "user"]
@@ -344,7 +319,7 @@ def _last_text(body: dict[str, Any]) -> str:
 
 def main() -> None:
     """Serves until it is stopped."""
-    parser = argparse.ArgumentParser(description="A scripted provider that speaks OpenAI's Responses API.")
+    parser = argparse.ArgumentParser(description="A scripted provider that speaks five providers' APIs.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()

@@ -19,6 +19,7 @@ from minichat.local.issuer import JWKS_FILE, Issuer, as_uuid
 from minichat.local.process import Child, free_port, stop_all
 from minichat.local.server import JWKS_PATH
 from minichat.moment import new_id, now
+from minichat.provider_entries import OPENAI
 from minichat.services.rules import first_policy
 from minichat.settings import Settings, SettingsError, Store
 from minichat.storage import policies
@@ -94,7 +95,9 @@ def start(wish: Wish) -> Stack:
         queue_engine = engine
         if wish.engine != QUEUE_ENGINE:
             queue_engine = Engine(root, QUEUE_ENGINE, state / "logs", data=wish.state and state)
-            children += [queue_engine.child] if queue_engine.child else []
+            assert queue_engine.child is not None
+            queue_engine.child.name = "the queues"
+            children.append(queue_engine.child)
         wanted |= _store(engine.endpoint) | _signing(state, issuer)
         provider_url = wish.provider_url
         if _needs_scripted_provider(configured, wanted):
@@ -275,7 +278,7 @@ def _signing(state: Path, issuer: Issuer) -> dict[str, str]:
 
 def _needs_scripted_provider(configured: Settings, environment: dict[str, str]) -> bool:
     """Whether nobody has named a provider: no entry of their own, and no key for the default one."""
-    return configured.providers == {"openai": settings.OPENAI} and not environment.get("OPENAI_API_KEY")
+    return configured.providers == {"openai": OPENAI} and not environment.get("OPENAI_API_KEY")
 
 
 def _scripted_provider(logs: Path) -> tuple[Child, str]:

@@ -1,8 +1,16 @@
-"""Providers' keys, read from where the settings say they are."""
+"""Providers' keys, read from where the settings say they are, kept, and read again after a provider refused one."""
 
-from minichat.settings import Secret, secret_from_environment
+import asyncio
+from dataclasses import dataclass
 
-_SOURCES = {"env": "environment variable", "secretsmanager": "Secrets Manager secret"}
+from minichat.provider_entries import Secret
+from minichat.settings import secret_from_environment
+
+_SOURCES = {
+    "env": "environment variable",
+    "secretsmanager": "Secrets Manager secret",
+    "ssm": "Parameter Store parameter",
+}
 
 
 def described(secret: Secret) -> str:
@@ -12,23 +20,71 @@ def described(secret: Secret) -> str:
 
 def read(secret: Secret) -> str | None:
     """The key, or None when there is none or it cannot be read. May take seconds."""
-    stored = secret_from_environment(secret.name) if secret.source == "env" else _from_aws(secret.name)
+    stored = secret_from_environment(secret.name) if secret.source == "env" else _from_aws(secret)
     # Whoever stores a key with `echo` stores a newline, too; no header can carry it.
     return (stored or "").strip() or None
 
 
-def _from_aws(name: str) -> str | None:
-    # Only deployments that keep the key in Secrets Manager pay for the import.
+class Keys:
+    """The keys of this process, by where they are; any number of threads may share them."""
+
+    def __init__(self) -> None:
+        self._known: dict[Secret, str] = {}
+
+    def known(self, secret: Secret) -> str | None:
+        """The key, if it was read before."""
+        return self._known.get(secret)
+
+    def get(self, secret: Secret) -> str | None:
+        """The key, read at most once; None when it cannot be read, which is tried again. May take seconds."""
+        if (key := self._known.get(secret)) is None and (key := read(secret)) is not None:
+            self._known[secret] = key
+        return key
+
+    def refused(self, secret: Secret, key: str) -> None:
+        """Forgets a key that a provider refused: it may have been rotated. One that was read since then stays."""
+        if self._known.get(secret) == key:
+            del self._known[secret]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The key of one call."""
+
+    keys: Keys
+    secret: Secret
+
+    async def current(self) -> str | None:
+        """The key; None when there is none, or it cannot be read."""
+        return self.keys.known(self.secret) or await asyncio.to_thread(self.keys.get, self.secret)
+
+    async def instead_of(self, refused: str) -> str | None:
+        """The key that is there now, where the provider refused this one; None when that is all there is."""
+        self.keys.refused(self.secret, refused)
+        found = await self.current()
+        return found if found != refused else None
+
+
+def _from_aws(secret: Secret) -> str | None:
+    # Only deployments that keep the key with AWS pay for the import.
     import boto3  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
     config = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2})
+    # A session of its own: the default one must not make clients in two threads at once.
+    session = boto3.session.Session()
+    key: str | None
     try:
-        # A session of its own: the default one must not make clients in two threads at once.
-        client = boto3.session.Session().client("secretsmanager", config=config)
-        found = client.get_secret_value(SecretId=name)
+        if secret.source == "ssm":
+            found = session.client("ssm", config=config).get_parameter(Name=secret.name, WithDecryption=True)
+            key = found["Parameter"].get("Value")
+        else:
+            key = (
+                session.client("secretsmanager", config=config)
+                .get_secret_value(SecretId=secret.name)
+                .get("SecretString")
+            )
     except (BotoCoreError, ClientError):
         return None
-    key: str | None = found.get("SecretString")
     return key

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Role = Literal["user", "assistant"]
+
 
 @dataclass(frozen=True, slots=True)
 class PromptMessage:
     """One message of the conversation."""
 
-    role: Literal["user", "assistant"]
+    role: Role
     text: str
 
 
@@ -28,3 +30,32 @@ class Prompt:
     api_params: dict[str, Any] = field(default_factory=dict)
     user: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+
+
+def parameters(prompt: Prompt) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sampling parameters that have a value, and `extra_body`, which is the operator's and may hold anything."""
+    said = {name: value for name, value in prompt.api_params.items() if value not in (None, [], ())}
+    return said, said.pop("extra_body", {})
+
+
+def one_of_temperature_and_top_p(said: dict[str, Any]) -> dict[str, Any]:
+    """The parameter that counts, for models that refuse both: a `top_p` of 1 says nothing."""
+    if said.get("top_p", 1) < 1:
+        return {"top_p": said["top_p"]}
+    return {"temperature": said["temperature"]} if "temperature" in said else {}
+
+
+def alternating(messages: tuple[PromptMessage, ...]) -> list[tuple[Role, list[str]]]:
+    """The conversation for providers that insist on it: the user begins, roles alternate, no text is blank.
+
+    Neighbours of one role share a turn; an answer whose question was left out of the context is left out, too.
+    """
+    turns: list[tuple[Role, list[str]]] = []
+    for message in messages:
+        if not message.text.strip() or (not turns and message.role == "assistant"):
+            continue
+        if turns and turns[-1][0] == message.role:
+            turns[-1][1].append(message.text)
+        else:
+            turns.append((message.role, [message.text]))
+    return turns

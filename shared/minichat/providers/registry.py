@@ -1,59 +1,86 @@
-"""Providers by the name that a policy gives them: the adapter, the key and the one client of this process."""
+"""Providers by the name that a policy gives them: the adapter, the key and the clients of this process."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from typing import Protocol
 
 import httpx2
 
-from minichat import settings
-from minichat.providers import credentials, openai_responses
+from minichat.domain.identity import TenantId
+from minichat.provider_entries import Provider, ProviderKind
+from minichat.providers import credentials, transport
 from minichat.providers.chunks import Failed, ProviderChunk
 from minichat.providers.prompt import Prompt
 
 MAX_CONNECTIONS = 200
 
 
+class Adapter(Protocol):
+    """A module that knows one wire format."""
+
+    def exchange(self, entry: Provider, prompt: Prompt, /) -> transport.Exchange:
+        """What is sent for a prompt, and who reads the answer."""
+
+
 class Providers:
-    """The configured providers. Client and keys are made when first needed: a cold start pays for neither."""
+    """The configured providers. Clients and keys are made when first needed: a cold start pays for neither."""
 
-    def __init__(self, entries: Mapping[str, settings.Provider]) -> None:
+    def __init__(self, entries: Mapping[str, Provider]) -> None:
         self._entries = entries
-        self._client: httpx2.AsyncClient | None = None
-        self._keys: dict[str, str] = {}
+        self._clients: dict[bool, httpx2.AsyncClient] = {}
+        self._keys = credentials.Keys()
 
-    async def stream(self, provider_id: str, prompt: Prompt) -> AsyncGenerator[ProviderChunk, None]:
-        """The provider's answer to a prompt, ending with exactly one terminal chunk."""
-        entry = self._entries.get(provider_id)
-        if entry is None:
+    async def stream(
+        self, tenant_id: TenantId, provider_id: str, prompt: Prompt
+    ) -> AsyncGenerator[ProviderChunk, None]:
+        """The provider's answer to a tenant's prompt, ending with exactly one terminal chunk."""
+        if (entry := self._entries.get(provider_id)) is None:
             yield Failed("provider_error", f"no provider {provider_id!r} is configured", reached=False)
             return
-        key = None
-        if entry.auth is not None and (key := await self._key(provider_id, entry.auth.secret)) is None:
-            where = credentials.described(entry.auth.secret)
+        entry = entry.of_tenant(tenant_id)
+        key = None if entry.auth is None else credentials.Key(self._keys, entry.auth.secret)
+        if key is not None and await key.current() is None:
+            where = credentials.described(key.secret)
             diagnostic = f"providers.{provider_id}.auth.secret: {where} has no key, or cannot be read"
             yield Failed("provider_error", diagnostic, reached=False)
             return
-        async with aclosing(openai_responses.stream(self._opened(), entry, key, prompt)) as chunks:
+        exchange = adapter(entry.kind).exchange(entry, prompt)
+        line = transport.Line(self._client(entry), entry, key)
+        async with aclosing(transport.stream(line, exchange)) as chunks:
             async for chunk in chunks:
-                if isinstance(chunk, Failed) and chunk.diagnostic.startswith("status 401"):
-                    self._keys.pop(provider_id, None)  # it may have been rotated: the next call reads it again
                 yield chunk
 
     async def aclose(self) -> None:
         """Closes every connection."""
-        if self._client is not None:
-            await self._client.aclose()
+        for client in self._clients.values():
+            await client.aclose()
 
-    def _opened(self) -> httpx2.AsyncClient:
-        if self._client is None:
+    def _client(self, entry: Provider) -> httpx2.AsyncClient:
+        anywhere = entry.allow_insecure
+        if (client := self._clients.get(anywhere)) is None:
+            from minichat.providers import egress  # noqa: PLC0415  a third of the cost of all adapters
+
             limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
-            self._client = httpx2.AsyncClient(follow_redirects=False, limits=limits, trust_env=False)
-        return self._client
+            client = self._clients[anywhere] = egress.async_client(limits, anywhere=anywhere)
+        return client
 
-    async def _key(self, provider_id: str, secret: settings.Secret) -> str | None:
-        if (key := self._keys.get(provider_id)) is None:
-            key = await asyncio.to_thread(credentials.read, secret)
-            if key is not None:
-                self._keys[provider_id] = key
-        return key
+
+def adapter(kind: ProviderKind) -> Adapter:
+    """The adapter of a kind, imported when it is first needed: a cold start pays for none that it does not call."""
+    match kind:
+        case "openai_responses" | "azure_openai_responses":
+            from minichat.providers import openai_responses  # noqa: PLC0415
+
+            return openai_responses
+        case "openai_chat":
+            from minichat.providers import openai_chat  # noqa: PLC0415
+
+            return openai_chat
+        case "anthropic_messages":
+            from minichat.providers import anthropic_messages  # noqa: PLC0415
+
+            return anthropic_messages
+        case "bedrock_converse":
+            from minichat.providers import bedrock_converse  # noqa: PLC0415
+
+            return bedrock_converse

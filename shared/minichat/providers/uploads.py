@@ -100,7 +100,7 @@ def _pages(account: Account, kind: str) -> Iterator[list[dict[str, Any]] | Failu
     """Everything of a kind, the newest first, page by page."""
     after: dict[str, str] = {}
     for _ in range(MAX_PAGES):
-        said = _ask(account, "GET", kind, params={"order": "desc", "limit": str(PAGE), **after})
+        said = _ask(account, "GET", kind, query={"order": "desc", "limit": str(PAGE), **after})
         if isinstance(said, Failure):
             yield said
             return

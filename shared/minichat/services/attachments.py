@@ -110,6 +110,10 @@ def limits_of(chat: Chat, rules: Rules) -> FileLimits:
 
 
 def _accepted(file: NewFile, chat: Chat, rules: Rules) -> FileType:
+    provider = rules.settings.providers.get(_model(chat, rules).provider_id)
+    if provider is None or not provider.keeps_files:
+        detail = "The provider of this chat's model takes no files."
+        raise InvalidRequest(FieldError("file", detail, "files_unavailable"))
     name = clean_name(file.filename)
     file_type = type_of(file.content_type, name, allow_csv=rules.settings.attachments.allow_csv)
     check_size(file_type, file.size_bytes, limits_of(chat, rules))

@@ -110,13 +110,13 @@ def _clean(attachment: Attachment, means: Means) -> Outcome:
 
 def _take_away(attachment: Attachment, files: Files) -> Failure | None:
     """Out of the vector store first: a file that is gone must not be found there any more."""
-    provider, file_id = attachment.storage_backend, attachment.provider_file_id
+    tenant, provider, file_id = attachment.tenant_id, attachment.storage_backend, attachment.provider_file_id
     if file_id is not None:
         if attachment.vector_store_id is not None:
-            failure = files.take_out(provider, attachment.vector_store_id, file_id)
+            failure = files.take_out(tenant, provider, attachment.vector_store_id, file_id)
             if failure is not None:
                 return replace(failure, reason=f"vector store: {failure.reason}")
-        failure = files.delete_file(provider, file_id)
+        failure = files.delete_file(tenant, provider, file_id)
         if failure is not None:
             return replace(failure, reason=f"file: {failure.reason}")
     # Copies elsewhere (a second provider's, the upload in S3) belong here, before the attachment counts as cleaned up.

@@ -11,12 +11,16 @@ from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import Ending, Settlement, settle
 from minichat.domain.standing import PERIODS, Remaining, remaining
 from minichat.domain.stream import Done, StreamEvent, Told, error, told
+from minichat.domain.summary import Compression, Frontier
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.events.payloads import (
+    Event,
+    FrontierRef,
     Latency,
     PolicyDecisions,
     QuotaDecisionRecord,
+    ThreadSummaryTask,
     TokenUsage,
     ToolCallCounts,
     TurnEnded,
@@ -38,7 +42,7 @@ class Finalizer:
 
     `stored` events of the stream are stored, those that are `pending` will be with the end. Only its teller knows what
     was told last. With `limits` the terminal event says what is left of them; with `stale_since` the turn ends only
-    when it has given no sign of life after that instant.
+    when it has given no sign of life after that instant. A turn that completes has its `compression` done.
     """
 
     is_teller: bool = False
@@ -46,6 +50,7 @@ class Finalizer:
     pending: tuple[Told, ...] = ()
     limits: UserLimits | None = None
     stale_since: datetime | None = None
+    compression: Compression | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,13 @@ class _End:
         if by.is_teller:
             kept = timedelta(hours=self.settings.streaming.parts_kept_hours)
             parts_told = parts.puts(turn, by.stored + 1, (*by.pending, told(terminal)), kept=kept)
-        events = (_usage_event(call, turn, ending, settlement), _audit_event(call, turn, ending, self._content(ending)))
+        completed = ending.state is TurnState.COMPLETED
+        events: list[Event] = [
+            _usage_event(call, turn, ending, settlement),
+            _audit_event(call, turn, ending, self._content(ending)),
+        ]
+        if completed and by.compression is not None:
+            events.append(_summary_task(call, turn, by.compression))
         end = turns.Finish(
             ending=ending,
             settlement=settlement,
@@ -127,6 +138,8 @@ class _End:
         if not won:
             return None
         _count_settlement(turn, ending, settlement)
+        if completed and self.settings.thread_summary.enabled:
+            count("thread_summary_trigger_total", result="scheduled" if by.compression is not None else "not_needed")
         return Ended(ending, terminal, number)
 
     def _content(self, ending: Ending) -> dict[str, str]:
@@ -221,6 +234,22 @@ def _usage_event(call: Call, turn: Turn, ending: Ending, settlement: Settlement)
         file_search_calls=ending.tool_calls.file_search,
         timestamp=call.now,
     )
+
+
+def _summary_task(call: Call, turn: Turn, due: Compression) -> ThreadSummaryTask:
+    return ThreadSummaryTask(
+        tenant_id=turn.tenant_id,
+        chat_id=turn.chat_id,
+        user_id=turn.requester_user_id,
+        system_request_id=call.new_id(call.now),
+        system_task_type="thread_summary_update",
+        base_frontier=None if due.base is None else _ref(due.base),
+        frozen_target=_ref(due.target),
+    )
+
+
+def _ref(frontier: Frontier) -> FrontierRef:
+    return FrontierRef(created_at=frontier.created_at, message_id=frontier.message_id)
 
 
 def _audit_event(call: Call, turn: Turn, ending: Ending, content: dict[str, str]) -> TurnEnded:

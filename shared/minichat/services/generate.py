@@ -136,7 +136,7 @@ async def _produce(call: Call, running: Running, machine: Machine, channel: Chan
     model = running.admission.model
     count("stream_started_total", provider=model.provider_id, model=model.id)
     try:
-        await stream.tell(Started(turn.request_id, turn.assistant_message_id, is_new_turn=True))
+        await stream.tell(Started(turn.request_id, turn.assistant_message_id, True, turn.summary_tokens))
         ending = await _answer(call, running, machine, stream)
         ended = await _undisturbed(_finalize(call, running, ending, machine, stream.record))
         if ended is not None:
@@ -215,7 +215,9 @@ async def _read(running: Running, machine: Machine, stream: _Stream, answer: _An
         "code_interpreter": machine.settings.quota.code_interpreter_max_calls_per_message,
     }
     answer.called = True
-    async with aclosing(machine.providers.stream(model.provider_id, _prompt(running))) as chunks:
+    async with aclosing(
+        machine.providers.stream(running.turn.tenant_id, model.provider_id, _prompt(running))
+    ) as chunks:
         async for chunk in chunks:
             match chunk:
                 case TextDelta(text=text):
@@ -281,7 +283,7 @@ async def _finalize(call: Call, running: Running, ending: Ending, machine: Machi
         try:
             if record.is_long:
                 await record.store(turn, machine.settings.streaming)
-            by = Finalizer(True, record.stored, tuple(record.pending), running.limits)
+            by = Finalizer(True, record.stored, tuple(record.pending), running.limits, compression=running.compression)
             return await asyncio.to_thread(finalize, now, turn, ending, machine.settings, by)
         except ServiceUnavailable:
             if pause is None:
@@ -313,11 +315,12 @@ def _with(answer: _Answer, ending: Ending, turn: Turn) -> Ending:
 
 def _prompt(running: Running) -> Prompt:
     model, assembly = running.admission.model, running.admission.assembly
+    summary = [PromptMessage("user", assembly.summary.told)] if assembly.summary is not None else []
     history = [PromptMessage("user" if m.role == "user" else "assistant", m.content) for m in assembly.history]
     return Prompt(
         model=model.provider_model_id,
         instructions=assembly.instructions,
-        messages=(*(m for m in history if m.text), PromptMessage("user", running.content)),
+        messages=(*summary, *history, PromptMessage("user", running.content)),
         max_output_tokens=running.turn.reserve.max_output_tokens,
         max_tool_calls=model.max_tool_calls if running.admission.web_search else None,
         web_search_context_size=model.web_search_context_size if running.admission.web_search else None,

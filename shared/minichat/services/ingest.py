@@ -192,7 +192,7 @@ def _uploaded(job: Job, content: bytes | None) -> str:
     if began_at is not None:
         found = _good(provider.find_files(job.account, job.name, began_at), "upload_failed")
         for another in found[1:]:
-            job.means.files.delete_file(job.attachment.storage_backend, another)
+            job.means.files.delete_file(job.attachment.tenant_id, job.attachment.storage_backend, another)
     if found:
         file_id = found[0]
     elif content is None:
@@ -213,7 +213,7 @@ def _take_back(job: Job, file_id: str) -> None:
     where = job.attachment.tenant_id, job.attachment.chat_id, job.attachment.attachment_id
     now = attachments.read(*where)
     if now is None or now.provider_file_id != file_id:
-        job.means.files.delete_file(job.attachment.storage_backend, file_id)
+        job.means.files.delete_file(job.attachment.tenant_id, job.attachment.storage_backend, file_id)
 
 
 def _indexed(job: Job) -> None:
@@ -281,17 +281,17 @@ def _taken_away(job: Job) -> bool:
     """Whether the provider has nothing of the attachment any more."""
     where = attachments.read(job.attachment.tenant_id, job.attachment.chat_id, job.attachment.attachment_id)
     now = where or job.attachment
-    files, backend = job.means.files, now.storage_backend
+    files, owner = job.means.files, (now.tenant_id, now.storage_backend)
     if now.provider_file_id is not None:
-        if now.vector_store_id is not None and files.take_out(backend, now.vector_store_id, now.provider_file_id):
+        if now.vector_store_id is not None and files.take_out(*owner, now.vector_store_id, now.provider_file_id):
             return False
-        return files.delete_file(backend, now.provider_file_id) is None
+        return files.delete_file(*owner, now.provider_file_id) is None
     if now.ingest.upload_began_at is None:
         return True
     found = provider.find_files(job.account, job.name, now.ingest.upload_began_at)
     if isinstance(found, Failure):
         return False
-    return all(files.delete_file(backend, file_id) is None for file_id in found)
+    return all(files.delete_file(*owner, file_id) is None for file_id in found)
 
 
 def _must(noted: bool) -> None:

@@ -94,7 +94,7 @@ def _of_entries(ended: Mapping[str, Turn], entries: Mapping[str, Entry]) -> Iter
 def _without_turn(known: Mapping[str, Turn], entries: Mapping[str, Entry], alive: set[ChatId]) -> Iterator[Mismatch]:
     """Entries whose turn is not there, though its chat is: only a deleted chat's turns disappear."""
     for key, entry in entries.items():
-        if key not in known and entry.chat_id in alive:
+        if entry.turn_id is not None and key not in known and entry.chat_id in alive:
             where = f"ledger entry of turn {entry.turn_id}"
             yield Mismatch(entry.tenant_id, where, _in_words(entry.used), "nothing: there is no such turn")
 

@@ -1,13 +1,13 @@
 """Retry, edit and delete the latest turn: refused without a trace, or done in one transaction (turns-and-quota 3)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from minichat.domain.admission import Wish
 from minichat.domain.chat import Chat, visible
+from minichat.domain.context import Snapshot
 from minichat.domain.identity import Call, ChatId, RequestId
-from minichat.domain.message import Message, checked_content
+from minichat.domain.message import checked_content
 from minichat.domain.standing import PERIODS, Standing
 from minichat.domain.turn import Turn, check_mutation
 from minichat.events.payloads import TurnDeleted, TurnReplaced
@@ -15,7 +15,7 @@ from minichat.observability import count, measured
 from minichat.services.orphans import ended_as_orphan, looked_at
 from minichat.services.outcome import counted
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, begin, preflight, recent_messages, twice_at_most
+from minichat.services.send import Running, SendMessage, begin, due, preflight, recent_messages, twice_at_most
 from minichat.settings import Settings
 from minichat.storage import messages, outbox, turns
 from minichat.storage.items import together
@@ -58,7 +58,7 @@ def delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -
     Raises what `check_mutation` refuses, and GenerationInProgress.
     """
     with counted("delete"):
-        _delete(call, chat_id, target, settings)
+        twice_at_most(lambda: _delete(call, chat_id, target, settings))
 
 
 def _delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -> None:
@@ -80,12 +80,12 @@ def _delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A turn that may be replaced, and the messages before it, oldest first."""
+    """A turn that may be replaced, and the chat as it is without it."""
 
     chat: Chat
     turn: Turn
     content: str
-    history: Sequence[Message]
+    snapshot: Snapshot
     standing: Standing
 
 
@@ -97,9 +97,13 @@ def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Open
             lambda: recent_messages(call, chat_id, rules, extra=2),
         )
     chat, turn = check_mutation(call.caller, found.chat, found.turn, target)
-    history = [message for message in recent if message.request_id != turn.request_id]
-    surplus = max(len(history) - rules.settings.context.recent_messages_limit, 0)
-    return _Opened(chat, turn, _content_of(turn, recent), history[surplus:], found.standing)
+    if not recent.is_of(chat):
+        recent = recent_messages(call, chat_id, rules, extra=2)
+    history = [message for message in recent.messages if message.request_id != turn.request_id]
+    # A summary that covers the turn says what is to be taken back.
+    summary = None if chat.covers(turn.user_message_id) else found.summary
+    snapshot = Snapshot(history, summary, rules.settings.context.recent_messages_limit)
+    return _Opened(chat, turn, _content_of(turn, recent), snapshot, found.standing)
 
 
 def _looked_at(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> turns.Opened:
@@ -112,9 +116,9 @@ def _looked_at(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> 
     return found
 
 
-def _content_of(turn: Turn, recent: Sequence[Message]) -> str:
+def _content_of(turn: Turn, recent: messages.Newest) -> str:
     """The user's message of the latest turn: read with the context, or alone when a long answer crowded it out."""
-    message = next((m for m in recent if m.message_id == turn.user_message_id), None)
+    message = next((m for m in recent.messages if m.message_id == turn.user_message_id), None)
     message = message or messages.read(turn.tenant_id, turn.chat_id, turn.user_message_id)
     assert message is not None, "a turn is stored with its message"
     return message.content
@@ -124,7 +128,7 @@ def _replace(
     call: Call, opened: _Opened, command: SendMessage, event_type: Literal["turn_retry", "turn_edit"], rules: Rules
 ) -> Running:
     chat, old = opened.chat, opened.turn
-    wish = Wish(chat.model, command.content, opened.history, command.web_search)
+    wish = Wish(chat.model, command.content, opened.snapshot, command.web_search)
     admission = preflight(call, wish, opened.standing, rules)
     event = TurnReplaced(
         event_type=event_type,
@@ -145,4 +149,4 @@ def _replace(
     turns.replace(call, chat, old, new, retention_days=rules.settings.quota.retention_days)
     for period in PERIODS:
         count("quota_reserve_total", period=period)
-    return Running(turn, admission, command.content, new.limits)
+    return Running(turn, admission, command.content, new.limits, due(opened.snapshot, admission, rules))

@@ -17,7 +17,7 @@ from minichat.domain.turn import Turn, TurnState, is_orphan
 from minichat.observability import count, logger
 from minichat.services.finalize import Finalizer, finalize
 from minichat.settings import Settings
-from minichat.storage import parts, turns
+from minichat.storage import parts, turn_lists, turns
 from minichat.storage.transact import Rejected
 
 CANCEL_PATIENCE = timedelta(seconds=15)
@@ -81,7 +81,7 @@ def sweep(now: datetime, new_id: NewId, settings: Settings) -> Swept:
     if not settings.orphan_watchdog.enabled:
         return Swept(0, 0)
     timeout = timedelta(seconds=settings.orphan_watchdog.timeout_seconds)
-    old = turns.running_since(now - timeout, limit=settings.orphan_watchdog.batch_size)
+    old = turn_lists.running_since(now - timeout, limit=settings.orphan_watchdog.batch_size)
     dead = [turn for turn in old if is_orphan(turn, _cutoff(turn, now, settings))]
     ended = 0
     for turn in dead:

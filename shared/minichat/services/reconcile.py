@@ -17,7 +17,7 @@ from minichat.domain.ledger import (
     differences,
 )
 from minichat.domain.turn import Turn
-from minichat.storage import chats, ledger, quota, turns, whole
+from minichat.storage import chats, ledger, quota, turn_lists, turns, whole
 
 LOOKS = 5
 """How often an account that moves while it is looked at is looked at again."""
@@ -101,7 +101,7 @@ def _looked_at(where: Account, known: set[ChatId], turnless: list[metering.Entry
         before = quota.entries(where)
         now, seen_turns = _Sums(turnless=turnless), set()
         for chat_id in {*known, *(entry.chat_id for entry in turnless), *chats.ids_of(tenant_id, user_id)}:
-            for turn in turns.of_chat(tenant_id, chat_id):
+            for turn in turn_lists.of_chat(tenant_id, chat_id):
                 seen_turns.add(turn.turn_id)
                 if account(turn) == where:
                     now.turns_say.update(booked(turn))

@@ -113,7 +113,7 @@ def _end(turn: Turn, number: int) -> list[Numbered]:
 
 def _from_message(turn: Turn, last: int) -> list[Numbered]:
     """The answer as one delta, with the number of the last one that it stands for."""
-    started = Numbered(1, Started(turn.request_id, turn.assistant_message_id, is_new_turn=True))
+    started = Numbered(1, Started(turn.request_id, turn.assistant_message_id, True, turn.summary_tokens))
     if not turn.answered:
         return [started]
     message = messages.read(turn.tenant_id, turn.chat_id, turn.assistant_message_id)

@@ -1,12 +1,13 @@
 """Send a message: everything that can be refused is refused here, before anything is written or streamed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
 from minichat.domain.admission import Admission, Wish, admit
 from minichat.domain.chat import Chat, next_instant, visible
+from minichat.domain.context import Snapshot, compression, messages_needed
 from minichat.domain.errors import (
     CreditsTaken,
     FieldError,
@@ -16,11 +17,13 @@ from minichat.domain.errors import (
     QuotaExceeded,
     RequestIdConflict,
     RequestIdReused,
+    SummaryMoved,
 )
 from minichat.domain.identity import MICROSECOND, Call, ChatId, MessageId, RequestId
 from minichat.domain.message import Message, checked_content, fingerprint
 from minichat.domain.policy import UserLimits
 from minichat.domain.standing import PERIODS, Standing
+from minichat.domain.summary import Compression
 from minichat.domain.turn import Turn, TurnState
 from minichat.observability import count, measured
 from minichat.services.orphans import freed
@@ -48,12 +51,13 @@ class SendMessage:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A turn that is durable, and what its provider is to be asked."""
+    """A turn that is durable, what its provider is to be asked, and what is to be summarized once it has completed."""
 
     turn: Turn
     admission: Admission
     content: str
     limits: UserLimits
+    compression: Compression | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +82,14 @@ def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
 
 
 def twice_at_most(admission: Callable[[], T]) -> T:
-    """What an admission gives; once more when other turns of the user took its credits before its transaction did.
+    """What an admission gives; once more when other turns of the user took its credits before its transaction did, or
+    the chat got another summary.
 
     The second look finds what is left, so that a cheaper model can be taken; its refusal is final.
     """
     try:
         return admission()
-    except CreditsTaken:
+    except (CreditsTaken, SummaryMoved):
         return admission()
 
 
@@ -104,7 +109,10 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
         raise GenerationInProgress(chat.running_request_id)
     if command.attachment_ids:
         raise InvalidAttachment
-    wish = Wish(chat.model, command.content, recent, command.web_search)
+    if not recent.is_of(chat):
+        recent = recent_messages(call, command.chat_id, rules, extra=0)
+    snapshot = Snapshot(recent.messages, opened.summary, rules.settings.context.recent_messages_limit)
+    wish = Wish(chat.model, command.content, snapshot, command.web_search)
     admission = preflight(call, wish, opened.standing, rules)
     new = begin(call, chat, admission, command, opened.standing.limits)
     try:
@@ -118,10 +126,10 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
         return _replay(known, command)
     for period in PERIODS:
         count("quota_reserve_total", period=period)
-    return Running(new.turn, admission, command.content, new.limits)
+    return Running(new.turn, admission, command.content, new.limits, due(snapshot, admission, rules))
 
 
-def _open(call: Call, command: SendMessage, rules: Rules) -> tuple[turns.Opened, Sequence[Message]]:
+def _open(call: Call, command: SendMessage, rules: Rules) -> tuple[turns.Opened, messages.Newest]:
     limits = rules.policy.limits_of(call.caller.user_id)
     with measured("read"):
         return together(
@@ -130,12 +138,25 @@ def _open(call: Call, command: SendMessage, rules: Rules) -> tuple[turns.Opened,
         )
 
 
-def recent_messages(call: Call, chat_id: ChatId, rules: Rules, *, extra: int) -> Sequence[Message]:
-    """The messages that a prompt may take along, oldest first, and `extra` more."""
-    limit = rules.settings.context.recent_messages_limit + extra
-    if limit == 0:
-        return []
+def recent_messages(call: Call, chat_id: ChatId, rules: Rules, *, extra: int) -> messages.Newest:
+    """The messages that a prompt may take along, and `extra` more."""
+    settings = rules.settings
+    limit = messages_needed(settings.context.recent_messages_limit, settings.thread_summary.verbatim_turns) + extra
     return messages.recent(call.caller.tenant_id, chat_id, limit, at_most_bytes=RECENT_MAX_BYTES)
+
+
+def due(snapshot: Snapshot, admission: Admission, rules: Rules) -> Compression | None:
+    """What is to be summarized once the admitted turn has completed."""
+    settings = rules.settings.thread_summary
+    if not settings.enabled:
+        return None
+    return compression(
+        snapshot,
+        admission.assembly,
+        room=admission.model.context_window - admission.reserve.max_output_tokens,
+        threshold_pct=settings.compression_threshold_pct,
+        verbatim_turns=settings.verbatim_turns,
+    )
 
 
 def preflight(call: Call, wish: Wish, standing: Standing, rules: Rules) -> Admission:
@@ -170,6 +191,7 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         reserve=admission.reserve,
         prev_request_id=chat.latest_request_id,
         web_search_enabled=command.web_search,
+        summary_tokens=None if admission.assembly.summary is None else admission.assembly.summary.token_estimate,
     )
     message = Message(turn.user_message_id, turn.request_id, "user", command.content, started_at)
     return turns.Start(turn, message, limits)

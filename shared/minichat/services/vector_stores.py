@@ -63,14 +63,14 @@ def is_free(store: VectorStore, now: datetime) -> bool:
 def delete(store: VectorStore, files: Files) -> Failure | None:
     """Deletes what the provider has of a claim: the store, or those that somebody made and did not live to name."""
     if store.vector_store_id is not None:
-        return files.delete_vector_store(store.provider, store.vector_store_id)
+        return files.delete_vector_store(store.tenant_id, store.provider, store.vector_store_id)
     if store.claimed_at is None:
         return None
     account = provider.Account(files, store.tenant_id, store.provider)
     found = provider.find_vector_stores(account, name_of(store), store.claimed_at)
     if isinstance(found, Failure):
         return found
-    failures = [files.delete_vector_store(store.provider, one) for one in found]
+    failures = [files.delete_vector_store(store.tenant_id, store.provider, one) for one in found]
     return next((failure for failure in failures if failure is not None), None)
 
 
@@ -88,7 +88,7 @@ def _found_or_made(store: VectorStore, worker: str, account: provider.Account, c
     if not found:
         return _made(store, worker, account, clock)
     for another in found[1:]:
-        account.files.delete_vector_store(account.provider_id, another)
+        account.files.delete_vector_store(account.tenant_id, account.provider_id, another)
     return _named(store, worker, account, found[0])
 
 
@@ -106,5 +106,5 @@ def _named(store: VectorStore, worker: str, account: provider.Account, made: str
     now = attachments.vector_store(store.tenant_id, store.chat_id, store.provider)
     if now is not None and now.vector_store_id == made:
         return made  # only the answer was lost, and the repetition refused
-    failure = account.files.delete_vector_store(account.provider_id, made)
+    failure = account.files.delete_vector_store(account.tenant_id, account.provider_id, made)
     return failure or Failure("the claim was lost", may_pass=True)

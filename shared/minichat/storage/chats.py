@@ -8,7 +8,7 @@ from pynamodb.expressions.condition import Condition
 
 from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict
-from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, UserId
+from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId, TenantId, UserId
 from minichat.storage import keys
 from minichat.storage.items import (
     ByOwner,
@@ -46,6 +46,7 @@ def _from_item(item: ChatItem) -> Chat:
         latest_request_id=RequestId(item.latest_request_id) if item.latest_request_id else None,
         running_request_id=RequestId(item.running_request_id) if item.running_request_id else None,
         last_message_at=item.last_message_at,
+        summarized_up_to=MessageId(item.summarized_up_to) if item.summarized_up_to else None,
         deleted_at=item.deleted_at,
     )
 

@@ -5,6 +5,7 @@
     turn                    T#<tenant>#C#<chat>     TURN#<request_id>
     message                 T#<tenant>#C#<chat>     MSG#<message_id>
     part of a long message  T#<tenant>#C#<chat>     MSG#<message_id>#<number>
+    thread summary          T#<tenant>#C#<chat>     SUMMARY
     attachment              T#<tenant>#C#<chat>     ATT#<attachment_id>
     vector store            T#<tenant>#C#<chat>     VS#<provider>
     quota of a month        T#<tenant>#U#<user>     QUOTA#<first day>
@@ -91,6 +92,11 @@ def message(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Key:
 def message_part(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId, number: int) -> Key:
     """A numbered part of the text of a message that is too long for one item."""
     return Key(partition(tenant_id, chat_id), f"{MESSAGE_PREFIX}{message_id}#{number:04d}")
+
+
+def summary(tenant_id: TenantId, chat_id: ChatId) -> Key:
+    """What stands for the older part of a chat."""
+    return Key(partition(tenant_id, chat_id), "SUMMARY")
 
 
 def stream_part(tenant_id: TenantId, chat_id: ChatId, request_id: RequestId, last: int) -> Key:

@@ -53,7 +53,7 @@ def book(event: UsageEvent, event_id: str, *, retention_days: int) -> bool:
     if event.user_id is not None:
         totals.append(keys.usage(tenant_id, day, UserId(event.user_id)))
     added = [getattr(UsageItem, name).add(count) for name, count in counted.items() if count]
-    added += [UsageItem.turns.add(1), UsageItem.expires_at.set(expires_at)]
+    added += [UsageItem.turns.add(used.turns), UsageItem.expires_at.set(expires_at)]
     try:
         commit(
             [
@@ -139,14 +139,14 @@ def entry_of(raw: Raw) -> Entry | None:
         model=item.model,
         premium=item.tier == "premium",
         policy_version=int(item.policy_version),
-        used=Used(1, *(int(getattr(item, name) or 0) for name in _COUNTED)),
+        used=Used(int(item.turn_id is not None), *(int(getattr(item, name) or 0) for name in _COUNTED)),
     )
 
 
 def _used(event: UsageEvent) -> Used:
     tokens = event.usage
     return Used(
-        turns=1,
+        turns=int(event.turn_id is not None),
         committed_micro=event.committed_credits_micro,
         input_tokens=tokens.input_tokens if tokens else 0,
         output_tokens=tokens.output_tokens if tokens else 0,

@@ -40,11 +40,7 @@ def put(tenant_id: TenantId, chat_id: ChatId, message: Message) -> list[Put]:
     )
     text = message.content.encode()
     if len(text) <= INLINE_MAX_BYTES:
-        packed = zlib.compress(text)
-        if len(packed) < len(text) - WORTH_PACKING_BYTES:
-            item.packed = packed
-        else:
-            item.content = message.content
+        item.content, item.packed = pack(message.content)
         return [Put(f"{message.role} message", item)]
     parts = [
         Put(
@@ -55,6 +51,18 @@ def put(tenant_id: TenantId, chat_id: ChatId, message: Message) -> list[Put]:
     ]
     item.parts = len(parts)
     return [Put(f"{message.role} message", item), *parts]
+
+
+def pack(text: str) -> tuple[str | None, bytes | None]:
+    """The text as it is, or compressed where that is worth it: the other one is None."""
+    plain = text.encode()
+    packed = zlib.compress(plain)
+    return (None, packed) if len(packed) < len(plain) - WORTH_PACKING_BYTES else (text, None)
+
+
+def unpacked(text: str | None, packed: bytes | None) -> str:
+    """The text that `pack` stored."""
+    return zlib.decompress(packed).decode() if packed else text or ""
 
 
 def hide(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId, now: datetime) -> Update:
@@ -70,19 +78,46 @@ def read(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Message
     return next((message for _, message in _assembled(items, descending=False)), None)
 
 
-def recent(tenant_id: TenantId, chat_id: ChatId, limit: int, *, at_most_bytes: int) -> list[Message]:
-    """The newest visible messages, oldest first: `limit` of them, or fewer once their text exceeds `at_most_bytes`."""
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest visible messages of a chat, oldest first, and when its newest message was made, hidden or not."""
+
+    messages: list[Message]
+    last_message_at: datetime | None
+
+    def is_of(self, chat: Chat) -> bool:
+        """Whether both were read of the same state of the chat.
+
+        They are read side by side, and a turn may begin, end or be deleted in between. The head names the latest turn,
+        whose message is the newest visible one, and tells when the newest message was made. Messages that are read
+        again, after the head, may be newer than it but not older; the conditions on the head notice what is newer.
+        """
+        latest = self.messages[-1].request_id if self.messages else None
+        return (latest, self.last_message_at) == (chat.latest_request_id, chat.last_message_at)
+
+
+def recent(tenant_id: TenantId, chat_id: ChatId, limit: int, *, at_most_bytes: int) -> Newest:
+    """`limit` of the newest visible messages, at least one, or fewer once their text exceeds `at_most_bytes`."""
     pk = keys.partition(tenant_id, chat_id)
     items = _items(pk, keys.MESSAGE_PREFIX, keys.MESSAGE_END, descending=True)
     newest: list[Message] = []
-    size = 0
+    size, last_at = 0, None
     for hidden, message in _assembled(items, descending=True):
-        if len(newest) >= limit or size > at_most_bytes:
-            break
+        last_at = last_at or message.created_at
         if not hidden:
             newest.append(message)
             size += len(message.content)
-    return newest[::-1]
+        if len(newest) >= max(limit, 1) or size > at_most_bytes:
+            break
+    return Newest(newest[::-1], last_at)
+
+
+def stretch(tenant_id: TenantId, chat_id: ChatId, after: MessageId | None, up_to: MessageId) -> Iterator[Message]:
+    """The visible messages after one (from the first, without it) up to another, that one too, oldest first."""
+    pk = keys.partition(tenant_id, chat_id)
+    start = keys.message(tenant_id, chat_id, after).sk + "~" if after else keys.MESSAGE_PREFIX
+    items = _items(pk, start, keys.message(tenant_id, chat_id, up_to).sk + "~", descending=False)
+    yield from (message for hidden, message in _assembled(items, descending=False) if not hidden)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +197,7 @@ def _message(item: MessageItem, parts: Sequence[bytes]) -> Message:
         message_id=MessageId(item.sk.removeprefix(keys.MESSAGE_PREFIX)),
         request_id=RequestId(item.request_id),
         role=item.role,  # type: ignore[arg-type]  # only `put` writes it
-        content=zlib.decompress(item.packed).decode() if item.packed else item.content or "",
+        content=unpacked(item.content, item.packed),
         created_at=item.created_at,
         model=item.model,
         input_tokens=int(item.input_tokens) if item.input_tokens else None,

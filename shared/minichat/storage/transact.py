@@ -75,7 +75,16 @@ class Update:
     condition: Condition | None = None
 
 
-Write = Put | Update
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Writes nothing: the item that has this one's key must meet the condition."""
+
+    name: str
+    item: Model
+    condition: Condition
+
+
+Write = Put | Update | Check
 
 
 def commit(writes: Sequence[Write], *, token: str, op: str = "other") -> None:
@@ -85,8 +94,8 @@ def commit(writes: Sequence[Write], *, token: str, op: str = "other") -> None:
     Raises Refused when a condition did not hold; ServiceUnavailable when DynamoDB did not answer or collisions did
     not end; Rejected when it never takes the transaction.
     """
-    # TransactWrite sends puts before updates, and reasons come in that order.
-    names = [w.name for w in writes if isinstance(w, Put)] + [w.name for w in writes if isinstance(w, Update)]
+    # TransactWrite sends checks, then puts, then updates, and reasons come in that order.
+    names = [write.name for kind in (Check, Put, Update) for write in writes if isinstance(write, kind)]
     for _ in _attempts():
         try:
             with measured("transaction"):
@@ -157,6 +166,9 @@ def _send(writes: Sequence[Write], token: str) -> float:
             match write:
                 case Put(item=item, condition=condition):
                     transaction.save(item, condition=condition, return_values="ALL_OLD")
+                case Check(item=item, condition=condition):
+                    keys = item.pk, item.sk  # type: ignore[attr-defined]  # both tables have them
+                    transaction.condition_check(type(item), *keys, condition=condition)
                 case Update(item=item, actions=actions, condition=condition):
                     transaction.update(item, actions=list(actions), condition=condition, return_values="ALL_OLD")
     return _units(transaction.answer)

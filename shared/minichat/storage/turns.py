@@ -11,7 +11,7 @@ What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_i
     two finalizers              turn: state must be running; the winner ends it
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
@@ -21,17 +21,17 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from minichat.domain.chat import Chat, visible
-from minichat.domain.errors import CreditsTaken, GenerationInProgress, RequestIdConflict
+from minichat.domain.errors import CreditsTaken, GenerationInProgress, RequestIdConflict, SummaryMoved
 from minichat.domain.identity import Call, ChatId, MessageId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.standing import Standing
+from minichat.domain.summary import Summary
 from minichat.domain.turn import Reserve, ToolCalls, Turn, TurnState, check_mutation
 from minichat.domain.usage import Usage
-from minichat.storage import chats, keys, messages, quota
-from minichat.storage.items import ChatItem, OutboxItem, Raw, Running, TurnItem, batch_get, query
-from minichat.storage.keys import Key
+from minichat.storage import chats, keys, messages, quota, summaries
+from minichat.storage.items import ChatItem, OutboxItem, Raw, TurnItem, batch_get
 from minichat.storage.transact import Put, Refused, Update, Write, commit, update_one
 
 T = TypeVar("T")
@@ -75,21 +75,26 @@ def read(tenant_id: TenantId, chat_id: ChatId, request_id: RequestId) -> tuple[C
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a new turn starts from: the chat's head, one turn of it, and where the caller stands."""
+    """What a new turn starts from: the chat's head, one turn of it, where the caller stands, and the chat's summary."""
 
     chat: Chat | None
     turn: Turn | None
     standing: Standing
+    summary: Summary | None
 
 
 def open_for_turn(call: Call, chat_id: ChatId, request_id: RequestId, limits: UserLimits) -> Opened:
     """All of it in one consistent round trip."""
     tenant_id = call.caller.tenant_id
     chat_key, turn_key = keys.chat(tenant_id, chat_id), keys.turn(tenant_id, chat_id, request_id)
-    quota_key = quota.key(tenant_id, call.caller.user_id, call.now)
-    found = batch_get([chat_key, turn_key, quota_key])
-    standing = quota.standing(limits, found.get(quota_key), call.now)
-    return Opened(chats.from_raw(found.get(chat_key)), from_raw(found.get(turn_key)), standing)
+    quota_key, summary_key = quota.key(tenant_id, call.caller.user_id, call.now), keys.summary(tenant_id, chat_id)
+    found = batch_get([chat_key, turn_key, quota_key, summary_key])
+    return Opened(
+        chat=chats.from_raw(found.get(chat_key)),
+        turn=from_raw(found.get(turn_key)),
+        standing=quota.standing(limits, found.get(quota_key), call.now),
+        summary=summaries.from_raw(found.get(summary_key)),
+    )
 
 
 def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
@@ -117,11 +122,14 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
 def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: int) -> None:
     """Puts a new turn in the place of the latest one: retry and edit, in one transaction.
 
-    Raises what `check_mutation` finds in what the winner left, or CreditsTaken.
+    Raises what `check_mutation` finds in what the winner left, SummaryMoved, or CreditsTaken.
     """
-    head = _begin(call, chat, new, ended_messages=old.messages)
+    head, actions = _begin(call, chat, new, ended_messages=old.messages)
+    forgetting, stale = _forgetting(chat, old)
+    unchanged = _is_mutable(call, chat, old) & _nothing_new_in(chat)
     writes: list[Write] = [
-        Update("chat", head[0], head[1], _is_mutable(call, old) & _nothing_new_in(chat)),
+        Update("chat", head, [*actions, *forgetting], unchanged),
+        *stale,
         _end_of_old(call, old, TurnItem.replaced_by_request_id.set(new.turn.request_id)),
         *_hidden_messages(call, old),
         *_new_turn(new, retention_days),
@@ -135,13 +143,15 @@ def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: in
 def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, token: str) -> None:
     """Hides the latest turn and its messages; the turn before it is the latest again.
 
-    Raises what `check_mutation` finds in what the winner left.
+    Raises what `check_mutation` finds in what the winner left, or SummaryMoved.
     """
     latest = ChatItem.latest_request_id
     back = latest.set(turn.prev_request_id) if turn.prev_request_id else latest.remove()
-    actions = [back, ChatItem.message_count.add(-turn.messages), *_moved(chat, call)]
+    forgetting, stale = _forgetting(chat, turn)
+    actions = [back, ChatItem.message_count.add(-turn.messages), *_moved(chat, call), *forgetting]
     writes: list[Write] = [
-        Update("chat", ChatItem(*keys.chat(chat.tenant_id, chat.chat_id)), actions, _is_mutable(call, turn)),
+        Update("chat", ChatItem(*keys.chat(chat.tenant_id, chat.chat_id)), actions, _is_mutable(call, chat, turn)),
+        *stale,
         _end_of_old(call, turn),
         *_hidden_messages(call, turn),
         *_events(events),
@@ -243,32 +253,6 @@ def request_cancel(call: Call, turn: Turn, event: OutboxItem) -> bool:
     return True
 
 
-def running_since(cutoff: datetime, *, limit: int) -> list[Turn]:
-    """Up to `limit` running turns that began before `cutoff`, the oldest sign of life first.
-
-    The index knows when a turn began; its sign of life is read from the turn itself, which alone decides.
-    """
-    found: list[Key] = []
-    for shard in keys.RUNNING_SHARDS:
-        entries, _ = query(shard, TurnItem.started_at <= cutoff, limit=limit, index=Running.Meta.index_name)
-        found += [Key(entry["pk"]["S"], entry["sk"]["S"]) for entry in entries]
-    turns = [from_raw(raw) for raw in batch_get(found).values()]
-    alive = [turn for turn in turns if turn is not None and turn.state is TurnState.RUNNING]
-    return sorted(alive, key=lambda turn: turn.last_progress_at)[:limit]
-
-
-def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Turn]:
-    """Every turn of a chat, deleted ones too."""
-    partition, last, more = keys.partition(tenant_id, chat_id), keys.TURN_PREFIX, True
-    while more:
-        found, more = query(partition, TurnItem.sk.between(last, keys.TURN_END), limit=100)
-        for raw in found:
-            # The page after this one begins at its last key, which is here already.
-            if raw["sk"]["S"] != last and (turn := from_raw(raw)) is not None:
-                yield turn
-        last = found[-1]["sk"]["S"] if found else last
-
-
 def _begin(call: Call, chat: Chat, new: Start, *, ended_messages: int) -> tuple[ChatItem, list[Action]]:
     head = ChatItem(*keys.chat(chat.tenant_id, chat.chat_id))
     return head, [
@@ -328,11 +312,19 @@ def _hidden_messages(call: Call, turn: Turn) -> list[Update]:
     return [messages.hide(turn.tenant_id, turn.chat_id, message_id, call.now) for message_id in ids]
 
 
-def _is_mutable(call: Call, turn: Turn) -> Condition:
-    """The chat is the caller's, its latest turn is the target, and none runs."""
+def _forgetting(chat: Chat, turn: Turn) -> tuple[list[Action], list[Update]]:
+    """What it takes of the head, and besides, that a summary does not repeat a turn that is gone."""
+    if not chat.covers(turn.user_message_id):
+        return [], []
+    return [ChatItem.summarized_up_to.remove()], [summaries.stale(chat.tenant_id, chat.chat_id)]
+
+
+def _is_mutable(call: Call, chat: Chat, turn: Turn) -> Condition:
+    """The chat is the caller's, its latest turn is the target, none runs, and what is summarized is what was seen."""
     condition: Condition = chats.owned_by(call.caller)
     condition &= ChatItem.latest_request_id == turn.request_id
     condition &= ChatItem.running_request_id.does_not_exist()
+    condition &= _is(ChatItem.summarized_up_to, chat.summarized_up_to)
     return condition
 
 
@@ -352,7 +344,9 @@ def _raise_refusal(call: Call, chat: Chat, target: Turn, refused: Refused) -> No
     """What the mutation of `target` is refused with, by what the winner left."""
     now_chat = chats.from_raw(refused.old["chat"]) if "chat" in refused.old else chat
     now_turn = from_raw(refused.old["old turn"]) if "old turn" in refused.old else target
-    check_mutation(call.caller, now_chat, now_turn, target.request_id)
+    now_chat, _ = check_mutation(call.caller, now_chat, now_turn, target.request_id)
+    if now_chat.running_request_id is None and now_chat.summarized_up_to != chat.summarized_up_to:
+        raise SummaryMoved from refused
     if "chat" in refused.old:
         raise GenerationInProgress(_running(refused.old["chat"])) from refused
     raise CreditsTaken from refused

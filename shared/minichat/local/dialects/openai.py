@@ -1,0 +1,220 @@
+"""OpenAI's two APIs; Azure OpenAI and most self-hosted servers speak one of them, too."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from minichat.local.dialects.dialect import Said, sse
+
+CREATED = 1_760_000_000
+
+_REASONS = {"max_output_tokens": "length"}
+
+
+class Responses:
+    """OpenAI's Responses API."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, said: Said) -> None:
+        self._said = said
+        self._numbers = itertools.count()
+        self._item_id = f"msg_{said.number:032x}"
+        self._place = {"item_id": self._item_id, "output_index": 0, "content_index": 0}
+
+    def opening(self) -> Iterator[bytes]:
+        for name in ("created", "in_progress"):
+            yield self._event(f"response.{name}", response=self._response("in_progress", [], usage=None))
+
+    def tool_begins(self, name: str) -> Iterator[bytes]:
+        yield self._tool(name, "in_progress")
+        yield self._tool(name, "interpreting" if name == "code_interpreter" else "searching")
+
+    def tool_ends(self, name: str) -> Iterator[bytes]:
+        yield self._tool(name, "completed")
+
+    def text_begins(self) -> Iterator[bytes]:
+        yield self._event("response.output_item.added", output_index=0, item=self._item("in_progress", None))
+        yield self._event("response.content_part.added", **self._place, part=_part(""))
+
+    def delta(self, text: str) -> bytes:
+        return self._event("response.output_text.delta", **self._place, delta=text, logprobs=[])
+
+    def raw(self, payload: bytes) -> bytes:
+        return sse("response.output_text.delta", payload)
+
+    def unknown(self) -> bytes:
+        return self._event("response.invented_tomorrow", text="not for you")
+
+    def completed(self) -> Iterator[bytes]:
+        text = self._said.text
+        yield self._event("response.output_text.done", **self._place, text=text, logprobs=[])
+        yield self._event("response.content_part.done", **self._place, part=_part(text))
+        yield self._event("response.output_item.done", output_index=0, item=self._item("completed", text))
+        yield self._event("response.completed", response=self.whole())
+
+    def incomplete(self, reason: str) -> Iterator[bytes]:
+        response = self._response("incomplete", [self._item("incomplete", self._said.text)], self._usage())
+        response["incomplete_details"] = {"reason": reason}
+        yield self._event("response.incomplete", response=response)
+
+    def failed(self, code: str, *, flat: bool) -> Iterator[bytes]:
+        problem = {"code": code, "message": self._said.message}
+        if flat:
+            yield self._event("error", **problem, param=None)
+        else:
+            response = self._response("failed", [], self._usage()) | {"error": problem}
+            yield self._event("response.failed", response=response)
+
+    def whole(self) -> dict[str, Any]:
+        return self._response("completed", [self._item("completed", self._said.text)], self._usage())
+
+    @staticmethod
+    def problem(status: int, message: str) -> dict[str, Any]:
+        return _openai_problem(status, message)
+
+    def _tool(self, name: str, word: str) -> bytes:
+        item_id = f"ws_{self._said.number:032x}"
+        return self._event(f"response.{name}_call.{word}", output_index=0, item_id=item_id)
+
+    def _event(self, name: str, **data: Any) -> bytes:
+        return sse(name, {"type": name, "sequence_number": next(self._numbers), **data})
+
+    def _usage(self) -> dict[str, Any] | None:
+        if (tokens := self._said.tokens) is None:
+            return None
+        return {
+            "input_tokens": tokens.given,
+            "input_tokens_details": {"cached_tokens": tokens.cache_read, "cache_write_tokens": tokens.cache_write},
+            "output_tokens": tokens.made,
+            "output_tokens_details": {"reasoning_tokens": tokens.reasoning},
+            "total_tokens": tokens.given + tokens.made,
+        }
+
+    def _response(self, status: str, output: list[dict[str, Any]], usage: dict[str, Any] | None) -> dict[str, Any]:
+        return {
+            "id": f"resp_{self._said.number:032x}",
+            "object": "response",
+            "created_at": CREATED,
+            "status": status,
+            "background": False,
+            "error": None,
+            "incomplete_details": None,
+            "instructions": None,
+            "max_output_tokens": None,
+            "metadata": {},
+            "model": self._said.model,
+            "output": output,
+            "parallel_tool_calls": True,
+            "previous_response_id": None,
+            "reasoning": {"effort": None, "summary": None},
+            "store": False,
+            "temperature": 1.0,
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "auto",
+            "tools": [],
+            "top_p": 1.0,
+            "truncation": "disabled",
+            "usage": usage,
+            "user": None,
+        }
+
+    def _item(self, status: str, text: str | None) -> dict[str, Any]:
+        content = [] if text is None else [_part(text)]
+        return {"id": self._item_id, "type": "message", "status": status, "role": "assistant", "content": content}
+
+
+class Chat:
+    """OpenAI's Chat Completions API."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, said: Said) -> None:
+        self._said = said
+
+    def opening(self) -> Iterator[bytes]:
+        yield self._chunk({"role": "assistant", "content": "", "refusal": None})
+
+    def tool_begins(self, name: str) -> Iterator[bytes]:
+        """Nobody is told that a tool is at work."""
+        del name
+        yield from ()
+
+    def tool_ends(self, name: str) -> Iterator[bytes]:
+        """Only a search of the web leaves a trace here: an annotation."""
+        if name == "web_search":
+            found = {"url": "https://example.com", "title": "An example", "start_index": 0, "end_index": 1}
+            yield self._chunk({"annotations": [{"type": "url_citation", "url_citation": found}]})
+
+    def text_begins(self) -> Iterator[bytes]:
+        yield from ()
+
+    def delta(self, text: str) -> bytes:
+        return self._chunk({"content": text})
+
+    def raw(self, payload: bytes) -> bytes:
+        return sse(None, payload)
+
+    def unknown(self) -> bytes:
+        return sse("invented.tomorrow", {"text": "not for you"}) + self._chunk({"invented": "not for you"})
+
+    def completed(self) -> Iterator[bytes]:
+        yield from self._ending("stop")
+
+    def incomplete(self, reason: str) -> Iterator[bytes]:
+        yield from self._ending(_REASONS.get(reason, reason))
+
+    def failed(self, code: str, *, flat: bool) -> Iterator[bytes]:
+        problem = {"code": code, "message": self._said.message, "type": code, "param": None}
+        yield sse(None, {"error": problem})
+        if not flat:
+            yield sse(None, b"[DONE]")
+
+    def whole(self) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": self._said.text, "refusal": None, "annotations": []}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+        return self._head("chat.completion") | {"choices": [choice], "usage": self._usage()}
+
+    @staticmethod
+    def problem(status: int, message: str) -> dict[str, Any]:
+        return _openai_problem(status, message)
+
+    def _ending(self, reason: str) -> Iterator[bytes]:
+        yield self._chunk({}, reason)
+        if self._said.tokens is not None:
+            yield sse(None, self._head("chat.completion.chunk") | {"choices": [], "usage": self._usage()})
+        yield sse(None, b"[DONE]")
+
+    def _chunk(self, delta: dict[str, Any], reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return sse(None, self._head("chat.completion.chunk") | {"choices": [choice], "usage": None})
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": f"chatcmpl-{self._said.number:032x}",
+            "object": kind,
+            "created": CREATED,
+            "model": self._said.model,
+            "service_tier": "default",
+            "system_fingerprint": None,
+        }
+
+    def _usage(self) -> dict[str, Any] | None:
+        if (tokens := self._said.tokens) is None:
+            return None
+        return {
+            "prompt_tokens": tokens.given,
+            "completion_tokens": tokens.made,
+            "total_tokens": tokens.given + tokens.made,
+            "prompt_tokens_details": {"cached_tokens": tokens.cache_read, "cache_write_tokens": tokens.cache_write},
+            "completion_tokens_details": {"reasoning_tokens": tokens.reasoning},
+        }
+
+
+def _part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _openai_problem(status: int, message: str) -> dict[str, Any]:
+    del status
+    return {"error": {"code": "scripted", "message": message, "type": "scripted", "param": None}}

@@ -1,0 +1,252 @@
+"""One call of a provider over HTTP: the request, the patience, the retries, and the bytes for whoever reads them.
+
+The status decides first, the body second: 429 is `rate_limited`, 408, 504 and every time-out `provider_timeout`, all
+else `provider_error`. Before the first byte of the stream a refusal that may pass (429, 5xx, no connection) is tried
+again within the first byte's time; after it, never: text may already have been sent on.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode, urlsplit
+
+import httpx2
+
+from minichat.domain.usage import Usage
+from minichat.provider_entries import Provider
+from minichat.providers.chunks import Completed, Failed, FailureCode, Incomplete, ProviderChunk
+from minichat.providers.credentials import Key
+from minichat.providers.diagnostics import redact_diagnostic
+
+FIRST_PAUSE_SECONDS = 0.25
+MAX_PAUSE_SECONDS = 5.0
+"""A user waits: who asks for more patience than this (Retry-After) is not asked again."""
+MAX_ERROR_BODY_BYTES = 16_384
+ERROR_BODY_SECONDS = 2.0
+
+_TIMEOUT_STATUSES = frozenset({408, 504})
+_NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+
+
+class NotAsked(Exception):
+    """No request can be made, for the reason that it names; nothing was sent."""
+
+
+class AddressRefused(NotAsked):
+    """The name of the provider's host leads to no public address."""
+
+
+class Reader(Protocol):
+    """Makes chunks of the bytes of one answer, in whatever pieces they come."""
+
+    @property
+    def usage(self) -> Usage:
+        """What the provider has counted so far."""
+
+    def feed(self, part: bytes) -> Iterator[ProviderChunk]:
+        """The chunks that these bytes complete, a terminal one last.
+
+        Raises ValueError for bytes it cannot read.
+        """
+
+    def ended(self) -> Completed | Incomplete | Failed:
+        """What it means that the stream ended here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What is sent, and who reads what comes back."""
+
+    model: str
+    body: dict[str, Any]
+    reader: Reader
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "text/event-stream"
+    auth: httpx2.Auth | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How a provider is called: through which client, as which entry, with whose key."""
+
+    client: httpx2.AsyncClient
+    entry: Provider
+    key: Key | None
+
+
+class _Refused(Exception):
+    """The provider answered with something other than a stream."""
+
+    def __init__(self, failed: Failed, *, may_pass: bool, status: int = 0, retry_after: float = 0) -> None:
+        self.failed = failed
+        self.may_pass = may_pass
+        self.status = status
+        self.retry_after = retry_after
+        super().__init__(failed.code)
+
+
+async def stream(line: Line, exchange: Exchange) -> AsyncGenerator[ProviderChunk, None]:
+    """The provider's answer, ending with exactly one terminal chunk; closing the generator closes the connection.
+
+    Trouble of the provider never raises: it is the terminal chunk `Failed`.
+    """
+    times, now = line.entry.timeouts, asyncio.get_running_loop().time()
+    total_by = now + times.total_seconds
+    first_byte_by = min(now + times.first_byte_seconds, total_by)
+    secrets = [urlsplit(line.entry.base_url).hostname or ""]
+    try:
+        response = await _opened(line, exchange, first_byte_by, secrets)
+    except _Refused as refused:
+        yield _redacted(refused.failed, secrets)
+        return
+    try:
+        async with aclosing(_chunks(response, exchange.reader, times.idle_seconds, first_byte_by, total_by)) as chunks:
+            async for chunk in chunks:
+                yield _redacted(chunk, secrets) if isinstance(chunk, Failed) else chunk
+    finally:
+        await response.aclose()
+
+
+def _redacted(failed: Failed, secrets: list[str]) -> Failed:
+    """The failure with a diagnostic for logs: whatever a provider said has to come through here."""
+    return replace(failed, diagnostic=redact_diagnostic(failed.diagnostic, *secrets))
+
+
+def _request(line: Line, key: str | None, exchange: Exchange) -> httpx2.Request:
+    entry = line.entry
+    # Compressed events would come in blocks, late.
+    headers = {"accept": exchange.content_type, "accept-encoding": "identity", **exchange.headers}
+    if entry.auth is not None and key is not None:
+        headers[entry.auth.header] = carried = entry.auth.prefix + key
+        # Checked here, for whoever finds out later quotes it.
+        if not (carried.isascii() and carried.isprintable()):
+            raise NotAsked("no header can carry the key")
+    # Reading has deadlines of its own: httpx2's would begin anew with each part.
+    timeout = httpx2.Timeout(None, connect=entry.timeouts.connect_seconds, pool=entry.timeouts.connect_seconds)
+    try:
+        return line.client.build_request(
+            "POST", _url(entry, exchange.model), json=exchange.body, headers=headers, timeout=timeout
+        )
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise NotAsked(type(error).__name__) from None
+
+
+def _url(entry: Provider, model: str) -> str:
+    url = entry.base_url.rstrip("/") + entry.api_path.replace("{model}", quote(model, safe=""))
+    return url if entry.api_version is None else f"{url}?{urlencode({'api-version': entry.api_version})}"
+
+
+async def _opened(line: Line, exchange: Exchange, by: float, secrets: list[str]) -> httpx2.Response:
+    """The response whose body is the stream; what may pass is tried again while the first byte's time lasts.
+
+    A key that was refused is read again, and if it is another one now, tried once more. Adds the keys that it sends to
+    `secrets`. Raises _Refused.
+    """
+    key = line.key
+    sent = None if key is None else await key.current()
+    reached, attempt, renewed = False, 0, False
+    while True:
+        secrets += [] if sent is None else [sent]
+        try:
+            return await _attempt(line, sent, exchange, by)
+        except _Refused as refused:
+            reached = reached or refused.failed.reached
+            last = _Refused(replace(refused.failed, reached=reached), may_pass=False)
+            if refused.status == 401 and key is not None and sent is not None and not renewed:
+                renewed = True
+                if (sent := await key.instead_of(sent)) is not None:
+                    continue
+            pause = FIRST_PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1)  # noqa: S311  jitter
+            pause += refused.retry_after
+            too_long = pause > MAX_PAUSE_SECONDS or asyncio.get_running_loop().time() + pause >= by
+            if not refused.may_pass or attempt >= line.entry.retries or too_long:
+                raise last from None
+        await asyncio.sleep(pause)
+        attempt += 1
+
+
+async def _attempt(line: Line, key: str | None, exchange: Exchange, by: float) -> httpx2.Response:
+    """The response to one request, if it is a stream of the kind that was asked for. Raises _Refused."""
+    try:
+        request = _request(line, key, exchange)
+        async with asyncio.timeout_at(by):
+            response = await line.client.send(request, stream=True, auth=exchange.auth)
+    except NotAsked as reason:
+        failed = Failed("provider_error", f"no request can be made: {reason}", reached=False)
+        raise _Refused(failed, may_pass=False) from None
+    except TimeoutError:
+        raise _Refused(Failed("provider_timeout", "no answer in time"), may_pass=False) from None
+    except httpx2.HTTPError as error:
+        timed_out = isinstance(error, httpx2.TimeoutException)
+        connected = not isinstance(error, _NOT_CONNECTED)
+        code: FailureCode = "provider_timeout" if timed_out else "provider_error"
+        failed = Failed(code, repr(error), reached=connected)
+        raise _Refused(failed, may_pass=not connected) from None
+    content_type = response.headers.get("content-type", "").lower()
+    if response.status_code == 200 and content_type.startswith(exchange.content_type):
+        return response
+    try:
+        raise _refusal(response, await _error_text(response))
+    finally:
+        await response.aclose()
+
+
+def _refusal(response: httpx2.Response, text: str) -> _Refused:
+    status = response.status_code
+    code: FailureCode = "provider_error"
+    if status == 429:
+        code = "rate_limited"
+    elif status in _TIMEOUT_STATUSES:
+        code = "provider_timeout"
+    retry_after = response.headers.get("retry-after", "")
+    return _Refused(
+        Failed(code, f"status {status}: {text}"),
+        may_pass=status == 429 or status >= 500,
+        status=status,
+        retry_after=float(retry_after) if retry_after.isdecimal() else 0,
+    )
+
+
+async def _error_text(response: httpx2.Response) -> str:
+    found = b""
+    try:
+        async with asyncio.timeout(ERROR_BODY_SECONDS):
+            async for part in response.aiter_bytes():
+                found += part
+                if len(found) > MAX_ERROR_BODY_BYTES:
+                    break
+    except (TimeoutError, httpx2.HTTPError):
+        pass  # the status has already said what matters
+    return found[:MAX_ERROR_BODY_BYTES].decode(errors="replace")
+
+
+async def _chunks(
+    response: httpx2.Response, reader: Reader, idle_seconds: float, first_byte_by: float, total_by: float
+) -> AsyncGenerator[ProviderChunk, None]:
+    parts, by = response.aiter_bytes(), first_byte_by
+    try:
+        while True:
+            async with asyncio.timeout_at(by):
+                part = await anext(parts, None)
+            if part is None:
+                break
+            for chunk in reader.feed(part):
+                yield chunk
+                if isinstance(chunk, Completed | Incomplete | Failed):
+                    return
+            by = min(asyncio.get_running_loop().time() + idle_seconds, total_by)
+    except (TimeoutError, httpx2.TimeoutException):
+        yield _ended(reader, Failed("provider_timeout", "the stream fell silent, or took too long", reader.usage))
+    except (httpx2.HTTPError, ValueError) as error:
+        yield _ended(reader, Failed("provider_error", repr(error), reader.usage))
+    else:
+        yield reader.ended()
+
+
+def _ended(reader: Reader, failed: Failed) -> Completed | Incomplete | Failed:
+    """The end of an answer that had said why it ends before its stream failed; else the failure."""
+    said = reader.ended()
+    return failed if isinstance(said, Failed) else said

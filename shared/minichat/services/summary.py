@@ -1,0 +1,212 @@
+"""Summarizes the older part of a chat: a task of the system, which no turn waits for (context-attachments-providers 2).
+
+May be killed at any point and run again, by any number at once: only the write at the end has an effect, and its
+conditions let one through. Until then, and when it fails, the summary of before stays.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from minichat.domain import summary
+from minichat.domain.identity import Call, Caller, ChatId, Clock, MessageId, NewId, RequestId, TenantId, UserId
+from minichat.domain.message import Message
+from minichat.domain.policy import Model, Policy
+from minichat.domain.quota import text_tokens
+from minichat.domain.summary import Compression, Frontier, Summary
+from minichat.domain.usage import Usage
+from minichat.events.payloads import FrontierRef, ThreadSummaryTask, TokenUsage, UsageEvent
+from minichat.observability import count
+from minichat.providers.chunks import Completed, Failed, Incomplete, TextDelta
+from minichat.providers.prompt import Prompt, PromptMessage
+from minichat.providers.registry import Providers
+from minichat.services.rules import Rules
+from minichat.settings import ThreadSummary
+from minichat.storage import messages, outbox, summaries
+
+
+class Outcome(StrEnum):
+    """What became of a task. All of these are good ends."""
+
+    SUMMARIZED = "success"
+    LOST = "lost"
+    """The chat has another summary by now, or what was to be summarized was taken back."""
+    NOTHING = "empty"
+    GONE = "gone"
+    """There is no such chat, or it was deleted."""
+
+
+class SummaryFailed(Exception):
+    """No summary this time; another attempt may have one. The message is for operators, without content."""
+
+
+class NoModel(Exception):
+    """The policy has no model that could summarize, and will not have one by asking again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What summarizing takes. The model has `seconds` to answer."""
+
+    rules: Rules
+    providers: Providers
+    clock: Clock
+    new_id: NewId
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    text: str
+    usage: Usage
+
+
+async def summarize(task: ThreadSummaryTask, trace_id: str, means: Means) -> Outcome:
+    """Has the messages of a task summarized and the summary stored, unless somebody else was first.
+
+    Raises SummaryFailed, NoModel, and ServiceUnavailable.
+    """
+    try:
+        outcome = await _summarize(task, trace_id, means)
+    except (SummaryFailed, NoModel):
+        count("thread_summary_execution_total", result="failed")
+        raise
+    count("thread_summary_execution_total", result=outcome)
+    return outcome
+
+
+async def _summarize(task: ThreadSummaryTask, trace_id: str, means: Means) -> Outcome:
+    tenant_id, chat_id = TenantId(task.tenant_id), ChatId(task.chat_id)
+    base = None if task.base_frontier is None else _frontier(task.base_frontier)
+    wanted = Compression(base, _frontier(task.frozen_target))
+    found = await asyncio.to_thread(summaries.read, tenant_id, chat_id)
+    if not found.alive:
+        return Outcome.GONE
+    if (None if found.summary is None else found.summary.frontier) != base:
+        return Outcome.LOST
+    settings = means.rules.settings.thread_summary
+    stretch = await asyncio.to_thread(_stretch, tenant_id, chat_id, wanted, settings.message_content_limit)
+    if not stretch:
+        return Outcome.NOTHING
+    if stretch[-1].message_id != wanted.target.message_id:
+        return Outcome.LOST
+    model = _model(means.rules.policy, settings, found.model)
+    try:
+        async with asyncio.timeout(means.seconds):
+            answer = await _asked(TenantId(task.tenant_id), model, found.summary, stretch, means)
+    except TimeoutError:
+        raise SummaryFailed("no summary in time") from None
+    text = summary.extracted(answer.text)
+    if text is None:
+        raise SummaryFailed("the model gave no summary")
+    call = Call(Caller(tenant_id, UserId(task.user_id), "system"), means.clock(), means.new_id, trace_id)
+    estimate = -(-len(text.encode()) // model.estimation_budgets.bytes_per_token)
+    event = outbox.item(call, chat_id, _usage_event(call, task, model, answer.usage))
+    made = Summary(text, wanted.target, estimate)
+    written = await asyncio.to_thread(summaries.write, call, chat_id, wanted, made, event)
+    return Outcome.SUMMARIZED if written else Outcome.LOST
+
+
+def _frontier(ref: FrontierRef) -> Frontier:
+    return Frontier(ref.created_at, MessageId(ref.message_id))
+
+
+def _stretch(tenant_id: TenantId, chat_id: ChatId, wanted: Compression, cut_at: int) -> list[Message]:
+    """The messages to summarize, cut one by one as they are read: a chat may have more text than a process has room."""
+    after = None if wanted.base is None else wanted.base.message_id
+    found = messages.stretch(tenant_id, chat_id, after, wanted.target.message_id)
+    return [replace(message, content=summary.cut(message.content, cut_at)) for message in found]
+
+
+def _model(policy: Policy, settings: ThreadSummary, chat_model: str) -> Model:
+    """The configured model, else the chat's, else the default of the standard tier.
+
+    Raises NoModel.
+    """
+    enabled = {model.id: model for model in policy.enabled_models()}
+    found = enabled.get(settings.summary_model_id) or enabled.get(chat_model) or policy.default_of("standard")
+    if found is None:
+        raise NoModel
+    return found
+
+
+async def _asked(
+    tenant_id: TenantId, model: Model, previous: Summary | None, stretch: Sequence[Message], means: Means
+) -> _Answer:
+    """The model's answer; what is too long for it is asked again without the oldest messages.
+
+    Raises SummaryFailed.
+    """
+    settings = means.rules.settings.thread_summary
+    instructions = model.thread_summary_prompt or settings.summary_system_prompt or summary.INSTRUCTIONS
+    # Of a small window most is for what is to be summarized.
+    max_output_tokens = min(model.max_output_tokens, settings.max_output_tokens, model.context_window // 4)
+    told = None if previous is None else previous.text
+    budgets = model.estimation_budgets
+    fixed = instructions + summary.request(told, [], cut_at=0)
+    room = model.context_window - max_output_tokens - text_tokens(len(fixed.encode()), budgets)
+    # A backlog that no model takes would fail for ever: what is far too long is not even asked.
+    shown: Sequence[Message] | None = summary.fitting(stretch, room, budgets)
+    usage = Usage()
+    for _ in range(summary.DROPS + 1):
+        if not shown:
+            break
+        text = summary.request(told, shown, cut_at=settings.message_content_limit)
+        prompt = Prompt(model.provider_model_id, instructions, (PromptMessage("user", text),), max_output_tokens)
+        answer = await _answered(tenant_id, model.provider_id, prompt, means)
+        usage = usage + answer.usage
+        if not isinstance(answer, Failed):
+            return replace(answer, usage=usage)
+        reason = f"{answer.code}: {answer.diagnostic}"
+        if not summary.is_too_long(reason):
+            raise SummaryFailed(reason)
+        shown = summary.without_oldest(shown)
+    raise SummaryFailed("too long for the model")
+
+
+async def _answered(tenant_id: TenantId, provider_id: str, prompt: Prompt, means: Means) -> _Answer | Failed:
+    """The provider's whole answer, or its failure."""
+    texts: list[str] = []
+    async with aclosing(means.providers.stream(tenant_id, provider_id, prompt)) as chunks:
+        async for chunk in chunks:
+            match chunk:
+                case TextDelta(text=text):
+                    texts.append(text)
+                case Completed(usage=usage) | Incomplete(usage=usage):
+                    return _Answer("".join(texts), usage)
+                case Failed():
+                    return chunk
+    return Failed("provider_error", "the stream ended without a terminal event")
+
+
+def _usage_event(call: Call, task: ThreadSummaryTask, model: Model, usage: Usage) -> UsageEvent:
+    """What the task used. No user pays for it, and it has no turn."""
+    return UsageEvent(
+        tenant_id=task.tenant_id,
+        chat_id=task.chat_id,
+        request_id=RequestId(task.system_request_id),
+        requester_type="system",
+        selected_model=model.id,
+        effective_model=model.id,
+        tier=model.tier,
+        terminal_state="completed",
+        billing_outcome="system_task",
+        settlement_method="none",
+        usage=TokenUsage(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_input_tokens=usage.cache_read_input_tokens,
+            cache_write_input_tokens=usage.cache_write_input_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+        )
+        if usage.known
+        else None,
+        reserved_credits_micro=0,
+        actual_credits_micro=0,
+        committed_credits_micro=0,
+        policy_version_applied=0,
+        system_task_type=task.system_task_type,
+        timestamp=call.now,
+    )

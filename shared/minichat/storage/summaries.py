@@ -1,0 +1,134 @@
+"""The summary of a chat: written under conditions that make it true at the moment of its writing.
+
+What the conditions prevent:
+
+    two summaries at once        SUMMARY: its frontier must be the base, and it must not be stale; without a base there
+                                 must be none, or a stale one
+    what was said and taken back message at the target: not hidden. Turns are only ever deleted from the latest
+                                 backwards, so while the last message of a range is there, all of it is as it was read
+    a summary of a deleted chat  head: not deleted. Who expires the chat's items comes after that, and finds it
+
+The head says where the frontier is, so that the mutation of a covered turn knows that it has to mark the summary, and
+can condition on it, at no cost: it reads and writes the head anyway.
+"""
+
+from dataclasses import dataclass
+
+from pynamodb.attributes import BinaryAttribute, BooleanAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.expressions.condition import Condition
+
+from minichat.domain.identity import Call, ChatId, MessageId, TenantId
+from minichat.domain.summary import Compression, Frontier, Summary
+from minichat.storage import keys, messages
+from minichat.storage.items import (
+    ChatItem,
+    ConversationItem,
+    InstantAttribute,
+    MessageItem,
+    OutboxItem,
+    Raw,
+    batch_get,
+)
+from minichat.storage.transact import Check, Put, Refused, Update, commit
+
+
+class SummaryItem(ConversationItem):
+    """What stands for the older part of a chat, up to the frontier; `stale` once a turn that it covers was changed."""
+
+    content = UnicodeAttribute(attr_name="text", null=True)
+    packed = BinaryAttribute(attr_name="zip", null=True, legacy_encoding=False)
+    frontier_id = UnicodeAttribute(attr_name="up_to")
+    frontier_at = InstantAttribute(attr_name="up_to_at")
+    token_estimate = NumberAttribute(attr_name="tokens")
+    stale = BooleanAttribute(null=True)
+    written_at = InstantAttribute(attr_name="at")
+
+
+def from_raw(raw: Raw | None) -> Summary | None:
+    """The summary of a stored item; None for one that is stale: it says what somebody took back."""
+    if raw is None:
+        return None
+    item = SummaryItem.from_raw_data(dict(raw))
+    if item.stale:
+        return None
+    return Summary(
+        text=messages.unpacked(item.content, item.packed),
+        frontier=Frontier(item.frontier_at, MessageId(item.frontier_id)),
+        token_estimate=int(item.token_estimate),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A chat's summary, when it may be used, and whether the chat is there and not deleted."""
+
+    alive: bool
+    model: str
+    summary: Summary | None
+
+
+def read(tenant_id: TenantId, chat_id: ChatId) -> Found:
+    """What a new summary starts from, in one consistent round trip.
+
+    Raises ServiceUnavailable.
+    """
+    chat_key, summary_key = keys.chat(tenant_id, chat_id), keys.summary(tenant_id, chat_id)
+    found = batch_get([chat_key, summary_key])
+    if chat_key not in found:
+        return Found(False, "", None)
+    head = ChatItem.from_raw_data(dict(found[chat_key]))
+    return Found(head.deleted_at is None, head.model, from_raw(found.get(summary_key)))
+
+
+def write(call: Call, chat_id: ChatId, covered: Compression, summary: Summary, event: OutboxItem) -> bool:
+    """Puts the summary in place of the one at the base, and lets the event out; False when it came too late.
+
+    Raises ServiceUnavailable.
+    """
+    tenant_id, base = call.caller.tenant_id, covered.base
+    content, packed = messages.pack(summary.text)
+    item = SummaryItem(
+        *keys.summary(tenant_id, chat_id),
+        content=content,
+        packed=packed,
+        frontier_id=summary.frontier.message_id,
+        frontier_at=summary.frontier.created_at,
+        token_estimate=summary.token_estimate,
+        written_at=call.now,
+    )
+    frontier = ChatItem.summarized_up_to
+    alive: Condition = ChatItem.pk.exists() & ChatItem.deleted_at.does_not_exist()
+    alive &= frontier.does_not_exist() if base is None else frontier == base.message_id
+    last = MessageItem(*keys.message(tenant_id, chat_id, covered.target.message_id))
+    unchanged: Condition = MessageItem.pk.exists() & MessageItem.deleted_at.does_not_exist()
+    head = ChatItem(*keys.chat(tenant_id, chat_id))
+    try:
+        commit(
+            [
+                Put("summary", item, _at(base)),
+                Put("event", event),
+                Update("chat", head, [frontier.set(summary.frontier.message_id)], alive),
+                Check("last message", last, unchanged),
+            ],
+            token=call.new_id(call.now),
+            op="summarize",
+        )
+    except Refused:
+        return False
+    return True
+
+
+def stale(tenant_id: TenantId, chat_id: ChatId) -> Update:
+    """The write that makes the summary one that is not used any more, and is rebuilt when one is due."""
+    item = SummaryItem(*keys.summary(tenant_id, chat_id))
+    return Update("summary", item, [SummaryItem.stale.set(True)], SummaryItem.pk.exists())
+
+
+def _at(base: Frontier | None) -> Condition:
+    if base is None:
+        none: Condition = SummaryItem.pk.does_not_exist()
+        none |= SummaryItem.stale.exists()
+        return none
+    condition: Condition = SummaryItem.frontier_id == base.message_id
+    condition &= SummaryItem.stale.does_not_exist()
+    return condition

@@ -1,0 +1,223 @@
+"""The wire formats of the scripted provider, judged by the official client of each API."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import anthropic
+import boto3
+import openai
+import pytest
+from anthropic.types import RawMessageStreamEvent
+from anthropic.types.message_create_params import MessageCreateParamsStreaming
+from botocore.config import Config
+from botocore.exceptions import ClientError, EventStreamError
+from botocore.validate import ParamValidator
+from openai.types.chat import ChatCompletionChunk
+from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
+from openai.types.responses.response_create_params import ResponseCreateParamsStreaming
+from pydantic import TypeAdapter
+
+from minichat.providers import anthropic_messages, bedrock_converse, openai_chat, openai_responses
+from minichat.providers.prompt import Prompt, PromptMessage
+from tests.provider_calls import WAIT_SECONDS
+from tests.provider_files import a_scripted_provider
+
+SCRIPTS = [
+    ("hello there", "You said: hello there — and I heard every word."),
+    ("[[say:Größe \u2028 😀]]", "Größe \u2028 😀"),
+    ("[[words:3]][[tool:web_search]]", "word1 word2 word3"),
+    ("[[words:3]][[bytes:1]]", "word1 word2 word3"),
+]
+TOLD = "[[words:3]][[usage:100,20,30,10,5]]"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with a_scripted_provider(tmp_path_factory.mktemp("provider")) as address:
+        yield address
+
+
+@pytest.fixture
+def chat(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=WAIT_SECONDS) as client:
+        yield client
+
+
+@pytest.fixture
+def messages(url: str) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=url, api_key="none", max_retries=0, timeout=WAIT_SECONDS) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def bedrock(url: str) -> Iterator[Any]:
+    config = Config(retries={"total_max_attempts": 1}, read_timeout=WAIT_SECONDS)
+    client: Any = boto3.Session().client("bedrock-runtime", region_name="us-east-1", endpoint_url=url, config=config)
+    yield client
+    client.close()
+
+
+def said(script: str) -> Any:
+    return [{"role": "user", "content": script}]
+
+
+@pytest.mark.parametrize(("script", "text"), SCRIPTS)
+def test_openais_client_reads_chat_completions(chat: openai.OpenAI, script: str, text: str) -> None:
+    options = {"include_usage": True}
+    with chat.chat.completions.create(
+        model="m",
+        messages=said(script),
+        stream=True,
+        stream_options=options,  # type: ignore[call-overload]
+    ) as chunks:
+        seen = [ChatCompletionChunk.model_validate(chunk.to_dict(), strict=True) for chunk in chunks]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in seen if chunk.choices) == text
+    assert [chunk.choices[0].finish_reason for chunk in seen if chunk.choices][-1] == "stop"
+    assert seen[-1].usage is not None
+    with chat.chat.completions.stream(model="m", messages=said(script)) as stream:
+        for _ in stream:
+            pass
+        assert stream.get_final_completion().choices[0].message.content == text
+    assert chat.chat.completions.create(model="m", messages=said(script)).choices[0].message.content == text
+
+
+def test_chat_completions_tell_usage_ends_and_failures(chat: openai.OpenAI) -> None:
+    told = chat.chat.completions.create(model="m", messages=said(TOLD)).usage
+    assert told is not None
+    assert told.prompt_tokens_details is not None
+    assert told.completion_tokens_details is not None
+    assert (told.prompt_tokens, told.completion_tokens, told.total_tokens) == (100, 20, 120)
+    assert (told.prompt_tokens_details.cached_tokens, told.completion_tokens_details.reasoning_tokens) == (30, 5)
+    with chat.chat.completions.stream(model="m", messages=said("[[incomplete:max_output_tokens]]")) as stream:
+        reasons = [
+            event.chunk.choices[0].finish_reason for event in stream if event.type == "chunk" and event.chunk.choices
+        ]
+    assert reasons[-1] == "length"
+    with pytest.raises(openai.RateLimitError):
+        chat.chat.completions.create(model="m", messages=said("[[status:429]]"))
+    with (
+        pytest.raises(openai.APIError, match="As told"),
+        chat.chat.completions.create(model="m", messages=said("[[failed:server_error]]"), stream=True) as failing,
+    ):
+        list(failing)
+
+
+def test_openais_client_reads_responses_of_azure(url: str) -> None:
+    with openai.OpenAI(base_url=f"{url}/openai/v1/", api_key="none", max_retries=0) as client:
+        assert client.responses.create(model="m", input="[[words:3]]").output_text == "word1 word2 word3"
+    with openai.AzureOpenAI(
+        azure_endpoint=url, api_key="none", api_version="2025-03-01-preview", max_retries=0
+    ) as older:
+        assert older.responses.create(model="m", input="[[words:3]]").output_text == "word1 word2 word3"
+
+
+@pytest.mark.parametrize(("script", "text"), SCRIPTS)
+def test_anthropics_client_reads_messages(messages: anthropic.Anthropic, script: str, text: str) -> None:
+    with messages.messages.stream(model="m", max_tokens=64, messages=said(script)) as stream:
+        assert "".join(stream.text_stream) == text
+        final = stream.get_final_message()
+    assert (final.stop_reason, final.content[-1].type) == ("end_turn", "text")
+    whole = messages.messages.create(model="m", max_tokens=64, messages=said(script))
+    assert whole.content[0].type == "text"
+    assert whole.content[0].text == text
+
+
+def test_every_event_has_the_shape_that_anthropics_types_demand(messages: anthropic.Anthropic) -> None:
+    # The client itself does not validate what it reads; its types do when asked.
+    shape: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
+    for ending in ("", "[[incomplete:max_output_tokens]]", "[[incomplete:content_filter]]"):
+        script = f"[[words:2]][[tool:web_search]][[tool:code_interpreter]]{ending}"
+        with messages.messages.create(model="m", max_tokens=64, messages=said(script), stream=True) as events:
+            seen = [shape.validate_python(event.to_dict(), strict=True).type for event in events]
+        assert (seen[0], seen[-1]) == ("message_start", "message_stop")
+
+
+def test_messages_tell_usage_and_failures(messages: anthropic.Anthropic) -> None:
+    with messages.messages.stream(model="m", max_tokens=64, messages=said(TOLD)) as stream:
+        told = stream.get_final_message().usage
+    assert (told.input_tokens, told.cache_read_input_tokens, told.cache_creation_input_tokens) == (60, 30, 10)
+    assert told.output_tokens == 20
+    with pytest.raises(anthropic.RateLimitError):
+        messages.messages.create(model="m", max_tokens=64, messages=said("[[status:429]]"))
+    with pytest.raises(anthropic.APIStatusError) as failed:
+        list(
+            messages.messages.create(
+                model="m", max_tokens=64, messages=said("[[failed:rate_limit_exceeded]]"), stream=True
+            )
+        )
+    assert "rate_limit_error" in str(failed.value)
+
+
+HISTORY = PromptMessage("user", "a"), PromptMessage("assistant", "b")
+
+
+def a_full_prompt(*history: PromptMessage) -> Prompt:
+    """A prompt that says everything it can."""
+    return Prompt(
+        model="m",
+        instructions="Be brief.",
+        messages=(*history, PromptMessage("user", "c")),
+        max_output_tokens=64,
+        max_tool_calls=2,
+        web_search_context_size="low",
+        api_params={"temperature": 0.7, "stop": ("END",), "reasoning_effort": "high"},
+        user="u",
+        metadata={"chat": "c"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "body"),
+    [
+        # Of an earlier answer the types want its id and status, which the API does without.
+        (ResponseCreateParamsStreaming, openai_responses.body(a_full_prompt())),
+        (CompletionCreateParamsStreaming, openai_chat.body(a_full_prompt(*HISTORY), "max_completion_tokens")),
+        (MessageCreateParamsStreaming, anthropic_messages.body(a_full_prompt(*HISTORY))),
+    ],
+    ids=lambda given: getattr(given, "__name__", ""),
+)
+def test_what_we_ask_has_the_shape_of_the_official_types(shape: Any, body: dict[str, Any]) -> None:
+    asked = TypeAdapter(shape).validate_python(body)
+    assert asked["model"] == "m"
+
+
+def test_what_we_ask_has_the_shape_of_boto3s_model(bedrock: Any) -> None:
+    shape = bedrock.meta.service_model.operation_model("ConverseStream").input_shape
+    report = ParamValidator().validate({**bedrock_converse.body(a_full_prompt(*HISTORY)), "modelId": "m"}, shape)
+    assert not report.has_errors(), report.generate_report()
+
+
+def conversed(bedrock: Any, script: str) -> list[dict[str, Any]]:
+    """The events of one answer, each a mapping with one name."""
+    conversation = [{"role": "user", "content": [{"text": script}]}]
+    with closing(bedrock.converse_stream(modelId="amazon.nova-lite-v1:0", messages=conversation)["stream"]) as stream:
+        return list(stream)
+
+
+@pytest.mark.parametrize(("script", "text"), SCRIPTS)
+def test_boto3_reads_converse_stream(bedrock: Any, script: str, text: str) -> None:
+    events = conversed(bedrock, script)
+    deltas = [event["contentBlockDelta"]["delta"] for event in events if "contentBlockDelta" in event]
+    assert "".join(delta.get("text", "") for delta in deltas) == text
+    assert [next(iter(event)) for event in (events[0], *events[-2:])] == ["messageStart", "messageStop", "metadata"]
+    assert events[-2]["messageStop"]["stopReason"] == "end_turn"
+    assert ("toolUse" in str(events)) == ("[[tool" in script)
+
+
+def test_converse_stream_tells_usage_ends_and_failures(bedrock: Any) -> None:
+    assert conversed(bedrock, TOLD)[-1]["metadata"]["usage"] == {
+        "inputTokens": 60,
+        "outputTokens": 20,
+        "totalTokens": 120,
+        "cacheReadInputTokens": 30,
+        "cacheWriteInputTokens": 10,
+    }
+    assert conversed(bedrock, "[[incomplete:max_output_tokens]]")[-2]["messageStop"]["stopReason"] == "max_tokens"
+    with pytest.raises(ClientError) as refused:
+        conversed(bedrock, "[[status:429]]")
+    assert refused.value.response["Error"]["Code"] == "ThrottlingException"
+    for script, code in [("[[failed:rate_limit_exceeded]]", "throttlingException"), ("[[error:made_up]]", "made_up")]:
+        with pytest.raises(EventStreamError) as failed:
+            conversed(bedrock, script)
+        assert failed.value.response["Error"]["Code"] == code

@@ -1,0 +1,227 @@
+"""What every kind of provider has in common, over real sockets: one script, five wire formats, the same chunks."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from minichat.domain.usage import Usage
+from minichat.local.dialects.dialect import SECRETS
+from minichat.provider_entries import Timeouts
+from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
+from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, chunks_of, providers_of, text_of
+from tests.provider_files import a_scripted_provider
+from tests.provider_kinds import KINDS, Kind
+
+WORDS = [TextDelta("word1 "), TextDelta("word2 "), TextDelta("word3")]
+TERMINAL = (Completed, Incomplete, Failed)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with a_scripted_provider(tmp_path_factory.mktemp("provider")) as address:
+        yield address
+
+
+@pytest.fixture(params=KINDS, ids=[kind.name for kind in KINDS])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    found: Kind = request.param
+    return found
+
+
+Ask = Callable[..., list[ProviderChunk]]
+
+
+@pytest.fixture
+def ask(url: str, kind: Kind) -> Ask:
+    """Every chunk of one call; the last one is the only terminal one."""
+
+    def asked(script: str, **said: Any) -> list[ProviderChunk]:
+        chunks = chunks_of(kind.entry(url, **said), a_prompt(script))
+        assert [chunk for chunk in chunks if isinstance(chunk, TERMINAL)] == chunks[-1:]
+        return chunks
+
+    return asked
+
+
+def failed(chunks: list[ProviderChunk]) -> Failed:
+    last = chunks[-1]
+    assert isinstance(last, Failed)
+    return last
+
+
+def calls(url: str) -> int:
+    return int(httpx2.get(f"{url}/control/stats", trust_env=False).json()["calls"])
+
+
+async def until(url: str, holds: Callable[[dict[str, int]], bool]) -> dict[str, int]:
+    """What the provider has seen, once it is as expected."""
+    async with httpx2.AsyncClient(base_url=url, trust_env=False) as client, asyncio.timeout(WAIT_SECONDS):
+        while not holds(found := (await client.get("/control/stats")).json()):  # noqa: ASYNC110  another process
+            await asyncio.sleep(0.01)
+    return dict(found)
+
+
+def test_an_answer_is_its_deltas_and_what_was_used(ask: Ask, kind: Kind) -> None:
+    *deltas, last = ask("[[words:3]][[usage:100,20,30,10,5]]")
+    assert deltas == WORDS
+    assert isinstance(last, Completed)
+    assert last.usage == Usage(100, 20, 30, 10, 5 if kind.counts_reasoning else 0)
+    assert (last.response_id is not None) == kind.has_id
+
+
+def test_every_character_comes_through_in_pieces_of_any_size(ask: Ask) -> None:
+    text = 'Größe \u2028 😀 \\ " end'
+    for size in (1, 7):
+        assert text_of(ask(f"[[say:{text}]][[bytes:{size}]][[delay:0]]")) == text
+
+
+def test_usage_that_is_not_told_is_unknown(ask: Ask) -> None:
+    *deltas, last = ask("[[words:3]][[no-usage]]")
+    assert (deltas, isinstance(last, Completed)) == (WORDS, True)
+    assert isinstance(last, Completed)
+    assert not last.usage.known
+
+
+def test_an_empty_answer_is_one(ask: Ask) -> None:
+    assert isinstance(ask("[[say:]]")[-1], Completed)
+
+
+def test_a_search_of_the_web_is_told_before_the_text(ask: Ask) -> None:
+    chunks = ask("[[words:3]][[tool:web_search]]")
+    assert chunks[:-1] == [ToolActivity("web_search", "start"), ToolActivity("web_search", "done"), *WORDS]
+
+
+@pytest.mark.parametrize("reason", ["max_output_tokens", "content_filter"])
+def test_an_answer_that_was_cut_short_says_why(ask: Ask, reason: str) -> None:
+    *deltas, last = ask(f"[[words:3]][[incomplete:{reason}]][[usage:9,8]]")
+    assert deltas == WORDS
+    assert isinstance(last, Incomplete)
+    assert (last.reason, last.usage) == (reason, Usage(9, 8))
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        *[(f"[[status:{status}]]", "provider_error") for status in (201, 400, 401, 403, 404, 500, 529)],
+        *[(f"[[status:{status}]]", "provider_timeout") for status in (408, 504)],
+        ("[[status:429]]", "rate_limited"),
+        ("[[html]]", "provider_error"),
+        ("[[redirect]]", "provider_error"),
+        ("[[problem]]", "provider_error"),
+    ],
+)
+def test_a_refusal_is_told_by_its_status(ask: Ask, script: str, code: str) -> None:
+    chunks = ask(script)
+    assert len(chunks) == 1
+    assert (failed(chunks).code, failed(chunks).reached) == (code, True)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_refusal_that_passes_before_the_first_byte_is_not_noticed(ask: Ask, url: str, status: int) -> None:
+    before = calls(url)
+    assert text_of(ask(f"[[say:at last]][[status:{status}]][[fail-times:2]]{uuid4()}", retries=2)) == "at last"
+    assert calls(url) == before + 3
+
+
+@pytest.mark.parametrize("marker", ["cut", "end", "half", "garbage", "mojibake", "flood"])
+@pytest.mark.parametrize("deltas", [0, 2])
+def test_a_stream_that_breaks_keeps_its_text_and_is_not_asked_again(
+    ask: Ask, url: str, marker: str, deltas: int
+) -> None:
+    before = calls(url)
+    chunks = ask(f"[[words:3]][[{marker}:{deltas}]]", retries=2)
+    assert chunks[:-1] == WORDS[:deltas]
+    assert failed(chunks).code == "provider_error"
+    assert calls(url) == before + 1
+
+
+@pytest.mark.parametrize("shape", ["failed", "error"])
+def test_an_error_within_the_stream_is_its_end(ask: Ask, url: str, shape: str) -> None:
+    before = calls(url)
+    chunks = ask(f"[[words:3]][[{shape}:server_error]]", retries=2)
+    assert chunks[:-1] == WORDS
+    assert (failed(chunks).code, failed(chunks).reached) == ("provider_error", True)
+    assert calls(url) == before + 1
+
+
+def test_a_rate_limit_within_the_stream_is_one(ask: Ask) -> None:
+    assert failed(ask("[[words:3]][[failed:rate_limit_exceeded]]")).code == "rate_limited"
+
+
+def test_an_event_that_nobody_knows_is_passed_over(ask: Ask) -> None:
+    *deltas, last = ask("[[words:3]][[unknown:1]]")
+    assert deltas == WORDS
+    assert isinstance(last, Completed)
+
+
+@pytest.mark.parametrize(
+    ("script", "timeouts"),
+    [
+        ("[[words:3]][[stall:1]]", {"idle_seconds": 0.2}),
+        ("[[words:3]][[stall:3]]", {"idle_seconds": 0.2}),
+        ("[[words:500]][[delay:10]]", {"total_seconds": 0.3}),
+        ("[[words:3]][[first-token:60000]]", {"first_byte_seconds": 0.2, "idle_seconds": 0.2}),
+    ],
+)
+def test_silence_and_a_stream_without_end_are_time_outs(ask: Ask, script: str, timeouts: dict[str, float]) -> None:
+    last = failed(ask(script, retries=2, timeouts=Timeouts(**timeouts)))
+    assert (last.code, last.reached) == ("provider_timeout", True)
+
+
+@pytest.mark.parametrize("script", ["[[words:3]][[hold:{}]]", "[[words:9000]][[delay:1]]"])
+def test_closing_the_answer_closes_the_providers_connection(url: str, kind: Kind, script: str) -> None:
+    async def run() -> None:
+        # Closing must not be left to the garbage collector, which may come late or, in a frozen function, never.
+        sys.set_asyncgen_hooks(finalizer=lambda _: None)
+        before = await until(url, lambda seen: seen["open"] == 0)
+        async with providers_of(kind.entry(url)) as providers:
+            async with aclosing(providers.stream(TENANT, "it", a_prompt(script.format(uuid4())))) as chunks:
+                assert isinstance(await anext(chunks), TextDelta)
+                await until(url, lambda seen: seen["open"] == 1)
+            # The client is still open: it is the answer's end that closed the connection.
+            after = await until(url, lambda seen: seen["open"] == 0)
+        assert after["broken_off"] == before["broken_off"] + 1
+
+    asyncio.run(run())
+
+
+def test_cancelling_the_reader_closes_the_providers_connection(url: str, kind: Kind) -> None:
+    async def run() -> None:
+        before = await until(url, lambda seen: seen["open"] == 0)
+        async with providers_of(kind.entry(url)) as providers:
+
+            async def read() -> None:
+                prompt = a_prompt(f"[[words:3]][[hold-start:{uuid4()}]]")
+                async with aclosing(providers.stream(TENANT, "it", prompt)) as chunks:
+                    async for _ in chunks:
+                        pass
+
+            reading = asyncio.create_task(read())
+            await until(url, lambda seen: seen["open"] == 1)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            after = await until(url, lambda seen: seen["open"] == 0)
+        assert after["broken_off"] == before["broken_off"] + 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "script", ["[[status:400]]", "[[problem]]", "[[failed:server_error]]", "[[error:server_error]]", "[[redirect]]"]
+)
+def test_what_a_provider_says_in_an_error_is_nobodys_to_read(
+    ask: Ask, script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", "kept/secret:of+no=known.form")
+    auth = {"secret": {"name": "A_KEY"}}
+    chunks = ask(f"[[words:2]]{script}", auth=auth)
+    told = repr(chunks)
+    assert failed(chunks).diagnostic
+    assert not [secret for secret in (*SECRETS, "of+no=known", "127.0.0.1") if secret in told]
