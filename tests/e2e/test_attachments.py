@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 import zlib
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.client import Stack, User
+from tests.conftest import running_stack
 
 MB = 1024 * 1024
 PDF = b"%PDF-1.7\nThe moon is 384,400 km away."
@@ -337,3 +339,14 @@ def test_the_51st_document_names_the_limit(user: User) -> None:
     assert problem["quota_scope"] == "uploads"
     assert "50" in problem["detail"]
     assert uploaded(user, chat_id, a_picture(), "sea.png", "image/png").status_code == 201
+
+
+def test_a_form_that_nobody_uses_ends_its_attachment(tmp_path: Path) -> None:
+    hurried = {"MINICHAT_ATTACHMENTS__UPLOAD_SECONDS": "1", "MINICHAT_ATTACHMENTS__ABANDONED_AFTER_SECONDS": "3"}
+    with running_stack(tmp_path, environment=hurried) as stack, stack.user() as user:
+        chat_id = user.new_chat()
+        made = announced(user, chat_id).json()
+        assert got(user, chat_id, made["id"])["status"] == "pending"
+        now = ended(user, chat_id, made)
+        assert (now["status"], now["error_code"]) == ("failed", "upload_abandoned")
+        assert posted(made["upload"], PDF) == 403
