@@ -15,6 +15,7 @@ from minichat.domain.errors import (
     ChatNotFound,
     FileTooLarge,
     Forbidden,
+    IdempotencyKeyConflict,
     InvalidRequest,
     QuotaExceeded,
     UnsupportedFileType,
@@ -250,3 +251,34 @@ def test_each_step_needs_the_one_before(store: Store) -> None:
     assert uploads.ready(attachment, "w", None)
     assert not uploads.failed(attachment, "w", "upload_failed", nothing_left=True, token=new_id(now))
     assert (stored(attachment).status, stored(attachment).provider_file_id) == ("ready", "file-1")
+
+
+def test_one_key_makes_one_attachment_however_often_it_comes(store: Store, bucket: dict[str, bytes]) -> None:
+    chat = a_chat()
+    file = replace(a_pdf(), idempotency_key="k")
+    answers = at_once(10, lambda _: service.add(a_call(), chat, file, PDF, RULES))
+    made = {one.attachment_id for one in answers if isinstance(one, Attachment)}
+    assert (len(answers), len(made)) == (10, 1), answers
+    assert counted(chat.chat_id) == (1, len(PDF))
+    assert len(bucket) == 1
+    other = service.add(a_call(), a_chat(), file, PDF, RULES)
+    assert other.attachment_id not in made
+
+
+def test_a_key_that_comes_with_another_file_is_refused(store: Store) -> None:
+    chat = a_chat()
+    file = replace(a_pdf(), idempotency_key="k")
+    service.add(a_call(), chat, file, PDF, RULES)
+    for another, content in ((file, PDF[:-1] + b"!"), (replace(file, filename="b.pdf"), PDF)):
+        with pytest.raises(IdempotencyKeyConflict):
+            service.add(a_call(), chat, another, content, RULES)
+    with pytest.raises(IdempotencyKeyConflict):
+        announced(chat, file)
+    assert counted(chat.chat_id) == (1, len(PDF))
+
+
+def test_a_key_still_stands_for_its_attachment_when_the_chat_is_full(store: Store) -> None:
+    rules = Rules(Settings(attachments=Attachments(max_documents_per_chat=1)), a_policy())
+    chat = a_chat()
+    file = replace(a_pdf(), idempotency_key="k")
+    assert announced(chat, file, rules).attachment_id == announced(chat, file, rules).attachment_id

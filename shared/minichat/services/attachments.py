@@ -3,7 +3,8 @@
 Both ways put the file into a bucket, whose event starts `services.ingest`.
 """
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 
 from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat
@@ -23,29 +24,44 @@ from minichat.events.payloads import AttachmentCleanup, AttachmentDeleted, Attac
 from minichat.services import chats
 from minichat.services.rules import Rules
 from minichat.storage import attachments, keys, objects, outbox, uploads
+from minichat.storage import chats as stored_chats
 
 DELETE_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """A file as its owner announces it: its name, its type, its size in bytes."""
+    """A file as its owner announces it: its name, its type, its size in bytes.
+
+    With an idempotency key the same file makes the same attachment for 24 hours.
+    """
 
     filename: str | None
     content_type: str
     size_bytes: int
+    idempotency_key: str | None = None
+
+    def once(self, content: bytes = b"") -> stored_chats.Once | None:
+        """The key, and what differs when the file does."""
+        if self.idempotency_key is None:
+            return None
+        said = repr((self.filename, self.content_type, self.size_bytes, hashlib.sha256(content).hexdigest()))
+        return stored_chats.Once(self.idempotency_key, hashlib.sha256(said.encode()).hexdigest()[:32])
 
 
 def add(call: Call, chat: Chat, file: NewFile, content: bytes, rules: Rules) -> Attachment:
     """A new attachment, pending, whose file came with the request.
 
-    Raises InvalidRequest, FileTooLarge, UnsupportedFileType, QuotaExceeded, ChatNotFound, ServiceUnavailable.
+    Raises InvalidRequest, FileTooLarge, UnsupportedFileType, QuotaExceeded, ChatNotFound, IdempotencyKeyConflict,
+    ServiceUnavailable.
     """
     file_type = _accepted(file, chat, rules)
     if not is_what_it_says(file_type, content):
         raise UnsupportedFileType("The file is not of the type that it is said to be.")
-    attachment = _create(call, chat, file, file_type, rules)
-    # Dies the process here, the attachment is given up when nothing has come for it.
+    made = _made(call, chat, file, file_type, rules)
+    attachment = _stored(call, made, limits_of(chat, rules), rules, file.once(content))
+    # Dies the process here, the attachment is given up when nothing has come for it. Said again, the file comes again:
+    # it may have been here that the first call died.
     objects.put(_key(attachment), content, file_type.content_type)
     return attachment
 
@@ -56,7 +72,8 @@ def announce(call: Call, chat: Chat, file: NewFile, rules: Rules) -> tuple[Attac
     Raises as `add` does.
     """
     file_type = _accepted(file, chat, rules)
-    attachment = _create(call, chat, file, file_type, rules)
+    made = _made(call, chat, file, file_type, rules)
+    attachment = _stored(call, made, limits_of(chat, rules), rules, file.once())
     seconds = rules.settings.attachments.upload_seconds
     return attachment, objects.form(_key(attachment), file_type.content_type, file.size_bytes, seconds=seconds)
 
@@ -133,8 +150,8 @@ def _model(chat: Chat, rules: Rules) -> Model:
     return found
 
 
-def _create(call: Call, chat: Chat, file: NewFile, file_type: FileType, rules: Rules) -> Attachment:
-    attachment = Attachment(
+def _made(call: Call, chat: Chat, file: NewFile, file_type: FileType, rules: Rules) -> Attachment:
+    return Attachment(
         tenant_id=chat.tenant_id,
         chat_id=chat.chat_id,
         attachment_id=AttachmentId(call.new_id(call.now)),
@@ -145,13 +162,16 @@ def _create(call: Call, chat: Chat, file: NewFile, file_type: FileType, rules: R
         content_type=file_type.content_type,
         size_bytes=file.size_bytes,
     )
-    expected = AttachmentExpected(
-        tenant_id=chat.tenant_id, chat_id=chat.chat_id, attachment_id=attachment.attachment_id
-    )
+
+
+def _stored(
+    call: Call, made: Attachment, limits: FileLimits, rules: Rules, once: stored_chats.Once | None
+) -> Attachment:
+    """The attachment, stored; or the one that the key made before."""
+    event = AttachmentExpected(tenant_id=made.tenant_id, chat_id=made.chat_id, attachment_id=made.attachment_id)
     delay = rules.settings.attachments.abandoned_after_seconds
-    item = outbox.item(call, chat.chat_id, expected, delay_seconds=delay)
-    uploads.create(call, attachment, limits_of(chat, rules), item)
-    return attachment
+    expected = outbox.item(call, made.chat_id, event, delay_seconds=delay)
+    return replace(made, attachment_id=uploads.create(call, made, limits, expected, once))
 
 
 def _key(attachment: Attachment) -> str:

@@ -33,6 +33,14 @@ class AttachmentItem(ConversationItem):
     upload_began_at = InstantAttribute(attr_name="began_at", null=True)
 
 
+class UploadedOnceItem(ConversationItem):
+    """The attachment that an idempotency key made."""
+
+    fingerprint = UnicodeAttribute(attr_name="print")
+    attachment_id = UnicodeAttribute(attr_name="att")
+    expires_at = NumberAttribute()
+
+
 class VectorStoreItem(ConversationItem):
     """A chat's vector store at the provider in the key: claimed first, and named once the provider has made it."""
 

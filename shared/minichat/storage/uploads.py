@@ -15,21 +15,25 @@ from pynamodb.expressions.update import Action
 from minichat.domain.attachment import Attachment, AttachmentStatus, ErrorCode, Thumbnail, VectorStore
 from minichat.domain.chat import visible
 from minichat.domain.cleanup import CleanupStatus
-from minichat.domain.errors import ChatNotFound, QuotaExceeded
+from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict, QuotaExceeded
 from minichat.domain.files import FileLimits
-from minichat.domain.identity import Call
+from minichat.domain.identity import AttachmentId, Call
 from minichat.storage import attachments, chats, keys
-from minichat.storage.attachment_items import AttachmentItem, VectorStoreItem
+from minichat.storage.attachment_items import AttachmentItem, UploadedOnceItem, VectorStoreItem
 from minichat.storage.items import ChatItem, OutboxItem
 from minichat.storage.transact import Put, Refused, Update, commit, update_one
 
 _ON_ITS_WAY = (AttachmentStatus.PENDING.value, AttachmentStatus.UPLOADED.value)
 
 
-def create(call: Call, attachment: Attachment, limits: FileLimits, expected: OutboxItem) -> None:
-    """Stores a new attachment, counts it, and has somebody look after it later.
+def create(
+    call: Call, attachment: Attachment, limits: FileLimits, expected: OutboxItem, once: chats.Once | None = None
+) -> AttachmentId:
+    """Stores a new attachment, counts it, and has somebody look after it later; its id.
 
-    Raises ChatNotFound; QuotaExceeded when the chat has as many documents, or bytes, as it may.
+    Of an idempotency key that made one before it is that one's id, and nothing is stored.
+    Raises ChatNotFound; IdempotencyKeyConflict when the key came with another request; QuotaExceeded when the chat has
+    as many documents, or bytes, as it may.
     """
     item = ChatItem(*keys.chat(attachment.tenant_id, attachment.chat_id))
     size, documents = attachment.size_bytes, int(attachment.kind == "document")
@@ -42,16 +46,38 @@ def create(call: Call, attachment: Attachment, limits: FileLimits, expected: Out
         Update("chat", item, _counted(documents, size), chats.owned_by(call.caller) & room),
         attachments.put(attachment),
         Put("event", expected),
+        *([_unused(call, attachment, once)] if once is not None else []),
     ]
     try:
         commit(writes, token=attachment.attachment_id, op="create_attachment")
     except Refused as refused:
+        if once is not None and "key" in refused.old:
+            first = UploadedOnceItem.from_raw_data(dict(refused.old["key"] or {}))
+            if first.fingerprint != once.fingerprint:
+                raise IdempotencyKeyConflict from refused
+            return AttachmentId(first.attachment_id)
         raw = refused.old.get("chat")
         visible(chats.from_raw(raw), call.caller)
         assert raw is not None
         if int(raw.get("bytes", {}).get("N", 0)) > limits.bytes_per_chat - size:
             raise _full_of_bytes(limits) from refused
         raise QuotaExceeded("uploads", detail=f"A chat has at most {limits.documents_per_chat} documents.") from refused
+    return attachment.attachment_id
+
+
+def _unused(call: Call, attachment: Attachment, once: chats.Once) -> Put:
+    """The write that remembers what the key made; refused while it remembers something."""
+    now = int(call.now.timestamp())
+    item = UploadedOnceItem(
+        # A key is of one chat: the same one may come with an upload to another.
+        *keys.created(attachment.tenant_id, call.caller.user_id, f"{attachment.chat_id} {once.key}"),
+        fingerprint=once.fingerprint,
+        attachment_id=attachment.attachment_id,
+        expires_at=now + int(chats.IDEMPOTENCY_KEPT.total_seconds()),
+    )
+    # DynamoDB removes expired items late: one that is past its time counts as gone.
+    unused = UploadedOnceItem.pk.does_not_exist() | (UploadedOnceItem.expires_at < now)
+    return Put("key", item, unused)
 
 
 def delete(call: Call, seen: Attachment, events: Sequence[OutboxItem]) -> bool:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from minichat.domain import errors
 from minichat.domain.identity import AttachmentId
 from minichat.http.bodies import AnnounceFile
-from minichat.http.deps import TheApp, TheCall, TheChat
+from minichat.http.deps import IdempotencyKey, TheApp, TheCall, TheChat
 from minichat.http.multipart import FIELD, read_file
 from minichat.http.problems import documented
 from minichat.http.schemas import AttachmentDetail, AttachmentUpload, attachment_detail, attachment_upload
@@ -19,7 +19,13 @@ from minichat.services import attachments, chats
 
 router = APIRouter(tags=["attachments"])
 
-_REFUSALS = (errors.ChatNotFound, errors.FileTooLarge, errors.UnsupportedFileType, errors.QuotaExceeded)
+_REFUSALS = (
+    errors.ChatNotFound,
+    errors.FileTooLarge,
+    errors.UnsupportedFileType,
+    errors.QuotaExceeded,
+    errors.IdempotencyKeyConflict,
+)
 _MULTIPART: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -47,26 +53,31 @@ TheAttachment = Annotated[AttachmentId, Depends(_attachment_id)]
 @router.post(
     "/chats/{chat_id}/attachments", status_code=201, responses=documented(*_REFUSALS), openapi_extra=_MULTIPART
 )
-async def upload_attachment(request: Request, call: TheCall, app: TheApp, chat_id: TheChat) -> AttachmentDetail:
+async def upload_attachment(
+    request: Request, call: TheCall, app: TheApp, chat_id: TheChat, idempotency_key: IdempotencyKey = None
+) -> AttachmentDetail:
     """A file of up to 4 MB, in the body's one part named `file`; larger ones go by `…/attachments/uploads`.
 
-    Its `status` is `pending` at first: ask again until it is `ready` or `failed`.
+    Its `status` is `pending` at first: ask again until it is `ready` or `failed`. With an `Idempotency-Key` the same
+    call gives the same attachment for 24 hours.
     """
     # Nobody's body is read for a chat that is not theirs.
     chat = await run_in_threadpool(chats.get, call, chat_id)
     came = await read_file(request)
-    file = attachments.NewFile(came.filename, came.content_type, len(came.content))
+    file = attachments.NewFile(came.filename, came.content_type, len(came.content), idempotency_key)
     return attachment_detail(await run_in_threadpool(attachments.add, call, chat, file, came.content, app.rules))
 
 
 @router.post("/chats/{chat_id}/attachments/uploads", status_code=201, responses=documented(*_REFUSALS))
-def announce_attachment(call: TheCall, app: TheApp, chat_id: TheChat, body: AnnounceFile) -> AttachmentUpload:
+def announce_attachment(
+    call: TheCall, app: TheApp, chat_id: TheChat, body: AnnounceFile, idempotency_key: IdempotencyKey = None
+) -> AttachmentUpload:
     """A form with which a file of any accepted size is posted to where it is taken in: within ten minutes, once.
 
     The file has to have the announced size and type. Without it the attachment ends `failed`.
     """
     chat = chats.get(call, chat_id)
-    file = attachments.NewFile(body.filename, body.content_type, body.size_bytes)
+    file = attachments.NewFile(body.filename, body.content_type, body.size_bytes, idempotency_key)
     attachment, form = attachments.announce(call, chat, file, app.rules)
     return attachment_upload(attachment, form, app.settings.attachments.upload_seconds)
 
