@@ -26,8 +26,8 @@ from minichat.storage import attachments, keys, objects, uploads
 
 T = TypeVar("T")
 
-GRACE = timedelta(seconds=10)
-"""How much longer than its time a worker keeps others away."""
+GRACE = timedelta(seconds=50)
+"""How much longer than its time a worker keeps others away: more than the call that is under way then may take."""
 MORE_ATTEMPTS = 3
 """How often it is tried once more to find out what a provider has of an attachment that failed."""
 FIRST_PAUSE_SECONDS = 0.2

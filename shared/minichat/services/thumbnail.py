@@ -1,7 +1,9 @@
 """Small pictures of images (context-attachments-providers 3): of what a stranger sent, so nothing of it is trusted."""
 
 import io
+import struct
 import warnings
+import zlib
 
 from minichat.domain.attachment import Thumbnail
 
@@ -9,6 +11,8 @@ SIDE = 128
 MAX_BYTES = 128 * 1024
 MAX_PIXELS = 100_000_000
 _FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP", "image/gif": "GIF"}
+# What Pillow's readers let through of images that are broken on purpose.
+_DAMAGE = (OSError, EOFError, ValueError, SyntaxError, IndexError, MemoryError, struct.error, zlib.error)
 _DRAWN_AS_THEY_ARE = frozenset({"L", "LA", "RGB", "RGBA"})
 
 
@@ -36,7 +40,7 @@ def of_image(content: bytes, content_type: str) -> Thumbnail | None:
                 small = ImageOps.exif_transpose(image)
                 if small.mode not in _DRAWN_AS_THEY_ARE:
                     small = small.convert("RGBA" if small.has_transparency_data else "RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, *_DAMAGE) as error:
         raise InvalidImage from error
     written = io.BytesIO()
     small.save(written, "WEBP", quality=80)
