@@ -37,6 +37,20 @@ def test_the_layer_installs_the_runtime_lock() -> None:
     assert (ROOT / "layers" / "dependencies" / "requirements.txt").read_bytes() == (LOCKS / "runtime.txt").read_bytes()
 
 
+def test_the_layer_keeps_the_description_of_every_service_that_functions_call() -> None:
+    kept = re.search(r"^SERVICES := (.+)$", (ROOT / "layers" / "dependencies" / "Makefile").read_text(), re.MULTILINE)
+    assert kept is not None
+    called = {
+        service
+        for path in (ROOT / "shared" / "minichat").rglob("*.py")
+        if not {"local", "cli"} & set(path.parts)
+        for service in re.findall(r"""client\(\s*"([a-z0-9-]+)\"""", path.read_text(encoding="utf-8"))
+    }
+    assert {"s3", "sqs", "secretsmanager"} <= called
+    # pynamodb makes the client of DynamoDB; credentials of a role may come through STS.
+    assert set(kept[1].split()) == called | {"dynamodb", "sts"}
+
+
 def test_locks_agree_with_each_other() -> None:
     runtime, local, dev = _pins("runtime"), _pins("local"), _pins("dev")
     assert runtime.items() <= local.items() <= dev.items()
