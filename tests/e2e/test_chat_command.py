@@ -260,7 +260,9 @@ def test_everything_that_can_be_looked_at_is_shown(here: list[str], me: User) ->
 def test_control_c_cancels_the_answer_and_not_the_program(stack: Stack, here: list[str], me: User, name: str) -> None:
     with Terminal(*here) as terminal:
         terminal.expect("> ")
-        terminal.type("half a message\x03")
+        terminal.type("half a message")
+        terminal.expect("half a message")  # the line editor waits for the next key now
+        terminal.type("\x03")
         terminal.say(f"[[words:9]][[hold:{name}]]")
         terminal.expect("word1")
         terminal.type("\x03")

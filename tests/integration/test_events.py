@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from functions.audit.handler import handler as audit
 from functions.chat_cleanup.handler import handler as chat_cleanup
@@ -344,6 +345,28 @@ def test_a_ledger_from_which_entries_were_deleted_is_healed_by_republishing_and_
     assert metering.repair(doubled, retention_days=400) == 0  # they are not as they were seen any more
     assert metering.prove(LATER, TENANT).mismatches == []
     assert list(ledger.totals(TENANT, DAY, DAY)) == before
+
+
+def test_a_record_in_a_bucket_is_written_once(events: QueueAccess, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = f"audit-{uuid4().hex[:12]}"
+    s3 = boto3.client("s3", endpoint_url=events.settings.endpoint, region_name="us-east-1")
+    s3.create_bucket(Bucket=bucket)
+    monkeypatch.setenv("MINICHAT_AUDIT__SINK", f"s3://{bucket}/trail")
+    current.cache_clear()
+    audit_sink._s3.cache_clear()
+    some_chat(turns=2)
+    relayed(stream_records([image for image in outbox() if image["queue"]["S"] == "audit"]))
+    records = events.receive(events.settings.urls["audit"])
+    for _ in range(2):
+        assert audit({"Records": records}, None) == {"batchItemFailures": []}
+    keys = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket)["Contents"]]
+    ids = sorted(record["messageAttributes"]["event_id"]["stringValue"] for record in records)
+    assert keys == [f"trail/tenant={TENANT}/day={DAY}/{event_id}.jsonl" for event_id in ids]
+    (line,) = s3.get_object(Bucket=bucket, Key=keys[0])["Body"].read().decode().splitlines()
+    assert json.loads(line)["event_id"] == ids[0]
+    # It is the bucket that refuses a second writing.
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        s3.put_object(Bucket=bucket, Key=keys[0], Body=b"another", IfNoneMatch="*")
 
 
 SECRETS = {
