@@ -123,6 +123,32 @@ class Cleanup(_Group):
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
 
 
+class Attachments(_Group):
+    """What chats may be given, and where it waits for the function that takes it in (context-attachments-providers 3).
+
+    `bucket` is reached at `endpoint`, by clients too; without an endpoint it is AWS.
+    """
+
+    bucket: str = ""
+    endpoint: Annotated[str | None, BeforeValidator(lambda given: given or None)] = None
+    document_max_kb: Annotated[int, Field(ge=1, le=102_400)] = 25_600
+    image_max_kb: Annotated[int, Field(ge=1, le=25_600)] = 5_120
+    max_documents_per_chat: Annotated[int, Field(ge=1, le=1000)] = 50
+    max_total_mb_per_chat: Annotated[int, Field(ge=1, le=10_240)] = 100
+    allow_csv: Annotated[bool, Field(description="takes CSV as plain text")] = True
+    upload_seconds: Annotated[int, Field(ge=1, le=600, description="how long a presigned upload is good for")] = 600
+    abandoned_after_seconds: Annotated[
+        int, Field(ge=1, le=900, description="how long a file is waited for; longer than upload_seconds")
+    ] = 900
+    max_attempts: Annotated[int, Field(ge=1, le=10, description="of taking a file in")] = 5
+
+    @model_validator(mode="after")
+    def _waits_longer_than_an_upload_takes(self) -> "Attachments":
+        if self.abandoned_after_seconds <= self.upload_seconds:
+            raise ValueError("abandoned_after_seconds must be more than upload_seconds")
+        return self
+
+
 class Context(_Group):
     """What a prompt takes along (context-attachments-providers 1)."""
 
@@ -172,6 +198,7 @@ class Settings(_Group):
     orphan_watchdog: OrphanWatchdog = OrphanWatchdog()
     retention: Retention = Retention()
     cleanup: Cleanup = Cleanup()
+    attachments: Attachments = Attachments()
     providers: dict[str, Provider] = Field(default_factory=lambda: {"openai": OPENAI})
 
 

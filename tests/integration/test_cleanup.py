@@ -20,7 +20,7 @@ from minichat.services.rules import Rules
 from minichat.settings import Cleanup as CleanupSettings
 from minichat.settings import Settings, Store
 from minichat.storage import attachments, keys
-from minichat.storage.items import AttachmentItem, VectorStoreItem
+from minichat.storage.attachment_items import AttachmentItem, VectorStoreItem
 from minichat.storage.transact import commit, update_one
 from tests.builders import NOW, a_call, a_caller, a_policy, new_id
 from tests.integration.faults import Killed, answers_lost, counted_calls, killed, side_by_side

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import boto3
 import pytest
 
 from minichat.domain.identity import TenantId
@@ -63,10 +65,17 @@ def settings(store: Store, queues: QueueAccess, provider: str, tmp_path: Path) -
         "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
         "MINICHAT_CURSOR_SECRET": "secret",
         "MINICHAT_AUDIT__SINK": str(tmp_path / "audit"),
+        **_a_bucket(store),
         **queues.environment,
         "MINICHAT_PROVIDERS": json.dumps({"openai": {"base_url": provider, "allow_insecure": True}}),
         "TOKEN": issuer.token("acme", "ann", now=datetime.now(UTC), lifetime=timedelta(hours=1)),
     }
+
+
+def _a_bucket(store: Store) -> dict[str, str]:
+    name = f"uploads-{uuid4().hex[:12]}"
+    boto3.client("s3", endpoint_url=store.endpoint, region_name=store.region).create_bucket(Bucket=name)
+    return {"MINICHAT_ATTACHMENTS__BUCKET": name, "MINICHAT_ATTACHMENTS__ENDPOINT": str(store.endpoint)}
 
 
 def _event_for(function: str, token: str) -> dict[str, Any]:
@@ -80,6 +89,7 @@ def _event_for(function: str, token: str) -> dict[str, Any]:
         "AuditFunction": sqs_event("audit"),
         "UsageFunction": sqs_event("usage"),
         "AttachmentCleanupFunction": sqs_event("attachment-cleanup"),
+        "AttachmentIngestFunction": sqs_event("attachment-ingest"),
         "ChatCleanupFunction": sqs_event("chat-cleanup"),
         "ThreadSummaryFunction": sqs_event("thread-summary"),
     }
@@ -140,7 +150,8 @@ def test_every_function_answers_from_its_artifacts_alone(
     assert json.loads(answers["OrphanWatchdogFunction"]) == {"detected": 0, "finalized": 0}
     # The example of a usage event is in the ledger by then, and in nobody's quota, which it would count in eight times.
     assert json.loads(answers["ReconcileFunction"]) == {"quota": 8, "ledger": 0, "repaired": 0}
-    for function in ("OutboxRelay", "Audit", "Usage", "AttachmentCleanup", "ChatCleanup", "ThreadSummary"):
+    consumers = ("Audit", "Usage", "AttachmentCleanup", "AttachmentIngest", "ChatCleanup", "ThreadSummary")
+    for function in ("OutboxRelay", *consumers):
         assert json.loads(answers[f"{function}Function"]) == {"batchItemFailures": []}, function
     for queue, events in EXAMPLES.items():
         assert len(queues.all_of(queues.settings.urls[queue])) == len(events)

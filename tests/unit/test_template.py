@@ -230,7 +230,8 @@ def test_every_queue_is_encrypted_and_has_somewhere_for_what_fails() -> None:
     queues = {name: q["Properties"] for name, q in QUEUES["Resources"].items() if q["Type"] == "AWS::SQS::Queue"}
     working = {name for name in queues if not name.endswith("DeadLetterQueue")}
     assert working == {
-        f"{name}Queue" for name in ("Audit", "Usage", "AttachmentCleanup", "ChatCleanup", "ThreadSummary")
+        f"{name}Queue"
+        for name in ("Audit", "Usage", "AttachmentCleanup", "AttachmentIngest", "ChatCleanup", "ThreadSummary")
     }
     for name, queue in queues.items():
         assert queue["SqsManagedSseEnabled"] is True
@@ -245,8 +246,12 @@ def test_every_queue_is_encrypted_and_has_somewhere_for_what_fails() -> None:
         "ChatCleanupQueue",
         "ThreadSummaryQueue",
     }
-    (policy,) = (r for r in QUEUES["Resources"].values() if r["Type"] == "AWS::SQS::QueuePolicy")
-    assert {queue["Ref"] for queue in policy["Properties"]["Queues"]} == set(queues)
+    policies = [r["Properties"] for r in QUEUES["Resources"].values() if r["Type"] == "AWS::SQS::QueuePolicy"]
+    # The last of two policies of a queue would replace the first.
+    assert sorted(queue["Ref"] for policy in policies for queue in policy["Queues"]) == sorted(queues)
+    for policy in policies:
+        denial = policy["PolicyDocument"]["Statement"][0]
+        assert (denial["Effect"], denial["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
 
 
 def test_settings_name_every_queue_that_an_event_goes_to() -> None:
@@ -262,7 +267,10 @@ def test_sources_retry_what_failed_and_nothing_else(translated: dict[str, Any]) 
     functions = _of_type(translated, "AWS::Lambda::Function")
     assert set(mappings) == {
         "OutboxRelayFunctionOutbox",
-        *(f"{name}FunctionQueue" for name in ("Audit", "Usage", "AttachmentCleanup", "ChatCleanup", "ThreadSummary")),
+        *(
+            f"{name}FunctionQueue"
+            for name in ("Audit", "Usage", "AttachmentCleanup", "AttachmentIngest", "ChatCleanup", "ThreadSummary")
+        ),
     }
     for mapping in mappings.values():
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
@@ -304,12 +312,18 @@ def test_no_permission_is_wider_than_its_use(translated: dict[str, Any]) -> None
         assert "*" not in json.dumps(statement["Action"])
         # Objects have names of their own.
         resource = json.dumps(statement["Resource"])
-        assert "*" not in resource.replace("${AuditBucketArn}/*", "")
+        assert "*" not in resource.replace("${AuditBucketArn}/*", "").replace("${UploadsBucketArn}/*", "")
 
 
 def test_only_functions_that_call_a_provider_can_read_its_key() -> None:
     readers = {role for role, statement in _statements() if "secretsmanager" in json.dumps(statement["Action"])}
-    assert readers == {"StreamRole", "AttachmentCleanupRole", "ChatCleanupRole", "ThreadSummaryRole"}
+    assert readers == {
+        "StreamRole",
+        "AttachmentCleanupRole",
+        "AttachmentIngestRole",
+        "ChatCleanupRole",
+        "ThreadSummaryRole",
+    }
 
 
 def test_bedrock_and_parameters_are_open_only_to_functions_that_call_a_provider_and_only_on_demand() -> None:
@@ -323,7 +337,7 @@ def test_bedrock_and_parameters_are_open_only_to_functions_that_call_a_provider_
         if resource["Type"] == "AWS::IAM::Policy" and name != "PolicyIsReadOnly"
     }
     models = {"StreamRole", "ThreadSummaryRole"}
-    files = {"AttachmentCleanupRole", "ChatCleanupRole"}
+    files = {"AttachmentCleanupRole", "AttachmentIngestRole", "ChatCleanupRole"}
     assert granted == {
         "BedrockModels": (models, "bedrock:InvokeModelWithResponseStream", "UsesBedrock"),
         "ProviderParameters": (models | files, "ssm:GetParameter", "UsesParameters"),
@@ -331,12 +345,29 @@ def test_bedrock_and_parameters_are_open_only_to_functions_that_call_a_provider_
 
 
 def test_the_audit_trail_can_only_be_added_to() -> None:
-    allowed = [(role, s["Action"]) for role, s in _statements() if "s3:" in json.dumps(s["Action"])]
+    allowed = [(role, s["Action"]) for role, s in _statements() if "AuditBucket" in json.dumps(s["Resource"])]
     assert allowed == [("AuditRole", "s3:PutObject")]
     bucket = ROOT_TEMPLATE["Resources"]["AuditBucket"]
     assert bucket["DeletionPolicy"] == "RetainExceptOnCreate"
     assert set(bucket["Properties"]["PublicAccessBlockConfiguration"].values()) == {True}
     assert bucket["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
+
+
+def test_files_wait_encrypted_unseen_and_not_for_long() -> None:
+    bucket = ROOT_TEMPLATE["Resources"]["UploadsBucket"]["Properties"]
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert bucket["BucketEncryption"]
+    (rule,) = bucket["LifecycleConfiguration"]["Rules"]
+    assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", 1)
+    (told,) = bucket["NotificationConfiguration"]["QueueConfigurations"]
+    assert told["Queue"]["Fn::GetAtt"][1] == "Outputs.AttachmentIngestQueueArn"
+    allowed = {role: s["Action"] for role, s in _statements() if "UploadsBucketArn}/*" in json.dumps(s["Resource"])}
+    assert allowed == {"ApiRole": "s3:PutObject", "AttachmentIngestRole": ["s3:DeleteObject", "s3:GetObject"]}
+
+
+def test_a_file_reaches_the_function_as_bytes(translated: dict[str, Any]) -> None:
+    (api,) = _of_type(translated, "AWS::ApiGateway::RestApi").values()
+    assert api["Body"]["x-amazon-apigateway-binary-media-types"] == ["multipart/form-data"]
 
 
 def test_no_function_can_write_the_policy() -> None:

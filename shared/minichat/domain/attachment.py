@@ -1,13 +1,61 @@
-"""What a chat has at providers: the files that its user gave to it, and the vector stores that they are searched in."""
+"""What a chat has at providers: the files that its user gave to it, and the vector stores that they are searched in.
+
+pending ──> uploaded ──> ready      nothing has the file yet; its provider has it; it can be used
+   │            │
+   └────────────┴──> failed         `error_code` says why; it no longer counts against the chat's limits
+"""
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Literal
+from uuid import UUID
 
 from minichat.domain.cleanup import Cleanup
-from minichat.domain.identity import AttachmentId, ChatId, TenantId
+from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId, instant_of
 
 AttachmentKind = Literal["document", "image"]
+ErrorCode = Literal[
+    "file_too_large",
+    "unsupported_file_type",
+    "invalid_image",
+    "upload_abandoned",
+    "upload_failed",
+    "vector_store_failed",
+    "indexing_failed",
+]
+"""Why an attachment failed: stable words for clients."""
+
+
+class AttachmentStatus(StrEnum):
+    """Where an attachment stands."""
+
+    PENDING = "pending"
+    UPLOADED = "uploaded"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A small WebP picture of an image, and its size in pixels."""
+
+    width: int
+    height: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """How far the work on an attachment came: how often it was begun, by whom now, and until when nobody else may.
+
+    `upload_began_at` is when its provider was first sent the file: from then on it may have it, whatever we know.
+    """
+
+    attempts: int = 0
+    worker: str | None = None
+    until: datetime | None = None
+    upload_began_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +63,7 @@ class Attachment:
     """A file of a chat. `storage_backend` is the provider that has it, by its name in the settings.
 
     Without a `provider_file_id` no provider has it; `vector_store_id` is the store that it was put into.
+    `references` counts the messages that it was sent with.
     """
 
     tenant_id: TenantId
@@ -26,14 +75,41 @@ class Attachment:
     vector_store_id: str | None = None
     deleted_at: datetime | None = None
     cleanup: Cleanup = field(default_factory=Cleanup)
+    uploaded_by: UserId | None = None
+    filename: str = ""
+    content_type: str = ""
+    size_bytes: int = 0
+    status: AttachmentStatus = AttachmentStatus.PENDING
+    error_code: str | None = None
+    thumbnail: Thumbnail | None = None
+    references: int = 0
+    ingest: Ingest = field(default_factory=Ingest)
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was made: its id says so."""
+        return instant_of(UUID(self.attachment_id))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether work on it may go on: it is on its way, and nobody deleted it or began to clean it up."""
+        on_its_way = self.status in (AttachmentStatus.PENDING, AttachmentStatus.UPLOADED)
+        return on_its_way and self.deleted_at is None and self.cleanup.status is None
 
 
 @dataclass(frozen=True, slots=True)
 class VectorStore:
-    """A chat's vector store at a provider. Without an id it is only claimed: whoever did so has not made it yet."""
+    """A chat's vector store at a provider. Without an id it is only claimed: whoever did so has not made it yet.
+
+    The claim is `claimed_by` somebody's until `claimed_until`; then another may take it over. From `claimed_at`, the
+    first claim, on, the provider may have the store, whatever we know.
+    """
 
     tenant_id: TenantId
     chat_id: ChatId
     provider: str
     vector_store_id: str | None = None
     gone_at: datetime | None = None
+    claimed_by: str | None = None
+    claimed_at: datetime | None = None
+    claimed_until: datetime | None = None

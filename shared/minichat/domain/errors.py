@@ -14,11 +14,15 @@
     ├── ChatNotFound              chat_not_found         404
     ├── TurnNotFound              turn_not_found         404
     ├── ModelNotFound             model_not_found        404
+    ├── AttachmentNotFound        attachment_not_found   404
     ├── GenerationInProgress      generation_in_progress 409
     │   └── SummaryMoved          the same, after a lost race
     ├── RequestIdConflict         request_id_conflict    409
     ├── NotLatestTurn             not_latest_turn        409
     ├── IdempotencyKeyConflict    idempotency_key_conflict 409
+    ├── AttachmentLocked          attachment_locked      409
+    ├── FileTooLarge              file_too_large         413
+    ├── UnsupportedFileType       unsupported_file_type  415
     ├── RequestIdReused           request_id_reused      422
     ├── ContextBudgetExceeded     context_budget_exceeded 422
     ├── QuotaExceeded             quota_exceeded         429
@@ -148,6 +152,34 @@ class ModelNotFound(ChatError):
     detail = "The model was not found."
 
 
+class AttachmentNotFound(ChatError):
+    """The chat has no such attachment."""
+
+    code = "attachment_not_found"
+    detail = "The attachment was not found."
+
+
+class AttachmentLocked(ChatError):
+    """A message was sent with the attachment: it stays as long as the chat does."""
+
+    code = "attachment_locked"
+    detail = "The attachment belongs to a message and cannot be deleted."
+
+
+class FileTooLarge(ChatError):
+    """A file above the limit of its kind, or of the way that it came by."""
+
+    code = "file_too_large"
+    detail = "The file is too large."
+
+
+class UnsupportedFileType(ChatError):
+    """A type that is not accepted, or a file that is not of the type that it says."""
+
+    code = "unsupported_file_type"
+    detail = "Files of this type are not accepted."
+
+
 class GenerationInProgress(ChatError):
     """Another turn of this chat is running; `request_id` names it when it is known, so that it can be joined."""
 
@@ -212,10 +244,12 @@ class QuotaExceeded(ChatError):
     code = "quota_exceeded"
     detail = "The quota is used up."
 
-    def __init__(self, scope: str = "tokens", retry_after_seconds: int | None = None) -> None:
+    def __init__(
+        self, scope: str = "tokens", retry_after_seconds: int | None = None, detail: str | None = None
+    ) -> None:
         self.scope = scope
         self.retry_after_seconds = retry_after_seconds
-        super().__init__()
+        super().__init__(detail)
 
 
 class CreditsTaken(QuotaExceeded):

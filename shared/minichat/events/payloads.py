@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Queue = Literal["audit", "usage", "attachment-cleanup", "chat-cleanup", "thread-summary"]
+Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "chat-cleanup", "thread-summary"]
 
 
 class Event(BaseModel):
@@ -230,6 +230,15 @@ class AttachmentCleanup(Event):
     attachment_kind: Literal["document", "image"]
     deleted_at: datetime
     secondary_ref: SecondaryRef | None = None
+
+
+class AttachmentExpected(Event):
+    """An attachment was made, and its file is on its way. It comes late, to see what became of it."""
+
+    queue = "attachment-ingest"
+    event_type: Literal["attachment_expected"] = "attachment_expected"
+    chat_id: str
+    attachment_id: str
 
 
 class ChatCleanup(Event):

@@ -28,12 +28,16 @@ BATCH_BYTES = 1_048_576
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message: its body, its attributes by name, and the group within which it waits its turn."""
+    """One message: its body, its attributes by name, and the group within which it waits its turn.
+
+    Nobody receives it for `delay_seconds`, which FIFO queues do not know.
+    """
 
     event_id: str
     group: str
     body: str
     attributes: Mapping[str, str] = field(default_factory=dict)
+    delay_seconds: int = 0
 
     @property
     def size(self) -> int:
@@ -125,12 +129,14 @@ def _entry(number: str, message: Message, fifo: bool, again: str) -> dict[str, A
     attributes = {
         name: {"DataType": "String", "StringValue": value} for name, value in message.attributes.items() if value
     }
-    entry = {
+    entry: dict[str, Any] = {
         "Id": number,
         "MessageBody": message.body,
         "MessageAttributes": attributes,
         "MessageGroupId": message.group,
     }
+    if message.delay_seconds and not fifo:
+        entry["DelaySeconds"] = message.delay_seconds
     return {**entry, "MessageDeduplicationId": f"{message.event_id}{again}"} if fifo else entry
 
 

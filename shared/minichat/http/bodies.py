@@ -47,6 +47,14 @@ class SendMessageBody(BaseModel):
     web_search: WebSearch | None = None
 
 
+class AnnounceFile(BaseModel):
+    """A file that is to come."""
+
+    filename: Annotated[Text, Field(min_length=1, max_length=4096, description="Its last part is kept.")]
+    content_type: Annotated[Text, Field(min_length=1, max_length=255)]
+    size_bytes: Annotated[int, Field(strict=True, ge=1, description="Exactly so many bytes will be taken.")]
+
+
 class ListMessages(BaseModel):
     """What part of a conversation is wanted, and how."""
 

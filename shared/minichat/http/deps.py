@@ -84,6 +84,7 @@ async def _request_id(request_id: UUID) -> RequestId:
     return RequestId(str(request_id))
 
 
+IdempotencyKey = Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$")]
 TheApp = Annotated[App, Depends(_app)]
 TheCall = Annotated[Call, Depends(_call)]
 TheChat = Annotated[ChatId, Depends(_chat_id)]

@@ -1,17 +1,20 @@
 """Bodies of responses (contract 1)."""
 
+from base64 import b64encode
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Generic, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat
 from minichat.domain.message import Message
 from minichat.domain.policy import Model
 from minichat.domain.standing import BUCKETS, Remaining
 from minichat.domain.turn import Turn, TurnState
+from minichat.storage.objects import Form
 
 T = TypeVar("T")
 Absent = Field(exclude_if=lambda value: value is None)
@@ -38,6 +41,43 @@ class AttachmentSummary(BaseModel):
     kind: Literal["document", "image"]
     filename: str
     status: Literal["pending", "uploaded", "ready", "failed"]
+
+
+class ThumbnailView(BaseModel):
+    """A small picture of an image."""
+
+    content_type: Literal["image/webp"] = "image/webp"
+    width: int
+    height: int
+    data_base64: str
+
+
+class AttachmentDetail(BaseModel):
+    """A file of a chat, and what became of it."""
+
+    id: UUID
+    filename: str
+    content_type: str
+    size_bytes: int
+    status: Literal["pending", "uploaded", "ready", "failed"]
+    kind: Literal["document", "image"]
+    error_code: Annotated[str | None, Absent, Field(description="Why it failed: a stable word.")] = None
+    img_thumbnail: Annotated[ThumbnailView | None, Absent] = None
+    created_at: datetime
+
+
+class UploadForm(BaseModel):
+    """To be posted as multipart/form-data: these fields first, then the file as the last one, named `file`."""
+
+    url: str
+    fields: dict[str, str]
+    expires_at: datetime
+
+
+class AttachmentUpload(AttachmentDetail):
+    """A file that is to come, and the form with which it comes."""
+
+    upload: UploadForm
 
 
 class MessageView(BaseModel):
@@ -185,6 +225,36 @@ def turn_status(turn: Turn) -> TurnStatus:
         assistant_message_id=UUID(turn.assistant_message_id) if turn.answered else None,
         updated_at=turn.updated_at,
     )
+
+
+def attachment_detail(attachment: Attachment) -> AttachmentDetail:
+    """An attachment as its owner sees it: nothing of the provider's."""
+    return AttachmentDetail.model_validate(_attachment(attachment))
+
+
+def attachment_upload(attachment: Attachment, form: Form, seconds: int) -> AttachmentUpload:
+    """The same, with the form that is good for so many seconds."""
+    expires_at = attachment.created_at + timedelta(seconds=seconds)
+    upload = UploadForm(url=form.url, fields=dict(form.fields), expires_at=expires_at)
+    return AttachmentUpload.model_validate({**_attachment(attachment), "upload": upload})
+
+
+def _attachment(attachment: Attachment) -> dict[str, object]:
+    thumbnail = attachment.thumbnail
+    return {
+        "id": attachment.attachment_id,
+        "filename": attachment.filename,
+        "content_type": attachment.content_type,
+        "size_bytes": attachment.size_bytes,
+        "status": attachment.status,
+        "kind": attachment.kind,
+        "error_code": attachment.error_code,
+        "img_thumbnail": thumbnail
+        and ThumbnailView(
+            width=thumbnail.width, height=thumbnail.height, data_base64=b64encode(thumbnail.data).decode()
+        ),
+        "created_at": attachment.created_at,
+    }
 
 
 def quota_status(found: Sequence[Remaining], warning_threshold_pct: int) -> QuotaStatus:

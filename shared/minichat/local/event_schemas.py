@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from minichat.events.payloads import (
     AttachmentCleanup,
     AttachmentDeleted,
+    AttachmentExpected,
     AuditEvent,
     ChatCleanup,
     ChatDeleted,
@@ -38,6 +39,7 @@ QUEUES: dict[str, Any] = {
     "audit": AuditEvent,
     "usage": UsageEvent,
     "attachment-cleanup": AttachmentCleanup,
+    "attachment-ingest": AttachmentExpected,
     "chat-cleanup": ChatCleanup,
     "thread-summary": ThreadSummaryTask,
 }
@@ -137,6 +139,7 @@ EXAMPLES: dict[str, list[Event]] = {
             deleted_at=_AT,
         )
     ],
+    "attachment-ingest": [AttachmentExpected(tenant_id=_TENANT, chat_id=_CHAT, attachment_id=_ATTACHMENT)],
     "chat-cleanup": [
         ChatCleanup(tenant_id=_TENANT, chat_id=_CHAT, user_id=_USER, system_request_id=_REQUEST, chat_deleted_at=_AT)
     ],

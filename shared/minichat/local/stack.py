@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 from botocore.exceptions import BotoCoreError, ClientError
 
 from minichat import settings
-from minichat.local import queues, tables
+from minichat.local import buckets, queues, tables
 from minichat.local.engine import Engine, EngineMissing
 from minichat.local.issuer import JWKS_FILE, Issuer, as_uuid
 from minichat.local.process import Child, free_port, stop_all
@@ -144,7 +144,7 @@ def environment(wish: Wish) -> dict[str, str]:
 
 def _of_operators(environment: dict[str, str]) -> dict[str, str]:
     """What an operator's command needs to know of the stack's settings: no secret is among it."""
-    names = ("STORE__", "QUEUES__", "AUDIT__", "CONFIG", "POLICY_FILE", "PROVIDERS")
+    names = ("STORE__", "QUEUES__", "AUDIT__", "ATTACHMENTS__", "CONFIG", "POLICY_FILE", "PROVIDERS")
     prefixes = tuple(f"{settings.PREFIX}{name}" for name in names)
     return {name: value for name, value in environment.items() if name.startswith(prefixes)}
 
@@ -228,9 +228,11 @@ def _said(wish: Wish) -> dict[str, str]:
 
 
 def _events(root: Path, endpoint: str, state: Path, configured: Settings) -> dict[str, str]:
-    """Creates the queues, and says where they and the audit trail are."""
+    """Creates the queues and the bucket of uploads, and says where they and the audit trail are."""
     urls = queues.create(root, endpoint, configured.store.region)
     said = queues.variables(root, endpoint, urls)
+    if not configured.attachments.bucket:
+        said |= buckets.create(root, endpoint, configured.store.region, urls)
     if "sink" not in configured.audit.model_fields_set:
         said["MINICHAT_AUDIT__SINK"] = str(state / "audit")
     return said

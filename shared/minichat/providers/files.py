@@ -1,10 +1,13 @@
 """What a provider keeps of a chat, taken away: files and vector stores, as OpenAI has them and whoever follows it.
 
+What it is given is in `providers.uploads`, which asks through the same client.
+
 Nothing is tried twice here: who calls has a queue that comes again. A failure says its kind and nothing else, for it is
 stored and logged: no address, no key, no id of the provider's, and not a word of its answer.
 """
 
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import httpx2
@@ -18,7 +21,7 @@ from minichat.providers.transport import AddressRefused
 MAX_CONNECTIONS = 32
 
 # A time-out, a conflict with another change of the same thing, and a key that is being rotated: they change by waiting.
-_PASSING_STATUSES = frozenset({401, 408, 409, 425, 429})
+PASSING_STATUSES = frozenset({401, 408, 409, 425, 429})
 
 
 class Files:
@@ -48,12 +51,19 @@ class Files:
         """Deletes a vector store; the files that are in it stay."""
         return self._delete(tenant_id, provider_id, "vector_stores", vector_store_id)
 
-    def close(self) -> None:
-        """Closes every connection."""
-        for client in self._clients.values():
-            client.close()
+    def ask(
+        self,
+        tenant_id: TenantId,
+        provider_id: str,
+        method: str,
+        *path: str,
+        query: Mapping[str, str] | None = None,
+        **content: Any,
+    ) -> httpx2.Response | Failure:
+        """Any answer of the tenant's provider to one request; `content` is as httpx2 takes it: json, data, files.
 
-    def _delete(self, tenant_id: TenantId, provider_id: str, *path: str) -> Failure | None:
+        `query` is what the address asks for.
+        """
         entry = self._entries.get(provider_id)
         if entry is None:
             # A deployment that forgot an entry, or has yet to get it, must not lose track of what is there.
@@ -69,18 +79,27 @@ class Files:
             if (key := self._keys.get(entry.auth.secret)) is None:
                 return Failure("no key, or it cannot be read", may_pass=True)
             headers[entry.auth.header] = entry.auth.prefix + key
-        answer = self._answer(entry, path, headers)
+        answer = self._answer(entry, method, _url(entry, path, query or {}), headers=headers, **content)
         if isinstance(answer, Failure):
             return answer
         if answer.status_code == 401 and entry.auth is not None and key is not None:
             self._keys.refused(entry.auth.secret, key)
-        return _failure(answer)
+        return answer
 
-    def _answer(self, entry: Provider, path: tuple[str, ...], headers: dict[str, str]) -> httpx2.Response | Failure:
+    def close(self) -> None:
+        """Closes every connection."""
+        for client in self._clients.values():
+            client.close()
+
+    def _delete(self, tenant_id: TenantId, provider_id: str, *path: str) -> Failure | None:
+        answer = self.ask(tenant_id, provider_id, "DELETE", *path)
+        return answer if isinstance(answer, Failure) else _failure(answer)
+
+    def _answer(self, entry: Provider, method: str, url: str, **content: Any) -> httpx2.Response | Failure:
         times, client = entry.timeouts, self._clients[entry.allow_insecure]
         timeout = httpx2.Timeout(times.idle_seconds, connect=times.connect_seconds, pool=times.connect_seconds)
         try:
-            return client.delete(_url(entry, path), headers=headers, timeout=timeout)
+            return client.request(method, url, timeout=timeout, **content)
         except httpx2.TimeoutException:
             return Failure("no answer in time", may_pass=True)
         except httpx2.HTTPError:
@@ -91,11 +110,12 @@ class Files:
             return Failure("no request can be made", may_pass=True)
 
 
-def _url(entry: Provider, path: tuple[str, ...]) -> str:
+def _url(entry: Provider, path: tuple[str, ...], query: Mapping[str, str]) -> str:
     """Files are where responses are: `/v1/responses` has `/v1/files` beside it."""
     beside = entry.api_path.rpartition("/")[0]
     url = "/".join((entry.base_url.rstrip("/") + beside, *(quote(part, safe="") for part in path)))
-    return url if entry.api_version is None else f"{url}?{urlencode({'api-version': entry.api_version})}"
+    asked = {**query} if entry.api_version is None else {"api-version": entry.api_version, **query}
+    return f"{url}?{urlencode(asked)}" if asked else url
 
 
 def _failure(response: httpx2.Response) -> Failure | None:
@@ -105,7 +125,7 @@ def _failure(response: httpx2.Response) -> Failure | None:
     if response.is_success:
         # A page of a proxy under repair is a 200, too.
         return None if _says_deleted(response) else Failure("an answer that does not say deleted", may_pass=True)
-    return Failure(f"status {status}", may_pass=status in _PASSING_STATUSES or status >= 500)
+    return Failure(f"status {status}", may_pass=status in PASSING_STATUSES or status >= 500)
 
 
 def _says_deleted(response: httpx2.Response) -> bool:

@@ -14,6 +14,7 @@ from minichat.domain.identity import AttachmentId, ChatId, Clock, TenantId
 from minichat.events.payloads import AttachmentCleanup
 from minichat.observability import count, logger
 from minichat.providers.files import Files
+from minichat.services import vector_stores
 from minichat.settings import Cleanup
 from minichat.storage import attachments, chats
 
@@ -134,11 +135,13 @@ def _clean_stores(stores: Iterable[VectorStore], means: Means, ends_at: datetime
 
 
 def _clean_store(store: VectorStore, means: Means) -> Outcome:
-    if store.vector_store_id is not None:
-        failure = means.files.delete_vector_store(store.tenant_id, store.provider, store.vector_store_id)
-        if failure is not None:
-            logger.warning("a vector store cannot be deleted", extra={"reason": failure.reason})
-            return Outcome.PENDING if failure.may_pass else Outcome.FAILED
+    if not vector_stores.is_free(store, means.clock()):
+        # Somebody may be making it right now, and not live to take it back.
+        return Outcome.PENDING
+    failure = vector_stores.delete(store, means.files)
+    if failure is not None:
+        logger.warning("a vector store cannot be deleted", extra={"reason": failure.reason})
+        return Outcome.PENDING if failure.may_pass else Outcome.FAILED
     if attachments.vector_store_gone(store, means.clock()):
         return Outcome.DONE
     # Gone by another's hand, or named since we looked: the next look tells.

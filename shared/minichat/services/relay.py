@@ -92,7 +92,8 @@ def _message(image: Image, queues: Queues) -> tuple[str, Message]:
         "trace_id": image.get("trace", {}).get("S", ""),
     }
     fifo = queues.urls[queue].endswith(".fifo")
-    return queue, Message(event_id, pk if fifo else tenant_id, payload, attributes)
+    delay_seconds = int(image.get("delay", {}).get("N", 0))
+    return queue, Message(event_id, pk if fifo else tenant_id, payload, attributes, delay_seconds)
 
 
 def _refused(image: Image, reason: str) -> Message:

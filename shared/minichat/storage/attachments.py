@@ -12,11 +12,12 @@ from typing import Any
 from pynamodb.attributes import Attribute
 from pynamodb.expressions.condition import Condition
 
-from minichat.domain.attachment import Attachment, VectorStore
+from minichat.domain.attachment import Attachment, AttachmentStatus, Ingest, Thumbnail, VectorStore
 from minichat.domain.cleanup import Cleanup, CleanupStatus
-from minichat.domain.identity import AttachmentId, ChatId, TenantId
+from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId
 from minichat.storage import keys
-from minichat.storage.items import AttachmentItem, ConversationItem, Raw, VectorStoreItem, batch_get, query
+from minichat.storage.attachment_items import AttachmentItem, VectorStoreItem
+from minichat.storage.items import ConversationItem, Raw, batch_get, query
 from minichat.storage.transact import Put, update_one
 
 PAGE_ITEMS = 50
@@ -35,6 +36,11 @@ def put(attachment: Attachment) -> Put:
         cleanup_attempts=attachment.cleanup.attempts or None,
         last_cleanup_error=attachment.cleanup.last_error,
         cleanup_updated_at=attachment.cleanup.updated_at,
+        uploaded_by=attachment.uploaded_by,
+        filename=attachment.filename or None,
+        content_type=attachment.content_type or None,
+        size_bytes=attachment.size_bytes,
+        status=attachment.status,
     )
     return Put("attachment", item, AttachmentItem.pk.does_not_exist())
 
@@ -86,9 +92,23 @@ def settle(seen: Attachment, cleanup: Cleanup) -> bool:
 def claim_vector_store(store: VectorStore) -> Put:
     """The write that makes the chat's vector store at a provider known; refused when there is one, or was."""
     item = VectorStoreItem(
-        *keys.vector_store(store.tenant_id, store.chat_id, store.provider), vector_store_id=store.vector_store_id
+        *keys.vector_store(store.tenant_id, store.chat_id, store.provider),
+        vector_store_id=store.vector_store_id,
+        claimed_by=store.claimed_by,
+        claimed_at=store.claimed_at,
+        claimed_until=store.claimed_until,
     )
     return Put("vector store", item, VectorStoreItem.pk.does_not_exist())
+
+
+def vector_store(tenant_id: TenantId, chat_id: ChatId, provider: str) -> VectorStore | None:
+    """The chat's vector store at a provider, gone or not.
+
+    Raises ServiceUnavailable.
+    """
+    key = keys.vector_store(tenant_id, chat_id, provider)
+    raw = batch_get([key]).get(key)
+    return None if raw is None else _vector_store(tenant_id, chat_id, raw)
 
 
 def vector_stores(tenant_id: TenantId, chat_id: ChatId) -> list[VectorStore]:
@@ -96,20 +116,8 @@ def vector_stores(tenant_id: TenantId, chat_id: ChatId) -> list[VectorStore]:
 
     Raises ServiceUnavailable.
     """
-    found = (
-        VectorStoreItem.from_raw_data(dict(raw))
-        for raw in _items(keys.partition(tenant_id, chat_id), keys.VECTOR_STORE_PREFIX)
-    )
-    return [
-        VectorStore(
-            tenant_id=tenant_id,
-            chat_id=chat_id,
-            provider=item.sk.removeprefix(keys.VECTOR_STORE_PREFIX),
-            vector_store_id=item.vector_store_id,
-            gone_at=item.gone_at,
-        )
-        for item in found
-    ]
+    found = _items(keys.partition(tenant_id, chat_id), keys.VECTOR_STORE_PREFIX)
+    return [_vector_store(tenant_id, chat_id, raw) for raw in found]
 
 
 def vector_store_gone(seen: VectorStore, at: datetime) -> bool:
@@ -136,6 +144,20 @@ def _items(pk: str, prefix: str) -> Iterator[Raw]:
             start = found[-1]["sk"]["S"] + "\0"
 
 
+def _vector_store(tenant_id: TenantId, chat_id: ChatId, raw: Raw) -> VectorStore:
+    item = VectorStoreItem.from_raw_data(dict(raw))
+    return VectorStore(
+        tenant_id=tenant_id,
+        chat_id=chat_id,
+        provider=item.sk.removeprefix(keys.VECTOR_STORE_PREFIX),
+        vector_store_id=item.vector_store_id,
+        gone_at=item.gone_at,
+        claimed_by=item.claimed_by,
+        claimed_at=item.claimed_at,
+        claimed_until=item.claimed_until,
+    )
+
+
 def _attachment(tenant_id: TenantId, chat_id: ChatId, raw: Raw) -> Attachment:
     item = AttachmentItem.from_raw_data(dict(raw))
     return Attachment(
@@ -153,4 +175,24 @@ def _attachment(tenant_id: TenantId, chat_id: ChatId, raw: Raw) -> Attachment:
             last_error=item.last_cleanup_error,
             updated_at=item.cleanup_updated_at,
         ),
+        uploaded_by=UserId(item.uploaded_by) if item.uploaded_by else None,
+        filename=item.filename or "",
+        content_type=item.content_type or "",
+        size_bytes=int(item.size_bytes or 0),
+        status=AttachmentStatus(item.status) if item.status else AttachmentStatus.PENDING,
+        error_code=item.error_code,
+        thumbnail=_thumbnail(item),
+        references=int(item.references or 0),
+        ingest=Ingest(
+            attempts=int(item.ingest_attempts or 0),
+            worker=item.ingest_worker,
+            until=item.ingest_until,
+            upload_began_at=item.upload_began_at,
+        ),
     )
+
+
+def _thumbnail(item: AttachmentItem) -> Thumbnail | None:
+    if item.thumbnail is None:
+        return None
+    return Thumbnail(int(item.thumbnail_width or 0), int(item.thumbnail_height or 0), item.thumbnail)

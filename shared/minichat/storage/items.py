@@ -87,7 +87,10 @@ class ConversationItem(Model):
 
 
 class ChatItem(ConversationItem):
-    """The head of a chat. `owner` and `listed_at` are the index ByOwner; a deleted chat has neither."""
+    """The head of a chat. `owner` and `listed_at` are the index ByOwner; a deleted chat has neither.
+
+    `documents` and `upload_bytes` count its attachments that are neither deleted nor failed.
+    """
 
     user_id = UnicodeAttribute(attr_name="user")
     model = UnicodeAttribute()
@@ -102,6 +105,8 @@ class ChatItem(ConversationItem):
     deleted_at = InstantAttribute(null=True)
     owner = UnicodeAttribute(null=True)
     listed_at = UnicodeAttribute(null=True)
+    documents = NumberAttribute(attr_name="docs", null=True)
+    upload_bytes = NumberAttribute(attr_name="bytes", null=True)
 
 
 class TurnItem(ConversationItem):
@@ -187,27 +192,6 @@ class StreamPartItem(ConversationItem):
     first = NumberAttribute()
     events = BinaryAttribute(legacy_encoding=False)
     expires_at = NumberAttribute()
-
-
-class AttachmentItem(ConversationItem):
-    """A file that a user gave to a chat, and how far the cleanup of what its provider has of it came."""
-
-    kind = UnicodeAttribute()
-    storage_backend = UnicodeAttribute(attr_name="backend")
-    provider_file_id = UnicodeAttribute(attr_name="file", null=True)
-    vector_store_id = UnicodeAttribute(attr_name="vs", null=True)
-    deleted_at = InstantAttribute(null=True)
-    cleanup_status = UnicodeAttribute(attr_name="cleanup", null=True)
-    cleanup_attempts = NumberAttribute(attr_name="attempts", null=True)
-    last_cleanup_error = UnicodeAttribute(attr_name="cleanup_error", null=True)
-    cleanup_updated_at = InstantAttribute(attr_name="cleanup_at", null=True)
-
-
-class VectorStoreItem(ConversationItem):
-    """A chat's vector store at the provider in the key: claimed first, and named once the provider has made it."""
-
-    vector_store_id = UnicodeAttribute(attr_name="vs", null=True)
-    gone_at = InstantAttribute(null=True)
 
 
 class QuotaItem(ConversationItem):
@@ -307,6 +291,7 @@ class OutboxItem(Model):
     dedupe_key = UnicodeAttribute(attr_name="dedupe")
     payload = UnicodeAttribute()
     trace_id = UnicodeAttribute(attr_name="trace", null=True)
+    delay_seconds = NumberAttribute(attr_name="delay", null=True)
     expires_at = NumberAttribute()
 
 

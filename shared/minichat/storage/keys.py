@@ -109,6 +109,11 @@ def attachment(tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId
     return Key(partition(tenant_id, chat_id), f"{ATTACHMENT_PREFIX}{attachment_id}")
 
 
+def upload(tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId) -> str:
+    """Where a file waits in the bucket of uploads until it is taken in."""
+    return f"{tenant_id}/{chat_id}/{attachment_id}"
+
+
 def vector_store(tenant_id: TenantId, chat_id: ChatId, provider: str) -> Key:
     """The one vector store that a chat has at a provider."""
     return Key(partition(tenant_id, chat_id), f"{VECTOR_STORE_PREFIX}{provider}")

@@ -25,11 +25,16 @@ def of_policy(policy_version: int, *, previous: int | None, at: datetime, by: st
     return _item(keys.outbox(TenantId(event.tenant_id), ChatId("policy"), event_id), event, at, trace_id=None)
 
 
-def item(call: Call, chat_id: ChatId, event: Event) -> OutboxItem:
-    """The outbox item of an event of a chat: its id sorts by time, so a chat's events leave in order."""
+def item(call: Call, chat_id: ChatId, event: Event, *, delay_seconds: int | None = None) -> OutboxItem:
+    """The outbox item of an event of a chat: its id sorts by time, so a chat's events leave in order.
+
+    A consumer gets it `delay_seconds` later, 900 at most (AWS limit); not for FIFO queues.
+    """
     event_id = call.new_id(call.now)
     key = keys.outbox(TenantId(event.tenant_id), chat_id, event_id)
-    return _item(key, event, call.now, trace_id=call.trace_id or None)
+    made = _item(key, event, call.now, trace_id=call.trace_id or None)
+    made.delay_seconds = delay_seconds
+    return made
 
 
 def _item(key: Key, event: Event, at: datetime, *, trace_id: str | None) -> OutboxItem:

@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from minichat.domain import errors
 from minichat.http import listing
 from minichat.http.bodies import CreateChat, RenameChat
-from minichat.http.deps import TheApp, TheCall, TheChat
+from minichat.http.deps import IdempotencyKey, TheApp, TheCall, TheChat
 from minichat.http.problems import documented
 from minichat.http.schemas import ChatDetail, Page, chat_detail
 from minichat.services import chats
@@ -23,7 +23,7 @@ def create_chat(
     call: TheCall,
     app: TheApp,
     body: CreateChat,
-    idempotency_key: Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$")] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> ChatDetail:
     """A new chat. With an `Idempotency-Key` the same call gives the same chat for 24 hours."""
     chat = chats.create(call, chats.NewChat(body.title, body.model, idempotency_key), app.rules)

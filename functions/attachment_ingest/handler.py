@@ -1,0 +1,48 @@
+"""Files that came into the bucket are taken in; and those that never came are given up."""
+
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from minichat.domain.identity import AttachmentId, ChatId, TenantId
+from minichat.events import queues
+from minichat.events.bucket import Arrived, Tested
+from minichat.events.consume import NotYet, Received, consume
+from minichat.events.payloads import AttachmentExpected
+from minichat.moment import new_id, now
+from minichat.providers.files import Files
+from minichat.services.ingest import Means, Outcome, ingest
+from minichat.settings import current
+from minichat.storage.items import connect
+
+TO_END = timedelta(seconds=45)
+"""What the call to a provider that is under way when time is up may still take, and what has to be noted after it."""
+
+connect(current().store)
+queues.connect(current())
+_means = Means(Files(current().providers), current().attachments, now, new_id, time.sleep)
+
+
+def handler(event: dict[str, Any], context: LambdaContext) -> object:
+    """Which messages have to come again."""
+    ends_at = now() + timedelta(milliseconds=context.get_remaining_time_in_millis()) - TO_END
+    told = AttachmentExpected | Arrived | Tested
+    return consume(event, "attachment-ingest", told, lambda said, received: _taken_in(said, received, ends_at))
+
+
+def _taken_in(said: AttachmentExpected | Arrived | Tested, received: Received, ends_at: datetime) -> str:
+    del received
+    outcomes = set()
+    match said:
+        case AttachmentExpected():
+            where = TenantId(said.tenant_id), ChatId(said.chat_id), AttachmentId(said.attachment_id)
+            outcomes.add(ingest(*where, _means, ends_at=ends_at))
+            if Outcome.WAITING in outcomes:
+                raise NotYet
+        case Arrived():
+            outcomes |= {ingest(*where, _means, ends_at=ends_at) for where in said.attachments()}
+    if Outcome.AGAIN in outcomes:
+        raise NotYet
+    return max(outcomes, default=Outcome.NOTHING)

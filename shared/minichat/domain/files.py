@@ -1,0 +1,144 @@
+"""What a user may give to a chat: which types, under which names, how large (context-attachments-providers 3). Pure."""
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from minichat.domain.attachment import AttachmentKind
+from minichat.domain.errors import FieldError as Wrong
+from minichat.domain.errors import FileTooLarge, InvalidRequest, UnsupportedFileType
+
+Purpose = Literal["file_search", "code_interpreter"]
+
+MAX_NAME = 255
+UNNAMED = "upload"
+HEAD_BYTES = 1024
+"""So much of the beginning of a file decides whether it is what it says."""
+
+_OFFICE = "application/vnd.openxmlformats-officedocument"
+_BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+@dataclass(frozen=True, slots=True)
+class FileType:
+    """An accepted type: its canonical name, the extension that providers know it by, and what it is for."""
+
+    content_type: str
+    extension: str
+    kind: AttachmentKind = "document"
+    purposes: tuple[Purpose, ...] = ("file_search",)
+
+
+_TYPES = (
+    FileType("application/pdf", "pdf"),
+    FileType("text/plain", "txt"),
+    FileType("text/markdown", "md"),
+    FileType("text/html", "html"),
+    FileType(f"{_OFFICE}.wordprocessingml.document", "docx"),
+    FileType(f"{_OFFICE}.presentationml.presentation", "pptx"),
+    FileType(f"{_OFFICE}.spreadsheetml.sheet", "xlsx", purposes=("code_interpreter",)),
+    FileType("application/json", "json"),
+    FileType("text/x-python", "py"),
+    FileType("text/x-java", "java"),
+    FileType("text/javascript", "js"),
+    FileType("text/typescript", "ts"),
+    FileType("text/x-rust", "rs"),
+    FileType("text/x-go", "go"),
+    FileType("text/x-csharp", "cs"),
+    FileType("text/x-ruby", "rb"),
+    FileType("text/x-sql", "sql"),
+    FileType("image/png", "png", "image", ()),
+    FileType("image/jpeg", "jpg", "image", ()),
+    FileType("image/webp", "webp", "image", ()),
+    FileType("image/gif", "gif", "image", ()),
+)
+TYPES: Mapping[str, FileType] = {one.content_type: one for one in _TYPES}
+EXTENSIONS: Mapping[str, str] = {one.extension: one.content_type for one in _TYPES} | {
+    "markdown": "text/markdown",
+    "htm": "text/html",
+    "mjs": "text/javascript",
+    "mts": "text/typescript",
+    "jpeg": "image/jpeg",
+    "csv": "text/csv",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FileLimits:
+    """Bytes of one file of each kind; documents of a chat, and bytes of all its files together."""
+
+    document_bytes: int
+    image_bytes: int
+    documents_per_chat: int
+    bytes_per_chat: int
+
+    def of(self, kind: AttachmentKind) -> int:
+        """Bytes that a file of this kind may have."""
+        return self.image_bytes if kind == "image" else self.document_bytes
+
+    def with_model(self, max_file_size_mb: int | None) -> "FileLimits":
+        """These limits, where no file is larger than the chat's model takes."""
+        if max_file_size_mb is None:
+            return self
+        most = max_file_size_mb * 1024 * 1024
+        return FileLimits(
+            min(self.document_bytes, most), min(self.image_bytes, most), self.documents_per_chat, self.bytes_per_chat
+        )
+
+
+def type_of(declared: str, filename: str, *, allow_csv: bool) -> FileType:
+    """The accepted type of a file: as declared; by its name's extension when it is declared as just bytes.
+
+    Parameters and case of the declaration do not count; CSV becomes plain text where that is allowed.
+    Raises UnsupportedFileType.
+    """
+    name = declared.partition(";")[0].strip().lower()
+    if name == "application/octet-stream":
+        stem, dot, extension = filename.rpartition(".")
+        name = EXTENSIONS.get(extension.lower(), name) if dot and stem else name
+    if name == "text/csv" and allow_csv:
+        name = "text/plain"
+    found = TYPES.get(name)
+    if found is None:
+        raise UnsupportedFileType(f"Files of type {name[:100]!r} are not accepted.")
+    return found
+
+
+def clean_name(given: str | None) -> str:
+    """The name that a file is shown by: no path, nothing invisible, at most 255 characters, its extension kept."""
+    last = (given or "").replace("\\", "/").rpartition("/")[2]
+    name = "".join(c for c in last if unicodedata.category(c) not in {"Cc", "Cs"} and c not in _BIDI).strip()
+    if not name.strip("."):
+        return UNNAMED
+    if len(name) <= MAX_NAME:
+        return name
+    stem, dot, extension = name.rpartition(".")
+    room = MAX_NAME - 1 - len(extension)
+    return f"{stem[:room]}.{extension}" if dot and stem and extension and room > 0 else name[:MAX_NAME]
+
+
+def check_size(file_type: FileType, size: int, limits: FileLimits) -> None:
+    """Raises InvalidRequest for an empty file, FileTooLarge for one above the limit of its kind."""
+    if size <= 0:
+        raise InvalidRequest(Wrong("file", "The file is empty.", "empty_file"))
+    most = limits.of(file_type.kind)
+    if size > most:
+        raise FileTooLarge(f"A file of this kind has at most {most} bytes.")
+
+
+def is_what_it_says(file_type: FileType, head: bytes) -> bool:
+    """Whether a file begins as its type does; of documents only a PDF has a beginning to go by."""
+    match file_type.content_type:
+        case "application/pdf":
+            # Readers accept a few bytes before it.
+            return b"%PDF-" in head[:HEAD_BYTES]
+        case "image/png":
+            return head.startswith(b"\x89PNG\r\n\x1a\n")
+        case "image/jpeg":
+            return head.startswith(b"\xff\xd8\xff")
+        case "image/gif":
+            return head.startswith((b"GIF87a", b"GIF89a"))
+        case "image/webp":
+            return head.startswith(b"RIFF") and head[8:12] == b"WEBP"
+    return True

@@ -1,0 +1,44 @@
+"""What S3 tells of the bucket of uploads, as far as it is used."""
+
+from collections.abc import Iterator
+from typing import Literal
+from urllib.parse import unquote_plus
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from minichat.domain.identity import AttachmentId, ChatId, TenantId
+
+
+class _Said(BaseModel):
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+
+class _Object(_Said):
+    key: str
+
+
+class _Bucket(_Said):
+    object: _Object
+
+
+class _Record(_Said):
+    s3: _Bucket
+
+
+class Arrived(_Said):
+    """Objects that were put into the bucket."""
+
+    records: list[_Record] = Field(alias="Records", min_length=1)
+
+    def attachments(self) -> Iterator[tuple[TenantId, ChatId, AttachmentId]]:
+        """What their keys name (`storage.keys.upload`); what is no upload's is passed over."""
+        for record in self.records:
+            parts = unquote_plus(record.s3.object.key).split("/")
+            if len(parts) == 3 and all(parts):
+                yield TenantId(parts[0]), ChatId(parts[1]), AttachmentId(parts[2])
+
+
+class Tested(_Said):
+    """What S3 sends once, when it is told where to send events."""
+
+    event: Literal["s3:TestEvent"] = Field(alias="Event")

@@ -1,0 +1,101 @@
+"""Attachments: give a file to a chat in one of two ways, see what became of it, delete it."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from minichat.domain import errors
+from minichat.domain.identity import AttachmentId
+from minichat.http.bodies import AnnounceFile
+from minichat.http.deps import IdempotencyKey, TheApp, TheCall, TheChat
+from minichat.http.multipart import FIELD, read_file
+from minichat.http.problems import documented
+from minichat.http.schemas import AttachmentDetail, AttachmentUpload, attachment_detail, attachment_upload
+from minichat.observability import note
+from minichat.services import attachments, chats
+
+router = APIRouter(tags=["attachments"])
+
+_REFUSALS = (
+    errors.ChatNotFound,
+    errors.FileTooLarge,
+    errors.UnsupportedFileType,
+    errors.QuotaExceeded,
+    errors.IdempotencyKeyConflict,
+)
+_MULTIPART: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [FIELD],
+                    "properties": {FIELD: {"type": "string", "format": "binary", "description": "With its type."}},
+                }
+            }
+        },
+    }
+}
+
+
+async def _attachment_id(attachment_id: UUID) -> AttachmentId:
+    note(attachment_id=str(attachment_id))
+    return AttachmentId(str(attachment_id))
+
+
+TheAttachment = Annotated[AttachmentId, Depends(_attachment_id)]
+
+
+@router.post(
+    "/chats/{chat_id}/attachments", status_code=201, responses=documented(*_REFUSALS), openapi_extra=_MULTIPART
+)
+async def upload_attachment(
+    request: Request, call: TheCall, app: TheApp, chat_id: TheChat, idempotency_key: IdempotencyKey = None
+) -> AttachmentDetail:
+    """A file of up to 4 MB, in the body's one part named `file`; larger ones go by `…/attachments/uploads`.
+
+    Its `status` is `pending` at first: ask again until it is `ready` or `failed`. With an `Idempotency-Key` the same
+    call gives the same attachment for 24 hours.
+    """
+    # Nobody's body is read for a chat that is not theirs.
+    chat = await run_in_threadpool(chats.get, call, chat_id)
+    came = await read_file(request)
+    file = attachments.NewFile(came.filename, came.content_type, len(came.content), idempotency_key)
+    return attachment_detail(await run_in_threadpool(attachments.add, call, chat, file, came.content, app.rules))
+
+
+@router.post("/chats/{chat_id}/attachments/uploads", status_code=201, responses=documented(*_REFUSALS))
+def announce_attachment(
+    call: TheCall, app: TheApp, chat_id: TheChat, body: AnnounceFile, idempotency_key: IdempotencyKey = None
+) -> AttachmentUpload:
+    """A form with which a file of any accepted size is posted to where it is taken in: within ten minutes, once.
+
+    The file has to have the announced size and type. Without it the attachment ends `failed`.
+    """
+    chat = chats.get(call, chat_id)
+    file = attachments.NewFile(body.filename, body.content_type, body.size_bytes, idempotency_key)
+    attachment, form = attachments.announce(call, chat, file, app.rules)
+    return attachment_upload(attachment, form, app.settings.attachments.upload_seconds)
+
+
+@router.get(
+    "/chats/{chat_id}/attachments/{attachment_id}",
+    responses=documented(errors.ChatNotFound, errors.AttachmentNotFound),
+)
+def get_attachment(call: TheCall, chat_id: TheChat, attachment_id: TheAttachment) -> AttachmentDetail:
+    """One attachment: poll it until it is `ready` or `failed`."""
+    return attachment_detail(attachments.get(call, chat_id, attachment_id))
+
+
+@router.delete(
+    "/chats/{chat_id}/attachments/{attachment_id}",
+    status_code=204,
+    responses=documented(errors.ChatNotFound, errors.AttachmentNotFound, errors.Forbidden, errors.AttachmentLocked),
+)
+def delete_attachment(call: TheCall, chat_id: TheChat, attachment_id: TheAttachment) -> None:
+    """Deletes an attachment that no message was sent with, and its file at the provider. Again: the same answer."""
+    attachments.delete(call, chat_id, attachment_id)

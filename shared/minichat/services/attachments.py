@@ -1,0 +1,203 @@
+"""Attachments: two ways to give a file to a chat, how it stands, and its deletion (context-attachments-providers 3).
+
+Both ways put the file into a bucket, whose event starts `services.ingest`.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from minichat.domain.attachment import Attachment
+from minichat.domain.chat import Chat
+from minichat.domain.errors import (
+    AttachmentLocked,
+    AttachmentNotFound,
+    FieldError,
+    Forbidden,
+    InvalidRequest,
+    ServiceUnavailable,
+    UnsupportedFileType,
+)
+from minichat.domain.files import FileLimits, FileType, check_size, clean_name, is_what_it_says, type_of
+from minichat.domain.identity import AttachmentId, Call, ChatId
+from minichat.domain.policy import Model
+from minichat.events.payloads import AttachmentCleanup, AttachmentDeleted, AttachmentExpected
+from minichat.services import chats
+from minichat.services.rules import Rules
+from minichat.storage import attachments, keys, objects, outbox, uploads
+from minichat.storage import chats as stored_chats
+
+DELETE_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file as its owner announces it: its name, its type, its size in bytes.
+
+    With an idempotency key the same file makes the same attachment for 24 hours.
+    """
+
+    filename: str | None
+    content_type: str
+    size_bytes: int
+    idempotency_key: str | None = None
+
+    def once(self, content: bytes = b"") -> stored_chats.Once | None:
+        """The key, and what differs when the file does."""
+        if self.idempotency_key is None:
+            return None
+        said = repr((self.filename, self.content_type, self.size_bytes, hashlib.sha256(content).hexdigest()))
+        return stored_chats.Once(self.idempotency_key, hashlib.sha256(said.encode()).hexdigest()[:32])
+
+
+def add(call: Call, chat: Chat, file: NewFile, content: bytes, rules: Rules) -> Attachment:
+    """A new attachment, pending, whose file came with the request.
+
+    Raises InvalidRequest, FileTooLarge, UnsupportedFileType, QuotaExceeded, ChatNotFound, IdempotencyKeyConflict,
+    ServiceUnavailable.
+    """
+    file_type = _accepted(file, chat, rules)
+    if not is_what_it_says(file_type, content):
+        raise UnsupportedFileType("The file is not of the type that it is said to be.")
+    made = _made(call, chat, file, file_type, rules)
+    attachment = _stored(call, made, limits_of(chat, rules), rules, file.once(content))
+    # Dies the process here, the attachment is given up when nothing has come for it. Said again, the file comes again:
+    # it may have been here that the first call died.
+    objects.put(_key(attachment), content, file_type.content_type)
+    return attachment
+
+
+def announce(call: Call, chat: Chat, file: NewFile, rules: Rules) -> tuple[Attachment, objects.Form]:
+    """A new attachment, pending, and the form with which its file is to be posted.
+
+    Raises as `add` does.
+    """
+    file_type = _accepted(file, chat, rules)
+    made = _made(call, chat, file, file_type, rules)
+    attachment = _stored(call, made, limits_of(chat, rules), rules, file.once())
+    seconds = rules.settings.attachments.upload_seconds
+    return attachment, objects.form(_key(attachment), file_type.content_type, file.size_bytes, seconds=seconds)
+
+
+def get(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> Attachment:
+    """One attachment of the caller's chat.
+
+    Raises ChatNotFound, AttachmentNotFound.
+    """
+    chats.get(call, chat_id)
+    attachment = attachments.read(call.caller.tenant_id, chat_id, attachment_id)
+    if attachment is None or attachment.deleted_at is not None:
+        raise AttachmentNotFound
+    return attachment
+
+
+def delete(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> None:
+    """Deletes an attachment that no message was sent with; one that is deleted already stays so.
+
+    Raises ChatNotFound, AttachmentNotFound, Forbidden (another's), AttachmentLocked, ServiceUnavailable.
+    """
+    chats.get(call, chat_id)
+    for _ in range(DELETE_ATTEMPTS):
+        attachment = attachments.read(call.caller.tenant_id, chat_id, attachment_id)
+        if attachment is None:
+            raise AttachmentNotFound
+        if attachment.uploaded_by != call.caller.user_id:
+            raise Forbidden
+        if attachment.deleted_at is not None:
+            return
+        if attachment.references:
+            raise AttachmentLocked
+        events = (_deleted(call, attachment), _to_be_cleaned(call, attachment))
+        if uploads.delete(call, attachment, [outbox.item(call, chat_id, event) for event in events]):
+            return
+    raise ServiceUnavailable
+
+
+def limits_of(chat: Chat, rules: Rules) -> FileLimits:
+    """What the deployment and the chat's model allow.
+
+    Raises ServiceUnavailable when the chat's model is in the catalog no more.
+    """
+    settings = rules.settings.attachments
+    return FileLimits(
+        document_bytes=settings.document_max_kb * 1024,
+        image_bytes=settings.image_max_kb * 1024,
+        documents_per_chat=settings.max_documents_per_chat,
+        bytes_per_chat=settings.max_total_mb_per_chat * 1024 * 1024,
+    ).with_model(_model(chat, rules).general_config.max_file_size_mb)
+
+
+def _accepted(file: NewFile, chat: Chat, rules: Rules) -> FileType:
+    provider = rules.settings.providers.get(_model(chat, rules).provider_id)
+    if provider is None or not provider.keeps_files:
+        detail = "The provider of this chat's model takes no files."
+        raise InvalidRequest(FieldError("file", detail, "files_unavailable"))
+    name = clean_name(file.filename)
+    file_type = type_of(file.content_type, name, allow_csv=rules.settings.attachments.allow_csv)
+    check_size(file_type, file.size_bytes, limits_of(chat, rules))
+    if file_type.purposes == ("code_interpreter",):
+        can_run = _model(chat, rules).general_config.tool_support.code_interpreter
+        if not can_run or rules.policy.kill_switches.disable_code_interpreter:
+            detail = "Files of this type need the code interpreter, which is not available in this chat."
+            raise InvalidRequest(FieldError("file", detail, "code_interpreter_unavailable"))
+    return file_type
+
+
+def _model(chat: Chat, rules: Rules) -> Model:
+    # A disabled one too: its provider is where the chat's other files are.
+    found = next((model for model in rules.policy.model_catalog if model.id == chat.model), None)
+    if found is None:
+        raise ServiceUnavailable
+    return found
+
+
+def _made(call: Call, chat: Chat, file: NewFile, file_type: FileType, rules: Rules) -> Attachment:
+    return Attachment(
+        tenant_id=chat.tenant_id,
+        chat_id=chat.chat_id,
+        attachment_id=AttachmentId(call.new_id(call.now)),
+        kind=file_type.kind,
+        storage_backend=_model(chat, rules).provider_id,
+        uploaded_by=call.caller.user_id,
+        filename=clean_name(file.filename),
+        content_type=file_type.content_type,
+        size_bytes=file.size_bytes,
+    )
+
+
+def _stored(
+    call: Call, made: Attachment, limits: FileLimits, rules: Rules, once: stored_chats.Once | None
+) -> Attachment:
+    """The attachment, stored; or the one that the key made before."""
+    event = AttachmentExpected(tenant_id=made.tenant_id, chat_id=made.chat_id, attachment_id=made.attachment_id)
+    delay = rules.settings.attachments.abandoned_after_seconds
+    expected = outbox.item(call, made.chat_id, event, delay_seconds=delay)
+    return replace(made, attachment_id=uploads.create(call, made, limits, expected, once))
+
+
+def _key(attachment: Attachment) -> str:
+    return keys.upload(attachment.tenant_id, attachment.chat_id, attachment.attachment_id)
+
+
+def _deleted(call: Call, attachment: Attachment) -> AttachmentDeleted:
+    return AttachmentDeleted(
+        tenant_id=attachment.tenant_id,
+        timestamp=call.now,
+        requester_type=call.caller.subject_type,
+        trace_id=call.trace_id or None,
+        chat_id=attachment.chat_id,
+        actor_user_id=call.caller.user_id,
+        attachment_id=attachment.attachment_id,
+    )
+
+
+def _to_be_cleaned(call: Call, attachment: Attachment) -> AttachmentCleanup:
+    return AttachmentCleanup(
+        tenant_id=attachment.tenant_id,
+        chat_id=attachment.chat_id,
+        attachment_id=attachment.attachment_id,
+        provider_file_id=attachment.provider_file_id,
+        vector_store_id=attachment.vector_store_id,
+        storage_backend=attachment.storage_backend,
+        attachment_kind=attachment.kind,
+        deleted_at=call.now,
+    )

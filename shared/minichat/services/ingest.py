@@ -1,0 +1,309 @@
+"""From a file in the bucket to an attachment that can be used (context-attachments-providers 3).
+
+validate ── thumbnail ── the provider's file ── its place in the chat's vector store ── indexed ── ready
+
+May be killed between any two calls, and run by any number at once. Before the provider is asked to make something, the
+item says so; what was made and not noted is found again by its name. Whoever notes it conditions on nobody having begun
+to clean up, and takes back what it made when that does not hold. After its attempts an attachment ends `failed`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TypeVar
+
+from minichat.domain.attachment import Attachment, AttachmentStatus, ErrorCode, Thumbnail
+from minichat.domain.cleanup import Failure
+from minichat.domain.files import TYPES, FileType, is_what_it_says
+from minichat.domain.identity import AttachmentId, ChatId, Clock, NewId, TenantId
+from minichat.observability import count, logger
+from minichat.providers import uploads as provider
+from minichat.providers.files import Files
+from minichat.services import thumbnail, vector_stores
+from minichat.settings import Attachments
+from minichat.storage import attachments, keys, objects, uploads
+
+T = TypeVar("T")
+
+GRACE = timedelta(seconds=50)
+"""How much longer than its time a worker keeps others away: more than the call that is under way then may take."""
+MORE_ATTEMPTS = 3
+"""How often it is tried once more to find out what a provider has of an attachment that failed."""
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 2.0
+
+
+class Outcome(StrEnum):
+    """What became of an attempt. AGAIN wants another one; WAITING has no file yet."""
+
+    READY = "ready"
+    FAILED = "failed"
+    NOTHING = "nothing"
+    WAITING = "waiting"
+    AGAIN = "again"
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What taking files in takes; `sleep` waits for so many seconds."""
+
+    files: Files
+    settings: Attachments
+    clock: Clock
+    new_id: NewId
+    sleep: Callable[[float], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One attempt on an attachment: who makes it, with what, and until when."""
+
+    attachment: Attachment
+    worker: str
+    means: Means
+    ends_at: datetime
+
+    @property
+    def account(self) -> provider.Account:
+        """Where the attachment's file goes."""
+        return provider.Account(self.means.files, self.attachment.tenant_id, self.attachment.storage_backend)
+
+    @property
+    def key(self) -> str:
+        """Where its file waits."""
+        return keys.upload(self.attachment.tenant_id, self.attachment.chat_id, self.attachment.attachment_id)
+
+    @property
+    def file_type(self) -> FileType:
+        """Its type."""
+        return TYPES[self.attachment.content_type]
+
+    @property
+    def name(self) -> str:
+        """Its name at the provider, which says nothing of its content and is nobody else's."""
+        return f"{self.attachment.chat_id}_{self.attachment.attachment_id}.{self.file_type.extension}"
+
+
+class _Wrong(Exception):
+    """The attachment will never be ready."""
+
+    def __init__(self, code: ErrorCode) -> None:
+        self.code = code
+        super().__init__(code)
+
+
+class _Passing(Exception):
+    """It may work later; `code` says what it is when it does not."""
+
+    def __init__(self, code: ErrorCode, reason: str) -> None:
+        self.code, self.reason = code, reason
+        super().__init__(reason)
+
+
+class _Overtaken(Exception):
+    """The attachment was deleted, or is another worker's."""
+
+
+def ingest(
+    tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId, means: Means, *, ends_at: datetime
+) -> Outcome:
+    """One attempt to take a file in, begun before `ends_at` and over soon after it.
+
+    Raises ServiceUnavailable.
+    """
+    attachment = attachments.read(tenant_id, chat_id, attachment_id)
+    if attachment is None:
+        objects.delete(keys.upload(tenant_id, chat_id, attachment_id))
+        return Outcome.NOTHING
+    worker = means.new_id(means.clock())
+    job = Job(attachment, worker, means, ends_at)
+    if not attachment.is_open:
+        return _tidy(job)
+    content = objects.read(job.key, at_most=attachment.size_bytes)
+    never_sent = attachment.status is AttachmentStatus.PENDING and attachment.ingest.upload_began_at is None
+    if content is None and never_sent and not _is_late(job):
+        return Outcome.WAITING
+    if not uploads.take(attachment, worker, now=means.clock(), until=ends_at + GRACE):
+        return Outcome.AGAIN
+    taken = attachments.read(tenant_id, chat_id, attachment_id)
+    assert taken is not None
+    return _attempt(replace(job, attachment=taken), content)
+
+
+def _is_late(job: Job) -> bool:
+    patience = timedelta(seconds=job.means.settings.abandoned_after_seconds)
+    return job.means.clock() >= job.attachment.created_at + patience
+
+
+def _attempt(job: Job, content: bytes | None) -> Outcome:
+    attempts, most = job.attachment.ingest.attempts, job.means.settings.max_attempts
+    if attempts > most:
+        # The attempts before did not live to say why.
+        return _fail(job, "indexing_failed" if job.attachment.status is AttachmentStatus.UPLOADED else "upload_failed")
+    try:
+        _take_in(job, content)
+    except _Wrong as wrong:
+        return _fail(job, wrong.code)
+    except _Passing as passing:
+        logger.warning("a file is not taken in yet", extra={"reason": passing.reason, "attempt": attempts})
+        if attempts >= most:
+            return _fail(job, passing.code)
+        uploads.release(job.attachment, job.worker)
+        return Outcome.AGAIN
+    except _Overtaken:
+        uploads.release(job.attachment, job.worker)
+        return Outcome.AGAIN
+    objects.delete(job.key)
+    count("attachment_upload_total", kind=job.attachment.kind, result="ok")
+    return Outcome.READY
+
+
+def _take_in(job: Job, content: bytes | None) -> None:
+    picture = None
+    if content is not None:
+        picture = _validated(job, content)
+    attachment = job.attachment
+    if attachment.provider_file_id is None:
+        attachment = replace(attachment, provider_file_id=_uploaded(job, content))
+    if "file_search" in job.file_type.purposes:
+        _indexed(replace(job, attachment=attachment))
+    if not uploads.ready(attachment, job.worker, picture):
+        raise _Overtaken
+
+
+def _validated(job: Job, content: bytes) -> Thumbnail | None:
+    """The thumbnail of an image; nothing that is not what it says goes to a provider."""
+    if len(content) != job.attachment.size_bytes:
+        raise _Wrong("file_too_large" if len(content) > job.attachment.size_bytes else "upload_failed")
+    if not is_what_it_says(job.file_type, content):
+        raise _Wrong("unsupported_file_type")
+    if job.attachment.kind != "image":
+        return None
+    try:
+        return thumbnail.of_image(content, job.attachment.content_type)
+    except thumbnail.InvalidImage:
+        raise _Wrong("invalid_image") from None
+
+
+def _uploaded(job: Job, content: bytes | None) -> str:
+    """The provider's id of the file, noted."""
+    began_at, found = job.attachment.ingest.upload_began_at, []
+    if began_at is not None:
+        found = _good(provider.find_files(job.account, job.name, began_at), "upload_failed")
+        for another in found[1:]:
+            job.means.files.delete_file(job.attachment.tenant_id, job.attachment.storage_backend, another)
+    if found:
+        file_id = found[0]
+    elif content is None:
+        raise _Wrong("upload_abandoned" if began_at is None else "upload_failed")
+    else:
+        if began_at is None:
+            _must(uploads.upload_begins(job.attachment, job.worker, job.means.clock()))
+        sent = provider.upload(job.account, job.name, content, job.attachment.content_type)
+        file_id = _good(sent, "upload_failed")
+    if not uploads.uploaded(job.attachment, job.worker, file_id):
+        _take_back(job, file_id)
+        raise _Overtaken
+    return file_id
+
+
+def _take_back(job: Job, file_id: str) -> None:
+    """Deletes a file that could not be noted, unless another worker noted it; should this fail, `_tidy` finds it."""
+    where = job.attachment.tenant_id, job.attachment.chat_id, job.attachment.attachment_id
+    now = attachments.read(*where)
+    if now is None or now.provider_file_id != file_id:
+        job.means.files.delete_file(job.attachment.tenant_id, job.attachment.storage_backend, file_id)
+
+
+def _indexed(job: Job) -> None:
+    """Puts the file into the chat's vector store, and waits until it can be found there."""
+    attachment, file_id = job.attachment, job.attachment.provider_file_id
+    assert file_id is not None
+    store_id = attachment.vector_store_id
+    if store_id is None:
+        pause = vector_stores.Pause(job.means.clock, job.means.sleep, job.ends_at)
+        store = vector_stores.of_chat(attachment, job.worker, job.account, pause, job.means.new_id)
+        store_id = _good(store, "vector_store_failed")
+        _must(uploads.enters_store(attachment, job.worker, store_id))
+    pause_seconds = FIRST_PAUSE_SECONDS
+    put_in = False
+    while True:
+        match _good(provider.indexing(job.account, store_id, file_id), "indexing_failed"):
+            case "completed":
+                return
+            case "failed":
+                raise _Wrong("indexing_failed")
+            case "absent" if not put_in:
+                attributes = {"attachment_id": attachment.attachment_id}
+                failure = provider.put_in(job.account, store_id, file_id, attributes)
+                if failure is not None:
+                    raise _as_exception(failure, "indexing_failed")
+                put_in = True
+        if job.means.clock() >= job.ends_at:
+            raise _Passing("indexing_failed", "not indexed yet")
+        job.means.sleep(pause_seconds)
+        pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+
+
+def _fail(job: Job, code: ErrorCode) -> Outcome:
+    """Ends an attachment, once its provider has nothing of it; or, after some more attempts, in any case."""
+    last = job.attachment.ingest.attempts >= job.means.settings.max_attempts + MORE_ATTEMPTS
+    nothing_left = _taken_away(job)
+    if not nothing_left and not last:
+        uploads.release(job.attachment, job.worker)
+        return Outcome.AGAIN
+    token = job.means.new_id(job.means.clock())
+    if not uploads.failed(job.attachment, job.worker, code, nothing_left=nothing_left, token=token):
+        return Outcome.AGAIN
+    if not nothing_left:
+        logger.error("a provider may keep the file of a failed attachment", extra={"error_code": code})
+    objects.delete(job.key)
+    count("attachment_upload_total", kind=job.attachment.kind, result=code)
+    return Outcome.FAILED
+
+
+def _tidy(job: Job) -> Outcome:
+    """Of an attachment at its end: the file in the bucket, and what a worker that died left unnoted at the provider."""
+    attachment, ingest_ = job.attachment, job.attachment.ingest
+    unnoted = attachment.provider_file_id is None and ingest_.upload_began_at is not None
+    if unnoted and attachment.status is AttachmentStatus.PENDING:
+        if ingest_.until is not None and ingest_.until > job.means.clock():
+            # Somebody may be uploading it right now, and will take it back.
+            return Outcome.AGAIN
+        if not _taken_away(job):
+            return Outcome.AGAIN
+    objects.delete(job.key)
+    return Outcome.NOTHING
+
+
+def _taken_away(job: Job) -> bool:
+    """Whether the provider has nothing of the attachment any more."""
+    where = attachments.read(job.attachment.tenant_id, job.attachment.chat_id, job.attachment.attachment_id)
+    now = where or job.attachment
+    files, owner = job.means.files, (now.tenant_id, now.storage_backend)
+    if now.provider_file_id is not None:
+        if now.vector_store_id is not None and files.take_out(*owner, now.vector_store_id, now.provider_file_id):
+            return False
+        return files.delete_file(*owner, now.provider_file_id) is None
+    if now.ingest.upload_began_at is None:
+        return True
+    found = provider.find_files(job.account, job.name, now.ingest.upload_began_at)
+    if isinstance(found, Failure):
+        return False
+    return all(files.delete_file(*owner, file_id) is None for file_id in found)
+
+
+def _must(noted: bool) -> None:
+    if not noted:
+        raise _Overtaken
+
+
+def _good(answer: T | Failure, code: ErrorCode) -> T:
+    if isinstance(answer, Failure):
+        raise _as_exception(answer, code)
+    return answer
+
+
+def _as_exception(failure: Failure, code: ErrorCode) -> Exception:
+    return _Passing(code, failure.reason) if failure.may_pass else _Wrong(code)

@@ -1,0 +1,48 @@
+"""Small pictures of images (context-attachments-providers 3): of what a stranger sent, so nothing of it is trusted."""
+
+import io
+import struct
+import warnings
+import zlib
+
+from minichat.domain.attachment import Thumbnail
+
+SIDE = 128
+MAX_BYTES = 128 * 1024
+MAX_PIXELS = 100_000_000
+_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP", "image/gif": "GIF"}
+# What Pillow's readers let through of images that are broken on purpose.
+_DAMAGE = (OSError, EOFError, ValueError, SyntaxError, IndexError, MemoryError, struct.error, zlib.error)
+_DRAWN_AS_THEY_ARE = frozenset({"L", "LA", "RGB", "RGBA"})
+
+
+class InvalidImage(Exception):
+    """No image of its type, or one that decodes to more than we decode."""
+
+
+def of_image(content: bytes, content_type: str) -> Thumbnail | None:
+    """A picture of at most 128 x 128 pixels and 128 KiB, upright, never larger than the image; of several the first.
+
+    None when none of that size can be made.
+    Raises InvalidImage.
+    """
+    # Only images pay for the import.
+    from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415
+
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of what its own limits find large; ours are stricter, and what it decodes is checked here.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=[_FORMATS[content_type]]) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise InvalidImage
+                image.thumbnail((SIDE, SIDE))
+                small = ImageOps.exif_transpose(image)
+                if small.mode not in _DRAWN_AS_THEY_ARE:
+                    small = small.convert("RGBA" if small.has_transparency_data else "RGB")
+    except (UnidentifiedImageError, Image.DecompressionBombError, *_DAMAGE) as error:
+        raise InvalidImage from error
+    written = io.BytesIO()
+    small.save(written, "WEBP", quality=80)
+    data = written.getvalue()
+    return Thumbnail(small.width, small.height, data) if len(data) <= MAX_BYTES else None

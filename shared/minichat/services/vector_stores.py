@@ -1,0 +1,110 @@
+"""The one vector store that a chat has at a provider: claimed under a condition, made once, by whoever claimed it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from minichat.domain.attachment import Attachment, VectorStore
+from minichat.domain.cleanup import Failure
+from minichat.domain.identity import Clock, NewId
+from minichat.providers import uploads as provider
+from minichat.providers.files import Files
+from minichat.storage import attachments, uploads
+
+CLAIM = timedelta(seconds=60)
+"""How long a claim keeps others away: longer than a provider may take to answer."""
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 1.6
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """How to wait, and until when."""
+
+    clock: Clock
+    sleep: Callable[[float], object]
+    ends_at: datetime
+
+
+def of_chat(
+    attachment: Attachment, worker: str, account: provider.Account, pause: Pause, new_id: NewId
+) -> str | Failure:
+    """The provider's id of the chat's vector store, which is made when there is none.
+
+    Who finds it claimed waits for the one who makes it, and takes over when that one is late.
+    Raises ServiceUnavailable.
+    """
+    where = attachment.tenant_id, attachment.chat_id, attachment.storage_backend
+    seconds = FIRST_PAUSE_SECONDS
+    while True:
+        now = pause.clock()
+        store = attachments.vector_store(*where)
+        if store is None:
+            claim = VectorStore(*where, claimed_by=worker, claimed_at=now, claimed_until=now + CLAIM)
+            if uploads.claim_store(claim, attachment, worker, token=new_id(now)):
+                return _made(claim, worker, account, pause.clock)
+        elif store.gone_at is not None:
+            return Failure("the chat is being cleaned up", may_pass=True)
+        elif store.vector_store_id is not None:
+            return store.vector_store_id
+        elif is_free(store, now) and uploads.take_store_over(store, worker, now + CLAIM):
+            return _found_or_made(store, worker, account, pause.clock)
+        if pause.clock() >= pause.ends_at:
+            return Failure("the vector store is not made yet", may_pass=True)
+        pause.sleep(seconds)
+        seconds = min(seconds * 2, LONGEST_PAUSE_SECONDS)
+
+
+def is_free(store: VectorStore, now: datetime) -> bool:
+    """Whether nobody can be making the store: it is made, or the claim on it is over."""
+    return store.vector_store_id is not None or store.claimed_until is None or store.claimed_until <= now
+
+
+def delete(store: VectorStore, files: Files) -> Failure | None:
+    """Deletes what the provider has of a claim: the store, or those that somebody made and did not live to name."""
+    if store.vector_store_id is not None:
+        return files.delete_vector_store(store.tenant_id, store.provider, store.vector_store_id)
+    if store.claimed_at is None:
+        return None
+    account = provider.Account(files, store.tenant_id, store.provider)
+    found = provider.find_vector_stores(account, name_of(store), store.claimed_at)
+    if isinstance(found, Failure):
+        return found
+    failures = [files.delete_vector_store(store.tenant_id, store.provider, one) for one in found]
+    return next((failure for failure in failures if failure is not None), None)
+
+
+def name_of(store: VectorStore) -> str:
+    """The store's name at the provider."""
+    return f"minichat-{store.chat_id}"
+
+
+def _found_or_made(store: VectorStore, worker: str, account: provider.Account, clock: Clock) -> str | Failure:
+    """Somebody before us may have made it, and not lived to say so."""
+    found = provider.find_vector_stores(account, name_of(store), store.claimed_at or clock())
+    if isinstance(found, Failure):
+        uploads.let_store_go(store, worker, clock())
+        return found
+    if not found:
+        return _made(store, worker, account, clock)
+    for another in found[1:]:
+        account.files.delete_vector_store(account.tenant_id, account.provider_id, another)
+    return _named(store, worker, account, found[0])
+
+
+def _made(store: VectorStore, worker: str, account: provider.Account, clock: Clock) -> str | Failure:
+    made = provider.make_vector_store(account, name_of(store))
+    if isinstance(made, Failure):
+        uploads.let_store_go(store, worker, clock())
+        return made
+    return _named(store, worker, account, made)
+
+
+def _named(store: VectorStore, worker: str, account: provider.Account, made: str) -> str | Failure:
+    if uploads.name_store(store, worker, made):
+        return made
+    now = attachments.vector_store(store.tenant_id, store.chat_id, store.provider)
+    if now is not None and now.vector_store_id == made:
+        return made  # only the answer was lost, and the repetition refused
+    failure = account.files.delete_vector_store(account.tenant_id, account.provider_id, made)
+    return failure or Failure("the claim was lost", may_pass=True)

@@ -1,0 +1,51 @@
+"""The shapes of the items of attachments and vector stores: short names, as in storage.items."""
+
+from pynamodb.attributes import BinaryAttribute, NumberAttribute, UnicodeAttribute
+
+from minichat.storage.items import ConversationItem, InstantAttribute
+
+
+class AttachmentItem(ConversationItem):
+    """A file that a user gave to a chat: how far it came, and the cleanup of what its provider has of it."""
+
+    kind = UnicodeAttribute()
+    storage_backend = UnicodeAttribute(attr_name="backend")
+    provider_file_id = UnicodeAttribute(attr_name="file", null=True)
+    vector_store_id = UnicodeAttribute(attr_name="vs", null=True)
+    deleted_at = InstantAttribute(null=True)
+    cleanup_status = UnicodeAttribute(attr_name="cleanup", null=True)
+    cleanup_attempts = NumberAttribute(attr_name="attempts", null=True)
+    last_cleanup_error = UnicodeAttribute(attr_name="cleanup_error", null=True)
+    cleanup_updated_at = InstantAttribute(attr_name="cleanup_at", null=True)
+    uploaded_by = UnicodeAttribute(attr_name="user", null=True)
+    filename = UnicodeAttribute(attr_name="name", null=True)
+    content_type = UnicodeAttribute(attr_name="type", null=True)
+    size_bytes = NumberAttribute(attr_name="size", null=True)
+    status = UnicodeAttribute(null=True)
+    error_code = UnicodeAttribute(attr_name="error", null=True)
+    thumbnail = BinaryAttribute(attr_name="thumb", null=True, legacy_encoding=False)
+    thumbnail_width = NumberAttribute(attr_name="thumb_w", null=True)
+    thumbnail_height = NumberAttribute(attr_name="thumb_h", null=True)
+    references = NumberAttribute(attr_name="refs", null=True)
+    ingest_attempts = NumberAttribute(attr_name="tries", null=True)
+    ingest_worker = UnicodeAttribute(attr_name="worker", null=True)
+    ingest_until = InstantAttribute(attr_name="until", null=True)
+    upload_began_at = InstantAttribute(attr_name="began_at", null=True)
+
+
+class UploadedOnceItem(ConversationItem):
+    """The attachment that an idempotency key made."""
+
+    fingerprint = UnicodeAttribute(attr_name="print")
+    attachment_id = UnicodeAttribute(attr_name="att")
+    expires_at = NumberAttribute()
+
+
+class VectorStoreItem(ConversationItem):
+    """A chat's vector store at the provider in the key: claimed first, and named once the provider has made it."""
+
+    vector_store_id = UnicodeAttribute(attr_name="vs", null=True)
+    gone_at = InstantAttribute(null=True)
+    claimed_by = UnicodeAttribute(attr_name="claimer", null=True)
+    claimed_at = InstantAttribute(null=True)
+    claimed_until = InstantAttribute(attr_name="until", null=True)

@@ -1,0 +1,285 @@
+"""How an attachment comes in: every step is conditional on the one before, and on nobody having deleted it meanwhile.
+
+The chat's head counts its documents and bytes, in the transactions that make, fail and delete attachments: however many
+of them there are at once, the limits hold.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from pynamodb.attributes import Attribute
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+
+from minichat.domain.attachment import Attachment, AttachmentStatus, ErrorCode, Thumbnail, VectorStore
+from minichat.domain.chat import visible
+from minichat.domain.cleanup import CleanupStatus
+from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict, QuotaExceeded
+from minichat.domain.files import FileLimits
+from minichat.domain.identity import AttachmentId, Call
+from minichat.storage import attachments, chats, keys
+from minichat.storage.attachment_items import AttachmentItem, UploadedOnceItem, VectorStoreItem
+from minichat.storage.items import ChatItem, OutboxItem
+from minichat.storage.transact import Put, Refused, Update, commit, update_one
+
+_ON_ITS_WAY = (AttachmentStatus.PENDING.value, AttachmentStatus.UPLOADED.value)
+
+
+def create(
+    call: Call, attachment: Attachment, limits: FileLimits, expected: OutboxItem, once: chats.Once | None = None
+) -> AttachmentId:
+    """Stores a new attachment, counts it, and has somebody look after it later; its id.
+
+    Of an idempotency key that made one before it is that one's id, and nothing is stored.
+    Raises ChatNotFound; IdempotencyKeyConflict when the key came with another request; QuotaExceeded when the chat has
+    as many documents, or bytes, as it may.
+    """
+    item = ChatItem(*keys.chat(attachment.tenant_id, attachment.chat_id))
+    size, documents = attachment.size_bytes, int(attachment.kind == "document")
+    room = ChatItem.upload_bytes.does_not_exist() | (ChatItem.upload_bytes <= limits.bytes_per_chat - size)
+    if documents:
+        room &= ChatItem.documents.does_not_exist() | (ChatItem.documents < limits.documents_per_chat)
+    if size > limits.bytes_per_chat:
+        raise _full_of_bytes(limits)
+    writes: list[Put | Update] = [
+        Update("chat", item, _counted(documents, size), chats.owned_by(call.caller) & room),
+        attachments.put(attachment),
+        Put("event", expected),
+        *([_unused(call, attachment, once)] if once is not None else []),
+    ]
+    try:
+        commit(writes, token=attachment.attachment_id, op="create_attachment")
+    except Refused as refused:
+        if once is not None and "key" in refused.old:
+            first = UploadedOnceItem.from_raw_data(dict(refused.old["key"] or {}))
+            if first.fingerprint != once.fingerprint:
+                raise IdempotencyKeyConflict from refused
+            return AttachmentId(first.attachment_id)
+        raw = refused.old.get("chat")
+        visible(chats.from_raw(raw), call.caller)
+        assert raw is not None
+        if int(raw.get("bytes", {}).get("N", 0)) > limits.bytes_per_chat - size:
+            raise _full_of_bytes(limits) from refused
+        raise QuotaExceeded("uploads", detail=f"A chat has at most {limits.documents_per_chat} documents.") from refused
+    return attachment.attachment_id
+
+
+def _unused(call: Call, attachment: Attachment, once: chats.Once) -> Put:
+    """The write that remembers what the key made; refused while it remembers something."""
+    now = int(call.now.timestamp())
+    item = UploadedOnceItem(
+        # A key is of one chat: the same one may come with an upload to another.
+        *keys.created(attachment.tenant_id, call.caller.user_id, f"{attachment.chat_id} {once.key}"),
+        fingerprint=once.fingerprint,
+        attachment_id=attachment.attachment_id,
+        expires_at=now + int(chats.IDEMPOTENCY_KEPT.total_seconds()),
+    )
+    # DynamoDB removes expired items late: one that is past its time counts as gone.
+    unused = UploadedOnceItem.pk.does_not_exist() | (UploadedOnceItem.expires_at < now)
+    return Put("key", item, unused)
+
+
+def delete(call: Call, seen: Attachment, events: Sequence[OutboxItem]) -> bool:
+    """Hides the attachment, uncounts it, and has what its provider has of it cleaned up: one transaction.
+
+    False when it is not as it was seen any more: look again.
+    Raises ChatNotFound.
+    """
+    unchanged = AttachmentItem.pk.exists() & AttachmentItem.deleted_at.does_not_exist()
+    unchanged &= AttachmentItem.uploaded_by == call.caller.user_id
+    unchanged &= AttachmentItem.references.does_not_exist() | (AttachmentItem.references == 0)
+    unchanged &= AttachmentItem.cleanup_status.does_not_exist()
+    failed = AttachmentItem.status == AttachmentStatus.FAILED.value
+    unchanged &= failed if seen.status is AttachmentStatus.FAILED else ~failed
+    actions = [
+        AttachmentItem.deleted_at.set(call.now),
+        AttachmentItem.cleanup_status.set(CleanupStatus.PENDING.value),
+        AttachmentItem.cleanup_updated_at.set(call.now),
+    ]
+    writes: list[Put | Update] = [
+        Update("chat", _head(seen), _uncounted(seen), chats.owned_by(call.caller)),
+        Update("attachment", _item(seen), actions, unchanged),
+        *(Put(f"event {number}", item) for number, item in enumerate(events)),
+    ]
+    try:
+        commit(writes, token=call.new_id(call.now), op="delete_attachment")
+    except Refused as refused:
+        if "chat" in refused.old:
+            raise ChatNotFound from refused
+        return False
+    return True
+
+
+def refer(seen: Attachment, call: Call) -> Update:
+    """The write that counts one more message with the attachment: only while it is ready, and the caller's.
+
+    Whoever sends a message puts it into that transaction; from then on the attachment cannot be deleted.
+    """
+    usable = AttachmentItem.pk.exists() & (AttachmentItem.status == AttachmentStatus.READY.value)
+    usable &= AttachmentItem.deleted_at.does_not_exist() & AttachmentItem.cleanup_status.does_not_exist()
+    usable &= AttachmentItem.uploaded_by == call.caller.user_id
+    return Update(f"attachment {seen.attachment_id}", _item(seen), [AttachmentItem.references.add(1)], usable)
+
+
+def take(seen: Attachment, worker: str, *, now: datetime, until: datetime) -> bool:
+    """Makes the work on an attachment this worker's until then; False while another has it, or nothing is to be done.
+
+    Raises ServiceUnavailable, as everything below does.
+    """
+    free = AttachmentItem.ingest_until.does_not_exist() | (AttachmentItem.ingest_until <= now)
+    free |= AttachmentItem.ingest_worker == worker  # only the answer was lost
+    actions = [
+        AttachmentItem.ingest_worker.set(worker),
+        AttachmentItem.ingest_until.set(until),
+        AttachmentItem.ingest_attempts.add(1),
+    ]
+    return update_one(_item(seen), actions, _open() & free, op="ingest")
+
+
+def release(seen: Attachment, worker: str) -> None:
+    """Lets others go on with the attachment at once."""
+    own = AttachmentItem.pk.exists() & (AttachmentItem.ingest_worker == worker)
+    actions = [AttachmentItem.ingest_worker.remove(), AttachmentItem.ingest_until.remove()]
+    update_one(_item(seen), actions, own, op="ingest")
+
+
+def upload_begins(seen: Attachment, worker: str, now: datetime) -> bool:
+    """Records that the provider is about to be sent the file."""
+    return _step(seen, worker, [AttachmentItem.upload_began_at.set(now)], AttachmentStatus.PENDING)
+
+
+def uploaded(seen: Attachment, worker: str, file_id: str) -> bool:
+    """Records that the provider has the file; False when it must be taken back."""
+    actions = [
+        AttachmentItem.provider_file_id.set(file_id),
+        AttachmentItem.status.set(AttachmentStatus.UPLOADED.value),
+    ]
+    return _step(seen, worker, actions, AttachmentStatus.PENDING)
+
+
+def enters_store(seen: Attachment, worker: str, vector_store_id: str) -> bool:
+    """Records which vector store the file is about to be put into."""
+    actions = [AttachmentItem.vector_store_id.set(vector_store_id)]
+    return _step(seen, worker, actions, AttachmentStatus.UPLOADED)
+
+
+def ready(seen: Attachment, worker: str, thumbnail: Thumbnail | None) -> bool:
+    """Records that the attachment can be used."""
+    actions: list[Action] = [
+        AttachmentItem.status.set(AttachmentStatus.READY.value),
+        AttachmentItem.ingest_worker.remove(),
+        AttachmentItem.ingest_until.remove(),
+    ]
+    if thumbnail is not None:
+        made: list[tuple[Attribute[Any], object]] = [
+            (AttachmentItem.thumbnail, thumbnail.data),
+            (AttachmentItem.thumbnail_width, thumbnail.width),
+            (AttachmentItem.thumbnail_height, thumbnail.height),
+        ]
+        actions += [attribute.set(value) for attribute, value in made]
+    return _step(seen, worker, actions, AttachmentStatus.UPLOADED)
+
+
+def failed(seen: Attachment, worker: str, code: ErrorCode, *, nothing_left: bool, token: str) -> bool:
+    """Records why the attachment will never be ready, and uncounts it: one transaction.
+
+    `nothing_left`: its provider has nothing of it; otherwise its ids stay, for the cleanup after its deletion.
+    """
+    actions: list[Action] = [
+        AttachmentItem.status.set(AttachmentStatus.FAILED.value),
+        AttachmentItem.error_code.set(code),
+        AttachmentItem.ingest_worker.remove(),
+        AttachmentItem.ingest_until.remove(),
+    ]
+    if nothing_left:
+        actions += [AttachmentItem.provider_file_id.remove(), AttachmentItem.vector_store_id.remove()]
+    writes = [
+        Update("chat", _head(seen), _uncounted(seen), ChatItem.pk.exists()),
+        Update("attachment", _item(seen), actions, _open() & (AttachmentItem.ingest_worker == worker)),
+    ]
+    try:
+        commit(writes, token=token, op="ingest")
+    except Refused:
+        return False
+    return True
+
+
+def claim_store(claim: VectorStore, seen: Attachment, worker: str, *, token: str) -> bool:
+    """Claims the chat's vector store for the attachment's worker; False when it is claimed, or the worker too late.
+
+    In one transaction with the attachment: once its cleanup has begun nobody claims a store that no cleanup would see.
+    """
+    own = _open() & (AttachmentItem.ingest_worker == worker)
+    writes: list[Put | Update] = [
+        attachments.claim_vector_store(claim),
+        Update("attachment", _item(seen), [AttachmentItem.ingest_worker.set(worker)], own),
+    ]
+    try:
+        commit(writes, token=token, op="ingest")
+    except Refused:
+        return False
+    return True
+
+
+def take_store_over(seen: VectorStore, worker: str, until: datetime) -> bool:
+    """Makes an expired claim this worker's."""
+    changed = [VectorStoreItem.claimed_by.set(worker), VectorStoreItem.claimed_until.set(until)]
+    return update_one(_store(seen), changed, _unnamed(seen.claimed_by), op="ingest")
+
+
+def name_store(seen: VectorStore, worker: str, vector_store_id: str) -> bool:
+    """Records the store that was made for a claim; False when it must be taken back."""
+    changed = [VectorStoreItem.vector_store_id.set(vector_store_id)]
+    return update_one(_store(seen), changed, _unnamed(worker), op="ingest")
+
+
+def let_store_go(seen: VectorStore, worker: str, now: datetime) -> None:
+    """Lets others take a claim over at once."""
+    update_one(_store(seen), [VectorStoreItem.claimed_until.set(now)], _unnamed(worker), op="ingest")
+
+
+def _step(seen: Attachment, worker: str, actions: Sequence[Action], after: AttachmentStatus) -> bool:
+    allowed = _open() & (AttachmentItem.ingest_worker == worker) & (AttachmentItem.status == after.value)
+    return update_one(_item(seen), actions, allowed, op="ingest")
+
+
+def _open() -> Condition:
+    condition: Condition = AttachmentItem.pk.exists() & AttachmentItem.status.is_in(*_ON_ITS_WAY)
+    condition &= AttachmentItem.deleted_at.does_not_exist()
+    condition &= AttachmentItem.cleanup_status.does_not_exist()
+    return condition
+
+
+def _unnamed(claimed_by: str | None) -> Condition:
+    condition: Condition = VectorStoreItem.pk.exists() & VectorStoreItem.vector_store_id.does_not_exist()
+    condition &= VectorStoreItem.gone_at.does_not_exist()
+    same = VectorStoreItem.claimed_by
+    condition &= same.does_not_exist() if claimed_by is None else same == claimed_by
+    return condition
+
+
+def _counted(documents: int, size: int) -> list[Action]:
+    return [ChatItem.upload_bytes.add(size), *([ChatItem.documents.add(documents)] if documents else [])]
+
+
+def _uncounted(seen: Attachment) -> list[Action]:
+    """What takes an attachment out of the chat's counters; nothing of one that failed, which is out of them."""
+    gone = 0 if seen.status is AttachmentStatus.FAILED else -1
+    return _counted(gone * (seen.kind == "document"), gone * seen.size_bytes)
+
+
+def _full_of_bytes(limits: FileLimits) -> QuotaExceeded:
+    return QuotaExceeded("uploads", detail=f"The files of a chat have at most {limits.bytes_per_chat} bytes together.")
+
+
+def _head(seen: Attachment) -> ChatItem:
+    return ChatItem(*keys.chat(seen.tenant_id, seen.chat_id))
+
+
+def _item(seen: Attachment) -> AttachmentItem:
+    return AttachmentItem(*keys.attachment(seen.tenant_id, seen.chat_id, seen.attachment_id))
+
+
+def _store(seen: VectorStore) -> VectorStoreItem:
+    return VectorStoreItem(*keys.vector_store(seen.tenant_id, seen.chat_id, seen.provider))

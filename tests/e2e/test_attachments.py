@@ -1,0 +1,352 @@
+"""Files over HTTP against the running stack: both ways in, out again, and everything that must not get in."""
+
+import io
+import json
+import socket
+import struct
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import httpx2
+import pytest
+from PIL import Image
+
+from tests.client import Stack, User
+from tests.conftest import running_stack
+
+MB = 1024 * 1024
+PDF = b"%PDF-1.7\nThe moon is 384,400 km away."
+ENDS_SECONDS = 30
+
+
+def a_picture(width: int = 300, height: int = 200, kind: str = "PNG") -> bytes:
+    written = io.BytesIO()
+    Image.new("RGB", (width, height), "navy").save(written, kind)
+    return written.getvalue()
+
+
+def a_bomb(width: int = 30_000, height: int = 30_000) -> bytes:
+    """A picture whose header promises 900 megapixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = zlib.compress(bytes(20 * MB), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def uploaded(
+    user: User, chat_id: str, content: bytes = PDF, name: str = "moon.pdf", kind: str = "application/pdf"
+) -> httpx2.Response:
+    return user.http.post(f"/chats/{chat_id}/attachments", files={"file": (name, content, kind)})
+
+
+def announced(user: User, chat_id: str, **said: Any) -> httpx2.Response:
+    body = {"filename": "moon.pdf", "content_type": "application/pdf", "size_bytes": len(PDF), **said}
+    return user.http.post(f"/chats/{chat_id}/attachments/uploads", json=body)
+
+
+def posted(form: dict[str, Any], content: bytes, **changed: str) -> int:
+    fields = {**form["fields"], **changed}
+    answer = httpx2.post(form["url"], data=fields, files={"file": ("x", content)}, trust_env=False)
+    return answer.status_code
+
+
+def got(user: User, chat_id: str, attachment_id: str) -> dict[str, Any]:
+    answer = user.http.get(f"/chats/{chat_id}/attachments/{attachment_id}")
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def ended(user: User, chat_id: str, attachment: dict[str, Any]) -> dict[str, Any]:
+    """The attachment once it is ready or failed."""
+    until = time.monotonic() + ENDS_SECONDS
+    while (now := got(user, chat_id, attachment["id"]))["status"] not in ("ready", "failed"):
+        assert time.monotonic() < until, now
+        time.sleep(0.05)
+    return now
+
+
+def refused(answer: httpx2.Response, status: int, code: str, field: str | None = None) -> dict[str, Any]:
+    problem: dict[str, Any] = answer.json()
+    assert (answer.status_code, problem["code"]) == (status, code), problem
+    assert answer.headers["content-type"] == "application/problem+json"
+    if field is not None:
+        assert [error["field"] for error in problem["errors"]] == [field]
+    return problem
+
+
+def at_provider(stack: Stack, chat_id: str) -> list[str]:
+    """Names of the files that the provider has of a chat."""
+    told = httpx2.get(f"{stack.about['provider_url']}/control/files", trust_env=False).json()
+    names = [told["about"].get(file, {}).get("filename", "") for file in told["files"]]
+    return [name for name in names if chat_id in name]
+
+
+def test_a_pdf_in_the_request_becomes_ready_and_is_deleted_at_the_provider(stack: Stack, user: User) -> None:
+    chat_id = user.new_chat()
+    answer = uploaded(user, chat_id)
+    assert answer.status_code == 201
+    made = answer.json()
+    assert made.keys() == {"id", "filename", "content_type", "size_bytes", "status", "kind", "created_at"}
+    assert (made["filename"], made["size_bytes"], made["kind"]) == ("moon.pdf", len(PDF), "document")
+    now = ended(user, chat_id, made)
+    assert now == made | {"status": "ready"}
+    assert at_provider(stack, chat_id) == [f"{chat_id}_{made['id']}.pdf"]
+    _deleted(stack, user, chat_id, made["id"])
+
+
+def test_a_pdf_posted_with_a_form_becomes_ready_and_is_deleted_at_the_provider(stack: Stack, user: User) -> None:
+    chat_id = user.new_chat()
+    answer = announced(user, chat_id)
+    assert answer.status_code == 201
+    made = answer.json()
+    form = made.pop("upload")
+    assert made["status"] == "pending"
+    assert posted(form, PDF) == 204
+    assert ended(user, chat_id, made) == made | {"status": "ready"}
+    _deleted(stack, user, chat_id, made["id"])
+
+
+def _deleted(stack: Stack, user: User, chat_id: str, attachment_id: str) -> None:
+    path = f"/chats/{chat_id}/attachments/{attachment_id}"
+    assert [user.http.delete(path).status_code for _ in range(2)] == [204, 204]
+    refused(user.http.get(path), 404, "attachment_not_found")
+    until = time.monotonic() + ENDS_SECONDS
+    while at_provider(stack, chat_id):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_large_file_goes_by_the_form(stack: Stack, user: User) -> None:
+    chat_id = user.new_chat()
+    content = PDF + b"." * (20 * MB)
+    made = announced(user, chat_id, size_bytes=len(content)).json()
+    assert posted(made["upload"], content) == 204
+    assert ended(user, chat_id, made)["status"] == "ready"
+
+
+def test_a_picture_shows_its_thumbnail(user: User) -> None:
+    chat_id = user.new_chat()
+    now = ended(user, chat_id, uploaded(user, chat_id, a_picture(), "sea.png", "image/png").json())
+    assert (now["status"], now["kind"]) == ("ready", "image")
+    thumbnail = now["img_thumbnail"]
+    assert (thumbnail["content_type"], thumbnail["width"], thumbnail["height"]) == ("image/webp", 128, 85)
+
+
+def test_nothing_of_the_providers_is_told(user: User) -> None:
+    chat_id = user.new_chat()
+    made = announced(user, chat_id).json()
+    posted(made["upload"], PDF)
+    told = json.dumps([made, ended(user, chat_id, made)])
+    assert not any(word in told for word in ("file-", "vs_", "openai", "provider", "storage"))
+
+
+def test_an_image_of_one_by_a_hundred_thousand_is_an_image(user: User) -> None:
+    chat_id = user.new_chat()
+    now = ended(user, chat_id, uploaded(user, chat_id, a_picture(1, 100_000), "thin.png", "image/png").json())
+    assert (now["status"], now["img_thumbnail"]["width"], now["img_thumbnail"]["height"]) == ("ready", 1, 128)
+
+
+@pytest.mark.parametrize("content", [a_bomb(), b"\x89PNG\r\n\x1a\n not a picture"], ids=["bomb", "garbage"])
+def test_a_bomb_or_a_broken_picture_fails(stack: Stack, user: User, content: bytes) -> None:
+    chat_id = user.new_chat()
+    now = ended(user, chat_id, uploaded(user, chat_id, content, "sea.png", "image/png").json())
+    assert (now["status"], now["error_code"]) == ("failed", "invalid_image")
+    assert at_provider(stack, chat_id) == []
+
+
+def test_a_wrong_type_behind_a_right_extension_is_refused(user: User) -> None:
+    chat_id = user.new_chat()
+    refused(uploaded(user, chat_id, b"MZ\x90\0\3"), 415, "unsupported_file_type")
+    refused(uploaded(user, chat_id, b"MZ\x90\0\3", "a.pdf", "application/octet-stream"), 415, "unsupported_file_type")
+    refused(uploaded(user, chat_id, PDF, "a.pdf", "application/x-msdownload"), 415, "unsupported_file_type")
+    refused(uploaded(user, chat_id, a_picture(kind="GIF"), "a.png", "image/png"), 415, "unsupported_file_type")
+
+
+def test_a_wrong_type_behind_a_form_fails(stack: Stack, user: User) -> None:
+    chat_id = user.new_chat()
+    made = announced(user, chat_id, size_bytes=5).json()
+    assert posted(made["upload"], b"MZ\x90\0\3") == 204
+    now = ended(user, chat_id, made)
+    assert (now["status"], now["error_code"]) == ("failed", "unsupported_file_type")
+    assert at_provider(stack, chat_id) == []
+
+
+def test_an_empty_file_is_refused(user: User) -> None:
+    chat_id = user.new_chat()
+    refused(uploaded(user, chat_id, b""), 400, "invalid_request", "file")
+    refused(announced(user, chat_id, size_bytes=0), 400, "invalid_request", "size_bytes")
+
+
+def test_what_is_too_large_is_refused_with_the_limit_or_the_other_way(user: User) -> None:
+    chat_id = user.new_chat()
+    assert (
+        "/attachments/uploads" in refused(uploaded(user, chat_id, PDF + bytes(5 * MB)), 413, "file_too_large")["detail"]
+    )
+    assert str(25 * MB) in refused(announced(user, chat_id, size_bytes=10 * 1024 * MB), 413, "file_too_large")["detail"]
+    image = {"filename": "a.png", "content_type": "image/png"}
+    refused(announced(user, chat_id, size_bytes=5 * MB + 1, **image), 413, "file_too_large")
+    refused(announced(user, chat_id, size_bytes="5"), 400, "invalid_request", "size_bytes")
+
+
+@pytest.mark.parametrize("length", [10 * 1024 * MB, 7 * MB])
+def test_a_length_that_is_only_declared_is_refused_at_once(stack: Stack, user: User, length: int) -> None:
+    chat_id = user.new_chat()
+    status, _ = _raw(stack, user, chat_id, b"--b\r\n", length)
+    assert status == 413
+
+
+def test_an_upload_that_stops_half_way_leaves_nothing(stack: Stack, user: User) -> None:
+    chat_id = user.new_chat()
+    head = b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.pdf"\r\n'
+    _raw(stack, user, chat_id, head + b"content-type: application/pdf\r\n\r\n%PDF-1.7", 5000, hang_up=True)
+    # A whole body that lacks its end.
+    whole = head + b"content-type: application/pdf\r\n\r\n%PDF-1.7"
+    status, problem = _raw(stack, user, chat_id, whole, len(whole))
+    assert (status, problem["code"]) == (400, "invalid_request")
+    assert at_provider(stack, chat_id) == []
+
+
+def _raw(
+    stack: Stack, user: User, chat_id: str, body: bytes, length: int, *, hang_up: bool = False
+) -> tuple[int, dict[str, Any]]:
+    """What the server answers to a body of which it has been told another length."""
+    address = urlsplit(stack.base_url)
+    head = (
+        f"POST {address.path}/chats/{chat_id}/attachments HTTP/1.1\r\nhost: {address.netloc}\r\n"
+        f"authorization: {user.http.headers['authorization']}\r\nconnection: close\r\n"
+        f"content-type: multipart/form-data; boundary=b\r\ncontent-length: {length}\r\n\r\n"
+    )
+    with socket.create_connection((address.hostname, address.port or 80), timeout=10) as connection:
+        connection.sendall(head.encode() + body)
+        if hang_up:
+            return 0, {}
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+    headers, _, content = answer.partition(b"\r\n\r\n")
+    return int(headers.split()[1]), json.loads(content)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "field"),
+    [
+        ("multipart/form-data", b"--b--\r\n", "content-type"),
+        ("multipart/form-data; boundary=", b"--b--\r\n", "content-type"),
+        ("application/json", b"{}", "content-type"),
+        ("multipart/form-data; boundary=b", b"", "multipart"),
+        ("multipart/form-data; boundary=b", b"no boundary", "multipart"),
+        ("multipart/form-data; boundary=b", b"--b--\r\n", "file"),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\ncontent-disposition: form-data; name="other"\r\n\r\nx\r\n--b--\r\n',
+            "file",
+        ),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.pdf"\r\n\r\n%PDF-\r\n--b--\r\n',
+            "content_type",
+        ),
+        ("multipart/form-data; boundary=" + "b" * 5000, b"--b--\r\n", "multipart"),
+    ],
+)
+def test_a_body_that_is_no_form_with_a_file_is_refused(user: User, content_type: str, body: bytes, field: str) -> None:
+    chat_id = user.new_chat()
+    path = f"/chats/{chat_id}/attachments"
+    answer = user.http.post(path, content=body, headers={"content-type": content_type})
+    refused(answer, 400, "invalid_request", field)
+
+
+def test_two_files_are_refused(user: User) -> None:
+    chat_id = user.new_chat()
+    two = [("file", (f"{number}.pdf", PDF, "application/pdf")) for number in range(2)]
+    refused(user.http.post(f"/chats/{chat_id}/attachments", files=two), 400, "invalid_request", "file")
+
+
+def test_other_parts_are_passed_over(user: User) -> None:
+    chat_id = user.new_chat()
+    answer = user.http.post(
+        f"/chats/{chat_id}/attachments",
+        data={"note": "first"},
+        files={"file": ("data.csv", b"a,b\n1,2\n", "text/csv; charset=utf-8")},
+    )
+    assert answer.status_code == 201
+    assert answer.json()["content_type"] == "text/plain"
+
+
+@pytest.mark.parametrize("name", ["../../../etc/moon.pdf", "C:\\temp\\moon.pdf", "/moon.pdf"])
+def test_a_path_is_no_file_name(user: User, name: str) -> None:
+    chat_id = user.new_chat()
+    assert announced(user, chat_id, filename=name).json()["filename"] == "moon.pdf"
+    assert uploaded(user, chat_id, name=name).json()["filename"] == "moon.pdf"
+
+
+def test_a_form_lets_in_exactly_what_it_was_made_for(user: User) -> None:
+    chat_id = user.new_chat()
+    made = announced(user, chat_id).json()
+    form = made["upload"]
+    assert posted(form, PDF, **{"Content-Type": "text/html"}) == 403
+    assert posted(form, PDF, key=form["fields"]["key"].replace(chat_id, str(uuid4()))) == 403
+    assert posted(form, PDF + b"more") == 400
+    assert posted(form, PDF[:-1]) == 400
+    assert got(user, chat_id, made["id"])["status"] == "pending"
+
+
+def test_a_form_that_is_used_twice_changes_nothing(stack: Stack, user: User) -> None:
+    chat_id = user.new_chat()
+    made = announced(user, chat_id).json()
+    assert posted(made["upload"], PDF) == 204
+    ready = ended(user, chat_id, made)
+    assert posted(made["upload"], PDF[:-1] + b"!") == 204
+    following = uploaded(user, chat_id).json()
+    assert ended(user, chat_id, following)["status"] == "ready"
+    assert got(user, chat_id, made["id"]) == ready
+    assert len(at_provider(stack, chat_id)) == 2
+
+
+def test_ids_of_another_chat_or_another_user_lead_nowhere(stack: Stack, user: User) -> None:
+    chat_id, other = user.new_chat(), user.new_chat()
+    made = uploaded(user, chat_id).json()
+    for method in ("GET", "DELETE"):
+        path = f"/chats/{other}/attachments/{made['id']}"
+        refused(user.http.request(method, path), 404, "attachment_not_found")
+        refused(user.http.request(method, f"/chats/{chat_id}/attachments/{uuid4()}"), 404, "attachment_not_found")
+        refused(user.http.request(method, f"/chats/{chat_id}/attachments/nope"), 400, "invalid_request")
+        with stack.user() as stranger:
+            refused(stranger.http.request(method, f"/chats/{chat_id}/attachments/{made['id']}"), 404, "chat_not_found")
+    with stack.user() as stranger:
+        refused(uploaded(stranger, chat_id), 404, "chat_not_found")
+        refused(announced(stranger, chat_id), 404, "chat_not_found")
+    assert ended(user, chat_id, made)["status"] == "ready"
+
+
+def test_the_chat_comes_before_the_body(user: User) -> None:
+    answer = user.http.post(f"/chats/{uuid4()}/attachments", json={})
+    refused(answer, 404, "chat_not_found")
+
+
+def test_the_51st_document_names_the_limit(user: User) -> None:
+    chat_id = user.new_chat()
+    for _ in range(50):
+        assert announced(user, chat_id).status_code == 201
+    problem = refused(announced(user, chat_id), 429, "quota_exceeded")
+    assert problem["quota_scope"] == "uploads"
+    assert "50" in problem["detail"]
+    assert uploaded(user, chat_id, a_picture(), "sea.png", "image/png").status_code == 201
+
+
+def test_a_form_that_nobody_uses_ends_its_attachment(tmp_path: Path) -> None:
+    hurried = {"MINICHAT_ATTACHMENTS__UPLOAD_SECONDS": "1", "MINICHAT_ATTACHMENTS__ABANDONED_AFTER_SECONDS": "3"}
+    with running_stack(tmp_path, environment=hurried) as stack, stack.user() as user:
+        chat_id = user.new_chat()
+        made = announced(user, chat_id).json()
+        assert got(user, chat_id, made["id"])["status"] == "pending"
+        now = ended(user, chat_id, made)
+        assert (now["status"], now["error_code"]) == ("failed", "upload_abandoned")
+        assert posted(made["upload"], PDF) == 403

@@ -1,0 +1,91 @@
+"""The file of a multipart body, however its bytes are cut on the way."""
+
+import itertools
+from collections.abc import Sequence
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.types import Message
+
+from minichat.domain.errors import FileTooLarge, InvalidRequest
+from minichat.http.multipart import FRAME_BYTES, MAX_FILE_BYTES, Uploaded, read_file
+
+
+def read(
+    chunks: Sequence[bytes], *, content_type: str = "multipart/form-data; boundary=b", ends: bool = True
+) -> Uploaded:
+    """What is made of a body that comes in these chunks; one that does not end is broken off."""
+    left = [*chunks]
+
+    async def receive() -> Message:
+        if left:
+            return {"type": "http.request", "body": left.pop(0), "more_body": bool(left) or not ends}
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "headers": [(b"content-type", b"multipart/form-data; boundary=b")]}
+    return anyio.run(read_file, Request(scope, receive))
+
+
+def a_part(content: bytes, name: str = "file", filename: str = "a.pdf", kind: str = "application/pdf") -> bytes:
+    head = f'content-disposition: form-data; name="{name}"; filename="{filename}"\r\nContent-Type: {kind}\r\n\r\n'
+    return b"--b\r\n" + head.encode() + content + b"\r\n"
+
+
+def cut(body: bytes, at: set[int]) -> list[bytes]:
+    edges = sorted({0, len(body), *(place % (len(body) + 1) for place in at)})
+    return [body[start:end] for start, end in itertools.pairwise(edges)]
+
+
+@given(
+    st.binary(max_size=300).filter(lambda content: b"--b" not in content), st.sets(st.integers(0, 1000), max_size=20)
+)
+def test_a_file_is_what_was_sent_wherever_its_body_is_cut(content: bytes, at: set[int]) -> None:
+    body = a_part(b"x", "note") + a_part(content, filename="é.pdf") + a_part(b"y", "more") + b"--b--\r\n"
+    assert read(cut(body, at)) == Uploaded("é.pdf", "application/pdf", content)
+
+
+@given(st.integers(0, 200))
+def test_a_body_that_ends_too_soon_is_refused(length: int) -> None:
+    whole = a_part(b"%PDF-1.7") + b"--b--"
+    body = whole[: min(length, len(whole) - 1)]
+    for ends in (True, False):
+        with pytest.raises(InvalidRequest) as refused:
+            read([body], ends=ends)
+        assert refused.value.errors[0].field == "multipart"
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_a_form_or_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        read([body])
+
+
+def test_no_more_is_read_than_a_file_may_have() -> None:
+    megabyte = bytes(1_000_000)
+    with pytest.raises(FileTooLarge, match="uploads"):
+        read([a_part(b"")[:-2], *[megabyte] * 4, b"x", *[megabyte] * 100])
+    assert len(read([a_part(b"")[:-2], *[megabyte] * 4, b"\r\n--b--\r\n"]).content) == MAX_FILE_BYTES
+
+
+def test_what_is_around_the_file_has_a_limit_too() -> None:
+    with pytest.raises(FileTooLarge):
+        read([a_part(bytes(FRAME_BYTES), "note"), b"--b--\r\n"])
+    many = b"".join(a_part(b"", "x" * 100) for _ in range(600))
+    with pytest.raises(FileTooLarge):
+        read([many, b"--b--\r\n"])
+
+
+def test_a_declared_length_is_believed_only_when_it_is_too_much() -> None:
+    scope = {
+        "type": "http",
+        "headers": [(b"content-type", b"multipart/form-data; boundary=b"), (b"content-length", b"10000000000")],
+    }
+
+    async def receive() -> Message:
+        raise AssertionError("nothing is read")
+
+    with pytest.raises(FileTooLarge):
+        anyio.run(read_file, Request(scope, receive))
