@@ -419,6 +419,23 @@ def test_alarms_name_metrics_that_the_code_emits() -> None:
     assert named <= known.keys()
 
 
+def test_no_alarm_adds_up_more_metrics_than_cloudwatch_takes() -> None:
+    # PutMetricAlarm: as many as ten structures that retrieve a metric; linters do not count.
+    assert all(len(_metrics_of(alarm)) <= 10 for alarm in _alarms().values())
+
+
+def test_every_function_is_in_an_alarm_of_errors_and_of_throttles() -> None:
+    functions = {name for name in ROOT_TEMPLATE["Resources"] if name.endswith("Function")}
+    for metric in ("Errors", "Throttles"):
+        watched = {
+            one["Dimensions"][0]["Value"]["Ref"].removesuffix("Name")
+            for alarm in _alarms().values()
+            for one in _metrics_of(alarm)
+            if one["MetricName"] == metric and one["Namespace"] == "AWS/Lambda"
+        }
+        assert watched == functions
+
+
 def test_the_dashboard_shows_every_metric_by_its_own_dimensions() -> None:
     known = emitted() | AWAITED
     shown: set[str] = set()
