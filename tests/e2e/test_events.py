@@ -54,11 +54,13 @@ def kill_at_random(stack: Stack, over: threading.Event) -> Counter[str]:
             if child is None or time.monotonic() > dies_at:
                 if child is not None:
                     os.kill(child.pid, signal.SIGKILL)
+                    child.stop()  # only waits for it to be gone
                     kills[function] += 1
                 started = serving(stack, function, kills[function], "--fail-percent", FAIL_PERCENT)
                 living[function] = time.monotonic() + random.uniform(2, 6), started
     for function, (_, child) in living.items():
         os.kill(child.pid, signal.SIGKILL)
+        child.stop()
         kills[function] += 1
     return kills
 
