@@ -22,7 +22,7 @@ from functions.chat_cleanup.handler import handler as chat_cleanup
 from functions.outbox_relay.handler import handler as outbox_relay
 from functions.usage.handler import handler as usage
 from minichat import moment
-from minichat.domain.identity import ChatId, RequestId, TenantId
+from minichat.domain.identity import AttachmentId, ChatId, RequestId, TenantId
 from minichat.domain.metering import Used
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
@@ -34,7 +34,8 @@ from minichat.services.redrive import Range, redrive, republish
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store, current
-from minichat.storage import ledger, whole
+from minichat.storage import keys, ledger, whole
+from minichat.storage.attachment_items import AttachmentItem
 from minichat.storage.items import connect
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy
 from tests.integration.faults import answered_instead, refused, sqs_hook
@@ -426,6 +427,8 @@ def test_without_the_setting_no_content_leaves(events: QueueAccess) -> None:
 
 def test_nothing_of_a_deleted_chat_stays(events: QueueAccess, store: Store) -> None:
     chat_id, other = some_chat(turns=3, text="long " * 100_000), some_chat()
+    # Its key sorts before the head's.
+    AttachmentItem(*keys.attachment(TENANT, chat_id, AttachmentId("a")), kind="image", storage_backend="openai").save()
     chats.delete(a_call(), chat_id)
     relayed(stream_records([image for image in outbox() if image["queue"]["S"] == "chat-cleanup"]))
     assert events.handled("chat-cleanup", chat_cleanup) == []

@@ -20,12 +20,12 @@ def expire(tenant_id: TenantId, chat_id: ChatId, at: datetime) -> int:
     lives_on = ExpiringItem.pk.exists() & (
         ExpiringItem.expires_at.does_not_exist() | (ExpiringItem.expires_at > moment)
     )
-    marked, after, more = 0, keys.CHAT_SK, True
+    marked, after, more = 0, " ", True
     while more:
         page, more = query(pk, ConversationItem.sk > after, limit=BATCH)
         for raw in page:
             after = raw["sk"]["S"]
-            if int(raw.get("expires_at", {}).get("N", moment + 1)) > moment:
+            if after != keys.CHAT_SK and int(raw.get("expires_at", {}).get("N", moment + 1)) > moment:
                 item = ExpiringItem(pk, after)
                 marked += update_one(item, [ExpiringItem.expires_at.set(moment)], lives_on, op="purge")
     head = ExpiringItem(*keys.chat(tenant_id, chat_id))
