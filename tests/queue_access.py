@@ -15,7 +15,11 @@ from minichat.settings import Queues
 
 Record = dict[str, Any]
 Handler = Callable[[Record, Any], Any]
-CONTEXT = Context("a function", timeout=60)
+
+
+def invocation() -> Context:
+    """What a handler is told of an invocation that begins now."""
+    return Context("a function", timeout=60)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class QueueAccess:
         """Has a consumer handle one batch, as an event source mapping would; the ids of what has to come again."""
         url = self.settings.urls[queue]
         records = self.receive(url)
-        failed = [one["itemIdentifier"] for one in handler({"Records": records}, CONTEXT)["batchItemFailures"]]
+        failed = [one["itemIdentifier"] for one in handler({"Records": records}, invocation())["batchItemFailures"]]
         for record in records:
             if record["messageId"] not in failed:
                 self.client.delete_message(QueueUrl=url, ReceiptHandle=record["receiptHandle"])

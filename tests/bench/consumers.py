@@ -24,7 +24,7 @@ from minichat.settings import Settings, current
 from minichat.storage import whole
 from tests.builders import NOW, a_call, a_model, a_policy
 from tests.conftest import fresh_tables
-from tests.queue_access import CONTEXT, QueueAccess
+from tests.queue_access import QueueAccess
 
 TURNS = 500
 RELAY_BATCH = 100
@@ -95,7 +95,7 @@ def _drained(queues: QueueAccess, queue: str, handler: Callable[[Any, Any], Any]
     """Messages per second until the queue is empty."""
     url, count, began = queues.settings.urls[queue], 0, time.perf_counter()
     while records := queues.receive(url):
-        handler({"Records": records}, CONTEXT)
+        handler({"Records": records}, invocation())
         queues.client.delete_message_batch(
             QueueUrl=url,
             Entries=[{"Id": str(n), "ReceiptHandle": one["receiptHandle"]} for n, one in enumerate(records)],

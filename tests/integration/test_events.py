@@ -40,7 +40,7 @@ from minichat.storage.items import connect
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy
 from tests.integration.faults import answered_instead, refused, sqs_hook
 from tests.invariants import Tables
-from tests.queue_access import CONTEXT, QueueAccess, Record, reason
+from tests.queue_access import QueueAccess, Record, invocation, reason
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id
@@ -98,7 +98,7 @@ def relayed(records: list[Record]) -> list[str]:
 
 def lost_by(handler: Callable[[Record, Any], Any], records: list[Record]) -> list[str]:
     """What has to come again, by the names that the handler gives."""
-    return [one["itemIdentifier"] for one in handler({"Records": records}, CONTEXT)["batchItemFailures"]]
+    return [one["itemIdentifier"] for one in handler({"Records": records}, invocation())["batchItemFailures"]]
 
 
 def ledger_of(tenant: TenantId = TENANT) -> Used:

@@ -12,7 +12,7 @@ from minichat.providers.chunks import Failed
 from minichat.settings import Store, current
 from minichat.storage.items import connect
 from tests.integration.test_summary import Model, a_long_chat, stored, tasks, usage_events
-from tests.queue_access import CONTEXT, QueueAccess, Record, reason
+from tests.queue_access import QueueAccess, Record, invocation, reason
 
 Plug = Callable[[Model], None]
 
@@ -44,7 +44,7 @@ def a_record(events: QueueAccess, task: ThreadSummaryTask) -> Record:
 
 def failed(record: Record, attempt: int = 1) -> list[str]:
     record["attributes"]["ApproximateReceiveCount"] = str(attempt)
-    answer: Any = function.handler({"Records": [record]}, CONTEXT)  # type: ignore[arg-type]  # as Lambda's, as far as used
+    answer: Any = function.handler({"Records": [record]}, invocation())  # type: ignore[arg-type]  # as Lambda's, as far as used
     return [one["itemIdentifier"] for one in answer["batchItemFailures"]]
 
 

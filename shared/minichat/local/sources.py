@@ -14,7 +14,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,7 +146,11 @@ def _invoke(mapping: Mapping, handler: Handler, records: Sequence[Record]) -> li
 
 def _serve_queue(mapping: Mapping, handler: Handler) -> None:
     queue = mapping.source.removeprefix("Queues.Outputs.").removesuffix("Arn")
-    url = next(url for url in _all_urls() if url.rpartition("/")[2].removesuffix(".fifo") == f"minichat-{queue}")
+    url = next(
+        url
+        for url in current().queues.urls.values()
+        if url.rpartition("/")[2].removesuffix(".fifo") == f"minichat-{queue}"
+    )
     client = queues.client()
     source_arn = client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     while True:
@@ -169,10 +173,6 @@ def _serve_queue(mapping: Mapping, handler: Handler) -> None:
                 QueueUrl=url,
                 Entries=[{"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]} for n, m in enumerate(done)],
             )
-
-
-def _all_urls() -> Iterator[str]:
-    yield from current().queues.urls.values()
 
 
 def _queue_record(message: Any, source_arn: str) -> Record:

@@ -6,7 +6,7 @@ that nothing behind it waits. Everything may be delivered more than once: consum
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,12 +101,3 @@ def _refused(image: Image, reason: str) -> Message:
     body = json.dumps({"item": image}, ensure_ascii=True, default=str)
     event_id = image.get("sk", {}).get("S", "unknown")
     return Message(event_id, "outbox-relay", body, {"reason": reason, "event_id": event_id})
-
-
-def total(sent: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Counts per queue, added up."""
-    sums: defaultdict[str, int] = defaultdict(int)
-    for counts in sent:
-        for queue, count in counts.items():
-            sums[queue] += count
-    return dict(sums)

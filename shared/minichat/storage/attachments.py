@@ -17,7 +17,7 @@ from minichat.domain.cleanup import Cleanup, CleanupStatus
 from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId
 from minichat.storage import keys
 from minichat.storage.attachment_items import AttachmentItem, VectorStoreItem
-from minichat.storage.items import ConversationItem, Raw, batch_get, query
+from minichat.storage.items import Raw, batch_get, between
 from minichat.storage.transact import Put, update_one
 
 PAGE_ITEMS = 50
@@ -136,12 +136,7 @@ def _still(attribute: Attribute[Any], seen: str | int | None) -> Condition:
 
 
 def _items(pk: str, prefix: str) -> Iterator[Raw]:
-    start, more = prefix, True
-    while more:
-        found, more = query(pk, ConversationItem.sk.between(start, prefix + "~"), limit=PAGE_ITEMS)
-        yield from found
-        if found:
-            start = found[-1]["sk"]["S"] + "\0"
+    return between(pk, prefix, prefix + "~", page=PAGE_ITEMS)
 
 
 def _vector_store(tenant_id: TenantId, chat_id: ChatId, raw: Raw) -> VectorStore:

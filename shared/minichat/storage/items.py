@@ -4,7 +4,7 @@ Attribute names are short: DynamoDB bills them with every write, and a turn that
 that does not (docs/decisions/0006-data-model.md).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, TypeVar
@@ -374,3 +374,20 @@ def query(
     except QueryError as error:
         raise ServiceUnavailable from error
     return answer["Items"], bool(answer.get("LastEvaluatedKey"))
+
+
+def between(pk: str, start: str, end: str, *, page: int, descending: bool = False) -> Iterator[Raw]:
+    """Items of a partition with `start` <= sk < `end`, page after page as far as the reader goes.
+
+    Raises ServiceUnavailable.
+    """
+    sk = ConversationItem.sk
+    more = True
+    while more:
+        # BETWEEN includes its bounds; no stored key equals an `end`, which is a bound or a key that was read already.
+        found, more = query(pk, sk.between(start, end), limit=page, descending=descending)
+        yield from (item for item in found if item["sk"]["S"] != end)
+        if more and descending:
+            end = found[-1]["sk"]["S"]
+        elif more:
+            start = found[-1]["sk"]["S"] + "\0"

@@ -8,7 +8,7 @@ from minichat.domain.identity import ChatId, RequestId, TenantId, UserId
 from minichat.domain.metering import Entry, Total, Used
 from minichat.events.payloads import UsageEvent
 from minichat.storage import keys
-from minichat.storage.items import LedgerItem, Raw, UsageItem, query
+from minichat.storage.items import LedgerItem, Raw, UsageItem, between
 from minichat.storage.transact import Put, Refused, Update, commit, update_one
 
 PAGE = 1000
@@ -73,13 +73,9 @@ def totals(tenant_id: TenantId, since: str, until: str) -> Iterator[Total]:
 
     Raises ServiceUnavailable.
     """
-    pk, start, more = keys.usage(tenant_id, since).pk, since, True
-    while more:
-        # "~" sorts after "#" and after every character of an id.
-        page, more = query(pk, UsageItem.sk.between(start, f"{until}~"), limit=PAGE)
-        yield from (total for raw in page if (total := total_of(raw)) is not None)
-        if page:
-            start = f"{page[-1]['sk']['S']}\0"
+    # "~" sorts after "#" and after every character of an id.
+    found = between(keys.usage(tenant_id, since).pk, since, f"{until}~", page=PAGE)
+    return (total for raw in found if (total := total_of(raw)) is not None)
 
 
 def correct(total: Total, seen: Used | None, *, retention_days: int) -> bool:
@@ -103,12 +99,8 @@ def entries(tenant_id: TenantId, day: str) -> Iterator[Entry]:
 
     Raises ServiceUnavailable.
     """
-    pk, start, more = keys.ledger_entry(tenant_id, day, "").pk, " ", True
-    while more:
-        page, more = query(pk, LedgerItem.sk > start, limit=PAGE)
-        yield from (entry for raw in page if (entry := entry_of(raw)) is not None)
-        if page:
-            start = page[-1]["sk"]["S"]
+    found = between(keys.ledger_entry(tenant_id, day, "").pk, " ", "~", page=PAGE)
+    return (entry for raw in found if (entry := entry_of(raw)) is not None)
 
 
 def total_of(raw: Raw) -> Total | None:

@@ -9,7 +9,7 @@ from minichat.domain.chat import Chat
 from minichat.domain.identity import ChatId, MessageId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.storage import chats, keys
-from minichat.storage.items import ConversationItem, MessageItem, MessagePartItem, Raw, query, together
+from minichat.storage.items import MessageItem, MessagePartItem, Raw, between, together
 from minichat.storage.transact import Put, Update
 
 INLINE_MAX_BYTES = 16_384
@@ -74,7 +74,7 @@ def hide(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId, now: datet
 def read(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Message | None:
     """One message, hidden or not, with its whole text."""
     prefix = keys.message(tenant_id, chat_id, message_id)
-    items = _items(prefix.pk, prefix.sk, prefix.sk + "~", descending=False)
+    items = between(prefix.pk, prefix.sk, prefix.sk + "~", page=PAGE_ITEMS, descending=False)
     return next((message for _, message in _assembled(items, descending=False)), None)
 
 
@@ -99,7 +99,7 @@ class Newest:
 def recent(tenant_id: TenantId, chat_id: ChatId, limit: int, *, at_most_bytes: int) -> Newest:
     """`limit` of the newest visible messages, at least one, or fewer once their text exceeds `at_most_bytes`."""
     pk = keys.partition(tenant_id, chat_id)
-    items = _items(pk, keys.MESSAGE_PREFIX, keys.MESSAGE_END, descending=True)
+    items = between(pk, keys.MESSAGE_PREFIX, keys.MESSAGE_END, page=PAGE_ITEMS, descending=True)
     newest: list[Message] = []
     size, last_at = 0, None
     for hidden, message in _assembled(items, descending=True):
@@ -116,7 +116,7 @@ def stretch(tenant_id: TenantId, chat_id: ChatId, after: MessageId | None, up_to
     """The visible messages after one (from the first, without it) up to another, that one too, oldest first."""
     pk = keys.partition(tenant_id, chat_id)
     start = keys.message(tenant_id, chat_id, after).sk + "~" if after else keys.MESSAGE_PREFIX
-    items = _items(pk, start, keys.message(tenant_id, chat_id, up_to).sk + "~", descending=False)
+    items = between(pk, start, keys.message(tenant_id, chat_id, up_to).sk + "~", page=PAGE_ITEMS, descending=False)
     yield from (message for hidden, message in _assembled(items, descending=False) if not hidden)
 
 
@@ -141,7 +141,7 @@ def page(
     after, before, descending = window.after, window.before, window.descending
     end = keys.message(tenant_id, chat_id, MessageId(before)).sk if before else keys.MESSAGE_END
     if not after and not descending:
-        items = _items(pk, keys.CHAT_SK, end, descending=False)
+        items = between(pk, keys.CHAT_SK, end, page=PAGE_ITEMS, descending=False)
         first = next(items, None)
         if first is None or first["sk"]["S"] != keys.CHAT_SK:
             return None, []
@@ -149,7 +149,9 @@ def page(
     start = keys.message(tenant_id, chat_id, MessageId(after)).sk + "~" if after else keys.MESSAGE_PREFIX
     return together(
         lambda: chats.read(tenant_id, chat_id),
-        lambda: _take(_items(pk, start, end, descending=descending), limit, keep, descending=descending),
+        lambda: _take(
+            between(pk, start, end, page=PAGE_ITEMS, descending=descending), limit, keep, descending=descending
+        ),
     )
 
 
@@ -161,20 +163,6 @@ def _take(items: Iterator[Raw], limit: int, keep: Keep, *, descending: bool) -> 
             if len(taken) == limit:
                 break
     return taken
-
-
-def _items(pk: str, start: str, end: str, *, descending: bool) -> Iterator[Raw]:
-    """Items with `start` <= sk < `end`, page after page as far as the reader goes."""
-    sk = ConversationItem.sk
-    more = True
-    while more:
-        # BETWEEN includes its bounds; no stored key equals an `end`, which is a bound or a message's own key.
-        found, more = query(pk, sk.between(start, end), limit=PAGE_ITEMS, descending=descending)
-        yield from (item for item in found if item["sk"]["S"] != end)
-        if more and descending:
-            end = found[-1]["sk"]["S"]
-        elif more:
-            start = found[-1]["sk"]["S"] + "\0"
 
 
 def _assembled(items: Iterable[Raw], *, descending: bool) -> Iterator[tuple[bool, Message]]:

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from minichat.domain.identity import ChatId, TenantId
 from minichat.storage import keys
-from minichat.storage.items import ConversationItem, ExpiringItem, query
+from minichat.storage.items import ExpiringItem, between
 from minichat.storage.transact import update_one
 
 BATCH = 100
@@ -20,13 +20,10 @@ def expire(tenant_id: TenantId, chat_id: ChatId, at: datetime) -> int:
     lives_on = ExpiringItem.pk.exists() & (
         ExpiringItem.expires_at.does_not_exist() | (ExpiringItem.expires_at > moment)
     )
-    marked, after, more = 0, " ", True
-    while more:
-        page, more = query(pk, ConversationItem.sk > after, limit=BATCH)
-        for raw in page:
-            after = raw["sk"]["S"]
-            if after != keys.CHAT_SK and int(raw.get("expires_at", {}).get("N", moment + 1)) > moment:
-                item = ExpiringItem(pk, after)
-                marked += update_one(item, [ExpiringItem.expires_at.set(moment)], lives_on, op="purge")
+    marked = 0
+    for raw in between(pk, " ", "~", page=BATCH):
+        sk = raw["sk"]["S"]
+        if sk != keys.CHAT_SK and int(raw.get("expires_at", {}).get("N", moment + 1)) > moment:
+            marked += update_one(ExpiringItem(pk, sk), [ExpiringItem.expires_at.set(moment)], lives_on, op="purge")
     head = ExpiringItem(*keys.chat(tenant_id, chat_id))
     return marked + update_one(head, [ExpiringItem.expires_at.set(moment)], lives_on, op="purge")

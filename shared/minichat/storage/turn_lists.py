@@ -6,7 +6,7 @@ from datetime import datetime
 from minichat.domain.identity import ChatId, TenantId
 from minichat.domain.turn import Turn, TurnState
 from minichat.storage import keys, turns
-from minichat.storage.items import Running, TurnItem, batch_get, query
+from minichat.storage.items import Running, TurnItem, batch_get, between, query
 from minichat.storage.keys import Key
 
 
@@ -26,11 +26,5 @@ def running_since(cutoff: datetime, *, limit: int) -> list[Turn]:
 
 def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Turn]:
     """Every turn of a chat, deleted ones too."""
-    partition, last, more = keys.partition(tenant_id, chat_id), keys.TURN_PREFIX, True
-    while more:
-        found, more = query(partition, TurnItem.sk.between(last, keys.TURN_END), limit=100)
-        for raw in found:
-            # The page after this one begins at its last key, which is here already.
-            if raw["sk"]["S"] != last and (turn := turns.from_raw(raw)) is not None:
-                yield turn
-        last = found[-1]["sk"]["S"] if found else last
+    found = between(keys.partition(tenant_id, chat_id), keys.TURN_PREFIX, keys.TURN_END, page=100)
+    return (turn for raw in found if (turn := turns.from_raw(raw)) is not None)
