@@ -1,12 +1,13 @@
 """Send a message: everything that can be refused is refused here, before anything is written or streamed."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
 from minichat.domain.admission import Admission, Wish, admit
 from minichat.domain.chat import Chat, next_instant, visible
+from minichat.domain.citations import CitedFile
 from minichat.domain.context import Snapshot, compression, messages_needed
 from minichat.domain.errors import (
     CreditsTaken,
@@ -51,13 +52,17 @@ class SendMessage:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A turn that is durable, what its provider is to be asked, and what is to be summarized once it has completed."""
+    """A turn that is durable, what its provider is to be asked, and what is to be summarized once it has completed.
+
+    `files` are those that the answer may cite, by the provider's id of each.
+    """
 
     turn: Turn
     admission: Admission
     content: str
     limits: UserLimits
     compression: Compression | None = None
+    files: Mapping[str, CitedFile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
