@@ -24,7 +24,7 @@ from minichat.settings import Settings, current
 from minichat.storage import whole
 from tests.builders import NOW, a_call, a_model, a_policy
 from tests.conftest import fresh_tables
-from tests.queue_access import QueueAccess
+from tests.queue_access import QueueAccess, invocation
 
 TURNS = 500
 RELAY_BATCH = 100
