@@ -101,7 +101,8 @@ def _take_in(filename: str, content_type: str) -> tuple[float, float]:
     )
     assert run.returncode == 0, run.stderr
     taken = read(made.tenant_id, made.chat_id, made.attachment_id)
-    assert taken is not None and taken.status is AttachmentStatus.READY, taken
+    assert taken is not None
+    assert taken.status is AttachmentStatus.READY, taken
     started, most = json.loads(run.stderr.splitlines()[-1])
     return started / 1024, most / 1024
 
