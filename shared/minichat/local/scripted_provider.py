@@ -13,7 +13,7 @@ and cites what they find: an example of a page, a file of the vector stores. Mar
     [[first-token:MS]]    pause before the first delta       [[no-usage]]         reports no usage
     [[usage:IN,OUT]]      reports this usage; up to three more numbers are cache read, cache write and reasoning
     [[tool:NAME]]         uses a tool first, e.g. web_search
-    [[cite:URL TITLE]]    cites a page; without any, nothing [[cite-file:ID]]     cites a file
+    [[cite:URL TITLE]]    cites a page; without any, nothing [[cite-file:ID NAME]] cites a file
     [[hold:NAME]]         stops after the first delta until NAME is released
     [[hold-start:NAME]]   stops before the first delta until NAME is released
     [[hold-tool:NAME]]    stops within each tool call until NAME is released
