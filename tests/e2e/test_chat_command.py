@@ -413,6 +413,7 @@ def test_a_message_is_answered_in_a_pipe(stack: Stack, here: list[str], me: User
     assert (run.returncode, run.stdout) == (0, "Paris it is.\n")
     chat_id = only_chat(me)
     assert run.stderr.splitlines()[0] == "[web_search: start]"
+    assert "[1] An example https://example.com/found" in run.stderr.splitlines()
     assert run.stderr.splitlines()[-1] == f"chat {chat_id}"
     run = piped(*here, "--chat", chat_id, "-m", "-", said="[[echo]]one\ntwo")
     assert (run.returncode, run.stdout) == (0, "one\ntwo\n")
