@@ -172,11 +172,13 @@ lock: .venv/dev.installed ## Write the locks anew; LOCK_ARGS=--upgrade moves to 
 	@$(VENV)/python -c 'import sys; sys.exit(sys.version_info[:2] != tuple(map(int, "$(LOCK_PYTHON)".split("."))))' || \
 		{ echo "Locks are made with Python $(LOCK_PYTHON), the oldest that is supported" >&2; exit 1; }
 	$(COMPILE) --all-extras --output-file requirements/dev.txt pyproject.toml
-	$(COMPILE) --constraint requirements/dev.txt --extra local --output-file requirements/local.txt pyproject.toml
+	$(COMPILE) --constraint requirements/dev.txt --extra local --extra images --output-file requirements/local.txt pyproject.toml
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/runtime.txt pyproject.toml
+	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/images.txt requirements/images.in
 	$(COMPILE) --output-file requirements/engine.txt requirements/engine.in
 	$(COMPILE) --output-file requirements/sam.txt requirements/sam.in
 	cp requirements/runtime.txt layers/dependencies/requirements.txt
+	cp requirements/images.txt layers/images/requirements.txt
 
 .PHONY: clean
 clean: ## Remove what make and the tests made, the environments too

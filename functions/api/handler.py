@@ -1,5 +1,7 @@
 """The buffered operations, behind API Gateway."""
 
+import gc
+
 from mangum import Mangum
 
 from minichat.http.app import BUFFERED, create_app
@@ -10,3 +12,7 @@ from minichat.settings import current
 handler = Mangum(
     create_app(current(), BUFFERED), lifespan="off", text_mime_types=["text/", "application/json", MEDIA_TYPE]
 )
+
+# What is there now stays, and is never looked through again.
+gc.freeze()
+gc.enable()

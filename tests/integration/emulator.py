@@ -52,7 +52,9 @@ class Built:
 
     def environment(self, function: str, settings: dict[str, str], folder: str | None = None) -> dict[str, str]:
         """The function's variables: these settings, and where its code (or that of `folder`) and its layers are."""
-        layers = [str(self.folder / name / "python") for name in ("StreamRuntimeLayer", "DependenciesLayer")]
+        named = [*self.functions[function].get("Layers", []), *self.template["Globals"]["Function"]["Layers"]]
+        # SAM writes a reference in its long form.
+        layers = [str(self.folder / layer["Ref"] / "python") for layer in named]
         task = str(self.folder / (folder or function))
         return {
             **{name: value for name, value in settings.items() if name.startswith(("MINICHAT_", "AWS_"))},

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -217,6 +218,21 @@ async def test_a_stream_ends_in_time_when_its_invocation_does(artifacts: Built, 
         took = time.monotonic() - began
     assert took < 12
     assert body.endswith(b'event: error\ndata: {"code":"cancelled","message":"The turn was cancelled."}\n\n')
+
+
+def test_only_the_function_that_takes_files_in_can_draw(artifacts: Built, settings: dict[str, str]) -> None:
+    can = set()
+    for function in artifacts.functions:
+        run = subprocess.run(
+            [artifacts.folder / "python", "-c", "from PIL import Image, WebPImagePlugin"],
+            env=artifacts.environment(function, settings),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0 or "No module named 'PIL'" in run.stderr
+        can |= {function} if run.returncode == 0 else set()
+    assert can == {"AttachmentIngestFunction"}
 
 
 async def _chunks(streamed: Streamed) -> AsyncIterator[bytes]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 
 from minichat.local.issuer import Issuer
 from minichat.settings import Store
+from tests.conftest import ROOT
 
 _INVOKE = """
 import json, sys
@@ -23,6 +25,14 @@ print("ANSWERS" + json.dumps([handler(event, Context()) for event in json.load(s
 """
 
 
+BUFFERED_ONLY = ("document", "listing", "multipart", "odata", "schemas")
+WORKERS_ONLY = ("domain.metering", "events.consume", "services.metering", "services.reconcile", "storage.ledger")
+THIRD_PARTY = {
+    "annotated-doc", "annotated-types", "anyio", "aws-lambda-powertools", "botocore", "cffi", "cryptography", "fastapi",
+    "httpx2", "idna", "jmespath", "opentelemetry-api", "pydantic", "pydantic-core", "pyjwt", "pynamodb",
+    "python-dateutil", "python-multipart", "six", "starlette", "typing-extensions", "typing-inspection", "urllib3",
+}  # fmt: skip
+"""What both functions import of others: each one more is paid with every cold start (docs/decisions/0002)."""
 ADAPTERS = ("openai_responses", "openai_chat", "anthropic_messages", "bedrock_converse", "egress")
 
 
@@ -114,6 +124,9 @@ def test_the_document_of_the_api_function_has_the_streams_too(environment: dict[
     [
         ("api", ["boto3", "openai", "yaml", "uvicorn", "minichat.http.routes.streams", "minichat.local.stack"]),
         ("stream", ["boto3", "openai", "anthropic", "yaml", "uvicorn", "mangum", "minichat.http.routes.chats"]),
+        ("api", ["minichat.http.document", "PIL"]),
+        ("stream", [*(f"minichat.http.{name}" for name in BUFFERED_ONLY), "PIL"]),
+        ("stream", [*(f"minichat.{name}" for name in WORKERS_ONLY)]),
         # What connects is imported by the first call of a provider, with the adapter of its kind.
         ("stream", ["httpcore2", *(f"minichat.providers.{name}" for name in ADAPTERS)]),
     ],
@@ -124,3 +137,28 @@ def test_a_function_imports_nothing_that_it_does_not_need(
     script = f"import sys, functions.{function}.handler; print(sorted(set({never!r}) & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("function", "besides"), [("api", {"mangum"}), ("stream", set())])
+def test_a_function_imports_of_others_what_is_accounted_for(
+    environment: dict[str, str], function: str, besides: set[str]
+) -> None:
+    script = f"""
+import sys, functions.{function}.handler
+from importlib.metadata import packages_distributions
+owners = packages_distributions()
+print(*{{owner.lower() for name in sys.modules for owner in owners.get(name, ())}})
+"""
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    # The environment of the tests has more, which some take when it is there; a function has its layer.
+    lock = (ROOT / "requirements" / "runtime.txt").read_text(encoding="utf-8")
+    in_the_layer = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
+    imported = {name.replace("_", "-") for name in run.stdout.split()} & in_the_layer
+    assert imported == THIRD_PARTY | besides
+
+
+@pytest.mark.parametrize("function", ["api", "stream"])
+def test_a_function_that_has_started_collects_garbage(environment: dict[str, str], function: str) -> None:
+    script = f"import gc, functions.{function}.handler; print(gc.isenabled(), gc.get_freeze_count() > 10_000)"
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["True", "True"]

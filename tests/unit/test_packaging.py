@@ -12,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from minichat.local.tables import load_template
+
 ROOT = Path(__file__).parents[2]
 LOCKS = ROOT / "requirements"
 NOT_OURS = {".git", ".venv", ".tools", ".aws-sam", ".minichat", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
@@ -33,13 +35,15 @@ print(importlib.import_module("minichat").__file__)
 """
 
 
-def test_the_layer_installs_the_runtime_lock() -> None:
-    assert (ROOT / "layers" / "dependencies" / "requirements.txt").read_bytes() == (LOCKS / "runtime.txt").read_bytes()
+LAYERS = {"dependencies": "runtime", "images": "images"}
+
+
+@pytest.mark.parametrize(("layer", "lock"), LAYERS.items())
+def test_a_layer_installs_its_lock(layer: str, lock: str) -> None:
+    assert (ROOT / "layers" / layer / "requirements.txt").read_bytes() == (LOCKS / f"{lock}.txt").read_bytes()
 
 
 def test_the_layer_keeps_the_description_of_every_service_that_functions_call() -> None:
-    kept = re.search(r"^SERVICES := (.+)$", (ROOT / "layers" / "dependencies" / "Makefile").read_text(), re.MULTILINE)
-    assert kept is not None
     called = {
         service
         for path in (ROOT / "shared" / "minichat").rglob("*.py")
@@ -48,21 +52,24 @@ def test_the_layer_keeps_the_description_of_every_service_that_functions_call() 
     }
     assert {"s3", "sqs", "secretsmanager"} <= called
     # pynamodb makes the client of DynamoDB; credentials of a role may come through STS.
-    assert set(kept[1].split()) == called | {"dynamodb", "sts"}
+    assert set(_variable("SERVICES")) == called | {"dynamodb", "sts"}
 
 
 def test_locks_agree_with_each_other() -> None:
     runtime, local, dev = _pins("runtime"), _pins("local"), _pins("dev")
     assert runtime.items() <= local.items() <= dev.items()
+    assert _pins("images").items() <= local.items()
+    assert not runtime.keys() & _pins("images").keys()
 
 
 def test_locks_hold_what_the_project_declares() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     assert _names(project["dependencies"]) <= _pins("runtime").keys()
+    assert _names(extras["images"]) == _pins("images").keys()
     assert _names(extras["local"]) <= _pins("local").keys()
     assert _names(extras["dev"]) <= _pins("dev").keys()
-    for name in ("engine", "sam"):
+    for name in ("engine", "images", "sam"):
         wanted = [line for line in (LOCKS / f"{name}.in").read_text().splitlines() if not line.startswith("#")]
         assert _names(wanted) <= _pins(name).keys()
 
@@ -93,10 +100,14 @@ def test_a_function_starts_from_its_zip_and_the_layer_alone(name: str, tmp_path:
     assert {path.name for path in (tmp_path / "functions").iterdir()} - {"__pycache__"} == {"__init__.py", name}
     assert not {"local", "cli"} & {path.name for path in (tmp_path / "minichat").iterdir()}
 
-    runtime = {*_pins("runtime"), "minichat"}
+    layers = load_template(ROOT / "template.yaml")["Resources"][logical_id]["Properties"].get("Layers", ())
+    images = _pins("images") if "ImagesLayer" in layers else {}
+    runtime = {*_pins("runtime"), *images, "minichat"}
     owners = packages_distributions()
     absent = [module for module in owners if not runtime & {canonicalize_name(owner) for owner in owners[module]}]
     assert "pytest" in absent
+    assert ("PIL" in absent) == (name != "attachment_ingest")
+    absent += [left_out.replace("/", ".") for left_out in _variable("ABSENT")]
     started = subprocess.run(
         [sys.executable, "-c", START, f"functions.{name}.handler", *absent],
         cwd=tmp_path,
@@ -108,6 +119,13 @@ def test_a_function_starts_from_its_zip_and_the_layer_alone(name: str, tmp_path:
     )
     assert started.returncode == 0, started.stderr
     assert all(Path(line).is_relative_to(tmp_path) for line in started.stdout.splitlines())
+
+
+def _variable(name: str) -> list[str]:
+    """What the Makefile of the layer of dependencies says."""
+    found = re.search(rf"^{name} := (.+)$", (ROOT / "layers" / "dependencies" / "Makefile").read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1].split()
 
 
 def _pins(lock: str) -> dict[str, str]:

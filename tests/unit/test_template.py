@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 
 from minichat.events.payloads import Queue
 from minichat.http.app import BUFFERED, STREAMING, Part, routers
-from minichat.http.problems import Problem
+from minichat.http.document import Problem
 from minichat.settings import Settings, load
 from tests.metric_names import AWAITED, emitted
 

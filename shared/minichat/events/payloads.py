@@ -13,11 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "chat-cleanup", "thread-summary"]
 
 
-class Event(BaseModel):
-    """An event; `queue` is where it goes."""
-
+class _Part(BaseModel):
     # A function sends a few of the events; it pays for a validator when it makes the first of a kind.
     model_config = ConfigDict(frozen=True, defer_build=True)
+
+
+class Event(_Part):
+    """An event; `queue` is where it goes."""
+
     queue: ClassVar[Queue]
     event_type: str
     tenant_id: str
@@ -34,10 +37,9 @@ class Event(BaseModel):
         return text.replace("\ufffe", r"\ufffe").replace("\uffff", r"\uffff")
 
 
-class TokenUsage(BaseModel):
+class TokenUsage(_Part):
     """Tokens as the provider counted them."""
 
-    model_config = ConfigDict(frozen=True)
     input_tokens: int
     output_tokens: int
     cache_read_input_tokens: int = 0
@@ -94,34 +96,30 @@ class _OfChat(_Audit):
     chat_id: str
 
 
-class Latency(BaseModel):
+class Latency(_Part):
     """Milliseconds from the turn's start."""
 
-    model_config = ConfigDict(frozen=True)
     ttft_ms: int | None = None
     total_ms: int | None = None
 
 
-class QuotaDecisionRecord(BaseModel):
+class QuotaDecisionRecord(_Part):
     """What the admission decided."""
 
-    model_config = ConfigDict(frozen=True)
     decision: str
     downgrade_from: str | None = None
     downgrade_reason: str | None = None
 
 
-class PolicyDecisions(BaseModel):
+class PolicyDecisions(_Part):
     """Decisions that let the turn run."""
 
-    model_config = ConfigDict(frozen=True)
     quota: QuotaDecisionRecord
 
 
-class ToolCallCounts(BaseModel):
+class ToolCallCounts(_Part):
     """Calls of tools within the turn."""
 
-    model_config = ConfigDict(frozen=True)
     file_search_calls: int = 0
     web_search_calls: int = 0
     code_interpreter_calls: int = 0
@@ -209,10 +207,9 @@ AuditEvent = Annotated[
 """Everything that the audit queue carries."""
 
 
-class SecondaryRef(BaseModel):
+class SecondaryRef(_Part):
     """A copy of an attachment's file at another provider, named as in `settings.providers`."""
 
-    model_config = ConfigDict(frozen=True)
     storage_backend: str
     provider_file_id: str
 
@@ -253,10 +250,9 @@ class ChatCleanup(Event):
     chat_deleted_at: datetime
 
 
-class FrontierRef(BaseModel):
+class FrontierRef(_Part):
     """A place in a chat: right behind this message."""
 
-    model_config = ConfigDict(frozen=True)
     created_at: datetime
     message_id: str
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 
 def _well_formed(text: str) -> str:
@@ -19,26 +19,31 @@ Text = Annotated[str, AfterValidator(_well_formed)]
 UserText = Annotated[Text, Field(description="Unicode text, kept exactly as it comes.")]
 
 
-class CreateChat(BaseModel):
+class _Body(BaseModel):
+    # A route makes a validator of its own, and a function has some of the routes.
+    model_config = ConfigDict(defer_build=True)
+
+
+class CreateChat(_Body):
     """A new chat; without a model it gets the catalog's default."""
 
     title: Annotated[Text | None, Field(description="1 to 255 characters after trimming.")] = None
     model: Text | None = None
 
 
-class RenameChat(BaseModel):
+class RenameChat(_Body):
     """The new title."""
 
     title: Annotated[Text, Field(description="1 to 255 characters after trimming.")]
 
 
-class WebSearch(BaseModel):
+class WebSearch(_Body):
     """Whether the model may search the web for this message."""
 
     enabled: StrictBool
 
 
-class SendMessageBody(BaseModel):
+class SendMessageBody(_Body):
     """A message to be answered. `request_id` makes the send idempotent."""
 
     content: UserText
@@ -47,7 +52,7 @@ class SendMessageBody(BaseModel):
     web_search: WebSearch | None = None
 
 
-class AnnounceFile(BaseModel):
+class AnnounceFile(_Body):
     """A file that is to come."""
 
     filename: Annotated[Text, Field(min_length=1, max_length=4096, description="Its last part is kept.")]
@@ -55,7 +60,7 @@ class AnnounceFile(BaseModel):
     size_bytes: Annotated[int, Field(strict=True, ge=1, description="Exactly so many bytes will be taken.")]
 
 
-class ListMessages(BaseModel):
+class ListMessages(_Body):
     """What part of a conversation is wanted, and how."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
@@ -73,7 +78,7 @@ class ListMessages(BaseModel):
     ] = None
 
 
-class EditTurnBody(BaseModel):
+class EditTurnBody(_Body):
     """The message that replaces the turn's."""
 
     content: UserText

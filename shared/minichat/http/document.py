@@ -5,10 +5,38 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, Field
 
 from minichat import __version__
-from minichat.http.problems import Problem
 from minichat.http.sse import MEDIA_TYPE
+
+
+class ProblemField(BaseModel):
+    """One input that does not validate, and why."""
+
+    field: str
+    message: str
+    code: str
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457). `code` is the stable machine word; `title` carries the same word."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    trace_id: str = Field(description="Finds the request in the logs.")
+    errors: list[ProblemField] | None = Field(default=None, description="Which inputs are wrong, and why.")
+    turn_state: str | None = Field(default=None, description="With `request_id_conflict`: that turn's state.")
+    stream_url: str | None = Field(
+        default=None, description="Where the stream of the turn that is in the way can be joined."
+    )
+    quota_scope: str | None = Field(default=None, description="With `quota_exceeded`: which limit is used up.")
+    retry_after_seconds: int | None = None
+
 
 _EVENTS: dict[str, dict[str, Any]] = {
     "stream_started": {

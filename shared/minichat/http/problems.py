@@ -3,7 +3,6 @@
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -64,33 +63,6 @@ MUTATION_ERRORS = (
     errors.GenerationInProgress,
 )
 """What retry, edit and delete refuse, in the order of their checks."""
-
-
-class ProblemField(BaseModel):
-    """One input that does not validate, and why."""
-
-    field: str
-    message: str
-    code: str
-
-
-class Problem(BaseModel):
-    """A problem document (RFC 9457). `code` is the stable machine word; `title` carries the same word."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    trace_id: str = Field(description="Finds the request in the logs.")
-    errors: list[ProblemField] | None = Field(default=None, description="Which inputs are wrong, and why.")
-    turn_state: str | None = Field(default=None, description="With `request_id_conflict`: that turn's state.")
-    stream_url: str | None = Field(
-        default=None, description="Where the stream of the turn that is in the way can be joined."
-    )
-    quota_scope: str | None = Field(default=None, description="With `quota_exceeded`: which limit is used up.")
-    retry_after_seconds: int | None = None
 
 
 def of_error(request: Request, error: errors.ChatError) -> Response:

@@ -6,7 +6,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from minichat import __version__
-from minichat.http.document import document
 from minichat.http.schemas import Health
 
 router = APIRouter(tags=["service"])
@@ -21,4 +20,6 @@ async def health() -> Health:
 @router.get("/openapi.json")
 async def openapi(request: Request) -> dict[str, Any]:
     """This document. Needs no token."""
+    from minichat.http.document import document  # noqa: PLC0415  hardly anybody asks for it
+
     return document(request.app.state.minichat.settings.url_prefix)
