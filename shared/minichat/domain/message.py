@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 from minichat.domain.errors import FieldError, InputTooLong, InvalidRequest
-from minichat.domain.identity import MessageId, RequestId
+from minichat.domain.identity import AttachmentId, MessageId, RequestId
 
 Role = Literal["user", "assistant", "system"]
 
@@ -27,6 +27,7 @@ class Message:
     model: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    attachment_ids: tuple[AttachmentId, ...] = ()
 
 
 def checked_content(content: str) -> str:

@@ -43,7 +43,9 @@ class SendMessageBody(BaseModel):
 
     content: UserText
     request_id: UUID | None = None
-    attachment_ids: list[UUID] | None = None
+    attachment_ids: Annotated[
+        list[UUID] | None, Field(max_length=64, description="Attachments of the chat that are `ready`, each once.")
+    ] = None
     web_search: WebSearch | None = None
 
 
