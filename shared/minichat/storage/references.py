@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pynamodb.expressions.update import Action
 
 from minichat.domain.attachment import Attachment, AttachmentStatus
+from minichat.domain.errors import FieldError
 from minichat.domain.identity import AttachmentId, Call, ChatId, TenantId
 from minichat.domain.turn import Turn
 from minichat.storage import keys
@@ -42,9 +43,13 @@ def released(turn: Turn) -> list[Update]:
     ]
 
 
-def refused_by(refused: Refused, referred_to: Iterable[Attachment]) -> bool:
-    """Whether one of the attachments was not usable any more."""
-    return any(_name(one.attachment_id) in refused.old for one in referred_to)
+def lost(refused: Refused, referred_to: Iterable[Attachment]) -> list[FieldError]:
+    """Why a message could not be sent with these: those of them that somebody deleted meanwhile."""
+    return [
+        FieldError("attachment_ids", f"The attachment {one.attachment_id} was deleted.", "not_found")
+        for one in referred_to
+        if _name(one.attachment_id) in refused.old
+    ]
 
 
 def _counted(messages: int) -> list[Action]:

@@ -100,8 +100,8 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
         if "chat" in refused.old:
             # The head changed since it was read: another turn began, and may have ended since.
             raise GenerationInProgress(_running(refused.old["chat"])) from refused
-        if references.refused_by(refused, new.referred_to):
-            raise InvalidAttachment from refused
+        if lost := references.lost(refused, new.referred_to):
+            raise InvalidAttachment(*lost) from refused
         raise CreditsTaken from refused
 
 
