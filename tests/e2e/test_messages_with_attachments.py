@@ -188,9 +188,7 @@ def test_more_images_than_a_message_may_have_are_refused(ann: User) -> None:
     assert ann.send(chat_id, "?", attachment_ids=images[:4]).names[-1] == "done"
 
 
-def test_a_model_without_eyes_refuses_an_image_and_takes_a_document_that_it_cannot_search(
-    ann: User, requests: Requests
-) -> None:
+def test_a_model_without_eyes_refuses_an_image_but_no_document(ann: User, requests: Requests) -> None:
     chat_id, text = ann.new_chat(model="gpt-4.1-nano"), uuid4().hex
     path = f"/chats/{chat_id}/messages:stream"
     image, document = an_image(ann, chat_id), a_pdf(ann, chat_id)
