@@ -16,7 +16,7 @@ from tests.provider_files import a_scripted_provider
 
 
 class Requests:
-    """The requests for answers, by the text that the user's last message has."""
+    """The requests for answers, by the text that the user's last message has, and what else the provider has."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -29,6 +29,12 @@ class Requests:
     def about(self, text: str) -> list[dict[str, Any]]:
         """Those whose last message has this text in it."""
         return [body for body in self._bodies if text in body["input"][-1]["content"][0]["text"]]
+
+    def files_of(self, chat_id: str) -> list[str]:
+        """Names of the files that the provider has of a chat."""
+        told = httpx2.get(f"{self.url}/control/files", trust_env=False).json()
+        names = [told["about"].get(file, {}).get("filename", "") for file in told["files"]]
+        return [name for name in names if chat_id in name]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -11,7 +12,7 @@ from PIL import Image
 
 from minichat.settings import Store
 from tests.client import Stack, User
-from tests.given_files import PDF, a_picture, announced, ended, posted, refused, uploaded
+from tests.given_files import ENDS_SECONDS, PDF, a_picture, announced, ended, posted, refused, uploaded
 from tests.invariants import Tables, violations
 from tests.provider_requests import Requests, a_stack_whose_requests_are_kept
 
@@ -137,6 +138,17 @@ def test_an_attachment_of_a_message_is_locked_and_another_is_not(ann: User) -> N
     refused(ann.http.delete(f"/chats/{chat_id}/attachments/{sent}"), 409, "attachment_locked")
     assert ann.http.delete(f"/chats/{chat_id}/attachments/{unsent}").status_code == 204
     refused(ann.http.get(f"/chats/{chat_id}/attachments/{unsent}"), 404, "attachment_not_found")
+
+
+def test_a_deleted_chat_takes_along_what_its_messages_were_sent_with(ann: User, requests: Requests) -> None:
+    chat_id = ann.new_chat()
+    ann.send(chat_id, "What are these?", attachment_ids=[a_pdf(ann, chat_id), an_image(ann, chat_id)])
+    assert len(requests.files_of(chat_id)) == 2
+    assert ann.http.delete(f"/chats/{chat_id}").status_code == 204
+    until = time.monotonic() + ENDS_SECONDS
+    while requests.files_of(chat_id):
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def test_lists_show_what_a_message_was_sent_with(ann: User) -> None:

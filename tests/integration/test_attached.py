@@ -24,7 +24,7 @@ from minichat.domain.identity import AttachmentId, RequestId, UserId
 from minichat.domain.policy import KillSwitches
 from minichat.domain.settlement import Ending
 from minichat.domain.tools import Tools
-from minichat.domain.turn import TurnState
+from minichat.domain.turn import ToolCalls, TurnState
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
 from minichat.services import attachments as service
@@ -206,6 +206,20 @@ def test_what_the_policy_refuses_leaves_no_trace(store: Store) -> None:
         with pytest.raises(refusal):
             sent(chat, image, sheet, rules=rules)
     assert Tables.of(store) == before
+
+
+def test_a_days_calls_of_the_interpreter_are_counted_against_its_quota(store: Store) -> None:
+    chat = a_chat()
+    ready(announced(chat, XLSX, "a.xlsx"))
+    quota = Settings().quota.model_copy(update={"code_interpreter_daily_quota": 2})
+    rules = Rules(Settings(quota=quota), RULES.policy)
+    ending = Ending(TurnState.COMPLETED, text="Two.", tool_calls=ToolCalls(code_interpreter=1))
+    for _ in range(2):
+        assert finalize(a_call(), sent(chat, rules=rules).turn, ending, rules.settings)
+    with pytest.raises(QuotaExceeded) as refusal:
+        sent(chat, rules=rules)
+    assert refusal.value.scope == "code_interpreter"
+    assert not sent(a_chat(), rules=rules).admission.tools.any
 
 
 def test_an_attachment_is_deleted_or_sent_with_a_message_but_never_both(store: Store) -> None:

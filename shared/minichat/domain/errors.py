@@ -177,7 +177,7 @@ class AttachmentNotFound(ChatError):
 
 
 class AttachmentLocked(ChatError):
-    """A message was sent with the attachment: it stays as long as the chat does."""
+    """A visible message was sent with the attachment: it stays as long as that does."""
 
     code = "attachment_locked"
     detail = "The attachment belongs to a message and cannot be deleted."
