@@ -8,6 +8,7 @@ ENV ?= dev
 ARCHITECTURE ?= arm64
 PYTHON_RUNTIME ?= python3.13
 LOCK_PYTHON := 3.11
+WORKERS ?= 2
 
 VENV := .venv/bin
 SAM := .tools/sam/bin/sam
@@ -34,7 +35,7 @@ run: .venv/local.installed .tools/ministack/installed ## Start everything on thi
 
 .PHONY: test
 test: lint tools ## Run the linters and every test
-	$(PYTEST) tests/unit tests/integration tests/model tests/race tests/e2e
+	$(PYTEST) --numprocesses $(WORKERS) --dist loadfile tests/unit tests/integration tests/model tests/race tests/e2e
 
 .PHONY: unit
 unit: .venv/dev.installed .tools/sam/installed ## Run the tests that need no engine: domain, parsers, template

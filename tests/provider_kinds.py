@@ -13,6 +13,8 @@ class Kind:
     name: ProviderKind
     said: dict[str, Any]
     has_id: bool = True
+    cites_files: bool = False
+    tells_snippets: bool = False
     counts_reasoning: bool = True
 
     def entry(self, url: str, **said: Any) -> Provider:
@@ -22,9 +24,9 @@ class Kind:
 
 
 KINDS = (
-    Kind("openai_responses", {}),
-    Kind("azure_openai_responses", {"api_version": "preview"}),
+    Kind("openai_responses", {}, cites_files=True),
+    Kind("azure_openai_responses", {"api_version": "preview"}, cites_files=True),
     Kind("openai_chat", {}),
-    Kind("anthropic_messages", {}),
-    Kind("bedrock_converse", {"region": "us-east-1"}, has_id=False, counts_reasoning=False),
+    Kind("anthropic_messages", {}, tells_snippets=True),
+    Kind("bedrock_converse", {"region": "us-east-1"}, has_id=False, counts_reasoning=False, tells_snippets=True),
 )

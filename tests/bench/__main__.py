@@ -1,6 +1,6 @@
 """`make bench`: every benchmark, one after the other. Figures are of this machine; read the ratios."""
 
-from tests.bench import cold_start, consumers, imports, stream_overhead, write_units
+from tests.bench import cold_start, consumers, imports, ingest_memory, stream_overhead, write_units
 
 if __name__ == "__main__":
     cold_start.main()
@@ -8,3 +8,4 @@ if __name__ == "__main__":
     stream_overhead.main()
     write_units.main()
     consumers.main()
+    ingest_memory.main()

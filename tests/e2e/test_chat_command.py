@@ -64,6 +64,12 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
+    def press_control_c(self) -> None:
+        """Presses it when the program waits: one that comes just before that is only seen with the next key."""
+        while Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            pass
+        self.type("\x03")
+
     def say(self, line: str) -> None:
         """Says a line when it is asked for."""
         self.expect("> ")
@@ -261,11 +267,11 @@ def test_control_c_cancels_the_answer_and_not_the_program(stack: Stack, here: li
     with Terminal(*here) as terminal:
         terminal.expect("> ")
         terminal.type("half a message")
-        terminal.expect("half a message")  # the line editor waits for the next key now
-        terminal.type("\x03")
+        terminal.expect("half a message")
+        terminal.press_control_c()
         terminal.say(f"[[words:9]][[hold:{name}]]")
         terminal.expect("word1")
-        terminal.type("\x03")
+        terminal.press_control_c()
         terminal.expect("Cancelled.")
         terminal.say("/retry [[say:On we go.]]")
         assert terminal.answer() == "On we go."
@@ -282,9 +288,9 @@ def test_a_second_control_c_leaves_an_answer_that_cannot_be_cancelled(
         terminal.say(f"[[words:12]][[hold:{name}]]")
         terminal.expect("word1")
         relay.lead_to(f"http://127.0.0.1:{free_port()}/mini-chat/v1")
-        terminal.type("\x03")
+        terminal.press_control_c()
         terminal.expect("Not cancelled: ")
-        terminal.type("\x03")
+        terminal.press_control_c()
         terminal.expect("the answer goes on without you")
         relay.lead_to(stack.base_url)
         stack.release(name)
@@ -303,7 +309,7 @@ def test_what_runs_is_joined_and_cancelled_from_another_terminal(
         chat_id = only_chat(me)
         another.say(f"/open {chat_id}")
         another.expect("word1")
-        another.type("\x03")
+        another.press_control_c()
         one.expect("Cancelled.")
         another.expect("Cancelled.")
         one.say(f"[[words:9]][[hold:{name}-2]]")
@@ -407,6 +413,7 @@ def test_a_message_is_answered_in_a_pipe(stack: Stack, here: list[str], me: User
     assert (run.returncode, run.stdout) == (0, "Paris it is.\n")
     chat_id = only_chat(me)
     assert run.stderr.splitlines()[0] == "[web_search: start]"
+    assert "[1] An example https://example.com/found" in run.stderr.splitlines()
     assert run.stderr.splitlines()[-1] == f"chat {chat_id}"
     run = piped(*here, "--chat", chat_id, "-m", "-", said="[[echo]]one\ntwo")
     assert (run.returncode, run.stdout) == (0, "one\ntwo\n")

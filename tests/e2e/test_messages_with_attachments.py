@@ -81,6 +81,18 @@ def test_a_pdf_is_searched_for_the_answer_to_the_message_and_to_those_after(
     assert not any(word in told for word in ("file-", "vs_"))
 
 
+def test_an_answer_cites_the_document_by_its_own_name_and_id(ann: User) -> None:
+    chat_id, request_id = ann.new_chat(), str(uuid4())
+    attachment_id = a_pdf(ann, chat_id)
+    said = {"request_id": request_id, "attachment_ids": [attachment_id]}
+    answer = ann.send(chat_id, "[[tool:file_search]][[say:Far.]]", **said)
+    again = ann.send(chat_id, "[[tool:file_search]][[say:Far.]]", **said)
+    assert answer.names == ["stream_started", "tool", "tool", "delta", "citations", "done"]
+    (cited,) = answer.events[-2].data["items"]
+    assert (cited["source"], cited["title"], cited["attachment_id"]) == ("file", "moon.pdf", attachment_id)
+    assert again.events[-2].data == answer.events[-2].data
+
+
 def test_a_chat_without_documents_offers_no_tool(ann: User, requests: Requests) -> None:
     text = uuid4().hex
     ann.send(ann.new_chat(), text)

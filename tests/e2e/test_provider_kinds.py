@@ -64,10 +64,13 @@ def test_an_answer_streams_from_every_kind(ann: User, kind: Kind) -> None:
     assert ann.send(chat_id, "[[say:again]]").text == "again"
 
 
-def test_a_search_of_the_web_is_told(ann: User, kind: Kind) -> None:
+def test_a_search_of_the_web_is_told_and_what_it_found_is_cited(ann: User, kind: Kind) -> None:
     web_search = {"web_search": {"enabled": True}}
     answer = ann.send(ann.new_chat(model=kind.name), "[[words:3]][[tool:web_search]]", **web_search)
-    assert answer.names == ["stream_started", "tool", "tool", "delta", "done"]
+    assert answer.names == ["stream_started", "tool", "tool", "delta", "citations", "done"]
+    (page,) = answer.events[-2].data["items"]
+    assert (page["source"], page["url"]) == ("web", "https://example.com/found")
+    assert page["span"] == {"start": 0, "end": len(answer.text)}
 
 
 @pytest.mark.parametrize("script", ["[[failed:server_error]]", "[[status:400]]"])

@@ -48,6 +48,7 @@ def test_a_stream_cut_anywhere_and_resumed_elsewhere_is_the_uncut_stream(stack: 
         uncut = _sent(user, chat_id, SCRIPT, request_id)
         assert len(uncut) >= 12
         assert b"event: tool" in b"".join(uncut)
+        assert b"event: citations" in uncut[-2]
         for cut in range(len(uncut)):
             with elsewhere.frames(_path(chat_id, request_id), after=cut) as frames:
                 assert uncut[:cut] + list(frames) == uncut

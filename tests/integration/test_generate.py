@@ -4,16 +4,18 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
-from minichat.domain.identity import ChatId, RequestId, TenantId
+from minichat.domain.citations import Citation, Cited, CitedFile
+from minichat.domain.identity import AttachmentId, ChatId, RequestId, TenantId
 from minichat.domain.settlement import Ending
-from minichat.domain.stream import Delta, Done, Error, Ping, Started, StreamEvent
+from minichat.domain.stream import Citations, Delta, Done, Error, Ping, Started, StreamEvent
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
-from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta, ToolActivity
+from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.prompt import Prompt
 from minichat.services import chats, generate
 from minichat.services.channel import Channel
@@ -21,7 +23,7 @@ from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store, Streaming
-from minichat.storage import turns
+from minichat.storage import messages, turns
 from tests.builders import a_call, a_model, a_policy
 from tests.integration.faults import answered_instead, refused
 from tests.invariants import Tables, violations
@@ -335,6 +337,113 @@ async def test_an_answer_that_the_store_will_never_take_ends_as_failed(store: St
     assert (turn.state, turn.error_code, turn.answered) == (TurnState.FAILED, "message_persistence_failed", False)
     assert (turn.settlement_method, turn.usage) == ("actual", Usage(3, 4))
     assert violations(Tables.of(store)) == []
+
+
+A_PAGE = Cited("web", "https://example.com/a", "A title", "It says so.", (0, 5))
+CITED = Citation("web", "https://example.com/a", "A title", "It says so.", (0, 5))
+
+
+def of_answer(running: Running) -> tuple[Citation, ...]:
+    turn = running.turn
+    message = messages.read(turn.tenant_id, turn.chat_id, turn.assistant_message_id)
+    return message.citations if message else ()
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_what_an_answer_cites_is_told_before_its_end_and_stored_with_it(*, is_cut: bool) -> None:
+    cited = (A_PAGE, Cited("file", "file-abc"), Cited("file", "file-of-another-chat"), A_PAGE)
+
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield TextDelta("Paris")
+        if is_cut:
+            yield Incomplete("max_output_tokens", Usage(1, 1), "resp_1", cited)
+        else:
+            yield Completed(Usage(1, 1), "resp_1", cited)
+
+    rules = some_rules()
+    file = CitedFile(AttachmentId(str(uuid4())), "a.pdf")
+    running = replace(a_running_turn(rules), files={"file-abc": file})
+    async with asyncio.timeout(20):
+        events = [one async for one in begun(Scripted(script), rules, running).read(ping_seconds=60)]
+    found = (CITED, Citation("file", file.attachment_id, "a.pdf"))
+    assert [one.number for one in events] == [1, 2, 3, 4]
+    assert [type(one.event) for one in events] == [Started, Delta, Citations, Done]
+    assert events[2].event == Citations(found)
+    assert of_answer(running) == found
+    assert (stored(running).events_stored, stored(running).terminal_number) == (4, None)
+
+
+async def test_an_answer_that_cites_nothing_of_ours_is_told_without_citations() -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield TextDelta("Paris")
+        yield Completed(Usage(1, 1), None, (Cited("file", "file-abc"), Cited("web", "javascript:alert(1)")))
+
+    rules = some_rules()
+    running = a_running_turn(rules)
+    assert [type(event) for event in await told(begun(Scripted(script), rules, running))] == [Started, Delta, Done]
+    assert of_answer(running) == ()
+
+
+async def test_an_answer_that_cannot_be_stored_cites_nothing(store: Store) -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield TextDelta("unstorable")
+        yield Completed(Usage(3, 4), None, (A_PAGE,))
+
+    rules = some_rules()
+    running = a_running_turn(rules)
+    with answered_instead("TransactWriteItems", [refused("ValidationException")]):
+        events = await told(begun(Scripted(script), rules, running))
+    assert [type(event) for event in events] == [Started, Delta, Error]
+    assert stored(running).events_stored == 3
+    assert violations(Tables.of(store)) == []
+
+
+async def test_an_answer_that_lost_its_turn_cites_nothing() -> None:
+    release = asyncio.Event()
+
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield TextDelta("zombie")
+        await release.wait()
+        yield Completed(Usage(1, 1), None, (A_PAGE,))
+
+    rules = some_rules(progress_interval_seconds=5)
+    running = a_running_turn(rules)
+    reading = asyncio.create_task(told(begun(Scripted(script), rules, running)))
+    await asyncio.to_thread(
+        finalize, a_call(), running.turn, Ending(TurnState.FAILED, "orphan_timeout"), rules.settings
+    )
+    release.set()
+    assert [type(event) for event in await reading] == [Started, Delta]
+    assert of_answer(running) == ()
+
+
+async def test_an_answer_that_is_cancelled_while_it_ends_cites_nothing() -> None:
+    ended = asyncio.Event()
+
+    class Lingering(Scripted):
+        """Its connection takes for ever to close."""
+
+        async def stream(
+            self, tenant_id: TenantId, provider_id: str, prompt: Prompt
+        ) -> AsyncGenerator[ProviderChunk, None]:
+            try:
+                yield TextDelta("whole")
+                yield Completed(Usage(1, 1), None, (A_PAGE,))
+            finally:
+                ended.set()
+                await asyncio.Event().wait()
+
+    async def nothing() -> AsyncGenerator[ProviderChunk, None]:
+        return
+        yield
+
+    rules = some_rules()
+    running = a_running_turn(rules)
+    reading = asyncio.create_task(told(begun(Lingering(nothing), rules, running)))
+    await ended.wait()
+    await asyncio.to_thread(chats.delete, a_call(), running.turn.chat_id)
+    assert [type(event) for event in await reading] == [Started, Delta, Error]
+    assert (stored(running).answered, of_answer(running)) == (True, ())
 
 
 async def test_a_stream_ends_even_when_nothing_can_be_stored() -> None:

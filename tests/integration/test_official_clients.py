@@ -14,7 +14,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, EventStreamError
 from botocore.validate import ParamValidator
 from openai.types.chat import ChatCompletionChunk
+from openai.types.chat.chat_completion_message import Annotation
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
+from openai.types.responses import ResponseStreamEvent
 from openai.types.responses.response_create_params import ResponseCreateParamsStreaming
 from pydantic import TypeAdapter
 
@@ -29,6 +31,9 @@ SCRIPTS = [
     ("[[words:3]][[tool:web_search]]", "word1 word2 word3"),
     ("[[words:3]][[bytes:1]]", "word1 word2 word3"),
 ]
+PAGE = "https://example.com/a"
+CITING = f"[[say:Größe 🙂 counts.]][[cite:{PAGE} A title]][[cite-file:file-abc a.txt]]"
+CITED_TEXT = "As told: Größe 🙂 counts."
 TOLD = "[[words:3]][[usage:100,20,30,10,5]]"
 
 
@@ -112,6 +117,60 @@ def test_openais_client_reads_responses_of_azure(url: str) -> None:
         assert older.responses.create(model="m", input="[[words:3]]").output_text == "word1 word2 word3"
 
 
+def test_chat_completions_cite_pages(chat: openai.OpenAI) -> None:
+    annotations = chat.chat.completions.create(model="m", messages=said(CITING)).choices[0].message.annotations
+    assert annotations is not None
+    shape: TypeAdapter[Any] = TypeAdapter(list[Annotation])
+    assert shape.validate_python([one.to_dict() for one in annotations], strict=True) == annotations
+    found = annotations[0].url_citation
+    assert (len(annotations), found.url, found.title) == (1, PAGE, "A title")
+    assert (found.start_index, found.end_index) == (0, len("Größe 🙂 counts."))
+    with chat.chat.completions.create(model="m", messages=said(CITING), stream=True) as chunks:
+        # The types of a stream leave annotations out; its answers have them.
+        deltas: list[Any] = [chunk.choices[0].delta.to_dict() for chunk in chunks if chunk.choices]
+    streamed = [one for delta in deltas for one in delta.get("annotations", [])]
+    assert streamed == [one.to_dict() for one in annotations]
+
+
+def test_responses_cite_pages_and_files(chat: openai.OpenAI) -> None:
+    shape: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+    with chat.responses.create(model="m", input=CITING, stream=True) as events:
+        seen: list[Any] = [shape.validate_python(event.to_dict(), strict=True) for event in events]
+    added = [event.annotation for event in seen if event.type == "response.output_text.annotation.added"]
+    assert seen[-1].type == "response.completed"
+    page, file = seen[-1].response.output[0].content[0].annotations
+    assert (page.type, page.url, page.title, page.start_index) == ("url_citation", PAGE, "A title", 0)
+    assert page.end_index == len("Größe 🙂 counts.")
+    assert (file.type, file.file_id, file.filename) == ("file_citation", "file-abc", "a.txt")
+    assert [one.to_dict() for one in added] == [page.to_dict(), file.to_dict()]
+    with chat.responses.stream(model="m", input=CITING) as stream:
+        for _ in stream:
+            pass
+        collected: Any = stream.get_final_response().output[0]
+    whole: Any = chat.responses.create(model="m", input=CITING).output[0]
+    for output in (collected, whole):
+        assert [one.to_dict() for one in output.content[0].annotations] == [page.to_dict(), file.to_dict()]
+
+
+def test_a_file_of_the_stores_that_are_offered_is_found_and_cited(chat: openai.OpenAI) -> None:
+    file = chat.files.create(file=("a b.txt", b"hello"), purpose="assistants")
+    store, empty = chat.vector_stores.create(), chat.vector_stores.create()
+    chat.vector_stores.files.create(vector_store_id=store.id, file_id=file.id)
+
+    def asked(*stores: str) -> list[Any]:
+        tools: Any = [{"type": "file_search", "vector_store_ids": list(stores)}]
+        with chat.responses.create(model="m", input="[[words:2]]", tools=tools, stream=True) as events:
+            return list(events)
+
+    found = asked(empty.id, store.id)
+    assert [event.type for event in found if "file_search_call" in event.type] == [
+        f"response.file_search_call.{word}" for word in ("in_progress", "searching", "completed")
+    ]
+    annotations = found[-1].response.output[0].content[0].annotations
+    assert [(one.type, one.file_id, one.filename) for one in annotations] == [("file_citation", file.id, "a b.txt")]
+    assert not [event.type for event in asked(empty.id) if "file_search" in event.type]
+
+
 @pytest.mark.parametrize(("script", "text"), SCRIPTS)
 def test_anthropics_client_reads_messages(messages: anthropic.Anthropic, script: str, text: str) -> None:
     with messages.messages.stream(model="m", max_tokens=64, messages=said(script)) as stream:
@@ -126,11 +185,23 @@ def test_anthropics_client_reads_messages(messages: anthropic.Anthropic, script:
 def test_every_event_has_the_shape_that_anthropics_types_demand(messages: anthropic.Anthropic) -> None:
     # The client itself does not validate what it reads; its types do when asked.
     shape: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
-    for ending in ("", "[[incomplete:max_output_tokens]]", "[[incomplete:content_filter]]"):
+    for ending in (CITING, "[[incomplete:max_output_tokens]]", "[[incomplete:content_filter]]"):
         script = f"[[words:2]][[tool:web_search]][[tool:code_interpreter]]{ending}"
         with messages.messages.create(model="m", max_tokens=64, messages=said(script), stream=True) as events:
             seen = [shape.validate_python(event.to_dict(), strict=True).type for event in events]
         assert (seen[0], seen[-1]) == ("message_start", "message_stop")
+
+
+def test_messages_cite_pages(messages: anthropic.Anthropic) -> None:
+    with messages.messages.stream(model="m", max_tokens=64, messages=said(CITING)) as stream:
+        streamed = stream.get_final_message().content[-1]
+    whole = messages.messages.create(model="m", max_tokens=64, messages=said(CITING)).content[-1]
+    for text in (streamed, whole):
+        assert text.type == "text"
+        assert text.citations is not None
+        (found,) = text.citations
+        assert found.type == "web_search_result_location"
+        assert (found.url, found.title, found.cited_text) == (PAGE, "A title", CITED_TEXT)
 
 
 def test_messages_tell_usage_and_failures(messages: anthropic.Anthropic) -> None:
@@ -203,6 +274,17 @@ def test_boto3_reads_converse_stream(bedrock: Any, script: str, text: str) -> No
     assert [next(iter(event)) for event in (events[0], *events[-2:])] == ["messageStart", "messageStop", "metadata"]
     assert events[-2]["messageStop"]["stopReason"] == "end_turn"
     assert ("toolUse" in str(events)) == ("[[tool" in script)
+
+
+def test_converse_stream_cites_pages(bedrock: Any) -> None:
+    told = [event["contentBlockDelta"]["delta"] for event in conversed(bedrock, CITING) if "contentBlockDelta" in event]
+    assert [delta["citation"] for delta in told if "citation" in delta] == [
+        {
+            "title": "A title",
+            "sourceContent": [{"text": CITED_TEXT}],
+            "location": {"web": {"url": PAGE, "domain": "example.com"}},
+        }
+    ]
 
 
 def test_converse_stream_tells_usage_ends_and_failures(bedrock: Any) -> None:

@@ -4,12 +4,14 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import httpx2
 import pytest
 
+from minichat.domain.citations import Cited
 from minichat.domain.usage import Usage
 from minichat.local.dialects.dialect import SECRETS
 from minichat.provider_entries import Timeouts
@@ -95,6 +97,27 @@ def test_an_empty_answer_is_one(ask: Ask) -> None:
 def test_a_search_of_the_web_is_told_before_the_text(ask: Ask) -> None:
     chunks = ask("[[words:3]][[tool:web_search]]")
     assert chunks[:-1] == [ToolActivity("web_search", "start"), ToolActivity("web_search", "done"), *WORDS]
+
+
+@pytest.mark.parametrize("ending", ["", "[[incomplete:max_output_tokens]]"])
+def test_what_an_answer_cites_comes_with_its_end(ask: Ask, kind: Kind, ending: str) -> None:
+    pages = "[[cite:https://example.com/a A title]][[cite:https://example.com/ä 数]]"
+    *_, last = ask(f"[[say:Größe 🙂 counts.]]{pages}[[cite-file:file-abc]]{ending}")
+    assert isinstance(last, Completed | Incomplete)
+    snippet, span = "As told: Größe 🙂 counts." if kind.tells_snippets else "", (0, len("Größe 🙂 counts."))
+    found = [
+        Cited("web", "https://example.com/a", "A title", snippet, span),
+        Cited("web", "https://example.com/ä", "数", snippet, span),
+    ]
+    assert list(last.citations) == found + [Cited("file", "file-abc")] * kind.cites_files
+
+
+def test_a_search_that_is_offered_is_used_and_its_page_cited(url: str, kind: Kind) -> None:
+    chunks = chunks_of(kind.entry(url), replace(a_prompt("[[words:3]]"), web_search_context_size="low"))
+    searched = [ToolActivity("web_search", "start"), ToolActivity("web_search", "done")]
+    assert chunks[:-1] == [*searched, *WORDS]
+    assert isinstance(chunks[-1], Completed)
+    assert [one.target for one in chunks[-1].citations] == ["https://example.com/found"]
 
 
 @pytest.mark.parametrize("reason", ["max_output_tokens", "content_filter"])

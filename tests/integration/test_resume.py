@@ -9,12 +9,13 @@ from datetime import timedelta
 import pytest
 
 from minichat.domain import errors
+from minichat.domain.citations import Citation, Cited
 from minichat.domain.identity import Call
 from minichat.domain.settlement import Ending
-from minichat.domain.stream import Delta, Told, told
+from minichat.domain.stream import Citations, Delta, Told, told
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
-from minichat.providers.chunks import Completed, ProviderChunk, TextDelta
+from minichat.providers.chunks import Completed, ProviderChunk, TextDelta, ToolActivity
 from minichat.services import cancel, orphans
 from minichat.services.channel import Numbered
 from minichat.services.finalize import finalize
@@ -22,7 +23,7 @@ from minichat.services.record import Record
 from minichat.services.resume import Resumed, follow, resume
 from minichat.services.send import Running
 from minichat.settings import Store, Streaming
-from minichat.storage import parts, turns
+from minichat.storage import messages, parts, turns
 from tests.builders import a_call, new_id
 from tests.integration.faults import answered_instead, counted_calls, refused
 from tests.integration.test_generate import Scripted, a_running_turn, begun, some_rules
@@ -36,14 +37,16 @@ def words(count: int) -> list[ProviderChunk]:
     return [TextDelta(f"word{number} ") for number in range(count)]
 
 
-async def answered(script: list[ProviderChunk], pause: float = 0) -> tuple[Running, list[Numbered]]:
+async def answered(
+    script: list[ProviderChunk], pause: float = 0, cited: tuple[Cited, ...] = ()
+) -> tuple[Running, list[Numbered]]:
     """A turn whose answer was told to its end."""
 
     async def chunks() -> AsyncGenerator[ProviderChunk, None]:
         for chunk in script:
             await asyncio.sleep(pause)
             yield chunk
-        yield Completed(Usage(10, len(script)))
+        yield Completed(Usage(10, len(script)), None, cited)
 
     running = a_running_turn(RULES)
     channel = begun(Scripted(chunks), RULES, running)
@@ -119,6 +122,37 @@ async def test_after_its_parts_expired_an_answer_is_told_from_its_message(store:
     assert over.is_over
     with pytest.raises(errors.InvalidRequest):
         resume(late, running.turn.chat_id, running.turn.request_id, last + 1, RULES.settings)
+
+
+A_PAGE = Cited("web", "https://example.com/a", "A title", "It says so.", (0, 5))
+
+
+@pytest.mark.parametrize("script", [words(3), [*words(1), ToolActivity("web_search", "start")], []])
+async def test_citations_keep_their_number_after_the_parts_expired(store: Store, script: list[ProviderChunk]) -> None:
+    running, events = await answered(script, cited=(A_PAGE,))
+    assert await replayed(a_call(), running.turn) == _plain(events)
+    late = now_is(running.turn, timedelta(hours=24))
+    whole = await replayed(late, running.turn)
+    assert (whole[0], whole[-2]) == (_plain(events)[0], _plain(events)[-2])
+    assert [one.name for _, one in whole] == ["stream_started", *["delta"] * bool(script), "citations", "done"]
+    numbers = [number for number, _ in whole]
+    assert numbers == sorted({number for number in numbers if number is not None})
+    assert numbers[-1] == events[-1].number
+
+
+async def test_as_much_as_may_be_cited_is_stored_and_told_again(store: Store) -> None:
+    sources = tuple(
+        Cited("web", f"https://example.com/{number}", chr(0x4E00 + number) * 99, chr(0x5E00 + number) * 99)
+        for number in range(200)
+    )
+    running, events = await answered(words(2), cited=sources)
+    told_first = events[-2].event
+    assert isinstance(told_first, Citations)
+    assert len(told_first.items) > 40
+    message = messages.read(running.turn.tenant_id, running.turn.chat_id, running.turn.assistant_message_id)
+    assert message is not None
+    assert message.citations == told_first.items
+    assert message.citations[0] == Citation("web", sources[0].target, sources[0].title, sources[0].text)
 
 
 async def test_a_turn_that_died_before_it_stored_anything_has_a_start_and_an_end(store: Store) -> None:

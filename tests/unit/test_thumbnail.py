@@ -70,6 +70,14 @@ def test_an_image_that_is_all_edge_has_a_thumbnail(size: tuple[int, int]) -> Non
     assert sorted(opened(of_image(an_image(*size), "image/png")).size) == [1, 128]
 
 
+@pytest.mark.parametrize("size", [(1, 512), (300, 200)])
+def test_sixteen_bits_of_grey_keep_their_shades(size: tuple[int, int]) -> None:
+    written = io.BytesIO()
+    Image.new("I;16", size, 0x8000).save(written, "PNG")
+    shown = opened(of_image(written.getvalue(), "image/png")).convert("L").getpixel((0, 0))
+    assert shown == pytest.approx(0x80, abs=3)
+
+
 def test_a_photograph_stands_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from minichat.domain.citations import Citation
 from minichat.domain.errors import FieldError, InputTooLong, InvalidRequest
 from minichat.domain.identity import AttachmentId, MessageId, RequestId
 
@@ -17,7 +18,7 @@ MESSAGE_MAX_BYTES = 3_000_000
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message as it is listed. User and assistant message of a turn share `request_id`."""
+    """A message as it is stored. User and assistant message of a turn share `request_id`."""
 
     message_id: MessageId
     request_id: RequestId
@@ -28,6 +29,7 @@ class Message:
     input_tokens: int | None = None
     output_tokens: int | None = None
     attachment_ids: tuple[AttachmentId, ...] = ()
+    citations: tuple[Citation, ...] = ()
 
 
 def checked_content(content: str) -> str:

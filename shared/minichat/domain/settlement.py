@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from minichat.domain.citations import Citation
 from minichat.domain.policy import MAX_TOKENS
 from minichat.domain.quota import credits_micro
 from minichat.domain.turn import Reserve, SettlementMethod, ToolCalls, TurnState
@@ -30,12 +31,13 @@ KNOWN_ERROR_CODES = _CHARGED | _RELEASED
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a turn ended, as its finalizer saw it. `text` is what the client was sent."""
+    """How a turn ended, as its finalizer saw it. `text` is what the client was sent; only a whole answer cites."""
 
     state: TurnState
     error_code: str | None = None
     error_detail: str | None = None
     text: str = ""
+    citations: tuple[Citation, ...] = ()
     usage: Usage = field(default_factory=Usage)
     provider_called: bool = True
     provider_response_id: str | None = None

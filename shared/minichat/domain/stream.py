@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from minichat.domain.citations import Citation
 from minichat.domain.standing import Remaining
 from minichat.domain.turn import QuotaDecision
 from minichat.domain.usage import Usage
@@ -37,9 +38,9 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Citations:
-    """Sources of the answer; at most once, after the last delta."""
+    """Sources of the answer; at most once, after the last delta, and never empty."""
 
-    items: tuple[dict[str, Any], ...]
+    items: tuple[Citation, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,15 @@ def _started(event: Started) -> dict[str, Any]:
     return {**data, "thread_summary_applied": {"token_estimate": event.summary_tokens}}
 
 
+def _citation(one: Citation) -> dict[str, Any]:
+    target = "url" if one.source == "web" else "attachment_id"
+    data: dict[str, Any] = {"source": one.source, "title": one.title, target: one.target, "snippet": one.snippet}
+    if one.span is None:
+        return data
+    start, end = one.span
+    return {**data, "span": {"start": start, "end": end}}
+
+
 def _done(event: Done) -> dict[str, Any]:
     usage = {"input_tokens": event.usage.input_tokens, "output_tokens": event.usage.output_tokens}
     usage_details = {
@@ -148,7 +158,7 @@ _TOLD: dict[type[StreamEvent], tuple[str, Callable[[Any], dict[str, Any]]]] = {
     Started: ("stream_started", _started),
     Delta: ("delta", lambda event: {"type": "text", "content": event.content}),
     Tool: ("tool", lambda event: {"phase": event.phase, "name": event.name, "details": {}}),
-    Citations: ("citations", lambda event: {"items": list(event.items)}),
+    Citations: ("citations", lambda event: {"items": [_citation(one) for one in event.items]}),
     Done: ("done", _done),
     Error: ("error", asdict),
     Ping: ("ping", lambda _: {}),

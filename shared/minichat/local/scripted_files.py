@@ -47,6 +47,11 @@ class Files:
     stores_made: int = 0
     failures: Counter[str] = field(default_factory=Counter)
 
+    def first_of(self, stores: list[str]) -> tuple[str, str] | None:
+        """Id and name of a file in one of these vector stores; None when they hold none."""
+        held = sorted({file for store in stores for file in self.vector_stores.get(store, ())} & self.files)
+        return (held[0], self.about.get(held[0], {}).get("filename", held[0])) if held else None
+
     def remove(self, path: dict[str, str]) -> bool:
         """Whether what this path names was there; it is not any more."""
         store, file = path.get("store"), path.get("file", "")

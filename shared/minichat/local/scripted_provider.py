@@ -5,13 +5,15 @@
     POST /v1/messages                  Anthropic Messages
     POST /model/MODEL/converse-stream  Amazon Bedrock
 
-Without a marker it answers with a few friendly words about the last message. Markers, anywhere in the last user text:
+Without a marker it answers with a few friendly words about the last message. It uses the searches that it is offered,
+and cites what they find: an example of a page, a file of the vector stores. Markers, anywhere in the last user text:
 
     [[say:TEXT]]          answers TEXT                       [[words:N]]          answers N words
     [[echo]]              answers the whole message          [[delay:MS]]         pause between two deltas
     [[first-token:MS]]    pause before the first delta       [[no-usage]]         reports no usage
     [[usage:IN,OUT]]      reports this usage; up to three more numbers are cache read, cache write and reasoning
     [[tool:NAME]]         uses a tool first, e.g. web_search
+    [[cite:URL TITLE]]    cites a page; without any, nothing [[cite-file:ID NAME]] cites a file
     [[hold:NAME]]         stops after the first delta until NAME is released
     [[hold-start:NAME]]   stops before the first delta until NAME is released
     [[hold-tool:NAME]]    stops within each tool call until NAME is released
@@ -43,7 +45,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -56,11 +58,12 @@ from starlette.routing import Route
 from minichat.local import scripted_files
 from minichat.local.dialects.anthropic import Messages
 from minichat.local.dialects.bedrock import Converse
-from minichat.local.dialects.dialect import SECRETS, Dialect, Said, Tokens
+from minichat.local.dialects.dialect import SECRETS, Cite, Dialect, Said, Tokens
 from minichat.local.dialects.openai import Chat, Responses
 
 DEFAULT_DELAY_MS = 15
 ECHOED_CHARACTERS = 200
+EXAMPLE = "https://example.com/found An example"
 HOLD_SECONDS = 120
 FLOOD_BYTES = 10_000_000
 
@@ -76,15 +79,18 @@ class Script:
     text: str
     said: dict[str, str]
     tools: tuple[str, ...]
+    cites: tuple[Cite, ...] | None
 
     @classmethod
     def of(cls, text: str) -> "Script":
         """The script in a user's text; what a conversation to be summarized says in it is none."""
         if "<conversation>" in text:
-            return cls(text, {"say": _summary(text), "delay": "0"}, ())
+            return cls(text, {"say": _summary(text), "delay": "0"}, (), ())
         found = _MARKER.findall(text)
         tools = tuple(value for name, value in found if name == "tool")
-        return cls(_MARKER.sub("", text).strip(), dict(found), tools)
+        cites = tuple(_cite(name, value) for name, value in found if name in {"cite", "cite-file"} and value)
+        told = any(name.startswith("cite") for name, _ in found)
+        return cls(_MARKER.sub("", text).strip(), dict(found), tools, cites if told else None)
 
     def number(self, name: str, default: int) -> int:
         """A marker's number; the default when it has none."""
@@ -166,7 +172,9 @@ async def _answer(request: Request, *, dialect: type[Dialect]) -> Response:
     if (refusal := _refusal(script, state, dialect, message)) is not None:
         return refusal
     text = "".join(script.pieces())
-    said = Said(state.calls, model or body.get("model", "scripted"), text, _tokens(script, given), message)
+    tools, cites = _used(script, body, request.app.state.files)
+    script = replace(script, tools=tools)
+    said = Said(state.calls, model or body.get("model", "scripted"), text, _tokens(script, given), message, cites)
     if not (body.get("stream") or model):
         return JSONResponse(dialect(said).whole())
     return StreamingResponse(Answer(dialect(said), script, state).stream(), media_type=dialect.media_type)
@@ -188,6 +196,33 @@ def _refusal(script: Script, state: State, dialect: type[Dialect], message: str)
     headers = {"retry-after": script.said["retry-after"]} if "retry-after" in script.said else {}
     status = script.number("status", 500)
     return JSONResponse(dialect.problem(status, message), status, headers)
+
+
+def _used(script: Script, body: dict[str, Any], have: scripted_files.Files) -> tuple[tuple[str, ...], tuple[Cite, ...]]:
+    """The tools that an answer uses, those that its request offers if the script names none, and what it cites."""
+    file = have.first_of(_stores(body))
+    found = {"file_search": None if file is None else Cite("file", *file), "web_search": _cite("cite", EXAMPLE)}
+    offered = (("file_search", file is not None), ("web_search", _may_search_the_web(body)))
+    tools = script.tools or tuple(tool for tool, is_offered in offered if is_offered)
+    if script.cites is not None:
+        return tools, script.cites
+    return tools, tuple(cite for tool, cite in found.items() if tool in tools and cite is not None)
+
+
+def _stores(body: dict[str, Any]) -> list[str]:
+    tools = body.get("tools") or []
+    return [store for tool in tools if tool.get("type") == "file_search" for store in tool.get("vector_store_ids", [])]
+
+
+def _may_search_the_web(body: dict[str, Any]) -> bool:
+    tools = [*(body.get("tools") or []), *(body.get("toolConfig") or {}).get("tools", [])]
+    named = any(str(tool.get("type", "")).startswith("web_search") or "systemTool" in tool for tool in tools)
+    return named or "web_search_options" in body
+
+
+def _cite(marker: str, said: str) -> Cite:
+    target, _, title = said.partition(" ")
+    return Cite("file" if marker == "cite-file" else "web", target, title)
 
 
 def _tokens(script: Script, given: Any) -> Tokens | None:

@@ -15,6 +15,7 @@ from minichat.providers.chunks import (
     ToolActivity,
     ToolName,
 )
+from minichat.providers.cited import Block, cited
 from minichat.providers.fields import (
     UNREADABLE,
     at,
@@ -92,6 +93,7 @@ class Answer:
         self.usage = Usage()
         self._events = EventParser()
         self._counted: dict[str, Any] = {}
+        self._block = Block()
         self._reason: str | None = None
         self._response_id: str | None = None
 
@@ -114,8 +116,8 @@ class Answer:
         if self._reason == "tool_use":
             return Failed("provider_error", "the model asked for a tool that it was not offered", self.usage)
         if self._reason in _CUT:
-            return Incomplete(_CUT[self._reason], self.usage, self._response_id)
-        return Completed(self.usage, self._response_id)
+            return Incomplete(_CUT[self._reason], self.usage, self._response_id, self._block.all())
+        return Completed(self.usage, self._response_id, self._block.all())
 
     def _said(self, event: WireEvent) -> ProviderChunk | None:
         data = document(event.data)
@@ -124,11 +126,10 @@ class Answer:
                 self._response_id = identifier(data["message"].get("id"))
                 self._count(data["message"].get("usage"))
             case "content_block_start":
+                self._block.end()
                 return _tool(data["content_block"])
             case "content_block_delta":
-                # Thinking, its signature, citations and a tool's input come as deltas, too.
-                if data["delta"].get("type") == "text_delta":
-                    return TextDelta(whole_characters(data["delta"]["text"]))
+                return self._delta(data["delta"])
             case "message_delta":
                 reason = data["delta"].get("stop_reason")
                 self._reason = self._reason if reason is None else str(reason)
@@ -137,6 +138,20 @@ class Answer:
                 return self.ended()
             case "error":
                 return _failed(data.get("error"), self.usage)
+        return None
+
+    def _delta(self, delta: dict[str, Any]) -> TextDelta | None:
+        """The text in a delta; thinking, its signature, citations and a tool's input come as deltas, too."""
+        match delta.get("type"):
+            case "text_delta":
+                text = whole_characters(delta["text"])
+                self._block.text(text)
+                return TextDelta(text)
+            case "citations_delta":
+                found = delta.get("citation")
+                if at(found, "type") == "web_search_result_location":
+                    page, title, text = at(found, "url"), at(found, "title"), at(found, "cited_text")
+                    self._block.cites(cited("web", page, title=title, text=text))
         return None
 
     def _count(self, told: Any) -> None:

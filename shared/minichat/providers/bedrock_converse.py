@@ -21,6 +21,7 @@ from botocore.session import Session
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
 from minichat.providers.chunks import Completed, Failed, FailureCode, Incomplete, ProviderChunk, TextDelta, ToolActivity
+from minichat.providers.cited import Block, cited, listed
 from minichat.providers.fields import UNREADABLE, at, document, usage_of, whole_characters, with_cache_in_input
 from minichat.providers.prompt import Prompt, alternating, one_of_temperature_and_top_p, parameters
 from minichat.providers.sse import MAX_EVENT_BYTES, EventTooLarge
@@ -117,6 +118,7 @@ class Answer:
         self.usage = Usage()
         self._frames = EventStreamBuffer()
         self._pending = 0
+        self._block = Block()
         self._reason: str | None = None
 
     def feed(self, part: bytes) -> Iterator[ProviderChunk]:
@@ -140,8 +142,8 @@ class Answer:
         if self._reason in _BROKEN:
             return Failed("provider_error", self._reason, self.usage)
         if self._reason in _CUT:
-            return Incomplete(_CUT[self._reason], self.usage)
-        return Completed(self.usage)
+            return Incomplete(_CUT[self._reason], self.usage, citations=self._block.all())
+        return Completed(self.usage, citations=self._block.all())
 
     def _whole_frames(self) -> Iterator[Frame]:
         while True:
@@ -163,14 +165,26 @@ class Answer:
             case "contentBlockStart":
                 yield from self._tool(document(frame.payload))
             case "contentBlockDelta":
-                text = document(frame.payload)["delta"].get("text")
-                if text is not None:
-                    yield TextDelta(whole_characters(text))
+                yield from self._delta(document(frame.payload)["delta"])
+            case "contentBlockStop":
+                self._block.end()
             case "messageStop":
                 self._reason = str(document(frame.payload)["stopReason"])
             case "metadata":
                 self.usage = _usage(document(frame.payload))
                 yield self.ended()
+
+    def _delta(self, delta: dict[str, Any]) -> Iterator[TextDelta]:
+        if (found := delta.get("text")) is not None:
+            text = whole_characters(found)
+            self._block.text(text)
+            yield TextDelta(text)
+        citation = delta.get("citation")
+        passages = (at(one, "text") for one in listed(at(citation, "sourceContent")))
+        told = " ".join(one for one in passages if isinstance(one, str))
+        # Documents, the other locations, are never sent along.
+        page = at(citation, "location", "web", "url")
+        self._block.cites(cited("web", page, title=at(citation, "title"), text=told))
 
     def _tool(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
         if at(data, "start", "toolUse", "name") == WEB_SEARCH_TOOL:

@@ -1,12 +1,14 @@
 """What a provider can say while it answers, in the product's words.
 
 An adapter yields chunks until exactly one terminal one (`Completed`, `Incomplete` or `Failed`), which is its last.
-No chunk carries a provider's own identifier except `Completed.response_id`, which is stored and never shown.
+No chunk carries a provider's own identifier except an answer's `response_id`, which is stored and never shown, and the
+ids of the files that it cites, which are told as the chat's attachments.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
+from minichat.domain.citations import Cited
 from minichat.domain.usage import Usage
 
 ToolName = Literal["file_search", "web_search", "code_interpreter"]
@@ -34,6 +36,7 @@ class Completed:
 
     usage: Usage
     response_id: str | None = None
+    citations: tuple[Cited, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Incomplete:
     reason: str
     usage: Usage
     response_id: str | None = None
+    citations: tuple[Cited, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@ An answer's end comes in up to three parts that servers combine as they like: a 
 from collections.abc import Iterator
 from typing import Any
 
+from minichat.domain.citations import Cited
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
 from minichat.providers.chunks import Completed, Failed, FailureCode, Incomplete, ProviderChunk, TextDelta, ToolActivity
-from minichat.providers.fields import UNREADABLE, document, identifier, usage_of, whole_characters
+from minichat.providers.cited import MAX_CITED, cited, listed, span_of
+from minichat.providers.fields import UNREADABLE, at, document, identifier, usage_of, whole_characters
 from minichat.providers.prompt import Prompt, parameters
 from minichat.providers.sse import EventParser
 from minichat.providers.transport import Exchange
@@ -60,6 +62,7 @@ class Answer:
         self._reason: str | None = None
         self._response_id: str | None = None
         self._searched = False
+        self._cited: list[Cited] = []
 
     def feed(self, part: bytes) -> Iterator[ProviderChunk]:
         """The chunks that these bytes complete."""
@@ -79,8 +82,8 @@ class Answer:
         if self._reason in _TOOL_REASONS:
             return Failed("provider_error", "the model asked for a tool that it was not offered", self.usage)
         if self._reason in _CUT:
-            return Incomplete(_CUT[self._reason], self.usage, self._response_id)
-        return Completed(self.usage, self._response_id)
+            return Incomplete(_CUT[self._reason], self.usage, self._response_id, tuple(self._cited))
+        return Completed(self.usage, self._response_id, tuple(self._cited))
 
     def _said(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
         if data.get("error"):
@@ -91,15 +94,26 @@ class Answer:
             self.usage = _usage(data["usage"])
         for choice in data.get("choices") or []:
             delta = choice.get("delta") or {}
-            # The only trace of a search in this API; several cannot be told apart.
-            if delta.get("annotations") and not self._searched:
-                self._searched = True
-                yield ToolActivity("web_search", "start")
-                yield ToolActivity("web_search", "done")
+            # Some servers send the message that is whole, at the end.
+            for found in (delta.get("annotations"), at(choice, "message", "annotations")):
+                if found:
+                    yield from self._annotated(listed(found))
             if delta.get("content"):
                 yield TextDelta(whole_characters(delta["content"]))
             if choice.get("finish_reason") is not None:
                 self._reason = str(choice["finish_reason"])
+
+    def _annotated(self, annotations: list[Any]) -> Iterator[ToolActivity]:
+        # The only trace of a search in this API; several cannot be told apart.
+        if not self._searched:
+            self._searched = True
+            yield ToolActivity("web_search", "start")
+            yield ToolActivity("web_search", "done")
+        for annotation in annotations[:MAX_CITED]:
+            found = at(annotation, "url_citation")
+            span = span_of(at(found, "start_index"), at(found, "end_index"))
+            page = cited("web", at(found, "url"), title=at(found, "title"), text=at(found, "content"), span=span)
+            self._cited += page[: MAX_CITED - len(self._cited)]
 
 
 def _failed(problem: Any, usage: Usage) -> Failed:

@@ -1,9 +1,11 @@
 """OpenAI's Responses API, which Azure OpenAI speaks too: the request, and the events told in the product's words."""
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from minichat.domain.citations import Cited, Span
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
 from minichat.providers.chunks import (
@@ -15,6 +17,7 @@ from minichat.providers.chunks import (
     TextDelta,
     ToolActivity,
 )
+from minichat.providers.cited import MAX_CITED, cited, listed, span_of
 from minichat.providers.fields import UNREADABLE, at, identifier, usage_of, whole_characters
 from minichat.providers.prompt import Prompt, PromptMessage, parameters
 from minichat.providers.sse import EventParser, WireEvent
@@ -28,6 +31,7 @@ _TOOL_EVENTS = {
     "response.code_interpreter_call.in_progress": ToolActivity("code_interpreter", "start"),
     "response.code_interpreter_call.completed": ToolActivity("code_interpreter", "done"),
 }
+_CITING = ("file_citation", "url_citation")
 _CUT = ("max_output_tokens", "content_filter")
 _KNOWN_EVENTS = _TOOL_EVENTS.keys() | {
     "response.output_text.delta",
@@ -81,11 +85,15 @@ class Answer:
 
     def __init__(self) -> None:
         self._events = EventParser()
+        self._texts: list[str] = []
 
     def feed(self, part: bytes) -> Iterator[ProviderChunk]:
         """The chunks that these bytes complete."""
         for event in self._events.feed(part):
-            if (chunk := chunk_of(event)) is not None:
+            chunk = chunk_of(event, self._texts)
+            if isinstance(chunk, TextDelta):
+                self._texts.append(chunk.text)
+            if chunk is not None:
                 yield chunk
 
     def ended(self) -> Failed:
@@ -93,8 +101,8 @@ class Answer:
         return Failed("provider_error", "the stream ended without a terminal event")
 
 
-def chunk_of(event: WireEvent) -> ProviderChunk | None:
-    """What an event says, or None when it says nothing to us.
+def chunk_of(event: WireEvent, told: Sequence[str] = ()) -> ProviderChunk | None:
+    """What an event says, or None when it says nothing to us; `told` is the text of the answer before it.
 
     One of ours that cannot be read is a failure: it may have been text, or the end.
     """
@@ -105,19 +113,20 @@ def chunk_of(event: WireEvent) -> ProviderChunk | None:
         name = event.name or data.get("type", "")
         if name == "response.output_text.delta":
             return TextDelta(whole_characters(data["delta"]))
-        return _TOOL_EVENTS.get(name) or _terminal(name, data)
+        return _TOOL_EVENTS.get(name) or _terminal(name, data, told)
     except UNREADABLE:
         return Failed("provider_error", f"unreadable event {event.name}")
 
 
-def _terminal(name: str, data: dict[str, Any]) -> Completed | Incomplete | Failed | None:
+def _terminal(name: str, data: dict[str, Any], told: Sequence[str]) -> Completed | Incomplete | Failed | None:
     match name:
-        case "response.completed":
-            return Completed(_usage(data["response"]), identifier(data["response"].get("id")))
-        case "response.incomplete":
+        case "response.completed" | "response.incomplete":
             response = data["response"]
+            end = _usage(response), identifier(response.get("id")), _citations(response, told)
+            if name == "response.completed":
+                return Completed(*end)
             reason = at(response, "incomplete_details", "reason")
-            return Incomplete(reason if reason in _CUT else "unknown", _usage(response), identifier(response.get("id")))
+            return Incomplete(reason if reason in _CUT else "unknown", *end)
         case "response.failed" | "error":
             return _failed(data)
     return None
@@ -137,6 +146,50 @@ def _item(message: PromptMessage) -> dict[str, Any]:
     kind = "input_text" if message.role == "user" else "output_text"
     images = [{"type": "input_image", "file_id": image, "detail": "auto"} for image in message.images]
     return {"type": "message", "role": message.role, "content": [{"type": kind, "text": message.text}, *images]}
+
+
+def _citations(response: dict[str, Any], told: Sequence[str]) -> tuple[Cited, ...]:
+    """What the parts of an answer's text cite, with spans of the whole answer.
+
+    An offset counts within its part. What was streamed is the parts in their order; where it is not, no offset means
+    anything to those who read the stream.
+    """
+    annotated = list(itertools.islice(_annotated(response), MAX_CITED))
+    if not annotated:
+        return ()
+    whole = "".join(told)
+    found: list[Cited] = []
+    for before, text, annotation in annotated:
+        span = span_of(at(annotation, "start_index"), at(annotation, "end_index"))
+        span = _moved(span, before, text) if whole.startswith(text, before) else None
+        quoted = at(annotation, "text")
+        if annotation["type"] == "url_citation":
+            found += cited("web", at(annotation, "url"), title=at(annotation, "title"), text=quoted, span=span)
+        else:
+            found += cited("file", at(annotation, "file_id"), text=quoted, span=span)
+    return tuple(found)
+
+
+def _annotated(response: dict[str, Any]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Each annotation that cites, with its part's text and the characters of the answer before that."""
+    before = 0
+    for item in listed(response.get("output")):
+        for part in listed(at(item, "content")):
+            text = at(part, "text")
+            if at(part, "type") != "output_text" or not isinstance(text, str):
+                continue
+            text = whole_characters(text)
+            for annotation in listed(at(part, "annotations")):
+                if at(annotation, "type") in _CITING:
+                    yield before, text, annotation
+            before += len(text)
+
+
+def _moved(span: Span | None, by: int, text: str) -> Span | None:
+    """The span of a text in what it is a part of; None for one that is not within the text."""
+    if span is None or not 0 <= span[0] <= span[1] <= len(text):
+        return None
+    return span[0] + by, span[1] + by
 
 
 def _failed(data: dict[str, Any]) -> Failed:

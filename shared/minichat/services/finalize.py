@@ -10,7 +10,7 @@ from minichat.domain.message import MESSAGE_MAX_BYTES, Message
 from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import Ending, Settlement, settle
 from minichat.domain.standing import PERIODS, Remaining, remaining
-from minichat.domain.stream import Done, StreamEvent, Told, error, told
+from minichat.domain.stream import Citations, Done, StreamEvent, Told, error, told
 from minichat.domain.summary import Compression, Frontier
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
@@ -55,10 +55,13 @@ class Finalizer:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a turn really ended, and the terminal event of its stream."""
+    """How a turn really ended, and how its stream does: its citations, if it has any, and the terminal event.
+
+    The first of them has this number.
+    """
 
     ending: Ending
-    event: StreamEvent
+    last_events: tuple[StreamEvent, ...]
     number: int
 
 
@@ -92,7 +95,7 @@ def finalize(
 
 
 def _without_answer(ending: Ending) -> Ending:
-    return replace(ending, state=TurnState.FAILED, error_code="message_persistence_failed", text="")
+    return replace(ending, state=TurnState.FAILED, error_code="message_persistence_failed", text="", citations=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +114,14 @@ class _End:
         call = replace(self.call, now=max(self.call.now, turn.started_at + MICROSECOND))
         warnings = self._warnings(settlement) if ending.state is TurnState.COMPLETED else None
         terminal = terminal_event(turn, ending.state, ending.error_code, ending.usage, warnings)
+        last_events = (Citations(ending.citations), terminal) if ending.citations else (terminal,)
         told_before = by.stored + len(by.pending)
-        number = told_before + (1 if by.is_teller else UNHEARD)
+        first = told_before + (1 if by.is_teller else UNHEARD)
+        number = first + len(last_events) - 1
         parts_told: list[Put] = []
         if by.is_teller:
             kept = timedelta(hours=self.settings.streaming.parts_kept_hours)
-            parts_told = parts.puts(turn, by.stored + 1, (*by.pending, told(terminal)), kept=kept)
+            parts_told = parts.puts(turn, by.stored + 1, (*by.pending, *map(told, last_events)), kept=kept)
         completed = ending.state is TurnState.COMPLETED
         events: list[Event] = [
             _usage_event(call, turn, ending, settlement),
@@ -140,7 +145,7 @@ class _End:
         _count_settlement(turn, ending, settlement)
         if completed and self.settings.thread_summary.enabled:
             count("thread_summary_trigger_total", result="scheduled" if by.compression is not None else "not_needed")
-        return Ended(ending, terminal, number)
+        return Ended(ending, last_events, first)
 
     def _content(self, ending: Ending) -> dict[str, str]:
         """Prompt and answer for the audit trail, where the deployment wants them: secrets never get to the outbox."""
@@ -206,6 +211,7 @@ def _answer(call: Call, turn: Turn, ending: Ending) -> Message | None:
         model=turn.reserve.effective_model,
         input_tokens=ending.usage.input_tokens or None,
         output_tokens=ending.usage.output_tokens or None,
+        citations=ending.citations,
     )
 
 

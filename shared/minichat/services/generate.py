@@ -17,10 +17,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from minichat.domain.citations import Cited, citations
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Clock
 from minichat.domain.settlement import KNOWN_ERROR_CODES, Ending
-from minichat.domain.stream import Delta, Started, StreamEvent, Tool
+from minichat.domain.stream import Citations, Delta, Started, StreamEvent, Tool
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.observability import count, emit, logger, observe
@@ -61,6 +62,7 @@ class _Answer:
     texts: list[str] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     response_id: str | None = None
+    cited: tuple[Cited, ...] = ()
     tool_calls: dict[str, int] = field(default_factory=dict)
     called: bool = False
     first_text_at: datetime | None = None
@@ -124,6 +126,7 @@ async def replay(stored: Replay) -> AsyncIterator[Numbered]:
     events: tuple[StreamEvent, ...] = (
         Started(turn.request_id, turn.assistant_message_id, is_new_turn=False),
         Delta(stored.text),
+        *([Citations(stored.citations)] if stored.citations else []),
         terminal_event(turn, turn.state, None, turn.usage),
     )
     for number, event in enumerate(events, start=1):
@@ -141,7 +144,8 @@ async def _produce(call: Call, running: Running, machine: Machine, channel: Chan
         ended = await _undisturbed(_finalize(call, running, ending, machine, stream.record))
         if ended is not None:
             _measure(running, ended.ending, machine.clock())
-            await channel.put(Numbered(ended.number, ended.event))
+            for number, event in enumerate(ended.last_events, start=ended.number):
+                await channel.put(Numbered(number, event))
     except _Lost:
         # Another finalizer ended the turn: its status is the truth, and not ours to tell.
         count("cas_lost_total", actor="stream")
@@ -205,7 +209,7 @@ async def _answer(call: Call, running: Running, machine: Machine, stream: _Strea
         raise problem
     else:
         ending = Ending(TurnState.CANCELLED)
-    return _with(answer, ending, running.turn)
+    return _with(answer, ending, running)
 
 
 async def _read(running: Running, machine: Machine, stream: _Stream, answer: _Answer) -> Ending:
@@ -229,8 +233,8 @@ async def _read(running: Running, machine: Machine, stream: _Stream, answer: _An
                     if calls > limits.get(name, calls):
                         return Ending(TurnState.FAILED, f"{name}_calls_exceeded")
                     await stream.tell(Tool(phase, name))
-                case Completed(usage=usage, response_id=response_id) | Incomplete(usage=usage, response_id=response_id):
-                    answer.usage, answer.response_id = usage, response_id
+                case Completed() | Incomplete():
+                    answer.usage, answer.response_id, answer.cited = chunk.usage, chunk.response_id, chunk.citations
                     return Ending(TurnState.COMPLETED)
                 case Failed(code=code, usage=usage, diagnostic=diagnostic, reached=reached):
                     answer.usage, answer.called = usage, reached
@@ -300,11 +304,13 @@ def _outcome(reading: asyncio.Task[Ending]) -> Ending:
     return Ending(TurnState.FAILED, "internal_error")
 
 
-def _with(answer: _Answer, ending: Ending, turn: Turn) -> Ending:
-    ttft = answer.first_text_at - turn.started_at if answer.first_text_at else None
+def _with(answer: _Answer, ending: Ending, running: Running) -> Ending:
+    ttft = answer.first_text_at - running.turn.started_at if answer.first_text_at else None
+    text = "".join(answer.texts)
     return replace(
         ending,
-        text="".join(answer.texts),
+        text=text,
+        citations=citations(answer.cited, running.files, text) if ending.state is TurnState.COMPLETED else (),
         usage=answer.usage,
         provider_called=answer.called,
         provider_response_id=answer.response_id,

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from minichat.domain.errors import ChatNotFound, FieldError, InvalidRequest, ServiceUnavailable, TurnNotFound
 from minichat.domain.identity import Call, ChatId, Clock, RequestId
-from minichat.domain.stream import Delta, Started
+from minichat.domain.stream import Citations, Delta, Started
 from minichat.domain.turn import Turn, TurnState, readable
 from minichat.observability import logger
 from minichat.services.channel import PING, Numbered
@@ -112,12 +112,17 @@ def _end(turn: Turn, number: int) -> list[Numbered]:
 
 
 def _from_message(turn: Turn, last: int) -> list[Numbered]:
-    """The answer as one delta, with the number of the last one that it stands for."""
+    """The answer as one delta, with the number of the last event that it stands for, and what it cites."""
     started = Numbered(1, Started(turn.request_id, turn.assistant_message_id, True, turn.summary_tokens))
     if not turn.answered:
         return [started]
     message = messages.read(turn.tenant_id, turn.chat_id, turn.assistant_message_id)
-    return [started, Numbered(last - 1, Delta(message.content))] if message and message.content else [started]
+    if message is None:
+        return [started]
+    # Citations are told right before the end: they keep the number that they had.
+    citing = [Numbered(last - 1, Citations(message.citations))] if message.citations else []
+    answer = [Numbered(last - 1 - len(citing), Delta(message.content))] if message.content else []
+    return [started, *answer, *citing]
 
 
 def _last(turn: Turn) -> int:

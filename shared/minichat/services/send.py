@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from minichat.domain.admission import Admission, Wish, admit
 from minichat.domain.chat import Chat, next_instant, visible
-from minichat.domain.citations import CitedFile
+from minichat.domain.citations import Citation, CitedFile
 from minichat.domain.context import Snapshot, compression, messages_needed
 from minichat.domain.errors import (
     CreditsTaken,
@@ -71,6 +71,7 @@ class Replay:
 
     turn: Turn
     text: str
+    citations: tuple[Citation, ...] = ()
 
 
 def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
@@ -225,4 +226,4 @@ def _replay(known: Turn, command: SendMessage) -> Replay:
     if known.fingerprint != fingerprint(command.content, command.attachment_ids):
         raise RequestIdReused
     answer = messages.read(known.tenant_id, known.chat_id, known.assistant_message_id)
-    return Replay(known, answer.content if answer else "")
+    return Replay(known, answer.content, answer.citations) if answer else Replay(known, "")

@@ -36,8 +36,12 @@ def of_image(content: bytes, content_type: str) -> Thumbnail | None:
             with Image.open(io.BytesIO(content), formats=[_FORMATS[content_type]]) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise InvalidImage
-                image.thumbnail((SIDE, SIDE))
-                small = ImageOps.exif_transpose(image)
+                shown: Image.Image = image
+                if image.mode == "I;16":
+                    # Pillow cannot make it smaller by any factor, and would cut its shades off at 255.
+                    shown = image.point(lambda shade: shade * (1 / 256)).convert("L")
+                shown.thumbnail((SIDE, SIDE))
+                small = ImageOps.exif_transpose(shown)
                 if small.mode not in _DRAWN_AS_THEY_ARE:
                     small = small.convert("RGBA" if small.has_transparency_data else "RGB")
     except (UnidentifiedImageError, Image.DecompressionBombError, *_DAMAGE) as error:

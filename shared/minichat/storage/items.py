@@ -153,13 +153,17 @@ class TurnItem(ConversationItem):
 
 
 class MessageItem(ConversationItem):
-    """A message: its text as it is, or `packed` (zlib), or in as many numbered items as `parts` says."""
+    """A message: its text as it is, or `packed` (zlib), or in as many numbered items as `parts` says.
+
+    `citations` are as storage.messages packs them.
+    """
 
     request_id = UnicodeAttribute(attr_name="request")
     role = UnicodeAttribute()
     content = UnicodeAttribute(attr_name="text", null=True)
     packed = BinaryAttribute(attr_name="zip", null=True, legacy_encoding=False)
     parts = NumberAttribute(null=True)
+    citations = BinaryAttribute(attr_name="cited", null=True, legacy_encoding=False)
     created_at = InstantAttribute()
     model = UnicodeAttribute(null=True)
     input_tokens = NumberAttribute(attr_name="u_in", null=True)

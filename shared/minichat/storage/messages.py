@@ -1,11 +1,13 @@
 """Messages: stored whole whatever their length, listed in the order of the conversation, hidden with their turn."""
 
+import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from minichat.domain.chat import Chat
+from minichat.domain.citations import Citation
 from minichat.domain.identity import ChatId, MessageId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.storage import chats, keys
@@ -38,6 +40,7 @@ def put(tenant_id: TenantId, chat_id: ChatId, message: Message) -> list[Put]:
         input_tokens=message.input_tokens,
         output_tokens=message.output_tokens,
         attachment_ids=message.attachment_ids or None,
+        citations=_packed(message.citations) if message.citations else None,
     )
     text = message.content.encode()
     if len(text) <= INLINE_MAX_BYTES:
@@ -64,6 +67,19 @@ def pack(text: str) -> tuple[str | None, bytes | None]:
 def unpacked(text: str | None, packed: bytes | None) -> str:
     """The text that `pack` stored."""
     return zlib.decompress(packed).decode() if packed else text or ""
+
+
+def _packed(citations: Sequence[Citation]) -> bytes:
+    rows = [[one.source, one.target, one.title, one.snippet, one.span] for one in citations]
+    return zlib.compress(json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def _citations(packed: bytes | None) -> tuple[Citation, ...]:
+    rows = json.loads(zlib.decompress(packed)) if packed else []
+    return tuple(
+        Citation(source, target, title, snippet, tuple(span) if span else None)
+        for source, target, title, snippet, span in rows
+    )
 
 
 def hide(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId, now: datetime) -> Update:
@@ -192,5 +208,6 @@ def _message(item: MessageItem, parts: Sequence[bytes]) -> Message:
         input_tokens=int(item.input_tokens) if item.input_tokens else None,
         output_tokens=int(item.output_tokens) if item.output_tokens else None,
         attachment_ids=item.attachment_ids or (),
+        citations=_citations(item.citations),
     )
     return replace(message, content=b"".join(parts).decode()) if item.parts else message

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from minichat.local.dialects.dialect import Said, Tokens, sse
+from minichat.local.dialects.dialect import Cite, Said, Tokens, sse
 
 _REASONS = {"max_output_tokens": "max_tokens", "content_filter": "refusal"}
 _CODES = {"rate_limit_exceeded": "rate_limit_error", "server_error": "api_error"}
@@ -72,7 +72,8 @@ class Messages:
         yield self._event("error", error=problem, request_id="req_0123456789")
 
     def whole(self) -> dict[str, Any]:
-        return self._message([{"type": "text", "text": self._said.text, "citations": None}], "end_turn")
+        citations = [self._citation(page) for page in self._said.pages] or None
+        return self._message([{"type": "text", "text": self._said.text, "citations": citations}], "end_turn")
 
     @staticmethod
     def problem(status: int, message: str) -> dict[str, Any]:
@@ -81,10 +82,16 @@ class Messages:
         return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_0123456789"}
 
     def _ending(self, reason: str) -> Iterator[bytes]:
+        for page in self._said.pages:
+            yield self._block_delta({"type": "citations_delta", "citation": self._citation(page)})
         yield self._block_stops()
         usage = self._usage()
         yield self._event("message_delta", delta={"stop_reason": reason, "stop_sequence": None}, usage=usage)
         yield self._event("message_stop")
+
+    def _citation(self, page: Cite) -> dict[str, Any]:
+        kind = {"type": "web_search_result_location", "encrypted_index": "RXhhbXBsZQ=="}
+        return kind | {"url": page.target, "title": page.title, "cited_text": self._said.quoted}
 
     def _block(self, block: dict[str, Any]) -> bytes:
         return self._event("content_block_start", index=self._index, content_block=block)

@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from minichat.local.dialects.dialect import Said, Tokens
 
@@ -83,6 +84,10 @@ class Converse:
         return {"__type": kind, "message": message}
 
     def _ending(self, reason: str) -> Iterator[bytes]:
+        for page in self._said.pages:
+            where = {"web": {"url": page.target, "domain": urlsplit(page.target).netloc}}
+            told = {"title": page.title, "sourceContent": [{"text": self._said.quoted}], "location": where}
+            yield self._block_delta({"citation": told})
         yield self._block_stops()
         yield _event_frame("messageStop", {"stopReason": reason})
         if self._said.tokens is not None:

@@ -7,7 +7,7 @@ The scripted provider decides what is said and when; a dialect turns it into byt
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 SECRETS = (
     "https://api.example.com",
@@ -34,14 +34,34 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Cite:
+    """A source of the whole answer: a page by its address, or a file by its id; `title` is a file's name, too."""
+
+    source: Literal["file", "web"]
+    target: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
-    """One answer: the number of its call, who gives it, its text, its usage, and what is said if it fails."""
+    """One answer: the number of its call, who gives it, its text, its usage, what is said if it fails, its sources."""
 
     number: int
     model: str
     text: str
     tokens: Tokens | None
     message: str
+    cites: tuple[Cite, ...] = ()
+
+    @property
+    def pages(self) -> list[Cite]:
+        """The sources that are pages: most APIs know no others."""
+        return [cite for cite in self.cites if cite.source == "web"]
+
+    @property
+    def quoted(self) -> str:
+        """What each source says, where an API tells that."""
+        return f"As told: {self.text[:100]}"
 
 
 class Dialect(Protocol):

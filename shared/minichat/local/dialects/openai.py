@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from minichat.local.dialects.dialect import Said, sse
+from minichat.local.dialects.dialect import Cite, Said, sse
 
 CREATED = 1_760_000_000
 
@@ -35,7 +35,7 @@ class Responses:
 
     def text_begins(self) -> Iterator[bytes]:
         yield self._event("response.output_item.added", output_index=0, item=self._item("in_progress", None))
-        yield self._event("response.content_part.added", **self._place, part=_part(""))
+        yield self._event("response.content_part.added", **self._place, part=_part("", []))
 
     def delta(self, text: str) -> bytes:
         return self._event("response.output_text.delta", **self._place, delta=text, logprobs=[])
@@ -48,8 +48,11 @@ class Responses:
 
     def completed(self) -> Iterator[bytes]:
         text = self._said.text
+        for number, annotation in enumerate(self._annotations()):
+            told = {"annotation_index": number, "annotation": annotation}
+            yield self._event("response.output_text.annotation.added", **self._place, **told)
         yield self._event("response.output_text.done", **self._place, text=text, logprobs=[])
-        yield self._event("response.content_part.done", **self._place, part=_part(text))
+        yield self._event("response.content_part.done", **self._place, part=_part(text, self._annotations()))
         yield self._event("response.output_item.done", output_index=0, item=self._item("completed", text))
         yield self._event("response.completed", response=self.whole())
 
@@ -120,8 +123,11 @@ class Responses:
         }
 
     def _item(self, status: str, text: str | None) -> dict[str, Any]:
-        content = [] if text is None else [_part(text)]
+        content = [] if text is None else [_part(text, self._annotations())]
         return {"id": self._item_id, "type": "message", "status": status, "role": "assistant", "content": content}
+
+    def _annotations(self) -> list[dict[str, Any]]:
+        return [_annotation(cite, self._said.text) for cite in self._said.cites]
 
 
 class Chat:
@@ -131,6 +137,8 @@ class Chat:
 
     def __init__(self, said: Said) -> None:
         self._said = said
+        self._annotations = [{"type": "url_citation", "url_citation": _page(page, said.text)} for page in said.pages]
+        self._told = False
 
     def opening(self) -> Iterator[bytes]:
         yield self._chunk({"role": "assistant", "content": "", "refusal": None})
@@ -141,10 +149,9 @@ class Chat:
         yield from ()
 
     def tool_ends(self, name: str) -> Iterator[bytes]:
-        """Only a search of the web leaves a trace here: an annotation."""
+        """Only what was found leaves a trace here: the annotations, which come early then."""
         if name == "web_search":
-            found = {"url": "https://example.com", "title": "An example", "start_index": 0, "end_index": 1}
-            yield self._chunk({"annotations": [{"type": "url_citation", "url_citation": found}]})
+            yield from self._annotated()
 
     def text_begins(self) -> Iterator[bytes]:
         yield from ()
@@ -171,7 +178,8 @@ class Chat:
             yield sse(None, b"[DONE]")
 
     def whole(self) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": self._said.text, "refusal": None, "annotations": []}
+        message: dict[str, Any] = {"role": "assistant", "content": self._said.text, "refusal": None}
+        message["annotations"] = self._annotations
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
         return self._head("chat.completion") | {"choices": [choice], "usage": self._usage()}
 
@@ -179,7 +187,13 @@ class Chat:
     def problem(status: int, message: str) -> dict[str, Any]:
         return _openai_problem(status, message)
 
+    def _annotated(self) -> Iterator[bytes]:
+        if self._annotations and not self._told:
+            self._told = True
+            yield self._chunk({"annotations": self._annotations})
+
     def _ending(self, reason: str) -> Iterator[bytes]:
+        yield from self._annotated()
         yield self._chunk({}, reason)
         if self._said.tokens is not None:
             yield sse(None, self._head("chat.completion.chunk") | {"choices": [], "usage": self._usage()})
@@ -211,8 +225,18 @@ class Chat:
         }
 
 
-def _part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _part(text: str, annotations: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": []}
+
+
+def _annotation(cite: Cite, text: str) -> dict[str, Any]:
+    if cite.source == "file":
+        return {"type": "file_citation", "file_id": cite.target, "filename": cite.title, "index": len(text)}
+    return {"type": "url_citation", **_page(cite, text)}
+
+
+def _page(cite: Cite, text: str) -> dict[str, Any]:
+    return {"url": cite.target, "title": cite.title, "start_index": 0, "end_index": len(text)}
 
 
 def _openai_problem(status: int, message: str) -> dict[str, Any]:
