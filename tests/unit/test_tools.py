@@ -144,6 +144,11 @@ def test_where_only_blind_models_are_left_the_image_is_refused_and_not_the_quota
         _admitted(PREMIUM, policy=policy, images=[IMAGE])
 
 
+def test_where_no_model_is_left_at_all_it_is_the_quota_with_images_too() -> None:
+    with pytest.raises(errors.QuotaExceeded):
+        _admitted(a_model(enabled=False), images=[IMAGE])
+
+
 def test_the_tools_are_those_of_the_model_that_runs() -> None:
     supporting = PREMIUM.model_copy(update={"general_config": SEEING.general_config})
     plain = a_model(id="plain", preference={"is_default": True})

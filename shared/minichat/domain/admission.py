@@ -62,13 +62,14 @@ def admit(policy: Policy, wish: Wish, standing: Standing, limits: Limits, now: d
     UnsupportedMedia, InputTooLong, ContextBudgetExceeded.
     """
     _check_switches(policy, wish, standing, limits)
-    asked = False
+    blind, weighed = False, False
     for model, reason in _cascade(policy, wish.model_id):
         if not sees(model, wish.images, limits.file_providers):
             if reason is None:
                 raise UnsupportedMedia
+            blind = True
             continue
-        asked = True
+        weighed = True
         admission = _admission(policy, wish, model, limits, now)
         if reason is not None:
             admission = _downgraded(admission, wish.model_id, reason)
@@ -76,9 +77,7 @@ def admit(policy: Policy, wish: Wish, standing: Standing, limits: Limits, now: d
             if admission.tools.code_files and _is_used_up(standing, limits):
                 raise QuotaExceeded("code_interpreter")
             return admission
-    if wish.images and not asked:
-        raise UnsupportedMedia
-    raise QuotaExceeded
+    raise UnsupportedMedia if blind and not weighed else QuotaExceeded
 
 
 def _check_switches(policy: Policy, wish: Wish, standing: Standing, limits: Limits) -> None:

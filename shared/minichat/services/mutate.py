@@ -157,5 +157,5 @@ def _replace(
     turns.replace(call, chat, old, new, retention_days=rules.settings.quota.retention_days)
     for period in PERIODS:
         count("quota_reserve_total", period=period)
-    compression, files = due(opened.snapshot, admission, rules), attached.citable(opened.documents)
-    return Running(turn, admission, command.content, new.limits, compression, files)
+    files = attached.citable(opened.documents)
+    return Running(turn, admission, command.content, new.limits, due(opened.snapshot, admission, rules), files)

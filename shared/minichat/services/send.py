@@ -133,9 +133,8 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
         return _replay(known, command)
     for period in PERIODS:
         count("quota_reserve_total", period=period)
-    compression_ = due(snapshot, admission, rules)
     files = attached.citable(opened.documents)
-    return Running(new.turn, admission, command.content, new.limits, compression_, files)
+    return Running(new.turn, admission, command.content, new.limits, due(snapshot, admission, rules), files)
 
 
 def _open(call: Call, command: SendMessage, rules: Rules) -> tuple[opening.Opened, messages.Newest]:
