@@ -32,7 +32,7 @@ class Tables:
         found: dict[str, ChatItems] = {}
         for item in self.conversations:
             if "#C#" in item["pk"]:
-                chat = found.setdefault(item["pk"], ChatItems({}, {}, {}, {}))
+                chat = found.setdefault(item["pk"], ChatItems({}, {}, {}, {}, {}))
                 kind, _, rest = item["sk"].partition("#")
                 if kind == "CHAT":
                     chat.head.update(item)
@@ -42,24 +42,27 @@ class Tables:
                     chat.turns[rest] = item
                 elif kind == "MSG" and "#" not in rest:
                     chat.messages[rest] = item
+                elif kind == "ATT":
+                    chat.attachments[rest] = item
         return found
 
 
 @dataclass(frozen=True)
 class ChatItems:
-    """One chat: its head, its turns by request id, its messages by id, its summary."""
+    """One chat: its head, its turns by request id, its messages by id, its summary, its attachments by id."""
 
     head: Item
     turns: dict[str, Item]
     messages: dict[str, Item]
     summary: Item
+    attachments: dict[str, Item]
 
 
 def violations(tables: Tables) -> list[str]:
     """Every way in which the tables break an invariant, in words; none in a sound store where nothing runs."""
     found: list[str] = []
     for pk, chat in tables.chats().items():
-        found += [f"{pk}: {problem}" for problem in (*_of_chat(chat), *_of_summary(chat))]
+        found += [f"{pk}: {problem}" for problem in (*_of_chat(chat), *_of_summary(chat), *_of_attachments(chat))]
     found += _of_events(tables)
     found += _of_quota(tables)
     return found
@@ -99,6 +102,21 @@ def _of_summary(chat: ChatItems) -> list[str]:
         found.append(f"the head names {chat.head.get('sum')} as summarized up to, the summary {used}")
     if used is not None and "deleted_at" in chat.messages[used]:
         found.append("the summary covers a turn that is deleted")
+    return found
+
+
+def _of_attachments(chat: ChatItems) -> list[str]:
+    found = []
+    visible = [message for message in chat.messages.values() if "deleted_at" not in message]
+    sent_with = Counter(one for message in visible for one in message.get("att", "").split())
+    if gone := set(sent_with) - set(chat.attachments):
+        found.append(f"messages refer to {gone}, which are not there")
+    for attachment_id, item in chat.attachments.items():
+        says, referred = item.get("refs", 0), sent_with[attachment_id]
+        if says != referred:
+            found.append(f"attachment {attachment_id} counts {says} messages, {referred} refer to it")
+        if referred and ("deleted_at" in item or item.get("status") != "ready"):
+            found.append(f"a message refers to {attachment_id}, which is deleted or not ready")
     return found
 
 

@@ -133,8 +133,9 @@ class Attachments(_Group):
     endpoint: Annotated[str | None, BeforeValidator(lambda given: given or None)] = None
     document_max_kb: Annotated[int, Field(ge=1, le=102_400)] = 25_600
     image_max_kb: Annotated[int, Field(ge=1, le=25_600)] = 5_120
-    max_documents_per_chat: Annotated[int, Field(ge=1, le=1000)] = 50
+    max_documents_per_chat: Annotated[int, Field(ge=1, le=200, description="one item names them all")] = 50
     max_total_mb_per_chat: Annotated[int, Field(ge=1, le=10_240)] = 100
+    max_images_per_message: Annotated[int, Field(ge=1, le=20)] = 4
     allow_csv: Annotated[bool, Field(description="takes CSV as plain text")] = True
     upload_seconds: Annotated[int, Field(ge=1, le=600, description="how long a presigned upload is good for")] = 600
     abandoned_after_seconds: Annotated[
@@ -155,6 +156,9 @@ class Context(_Group):
     recent_messages_limit: Annotated[int, Field(ge=0, le=100)] = 10
     web_search_guard: str = (
         "Search the web only when the conversation itself does not answer the question, and at most once."
+    )
+    file_search_guard: str = (
+        "The user has given this conversation documents: look there first, and prefer what they say to what you know."
     )
 
 

@@ -1,6 +1,5 @@
 """Files over HTTP against the running stack: both ways in, out again, and everything that must not get in."""
 
-import io
 import json
 import socket
 import struct
@@ -13,20 +12,10 @@ from uuid import uuid4
 
 import httpx2
 import pytest
-from PIL import Image
 
 from tests.client import Stack, User
 from tests.conftest import running_stack
-
-MB = 1024 * 1024
-PDF = b"%PDF-1.7\nThe moon is 384,400 km away."
-ENDS_SECONDS = 30
-
-
-def a_picture(width: int = 300, height: int = 200, kind: str = "PNG") -> bytes:
-    written = io.BytesIO()
-    Image.new("RGB", (width, height), "navy").save(written, kind)
-    return written.getvalue()
+from tests.given_files import ENDS_SECONDS, MB, PDF, a_picture, announced, ended, got, posted, refused, uploaded
 
 
 def a_bomb(width: int = 30_000, height: int = 30_000) -> bytes:
@@ -38,47 +27,6 @@ def a_bomb(width: int = 30_000, height: int = 30_000) -> bytes:
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     rows = zlib.compress(bytes(20 * MB), 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-
-
-def uploaded(
-    user: User, chat_id: str, content: bytes = PDF, name: str = "moon.pdf", kind: str = "application/pdf"
-) -> httpx2.Response:
-    return user.http.post(f"/chats/{chat_id}/attachments", files={"file": (name, content, kind)})
-
-
-def announced(user: User, chat_id: str, **said: Any) -> httpx2.Response:
-    body = {"filename": "moon.pdf", "content_type": "application/pdf", "size_bytes": len(PDF), **said}
-    return user.http.post(f"/chats/{chat_id}/attachments/uploads", json=body)
-
-
-def posted(form: dict[str, Any], content: bytes, **changed: str) -> int:
-    fields = {**form["fields"], **changed}
-    answer = httpx2.post(form["url"], data=fields, files={"file": ("x", content)}, trust_env=False)
-    return answer.status_code
-
-
-def got(user: User, chat_id: str, attachment_id: str) -> dict[str, Any]:
-    answer = user.http.get(f"/chats/{chat_id}/attachments/{attachment_id}")
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
-
-
-def ended(user: User, chat_id: str, attachment: dict[str, Any]) -> dict[str, Any]:
-    """The attachment once it is ready or failed."""
-    until = time.monotonic() + ENDS_SECONDS
-    while (now := got(user, chat_id, attachment["id"]))["status"] not in ("ready", "failed"):
-        assert time.monotonic() < until, now
-        time.sleep(0.05)
-    return now
-
-
-def refused(answer: httpx2.Response, status: int, code: str, field: str | None = None) -> dict[str, Any]:
-    problem: dict[str, Any] = answer.json()
-    assert (answer.status_code, problem["code"]) == (status, code), problem
-    assert answer.headers["content-type"] == "application/problem+json"
-    if field is not None:
-        assert [error["field"] for error in problem["errors"]] == [field]
-    return problem
 
 
 def at_provider(stack: Stack, chat_id: str) -> list[str]:

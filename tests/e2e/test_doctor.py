@@ -278,6 +278,19 @@ def test_keys_and_audit_sink_are_looked_at(examined: Stack, tmp_path: Path) -> N
     assert troubles(findings(examined, MINICHAT_AUDIT__SINK=f"s3://{bucket}/prefix")) == {}
 
 
+def test_the_bucket_of_uploads_is_looked_at_and_named_with_its_setting(examined: Stack) -> None:
+    assert findings(examined)["uploads"]["detail"] == "bucket minichat-uploads is there"
+    found = findings(examined, MINICHAT_ATTACHMENTS__BUCKET=uuid4().hex)
+    assert troubles(found) == {"uploads": "failed"}
+    assert "MINICHAT_ATTACHMENTS__BUCKET" in found["uploads"]["advice"]
+    unnamed = findings(examined, MINICHAT_ATTACHMENTS__BUCKET="")["uploads"]
+    assert (unnamed["result"], unnamed["detail"]) == ("failed", "no bucket is named: chats can be given no files")
+    gone = f"http://127.0.0.1:{free_port()}"
+    unreached = findings(examined, MINICHAT_ATTACHMENTS__ENDPOINT=gone)["uploads"]
+    assert unreached["result"] == "failed"
+    assert "MINICHAT_ATTACHMENTS__ENDPOINT" in unreached["advice"]
+
+
 def test_what_never_answers_does_not_keep_the_others_waiting(examined: Stack) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"

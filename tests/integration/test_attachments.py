@@ -25,7 +25,7 @@ from minichat.services import attachments as service
 from minichat.services import chats
 from minichat.services.rules import Rules
 from minichat.settings import Attachments, Settings, Store
-from minichat.storage import attachments, keys, objects, uploads
+from minichat.storage import attachments, keys, objects, references, uploads
 from minichat.storage.items import ChatItem, batch_get
 from minichat.storage.transact import commit
 from tests.builders import a_call, a_caller, a_policy, new_id
@@ -194,7 +194,7 @@ def test_a_failed_attachment_has_left_the_counters_already(store: Store) -> None
 def test_what_a_message_was_sent_with_is_locked(store: Store) -> None:
     chat = a_chat()
     attachment = a_ready_one(chat)
-    commit([uploads.refer(attachment, a_call())], token=new_id(a_call().now))
+    commit(references.added(a_call(), [attachment]), token=new_id(a_call().now))
     with pytest.raises(AttachmentLocked):
         service.delete(a_call(), chat.chat_id, attachment.attachment_id)
     assert stored(attachment).references == 1
@@ -209,7 +209,7 @@ def test_an_attachment_is_deleted_or_sent_but_never_both(store: Store) -> None:
         def delete_or_send(number: int, attachment: Attachment = attachment) -> Any:
             if number % 2:
                 return service.delete(a_call(), attachment.chat_id, attachment.attachment_id)
-            return commit([uploads.refer(attachment, a_call())], token=new_id(a_call().now))
+            return commit(references.added(a_call(), [attachment]), token=new_id(a_call().now))
 
         at_once(4, delete_or_send)
         now = stored(attachment)
@@ -235,7 +235,7 @@ def a_ready_one(chat: Chat) -> Attachment:
     now = a_call().now
     assert uploads.take(attachment, "w", now=now, until=now)
     assert uploads.uploaded(attachment, "w", "file-1")
-    assert uploads.ready(attachment, "w", None)
+    assert uploads.ready(attachment, "w", None, token=new_id(now))
     return stored(attachment)
 
 
@@ -244,11 +244,11 @@ def test_each_step_needs_the_one_before(store: Store) -> None:
     now = a_call().now
     assert not uploads.uploaded(attachment, "w", "file-1"), "nobody took it"
     assert uploads.take(attachment, "w", now=now, until=now)
-    assert not uploads.ready(attachment, "w", None), "its provider has nothing"
+    assert not uploads.ready(attachment, "w", None, token=new_id(now)), "its provider has nothing"
     assert not uploads.uploaded(attachment, "other", "file-1")
     assert uploads.uploaded(attachment, "w", "file-1")
     assert not uploads.uploaded(attachment, "w", "file-2")
-    assert uploads.ready(attachment, "w", None)
+    assert uploads.ready(attachment, "w", None, token=new_id(now))
     assert not uploads.failed(attachment, "w", "upload_failed", nothing_left=True, token=new_id(now))
     assert (stored(attachment).status, stored(attachment).provider_file_id) == ("ready", "file-1")
 

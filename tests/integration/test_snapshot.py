@@ -14,7 +14,7 @@ from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Context, Settings, Store
-from minichat.storage import messages, turns
+from minichat.storage import messages, opening
 from tests.builders import a_call, a_caller, a_model, a_policy
 from tests.invariants import Tables, violations
 
@@ -98,15 +98,15 @@ def test_a_send_whose_messages_are_newer_than_the_head_is_refused(
         ended(a_send(chat_id, "another"), "answer")
         return recent(*about, **more)  # type: ignore[arg-type]  # handed on as it came
 
-    opened = turns.open_for_turn
+    opened = opening.open_for_turn
     before = opened(a_call(), chat_id, RequestId(str(uuid4())), RULES.policy.user_limits.default)
 
-    def once(*_: object) -> turns.Opened:
-        monkeypatch.setattr(turns, "open_for_turn", opened)
+    def once(*_: object) -> opening.Opened:
+        monkeypatch.setattr(opening, "open_for_turn", opened)
         head_was_read.set()
         return before
 
-    monkeypatch.setattr(turns, "open_for_turn", once)
+    monkeypatch.setattr(opening, "open_for_turn", once)
     monkeypatch.setattr(messages, "recent", after_another)
     with pytest.raises(errors.GenerationInProgress):
         a_send(chat_id, "two")

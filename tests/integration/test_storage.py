@@ -18,7 +18,7 @@ from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Replay, Running, SendMessage, send
 from minichat.settings import Settings, Store
-from minichat.storage import transact, turns
+from minichat.storage import opening, transact, turns
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.integration.faults import answered_instead, answers_lost, counted_calls, refused, side_by_side
 from tests.invariants import Tables, violations
@@ -100,10 +100,10 @@ def test_a_loser_learns_what_the_winner_made_true(store: Store, monkeypatch: pyt
     chat_id = a_stored_chat()
     done = a_completed_turn(chat_id)
     target = done.turn.request_id
-    stale = turns.open_for_turn(a_call(), chat_id, target, LIMITS)
+    stale = opening.open_for_turn(a_call(), chat_id, target, LIMITS)
     mutate.retry(a_call(), chat_id, target, RequestId(str(uuid4())), RULES)
     monkeypatch.setattr(turns, "read", lambda *_: (stale.chat, stale.turn))
-    monkeypatch.setattr(turns, "open_for_turn", lambda *_: stale)
+    monkeypatch.setattr(opening, "open_for_turn", lambda *_: stale)
     with pytest.raises(errors.NotLatestTurn):
         mutate.delete(a_call(), chat_id, target, RULES.settings)
     with pytest.raises(errors.NotLatestTurn):
@@ -115,10 +115,10 @@ def test_a_turn_that_came_and_went_since_the_read_is_noticed(store: Store, monke
     chat_id = a_stored_chat()
     done = a_completed_turn(chat_id)
     target = done.turn.request_id
-    stale = turns.open_for_turn(a_call(), chat_id, target, LIMITS)
+    stale = opening.open_for_turn(a_call(), chat_id, target, LIMITS)
     call = a_call()
     mutate.delete(a_call(), chat_id, a_completed_turn(chat_id, "came and went").turn.request_id, RULES.settings)
-    monkeypatch.setattr(turns, "open_for_turn", lambda *_: stale)
+    monkeypatch.setattr(opening, "open_for_turn", lambda *_: stale)
     with pytest.raises(errors.GenerationInProgress):
         mutate.retry(call, chat_id, target, RequestId(str(uuid4())), RULES)
     assert violations(Tables.of(store)) == []
@@ -128,9 +128,9 @@ def test_the_same_send_is_told_so_even_when_only_the_head_refuses(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat_id = a_stored_chat()
-    before = turns.open_for_turn(a_call(), chat_id, RequestId(str(uuid4())), LIMITS)
+    before = opening.open_for_turn(a_call(), chat_id, RequestId(str(uuid4())), LIMITS)
     running = a_send(chat_id)
-    monkeypatch.setattr(turns, "open_for_turn", lambda *_: before)
+    monkeypatch.setattr(opening, "open_for_turn", lambda *_: before)
     with pytest.raises(errors.RequestIdConflict):
         send(a_call(), SendMessage(chat_id, "hello", running.turn.request_id), RULES)
 
@@ -141,8 +141,8 @@ def test_a_batch_of_reads_that_was_torn_apart_does_not_hide_the_same_send(
     """The head was read after the other send's transaction, its turn before it: BatchGetItem is not one moment."""
     chat_id = a_stored_chat()
     running = a_completed_turn(chat_id)
-    whole = turns.open_for_turn(a_call(), chat_id, running.turn.request_id, LIMITS)
-    monkeypatch.setattr(turns, "open_for_turn", lambda *_: replace(whole, turn=None))
+    whole = opening.open_for_turn(a_call(), chat_id, running.turn.request_id, LIMITS)
+    monkeypatch.setattr(opening, "open_for_turn", lambda *_: replace(whole, turn=None))
     replayed = send(a_call(), SendMessage(chat_id, "hello", running.turn.request_id), RULES)
     assert isinstance(replayed, Replay)
     assert replayed.text == "hi"

@@ -89,7 +89,7 @@ def test_a_standard_turn_does_not_count_against_premium() -> None:
 
 def test_web_search_is_limited_only_where_it_is_asked_for() -> None:
     searched = Standing(some_limits(), daily=Committed(web_search_calls=75))
-    assert _admitted(a_policy(PREMIUM), standing=searched).web_search is False
+    assert _admitted(a_policy(PREMIUM), standing=searched).tools.web_search is False
     with pytest.raises(errors.QuotaExceeded) as refusal:
         _admitted(a_policy(PREMIUM), standing=searched, web_search=True)
     assert refusal.value.scope == "web_search"

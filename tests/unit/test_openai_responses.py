@@ -76,6 +76,31 @@ def test_everything_a_prompt_can_say_is_in_the_request() -> None:
     }
 
 
+def test_files_are_searched_computed_with_and_shown() -> None:
+    messages = (PromptMessage("user", "before"), PromptMessage("user", "what is this?", ("file-1", "file-2")))
+    prompt = a_prompt(
+        messages=messages,
+        vector_stores=("vs_1",),
+        max_num_results=5,
+        web_search_context_size="low",
+        code_files=("file-3", "file-4"),
+    )
+    asked = body(prompt)
+    assert asked["tools"] == [
+        {"type": "file_search", "vector_store_ids": ["vs_1"], "max_num_results": 5},
+        {"type": "web_search", "search_context_size": "low"},
+        {"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["file-3", "file-4"]}},
+    ]
+    assert [message["content"] for message in asked["input"]] == [
+        [{"type": "input_text", "text": "before"}],
+        [
+            {"type": "input_text", "text": "what is this?"},
+            {"type": "input_image", "file_id": "file-1", "detail": "auto"},
+            {"type": "input_image", "file_id": "file-2", "detail": "auto"},
+        ],
+    ]
+
+
 def test_parameters_without_a_value_are_not_sent() -> None:
     empty: dict[str, Any] = {"stop": [], "reasoning_effort": None, "extra_body": None, "temperature": None}
     assert body(a_prompt(api_params=empty)) == body(a_prompt())

@@ -82,6 +82,7 @@ def of(settings: Settings, problems: list[str], api: str | None) -> Iterator[tup
         yield f"dead letters of {queue}", partial(_dead_letters, queue, settings)
     yield "key set", partial(_key_set, settings)
     yield "audit sink", partial(_audit_sink, settings)
+    yield "uploads", partial(_uploads, settings)
     yield "policy", partial(_policy, settings)
 
 
@@ -287,18 +288,31 @@ def _audit_sink(settings: Settings) -> Finding:
     sink = settings.audit.sink
     if not sink.startswith("s3://"):
         return _folder(Path(sink))
-    bucket = sink.removeprefix("s3://").partition("/")[0]
+    name = sink.removeprefix("s3://").partition("/")[0]
+    return _bucket(name, "AUDIT__SINK", settings.queues.endpoint, "QUEUES__ENDPOINT", settings.store)
+
+
+def _uploads(settings: Settings) -> Finding:
+    kept = settings.attachments
+    if not kept.bucket:
+        advice = "Set MINICHAT_ATTACHMENTS__BUCKET: UploadsBucketName is an output of the stack."
+        return Finding("failed", "no bucket is named: chats can be given no files", advice)
+    return _bucket(kept.bucket, "ATTACHMENTS__BUCKET", kept.endpoint, "ATTACHMENTS__ENDPOINT", settings.store)
+
+
+def _bucket(name: str, key: str, endpoint: str | None, endpoint_key: str, store: Store) -> Finding:
+    """Whether a bucket is there; `key` of the settings names it, and another its endpoint."""
     try:
-        _client("s3", settings.store, settings.queues.endpoint).head_bucket(Bucket=bucket)
+        _client("s3", store, endpoint).head_bucket(Bucket=name)
     except ClientError as error:
         if _code(error) in {"404", "NoSuchBucket"}:
-            advice = "Deploy the stack, or set MINICHAT_AUDIT__SINK to the bucket's name."
-            return Finding("failed", f"there is no bucket {bucket}", advice)
-        # The one who writes there is the consumer; an operator may well not be allowed to look.
-        return Finding("warning", f"bucket {bucket} refuses: {_code(error)}", "Allow s3:ListBucket to look closer.")
+            advice = f"Deploy the stack, or set MINICHAT_{key} to the bucket's name."
+            return Finding("failed", f"there is no bucket {name}", advice)
+        # Those who read and write there are functions; an operator may well not be allowed to look.
+        return Finding("warning", f"bucket {name} refuses: {_code(error)}", "Allow s3:ListBucket to look closer.")
     except BotoCoreError as error:
-        return _unanswered(error, settings.queues.endpoint, "MINICHAT_QUEUES__ENDPOINT")
-    return Finding("ok", f"bucket {bucket} is there")
+        return _unanswered(error, endpoint, f"MINICHAT_{endpoint_key}")
+    return Finding("ok", f"bucket {name} is there")
 
 
 def _folder(sink: Path) -> Finding:

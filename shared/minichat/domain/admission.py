@@ -1,44 +1,53 @@
 """Whether a message may be answered, by which model, and what is set aside for it: pure (turns-and-quota 2, 4)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from minichat.domain.attachment import Attachment
 from minichat.domain.context import Assembly, Snapshot, Space, assemble, instructions
-from minichat.domain.errors import QuotaExceeded, WebSearchDisabled
+from minichat.domain.errors import ImagesDisabled, QuotaExceeded, UnsupportedMedia, WebSearchDisabled
 from minichat.domain.policy import Model, Policy
-from minichat.domain.quota import Load, check_input, input_tokens, output_cap, reserve
+from minichat.domain.quota import Load, check_input, input_tokens, output_cap, reserve, surcharges
 from minichat.domain.standing import Standing
+from minichat.domain.tools import Document, Tools, sees, tools_of
 from minichat.domain.turn import Reserve
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the caller wants answered."""
+    """What the caller wants answered: a message with its images, in a chat with these documents."""
 
     model_id: str
     content: str
     snapshot: Snapshot = field(default_factory=Snapshot)
     web_search: bool = False
+    images: Sequence[Attachment] = ()
+    documents: Sequence[Document] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the deployment allows, whatever the policy says."""
+    """What the deployment allows, whatever the policy says. `file_providers` are those that have files."""
 
     max_output_tokens: int
     web_search_guard: str = ""
     web_search_daily_quota: int = 75
+    file_search_guard: str = ""
+    code_interpreter_daily_quota: int = 50
+    file_providers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The answer may be made: by this model, with this prompt, against this reserve."""
+    """The answer may be made: by this model, with this prompt and these images (the provider's ids of them) and tools,
+    against this reserve."""
 
     model: Model
     assembly: Assembly
     reserve: Reserve
-    web_search: bool
+    tools: Tools = field(default_factory=Tools)
+    images: tuple[str, ...] = ()
 
 
 def admit(policy: Policy, wish: Wish, standing: Standing, limits: Limits, now: datetime) -> Admission:
@@ -46,19 +55,43 @@ def admit(policy: Policy, wish: Wish, standing: Standing, limits: Limits, now: d
 
     The estimate is of what will really be sent, with the model that would really run.
 
-    Raises WebSearchDisabled, QuotaExceeded (scope `web_search` or `tokens`), InputTooLong, ContextBudgetExceeded.
+    A message with images is refused by a selected model that cannot see them; as a substitute such a model is passed
+    over.
+
+    Raises WebSearchDisabled, ImagesDisabled, QuotaExceeded (scope `web_search`, `code_interpreter` or `tokens`),
+    UnsupportedMedia, InputTooLong, ContextBudgetExceeded.
     """
-    if wish.web_search and policy.kill_switches.disable_web_search:
-        raise WebSearchDisabled
-    if wish.web_search and standing.daily.web_search_calls >= limits.web_search_daily_quota:
-        raise QuotaExceeded("web_search")
+    _check_switches(policy, wish, standing, limits)
+    blind, weighed = False, False
     for model, reason in _cascade(policy, wish.model_id):
+        if not sees(model, wish.images, limits.file_providers):
+            if reason is None:
+                raise UnsupportedMedia
+            blind = True
+            continue
+        weighed = True
         admission = _admission(policy, wish, model, limits, now)
         if reason is not None:
             admission = _downgraded(admission, wish.model_id, reason)
         if standing.fits(admission.reserve):
+            if admission.tools.code_files and _is_used_up(standing, limits):
+                raise QuotaExceeded("code_interpreter")
             return admission
-    raise QuotaExceeded
+    raise UnsupportedMedia if blind and not weighed else QuotaExceeded
+
+
+def _check_switches(policy: Policy, wish: Wish, standing: Standing, limits: Limits) -> None:
+    """What is refused whichever model answers."""
+    if wish.web_search and policy.kill_switches.disable_web_search:
+        raise WebSearchDisabled
+    if wish.images and policy.kill_switches.disable_images:
+        raise ImagesDisabled
+    if wish.web_search and standing.daily.web_search_calls >= limits.web_search_daily_quota:
+        raise QuotaExceeded("web_search")
+
+
+def _is_used_up(standing: Standing, limits: Limits) -> bool:
+    return standing.daily.code_interpreter_calls >= limits.code_interpreter_daily_quota
 
 
 def _cascade(policy: Policy, selected_id: str) -> Iterator[tuple[Model, str | None]]:
@@ -87,18 +120,21 @@ def _downgraded(admission: Admission, selected_id: str, reason: str) -> Admissio
 
 def _admission(policy: Policy, wish: Wish, model: Model, limits: Limits, now: datetime) -> Admission:
     check_input(wish.content, model)
-    # A model that cannot search answers without: the wish is not a condition.
-    searching = wish.web_search and model.general_config.tool_support.web_search
+    documents = [one for one in wish.documents if one.provider in limits.file_providers]
+    tools = tools_of(model, documents, policy.kill_switches, web_search=wish.web_search)
+    load = Load(len(wish.images), bool(tools.vector_stores), tools.web_search, bool(tools.code_files))
+    guards = [limits.web_search_guard] * load.web_search + [limits.file_search_guard] * load.file_search
     budgets = model.estimation_budgets
     max_output = output_cap(model, limits.max_output_tokens)
     assembly = assemble(
         model,
-        instructions(model, [limits.web_search_guard] if searching else []),
+        instructions(model, guards),
         wish.snapshot,
         wish.content,
-        Space(max_output, surcharges=searching * budgets.web_search_surcharge),
+        Space(max_output, surcharges(load, budgets), load.images),
     )
-    load = Load(web_search=searching, context_tokens=assembly.context_tokens)
+    load = replace(load, context_tokens=assembly.context_tokens)
     estimate = input_tokens(len(wish.content.encode()), load, budgets)
     set_aside = reserve(model, estimate, max_output, policy.policy_version, now)
-    return Admission(model, assembly, set_aside, searching)
+    images = tuple(image.provider_file_id for image in wish.images if image.provider_file_id is not None)
+    return Admission(model, assembly, set_aside, tools, images)

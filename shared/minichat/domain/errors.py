@@ -2,11 +2,13 @@
 
     ChatError
     ├── InvalidRequest            invalid_request        400  (errors: which field, why)
-    │   └── InvalidCursor         invalid_cursor         400
+    │   ├── InvalidCursor         invalid_cursor         400
+    │   └── InvalidAttachment     invalid_attachment     400
     ├── InvalidTurnState          invalid_turn_state     400
     ├── InvalidModel              invalid_model          400
     ├── WebSearchDisabled         web_search_disabled    400
-    ├── InvalidAttachment         invalid_attachment     400
+    ├── ImagesDisabled            images_disabled        400
+    ├── TooManyImages             too_many_images        400
     ├── InputTooLong              input_too_long         400
     ├── Unauthenticated           unauthenticated        401
     ├── Forbidden                 forbidden              403
@@ -23,6 +25,7 @@
     ├── AttachmentLocked          attachment_locked      409
     ├── FileTooLarge              file_too_large         413
     ├── UnsupportedFileType       unsupported_file_type  415
+    ├── UnsupportedMedia          unsupported_media      415
     ├── RequestIdReused           request_id_reused      422
     ├── ContextBudgetExceeded     context_budget_exceeded 422
     ├── QuotaExceeded             quota_exceeded         429
@@ -75,6 +78,13 @@ class InvalidCursor(InvalidRequest):
     detail = "The cursor does not belong to this query."
 
 
+class InvalidAttachment(InvalidRequest):
+    """An attachment that is unknown, another's, deleted or not ready."""
+
+    code = "invalid_attachment"
+    detail = "An attachment cannot be used."
+
+
 class InvalidTurnState(ChatError):
     """The mutation of a turn that is still running."""
 
@@ -96,11 +106,18 @@ class WebSearchDisabled(ChatError):
     detail = "Web search is currently disabled."
 
 
-class InvalidAttachment(ChatError):
-    """An attachment that is unknown, another's, deleted or not ready."""
+class ImagesDisabled(ChatError):
+    """The kill switch for images is on and the message has some."""
 
-    code = "invalid_attachment"
-    detail = "An attachment cannot be used."
+    code = "images_disabled"
+    detail = "Images are currently disabled."
+
+
+class TooManyImages(ChatError):
+    """More images than one message may have."""
+
+    code = "too_many_images"
+    detail = "The message has too many images."
 
 
 class InputTooLong(ChatError):
@@ -160,7 +177,7 @@ class AttachmentNotFound(ChatError):
 
 
 class AttachmentLocked(ChatError):
-    """A message was sent with the attachment: it stays as long as the chat does."""
+    """A visible message was sent with the attachment: it stays as long as that does."""
 
     code = "attachment_locked"
     detail = "The attachment belongs to a message and cannot be deleted."
@@ -178,6 +195,13 @@ class UnsupportedFileType(ChatError):
 
     code = "unsupported_file_type"
     detail = "Files of this type are not accepted."
+
+
+class UnsupportedMedia(ChatError):
+    """The model sees no images, or the message's are not where it could see them."""
+
+    code = "unsupported_media"
+    detail = "The model that would answer cannot see the images of the message."
 
 
 class GenerationInProgress(ChatError):

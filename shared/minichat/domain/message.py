@@ -8,7 +8,7 @@ from typing import Literal
 
 from minichat.domain.citations import Citation
 from minichat.domain.errors import FieldError, InputTooLong, InvalidRequest
-from minichat.domain.identity import MessageId, RequestId
+from minichat.domain.identity import AttachmentId, MessageId, RequestId
 
 Role = Literal["user", "assistant", "system"]
 
@@ -28,6 +28,7 @@ class Message:
     model: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    attachment_ids: tuple[AttachmentId, ...] = ()
     citations: tuple[Citation, ...] = ()
 
 

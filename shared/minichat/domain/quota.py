@@ -53,10 +53,17 @@ def input_tokens(utf8_bytes: int, load: Load, budgets: EstimationBudgets) -> int
     return (
         text_tokens(utf8_bytes, budgets)
         + load.images * budgets.image_token_budget
-        + load.file_search * budgets.tool_surcharge
+        + surcharges(load, budgets)
+        + load.context_tokens
+    )
+
+
+def surcharges(load: Load, budgets: EstimationBudgets) -> int:
+    """Estimated tokens that the tools in play take."""
+    return (
+        load.file_search * budgets.tool_surcharge
         + load.web_search * budgets.web_search_surcharge
         + load.code_interpreter * budgets.code_interpreter_surcharge
-        + load.context_tokens
     )
 
 

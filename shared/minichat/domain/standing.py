@@ -19,11 +19,12 @@ BUCKETS: tuple[Bucket, ...] = ("premium", "total")
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Micro-credits spent and reserved in one period, and the day's web searches."""
+    """Micro-credits spent and reserved in one period, and the day's web searches and code interpreter calls."""
 
     total: int = 0
     premium: int = 0
     web_search_calls: int = 0
+    code_interpreter_calls: int = 0
 
     def changed(self, micro: int, reserve: Reserve) -> "Committed":
         """With as much more in every bucket that the reserve counts in."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import Forbidden, InvalidTurnState, NotLatestTurn, TurnNotFound
-from minichat.domain.identity import Caller, ChatId, MessageId, RequestId, SubjectType, TenantId, UserId
+from minichat.domain.identity import AttachmentId, Caller, ChatId, MessageId, RequestId, SubjectType, TenantId, UserId
 from minichat.domain.usage import Usage
 
 QuotaDecision = Literal["allow", "downgrade"]
@@ -81,6 +81,8 @@ class Turn:
     messages: int = 1
     prev_request_id: RequestId | None = None
     web_search_enabled: bool = False
+    # What its message was sent with.
+    attachment_ids: tuple[AttachmentId, ...] = ()
     # The estimated tokens of the summary that its prompt had.
     summary_tokens: int | None = None
     cancel_requested_at: datetime | None = None

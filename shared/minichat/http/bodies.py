@@ -48,7 +48,9 @@ class SendMessageBody(_Body):
 
     content: UserText
     request_id: UUID | None = None
-    attachment_ids: list[UUID] | None = None
+    attachment_ids: Annotated[
+        list[UUID] | None, Field(max_length=64, description="Attachments of the chat that are `ready`, each once.")
+    ] = None
     web_search: WebSearch | None = None
 
 

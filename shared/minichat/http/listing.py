@@ -1,5 +1,6 @@
 """Lists as pages: from a query to the rows, and to the cursors of the neighbouring pages."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,8 +14,18 @@ from minichat.domain.message import Message
 from minichat.http import odata
 from minichat.http.odata import Filter, Order
 from minichat.http.paging import Cursor, CursorCodec, Cut, cut, fits
-from minichat.http.schemas import ChatDetail, MessageView, Page, PageInfo, chat_detail, message_view
+from minichat.http.schemas import (
+    AttachmentSummary,
+    ChatDetail,
+    MessageView,
+    Page,
+    PageInfo,
+    attachment_summary,
+    chat_detail,
+    message_view,
+)
 from minichat.observability import measured
+from minichat.storage import attachments as attachment_store
 from minichat.storage import chats as chat_store
 from minichat.storage import messages as message_store
 from minichat.storage.messages import Window
@@ -22,6 +33,9 @@ from minichat.storage.messages import Window
 NEWEST_FIRST = "updated_at desc"
 LONGEST_TURN = timedelta(hours=1)
 """An assistant message's id is as old as its turn's start, its `created_at` as its end: 15 minutes at most."""
+
+THUMBNAILS_MAX_BYTES = 1_000_000
+"""Of one page: a response from Lambda has at most 6 MB. Those beyond it are shown by `GET …/attachments/ID` alone."""
 
 _MESSAGE_MEMBERS = frozenset(MessageView.model_fields)
 _MESSAGE_OPTIONS = frozenset({"$select", "$orderby", "$filter"})
@@ -117,7 +131,24 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
     visible(chat, call.caller)
     page = cut(found, query.limit, cursor, lambda message: message.message_id)
     info = _List(codec, scope, order.canonical(), wanted.canonical()).info(query.limit, page)
-    return {"items": [_shown(message, members) for message in page.rows], "page_info": info.model_dump()}
+    wants_attachments = members is None or "attachments" in members
+    sent_with = _summaries(call, chat_id, page.rows) if wants_attachments else {}
+    return {"items": [_shown(message, members, sent_with) for message in page.rows], "page_info": info.model_dump()}
+
+
+def _summaries(call: Call, chat_id: ChatId, messages: Sequence[Message]) -> dict[str, AttachmentSummary]:
+    """The attachments of a page's messages, by id; read only where there are some, all of them together."""
+    wanted = dict.fromkeys(one for message in messages for one in message.attachment_ids)
+    if not wanted:
+        return {}
+    with measured("attachments"):
+        found = attachment_store.of_ids(call.caller.tenant_id, chat_id, wanted)
+    left, summaries = THUMBNAILS_MAX_BYTES, dict[str, AttachmentSummary]()
+    for attachment in found:
+        if attachment.deleted_at is None:
+            left -= 0 if attachment.thumbnail is None else len(attachment.thumbnail.data)
+            summaries[attachment.attachment_id] = attachment_summary(attachment, pictured=left >= 0)
+    return summaries
 
 
 def _window(order: Order, wanted: Filter, cursor: Cursor | None) -> Window:
@@ -141,6 +172,8 @@ def _id_at(instant: datetime, margin: timedelta) -> str:
         return str(uuid7_floor(instant))
 
 
-def _shown(message: Message, members: frozenset[str] | None) -> dict[str, Any]:
-    shown = message_view(message).model_dump(mode="json")
+def _shown(
+    message: Message, members: frozenset[str] | None, sent_with: Mapping[str, AttachmentSummary]
+) -> dict[str, Any]:
+    shown = message_view(message, sent_with).model_dump(mode="json")
     return shown if members is None else {name: value for name, value in shown.items() if name in members}

@@ -1,14 +1,14 @@
 """Bodies of responses (contract 1)."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Generic, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from minichat.domain.attachment import Attachment
+from minichat.domain.attachment import Attachment, Thumbnail
 from minichat.domain.chat import Chat
 from minichat.domain.message import Message
 from minichat.domain.policy import Model
@@ -34,15 +34,6 @@ class ChatDetail(BaseModel):
     running_request_id: Annotated[UUID | None, Absent, Field(description="The turn that is running now.")] = None
 
 
-class AttachmentSummary(BaseModel):
-    """A file of a message."""
-
-    attachment_id: UUID
-    kind: Literal["document", "image"]
-    filename: str
-    status: Literal["pending", "uploaded", "ready", "failed"]
-
-
 class ThumbnailView(BaseModel):
     """A small picture of an image."""
 
@@ -50,6 +41,16 @@ class ThumbnailView(BaseModel):
     width: int
     height: int
     data_base64: str
+
+
+class AttachmentSummary(BaseModel):
+    """A file of a message."""
+
+    attachment_id: UUID
+    kind: Literal["document", "image"]
+    filename: str
+    status: Literal["pending", "uploaded", "ready", "failed"]
+    img_thumbnail: Annotated[ThumbnailView | None, Absent] = None
 
 
 class AttachmentDetail(BaseModel):
@@ -200,14 +201,14 @@ def chat_detail(chat: Chat) -> ChatDetail:
     )
 
 
-def message_view(message: Message) -> MessageView:
-    """A message as it is shown."""
+def message_view(message: Message, attachments: Mapping[str, AttachmentSummary]) -> MessageView:
+    """A message as it is shown, with those of its attachments that are among these."""
     return MessageView(
         id=UUID(message.message_id),
         request_id=UUID(message.request_id),
         role=message.role,
         content=message.content,
-        attachments=[],
+        attachments=[attachments[one] for one in message.attachment_ids if one in attachments],
         my_reaction=None,
         model=message.model,
         input_tokens=message.input_tokens,
@@ -239,8 +240,24 @@ def attachment_upload(attachment: Attachment, form: Form, seconds: int) -> Attac
     return AttachmentUpload.model_validate({**_attachment(attachment), "upload": upload})
 
 
+def attachment_summary(attachment: Attachment, *, pictured: bool) -> AttachmentSummary:
+    """An attachment as a message shows it, with its thumbnail or without."""
+    return AttachmentSummary(
+        attachment_id=UUID(attachment.attachment_id),
+        kind=attachment.kind,
+        filename=attachment.filename,
+        status=attachment.status.value,
+        img_thumbnail=_thumbnail(attachment.thumbnail) if pictured else None,
+    )
+
+
+def _thumbnail(thumbnail: Thumbnail | None) -> ThumbnailView | None:
+    if thumbnail is None:
+        return None
+    return ThumbnailView(width=thumbnail.width, height=thumbnail.height, data_base64=b64encode(thumbnail.data).decode())
+
+
 def _attachment(attachment: Attachment) -> dict[str, object]:
-    thumbnail = attachment.thumbnail
     return {
         "id": attachment.attachment_id,
         "filename": attachment.filename,
@@ -249,10 +266,7 @@ def _attachment(attachment: Attachment) -> dict[str, object]:
         "status": attachment.status,
         "kind": attachment.kind,
         "error_code": attachment.error_code,
-        "img_thumbnail": thumbnail
-        and ThumbnailView(
-            width=thumbnail.width, height=thumbnail.height, data_base64=b64encode(thumbnail.data).decode()
-        ),
+        "img_thumbnail": _thumbnail(attachment.thumbnail),
         "created_at": attachment.created_at,
     }
 

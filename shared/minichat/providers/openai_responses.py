@@ -19,7 +19,7 @@ from minichat.providers.chunks import (
 )
 from minichat.providers.cited import MAX_CITED, cited, listed, span_of
 from minichat.providers.fields import UNREADABLE, at, identifier, usage_of, whole_characters
-from minichat.providers.prompt import Prompt, parameters
+from minichat.providers.prompt import Prompt, PromptMessage, parameters
 from minichat.providers.sse import EventParser, WireEvent
 from minichat.providers.transport import Exchange
 
@@ -57,8 +57,8 @@ def body(prompt: Prompt) -> dict[str, Any]:
     effort = made.pop("reasoning_effort", None)
     if prompt.instructions:
         made["instructions"] = prompt.instructions
-    if prompt.web_search_context_size is not None:
-        made["tools"] = [{"type": "web_search", "search_context_size": prompt.web_search_context_size}]
+    if tools := list(_tools(prompt)):
+        made["tools"] = tools
     if prompt.max_tool_calls is not None:
         made["max_tool_calls"] = prompt.max_tool_calls
     if effort is not None:
@@ -73,7 +73,7 @@ def body(prompt: Prompt) -> dict[str, Any]:
         "model": prompt.model,
         "stream": True,
         "store": False,
-        "input": [_item(message.role, message.text) for message in prompt.messages],
+        "input": [_item(message) for message in prompt.messages],
         "max_output_tokens": prompt.max_output_tokens,
     }
 
@@ -132,6 +132,22 @@ def _terminal(name: str, data: dict[str, Any], told: Sequence[str]) -> Completed
     return None
 
 
+def _tools(prompt: Prompt) -> Iterator[dict[str, Any]]:
+    if prompt.vector_stores:
+        search: dict[str, Any] = {"type": "file_search", "vector_store_ids": list(prompt.vector_stores)}
+        yield search if prompt.max_num_results is None else search | {"max_num_results": prompt.max_num_results}
+    if prompt.web_search_context_size is not None:
+        yield {"type": "web_search", "search_context_size": prompt.web_search_context_size}
+    if prompt.code_files:
+        yield {"type": "code_interpreter", "container": {"type": "auto", "file_ids": list(prompt.code_files)}}
+
+
+def _item(message: PromptMessage) -> dict[str, Any]:
+    kind = "input_text" if message.role == "user" else "output_text"
+    images = [{"type": "input_image", "file_id": image, "detail": "auto"} for image in message.images]
+    return {"type": "message", "role": message.role, "content": [{"type": kind, "text": message.text}, *images]}
+
+
 def _citations(response: dict[str, Any], told: Sequence[str]) -> tuple[Cited, ...]:
     """What the parts of an answer's text cite, with spans of the whole answer.
 
@@ -174,11 +190,6 @@ def _moved(span: Span | None, by: int, text: str) -> Span | None:
     if span is None or not 0 <= span[0] <= span[1] <= len(text):
         return None
     return span[0] + by, span[1] + by
-
-
-def _item(role: str, text: str) -> dict[str, Any]:
-    kind = "input_text" if role == "user" else "output_text"
-    return {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
 
 
 def _failed(data: dict[str, Any]) -> Failed:

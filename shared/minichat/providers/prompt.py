@@ -8,15 +8,18 @@ Role = Literal["user", "assistant"]
 
 @dataclass(frozen=True, slots=True)
 class PromptMessage:
-    """One message of the conversation."""
+    """One message of the conversation; `images` are ids of the provider that is asked."""
 
     role: Role
     text: str
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One call of a model: instructions, conversation oldest first, caps and sampling parameters.
+    """One call of a model: instructions, conversation oldest first, tools, caps and sampling parameters.
+
+    Vector stores, files for the code interpreter and images are for providers that have files; no other is sent any.
 
     `user` and `metadata` are opaque hashes made by the caller; no id of tenant, user or chat leaves the backend.
     """
@@ -27,6 +30,9 @@ class Prompt:
     max_output_tokens: int
     max_tool_calls: int | None = None
     web_search_context_size: Literal["low", "medium", "high"] | None = None
+    vector_stores: tuple[str, ...] = ()
+    max_num_results: int | None = None
+    code_files: tuple[str, ...] = ()
     api_params: dict[str, Any] = field(default_factory=dict)
     user: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)

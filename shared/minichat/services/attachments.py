@@ -91,7 +91,7 @@ def get(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> Attachment:
 
 
 def delete(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> None:
-    """Deletes an attachment that no message was sent with; one that is deleted already stays so.
+    """Deletes an attachment that no visible message was sent with; one that is deleted already stays so.
 
     Raises ChatNotFound, AttachmentNotFound, Forbidden (another's), AttachmentLocked, ServiceUnavailable.
     """

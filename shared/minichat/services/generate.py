@@ -320,16 +320,19 @@ def _with(answer: _Answer, ending: Ending, running: Running) -> Ending:
 
 
 def _prompt(running: Running) -> Prompt:
-    model, assembly = running.admission.model, running.admission.assembly
+    model, assembly, tools = running.admission.model, running.admission.assembly, running.admission.tools
     summary = [PromptMessage("user", assembly.summary.told)] if assembly.summary is not None else []
     history = [PromptMessage("user" if m.role == "user" else "assistant", m.content) for m in assembly.history]
     return Prompt(
         model=model.provider_model_id,
         instructions=assembly.instructions,
-        messages=(*summary, *history, PromptMessage("user", running.content)),
+        messages=(*summary, *history, PromptMessage("user", running.content, running.admission.images)),
         max_output_tokens=running.turn.reserve.max_output_tokens,
-        max_tool_calls=model.max_tool_calls if running.admission.web_search else None,
-        web_search_context_size=model.web_search_context_size if running.admission.web_search else None,
+        max_tool_calls=model.max_tool_calls if tools.any else None,
+        web_search_context_size=model.web_search_context_size if tools.web_search else None,
+        vector_stores=tools.vector_stores,
+        max_num_results=model.max_num_results if tools.vector_stores else None,
+        code_files=tools.code_files,
         api_params=model.general_config.api_params.model_dump(exclude_none=True, exclude_defaults=True),
     )
 

@@ -167,8 +167,10 @@ def _take_in(job: Job, content: bytes | None) -> None:
     if attachment.provider_file_id is None:
         attachment = replace(attachment, provider_file_id=_uploaded(job, content))
     if "file_search" in job.file_type.purposes:
-        _indexed(replace(job, attachment=attachment))
-    if not uploads.ready(attachment, job.worker, picture):
+        store_id = _indexed(replace(job, attachment=attachment))
+        attachment = replace(attachment, vector_store_id=store_id)
+    token = job.means.new_id(job.means.clock())
+    if not uploads.ready(attachment, job.worker, picture, token=token):
         raise _Overtaken
 
 
@@ -216,8 +218,8 @@ def _take_back(job: Job, file_id: str) -> None:
         job.means.files.delete_file(job.attachment.tenant_id, job.attachment.storage_backend, file_id)
 
 
-def _indexed(job: Job) -> None:
-    """Puts the file into the chat's vector store, and waits until it can be found there."""
+def _indexed(job: Job) -> str:
+    """Puts the file into the chat's vector store, and waits until it can be found there; the store's id."""
     attachment, file_id = job.attachment, job.attachment.provider_file_id
     assert file_id is not None
     store_id = attachment.vector_store_id
@@ -231,7 +233,7 @@ def _indexed(job: Job) -> None:
     while True:
         match _good(provider.indexing(job.account, store_id, file_id), "indexing_failed"):
             case "completed":
-                return
+                return store_id
             case "failed":
                 raise _Wrong("indexing_failed")
             case "absent" if not put_in:

@@ -4,25 +4,28 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from minichat.domain.admission import Wish
+from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat, visible
 from minichat.domain.context import Snapshot
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.message import checked_content
 from minichat.domain.standing import PERIODS, Standing
+from minichat.domain.tools import Document
 from minichat.domain.turn import Turn, check_mutation
 from minichat.events.payloads import TurnDeleted, TurnReplaced
 from minichat.observability import count, measured
+from minichat.services import attached
 from minichat.services.orphans import ended_as_orphan, looked_at
 from minichat.services.outcome import counted
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, begin, due, preflight, recent_messages, twice_at_most
 from minichat.settings import Settings
-from minichat.storage import messages, outbox, turns
+from minichat.storage import messages, opening, outbox, turns
 from minichat.storage.items import together
 
 
 def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: RequestId, rules: Rules) -> Running:
-    """A new turn in place of the latest one, with the same message.
+    """A new turn in place of the latest one, with the same message and what of its attachments is still there.
 
     Raises what `check_mutation` and `admit` refuse, and GenerationInProgress; the old turn is untouched then.
     """
@@ -37,7 +40,7 @@ def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: Reques
 
 
 def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> Running:
-    """A new turn in place of the latest one, with the command's message; the web-search setting is kept.
+    """A new turn in place of the latest one, with the command's message; web search and attachments are the old one's.
 
     Raises InvalidRequest (content) and InputTooLong first, then as `retry`.
     """
@@ -80,13 +83,15 @@ def _delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A turn that may be replaced, and the chat as it is without it."""
+    """A turn that may be replaced, the chat as it is without it, and what its message can still be sent with."""
 
     chat: Chat
     turn: Turn
     content: str
     snapshot: Snapshot
     standing: Standing
+    sent_with: tuple[Attachment, ...]
+    documents: tuple[Document, ...]
 
 
 def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Opened:
@@ -103,16 +108,17 @@ def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Open
     # A summary that covers the turn says what is to be taken back.
     summary = None if chat.covers(turn.user_message_id) else found.summary
     snapshot = Snapshot(history, summary, rules.settings.context.recent_messages_limit)
-    return _Opened(chat, turn, _content_of(turn, recent), snapshot, found.standing)
+    sent_with = attached.kept(call.caller, turn, rules)
+    return _Opened(chat, turn, _content_of(turn, recent), snapshot, found.standing, sent_with, found.documents)
 
 
-def _looked_at(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> turns.Opened:
+def _looked_at(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> opening.Opened:
     """As `looked_at`, with the caller's standing in the same round trip."""
     limits = rules.policy.limits_of(call.caller.user_id)
-    found = turns.open_for_turn(call, chat_id, target, limits)
+    found = opening.open_for_turn(call, chat_id, target, limits)
     visible(found.chat, call.caller)
     if found.turn is not None and ended_as_orphan(call, found.turn, rules.settings):
-        found = turns.open_for_turn(call, chat_id, target, limits)
+        found = opening.open_for_turn(call, chat_id, target, limits)
     return found
 
 
@@ -128,7 +134,9 @@ def _replace(
     call: Call, opened: _Opened, command: SendMessage, event_type: Literal["turn_retry", "turn_edit"], rules: Rules
 ) -> Running:
     chat, old = opened.chat, opened.turn
-    wish = Wish(chat.model, command.content, opened.snapshot, command.web_search)
+    command = replace(command, attachment_ids=tuple(one.attachment_id for one in opened.sent_with))
+    images = attached.images(opened.sent_with)
+    wish = Wish(chat.model, command.content, opened.snapshot, command.web_search, images, opened.documents)
     admission = preflight(call, wish, opened.standing, rules)
     event = TurnReplaced(
         event_type=event_type,
@@ -149,4 +157,5 @@ def _replace(
     turns.replace(call, chat, old, new, retention_days=rules.settings.quota.retention_days)
     for period in PERIODS:
         count("quota_reserve_total", period=period)
-    return Running(turn, admission, command.content, new.limits, due(opened.snapshot, admission, rules))
+    files = attached.citable(opened.documents)
+    return Running(turn, admission, command.content, new.limits, due(opened.snapshot, admission, rules), files)

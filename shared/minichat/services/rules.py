@@ -31,6 +31,9 @@ class Rules:
             settings.streaming.max_output_tokens,
             settings.context.web_search_guard,
             settings.quota.web_search_daily_quota,
+            settings.context.file_search_guard,
+            settings.quota.code_interpreter_daily_quota,
+            frozenset(name for name, provider in settings.providers.items() if provider.keeps_files),
         )
 
 

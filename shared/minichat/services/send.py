@@ -1,7 +1,7 @@
 """Send a message: everything that can be refused is refused here, before anything is written or streamed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -13,24 +13,24 @@ from minichat.domain.errors import (
     CreditsTaken,
     FieldError,
     GenerationInProgress,
-    InvalidAttachment,
     InvalidRequest,
     QuotaExceeded,
     RequestIdConflict,
     RequestIdReused,
     SummaryMoved,
 )
-from minichat.domain.identity import MICROSECOND, Call, ChatId, MessageId, RequestId
+from minichat.domain.identity import MICROSECOND, AttachmentId, Call, ChatId, MessageId, RequestId
 from minichat.domain.message import Message, checked_content, fingerprint
 from minichat.domain.policy import UserLimits
 from minichat.domain.standing import PERIODS, Standing
 from minichat.domain.summary import Compression
 from minichat.domain.turn import Turn, TurnState
 from minichat.observability import count, measured
+from minichat.services import attached
 from minichat.services.orphans import freed
 from minichat.services.outcome import counted
 from minichat.services.rules import Rules
-from minichat.storage import messages, turns
+from minichat.storage import messages, opening, turns
 from minichat.storage.items import together
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class SendMessage:
     chat_id: ChatId
     content: str
     request_id: RequestId
-    attachment_ids: tuple[str, ...] = ()
+    attachment_ids: tuple[AttachmentId, ...] = ()
     web_search: bool = False
 
 
@@ -113,14 +113,15 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
         return _replay(known, command)
     if chat.running_request_id is not None:
         raise GenerationInProgress(chat.running_request_id)
-    if command.attachment_ids:
-        raise InvalidAttachment
+    sent_with = attached.named(call.caller, command.attachment_ids, opened.attachments, rules)
     if not recent.is_of(chat):
         recent = recent_messages(call, command.chat_id, rules, extra=0)
     snapshot = Snapshot(recent.messages, opened.summary, rules.settings.context.recent_messages_limit)
-    wish = Wish(chat.model, command.content, snapshot, command.web_search)
+    images = attached.images(sent_with)
+    wish = Wish(chat.model, command.content, snapshot, command.web_search, images, opened.documents)
     admission = preflight(call, wish, opened.standing, rules)
     new = begin(call, chat, admission, command, opened.standing.limits)
+    new = replace(new, referred_to=sent_with)
     try:
         turns.start(call, chat, new, retention_days=rules.settings.quota.retention_days)
     except (RequestIdConflict, GenerationInProgress):
@@ -132,14 +133,15 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
         return _replay(known, command)
     for period in PERIODS:
         count("quota_reserve_total", period=period)
-    return Running(new.turn, admission, command.content, new.limits, due(snapshot, admission, rules))
+    files = attached.citable(opened.documents)
+    return Running(new.turn, admission, command.content, new.limits, due(snapshot, admission, rules), files)
 
 
-def _open(call: Call, command: SendMessage, rules: Rules) -> tuple[turns.Opened, messages.Newest]:
+def _open(call: Call, command: SendMessage, rules: Rules) -> tuple[opening.Opened, messages.Newest]:
     limits = rules.policy.limits_of(call.caller.user_id)
     with measured("read"):
         return together(
-            lambda: turns.open_for_turn(call, command.chat_id, command.request_id, limits),
+            lambda: opening.open_for_turn(call, command.chat_id, command.request_id, limits, command.attachment_ids),
             lambda: recent_messages(call, command.chat_id, rules, extra=0),
         )
 
@@ -197,9 +199,17 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         reserve=admission.reserve,
         prev_request_id=chat.latest_request_id,
         web_search_enabled=command.web_search,
+        attachment_ids=command.attachment_ids,
         summary_tokens=None if admission.assembly.summary is None else admission.assembly.summary.token_estimate,
     )
-    message = Message(turn.user_message_id, turn.request_id, "user", command.content, started_at)
+    message = Message(
+        turn.user_message_id,
+        turn.request_id,
+        "user",
+        command.content,
+        started_at,
+        attachment_ids=command.attachment_ids,
+    )
     return turns.Start(turn, message, limits)
 
 

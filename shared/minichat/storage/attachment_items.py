@@ -2,7 +2,8 @@
 
 from pynamodb.attributes import BinaryAttribute, NumberAttribute, UnicodeAttribute
 
-from minichat.storage.items import ConversationItem, InstantAttribute
+from minichat.storage.attributes import InstantAttribute
+from minichat.storage.items import ConversationItem
 
 
 class AttachmentItem(ConversationItem):

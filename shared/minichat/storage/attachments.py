@@ -5,7 +5,7 @@ A provider's id is only ever added to an item that nobody has begun to clean up:
 cleanup conditions on the ids that it saw. So whichever comes second notices the first, and no file is left behind.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -52,7 +52,17 @@ def read(tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId) -> A
     """
     key = keys.attachment(tenant_id, chat_id, attachment_id)
     raw = batch_get([key]).get(key)
-    return None if raw is None else _attachment(tenant_id, chat_id, raw)
+    return None if raw is None else from_raw(raw)
+
+
+def of_ids(tenant_id: TenantId, chat_id: ChatId, attachment_ids: Iterable[AttachmentId]) -> list[Attachment]:
+    """Those of these attachments of a chat that exist, deleted or not, in this order; one call per hundred.
+
+    Raises ServiceUnavailable.
+    """
+    wanted = [keys.attachment(tenant_id, chat_id, attachment_id) for attachment_id in attachment_ids]
+    found = batch_get(wanted)
+    return [from_raw(found[key]) for key in wanted if key in found]
 
 
 def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Attachment]:
@@ -61,7 +71,7 @@ def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Attachment]:
     Raises ServiceUnavailable.
     """
     for raw in _items(keys.partition(tenant_id, chat_id), keys.ATTACHMENT_PREFIX):
-        yield _attachment(tenant_id, chat_id, raw)
+        yield from_raw(raw)
 
 
 def settle(seen: Attachment, cleanup: Cleanup) -> bool:
@@ -153,11 +163,13 @@ def _vector_store(tenant_id: TenantId, chat_id: ChatId, raw: Raw) -> VectorStore
     )
 
 
-def _attachment(tenant_id: TenantId, chat_id: ChatId, raw: Raw) -> Attachment:
+def from_raw(raw: Raw) -> Attachment:
+    """The attachment of a stored item."""
     item = AttachmentItem.from_raw_data(dict(raw))
+    tenant_id, chat_id = item.pk.removeprefix("T#").split("#C#")
     return Attachment(
-        tenant_id=tenant_id,
-        chat_id=chat_id,
+        tenant_id=TenantId(tenant_id),
+        chat_id=ChatId(chat_id),
         attachment_id=AttachmentId(item.sk.removeprefix(keys.ATTACHMENT_PREFIX)),
         kind=item.kind,  # type: ignore[arg-type]  # only `put` writes it
         storage_backend=item.storage_backend,

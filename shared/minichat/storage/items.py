@@ -6,21 +6,19 @@ that does not (docs/decisions/0006-data-model.md).
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from typing import Any, TypeVar
 
-from pynamodb.attributes import Attribute, BinaryAttribute, BooleanAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.attributes import BinaryAttribute, BooleanAttribute, NumberAttribute, UnicodeAttribute
 from pynamodb.connection import Connection
 from pynamodb.connection.table import TableConnection
-from pynamodb.constants import NUMBER
 from pynamodb.exceptions import GetError, QueryError
 from pynamodb.expressions.condition import Condition
 from pynamodb.indexes import GlobalSecondaryIndex, KeysOnlyProjection
 from pynamodb.models import Model
 
 from minichat.domain.errors import ServiceUnavailable
-from minichat.domain.identity import from_micros, micros
 from minichat.settings import Store
+from minichat.storage.attributes import IdsAttribute, InstantAttribute
 from minichat.storage.keys import Key
 
 Raw = Mapping[str, Mapping[str, Any]]
@@ -28,18 +26,6 @@ T = TypeVar("T")
 
 BATCH_READ_LIMIT = 100
 """Keys of one BatchGetItem (AWS limit)."""
-
-
-class InstantAttribute(Attribute[datetime]):
-    """A UTC instant as microseconds since 1970: nine bytes, exact, and it sorts."""
-
-    attr_type = NUMBER
-
-    def serialize(self, value: datetime) -> str:
-        return str(micros(value))
-
-    def deserialize(self, value: str) -> datetime:
-        return from_micros(int(value))
 
 
 class _Connected:
@@ -124,6 +110,7 @@ class TurnItem(ConversationItem):
     started_at = InstantAttribute()
     last_progress_at = InstantAttribute(attr_name="progress_at")
     web_search_enabled = BooleanAttribute(attr_name="web", null=True)
+    attachment_ids = IdsAttribute(attr_name="att", null=True)
     summary_tokens = NumberAttribute(attr_name="sum", null=True)
     cancel_requested_at = InstantAttribute(attr_name="cancel_at", null=True)
     provider_request_started_at = InstantAttribute(attr_name="called_at", null=True)
@@ -181,6 +168,7 @@ class MessageItem(ConversationItem):
     model = UnicodeAttribute(null=True)
     input_tokens = NumberAttribute(attr_name="u_in", null=True)
     output_tokens = NumberAttribute(attr_name="u_out", null=True)
+    attachment_ids = IdsAttribute(attr_name="att", null=True)
     deleted_at = InstantAttribute(null=True)
 
 

@@ -7,6 +7,7 @@
     part of a long message  T#<tenant>#C#<chat>     MSG#<message_id>#<number>
     thread summary          T#<tenant>#C#<chat>     SUMMARY
     attachment              T#<tenant>#C#<chat>     ATT#<attachment_id>
+    its ready documents     T#<tenant>#C#<chat>     READY
     vector store            T#<tenant>#C#<chat>     VS#<provider>
     quota of a month        T#<tenant>#U#<user>     QUOTA#<first day>
     stream part             T#<tenant>#C#<chat>     PART#<request_id>#<number of its last event>
@@ -18,7 +19,8 @@
     outbox table            T#<tenant>#C#<chat>     <event_id>
 
 Message and event ids are UUIDs version 7, which sort by time: `MSG#` items come in the order of the conversation, one
-message is found by its id alone, and its parts follow it.
+message is found by its id alone, and its parts follow it. Nothing sorts between the head and the messages: one query
+reads both.
 """
 
 import hashlib
@@ -107,6 +109,11 @@ def stream_part(tenant_id: TenantId, chat_id: ChatId, request_id: RequestId, las
 def attachment(tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId) -> Key:
     """A file that a user gave to a chat."""
     return Key(partition(tenant_id, chat_id), f"{ATTACHMENT_PREFIX}{attachment_id}")
+
+
+def documents(tenant_id: TenantId, chat_id: ChatId) -> Key:
+    """What a chat's documents are at their providers, once they can be used."""
+    return Key(partition(tenant_id, chat_id), "READY")
 
 
 def upload(tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId) -> str:

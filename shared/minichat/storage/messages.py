@@ -39,6 +39,7 @@ def put(tenant_id: TenantId, chat_id: ChatId, message: Message) -> list[Put]:
         model=message.model,
         input_tokens=message.input_tokens,
         output_tokens=message.output_tokens,
+        attachment_ids=message.attachment_ids or None,
         citations=_packed(message.citations) if message.citations else None,
     )
     text = message.content.encode()
@@ -206,6 +207,7 @@ def _message(item: MessageItem, parts: Sequence[bytes]) -> Message:
         model=item.model,
         input_tokens=int(item.input_tokens) if item.input_tokens else None,
         output_tokens=int(item.output_tokens) if item.output_tokens else None,
+        attachment_ids=item.attachment_ids or (),
         citations=_citations(item.citations),
     )
     return replace(message, content=b"".join(parts).decode()) if item.parts else message

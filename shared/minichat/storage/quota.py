@@ -57,7 +57,7 @@ def standing(limits: UserLimits, raw: Raw | None, now: datetime) -> Standing:
     if raw is None:
         return Standing(limits)
     today, _ = periods(now)
-    daily = Committed(count(raw, today, "t"), count(raw, today, "p"), count(raw, today, "w"))
+    daily = Committed(*(count(raw, today, counter) for counter in ("t", "p", "w", "c")))
     item = QuotaItem.from_raw_data(dict(raw))
     return Standing(limits, daily, Committed(int(item.total or 0), int(item.premium or 0)))
 

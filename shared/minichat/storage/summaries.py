@@ -20,10 +20,10 @@ from pynamodb.expressions.condition import Condition
 from minichat.domain.identity import Call, ChatId, MessageId, TenantId
 from minichat.domain.summary import Compression, Frontier, Summary
 from minichat.storage import keys, messages
+from minichat.storage.attributes import InstantAttribute
 from minichat.storage.items import (
     ChatItem,
     ConversationItem,
-    InstantAttribute,
     MessageItem,
     OutboxItem,
     Raw,

@@ -20,17 +20,22 @@ from pynamodb.attributes import Attribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
+from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat, visible
-from minichat.domain.errors import CreditsTaken, GenerationInProgress, RequestIdConflict, SummaryMoved
+from minichat.domain.errors import (
+    CreditsTaken,
+    GenerationInProgress,
+    InvalidAttachment,
+    RequestIdConflict,
+    SummaryMoved,
+)
 from minichat.domain.identity import Call, ChatId, MessageId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import Ending, Settlement
-from minichat.domain.standing import Standing
-from minichat.domain.summary import Summary
 from minichat.domain.turn import Reserve, ToolCalls, Turn, TurnState, check_mutation
 from minichat.domain.usage import Usage
-from minichat.storage import chats, keys, messages, quota, summaries
+from minichat.storage import chats, keys, messages, quota, references, summaries
 from minichat.storage.items import ChatItem, OutboxItem, Raw, TurnItem, batch_get
 from minichat.storage.transact import Put, Refused, Update, Write, commit, update_one
 
@@ -42,12 +47,13 @@ _KEYS = frozenset({"tenant_id", "chat_id", "request_id"})
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A turn that may begin, with its user message and the events of what it does."""
+    """A turn that may begin, with its user message, what that is the first to refer to, and the events of it all."""
 
     turn: Turn
     message: Message
     limits: UserLimits
     events: tuple[OutboxItem, ...] = ()
+    referred_to: tuple[Attachment, ...] = ()
 
 
 def from_raw(raw: Raw | None) -> Turn | None:
@@ -73,38 +79,16 @@ def read(tenant_id: TenantId, chat_id: ChatId, request_id: RequestId) -> tuple[C
     return chats.from_raw(found.get(chat_key)), from_raw(found.get(turn_key))
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What a new turn starts from: the chat's head, one turn of it, where the caller stands, and the chat's summary."""
-
-    chat: Chat | None
-    turn: Turn | None
-    standing: Standing
-    summary: Summary | None
-
-
-def open_for_turn(call: Call, chat_id: ChatId, request_id: RequestId, limits: UserLimits) -> Opened:
-    """All of it in one consistent round trip."""
-    tenant_id = call.caller.tenant_id
-    chat_key, turn_key = keys.chat(tenant_id, chat_id), keys.turn(tenant_id, chat_id, request_id)
-    quota_key, summary_key = quota.key(tenant_id, call.caller.user_id, call.now), keys.summary(tenant_id, chat_id)
-    found = batch_get([chat_key, turn_key, quota_key, summary_key])
-    return Opened(
-        chat=chats.from_raw(found.get(chat_key)),
-        turn=from_raw(found.get(turn_key)),
-        standing=quota.standing(limits, found.get(quota_key), call.now),
-        summary=summaries.from_raw(found.get(summary_key)),
-    )
-
-
 def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
     """Begins a turn: head, turn, user message and quota in one transaction.
 
-    Raises, in the order of contract 2: ChatNotFound, RequestIdConflict, GenerationInProgress, CreditsTaken.
+    Raises, in the order of contract 2: ChatNotFound, RequestIdConflict, GenerationInProgress, InvalidAttachment,
+    CreditsTaken.
     """
     head = _begin(call, chat, new, ended_messages=0)
     free = chats.owned_by(call.caller) & ChatItem.running_request_id.does_not_exist() & _nothing_new_in(chat)
     writes: list[Write] = [Update("chat", head[0], head[1], free), *_new_turn(new, retention_days)]
+    writes += references.added(call, new.referred_to)
     try:
         commit(writes, token=new.turn.turn_id, op="start_turn")
     except Refused as refused:
@@ -116,6 +100,8 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
         if "chat" in refused.old:
             # The head changed since it was read: another turn began, and may have ended since.
             raise GenerationInProgress(_running(refused.old["chat"])) from refused
+        if lost := references.lost(refused, new.referred_to):
+            raise InvalidAttachment(*lost) from refused
         raise CreditsTaken from refused
 
 
@@ -154,6 +140,7 @@ def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, 
         *stale,
         _end_of_old(call, turn),
         *_hidden_messages(call, turn),
+        *references.released(turn),
         *_events(events),
     ]
     try:

@@ -18,10 +18,10 @@ from minichat.domain.cleanup import CleanupStatus
 from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict, QuotaExceeded
 from minichat.domain.files import FileLimits
 from minichat.domain.identity import AttachmentId, Call
-from minichat.storage import attachments, chats, keys
+from minichat.storage import attachments, chats, documents, keys
 from minichat.storage.attachment_items import AttachmentItem, UploadedOnceItem, VectorStoreItem
 from minichat.storage.items import ChatItem, OutboxItem
-from minichat.storage.transact import Put, Refused, Update, commit, update_one
+from minichat.storage.transact import Check, Put, Refused, Update, commit, update_one
 
 _ON_ITS_WAY = (AttachmentStatus.PENDING.value, AttachmentStatus.UPLOADED.value)
 
@@ -100,6 +100,7 @@ def delete(call: Call, seen: Attachment, events: Sequence[OutboxItem]) -> bool:
     writes: list[Put | Update] = [
         Update("chat", _head(seen), _uncounted(seen), chats.owned_by(call.caller)),
         Update("attachment", _item(seen), actions, unchanged),
+        *([documents.remove(seen)] if seen.kind == "document" else []),
         *(Put(f"event {number}", item) for number, item in enumerate(events)),
     ]
     try:
@@ -109,17 +110,6 @@ def delete(call: Call, seen: Attachment, events: Sequence[OutboxItem]) -> bool:
             raise ChatNotFound from refused
         return False
     return True
-
-
-def refer(seen: Attachment, call: Call) -> Update:
-    """The write that counts one more message with the attachment: only while it is ready, and the caller's.
-
-    Whoever sends a message puts it into that transaction; from then on the attachment cannot be deleted.
-    """
-    usable = AttachmentItem.pk.exists() & (AttachmentItem.status == AttachmentStatus.READY.value)
-    usable &= AttachmentItem.deleted_at.does_not_exist() & AttachmentItem.cleanup_status.does_not_exist()
-    usable &= AttachmentItem.uploaded_by == call.caller.user_id
-    return Update(f"attachment {seen.attachment_id}", _item(seen), [AttachmentItem.references.add(1)], usable)
 
 
 def take(seen: Attachment, worker: str, *, now: datetime, until: datetime) -> bool:
@@ -164,8 +154,11 @@ def enters_store(seen: Attachment, worker: str, vector_store_id: str) -> bool:
     return _step(seen, worker, actions, AttachmentStatus.UPLOADED)
 
 
-def ready(seen: Attachment, worker: str, thumbnail: Thumbnail | None) -> bool:
-    """Records that the attachment can be used."""
+def ready(seen: Attachment, worker: str, thumbnail: Thumbnail | None, *, token: str) -> bool:
+    """Records that the attachment can be used, as it is seen: one transaction, in which turns get to know a document.
+
+    Not in a chat that is deleted: its items may have got their time to live, and this one would live on.
+    """
     actions: list[Action] = [
         AttachmentItem.status.set(AttachmentStatus.READY.value),
         AttachmentItem.ingest_worker.remove(),
@@ -178,7 +171,16 @@ def ready(seen: Attachment, worker: str, thumbnail: Thumbnail | None) -> bool:
             (AttachmentItem.thumbnail_height, thumbnail.height),
         ]
         actions += [attribute.set(value) for attribute, value in made]
-    return _step(seen, worker, actions, AttachmentStatus.UPLOADED)
+    writes: list[Check | Update] = [
+        Check("chat", _head(seen), ChatItem.pk.exists() & ChatItem.deleted_at.does_not_exist()),
+        Update("attachment", _item(seen), actions, _may_step(worker, AttachmentStatus.UPLOADED)),
+        *([documents.add(seen)] if seen.kind == "document" else []),
+    ]
+    try:
+        commit(writes, token=token, op="ingest")
+    except Refused:
+        return False
+    return True
 
 
 def failed(seen: Attachment, worker: str, code: ErrorCode, *, nothing_left: bool, token: str) -> bool:
@@ -240,8 +242,13 @@ def let_store_go(seen: VectorStore, worker: str, now: datetime) -> None:
 
 
 def _step(seen: Attachment, worker: str, actions: Sequence[Action], after: AttachmentStatus) -> bool:
-    allowed = _open() & (AttachmentItem.ingest_worker == worker) & (AttachmentItem.status == after.value)
-    return update_one(_item(seen), actions, allowed, op="ingest")
+    return update_one(_item(seen), actions, _may_step(worker, after), op="ingest")
+
+
+def _may_step(worker: str, after: AttachmentStatus) -> Condition:
+    condition: Condition = _open() & (AttachmentItem.ingest_worker == worker)
+    condition &= AttachmentItem.status == after.value
+    return condition
 
 
 def _open() -> Condition:

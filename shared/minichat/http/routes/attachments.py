@@ -97,5 +97,5 @@ def get_attachment(call: TheCall, chat_id: TheChat, attachment_id: TheAttachment
     responses=documented(errors.ChatNotFound, errors.AttachmentNotFound, errors.Forbidden, errors.AttachmentLocked),
 )
 def delete_attachment(call: TheCall, chat_id: TheChat, attachment_id: TheAttachment) -> None:
-    """Deletes an attachment that no message was sent with, and its file at the provider. Again: the same answer."""
+    """Deletes an attachment that no visible message has, and its file at the provider. Again: the same answer."""
     attachments.delete(call, chat_id, attachment_id)

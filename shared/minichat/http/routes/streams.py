@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from minichat.domain import errors
-from minichat.domain.identity import Call, ChatId, RequestId
+from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
 from minichat.http import sse
 from minichat.http.bodies import EditTurnBody, SendMessageBody
 from minichat.http.deps import App, Position, TheApp, TheCall, TheChat, TheTurn
@@ -27,6 +27,9 @@ router = APIRouter(tags=["turns"])
 ADMISSION_ERRORS = (
     errors.WebSearchDisabled,
     errors.InvalidAttachment,
+    errors.TooManyImages,
+    errors.ImagesDisabled,
+    errors.UnsupportedMedia,
     errors.InputTooLong,
     errors.ContextBudgetExceeded,
     errors.QuotaExceeded,
@@ -58,7 +61,7 @@ async def send_message(call: TheCall, app: TheApp, chat_id: TheChat, body: SendM
         chat_id=chat_id,
         content=body.content,
         request_id=RequestId(str(body.request_id or uuid4())),
-        attachment_ids=tuple(str(attachment_id) for attachment_id in body.attachment_ids or ()),
+        attachment_ids=tuple(AttachmentId(str(attachment_id)) for attachment_id in body.attachment_ids or ()),
         web_search=body.web_search is not None and body.web_search.enabled,
     )
     return _stream(call, app, await run_in_threadpool(send, call, command, app.rules))

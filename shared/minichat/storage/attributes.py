@@ -1,0 +1,32 @@
+"""How values are stored that are neither text nor number."""
+
+from datetime import datetime
+
+from pynamodb.attributes import Attribute
+from pynamodb.constants import NUMBER, STRING
+
+from minichat.domain.identity import AttachmentId, from_micros, micros
+
+
+class InstantAttribute(Attribute[datetime]):
+    """A UTC instant as microseconds since 1970: nine bytes, exact, and it sorts."""
+
+    attr_type = NUMBER
+
+    def serialize(self, value: datetime) -> str:
+        return str(micros(value))
+
+    def deserialize(self, value: str) -> datetime:
+        return from_micros(int(value))
+
+
+class IdsAttribute(Attribute[tuple[AttachmentId, ...]]):
+    """Ids in their order, as one text: none of them has a space in it."""
+
+    attr_type = STRING
+
+    def serialize(self, value: tuple[AttachmentId, ...]) -> str:
+        return " ".join(value)
+
+    def deserialize(self, value: str) -> tuple[AttachmentId, ...]:
+        return tuple(AttachmentId(one) for one in value.split(" "))

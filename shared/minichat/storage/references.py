@@ -1,0 +1,64 @@
+"""Which attachments messages refer to: each counts the visible messages that were sent with it.
+
+    send             counts it: only while it is ready and nobody deleted it
+    retry, edit      write nothing: the reference goes over from the message that is hidden to the new one
+    delete a turn    uncounts it
+
+An attachment is deleted only while its count is zero. So one that a visible message refers to is there and stays ready,
+and what a user takes back, message and file, goes.
+"""
+
+from collections.abc import Iterable
+
+from pynamodb.expressions.update import Action
+
+from minichat.domain.attachment import Attachment, AttachmentStatus
+from minichat.domain.errors import FieldError
+from minichat.domain.identity import AttachmentId, Call, ChatId, TenantId
+from minichat.domain.turn import Turn
+from minichat.storage import keys
+from minichat.storage.attachment_items import AttachmentItem
+from minichat.storage.transact import Refused, Update
+
+
+def added(call: Call, referred_to: Iterable[Attachment]) -> list[Update]:
+    """The writes that count one more message with each: only while they are ready, and the caller's.
+
+    From then on they cannot be deleted.
+    """
+    usable = AttachmentItem.pk.exists() & (AttachmentItem.status == AttachmentStatus.READY.value)
+    usable &= AttachmentItem.deleted_at.does_not_exist() & AttachmentItem.cleanup_status.does_not_exist()
+    usable &= AttachmentItem.uploaded_by == call.caller.user_id
+    return [
+        Update(_name(one.attachment_id), _item(one.tenant_id, one.chat_id, one.attachment_id), _counted(1), usable)
+        for one in referred_to
+    ]
+
+
+def released(turn: Turn) -> list[Update]:
+    """The writes that count one message less, where a turn takes its message along."""
+    return [
+        Update(_name(one), _item(turn.tenant_id, turn.chat_id, one), _counted(-1), AttachmentItem.pk.exists())
+        for one in turn.attachment_ids
+    ]
+
+
+def lost(refused: Refused, referred_to: Iterable[Attachment]) -> list[FieldError]:
+    """Why a message could not be sent with these: those of them that somebody deleted meanwhile."""
+    return [
+        FieldError("attachment_ids", f"The attachment {one.attachment_id} was deleted.", "not_found")
+        for one in referred_to
+        if _name(one.attachment_id) in refused.old
+    ]
+
+
+def _counted(messages: int) -> list[Action]:
+    return [AttachmentItem.references.add(messages)]
+
+
+def _name(attachment_id: AttachmentId) -> str:
+    return f"attachment {attachment_id}"
+
+
+def _item(tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId) -> AttachmentItem:
+    return AttachmentItem(*keys.attachment(tenant_id, chat_id, attachment_id))

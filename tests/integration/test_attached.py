@@ -1,0 +1,438 @@
+"""Messages with attachments against the engine: sent or deleted and never both, carried over, counted, forgotten."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from minichat.domain.attachment import Attachment, Thumbnail
+from minichat.domain.chat import Chat
+from minichat.domain.citations import CitedFile
+from minichat.domain.errors import (
+    AttachmentLocked,
+    ImagesDisabled,
+    InvalidAttachment,
+    InvalidRequest,
+    QuotaExceeded,
+    TooManyImages,
+    UnsupportedMedia,
+)
+from minichat.domain.identity import AttachmentId, RequestId, UserId
+from minichat.domain.policy import KillSwitches
+from minichat.domain.settlement import Ending
+from minichat.domain.tools import Tools
+from minichat.domain.turn import ToolCalls, TurnState
+from minichat.http import listing
+from minichat.http.paging import CursorCodec
+from minichat.services import attachments as service
+from minichat.services import chats, mutate
+from minichat.services.finalize import finalize
+from minichat.services.rules import Rules
+from minichat.services.send import Replay, Running, SendMessage, send
+from minichat.settings import Attachments, Settings, Store
+from minichat.storage import attachments, keys, messages, objects, uploads
+from minichat.storage.documents import from_raw
+from minichat.storage.items import batch_get
+from minichat.storage.transact import commit
+from tests.builders import a_call, a_caller, a_model, a_policy, new_id, some_limits
+from tests.integration.faults import counted_calls, side_by_side
+from tests.invariants import Tables, violations
+
+SUPPORT = {"tool_support": {"file_search": True, "code_interpreter": True, "web_search": True}}
+MODEL = a_model(preference={"is_default": True}, multimodal_capabilities=["VISION_INPUT"], general_config=SUPPORT)
+RULES = Rules(Settings(), a_policy(MODEL))
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+READS = {"BatchGetItem", "Query"}
+
+
+@pytest.fixture(autouse=True)
+def bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "form", lambda key, *_, **__: objects.Form("https://bucket", {"key": key}))
+
+
+def a_chat() -> Chat:
+    return chats.create(a_call(), chats.NewChat(), RULES)
+
+
+def announced(chat: Chat, content_type: str = "application/pdf", name: str = "a.pdf") -> Attachment:
+    return service.announce(a_call(), chat, service.NewFile(name, content_type, 9), RULES)[0]
+
+
+def ready(attachment: Attachment, picture: bytes | None = None) -> Attachment:
+    """The attachment, taken in: a document that can be searched is in the chat's store."""
+    now = a_call().now
+    file_id = f"file-{attachment.attachment_id}"
+    assert uploads.take(attachment, "w", now=now, until=now)
+    assert uploads.uploaded(attachment, "w", file_id)
+    taken = replace(attachment, provider_file_id=file_id)
+    if attachment.content_type == "application/pdf":
+        assert uploads.enters_store(attachment, "w", f"vs-{attachment.chat_id}")
+        taken = replace(taken, vector_store_id=f"vs-{attachment.chat_id}")
+    thumbnail = Thumbnail(1, 1, picture) if picture is not None else None
+    assert uploads.ready(taken, "w", thumbnail, token=new_id(now))
+    return stored(attachment)
+
+
+def a_document(chat: Chat) -> Attachment:
+    return ready(announced(chat))
+
+
+def an_image(chat: Chat, picture: bytes = b"small") -> Attachment:
+    return ready(announced(chat, "image/png", "a.png"), picture)
+
+
+def stored(attachment: Attachment) -> Attachment:
+    found = attachments.read(attachment.tenant_id, attachment.chat_id, attachment.attachment_id)
+    assert found is not None
+    return found
+
+
+def a_command(chat: Chat, *sent_with: Attachment, request_id: str | None = None) -> SendMessage:
+    ids = tuple(one.attachment_id for one in sent_with)
+    return SendMessage(chat.chat_id, "What is this?", RequestId(request_id or str(uuid4())), ids)
+
+
+def sent(chat: Chat, *sent_with: Attachment, rules: Rules = RULES) -> Running:
+    running = send(a_call(), a_command(chat, *sent_with), rules)
+    assert isinstance(running, Running)
+    return running
+
+
+def completed(running: Running) -> Running:
+    assert finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="A moon."), RULES.settings)
+    return running
+
+
+def a_turn(chat: Chat, *sent_with: Attachment) -> Running:
+    return completed(sent(chat, *sent_with))
+
+
+def listed(chat: Chat, **options: Any) -> list[dict[str, Any]]:
+    page = listing.messages(a_call(), CursorCodec("secret"), chat.chat_id, listing.Query(100, None, **options))
+    return list(page["items"])
+
+
+def references(*sent_with: Attachment) -> list[int]:
+    return [stored(one).references for one in sent_with]
+
+
+def test_a_message_remembers_what_it_was_sent_with_and_counts_it(store: Store) -> None:
+    chat = a_chat()
+    document, image = a_document(chat), an_image(chat)
+    running = a_turn(chat, image, document)
+    ids = (image.attachment_id, document.attachment_id)
+    assert running.turn.attachment_ids == ids
+    message = messages.read(chat.tenant_id, chat.chat_id, running.turn.user_message_id)
+    assert message is not None
+    assert message.attachment_ids == ids
+    assert references(document, image) == [1, 1]
+    a_turn(chat, document)
+    assert references(document, image) == [2, 1]
+    assert violations(Tables.of(store)) == []
+
+
+def test_images_are_shown_and_documents_offered_to_every_message_after(store: Store) -> None:
+    chat = a_chat()
+    document, image = a_document(chat), an_image(chat)
+    sheet = ready(announced(chat, XLSX, "a.xlsx"))
+    running = a_turn(chat, image)
+    tools = Tools(vector_stores=(f"vs-{chat.chat_id}",), code_files=(str(sheet.provider_file_id),))
+    assert (running.admission.images, running.admission.tools) == ((image.provider_file_id,), tools)
+    following = sent(chat)
+    assert (following.admission.images, following.admission.tools) == ((), tools)
+    assert following.files == {
+        document.provider_file_id: CitedFile(document.attachment_id, "a.pdf"),
+        sheet.provider_file_id: CitedFile(sheet.attachment_id, "a.xlsx"),
+    }
+
+
+def test_what_is_not_ready_or_deleted_is_not_offered(store: Store) -> None:
+    chat = a_chat()
+    announced(chat)
+    gone = a_document(chat)
+    service.delete(a_call(), chat.chat_id, gone.attachment_id)
+    running = sent(chat)
+    assert not running.admission.tools.any
+    assert running.files == {}
+
+
+def test_an_attachment_that_cannot_be_used_is_refused_by_name_and_leaves_no_trace(store: Store) -> None:
+    chat = a_chat()
+    good, pending, deleted = a_document(chat), announced(chat), a_document(chat)
+    service.delete(a_call(), chat.chat_id, deleted.attachment_id)
+    elsewhere = a_document(a_chat())
+    unknown = replace(good, attachment_id=AttachmentId(str(uuid4())))
+    bobs = replace(good, attachment_id=AttachmentId(new_id(a_call().now)), uploaded_by=UserId("bob"))
+    commit([attachments.put(bobs)], token=new_id(a_call().now))
+    before = Tables.of(store)
+    for wrong in (pending, deleted, elsewhere, unknown, bobs):
+        with pytest.raises(InvalidAttachment) as refusal:
+            sent(chat, good, wrong)
+        (error,) = refusal.value.errors
+        assert error.field == "attachment_ids"
+        assert wrong.attachment_id in error.message
+        assert error.code == ("not_ready" if wrong is pending else "not_found")
+    with pytest.raises(InvalidRequest):
+        sent(chat, good, good)
+    assert Tables.of(store) == before
+
+
+def test_images_beyond_the_limit_are_refused_before_anything_else_of_the_policy(store: Store) -> None:
+    chat = a_chat()
+    images = [an_image(chat) for _ in range(5)]
+    used_up = a_policy(MODEL, user_limits={"default": some_limits(total=0)})
+    before = Tables.of(store)
+    with pytest.raises(TooManyImages, match="4"):
+        sent(chat, *images, rules=Rules(Settings(), used_up))
+    assert Tables.of(store) == before
+    assert len(sent(chat, a_document(chat), *images[:4]).admission.images) == 4
+
+
+def test_what_the_policy_refuses_leaves_no_trace(store: Store) -> None:
+    chat = a_chat()
+    image, sheet = an_image(chat), ready(announced(chat, XLSX, "a.xlsx"))
+    off = a_policy(MODEL, kill_switches=KillSwitches(disable_images=True))
+    blind = a_policy(a_model(preference={"is_default": True}))
+    quota = Settings().quota.model_copy(update={"code_interpreter_daily_quota": 0})
+    before = Tables.of(store)
+    for rules, refusal in (
+        (Rules(Settings(), off), ImagesDisabled),
+        (Rules(Settings(), blind), UnsupportedMedia),
+        (Rules(Settings(quota=quota), RULES.policy), QuotaExceeded),
+    ):
+        with pytest.raises(refusal):
+            sent(chat, image, sheet, rules=rules)
+    assert Tables.of(store) == before
+
+
+def test_a_days_calls_of_the_interpreter_are_counted_against_its_quota(store: Store) -> None:
+    chat = a_chat()
+    ready(announced(chat, XLSX, "a.xlsx"))
+    quota = Settings().quota.model_copy(update={"code_interpreter_daily_quota": 2})
+    rules = Rules(Settings(quota=quota), RULES.policy)
+    ending = Ending(TurnState.COMPLETED, text="Two.", tool_calls=ToolCalls(code_interpreter=1))
+    for _ in range(2):
+        assert finalize(a_call(), sent(chat, rules=rules).turn, ending, rules.settings)
+    with pytest.raises(QuotaExceeded) as refusal:
+        sent(chat, rules=rules)
+    assert refusal.value.scope == "code_interpreter"
+    assert not sent(a_chat(), rules=rules).admission.tools.any
+
+
+def test_an_attachment_is_deleted_or_sent_with_a_message_but_never_both(store: Store) -> None:
+    both: dict[str, int] = {"sent": 0, "deleted": 0}
+    for round_ in range(60):
+        chat = a_chat()
+        attachment = a_document(chat)
+
+        def attempt(number: int, chat: Chat = chat, attachment: Attachment = attachment) -> Any:
+            if number:
+                return service.delete(a_call(), chat.chat_id, attachment.attachment_id)
+            return sent(chat, attachment)
+
+        answers = at_once(attempt, first=round_ % 2)
+        now = stored(attachment)
+        won = isinstance(answers[0], Running)
+        both["sent" if won else "deleted"] += 1
+        assert (now.references, now.deleted_at is not None) == (int(won), not won)
+        assert isinstance(answers[0], Running | InvalidAttachment), answers
+        assert answers[1] is None or isinstance(answers[1], AttachmentLocked), answers
+        assert won == (answers[1] is not None)
+    assert all(both.values()), both
+    tables = Tables.of(store)
+    assert [one for one in violations(tables) if "refer" in one or "counts" in one] == []
+
+
+def at_once(do: Callable[[int], object], *, first: int) -> list[object]:
+    """What the calls 0 and 1 gave or raised, side by side; the other one is begun first every other time."""
+
+    def one(number: int) -> object:
+        try:
+            return do(number)
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        pending = {number: pool.submit(one, number) for number in (first, 1 - first)}
+        return [pending[number].result() for number in (0, 1)]
+
+
+def test_the_deletion_that_comes_between_the_look_and_the_transaction_wins(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = a_chat()
+    attachment = a_document(chat)
+    from minichat.services import send as sending  # noqa: PLC0415  a module and its function share a name
+
+    begin = sending.begin
+
+    def late(*given: Any) -> Any:
+        service.delete(a_call(), chat.chat_id, attachment.attachment_id)
+        return begin(*given)
+
+    monkeypatch.setattr(sending, "begin", late)
+    with pytest.raises(InvalidAttachment) as refusal:
+        sent(chat, attachment)
+    assert [error.field for error in refusal.value.errors] == ["attachment_ids"]
+    assert violations(Tables.of(store)) == []
+
+
+@pytest.mark.parametrize("edits", [False, True], ids=["retry", "edit"])
+def test_a_successor_has_the_attachments_and_the_count_stays(store: Store, edits: bool) -> None:
+    chat = a_chat()
+    document, image = a_document(chat), an_image(chat)
+    old = a_turn(chat, document, image)
+    for _ in range(2):
+        if edits:
+            command = SendMessage(chat.chat_id, "And this?", RequestId(str(uuid4())))
+            new = mutate.edit(a_call(), old.turn.request_id, command, RULES)
+        else:
+            new = mutate.retry(a_call(), chat.chat_id, old.turn.request_id, RequestId(str(uuid4())), RULES)
+        assert new.turn.attachment_ids == old.turn.attachment_ids
+        assert new.admission.images == (image.provider_file_id,)
+        assert new.admission.tools.vector_stores
+        assert references(document, image) == [1, 1]
+        with pytest.raises(AttachmentLocked):
+            service.delete(a_call(), chat.chat_id, image.attachment_id)
+        old = completed(new)
+    assert violations(Tables.of(store)) == []
+
+
+def test_a_retry_that_images_are_switched_off_for_leaves_the_old_turn(store: Store) -> None:
+    chat = a_chat()
+    image = an_image(chat)
+    old = a_turn(chat, image)
+    off = Rules(Settings(), a_policy(MODEL, kill_switches=KillSwitches(disable_images=True)))
+    fewer = Rules(Settings(attachments=Attachments(max_images_per_message=1)), RULES.policy)
+    before = Tables.of(store)
+    with pytest.raises(ImagesDisabled):
+        mutate.retry(a_call(), chat.chat_id, old.turn.request_id, RequestId(str(uuid4())), off)
+    assert Tables.of(store) == before
+    two = a_turn(chat, image, an_image(chat))
+    with pytest.raises(TooManyImages):
+        mutate.retry(a_call(), chat.chat_id, two.turn.request_id, RequestId(str(uuid4())), fewer)
+
+
+def test_a_deleted_turn_lets_its_attachments_go_unless_another_has_them(store: Store) -> None:
+    chat = a_chat()
+    once, twice = a_document(chat), a_document(chat)
+    a_turn(chat, twice)
+    last = a_turn(chat, once, twice)
+    with pytest.raises(AttachmentLocked):
+        service.delete(a_call(), chat.chat_id, once.attachment_id)
+    mutate.delete(a_call(), chat.chat_id, last.turn.request_id, RULES.settings)
+    assert references(once, twice) == [0, 1]
+    service.delete(a_call(), chat.chat_id, once.attachment_id)
+    with pytest.raises(AttachmentLocked):
+        service.delete(a_call(), chat.chat_id, twice.attachment_id)
+    assert violations(Tables.of(store)) == []
+
+
+def test_of_deletions_of_one_turn_at_once_the_attachment_is_uncounted_once(store: Store) -> None:
+    chat = a_chat()
+    attachment = a_document(chat)
+    a_turn(chat, attachment)
+    turn = a_turn(chat, attachment).turn
+    with ThreadPoolExecutor(8) as pool:
+        gone = [
+            pool.submit(mutate.delete, a_call(), chat.chat_id, turn.request_id, RULES.settings).exception()
+            for _ in range(8)
+        ]
+    assert gone.count(None) == 1
+    assert references(attachment) == [1]
+
+
+def test_a_completed_turn_is_replayed_with_the_same_attachments_only(store: Store) -> None:
+    chat = a_chat()
+    document, other = a_document(chat), a_document(chat)
+    command = a_command(chat, document)
+    first = send(a_call(), command, RULES)
+    assert isinstance(first, Running)
+    completed(first)
+    assert isinstance(send(a_call(), command, RULES), Replay)
+    with pytest.raises(Exception, match="other content or attachments"):
+        send(a_call(), replace(command, attachment_ids=(other.attachment_id,)), RULES)
+    assert references(document, other) == [1, 0]
+
+
+def test_lists_show_attachments_with_their_thumbnails(store: Store) -> None:
+    chat = a_chat()
+    document, image = a_document(chat), an_image(chat)
+    a_turn(chat, image, document)
+    question, answer = listed(chat)
+    assert answer["attachments"] == []
+    assert question["attachments"] == [
+        {
+            "attachment_id": image.attachment_id,
+            "kind": "image",
+            "filename": "a.png",
+            "status": "ready",
+            "img_thumbnail": {"content_type": "image/webp", "width": 1, "height": 1, "data_base64": "c21hbGw="},
+        },
+        {"attachment_id": document.attachment_id, "kind": "document", "filename": "a.pdf", "status": "ready"},
+    ]
+
+
+def test_thumbnails_beyond_what_a_page_may_have_are_left_out(store: Store) -> None:
+    chat = a_chat()
+    images = [an_image(chat, bytes(300_000)) for _ in range(4)]
+    a_turn(chat, *images)
+    shown = listed(chat)[0]["attachments"]
+    assert ["img_thumbnail" in one for one in shown] == [True, True, True, False]
+
+
+def test_a_spreadsheet_is_forgotten_with_its_deletion(store: Store) -> None:
+    chat = a_chat()
+    key = keys.documents(chat.tenant_id, chat.chat_id)
+    made = [ready(announced(chat, XLSX, f'"{number}".xlsx')) for number in range(3)]
+    an_image(chat)
+    assert [one.filename for one in from_raw(batch_get([key])[key])] == ['"0".xlsx', '"1".xlsx', '"2".xlsx']
+    service.delete(a_call(), chat.chat_id, made[1].attachment_id)
+    found = from_raw(batch_get([key])[key])
+    assert [one.attachment_id for one in found] == [made[0].attachment_id, made[2].attachment_id]
+
+
+def test_nothing_becomes_ready_in_a_chat_that_is_deleted(store: Store) -> None:
+    chat = a_chat()
+    attachment = announced(chat)
+    now = a_call().now
+    assert uploads.take(attachment, "w", now=now, until=now)
+    assert uploads.uploaded(attachment, "w", "file-1")
+    chats.delete(a_call(), chat.chat_id)
+    assert not uploads.ready(replace(attachment, provider_file_id="file-1"), "w", None, token=new_id(now))
+    assert keys.documents(chat.tenant_id, chat.chat_id) not in batch_get([keys.documents(chat.tenant_id, chat.chat_id)])
+
+
+def test_attachments_cost_no_round_trip_but_where_they_are_listed_or_carried_over(store: Store) -> None:
+    chat = a_chat()
+    document, image = a_document(chat), an_image(chat)
+    with counted_calls() as calls, side_by_side(READS, 2):
+        running = sent(chat, document, image)
+    assert sorted(calls) == ["BatchGetItem", "Query", "TransactWriteItems"]
+    completed(running)
+    with counted_calls() as calls:
+        listed(chat)
+    assert calls == ["Query", "BatchGetItem"]
+    with counted_calls() as calls:
+        listed(chat, select="content")
+    assert calls == ["Query"]
+    with counted_calls() as calls:
+        retried = mutate.retry(a_call(), chat.chat_id, running.turn.request_id, RequestId(str(uuid4())), RULES)
+    assert sorted(calls) == ["BatchGetItem", "BatchGetItem", "Query", "TransactWriteItems"]
+    completed(retried)
+    with counted_calls() as calls:
+        mutate.delete(a_call(), chat.chat_id, retried.turn.request_id, RULES.settings)
+    assert calls == ["BatchGetItem", "TransactWriteItems"]
+
+
+def test_a_user_of_another_chat_finds_nothing_of_it(store: Store) -> None:
+    chat = a_chat()
+    document = a_document(chat)
+    stranger = a_call(a_caller(user=9))
+    theirs = chats.create(stranger, chats.NewChat(), RULES)
+    with pytest.raises(InvalidAttachment):
+        send(a_call(a_caller(user=9)), a_command(theirs, document), RULES)
+    assert references(document) == [0]
