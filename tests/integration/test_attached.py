@@ -1,5 +1,6 @@
 """Messages with attachments against the engine: sent or deleted and never both, carried over, counted, forgotten."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -140,13 +141,26 @@ def test_images_are_shown_and_documents_offered_to_every_message_after(store: St
     sheet = ready(announced(chat, XLSX, "a.xlsx"))
     running = a_turn(chat, image)
     tools = Tools(vector_stores=(f"vs-{chat.chat_id}",), code_files=(str(sheet.provider_file_id),))
-    assert (running.admission.images, running.admission.tools) == ((image.provider_file_id,), tools)
+    assert (running.turn.image_ids, running.admission.tools) == ((image.attachment_id,), tools)
     following = sent(chat)
-    assert (following.admission.images, following.admission.tools) == ((), tools)
+    assert (following.turn.image_ids, following.admission.tools) == ((), tools)
     assert following.files == {
         document.provider_file_id: CitedFile(document.attachment_id, "a.pdf"),
         sheet.provider_file_id: CitedFile(sheet.attachment_id, "a.xlsx"),
     }
+
+
+@pytest.mark.parametrize("called", [True, False])
+def test_the_audit_trail_tells_what_a_message_was_sent_with(store: Store, called: bool) -> None:
+    chat = a_chat()
+    document, image = a_document(chat), an_image(chat)
+    running = sent(chat, document, image)
+    assert finalize(a_call(), running.turn, Ending(TurnState.CANCELLED, provider_called=called), RULES.settings)
+    (event,) = (json.loads(item["payload"]) for item in Tables.of(store).outbox if item["type"] == "turn_failed")
+    assert event["attachments"] == [
+        {"attachment_id": document.attachment_id, "attachment_kind": "document"},
+        {"attachment_id": image.attachment_id, "attachment_kind": "image", "image_used_in_turn": called},
+    ]
 
 
 def test_what_is_not_ready_or_deleted_is_not_offered(store: Store) -> None:
@@ -292,7 +306,7 @@ def test_a_successor_has_the_attachments_and_the_count_stays(store: Store, edits
         else:
             new = mutate.retry(a_call(), chat.chat_id, old.turn.request_id, RequestId(str(uuid4())), RULES)
         assert new.turn.attachment_ids == old.turn.attachment_ids
-        assert new.admission.images == (image.provider_file_id,)
+        assert [shown.attachment_id for shown in new.admission.images] == [image.attachment_id]
         assert new.admission.tools.vector_stores
         assert references(document, image) == [1, 1]
         with pytest.raises(AttachmentLocked):

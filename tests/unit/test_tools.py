@@ -64,7 +64,7 @@ def test_each_tool_in_play_costs_its_surcharge_and_each_image_its_budget() -> No
     everything = _admitted(SEEING, documents=[PDF, SHEET], images=[IMAGE], web_search=True)
     assert everything.reserve.tokens - plain == 500 + 1000 + 500 + 1000 + 114
     assert everything.assembly.instructions == "web\n\nfiles"
-    assert everything.images == ("file-3",)
+    assert [image.provider_file_id for image in everything.images] == ["file-3"]
 
 
 def test_what_must_be_sent_has_to_fit_with_images_and_surcharges() -> None:

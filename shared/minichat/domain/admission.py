@@ -40,14 +40,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The answer may be made: by this model, with this prompt and these images (the provider's ids of them) and tools,
-    against this reserve."""
+    """The answer may be made: by this model, with this prompt and these images and tools, against this reserve."""
 
     model: Model
     assembly: Assembly
     reserve: Reserve
     tools: Tools = field(default_factory=Tools)
-    images: tuple[str, ...] = ()
+    images: tuple[Attachment, ...] = ()
 
 
 def admit(policy: Policy, wish: Wish, standing: Standing, limits: Limits, now: datetime) -> Admission:
@@ -136,5 +135,4 @@ def _admission(policy: Policy, wish: Wish, model: Model, limits: Limits, now: da
     load = replace(load, context_tokens=assembly.context_tokens)
     estimate = input_tokens(len(wish.content.encode()), load, budgets)
     set_aside = reserve(model, estimate, max_output, policy.policy_version, now)
-    images = tuple(image.provider_file_id for image in wish.images if image.provider_file_id is not None)
-    return Admission(model, assembly, set_aside, tools, images)
+    return Admission(model, assembly, set_aside, tools, tuple(wish.images))

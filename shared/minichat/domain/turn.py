@@ -81,8 +81,9 @@ class Turn:
     messages: int = 1
     prev_request_id: RequestId | None = None
     web_search_enabled: bool = False
-    # What its message was sent with.
+    # What its message was sent with, and which of that are images.
     attachment_ids: tuple[AttachmentId, ...] = ()
+    image_ids: tuple[AttachmentId, ...] = ()
     # The estimated tokens of the summary that its prompt had.
     summary_tokens: int | None = None
     cancel_requested_at: datetime | None = None

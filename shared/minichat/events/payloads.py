@@ -125,6 +125,14 @@ class ToolCallCounts(_Part):
     code_interpreter_calls: int = 0
 
 
+class AttachmentUse(_Part):
+    """What a message was sent with; an image was used in its turn when a provider was asked with it."""
+
+    attachment_id: str
+    attachment_kind: Literal["document", "image"]
+    image_used_in_turn: bool | None = None
+
+
 class TurnEnded(_OfChat):
     """A turn reached its end; a cancelled one is `turn_failed` with error code `cancelled`.
 
@@ -142,6 +150,7 @@ class TurnEnded(_OfChat):
     latency_ms: Latency
     policy_decisions: PolicyDecisions
     error_code: str | None = None
+    attachments: list[AttachmentUse] = []
     tool_calls: ToolCallCounts
     prompt: str | None = None
     response: str | None = None

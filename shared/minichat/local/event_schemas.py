@@ -14,6 +14,7 @@ from minichat.events.payloads import (
     AttachmentCleanup,
     AttachmentDeleted,
     AttachmentExpected,
+    AttachmentUse,
     AuditEvent,
     ChatCleanup,
     ChatDeleted,
@@ -45,8 +46,8 @@ QUEUES: dict[str, Any] = {
 }
 
 _AT = datetime(2026, 11, 21, 9, 30, 0, 123456, tzinfo=UTC)
-_TENANT, _USER, _CHAT, _TURN, _REQUEST, _NEW_REQUEST, _ATTACHMENT = (
-    f"01a1fd42-d8d3-756c-b9cd-05918e7930d{number}" for number in range(7)
+_TENANT, _USER, _CHAT, _TURN, _REQUEST, _NEW_REQUEST, _ATTACHMENT, _SECOND_ATTACHMENT = (
+    f"01a1fd42-d8d3-756c-b9cd-05918e7930d{number}" for number in range(8)
 )
 _AUDIT: dict[str, Any] = {
     "tenant_id": _TENANT,
@@ -77,6 +78,10 @@ EXAMPLES: dict[str, list[Event]] = {
                     decision="downgrade", downgrade_from="gpt-4.1", downgrade_reason="premium_quota_exhausted"
                 )
             ),
+            attachments=[
+                AttachmentUse(attachment_id=_ATTACHMENT, attachment_kind="image", image_used_in_turn=True),
+                AttachmentUse(attachment_id=_SECOND_ATTACHMENT, attachment_kind="document"),
+            ],
             tool_calls=ToolCallCounts(web_search_calls=1),
         ),
         TurnEnded(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from minichat.domain.errors import ServiceUnavailable
-from minichat.domain.identity import MICROSECOND, Call
+from minichat.domain.identity import MICROSECOND, AttachmentId, Call
 from minichat.domain.message import MESSAGE_MAX_BYTES, Message
 from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import Ending, Settlement, settle
@@ -15,6 +15,7 @@ from minichat.domain.summary import Compression, Frontier
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.events.payloads import (
+    AttachmentUse,
     Event,
     FrontierRef,
     Latency,
@@ -285,12 +286,21 @@ def _audit_event(call: Call, turn: Turn, ending: Ending, content: dict[str, str]
             )
         ),
         error_code="cancelled" if cancelled else ending.error_code,
+        attachments=[_use(turn, ending, attachment_id) for attachment_id in turn.attachment_ids],
         tool_calls=ToolCallCounts(
             file_search_calls=ending.tool_calls.file_search,
             web_search_calls=ending.tool_calls.web_search,
             code_interpreter_calls=ending.tool_calls.code_interpreter,
         ),
         **content,
+    )
+
+
+def _use(turn: Turn, ending: Ending, attachment_id: AttachmentId) -> AttachmentUse:
+    if attachment_id not in turn.image_ids:
+        return AttachmentUse(attachment_id=attachment_id, attachment_kind="document")
+    return AttachmentUse(
+        attachment_id=attachment_id, attachment_kind="image", image_used_in_turn=ending.provider_called
     )
 
 

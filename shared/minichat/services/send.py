@@ -200,6 +200,7 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         prev_request_id=chat.latest_request_id,
         web_search_enabled=command.web_search,
         attachment_ids=command.attachment_ids,
+        image_ids=tuple(image.attachment_id for image in admission.images),
         summary_tokens=None if admission.assembly.summary is None else admission.assembly.summary.token_estimate,
     )
     message = Message(

@@ -111,6 +111,7 @@ class TurnItem(ConversationItem):
     last_progress_at = InstantAttribute(attr_name="progress_at")
     web_search_enabled = BooleanAttribute(attr_name="web", null=True)
     attachment_ids = IdsAttribute(attr_name="att", null=True)
+    image_ids = IdsAttribute(attr_name="img", null=True)
     summary_tokens = NumberAttribute(attr_name="sum", null=True)
     cancel_requested_at = InstantAttribute(attr_name="cancel_at", null=True)
     provider_request_started_at = InstantAttribute(attr_name="called_at", null=True)
