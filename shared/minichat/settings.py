@@ -118,9 +118,12 @@ class OrphanWatchdog(_Group):
 
 
 class Cleanup(_Group):
-    """How often the deletion of an attachment at its provider is tried (events-and-workers 4)."""
+    """How often the deletion of an attachment at its provider is tried (events-and-workers 4).
 
-    max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    With the pauses between deliveries (`events.consume`) the default lasts for six hours and more.
+    """
+
+    max_attempts: Annotated[int, Field(ge=1, le=60, description="below the queues' maxReceiveCount")] = 60
 
 
 class Attachments(_Group):

@@ -171,6 +171,18 @@ def test_a_provider_in_trouble_is_tried_again_and_then_succeeds(
     assert not is_in(scripted_provider, vs, file)
 
 
+def test_a_provider_that_fails_five_times_is_asked_until_it_deletes(
+    store: Store, scripted_provider: str, files: Files
+) -> None:
+    file = a_file(scripted_provider, "fail-503x5")
+    attachment = a_stored(a_chat(), file)
+    patient = Means(files, CleanupSettings(), lambda: a_call().now)
+    outcomes = [clean_attachment(event(attachment), patient) for _ in range(7)]
+    assert outcomes == [Outcome.PENDING] * 5 + [Outcome.DONE, Outcome.ALREADY_TERMINAL]
+    assert state(attachment) == (CleanupStatus.DONE, 5, "file: status 503")
+    assert not exists(scripted_provider, file)
+
+
 def test_a_refusal_that_will_not_change_is_an_end_at_once(store: Store, scripted_provider: str, files: Files) -> None:
     file = a_file(scripted_provider, "fail-400")
     attachment = a_stored(a_chat(), file)

@@ -12,6 +12,7 @@ import pytest
 from cfnlint.decode import cfn_yaml
 from fastapi.routing import APIRoute
 
+from minichat.events.consume import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from minichat.events.payloads import Queue
 from minichat.http.app import BUFFERED, STREAMING, Part, routers
 from minichat.http.document import Problem
@@ -252,6 +253,17 @@ def test_every_queue_is_encrypted_and_has_somewhere_for_what_fails() -> None:
     for policy in policies:
         denial = policy["PolicyDocument"]["Statement"][0]
         assert (denial["Effect"], denial["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
+
+
+def test_a_provider_may_fail_for_hours_before_a_cleanup_is_given_up() -> None:
+    attempts = Settings().cleanup.max_attempts
+    # Half of each pause is jitter. The last attempt ends it, so that no pause comes after it.
+    pauses = [min(FIRST_PAUSE_SECONDS * 2**number, LONGEST_PAUSE_SECONDS) / 2 for number in range(attempts - 1)]
+    assert sum(pauses) > 6 * 3600
+    for name in ("AttachmentCleanupQueue", "ChatCleanupQueue"):
+        properties = QUEUES["Resources"][name]["Properties"]
+        assert properties["RedrivePolicy"]["maxReceiveCount"] > attempts
+        assert properties["MessageRetentionPeriod"] > 2 * sum(pauses)
 
 
 def test_settings_name_every_queue_that_an_event_goes_to() -> None:

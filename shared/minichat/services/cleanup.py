@@ -119,7 +119,7 @@ def _take_away(attachment: Attachment, files: Files) -> Failure | None:
         failure = files.delete_file(tenant, provider, file_id)
         if failure is not None:
             return replace(failure, reason=f"file: {failure.reason}")
-    # Copies elsewhere (a second provider's, the upload in S3) belong here, before the attachment counts as cleaned up.
+    # A copy at a second provider belongs here, before the attachment counts as cleaned up.
     return None
 
 
