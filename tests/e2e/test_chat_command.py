@@ -26,6 +26,7 @@ import pytest
 from minichat.local.process import free_port
 from tests.client import Stack, User
 from tests.conftest import another_server
+from tests.given_files import PDF
 
 CHAT = [sys.executable, "-m", "minichat.cli.main", "chat"]
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -232,6 +233,33 @@ def test_a_conversation_is_had_and_changed(here: list[str], me: User) -> None:
         assert terminal.answer().startswith("You said: /no command")
         assert contents(me)[::2] == ["[[say:The first.]]", "/no command"]
         assert terminal.end() == 0
+
+
+def test_files_go_along_with_the_next_message(here: list[str], me: User, tmp_path: Path) -> None:
+    (tmp_path / "moon.pdf").write_bytes(PDF)
+    (tmp_path / "song.mp3").write_bytes(b"la")
+    with Terminal(*here) as terminal:
+        terminal.say(f"/attach {tmp_path}/moon.pdf")
+        terminal.expect("moon.pdf goes with the next message.")
+        terminal.say("How far is the moon?")
+        terminal.expect("[1] moon.pdf")
+        terminal.say("And back?")
+        terminal.answer()
+        terminal.say(f"/attach {tmp_path}/sun.pdf")
+        terminal.expect("No such file")
+        terminal.say(f"/attach {tmp_path}/song.mp3")
+        terminal.expect("[unsupported_file_type]")
+        assert terminal.end() == 0
+    names = [[one["filename"] for one in said["attachments"]] for said in me.messages(only_chat(me))]
+    assert names == [["moon.pdf"], [], [], []]
+    run = subprocess.run(
+        [*CHAT, *here, "-m", "How far?", "--attach", str(tmp_path / "moon.pdf")],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=True,
+    )
+    assert "[1] moon.pdf" in run.stderr
 
 
 def test_everything_that_can_be_looked_at_is_shown(here: list[str], me: User) -> None:

@@ -1,10 +1,10 @@
 """The HTTP API of a deployment, as a program at a terminal calls it; every failure is one readable sentence."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
 import httpx2
@@ -68,6 +68,17 @@ class Api:
                 return answer.json()
             except ValueError:
                 raise self._not_ours() from None
+
+    def post_form(self, url: str, fields: Mapping[str, str], file: BinaryIO) -> None:
+        """Posts a file by a form that the API gave, to wherever that leads: the token stays here.
+
+        Raises Refused, Unreachable.
+        """
+        proxies = urlsplit(url).hostname not in _LOOPBACK
+        with self._translated():
+            answer = httpx2.post(url, data=fields, files={"file": file}, timeout=TIMEOUT, trust_env=proxies)
+        if not answer.is_success:
+            raise Refused(answer.status_code, "", f"The file was not taken: {answer.status_code}.")
 
     @contextmanager
     def events(self, method: str, *path: str, body: Any = None, after: int | None = None) -> Iterator[Iterator[Event]]:

@@ -3,20 +3,19 @@
 import argparse
 import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from minichat.cli import answer, target
+from minichat.cli import answer, files, target
 from minichat.cli.answer import Question
 from minichat.cli.api import Api, Event, Refused, Unreachable
+from minichat.cli.canceller import Canceller
+from minichat.cli.files import Unusable
 from minichat.cli.output import table
 from minichat.cli.screen import Screen
 from minichat.local import stack
@@ -24,7 +23,6 @@ from minichat.settings import SettingsError
 
 LISTED = 20
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-_Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 def add_to(commands: Any) -> None:
@@ -41,6 +39,9 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--chat", type=_text, metavar="ID", help="go on with this chat (default: a new one)")
     parser.add_argument("--model", type=_text, help="for new chats (default: the deployment's)")
     parser.add_argument("--web-search", action="store_true", help="let answers search the web")
+    parser.add_argument(
+        "--attach", type=Path, action="append", default=[], metavar="FILE", help="give this to the chat"
+    )
     parser.add_argument("--message", "-m", type=_text, help="send this (- reads it), print the answer, and end")
     target.add_to(parser)
     parser.set_defaults(run=run)
@@ -55,14 +56,16 @@ def run(options: argparse.Namespace) -> int:
         try:
             if options.chat is not None:
                 talk.open(options.chat, join=options.message is None)
+            for file in options.attach:
+                talk.attach(str(file))
             if options.message is not None:
                 answered = talk.say(sys.stdin.read() if options.message == "-" else options.message)
                 screen.note(f"chat {talk.chat_id}")
                 return 0 if answered else 1
-            if options.chat is None:
+            if talk.chat_id is None:
                 api.call("GET", "models")  # whether anybody is there, and the token is good
             return _conversation(talk, screen, token)
-        except (Refused, Unreachable) as error:
+        except (Refused, Unreachable, Unusable) as error:
             screen.note(_told(error, token))
             return 1
         except KeyboardInterrupt:
@@ -94,7 +97,7 @@ def _text(argument: str) -> str:
     return os.fsencode(argument).decode(errors="replace")
 
 
-def _told(error: Refused | Unreachable, token: str | None) -> str:
+def _told(error: Exception, token: str | None) -> str:
     if isinstance(error, Refused) and error.status == 401:
         advice = "Give one with --token-file or --token" if token is None else "It may have expired: give another"
         return f"{error} {advice}."
@@ -122,7 +125,7 @@ def _conversation(talk: "Talk", screen: Screen, token: str | None) -> int:
             break
         except KeyboardInterrupt:
             screen.line()
-        except (Refused, Unreachable) as error:
+        except (Refused, Unreachable, Unusable) as error:
             failed = True
             screen.note(_told(error, token))
     return 1 if failed and not screen.interactive else 0
@@ -148,12 +151,27 @@ class Talk:
         self._screen = screen
         self._model = model
         self._web_search = web_search
+        self._attached: list[str] = []
 
     def say(self, content: str) -> bool:
         """Sends a message and prints the answer; False when there was none."""
         chat_id = self.chat_id or self.new("")
-        body = {"content": content, **({"web_search": {"enabled": True}} if self._web_search else {})}
-        return self._answered(chat_id, answer.sent(self.api, chat_id, str(uuid4()), body))
+        body: dict[str, Any] = {"content": content, "attachment_ids": self._attached}
+        if self._web_search:
+            body["web_search"] = {"enabled": True}
+        answered = self._answered(chat_id, answer.sent(self.api, chat_id, str(uuid4()), body))
+        self._attached = []
+        return answered
+
+    def attach(self, path: str) -> bool:
+        """Gives the chat a file, and waits until it is taken in; the next message is sent with it."""
+        if not path:
+            self._screen.note("Say which file: /attach FILE.")
+            return False
+        attachment = files.give(self.api, self.chat_id or self.new(""), Path(path))
+        self._attached.append(attachment["id"])
+        self._screen.note(f"{attachment['filename']} goes with the next message.")
+        return True
 
     def retry(self, content: str) -> bool:
         """Has the latest message answered again; with content, another one instead of it."""
@@ -193,7 +211,7 @@ class Talk:
         """Makes a chat and returns its id; what is said next is said there."""
         wanted = {"title": title or None, "model": self._model}
         chat = self.api.call("POST", "chats", body={name: value for name, value in wanted.items() if value})
-        self.chat_id = str(chat["id"])
+        self.chat_id, self._attached = str(chat["id"]), []
         if title:
             self._screen.note(f"chat {self.chat_id}, {chat['model']}")
         return self.chat_id
@@ -201,7 +219,7 @@ class Talk:
     def open(self, chat_id: str, *, join: bool = True) -> bool:
         """Goes on with a chat, and joins the answer that runs in it."""
         chat = self.api.call("GET", "chats", chat_id)
-        self.chat_id = str(chat["id"])
+        self.chat_id, self._attached = str(chat["id"]), []
         self._screen.note(f"{chat.get('title') or 'A chat without a title'}: {chat['message_count']} messages")
         running = chat.get("running_request_id")
         return self._answered(self.chat_id, running) if running and join else True
@@ -295,52 +313,6 @@ class Talk:
         return False
 
 
-class Canceller:
-    """While an answer is told, the first Ctrl-C asks for its cancellation and the second one leaves it.
-
-    The stream is read on: its last event says how it ended.
-    """
-
-    def __init__(self, api: Api, chat_id: str, screen: Screen) -> None:
-        self._api = api
-        self._chat_id = chat_id
-        self._screen = screen
-        self._request_id: str | None = None
-        self._asked = False
-        self._before: _Handler = None
-
-    def __enter__(self) -> "Canceller":
-        self._before = signal.signal(signal.SIGINT, self._interrupted)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def began(self, request_id: str) -> None:
-        """Says which answer it is: before, nothing can be cancelled."""
-        self._request_id = request_id
-        if self._asked:
-            self._start()
-
-    def _interrupted(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-        if self._request_id is not None:
-            self._start()
-
-    def _start(self) -> None:
-        # A handler runs in the middle of anything, so it must neither print nor use the connection.
-        threading.Thread(target=self._cancel, daemon=True).start()
-
-    def _cancel(self) -> None:
-        assert self._request_id is not None
-        try:
-            self._api.call("POST", "chats", self._chat_id, "turns", self._request_id, "cancel")
-        except (Refused, Unreachable) as error:
-            self._screen.note(f"Not cancelled: {error}")
-
-
 def _note(screen: Screen, event: Event) -> None:
     """Says what an event tells besides text."""
     data = event.data
@@ -364,6 +336,7 @@ def _note(screen: Screen, event: Event) -> None:
 
 
 _COMMANDS: dict[str, tuple[Callable[[Talk, str], object], str, str]] = {
+    "/attach": (Talk.attach, "/attach FILE", "give the chat a file: the next message is sent with it"),
     "/retry": (Talk.retry, "/retry [TEXT]", "have the last message answered again, or TEXT instead of it"),
     "/edit": (Talk.edit, "/edit TEXT", "have TEXT answered instead of the last message"),
     "/delete": (Talk.delete, "/delete", "delete the last message and its answer"),

@@ -1,0 +1,58 @@
+"""Ctrl-C while an answer is told."""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from minichat.cli.api import Api, Refused, Unreachable
+from minichat.cli.screen import Screen
+
+_Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
+
+class Canceller:
+    """While an answer is told, the first Ctrl-C asks for its cancellation and the second one leaves it.
+
+    The stream is read on: its last event says how it ended.
+    """
+
+    def __init__(self, api: Api, chat_id: str, screen: Screen) -> None:
+        self._api = api
+        self._chat_id = chat_id
+        self._screen = screen
+        self._request_id: str | None = None
+        self._asked = False
+        self._before: _Handler = None
+
+    def __enter__(self) -> "Canceller":
+        self._before = signal.signal(signal.SIGINT, self._interrupted)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def began(self, request_id: str) -> None:
+        """Says which answer it is: before, nothing can be cancelled."""
+        self._request_id = request_id
+        if self._asked:
+            self._start()
+
+    def _interrupted(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        if self._request_id is not None:
+            self._start()
+
+    def _start(self) -> None:
+        # A handler runs in the middle of anything, so it must neither print nor use the connection.
+        threading.Thread(target=self._cancel, daemon=True).start()
+
+    def _cancel(self) -> None:
+        assert self._request_id is not None
+        try:
+            self._api.call("POST", "chats", self._chat_id, "turns", self._request_id, "cancel")
+        except (Refused, Unreachable) as error:
+            self._screen.note(f"Not cancelled: {error}")
