@@ -36,9 +36,9 @@ class Times:
     end: list[float] = field(default_factory=list)
 
 
-def main() -> None:
-    """Prints both times of both servers, and their ratios."""
-    with tempfile.TemporaryDirectory() as folder, running_stack(Path(folder)) as stack:
+def main(*arguments: str) -> None:
+    """Prints both times of both servers, and their ratios; the arguments are for `minichat dev`, such as an engine."""
+    with tempfile.TemporaryDirectory() as folder, running_stack(Path(folder), *arguments) as stack:
         port = free_port()
         command = [sys.executable, "-m", "tests.bench.bare_relay", "--port", str(port)]
         command += ["--provider-url", str(stack.about["provider_url"])]
@@ -114,4 +114,4 @@ def _p99(values: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
