@@ -55,7 +55,7 @@ race-full: .venv/dev.installed tools ## Run the races with many more rounds; tak
 
 .PHONY: model
 model: .venv/dev.installed .tools/ministack/installed ## Live random lives of chats and check every invariant after each of 100,000 steps
-	MODEL_EXAMPLES=2100 $(PYTEST) -s --timeout 36000 tests/model
+	MODEL_EXAMPLES=2300 $(PYTEST) -s --timeout 36000 tests/model
 
 .PHONY: orphans
 orphans: .venv/dev.installed .tools/ministack/installed ## Kill servers and wait for the watchdog's schedule; takes two minutes

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from minichat.domain.attachment import Attachment, Thumbnail
+from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat
 from minichat.domain.citations import CitedFile
 from minichat.domain.errors import (
@@ -34,13 +34,15 @@ from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Replay, Running, SendMessage, send
 from minichat.settings import Attachments, Settings, Store
-from minichat.storage import attachments, keys, messages, objects, uploads
+from minichat.storage import attachments, keys, messages, uploads
 from minichat.storage.documents import from_raw
 from minichat.storage.items import batch_get
 from minichat.storage.transact import commit
+from tests import ready_files
 from tests.builders import a_call, a_caller, a_model, a_policy, new_id, some_limits
 from tests.integration.faults import counted_calls, side_by_side
 from tests.invariants import Tables, violations
+from tests.ready_files import stored
 
 SUPPORT = {"tool_support": {"file_search": True, "code_interpreter": True, "web_search": True}}
 MODEL = a_model(preference={"is_default": True}, multimodal_capabilities=["VISION_INPUT"], general_config=SUPPORT)
@@ -49,32 +51,16 @@ XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 READS = {"BatchGetItem", "Query"}
 
 
-@pytest.fixture(autouse=True)
-def bucket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "form", lambda key, *_, **__: objects.Form("https://bucket", {"key": key}))
-
-
 def a_chat() -> Chat:
     return chats.create(a_call(), chats.NewChat(), RULES)
 
 
 def announced(chat: Chat, content_type: str = "application/pdf", name: str = "a.pdf") -> Attachment:
-    return service.announce(a_call(), chat, service.NewFile(name, content_type, 9), RULES)[0]
+    return ready_files.announced(a_call(), chat, RULES, content_type, name)
 
 
 def ready(attachment: Attachment, picture: bytes | None = None) -> Attachment:
-    """The attachment, taken in: a document that can be searched is in the chat's store."""
-    now = a_call().now
-    file_id = f"file-{attachment.attachment_id}"
-    assert uploads.take(attachment, "w", now=now, until=now)
-    assert uploads.uploaded(attachment, "w", file_id)
-    taken = replace(attachment, provider_file_id=file_id)
-    if attachment.content_type == "application/pdf":
-        assert uploads.enters_store(attachment, "w", f"vs-{attachment.chat_id}")
-        taken = replace(taken, vector_store_id=f"vs-{attachment.chat_id}")
-    thumbnail = Thumbnail(1, 1, picture) if picture is not None else None
-    assert uploads.ready(taken, "w", thumbnail, token=new_id(now))
-    return stored(attachment)
+    return ready_files.ready(a_call(), attachment, picture)
 
 
 def a_document(chat: Chat) -> Attachment:
@@ -83,12 +69,6 @@ def a_document(chat: Chat) -> Attachment:
 
 def an_image(chat: Chat, picture: bytes = b"small") -> Attachment:
     return ready(announced(chat, "image/png", "a.png"), picture)
-
-
-def stored(attachment: Attachment) -> Attachment:
-    found = attachments.read(attachment.tenant_id, attachment.chat_id, attachment.attachment_id)
-    assert found is not None
-    return found
 
 
 def a_command(chat: Chat, *sent_with: Attachment, request_id: str | None = None) -> SendMessage:

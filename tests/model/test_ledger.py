@@ -4,6 +4,7 @@
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,12 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from minichat.domain import errors
-from minichat.domain.identity import Call, ChatId, RequestId
+from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
 from minichat.domain.policy import KillSwitches, LimitsByUser, Policy
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
-from minichat.services import chats, mutate, orphans
+from minichat.services import attachments, chats, mutate, orphans
 from minichat.services.cancel import cancel
 from minichat.services.finalize import finalize
 from minichat.services.reconcile import reconcile
@@ -31,10 +32,12 @@ from minichat.storage import policies, turns
 from tests.builders import NOW, a_caller, a_model, a_policy, new_id, some_limits
 from tests.conftest import fresh_tables
 from tests.invariants import Tables, violations
+from tests.ready_files import announced, ready
 
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "50"))
 STEPS = 50
 LIMIT = 40_000
+FILES = 3
 OVERSHOOT_PCT = 110
 
 
@@ -43,6 +46,8 @@ def some_policy(version: int, *, price: int = 3, force_standard_tier: bool = Fal
     model: dict[str, Any] = {
         "preference": {"is_default": True},
         "max_output_tokens": 2000,
+        "multimodal_capabilities": ["VISION_INPUT"],
+        "general_config": {"tool_support": {"file_search": True}},
         "output_tokens_credit_multiplier_micro": price * 1_000_000,
     }
     return a_policy(
@@ -56,11 +61,12 @@ def some_policy(version: int, *, price: int = 3, force_standard_tier: bool = Fal
 
 @dataclass
 class Chat:
-    """What the model knows of a chat: its id, and the turn whose process is still alive, if any."""
+    """What the model knows of a chat: its id, the turn whose process is still alive, if any, and its files."""
 
     chat_id: ChatId
     alive: Turn | None = None
     zombies: list[Turn] = field(default_factory=list)
+    files: list[AttachmentId] = field(default_factory=list)
 
 
 class Ledger(RuleBasedStateMachine):
@@ -91,10 +97,32 @@ class Ledger(RuleBasedStateMachine):
         self.now += timedelta(seconds=1)
         return Call(a_caller(), self.now, new_id)
 
-    @rule(number=st.integers(0, 2), text=st.text(min_size=1, max_size=40).filter(str.strip))
-    def sends(self, number: int, text: str) -> None:
+    @rule(
+        number=st.integers(0, 2),
+        text=st.text(min_size=1, max_size=40).filter(str.strip),
+        picked=st.sets(st.integers(0, FILES - 1), max_size=2),
+    )
+    def sends(self, number: int, text: str, picked: set[int]) -> None:
         chat = self.chats[number]
-        self._begins(chat, lambda: send(self.call(), SendMessage(chat.chat_id, text, _id()), self.going_by))
+        files = tuple(file for place, file in enumerate(chat.files) if place in picked)
+        self._begins(chat, lambda: send(self.call(), SendMessage(chat.chat_id, text, _id(), files), self.going_by))
+
+    @rule(number=st.integers(0, 2), kind=st.sampled_from(["image/png", "application/pdf"]))
+    def gets_a_file(self, number: int, kind: str) -> None:
+        chat = self.chats[number]
+        if len(chat.files) < FILES:
+            whole = chats.get(self.call(), chat.chat_id)
+            file = announced(self.call(), whole, self.going_by, kind, f"a.{kind[-3:]}")
+            chat.files.append(ready(self.call(), file).attachment_id)
+
+    @rule(number=st.integers(0, 2), place=st.integers(0, FILES - 1))
+    def loses_a_file(self, number: int, place: int) -> None:
+        chat = self.chats[number]
+        if place < len(chat.files):
+            # Whether messages refer to it is counted again by the invariants.
+            with suppress(errors.AttachmentLocked):
+                attachments.delete(self.call(), chat.chat_id, chat.files[place])
+                del chat.files[place]
 
     @rule(number=st.integers(0, 2), edited=st.booleans())
     def replaces_the_latest(self, number: int, edited: bool) -> None:
