@@ -378,6 +378,18 @@ def test_thumbnails_beyond_what_a_page_may_have_are_left_out(store: Store) -> No
     assert ["img_thumbnail" in one for one in shown] == [True, True, True, False]
 
 
+def test_what_messages_write_has_no_thumbnail_and_a_deletion_leaves_none(store: Store) -> None:
+    chat = a_chat()
+    image = an_image(chat, bytes(100_000))
+    turn = a_turn(chat, image).turn
+    items = {item["sk"]: item for item in Tables.of(store).conversations}
+    assert len(str(items[f"ATT#{image.attachment_id}"])) < 1000
+    assert "data" in items[f"THUMB#{image.attachment_id}"]
+    mutate.delete(a_call(), chat.chat_id, turn.request_id, RULES.settings)
+    service.delete(a_call(), chat.chat_id, image.attachment_id)
+    assert not any("data" in item for item in Tables.of(store).conversations)
+
+
 def test_a_spreadsheet_is_forgotten_with_its_deletion(store: Store) -> None:
     chat = a_chat()
     key = keys.documents(chat.tenant_id, chat.chat_id)

@@ -177,7 +177,7 @@ def test_an_image_gets_a_thumbnail_and_no_store(world: World) -> None:
     chat = a_chat()
     attachment = an_image(chat)
     assert world.ingest(attachment) is Outcome.READY
-    now = stored(attachment)
+    (now,) = attachments.shown(attachment.tenant_id, attachment.chat_id, [attachment.attachment_id])
     assert now.thumbnail is not None
     assert (now.thumbnail.width, now.thumbnail.height) == (128, 85)
     assert world.has(chat) == ([now.provider_file_id], {})

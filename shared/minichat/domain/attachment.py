@@ -63,7 +63,7 @@ class Attachment:
     """A file of a chat. `storage_backend` is the provider that has it, by its name in the settings.
 
     Without a `provider_file_id` no provider has it; `vector_store_id` is the store that it was put into.
-    `references` counts the visible messages that it was sent with.
+    `references` counts the visible messages that it was sent with. Only who shows it is given its thumbnail.
     """
 
     tenant_id: TenantId

@@ -142,7 +142,7 @@ def _summaries(call: Call, chat_id: ChatId, messages: Sequence[Message]) -> dict
     if not wanted:
         return {}
     with measured("attachments"):
-        found = attachment_store.of_ids(call.caller.tenant_id, chat_id, wanted)
+        found = attachment_store.shown(call.caller.tenant_id, chat_id, wanted)
     left, summaries = THUMBNAILS_MAX_BYTES, dict[str, AttachmentSummary]()
     for attachment in found:
         if attachment.deleted_at is None:

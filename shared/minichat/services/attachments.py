@@ -84,10 +84,10 @@ def get(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> Attachment:
     Raises ChatNotFound, AttachmentNotFound.
     """
     chats.get(call, chat_id)
-    attachment = attachments.read(call.caller.tenant_id, chat_id, attachment_id)
-    if attachment is None or attachment.deleted_at is not None:
+    found = attachments.shown(call.caller.tenant_id, chat_id, [attachment_id])
+    if not found or found[0].deleted_at is not None:
         raise AttachmentNotFound
-    return attachment
+    return found[0]
 
 
 def delete(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> None:

@@ -24,14 +24,22 @@ class AttachmentItem(ConversationItem):
     size_bytes = NumberAttribute(attr_name="size", null=True)
     status = UnicodeAttribute(null=True)
     error_code = UnicodeAttribute(attr_name="error", null=True)
-    thumbnail = BinaryAttribute(attr_name="thumb", null=True, legacy_encoding=False)
-    thumbnail_width = NumberAttribute(attr_name="thumb_w", null=True)
-    thumbnail_height = NumberAttribute(attr_name="thumb_h", null=True)
     references = NumberAttribute(attr_name="refs", null=True)
     ingest_attempts = NumberAttribute(attr_name="tries", null=True)
     ingest_worker = UnicodeAttribute(attr_name="worker", null=True)
     ingest_until = InstantAttribute(attr_name="until", null=True)
     upload_began_at = InstantAttribute(attr_name="began_at", null=True)
+
+
+class ThumbnailItem(ConversationItem):
+    """The small picture of an attachment, as long as that is not deleted.
+
+    Not a part of the attachment's item: each message that refers to that one writes it.
+    """
+
+    data = BinaryAttribute(null=True, legacy_encoding=False)
+    width = NumberAttribute()
+    height = NumberAttribute()
 
 
 class UploadedOnceItem(ConversationItem):

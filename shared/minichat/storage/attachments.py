@@ -6,6 +6,7 @@ cleanup conditions on the ids that it saw. So whichever comes second notices the
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +17,7 @@ from minichat.domain.attachment import Attachment, AttachmentStatus, Ingest, Thu
 from minichat.domain.cleanup import Cleanup, CleanupStatus
 from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId
 from minichat.storage import keys
-from minichat.storage.attachment_items import AttachmentItem, VectorStoreItem
+from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, VectorStoreItem
 from minichat.storage.items import Raw, batch_get, between
 from minichat.storage.transact import Put, update_one
 
@@ -63,6 +64,22 @@ def of_ids(tenant_id: TenantId, chat_id: ChatId, attachment_ids: Iterable[Attach
     wanted = [keys.attachment(tenant_id, chat_id, attachment_id) for attachment_id in attachment_ids]
     found = batch_get(wanted)
     return [from_raw(found[key]) for key in wanted if key in found]
+
+
+def shown(tenant_id: TenantId, chat_id: ChatId, attachment_ids: Iterable[AttachmentId]) -> list[Attachment]:
+    """As `of_ids`, each with its thumbnail, which nobody else is given; one call per fifty.
+
+    Raises ServiceUnavailable.
+    """
+    ids = list(attachment_ids)
+    own = [keys.attachment(tenant_id, chat_id, one) for one in ids]
+    pictures = [keys.thumbnail(tenant_id, chat_id, one) for one in ids]
+    found = batch_get([*own, *pictures])
+    return [
+        replace(from_raw(found[key]), thumbnail=_thumbnail(found.get(picture)))
+        for key, picture in zip(own, pictures, strict=True)
+        if key in found
+    ]
 
 
 def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Attachment]:
@@ -188,7 +205,6 @@ def from_raw(raw: Raw) -> Attachment:
         size_bytes=int(item.size_bytes or 0),
         status=AttachmentStatus(item.status) if item.status else AttachmentStatus.PENDING,
         error_code=item.error_code,
-        thumbnail=_thumbnail(item),
         references=int(item.references or 0),
         ingest=Ingest(
             attempts=int(item.ingest_attempts or 0),
@@ -199,7 +215,8 @@ def from_raw(raw: Raw) -> Attachment:
     )
 
 
-def _thumbnail(item: AttachmentItem) -> Thumbnail | None:
-    if item.thumbnail is None:
+def _thumbnail(raw: Raw | None) -> Thumbnail | None:
+    if raw is None:
         return None
-    return Thumbnail(int(item.thumbnail_width or 0), int(item.thumbnail_height or 0), item.thumbnail)
+    item = ThumbnailItem.from_raw_data(dict(raw))
+    return None if item.data is None else Thumbnail(int(item.width), int(item.height), item.data)

@@ -7,7 +7,8 @@
     part of a long message  T#<tenant>#C#<chat>     MSG#<message_id>#<number>
     thread summary          T#<tenant>#C#<chat>     SUMMARY
     attachment              T#<tenant>#C#<chat>     ATT#<attachment_id>
-    its ready documents     T#<tenant>#C#<chat>     READY
+    its small picture       T#<tenant>#C#<chat>     THUMB#<attachment_id>
+    a chat's ready documents  T#<tenant>#C#<chat>   READY
     vector store            T#<tenant>#C#<chat>     VS#<provider>
     quota of a month        T#<tenant>#U#<user>     QUOTA#<first day>
     stream part             T#<tenant>#C#<chat>     PART#<request_id>#<number of its last event>
@@ -109,6 +110,11 @@ def stream_part(tenant_id: TenantId, chat_id: ChatId, request_id: RequestId, las
 def attachment(tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId) -> Key:
     """A file that a user gave to a chat."""
     return Key(partition(tenant_id, chat_id), f"{ATTACHMENT_PREFIX}{attachment_id}")
+
+
+def thumbnail(tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId) -> Key:
+    """The small picture of an attachment that is an image."""
+    return Key(partition(tenant_id, chat_id), f"THUMB#{attachment_id}")
 
 
 def documents(tenant_id: TenantId, chat_id: ChatId) -> Key:

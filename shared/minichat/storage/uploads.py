@@ -6,9 +6,7 @@ of them there are at once, the limits hold.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
-from pynamodb.attributes import Attribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
@@ -19,9 +17,9 @@ from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict, QuotaEx
 from minichat.domain.files import FileLimits
 from minichat.domain.identity import AttachmentId, Call
 from minichat.storage import attachments, chats, documents, keys
-from minichat.storage.attachment_items import AttachmentItem, UploadedOnceItem, VectorStoreItem
+from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, UploadedOnceItem, VectorStoreItem
 from minichat.storage.items import ChatItem, OutboxItem
-from minichat.storage.transact import Check, Put, Refused, Update, commit, update_one
+from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, update_one
 
 _ON_ITS_WAY = (AttachmentStatus.PENDING.value, AttachmentStatus.UPLOADED.value)
 
@@ -100,7 +98,8 @@ def delete(call: Call, seen: Attachment, events: Sequence[OutboxItem]) -> bool:
     writes: list[Put | Update] = [
         Update("chat", _head(seen), _uncounted(seen), chats.owned_by(call.caller)),
         Update("attachment", _item(seen), actions, unchanged),
-        *([documents.remove(seen)] if seen.kind == "document" else []),
+        # It may have become ready since it was seen.
+        documents.remove(seen) if seen.kind == "document" else _without_picture(seen),
         *(Put(f"event {number}", item) for number, item in enumerate(events)),
     ]
     try:
@@ -164,18 +163,14 @@ def ready(seen: Attachment, worker: str, thumbnail: Thumbnail | None, *, token: 
         AttachmentItem.ingest_worker.remove(),
         AttachmentItem.ingest_until.remove(),
     ]
-    if thumbnail is not None:
-        made: list[tuple[Attribute[Any], object]] = [
-            (AttachmentItem.thumbnail, thumbnail.data),
-            (AttachmentItem.thumbnail_width, thumbnail.width),
-            (AttachmentItem.thumbnail_height, thumbnail.height),
-        ]
-        actions += [attribute.set(value) for attribute, value in made]
-    writes: list[Check | Update] = [
+    writes: list[Write] = [
         Check("chat", _head(seen), ChatItem.pk.exists() & ChatItem.deleted_at.does_not_exist()),
         Update("attachment", _item(seen), actions, _may_step(worker, AttachmentStatus.UPLOADED)),
         *([documents.add(seen)] if seen.kind == "document" else []),
     ]
+    if thumbnail is not None:
+        picture = ThumbnailItem(*_picture(seen), data=thumbnail.data, width=thumbnail.width, height=thumbnail.height)
+        writes.append(Put("thumbnail", picture))
     try:
         commit(writes, token=token, op="ingest")
     except Refused:
@@ -282,6 +277,14 @@ def _full_of_bytes(limits: FileLimits) -> QuotaExceeded:
 
 def _head(seen: Attachment) -> ChatItem:
     return ChatItem(*keys.chat(seen.tenant_id, seen.chat_id))
+
+
+def _without_picture(seen: Attachment) -> Update:
+    return Update("thumbnail", ThumbnailItem(*_picture(seen)), [ThumbnailItem.data.remove()])
+
+
+def _picture(seen: Attachment) -> keys.Key:
+    return keys.thumbnail(seen.tenant_id, seen.chat_id, seen.attachment_id)
 
 
 def _item(seen: Attachment) -> AttachmentItem:
