@@ -1,6 +1,7 @@
 """What operators do from a terminal: policies, running turns, reconciliation, against a running stack."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from uuid import uuid4
 import boto3
 import pytest
 
+from minichat.local.process import free_port
 from minichat.services.rules import SHIPPED_POLICY
 from tests.client import Stack
 from tests.conftest import running_stack
@@ -202,3 +204,18 @@ def test_without_a_running_stack_a_command_says_how_to_start_one(tmp_path: Path)
     assert result.returncode == 2
     assert "minichat dev" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_command_that_reaches_no_table_says_what_to_do() -> None:
+    nowhere = {"MINICHAT_STORE__ENDPOINT": f"http://127.0.0.1:{free_port()}"}
+    said = subprocess.run(
+        [sys.executable, "-m", "minichat.cli.main", "turns", "running"],
+        env={**os.environ, **nowhere},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert said.returncode == 2
+    assert "minichat doctor" in said.stderr
+    assert "--local" in said.stderr

@@ -12,6 +12,11 @@ from minichat.local.process import ChildFailed
 from minichat.local.tables import NotACheckout
 from minichat.settings import SettingsError
 
+_SILENT = (
+    "minichat: the tables do not answer. "
+    "`minichat doctor` looks closer; --local means the stack that runs on this machine."
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0 when it did what it says, 2 with one explanation on stderr when it could not."""
@@ -24,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except ServiceUnavailable:
-        print("minichat: the tables do not answer.", file=sys.stderr)
+        print(_SILENT, file=sys.stderr)
         return 2
     except (SettingsError, EngineMissing, ChildFailed, NotACheckout, OSError) as error:
         print(f"minichat: {error}", file=sys.stderr)
