@@ -9,16 +9,16 @@ from minichat.domain.chat import Chat, visible
 from minichat.domain.context import Snapshot
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.message import checked_content
-from minichat.domain.standing import PERIODS, Standing
+from minichat.domain.standing import Standing
 from minichat.domain.tools import Document
 from minichat.domain.turn import Turn, check_mutation
 from minichat.events.payloads import TurnDeleted, TurnReplaced
-from minichat.observability import count, measured
+from minichat.observability import measured
 from minichat.services import attached
 from minichat.services.orphans import ended_as_orphan, looked_at
 from minichat.services.outcome import counted
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, begin, due, preflight, recent_messages, twice_at_most
+from minichat.services.send import Running, SendMessage, begin, preflight, recent_messages, started, twice_at_most
 from minichat.settings import Settings
 from minichat.storage import messages, opening, outbox, turns
 from minichat.storage.items import together
@@ -155,7 +155,4 @@ def _replace(
     turn = replace(start.turn, prev_request_id=old.prev_request_id)
     new = replace(start, turn=turn, events=(outbox.item(call, chat.chat_id, event),))
     turns.replace(call, chat, old, new, retention_days=rules.settings.quota.retention_days)
-    for period in PERIODS:
-        count("quota_reserve_total", period=period)
-    files = attached.citable(opened.documents)
-    return Running(turn, admission, command.content, new.limits, due(opened.snapshot, admission, rules), files)
+    return started(new, admission, wish, rules)

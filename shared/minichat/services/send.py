@@ -131,10 +131,7 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
         if known is None:
             raise
         return _replay(known, command)
-    for period in PERIODS:
-        count("quota_reserve_total", period=period)
-    files = attached.citable(opened.documents)
-    return Running(new.turn, admission, command.content, new.limits, due(snapshot, admission, rules), files)
+    return started(new, admission, wish, rules)
 
 
 def _open(call: Call, command: SendMessage, rules: Rules) -> tuple[opening.Opened, messages.Newest]:
@@ -212,6 +209,14 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         attachment_ids=command.attachment_ids,
     )
     return turns.Start(turn, message, limits)
+
+
+def started(new: turns.Start, admission: Admission, wish: Wish, rules: Rules) -> Running:
+    """The turn that an admitted wish has become."""
+    for period in PERIODS:
+        count("quota_reserve_total", period=period)
+    compression = due(wish.snapshot, admission, rules)
+    return Running(new.turn, admission, wish.content, new.limits, compression, attached.citable(wish.documents))
 
 
 def _message_id(call: Call, instant: datetime) -> MessageId:
