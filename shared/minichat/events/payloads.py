@@ -6,9 +6,11 @@ of the JSON, which keeps an outbox item below the kilobyte at which its price do
 
 import json
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from minichat.domain.usage import Usage
 
 Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "chat-cleanup", "thread-summary"]
 
@@ -45,6 +47,17 @@ class TokenUsage(_Part):
     cache_read_input_tokens: int = 0
     cache_write_input_tokens: int = 0
     reasoning_tokens: int = 0
+
+    @classmethod
+    def of(cls, usage: Usage) -> Self:
+        """The same numbers, as they are told."""
+        return cls(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_input_tokens=usage.cache_read_input_tokens,
+            cache_write_input_tokens=usage.cache_write_input_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+        )
 
 
 class UsageEvent(Event):

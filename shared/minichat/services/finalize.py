@@ -230,7 +230,7 @@ def _usage_event(call: Call, turn: Turn, ending: Ending, settlement: Settlement)
         terminal_state=ending.state.value,
         billing_outcome=settlement.outcome,
         settlement_method=settlement.method,
-        usage=_tokens(ending.usage) if ending.usage.known else None,
+        usage=TokenUsage.of(ending.usage) if ending.usage.known else None,
         reserved_credits_micro=turn.reserve.credits_micro,
         actual_credits_micro=settlement.actual_micro,
         committed_credits_micro=settlement.committed_micro,
@@ -276,7 +276,7 @@ def _audit_event(call: Call, turn: Turn, ending: Ending, content: dict[str, str]
         selected_model=turn.reserve.selected_model,
         effective_model=turn.reserve.effective_model,
         policy_version_applied=turn.reserve.policy_version,
-        usage=_tokens(ending.usage),
+        usage=TokenUsage.of(ending.usage),
         latency_ms=Latency(ttft_ms=ending.ttft_ms, total_ms=int((call.now - turn.started_at).total_seconds() * 1000)),
         policy_decisions=PolicyDecisions(
             quota=QuotaDecisionRecord(
@@ -301,14 +301,4 @@ def _use(turn: Turn, ending: Ending, attachment_id: AttachmentId) -> AttachmentU
         return AttachmentUse(attachment_id=attachment_id, attachment_kind="document")
     return AttachmentUse(
         attachment_id=attachment_id, attachment_kind="image", image_used_in_turn=ending.provider_called
-    )
-
-
-def _tokens(usage: Usage) -> TokenUsage:
-    return TokenUsage(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cache_read_input_tokens=usage.cache_read_input_tokens,
-        cache_write_input_tokens=usage.cache_write_input_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
     )

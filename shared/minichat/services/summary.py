@@ -95,7 +95,7 @@ async def _summarize(task: ThreadSummaryTask, trace_id: str, means: Means) -> Ou
     model = _model(means.rules.policy, settings, found.model)
     try:
         async with asyncio.timeout(means.seconds):
-            answer = await _asked(TenantId(task.tenant_id), model, found.summary, stretch, means)
+            answer = await _asked(tenant_id, model, found.summary, stretch, means)
     except TimeoutError:
         raise SummaryFailed("no summary in time") from None
     text = summary.extracted(answer.text)
@@ -194,15 +194,7 @@ def _usage_event(call: Call, task: ThreadSummaryTask, model: Model, usage: Usage
         terminal_state="completed",
         billing_outcome="system_task",
         settlement_method="none",
-        usage=TokenUsage(
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cache_read_input_tokens=usage.cache_read_input_tokens,
-            cache_write_input_tokens=usage.cache_write_input_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
-        )
-        if usage.known
-        else None,
+        usage=TokenUsage.of(usage) if usage.known else None,
         reserved_credits_micro=0,
         actual_credits_micro=0,
         committed_credits_micro=0,
