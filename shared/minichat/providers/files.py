@@ -21,7 +21,7 @@ from minichat.providers.transport import AddressRefused
 MAX_CONNECTIONS = 32
 
 # A time-out, a conflict with another change of the same thing, and a key that is being rotated: they change by waiting.
-PASSING_STATUSES = frozenset({401, 408, 409, 425, 429})
+_PASSING_STATUSES = frozenset({401, 408, 409, 425, 429})
 
 
 class Files:
@@ -125,7 +125,12 @@ def _failure(response: httpx2.Response) -> Failure | None:
     if response.is_success:
         # A page of a proxy under repair is a 200, too.
         return None if _says_deleted(response) else Failure("an answer that does not say deleted", may_pass=True)
-    return Failure(f"status {status}", may_pass=status in PASSING_STATUSES or status >= 500)
+    return refusal(status)
+
+
+def refusal(status: int) -> Failure:
+    """What a status that is no success says of the request."""
+    return Failure(f"status {status}", may_pass=status in _PASSING_STATUSES or status >= 500)
 
 
 def _says_deleted(response: httpx2.Response) -> bool:

@@ -13,7 +13,7 @@ import httpx2
 
 from minichat.domain.cleanup import Failure
 from minichat.domain.identity import TenantId
-from minichat.providers.files import PASSING_STATUSES, Files
+from minichat.providers.files import Files, refusal
 
 PURPOSE = "assistants"
 PAGE = 100
@@ -122,9 +122,8 @@ def _ask(account: Account, method: str, *path: str, **content: Any) -> dict[str,
 def _json(answer: httpx2.Response | Failure) -> dict[str, Any] | Failure:
     if isinstance(answer, Failure):
         return answer
-    status = answer.status_code
     if not answer.is_success:
-        return Failure(f"status {status}", may_pass=status in PASSING_STATUSES or status >= 500)
+        return refusal(answer.status_code)
     try:
         said = answer.json()
     except ValueError:
