@@ -45,9 +45,7 @@ class Api:
     def __init__(self, url: str, token: str | None) -> None:
         self.url = url.rstrip("/")
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        # A proxy that the environment names is for the world outside.
-        proxies = urlsplit(url).hostname not in _LOOPBACK
-        self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=TIMEOUT, trust_env=proxies)
+        self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=TIMEOUT, trust_env=_is_outside(url))
 
     def close(self) -> None:
         """Closes every connection."""
@@ -74,9 +72,8 @@ class Api:
 
         Raises Refused, Unreachable.
         """
-        proxies = urlsplit(url).hostname not in _LOOPBACK
         with self._translated():
-            answer = httpx2.post(url, data=fields, files={"file": file}, timeout=TIMEOUT, trust_env=proxies)
+            answer = httpx2.post(url, data=fields, files={"file": file}, timeout=TIMEOUT, trust_env=_is_outside(url))
         if not answer.is_success:
             raise Refused(answer.status_code, "", f"The file was not taken: {answer.status_code}.")
 
@@ -114,6 +111,11 @@ class Api:
 
     def _not_ours(self) -> Refused:
         return Refused(502, "not_mini_chat", f"What answers at {self.url} is not Mini Chat's API: is the URL whole?")
+
+
+def _is_outside(url: str) -> bool:
+    """Whether a proxy that the environment names is meant: those are for the world outside."""
+    return urlsplit(url).hostname not in _LOOPBACK
 
 
 def _joined(path: tuple[str, ...]) -> str:

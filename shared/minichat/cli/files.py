@@ -1,5 +1,6 @@
 """A file of this machine given to a chat: announced, posted by the form that this is answered with, and waited for."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def give(api: Api, chat_id: str, path: Path) -> dict[str, Any]:
     """
     try:
         with path.expanduser().open("rb") as file:
-            size = path.expanduser().stat().st_size
+            size = os.fstat(file.fileno()).st_size
             announced = {"filename": path.name, "content_type": "application/octet-stream", "size_bytes": size}
             attachment = api.call("POST", "chats", chat_id, "attachments", "uploads", body=announced)
             api.post_form(attachment["upload"]["url"], attachment["upload"]["fields"], file)

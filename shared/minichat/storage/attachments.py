@@ -51,9 +51,7 @@ def read(tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId) -> A
 
     Raises ServiceUnavailable.
     """
-    key = keys.attachment(tenant_id, chat_id, attachment_id)
-    raw = batch_get([key]).get(key)
-    return None if raw is None else from_raw(raw)
+    return next(iter(of_ids(tenant_id, chat_id, [attachment_id])), None)
 
 
 def of_ids(tenant_id: TenantId, chat_id: ChatId, attachment_ids: Iterable[AttachmentId]) -> list[Attachment]:
