@@ -1,9 +1,13 @@
 """Calls of a provider through the real adapter, over a real socket."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
+
+import httpx2
+import pytest
 
 from minichat.domain.identity import TenantId
 from minichat.provider_entries import Provider
@@ -63,3 +67,44 @@ def failure(url: str, text: str, **said: Any) -> Failed:
     last = answered(url, text, **said)[-1]
     assert isinstance(last, Failed)
     return last
+
+
+async def until(url: str, holds: Callable[[dict[str, int]], bool]) -> dict[str, int]:
+    """What the provider has seen, once it is as expected."""
+    async with httpx2.AsyncClient(base_url=url, trust_env=False) as client, asyncio.timeout(WAIT_SECONDS):
+        while not holds(found := (await client.get("/control/stats")).json()):  # noqa: ASYNC110  another process
+            await asyncio.sleep(0.01)
+    return dict(found)
+
+
+async def closing_frees_the_connection(url: str, entry: Provider, script: str) -> None:
+    """Closes an answer after its first delta, and sees that the provider at that URL loses its connection."""
+    # Closing must not be left to the garbage collector, which may come late or, in a frozen function, never.
+    sys.set_asyncgen_hooks(finalizer=lambda _: None)
+    before = await until(url, lambda seen: seen["open"] == 0)
+    async with providers_of(entry) as providers:
+        async with aclosing(providers.stream(TENANT, "it", a_prompt(script))) as chunks:
+            assert isinstance(await anext(chunks), TextDelta)
+            await until(url, lambda seen: seen["open"] == 1)
+        # The client is still open: it is the answer's end that closed the connection.
+        after = await until(url, lambda seen: seen["open"] == 0)
+    assert after["broken_off"] == before["broken_off"] + 1
+
+
+async def cancelling_frees_the_connection(url: str, entry: Provider, script: str) -> None:
+    """Cancels the reader of an answer, and sees that the provider at that URL loses its connection."""
+    before = await until(url, lambda seen: seen["open"] == 0)
+    async with providers_of(entry) as providers:
+
+        async def read() -> None:
+            async with aclosing(providers.stream(TENANT, "it", a_prompt(script))) as chunks:
+                async for _ in chunks:
+                    pass
+
+        reading = asyncio.create_task(read())
+        await until(url, lambda seen: seen["open"] == 1)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        after = await until(url, lambda seen: seen["open"] == 0)
+    assert after["broken_off"] == before["broken_off"] + 1

@@ -1,9 +1,7 @@
 """What every kind of provider has in common, over real sockets: one script, five wire formats, the same chunks."""
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -16,7 +14,13 @@ from minichat.domain.usage import Usage
 from minichat.local.dialects.dialect import SECRETS
 from minichat.provider_entries import Timeouts
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
-from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, chunks_of, providers_of, text_of
+from tests.provider_calls import (
+    a_prompt,
+    cancelling_frees_the_connection,
+    chunks_of,
+    closing_frees_the_connection,
+    text_of,
+)
 from tests.provider_files import a_scripted_provider
 from tests.provider_kinds import KINDS, Kind
 
@@ -59,14 +63,6 @@ def failed(chunks: list[ProviderChunk]) -> Failed:
 
 def calls(url: str) -> int:
     return int(httpx2.get(f"{url}/control/stats", trust_env=False).json()["calls"])
-
-
-async def until(url: str, holds: Callable[[dict[str, int]], bool]) -> dict[str, int]:
-    """What the provider has seen, once it is as expected."""
-    async with httpx2.AsyncClient(base_url=url, trust_env=False) as client, asyncio.timeout(WAIT_SECONDS):
-        while not holds(found := (await client.get("/control/stats")).json()):  # noqa: ASYNC110  another process
-            await asyncio.sleep(0.01)
-    return dict(found)
 
 
 def test_an_answer_is_its_deltas_and_what_was_used(ask: Ask, kind: Kind) -> None:
@@ -199,41 +195,12 @@ def test_silence_and_a_stream_without_end_are_time_outs(ask: Ask, script: str, t
 
 @pytest.mark.parametrize("script", ["[[words:3]][[hold:{}]]", "[[words:9000]][[delay:1]]"])
 def test_closing_the_answer_closes_the_providers_connection(url: str, kind: Kind, script: str) -> None:
-    async def run() -> None:
-        # Closing must not be left to the garbage collector, which may come late or, in a frozen function, never.
-        sys.set_asyncgen_hooks(finalizer=lambda _: None)
-        before = await until(url, lambda seen: seen["open"] == 0)
-        async with providers_of(kind.entry(url)) as providers:
-            async with aclosing(providers.stream(TENANT, "it", a_prompt(script.format(uuid4())))) as chunks:
-                assert isinstance(await anext(chunks), TextDelta)
-                await until(url, lambda seen: seen["open"] == 1)
-            # The client is still open: it is the answer's end that closed the connection.
-            after = await until(url, lambda seen: seen["open"] == 0)
-        assert after["broken_off"] == before["broken_off"] + 1
-
-    asyncio.run(run())
+    asyncio.run(closing_frees_the_connection(url, kind.entry(url), script.format(uuid4())))
 
 
 def test_cancelling_the_reader_closes_the_providers_connection(url: str, kind: Kind) -> None:
-    async def run() -> None:
-        before = await until(url, lambda seen: seen["open"] == 0)
-        async with providers_of(kind.entry(url)) as providers:
-
-            async def read() -> None:
-                prompt = a_prompt(f"[[words:3]][[hold-start:{uuid4()}]]")
-                async with aclosing(providers.stream(TENANT, "it", prompt)) as chunks:
-                    async for _ in chunks:
-                        pass
-
-            reading = asyncio.create_task(read())
-            await until(url, lambda seen: seen["open"] == 1)
-            reading.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await reading
-            after = await until(url, lambda seen: seen["open"] == 0)
-        assert after["broken_off"] == before["broken_off"] + 1
-
-    asyncio.run(run())
+    script = f"[[words:3]][[hold-start:{uuid4()}]]"
+    asyncio.run(cancelling_frees_the_connection(url, kind.entry(url), script))
 
 
 @pytest.mark.parametrize(

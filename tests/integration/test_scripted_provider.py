@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,19 @@ from minichat.local.process import Child, free_port
 from minichat.provider_entries import Timeouts
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.prompt import Prompt, PromptMessage
-from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, an_entry, answered, failure, providers_of, text_of
+from tests.provider_calls import (
+    TENANT,
+    WAIT_SECONDS,
+    a_prompt,
+    an_entry,
+    answered,
+    cancelling_frees_the_connection,
+    closing_frees_the_connection,
+    failure,
+    providers_of,
+    text_of,
+    until,
+)
 
 SHORT = Timeouts(connect_seconds=0.5, first_byte_seconds=0.5, idle_seconds=0.5, total_seconds=5)
 WORDS = "word1 word2 word3"
@@ -37,14 +49,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def stats(url: str) -> dict[str, int]:
     return dict(httpx2.get(f"{url}/control/stats", trust_env=False).json())
-
-
-async def until(url: str, holds: Callable[[dict[str, int]], bool]) -> dict[str, int]:
-    """What the provider has seen, once it is as expected."""
-    async with httpx2.AsyncClient(base_url=url, trust_env=False) as client, asyncio.timeout(WAIT_SECONDS):
-        while not holds(found := (await client.get("/control/stats")).json()):  # noqa: ASYNC110  another process
-            await asyncio.sleep(0.01)
-    return dict(found)
 
 
 def test_without_a_marker_the_answer_is_about_the_message_in_several_deltas(url: str) -> None:
@@ -222,41 +226,12 @@ def test_a_stream_may_be_slower_than_its_first_byte_had_to_be(url: str) -> None:
 
 @pytest.mark.parametrize("script", ["[[words:3]][[hold:{}]]", "[[words:9000]][[delay:1]]", "[[words:3]][[stall:1]]"])
 def test_closing_the_answer_closes_the_providers_connection(url: str, script: str) -> None:
-    async def run() -> None:
-        # Closing must not be left to the garbage collector, which may come late or, in a frozen function, never.
-        sys.set_asyncgen_hooks(finalizer=lambda _: None)
-        before = await until(url, lambda seen: seen["open"] == 0)
-        async with providers_of(an_entry(url)) as providers:
-            async with aclosing(providers.stream(TENANT, "it", a_prompt(script.format(uuid4())))) as chunks:
-                assert isinstance(await anext(chunks), TextDelta)
-                await until(url, lambda seen: seen["open"] == 1)
-            # The client is still open: it is the answer's end that closed the connection.
-            after = await until(url, lambda seen: seen["open"] == 0)
-        assert after["broken_off"] == before["broken_off"] + 1
-
-    asyncio.run(run())
+    asyncio.run(closing_frees_the_connection(url, an_entry(url), script.format(uuid4())))
 
 
 @pytest.mark.parametrize("script", ["[[words:3]][[hold:{}]]", "[[words:3]][[hold-start:{}]]"])
 def test_cancelling_the_reader_closes_the_providers_connection(url: str, script: str) -> None:
-    async def run() -> None:
-        before = await until(url, lambda seen: seen["open"] == 0)
-        async with providers_of(an_entry(url)) as providers:
-
-            async def read() -> None:
-                async with aclosing(providers.stream(TENANT, "it", a_prompt(script.format(uuid4())))) as chunks:
-                    async for _ in chunks:
-                        pass
-
-            reading = asyncio.create_task(read())
-            await until(url, lambda seen: seen["open"] == 1)
-            reading.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await reading
-            after = await until(url, lambda seen: seen["open"] == 0)
-        assert after["broken_off"] == before["broken_off"] + 1
-
-    asyncio.run(run())
+    asyncio.run(cancelling_frees_the_connection(url, an_entry(url), script.format(uuid4())))
 
 
 @pytest.mark.parametrize("marker", ["hold", "hold-start"])
