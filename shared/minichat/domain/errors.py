@@ -9,6 +9,7 @@
     ├── WebSearchDisabled         web_search_disabled    400
     ├── ImagesDisabled            images_disabled        400
     ├── TooManyImages             too_many_images        400
+    ├── InvalidReactionTarget     invalid_reaction_target 400
     ├── InputTooLong              input_too_long         400
     ├── Unauthenticated           unauthenticated        401
     ├── Forbidden                 forbidden              403
@@ -17,6 +18,7 @@
     ├── TurnNotFound              turn_not_found         404
     ├── ModelNotFound             model_not_found        404
     ├── AttachmentNotFound        attachment_not_found   404
+    ├── MessageNotFound           message_not_found      404
     ├── GenerationInProgress      generation_in_progress 409
     │   └── SummaryMoved          the same, after a lost race
     ├── RequestIdConflict         request_id_conflict    409
@@ -120,6 +122,13 @@ class TooManyImages(ChatError):
     detail = "The message has too many images."
 
 
+class InvalidReactionTarget(ChatError):
+    """A reaction to a message that is no answer."""
+
+    code = "invalid_reaction_target"
+    detail = "Only an assistant's message can have a reaction."
+
+
 class InputTooLong(ChatError):
     """The message alone exceeds what the model takes in."""
 
@@ -167,6 +176,13 @@ class ModelNotFound(ChatError):
 
     code = "model_not_found"
     detail = "The model was not found."
+
+
+class MessageNotFound(ChatError):
+    """The chat has no such message, or its turn was deleted."""
+
+    code = "message_not_found"
+    detail = "The message was not found."
 
 
 class AttachmentNotFound(ChatError):

@@ -44,9 +44,18 @@ BUFFERED, STREAMING = Part.BUFFERED, Part.STREAMING
 def routers(parts: Part) -> Iterator[APIRouter]:
     """The routers of these parts, imported only when they are asked for."""
     if BUFFERED in parts:
-        from minichat.http.routes import attachments, chats, messages, models, quota, service, turns  # noqa: PLC0415
+        from minichat.http.routes import (  # noqa: PLC0415
+            attachments,
+            chats,
+            messages,
+            models,
+            quota,
+            reactions,
+            service,
+            turns,
+        )
 
-        yield from (chats.router, messages.router, turns.router, attachments.router)
+        yield from (chats.router, messages.router, reactions.router, turns.router, attachments.router)
         yield from (models.router, quota.router, service.router)
     if STREAMING in parts:
         from minichat.http.routes import streams  # noqa: PLC0415

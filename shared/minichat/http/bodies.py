@@ -1,6 +1,6 @@
 """Bodies and queries of requests (contract 1). Unknown members are ignored; null for an optional one means absent."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
@@ -78,6 +78,12 @@ class ListMessages(_Body):
             description="`created_at` (eq ne gt ge lt le), `role` (eq ne in), `id` (eq ne in), joined by `and`.",
         ),
     ] = None
+
+
+class React(_Body):
+    """What the caller thinks of an answer."""
+
+    reaction: Literal["like", "dislike"]
 
 
 class EditTurnBody(_Body):
