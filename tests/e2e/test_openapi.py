@@ -31,6 +31,8 @@ OPERATIONS = {
     "POST /chats/{chat_id}/attachments/uploads",
     "GET /chats/{chat_id}/attachments/{attachment_id}",
     "DELETE /chats/{chat_id}/attachments/{attachment_id}",
+    "PUT /chats/{chat_id}/messages/{message_id}/reaction",
+    "DELETE /chats/{chat_id}/messages/{message_id}/reaction",
     "GET /models",
     "GET /models/{model_id}",
     "GET /quota/status",
