@@ -258,6 +258,11 @@ def current() -> Settings:
     return load(os.environ)
 
 
+def function_name() -> str | None:
+    """The name of the Lambda function that this process is; None where it is none."""
+    return os.environ.get("AWS_LAMBDA_FUNCTION_NAME")
+
+
 def read_document(key: str, path: Path) -> dict[str, Any]:
     """The mapping that a JSON or YAML file holds.
 

@@ -40,7 +40,12 @@ A message is written for the caller: it names what was wrong and never what is i
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+TokenFault = Literal[
+    "missing", "malformed", "algorithm", "key", "signature", "issuer", "audience", "expired", "not_yet_valid", "claim"
+]
+"""Why a bearer token is none: the closed set of words that log lines use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +142,14 @@ class InputTooLong(ChatError):
 
 
 class Unauthenticated(ChatError):
-    """No token, or one that does not verify."""
+    """No token, or one that does not verify. The caller is not told why; `reason` is for the log."""
 
     code = "unauthenticated"
     detail = "A valid bearer token is required."
+
+    def __init__(self, reason: TokenFault) -> None:
+        self.reason = reason
+        super().__init__()
 
 
 class Forbidden(ChatError):

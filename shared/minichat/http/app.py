@@ -13,14 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from minichat.domain.errors import ChatError, FeatureNotLicensed, Forbidden
+from minichat.domain.errors import ChatError, FeatureNotLicensed, Forbidden, ServiceUnavailable, Unauthenticated
 from minichat.http import problems
 from minichat.http.auth import Authenticator
 from minichat.http.deps import App
 from minichat.http.edge import Edge
 from minichat.http.paging import CursorCodec
 from minichat.moment import now
-from minichat.observability import count
+from minichat.observability import count, note
 from minichat.providers.registry import Providers
 from minichat.services import generate
 from minichat.services.rules import InForce
@@ -96,9 +96,22 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, ChatError)
-    if isinstance(error, (Forbidden, FeatureNotLicensed)):
-        count("authz_denied_total", code=error.code)
+    match error:
+        case Forbidden() | FeatureNotLicensed():
+            count("authz_denied_total", code=error.code)
+        case Unauthenticated(reason=reason):
+            note(reason=reason)
+        case ServiceUnavailable():
+            note(cause=_cause(error))
     return problems.of_error(request, error)
+
+
+def _cause(error: ServiceUnavailable) -> str:
+    """What did not answer, in the words of what noticed it: for the log alone."""
+    causes = [error.__cause__ or error.__context__ or error]
+    while (deeper := causes[-1].__cause__) is not None:
+        causes.append(deeper)
+    return " < ".join(type(cause).__name__ for cause in causes)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

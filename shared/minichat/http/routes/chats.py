@@ -9,12 +9,12 @@ from starlette.responses import Response
 from minichat.domain import errors
 from minichat.http import listing
 from minichat.http.bodies import CreateChat, RenameChat
-from minichat.http.deps import IdempotencyKey, TheApp, TheCall, TheChat
+from minichat.http.deps import Authenticated, IdempotencyKey, TheApp, TheCall, TheChat
 from minichat.http.problems import documented
 from minichat.http.schemas import ChatDetail, Page, chat_detail
 from minichat.services import chats
 
-router = APIRouter(tags=["chats"])
+router = APIRouter(tags=["chats"], route_class=Authenticated)
 
 
 @router.post("/chats", status_code=201, responses=documented(errors.InvalidModel, errors.IdempotencyKeyConflict))
