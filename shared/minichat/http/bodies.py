@@ -62,11 +62,27 @@ class AnnounceFile(_Body):
     size_bytes: Annotated[int, Field(strict=True, ge=1, description="Exactly so many bytes will be taken.")]
 
 
-class ListMessages(_Body):
-    """What part of a conversation is wanted, and how."""
-
+class _List(_Body):
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     cursor: str | None = None
+
+
+class ListChats(_List):
+    """Which chats are wanted."""
+
+    filter_: Annotated[
+        str | None,
+        Field(
+            alias="$filter",
+            description="`title` (eq ne in, contains startswith endswith), `updated_at` (eq ne gt ge lt le), "
+            "`id` (eq ne in), joined by `and`, `or` and `not`. Texts are compared case by case.",
+        ),
+    ] = None
+
+
+class ListMessages(_List):
+    """What part of a conversation is wanted, and how."""
+
     select: Annotated[str | None, Field(alias="$select", description="Members, separated by commas.")] = None
     orderby: Annotated[
         str | None, Field(alias="$orderby", description="`created_at` or `id`, `asc` (default) or `desc`.")
@@ -75,7 +91,8 @@ class ListMessages(_Body):
         str | None,
         Field(
             alias="$filter",
-            description="`created_at` (eq ne gt ge lt le), `role` (eq ne in), `id` (eq ne in), joined by `and`.",
+            description="`created_at` (eq ne gt ge lt le), `role` (eq ne in), `id` (eq ne in), "
+            "joined by `and`, `or` and `not`.",
         ),
     ] = None
 
