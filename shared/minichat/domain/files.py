@@ -8,6 +8,7 @@ from typing import Literal
 from minichat.domain.attachment import AttachmentKind
 from minichat.domain.errors import FieldError as Wrong
 from minichat.domain.errors import FileTooLarge, InvalidRequest, UnsupportedFileType
+from minichat.domain.text import is_blank
 
 Purpose = Literal["file_search", "code_interpreter"]
 
@@ -109,7 +110,7 @@ def clean_name(given: str | None) -> str:
     """The name that a file is shown by: no path, nothing invisible, at most 255 characters, its extension kept."""
     last = (given or "").replace("\\", "/").rpartition("/")[2]
     name = "".join(c for c in last if unicodedata.category(c) not in {"Cc", "Cs"} and c not in _BIDI).strip()
-    if not name.strip("."):
+    if is_blank(name.strip(".")):
         return UNNAMED
     if len(name) <= MAX_NAME:
         return name

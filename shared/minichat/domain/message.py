@@ -9,6 +9,7 @@ from typing import Literal
 from minichat.domain.citations import Citation
 from minichat.domain.errors import FieldError, InputTooLong, InvalidRequest
 from minichat.domain.identity import AttachmentId, MessageId, RequestId
+from minichat.domain.text import is_blank
 
 Role = Literal["user", "assistant", "system"]
 Reaction = Literal["like", "dislike"]
@@ -42,7 +43,7 @@ def checked_content(content: str) -> str:
 
     Raises InvalidRequest naming `content` when it is blank, InputTooLong when no model's transaction could carry it.
     """
-    if not content.strip():
+    if is_blank(content):
         raise InvalidRequest(FieldError("content", "The content must not be blank.", "blank"))
     size = len(content.encode())
     if size > MESSAGE_MAX_BYTES:

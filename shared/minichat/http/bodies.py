@@ -57,7 +57,7 @@ class SendMessageBody(_Body):
 class AnnounceFile(_Body):
     """A file that is to come."""
 
-    filename: Annotated[Text, Field(min_length=1, max_length=4096, description="Its last part is kept.")]
+    filename: Annotated[Text, Field(description="Its last part is kept, shortened to 255 characters.")]
     content_type: Annotated[Text, Field(min_length=1, max_length=255)]
     size_bytes: Annotated[int, Field(strict=True, ge=1, description="Exactly so many bytes will be taken.")]
 
