@@ -151,8 +151,12 @@ def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of a turn: the answer's message when there is one, the events it causes, and the last of its stream."""
+    """The end of a turn: the answer's message when there is one, the events it causes, and the last of its stream.
 
+    `token` names it among its repetitions, which are made of the same values.
+    """
+
+    token: str
     ending: Ending
     settlement: Settlement
     answer: Message | None
@@ -189,7 +193,7 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
         *_events(end.events),
     ]
     try:
-        commit(writes, token=call.new_id(call.now), op="finish_turn")
+        commit(writes, token=end.token, op="finish_turn")
     except Refused:
         return False
     return True
