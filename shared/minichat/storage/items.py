@@ -133,6 +133,7 @@ class TurnItem(ConversationItem):
     running_shard = UnicodeAttribute(null=True)
     events_stored = NumberAttribute(attr_name="events", null=True)
     terminal_number = NumberAttribute(attr_name="terminal", null=True)
+    teller = UnicodeAttribute(null=True)
 
     reserve_tokens = NumberAttribute(attr_name="r_tokens")
     reserve_max_output_tokens = NumberAttribute(attr_name="r_out")
