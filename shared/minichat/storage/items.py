@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from botocore.exceptions import BotoCoreError, ClientError
 from pynamodb.attributes import BinaryAttribute, BooleanAttribute, NumberAttribute, UnicodeAttribute
 from pynamodb.connection import Connection
 from pynamodb.connection.table import TableConnection
-from pynamodb.exceptions import GetError, PynamoDBException
+from pynamodb.exceptions import PynamoDBException
 from pynamodb.expressions.condition import Condition
 from pynamodb.indexes import GlobalSecondaryIndex, KeysOnlyProjection
 from pynamodb.models import Model
@@ -355,10 +356,12 @@ def is_there(item: Model) -> bool:
 
     Raises ServiceUnavailable when DynamoDB does not answer.
     """
-    keys: Any = item  # both tables have them
+    where: Any = item  # both tables have these keys
+    wanted = type(item).get_operation_kwargs_from_class(where.pk, where.sk)
     try:
-        answer = type(item)._get_connection().get_item(keys.pk, keys.sk, consistent_read=True)
-    except GetError as error:
+        # By the client that writes: each model has one of its own, and that one is made by now.
+        answer = connection().dispatch("GetItem", {**wanted, "ConsistentRead": True})
+    except (BotoCoreError, ClientError) as error:
         raise ServiceUnavailable from error
     return bool(answer.get("Item"))
 

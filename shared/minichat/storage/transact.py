@@ -261,5 +261,7 @@ class _Attempts:
 
 
 def _status(error: PynamoDBException) -> int:
-    answer: Mapping[str, Any] = error.cause.response if isinstance(error.cause, ClientError) else {}
+    # pynamodb leaves the status out of the error that it makes of botocore's.
+    origin = None if error.cause is None else error.cause.__cause__
+    answer: Mapping[str, Any] = origin.response if isinstance(origin, ClientError) else {}
     return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
