@@ -200,8 +200,24 @@ def test_a_tool_that_may_not_be_called_is_not_offered() -> None:
     assert "toolConfig" not in bedrock_converse.body(prompt)
 
 
-@pytest.mark.parametrize("body", [anthropic_messages.body, bedrock_converse.body])
-def test_a_conversation_alternates_where_the_provider_insists(body: Callable[[Prompt], dict[str, Any]]) -> None:
+def turns_of(asked: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """The conversation of a request, whatever the API calls its parts."""
+    turns = asked.get("input") or asked["messages"]
+    return [
+        (turn["role"], [turn["content"]] if isinstance(turn["content"], str) else [p["text"] for p in turn["content"]])
+        for turn in turns
+    ]
+
+
+BODIES: list[Callable[[Prompt], dict[str, Any]]] = [
+    openai_responses.body,
+    lambda prompt: openai_chat.body(prompt, "max_tokens"),
+    anthropic_messages.body,
+    bedrock_converse.body,
+]
+
+
+def test_neighbours_of_one_role_are_sent_as_one() -> None:
     said = [
         ("assistant", "lost"),
         ("user", "a"),
@@ -209,12 +225,31 @@ def test_a_conversation_alternates_where_the_provider_insists(body: Callable[[Pr
         ("assistant", " \n"),
         ("user", "c"),
         ("assistant", "d"),
+        ("user", "e"),
     ]
     messages = tuple(PromptMessage("user" if role == "user" else "assistant", text) for role, text in said)
-    asked = body(a_prompt(messages=messages))["messages"]
-    assert [(turn["role"], [part["text"] for part in turn["content"]]) for turn in asked] == [
-        ("user", ["a", "b", "c"]),
-        ("assistant", ["d"]),
+    expected = [("user", ["a", "b", "c"]), ("assistant", ["d"]), ("user", ["e"])]
+    responses, chat, anthropic, bedrock = (turns_of(body(a_prompt(messages=messages))) for body in BODIES)
+    assert responses == anthropic == bedrock == expected
+    # As one text: servers that insist on roles that alternate are often those that know no other.
+    assert chat == [("user", ["a\n\nb\n\nc"]), ("assistant", ["d"]), ("user", ["e"])]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from(["", " ", "\u3000", "a", "b"])), max_size=8))
+def test_every_conversation_is_one_that_a_strict_server_takes(said: list[tuple[bool, str]]) -> None:
+    messages = tuple(PromptMessage("user" if user else "assistant", text) for user, text in said)
+    for body in BODIES:
+        turns = turns_of(body(a_prompt(messages=(*messages, PromptMessage("user", "now")))))
+        assert [role for role, _ in turns] == ["user", "assistant"] * (len(turns) // 2) + ["user"]
+        assert all(text.strip() for _, texts in turns for text in texts)
+        assert turns[-1][1][-1].endswith("now")
+
+
+def test_images_stay_with_what_was_said_to_them() -> None:
+    shown = (PromptMessage("user", "before"), PromptMessage("user", "and this?", ("file-1", "file-2")))
+    (turn,) = openai_responses.body(a_prompt(messages=shown))["input"]
+    assert [part.get("text") or part["file_id"] for part in turn["content"]] == [
+        *("before", "and this?", "file-1", "file-2"),
     ]
 
 

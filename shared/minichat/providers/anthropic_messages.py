@@ -39,6 +39,11 @@ ENDS = Ends(
     failed={"tool_use": NOT_OFFERED},
 )
 
+_COUNTED = (
+    *("input_tokens", "output_tokens", "output_tokens_details"),
+    *("cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation"),
+)
+
 
 def exchange(_: Provider, prompt: Prompt) -> Exchange:
     """The call for a prompt."""
@@ -47,7 +52,7 @@ def exchange(_: Provider, prompt: Prompt) -> Exchange:
 
 def reader() -> Reading:
     """Reads one answer."""
-    return Reading(Events(KNOWN_EVENTS), _Answer())
+    return Reading(Events(KNOWN_EVENTS), Answer())
 
 
 def body(prompt: Prompt) -> dict[str, Any]:
@@ -82,8 +87,11 @@ def body(prompt: Prompt) -> dict[str, Any]:
     }
 
 
-class _Answer:
-    """Tokens from the cache, which Anthropic counts apart, are input here as everywhere."""
+class Answer:
+    """What the events of one answer mean (`reading.Meaning`).
+
+    Tokens from the cache, which Anthropic counts apart, are input here as everywhere.
+    """
 
     def __init__(self) -> None:
         self.usage = Usage()
@@ -94,6 +102,7 @@ class _Answer:
         self._response_id: str | None = None
 
     def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an event says."""
         match kind:
             case "message_start":
                 yield from self._begun(data["message"])
@@ -109,6 +118,7 @@ class _Answer:
                 yield refusals.failed(data.get("error") or data, self.usage)
 
     def whole(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an answer says that came as one document."""
         if data.get("error"):
             yield refusals.failed(data["error"], self.usage)
             return
@@ -163,7 +173,8 @@ class _Answer:
 
     def _count(self, told: Any) -> None:
         """Numbers are cumulative: none that is null, or smaller than it was, says anything new."""
-        for name, value in told.items() if isinstance(told, dict) else ():
+        for name in _COUNTED:
+            value = at(told, name)
             if value is not None and not _is_less(value, self._counted.get(name)):
                 self._counted[name] = value
         apart = usage_of(
@@ -183,10 +194,10 @@ def _is_less(value: Any, before: Any) -> bool:
 
 def _cache_writes(counted: dict[str, Any]) -> dict[str, Any]:
     """What was written to the cache, where it is told by its time to live alone."""
-    parts = counted.get("cache_creation")
-    if "cache_creation_input_tokens" in counted or not isinstance(parts, dict):
+    if "cache_creation_input_tokens" in counted:
         return {}
-    return {"cache_creation_input_tokens": sum(tokens for tokens in parts.values() if type(tokens) is int)}
+    told = (at(counted, "cache_creation", f"ephemeral_{time}_input_tokens") for time in ("5m", "1h"))
+    return {"cache_creation_input_tokens": sum(tokens for tokens in told if type(tokens) is int)}
 
 
 def _tool(block: dict[str, Any]) -> ToolActivity | None:

@@ -65,7 +65,7 @@ def exchange(entry: Provider, prompt: Prompt) -> Exchange:
 
 def reader() -> Reading:
     """Reads one answer."""
-    return Reading(Frames(), _Answer())
+    return Reading(Frames(), Answer())
 
 
 def body(prompt: Prompt) -> dict[str, Any]:
@@ -150,8 +150,11 @@ class Frames:
             yield frame.headers, frame.payload
 
 
-class _Answer:
-    """Its reason comes first, its usage last. Input includes the tokens of the cache."""
+class Answer:
+    """What the events of one answer mean (`reading.Meaning`): its reason comes first, its usage last.
+
+    Input includes the tokens of the cache.
+    """
 
     def __init__(self) -> None:
         self.usage = Usage()
@@ -160,6 +163,7 @@ class _Answer:
         self._reason: str | None = None
 
     def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an event says."""
         match kind:
             case "contentBlockStart":
                 yield from _tool(data)
@@ -176,6 +180,7 @@ class _Answer:
                 yield refusals.failed(data, self.usage)
 
     def whole(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an answer says that came as one document."""
         for block in listed(at(data, "output", "message", "content")):
             yield from _tool({"start": block})
             within = block.get("citationsContent") or {"content": [block]}

@@ -49,7 +49,7 @@ def exchange(entry: Provider, prompt: Prompt) -> Exchange:
 
 def reader() -> Reading:
     """Reads one answer."""
-    return Reading(Events(KNOWN_EVENTS), _Answer())
+    return Reading(Events(KNOWN_EVENTS), Answer())
 
 
 def body(prompt: Prompt, output_cap: str) -> dict[str, Any]:
@@ -80,7 +80,9 @@ def body(prompt: Prompt, output_cap: str) -> dict[str, Any]:
     }
 
 
-class _Answer:
+class Answer:
+    """What the events of one answer mean (`reading.Meaning`)."""
+
     def __init__(self) -> None:
         self.usage = Usage()
         self._characters = Characters()
@@ -91,6 +93,7 @@ class _Answer:
         self._cited: list[Cited] = []
 
     def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an event says."""
         if kind == DONE:
             yield from self.ended()
         elif kind == "error" or data.get("object") == "error":
@@ -99,6 +102,7 @@ class _Answer:
             yield from self._chunk(data)
 
     def whole(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an answer says that came as one document."""
         if data.get("error"):
             yield refusals.failed(data["error"], self.usage)
             return

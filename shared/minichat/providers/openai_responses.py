@@ -37,13 +37,9 @@ NOT_OFFERED_ITEMS = frozenset(
 )
 """What a model asks for and waits for: nobody here will do it."""
 TEXT_EVENTS = frozenset({"response.output_text.delta", "response.refusal.delta"})
-ENDS = {
-    "response.completed": "completed",
-    "response.incomplete": "incomplete",
-    "response.failed": "failed",
-    "response.cancelled": "cancelled",
-}
-"""Events that end an answer, with the status that a whole one has."""
+ENDS = {f"response.{status}": status for status in ("completed", "incomplete", "failed")}
+"""Events that end an answer, with the status that it then has."""
+ENDED = frozenset({*ENDS.values(), "cancelled"})
 CUT = frozenset({"max_output_tokens", "content_filter"})
 KNOWN_EVENTS = TOOL_EVENTS.keys() | TEXT_EVENTS | ENDS.keys() | {"error"}
 
@@ -59,7 +55,7 @@ def exchange(_: Provider, prompt: Prompt) -> Exchange:
 
 def reader() -> Reading:
     """Reads one answer."""
-    return Reading(Events(KNOWN_EVENTS), _Answer())
+    return Reading(Events(KNOWN_EVENTS), Answer())
 
 
 def body(prompt: Prompt) -> dict[str, Any]:
@@ -93,8 +89,8 @@ def body(prompt: Prompt) -> dict[str, Any]:
     }
 
 
-class _Answer:
-    """Usage comes with the last event only."""
+class Answer:
+    """What the events of one answer mean (`reading.Meaning`); usage comes with the last one only."""
 
     usage = Usage()
 
@@ -103,6 +99,7 @@ class _Answer:
         self._told: list[str] = []
 
     def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an event says."""
         if kind in TEXT_EVENTS:
             yield from self._tell(self._characters.of(data["delta"]))
         elif kind in TOOL_EVENTS:
@@ -113,13 +110,14 @@ class _Answer:
             yield _failed(data)
 
     def whole(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an answer says that came as one document."""
         for item in listed(data.get("output")):
-            if (name := TOOL_ITEMS.get(at(item, "type"))) is not None:
+            if (name := TOOL_ITEMS.get(_kind(item))) is not None:
                 yield ToolActivity(name, "start")
                 yield ToolActivity(name, "done")
-        status = "failed" if data.get("error") else data.get("status")
-        if status not in ENDS.values():
-            raise ValueError(f"status {status}")
+        status = "failed" if data.get("error") else str(data.get("status"))
+        if status not in ENDED:
+            raise ValueError(status)
         yield from self._finished(status, {"response": data})
 
     def ended(self) -> Iterator[ProviderChunk]:
@@ -137,14 +135,14 @@ class _Answer:
             return
         response = data["response"]
         usage = _usage(response)
-        asked = [at(item, "type") for item in listed(response.get("output"))]
-        if NOT_OFFERED_ITEMS.intersection(asked):
+        if NOT_OFFERED_ITEMS.intersection(map(_kind, listed(response.get("output")))):
             yield Failed("provider_error", NOT_OFFERED, usage)
             return
         told = "".join(self._told)
         said = "".join(text for text, _ in _parts(response))
         # Some servers send no delta, or not the last ones.
-        yield from self._tell(said.removeprefix(told) if said.startswith(told) else self._characters.rest())
+        untold = said.removeprefix(told) if said.startswith(told) else ""
+        yield from self._tell(untold or self._characters.rest())
         end = usage, identifier(response.get("id")), _citations(response, "".join(self._told))
         if status == "completed":
             yield Completed(*end)
@@ -202,9 +200,13 @@ def _parts(response: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
     """The texts of an answer in their order, with their annotations."""
     for item in listed(response.get("output")):
         for part in listed(at(item, "content")):
-            text = at(part, _TEXTS.get(at(part, "type"), ""))
+            text = at(part, _TEXTS.get(_kind(part), ""))
             if isinstance(text, str):
                 yield whole_characters(text), listed(at(part, "annotations"))
+
+
+def _kind(found: Any) -> str:
+    return str(at(found, "type"))
 
 
 def _moved(span: Span | None, by: int, text: str) -> Span | None:

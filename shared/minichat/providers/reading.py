@@ -100,8 +100,7 @@ class Reading:
     def __init__(self, wire: Wire, meaning: Meaning) -> None:
         self._wire = wire
         self._meaning = meaning
-        self._head = b""
-        self._decided = False
+        self._begins: bytes | None = None
         self._whole: bytearray | None = None
         self._begun = False
 
@@ -115,14 +114,13 @@ class Reading:
 
         Raises ValueError for bytes that are no answer.
         """
-        if not self._decided:
-            self._head += part
-            if not (begin := self._head.lstrip(_BLANK)):
+        if self._begins is None:
+            if not (part := part.lstrip(_BLANK)):
                 return
-            part, self._head, self._decided = self._head, begin[:_SHOWN_BYTES], True
-            if begin.startswith(b"<"):
+            self._begins = part[:_SHOWN_BYTES]
+            if part.startswith(b"<"):
                 raise NotAnAnswer(self._shown())
-            if begin.startswith(b"{"):
+            if part.startswith(b"{"):
                 self._whole = bytearray()
         if self._whole is None:
             yield from self._streamed(part)
@@ -163,4 +161,4 @@ class Reading:
         return Failed("provider_error", f"unreadable event {said.kind}", self.usage)
 
     def _shown(self) -> str:
-        return self._head.decode(errors="replace")
+        return (self._begins or b"").decode(errors="replace")
