@@ -17,7 +17,6 @@ from tests.client import Stack, User
 from tests.conftest import running_stack
 from tests.given_files import ENDS_SECONDS, MB, PDF, a_picture, announced, ended, got, posted, refused, uploaded
 
-
 CASES = Path(__file__).parents[1] / "cases"
 VIDEO = bytes.fromhex("474000100000b00d0001c10000")
 

@@ -64,6 +64,31 @@ _EVENTS: dict[str, dict[str, Any]] = {
             "details": {"type": "object"},
         },
     },
+    "citations": {
+        "required": ["items"],
+        "properties": {
+            "items": {
+                "type": "array",
+                "minItems": 1,
+                "items": {
+                    "type": "object",
+                    "required": ["source", "title", "snippet"],
+                    "properties": {
+                        "source": {"enum": ["web", "file"]},
+                        "title": {"type": "string"},
+                        "url": {"type": "string"},
+                        "attachment_id": {"type": "string", "format": "uuid"},
+                        "snippet": {"type": "string"},
+                        "span": {
+                            "type": "object",
+                            "required": ["start", "end"],
+                            "properties": dict.fromkeys(("start", "end"), {"type": "integer", "minimum": 0}),
+                        },
+                    },
+                },
+            },
+        },
+    },
     "done": {
         "required": ["usage", "effective_model", "selected_model", "quota_decision"],
         "properties": {
