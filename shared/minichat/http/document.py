@@ -82,7 +82,7 @@ _EVENTS: dict[str, dict[str, Any]] = {
                         "span": {
                             "type": "object",
                             "required": ["start", "end"],
-                            "properties": dict.fromkeys(("start", "end"), {"type": "integer", "minimum": 0}),
+                            "properties": {key: {"type": "integer", "minimum": 0} for key in ("start", "end")},
                         },
                     },
                 },
