@@ -12,9 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from minichat.domain.errors import ChatError, FeatureNotLicensed, Forbidden, ServiceUnavailable, Unauthenticated
-from minichat.http import problems
+from minichat.http import cors, problems
 from minichat.http.auth import Authenticator
 from minichat.http.deps import App
 from minichat.http.edge import Edge
@@ -63,7 +64,7 @@ def routers(parts: Part) -> Iterator[APIRouter]:
         yield streams.router
 
 
-def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge:
+def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> ASGIApp:
     """The app of this deployment, connected to its tables (no network is used yet).
 
     Raises SettingsError when the policy is wrong; ValueError without a cursor secret.
@@ -79,7 +80,8 @@ def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _unrouted)
     app.add_exception_handler(Exception, _failed)
-    return Edge(app, settings.metrics_namespace)
+    # Outermost, or what fails within would be kept from the page that caused it.
+    return cors.allowing(settings.cors.allowed_origins, Edge(app, settings.metrics_namespace))
 
 
 @asynccontextmanager

@@ -58,7 +58,7 @@ class AnnounceFile(_Body):
     """A file that is to come."""
 
     filename: Annotated[Text, Field(description="Its last part is kept, shortened to 255 characters.")]
-    content_type: Annotated[Text, Field(min_length=1, max_length=255)]
+    content_type: Annotated[Text, Field(max_length=255, description="Where it is none of ours, the name decides.")] = ""
     size_bytes: Annotated[int, Field(strict=True, ge=1, description="Exactly so many bytes will be taken.")]
 
 

@@ -34,7 +34,13 @@ _MULTIPART: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": [FIELD],
-                    "properties": {FIELD: {"type": "string", "format": "binary", "description": "With its type."}},
+                    "properties": {
+                        FIELD: {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "Its type, or its name, says what it is.",
+                        }
+                    },
                 }
             }
         },
