@@ -335,7 +335,7 @@ def _policy(settings: Settings) -> Finding:
     if version is not None and published is None:
         return Finding("failed", f"version {version} is in force, and is not there", publish)
     try:
-        policy = first_policy(settings) if published is None else published.policy.served_by(settings.providers)
+        policy = first_policy(settings) if published is None else published.policy.served_by(settings.endpoints)
     except SettingsError as error:
         advice = "Correct the file that MINICHAT_POLICY_FILE names, or publish a policy."
         return Finding("failed", "none is published, and the first one is wrong: " + _one_line(error), advice)

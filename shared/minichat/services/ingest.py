@@ -183,7 +183,7 @@ def _validated(job: Job, content: bytes) -> Thumbnail | None:
     if job.attachment.kind != "image":
         return None
     try:
-        return thumbnail.of_image(content, job.attachment.content_type)
+        return thumbnail.of_image(content, job.attachment.content_type, job.means.settings.thumbnails)
     except thumbnail.InvalidImage:
         raise _Wrong("invalid_image") from None
 
