@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.integration.emulator import Built, Emulator, built
-from tests.integration.test_functions import an_event
+from tests.gateway import proxy_event
+from tests.integration.emulator import Built, built
 
 ROUNDS = 11
 SETTINGS = {
@@ -73,9 +73,9 @@ def _bare(made: Built, name: str) -> str:
 def _start(made: Built, name: str, folder: str) -> tuple[float, float]:
     """Milliseconds of init and of the first invocation."""
     log = made.folder / "emulator.log"
-    with Emulator(made, name, SETTINGS, folder=folder, log=log) as emulator:
+    with made.emulator(name, SETTINGS, folder=folder, log=log) as emulator:
         began = time.perf_counter()
-        answer = emulator.invoke(an_event("GET", "/health"))
+        answer = emulator.invoke(proxy_event("GET", "/health"))
         whole = (time.perf_counter() - began) * 1000
     assert b"errorType" not in answer or name not in BARE, answer
     found = re.search(r"INIT REPORT\(durationMs: ([\d.]+)\)", log.read_text())

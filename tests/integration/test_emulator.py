@@ -22,9 +22,9 @@ from minichat.local.issuer import Issuer
 from minichat.moment import new_id
 from minichat.settings import Store
 from minichat.storage import ledger
-from tests.integration.emulator import SAM, Built, Emulator, built
+from tests.gateway import proxy_event
+from tests.integration.emulator import SAM, Built, built
 from tests.integration.runtime_api import RuntimeApi, Streamed
-from tests.integration.test_functions import an_event
 from tests.queue_access import QueueAccess
 
 pytestmark = pytest.mark.skipif(not SAM.is_dir(), reason="the SAM CLI is not installed (`make tools`)")
@@ -82,8 +82,8 @@ def _a_bucket(store: Store) -> dict[str, str]:
 def _event_for(function: str, token: str) -> dict[str, Any]:
     """An event as the function's source sends it. A new function needs one here."""
     events = {
-        "ApiFunction": an_event("POST", "/chats", token, {"title": "Built"}),
-        "StreamFunction": an_event("POST", "/chats/none/messages:stream", token, {"content": "x"}),
+        "ApiFunction": proxy_event("POST", "/chats", token, {"title": "Built"}),
+        "StreamFunction": proxy_event("POST", "/chats/none/messages:stream", token, {"content": "x"}),
         "OrphanWatchdogFunction": {"time": "2026-11-21T12:00:00Z"},
         "ReconcileFunction": {"time": "2026-11-21T12:00:00Z"},
         "OutboxRelayFunction": {"Records": [outbox_record(event) for events in EXAMPLES.values() for event in events]},
@@ -141,7 +141,7 @@ def test_every_function_answers_from_its_artifacts_alone(
 ) -> None:
     answers = {}
     for function in artifacts.functions:
-        with Emulator(artifacts, function, settings) as emulator:
+        with artifacts.emulator(function, settings) as emulator:
             answers[function] = emulator.invoke(_event_for(function, settings["TOKEN"]))
     created = json.loads(answers["ApiFunction"])
     assert (created["statusCode"], json.loads(created["body"])["title"]) == (201, "Built")
@@ -163,11 +163,11 @@ def test_every_function_answers_from_its_artifacts_alone(
 
 
 def test_a_warm_function_answers_again_and_refuses_as_it_should(artifacts: Built, settings: dict[str, str]) -> None:
-    with Emulator(artifacts, "ApiFunction", settings) as emulator:
+    with artifacts.emulator("ApiFunction", settings) as emulator:
         for _ in range(3):
-            listed = json.loads(emulator.invoke(an_event("GET", "/models", settings["TOKEN"])))
+            listed = json.loads(emulator.invoke(proxy_event("GET", "/models", settings["TOKEN"])))
             assert json.loads(listed["body"])["items"][0]["model_id"] == "gpt-4.1"
-        refused = json.loads(emulator.invoke(an_event("GET", "/chats")))
+        refused = json.loads(emulator.invoke(proxy_event("GET", "/chats")))
         assert (refused["statusCode"], refused["headers"]["content-type"]) == (
             401,
             "application/problem+json",
@@ -176,8 +176,8 @@ def test_a_warm_function_answers_again_and_refuses_as_it_should(artifacts: Built
 
 def test_a_stream_passes_the_emulator_whole(artifacts: Built, settings: dict[str, str]) -> None:
     chat_id = _new_chat(artifacts, settings)
-    with Emulator(artifacts, "StreamFunction", settings) as emulator:
-        send = an_event("POST", f"/chats/{chat_id}/messages:stream", settings["TOKEN"], {"content": "[[words:3]]"})
+    with artifacts.emulator("StreamFunction", settings) as emulator:
+        send = proxy_event("POST", f"/chats/{chat_id}/messages:stream", settings["TOKEN"], {"content": "[[words:3]]"})
         prelude, _, body = emulator.invoke(send).partition(b"\0" * 8)
     head = json.loads(prelude)
     assert (head["statusCode"], head["headers"]["content-type"]) == (200, "text/event-stream; charset=utf-8")
@@ -193,7 +193,7 @@ async def test_two_hundred_deltas_leave_the_built_function_one_by_one(
 ) -> None:
     chat_id = await asyncio.to_thread(_new_chat, artifacts, settings)
     content = f"[[words:{DELTAS}]][[delay:{PAUSE_SECONDS * 1000:.0f}]]"
-    send = an_event("POST", f"/chats/{chat_id}/messages:stream", settings["TOKEN"], {"content": content})
+    send = proxy_event("POST", f"/chats/{chat_id}/messages:stream", settings["TOKEN"], {"content": content})
     async with _running(artifacts, "StreamFunction", settings) as api:
         streamed = await api.invoke(send)
         arrived = [time.monotonic() async for _ in _chunks(streamed)]
@@ -210,7 +210,7 @@ async def test_two_hundred_deltas_leave_the_built_function_one_by_one(
 async def test_a_stream_ends_in_time_when_its_invocation_does(artifacts: Built, settings: dict[str, str]) -> None:
     chat_id = await asyncio.to_thread(_new_chat, artifacts, settings)
     content = "[[words:9]][[hold:for-ever]]"
-    send = an_event("POST", f"/chats/{chat_id}/messages:stream", settings["TOKEN"], {"content": content})
+    send = proxy_event("POST", f"/chats/{chat_id}/messages:stream", settings["TOKEN"], {"content": content})
     async with _running(artifacts, "StreamFunction", settings) as api:
         began = time.monotonic()
         streamed = await api.invoke(send, seconds=12)
@@ -260,6 +260,6 @@ async def _running(artifacts: Built, function: str, settings: dict[str, str]) ->
 
 
 def _new_chat(artifacts: Built, settings: dict[str, str]) -> str:
-    with Emulator(artifacts, "ApiFunction", settings) as emulator:
-        created = json.loads(emulator.invoke(an_event("POST", "/chats", settings["TOKEN"], {})))
+    with artifacts.emulator("ApiFunction", settings) as emulator:
+        created = json.loads(emulator.invoke(proxy_event("POST", "/chats", settings["TOKEN"], {})))
     return str(json.loads(created["body"])["id"])
