@@ -4,6 +4,7 @@ The emulator (its binary comes with the SAM CLI) is the Runtime API as Lambda im
 answer before it passes it on, and takes one invocation at a time; `runtime_api` shows the chunks as they come.
 """
 
+import fcntl
 import json
 import os
 import platform
@@ -62,6 +63,8 @@ class Built:
             "LAMBDA_TASK_ROOT": task,
             "PYTHONPATH": os.pathsep.join([task, *layers, str(self.folder / "runtime")]),
             "_HANDLER": self.functions[function]["Handler"],
+            # The template's runtime: its client answers in UTF-8, those before 3.12 in ASCII with escapes.
+            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
             "AWS_LAMBDA_FUNCTION_NAME": function,
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024",
             "AWS_LAMBDA_FUNCTION_TIMEOUT": "60",
@@ -73,13 +76,29 @@ class Built:
         """The function (or that of `folder`), with these settings, to be started in an emulator."""
         return Emulator(self.command(function), self.environment(function, settings, folder), log=log)
 
+    def with_code(self, function: str, name: str, source: str) -> str:
+        """A folder, so named, with this source in the place of the function's handler and nothing else."""
+        module = self.folder / name / "/".join(self.functions[function]["Handler"].split(".")[:-1])
+        module.parent.mkdir(parents=True, exist_ok=True)
+        module.with_suffix(".py").write_text(source, encoding="utf-8")
+        return name
+
     def _layer_file(self, name: str) -> Path:
         return next(self.folder.glob(f"*Layer/{name}"))
 
 
 @cache
 def built(folder: Path) -> Built:
-    """Builds every function and layer as `make build` does, for this machine."""
+    """What `make build` makes, for this machine, in a folder; whoever comes first builds, in whichever process."""
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            _build(folder)
+            (folder / "complete").touch()
+    return Built(folder, load_template(folder / "template.yaml"))
+
+
+def _build(folder: Path) -> None:
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -96,7 +115,6 @@ def built(folder: Path) -> Built:
     interpreter = folder / "python"
     interpreter.write_text(f'#!/bin/sh\nexec {getattr(sys, "_base_executable", sys.executable)} -S "$@"\n')
     interpreter.chmod(0o755)
-    return Built(folder, load_template(folder / "template.yaml"))
 
 
 class Emulator:

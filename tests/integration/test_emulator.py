@@ -4,26 +4,21 @@ import asyncio
 import json
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import boto3
 import pytest
 
 from minichat.domain.identity import TenantId
 from minichat.events.payloads import Event
-from minichat.local import stack
 from minichat.local.event_schemas import EXAMPLES
-from minichat.local.issuer import Issuer
 from minichat.moment import new_id
-from minichat.settings import Store
 from minichat.storage import ledger
 from tests.gateway import proxy_event
-from tests.integration.emulator import SAM, Built, built
+from tests.integration.emulator import SAM, Built
 from tests.integration.runtime_api import RuntimeApi, Streamed
 from tests.queue_access import QueueAccess
 
@@ -31,52 +26,6 @@ pytestmark = pytest.mark.skipif(not SAM.is_dir(), reason="the SAM CLI is not ins
 
 DELTAS = 200
 PAUSE_SECONDS = 0.05
-
-
-@pytest.fixture(scope="session")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Everything that is deployed, built once."""
-    return built(tmp_path_factory.mktemp("built"))
-
-
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The scripted provider's address."""
-    child, url = stack._scripted_provider(tmp_path_factory.mktemp("provider"))
-    yield url
-    child.stop()
-
-
-@pytest.fixture
-def queues(store: Store) -> QueueAccess:
-    """Queues of one test."""
-    return QueueAccess.made_at(str(store.endpoint), store.region)
-
-
-@pytest.fixture
-def settings(store: Store, queues: QueueAccess, provider: str, tmp_path: Path) -> dict[str, str]:
-    """What the template would set, for the engine of this machine; TOKEN is a caller's."""
-    issuer = Issuer(tmp_path)
-    return {
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "MINICHAT_STORE__ENDPOINT": str(store.endpoint),
-        "MINICHAT_STORE__CONVERSATION_TABLE": store.conversation_table,
-        "MINICHAT_STORE__OUTBOX_TABLE": store.outbox_table,
-        "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
-        "MINICHAT_CURSOR_SECRET": "secret",
-        "MINICHAT_AUDIT__SINK": str(tmp_path / "audit"),
-        **_a_bucket(store),
-        **queues.environment,
-        "MINICHAT_PROVIDERS": json.dumps({"openai": {"base_url": provider, "allow_insecure": True}}),
-        "TOKEN": issuer.token("acme", "ann", now=datetime.now(UTC), lifetime=timedelta(hours=1)),
-    }
-
-
-def _a_bucket(store: Store) -> dict[str, str]:
-    name = f"uploads-{uuid4().hex[:12]}"
-    boto3.client("s3", endpoint_url=store.endpoint, region_name=store.region).create_bucket(Bucket=name)
-    return {"MINICHAT_ATTACHMENTS__BUCKET": name, "MINICHAT_ATTACHMENTS__ENDPOINT": str(store.endpoint)}
 
 
 def _event_for(function: str, token: str) -> dict[str, Any]:
