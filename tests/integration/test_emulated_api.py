@@ -103,7 +103,7 @@ def _give_files(gateway: EmulatedGateway) -> None:
 
 
 ANSWERS = {
-    1: ("TypeError", "NotARequest"),
+    1: ("AttributeError", "NotARequest"),
     100: ("200", "404 not_found"),
     2_048: ("201", "200"),
     2_049: ("201", "200"),

@@ -87,6 +87,24 @@ def test_the_api_function_serves_the_buffered_operations(environment: dict[str, 
     assert streaming["statusCode"] == 404
 
 
+OPTIONAL = (
+    "headers", "multiValueHeaders", "queryStringParameters", "multiValueQueryStringParameters", "pathParameters",
+    "stageVariables", "body", "isBase64Encoded",
+)  # fmt: skip
+
+
+def test_the_api_function_answers_events_that_lack_what_is_optional_or_have_what_proxies_add(
+    environment: dict[str, str],
+) -> None:
+    event = proxy_event("GET", "/health")
+    lacking = [{name: event[name] for name in event if name != one} for one in OPTIONAL]
+    null = [event | {one: None} for one in OPTIONAL]
+    strange = {"X-Forwarded-Port": "80, 443", "X-Name": "Grüße, 世界", "X-Request-Id": "ü" * 9000}
+    proxied = [proxy_event("GET", "/health", headers={name: value}) for name, value in strange.items()]
+    answers = invoked(environment, *lacking, *null, event | dict.fromkeys(OPTIONAL), *proxied)
+    assert {answer["statusCode"] for answer in answers} == {200}
+
+
 def test_wrong_settings_end_the_start_and_name_their_key(environment: dict[str, str]) -> None:
     wrong = environment | {"MINICHAT_STREAMING__CHANNEL_CAPACITY": "1"}
     run = subprocess.run(
