@@ -48,11 +48,15 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Refuses:
-    """A request is answered with this status, a response after so many of its chunks."""
+    """A request is answered with this status, a response after so many of its chunks.
+
+    What is left of it is read, or is not: then the connection is closed, soon or when this happens.
+    """
 
     status: int
     after: int = 0
     reads_on: bool = True
+    closes: asyncio.Event | None = None
 
 
 @dataclass(frozen=True)

@@ -239,8 +239,8 @@ class RuntimeApi:
                         raise ConnectionResetError
                     case Holds(until=until):
                         await until.wait()
-                    case Refuses(status=status, reads_on=reads_on):
-                        exchange.reads_on = reads_on
+                    case Refuses(status=status):
+                        exchange.refusal = fault
                         return status, "Asked.For"
             chunk = await exchange.chunk()
             if isinstance(chunk, dict):
@@ -266,7 +266,7 @@ class _Exchange:
         self._reader, self._writer = reader, writer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=1024 * 1024)
         self._trailers: list[dict[str, str]] = []
-        self.reads_on = True
+        self.refusal: Refuses | None = None
         if kept:
             self._http.receive_data(kept)
 
@@ -306,9 +306,13 @@ class _Exchange:
         """Answers as AWS does, and reads what is left of the request: the connection is kept."""
         body = json.dumps(document or {"status": "OK"}).encode() + b"\n"
         await self.write(b"HTTP/1.1 %d Whatever\r\nContent-Type: application/json\r\n" % status + as_aws(body))
-        if self._http.their_state is h11.SEND_BODY and self.reads_on:
+        if self._http.their_state is not h11.SEND_BODY:
+            pass
+        elif self.refusal is None or self.refusal.reads_on:
             await self.body()
-        elif self._http.their_state is h11.SEND_BODY:
+        elif self.refusal.closes is not None:
+            await self.refusal.closes.wait()
+        else:
             # As Go's server does: who closed at once would take the answer back with it.
             self._writer.write_eof()
             await asyncio.sleep(LINGER_SECONDS)

@@ -1,5 +1,6 @@
 """The streaming runtime at a Runtime API that frames as HTTP/1.1 allows, is slow, refuses, and breaks off."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -141,16 +142,23 @@ async def test_a_process_whose_runtime_api_is_not_there_ends(tmp_path: Path) -> 
 @pytest.mark.parametrize("status", [400, 403, 413])
 async def test_a_response_that_is_refused_is_logged_and_the_next_invocation_works(tmp_path: Path, status: int) -> None:
     async with RuntimeApi() as api, running(api, tmp_path) as runtime:
-        # While it is being sent, and to whoever does not read on; then at its end; then without a byte of it.
-        for after, reads_on in ((5, False), (5, True), (1, True), (0, True)):
+        over = asyncio.Event()
+        # While it is being sent, by one who reads no more, or reads on; after its head; before it.
+        refusals = [
+            Refuses(status, 5, False, over),
+            Refuses(status, 5, False),
+            *(Refuses(status, n) for n in (5, 1, 0)),
+        ]
+        for refusal in refusals:
             async with a_gate() as (port, comers):
-                api.at_response.append(Refuses(status, after, reads_on))
-                await (await api.invoke(an_event("/long", x_gate=port, x_chunks="60"))).rest()
+                api.at_response.append(refusal)
+                await (await api.invoke(an_event("/long", x_gate=port, x_chunks="95"))).rest()
                 reader, _ = await comers.get()
                 # The app has gone on to its end.
                 assert (await reader.read()).endswith(b"over\n")
         assert (await told(api, an_event("/told")))["bytes"]
-        assert runtime.log.count(f'the runtime API refused a response: {status} {{"errorMessage"') == 4
+        assert runtime.log.count(f'the runtime API refused a response: {status} {{"errorMessage"') == len(refusals)
+        over.set()
 
 
 async def test_a_response_that_is_too_large_is_refused_and_the_next_invocation_works(tmp_path: Path) -> None:
