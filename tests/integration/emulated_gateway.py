@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from tests.gateway import PREFIX, proxy_event, resource_of, sized, wire
+from tests.gateway import PREFIX, proxy_event, resource_of, wire
 from tests.integration.emulator import Built, Emulator
 
 END_OF_PRELUDE = b"\0" * 8
@@ -54,21 +55,20 @@ class EmulatedGateway:
         self,
         method: str,
         route: str,
+        of: Mapping[str, str] = MappingProxyType({}),
         body: object = None,
         *,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        event_bytes: int | None = None,
-        **parameters: str,
     ) -> Reply:
-        """The answer to a request to a route with these parameters, whose event may be told to have so many bytes."""
+        """The answer to a request to a route of these parameters."""
         self.calls.add((method, route))
-        path = route.format_map(parameters)
+        path = route.format_map(of)
         resources = {resource for resource, _ in self.behind}
         event = proxy_event(method, path, self.token, body, query=query, headers=headers, resources=resources)
         resource, _ = resource_of(resources, PREFIX + path)
         function = self.behind.get((resource, method)) or self.behind[resource, "ANY"]
-        return self.invoke(function, wire(event) if event_bytes is None else sized(event, event_bytes))
+        return self.invoke(function, wire(event))
 
     def invoke(self, function: str, event: bytes) -> Reply:
         """The answer to any event."""

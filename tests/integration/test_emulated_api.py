@@ -27,7 +27,7 @@ def test_every_operation_answers_events_of_real_size_from_the_built_functions(
         assert gateway.call("GET", "/health").json["status"] == "ok"
         assert gateway.call("GET", "/quota/status").status == 200
         (model, *_) = gateway.call("GET", "/models").json["items"]
-        assert gateway.call("GET", "/models/{model_id}", model_id=model["model_id"]).json == model
+        assert gateway.call("GET", "/models/{model_id}", {"model_id": model["model_id"]}).json == model
         _talk(gateway)
         _give_files(gateway)
         document = gateway.call("GET", "/openapi.json").json
@@ -46,34 +46,34 @@ def test_every_operation_answers_events_of_real_size_from_the_built_functions(
 
 
 def _talk(gateway: EmulatedGateway) -> None:
-    chat_id = gateway.call("POST", "/chats", {"title": "Sizes"}).json["id"]
+    chat_id = gateway.call("POST", "/chats", body={"title": "Sizes"}).json["id"]
     chat = {"chat_id": chat_id}
     assert gateway.call("GET", "/chats", query={"limit": "5"}).json["items"][0]["id"] == chat_id
-    assert gateway.call("PATCH", "/chats/{chat_id}", {"title": "Größen"}, **chat).json["title"] == "Größen"
-    assert gateway.call("GET", "/chats/{chat_id}", **chat).json["title"] == "Größen"
+    assert gateway.call("PATCH", "/chats/{chat_id}", chat, {"title": "Größen"}).json["title"] == "Größen"
+    assert gateway.call("GET", "/chats/{chat_id}", chat).json["title"] == "Größen"
 
     request_id, content = str(uuid4()), "[[say:Ja, schön.]] " + "Grüße, 世界. " * 1000
     sent = gateway.call(
-        "POST", "/chats/{chat_id}/messages:stream", {"content": content, "request_id": request_id}, **chat
+        "POST", "/chats/{chat_id}/messages:stream", chat, {"content": content, "request_id": request_id}
     )
     assert sent.events == ["stream_started", "delta", "delta", "done"]
     turn = chat | {"request_id": request_id}
-    listed = gateway.call("GET", "/chats/{chat_id}/messages", query={"$filter": "role in ('user','assistant')"}, **chat)
+    listed = gateway.call("GET", "/chats/{chat_id}/messages", chat, query={"$filter": "role in ('user','assistant')"})
     assert [message["content"] for message in listed.json["items"]] == [content, "Ja, schön."]
-    assert gateway.call("GET", "/chats/{chat_id}/turns/{request_id}", **turn).json["state"] == "done"
-    again = gateway.call("GET", "/chats/{chat_id}/turns/{request_id}/stream", headers={"Last-Event-ID": "1"}, **turn)
+    assert gateway.call("GET", "/chats/{chat_id}/turns/{request_id}", turn).json["state"] == "done"
+    again = gateway.call("GET", "/chats/{chat_id}/turns/{request_id}/stream", turn, headers={"Last-Event-ID": "1"})
     assert again.events == sent.events[1:]
-    assert gateway.call("POST", "/chats/{chat_id}/turns/{request_id}/cancel", **turn).json["state"] == "done"
-    retried = gateway.call("POST", "/chats/{chat_id}/turns/{request_id}/retry", **turn)
+    assert gateway.call("POST", "/chats/{chat_id}/turns/{request_id}/cancel", turn).json["state"] == "done"
+    retried = gateway.call("POST", "/chats/{chat_id}/turns/{request_id}/retry", turn)
     assert retried.events == sent.events
-    retried = gateway.call("POST", "/chats/{chat_id}/turns/{request_id}:retry", **_turn_of(chat, retried))
+    retried = gateway.call("POST", "/chats/{chat_id}/turns/{request_id}:retry", _turn_of(chat, retried))
     edited = gateway.call(
-        "PATCH", "/chats/{chat_id}/turns/{request_id}", {"content": "[[say:Nein.]]"}, **_turn_of(chat, retried)
+        "PATCH", "/chats/{chat_id}/turns/{request_id}", _turn_of(chat, retried), {"content": "[[say:Nein.]]"}
     )
     assert edited.events == ["stream_started", "delta", "done"]
-    assert gateway.call("DELETE", "/chats/{chat_id}/turns/{request_id}", **_turn_of(chat, edited)).status == 204
-    assert gateway.call("DELETE", "/chats/{chat_id}", **chat).status == 204
-    gone = gateway.call("POST", "/chats/{chat_id}/messages:stream", {"content": "x"}, **chat)
+    assert gateway.call("DELETE", "/chats/{chat_id}/turns/{request_id}", _turn_of(chat, edited)).status == 204
+    assert gateway.call("DELETE", "/chats/{chat_id}", chat).status == 204
+    gone = gateway.call("POST", "/chats/{chat_id}/messages:stream", chat, {"content": "x"})
     assert str(gone) == "404 chat_not_found"
 
 
@@ -84,7 +84,7 @@ def _turn_of(chat: dict[str, str], stream: Reply) -> dict[str, str]:
 
 
 def _give_files(gateway: EmulatedGateway) -> None:
-    chat = {"chat_id": gateway.call("POST", "/chats", {}).json["id"]}
+    chat = {"chat_id": gateway.call("POST", "/chats", body={}).json["id"]}
     # The largest that a request may bring: as base64 it fills the event.
     content = b"%PDF-1.7\n" + b"\x00\xff" * 1_999_995
     form = (
@@ -92,14 +92,14 @@ def _give_files(gateway: EmulatedGateway) -> None:
     )
     multipart = {"Content-Type": "multipart/form-data; boundary=b"}
     form += content + b"\r\n--b--\r\n"
-    given = gateway.call("POST", "/chats/{chat_id}/attachments", form, headers=multipart, **chat)
+    given = gateway.call("POST", "/chats/{chat_id}/attachments", chat, form, headers=multipart)
     assert (given.status, given.json["size_bytes"]) == (201, len(content))
     announced = {"filename": "large.pdf", "content_type": "application/pdf", "size_bytes": 9_000_000}
-    assert gateway.call("POST", "/chats/{chat_id}/attachments/uploads", announced, **chat).status == 201
+    assert gateway.call("POST", "/chats/{chat_id}/attachments/uploads", chat, announced).status == 201
     attachment = chat | {"attachment_id": given.json["id"]}
     one = "/chats/{chat_id}/attachments/{attachment_id}"
-    assert gateway.call("GET", one, **attachment).json["status"] == "pending"
-    assert gateway.call("DELETE", one, **attachment).status == 204
+    assert gateway.call("GET", one, attachment).json["status"] == "pending"
+    assert gateway.call("DELETE", one, attachment).status == 204
 
 
 ANSWERS = {
@@ -122,7 +122,7 @@ passes on what fits, which is no JSON any more; Lambda refuses it itself."""
 def test_events_of_every_size_are_answered(artifacts: Built, settings: dict[str, str], tmp_path: Path) -> None:
     answers = {}
     with emulated_gateway(artifacts, settings, tmp_path) as gateway:
-        chat_id = gateway.call("POST", "/chats", {}).json["id"]
+        chat_id = gateway.call("POST", "/chats", body={}).json["id"]
         create = proxy_event("POST", "/chats", gateway.token, {"title": "Sizes"})
         send = proxy_event("POST", f"/chats/{chat_id}/messages:stream", gateway.token, {"content": "[[say:Yes.]]"})
         for size in ANSWERS:
@@ -133,7 +133,7 @@ def test_events_of_every_size_are_answered(artifacts: Built, settings: dict[str,
             answers[size] = (str(replies[0]), str(replies[1]))
             assert replies[1].events == (["stream_started", "delta", "done"] if replies[1].status == 200 else [])
             print(f"{size:>10,} bytes: {answers[size][0]:24} {answers[size][1]}")
-        assert gateway.call("GET", "/chats/{chat_id}", chat_id=chat_id).json["message_count"] == 14
+        assert gateway.call("GET", "/chats/{chat_id}", {"chat_id": chat_id}).json["message_count"] == 14
     assert answers == ANSWERS
 
 
