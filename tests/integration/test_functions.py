@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -103,6 +104,28 @@ def test_the_api_function_answers_events_that_lack_what_is_optional_or_have_what
     proxied = [proxy_event("GET", "/health", headers={name: value}) for name, value in strange.items()]
     answers = invoked(environment, *lacking, *null, event | dict.fromkeys(OPTIONAL), *proxied)
     assert {answer["statusCode"] for answer in answers} == {200}
+
+
+def test_the_api_function_answers_the_preflights_of_all_operations(environment: dict[str, str]) -> None:
+    asking = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    events = [
+        proxy_event("OPTIONS", path)
+        for path in ("/chats", f"/chats/{uuid4()}/messages:stream", f"/chats/{uuid4()}/turns")
+    ]
+    for event in (*events, health := proxy_event("GET", "/health")):
+        event["headers"] |= asking
+        event["multiValueHeaders"] |= {name: [value] for name, value in asking.items()}
+    allowing = environment | {"MINICHAT_CORS__ALLOWED_ORIGINS": "https://other.example,https://app.example"}
+    for answer in invoked(allowing, *events, health):
+        assert (answer["statusCode"], _header(answer, "access-control-allow-origin")) == (200, "https://app.example")
+    for answer in invoked(environment, *events):
+        assert (answer["statusCode"], _header(answer, "access-control-allow-origin")) in {(405, None), (404, None)}
+
+
+def _header(answer: dict[str, Any], name: str) -> str | None:
+    several = answer.get("multiValueHeaders", {}).get(name, [None])
+    found: str | None = answer["headers"].get(name, several[0])
+    return found
 
 
 def test_wrong_settings_end_the_start_and_name_their_key(environment: dict[str, str]) -> None:
