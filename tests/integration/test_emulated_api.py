@@ -60,6 +60,12 @@ def _talk(gateway: EmulatedGateway) -> None:
     turn = chat | {"request_id": request_id}
     listed = gateway.call("GET", "/chats/{chat_id}/messages", chat, query={"$filter": "role in ('user','assistant')"})
     assert [message["content"] for message in listed.json["items"]] == [content, "Ja, schön."]
+    answer, reaction = (
+        chat | {"message_id": listed.json["items"][1]["id"]},
+        "/chats/{chat_id}/messages/{message_id}/reaction",
+    )
+    assert gateway.call("PUT", reaction, answer, {"reaction": "like"}).status == 200
+    assert gateway.call("DELETE", reaction, answer).status == 204
     assert gateway.call("GET", "/chats/{chat_id}/turns/{request_id}", turn).json["state"] == "done"
     again = gateway.call("GET", "/chats/{chat_id}/turns/{request_id}/stream", turn, headers={"Last-Event-ID": "1"})
     assert again.events == sent.events[1:]
