@@ -15,6 +15,7 @@ import pytest
 from minichat.local.issuer import Issuer
 from minichat.settings import Store
 from tests.conftest import ROOT
+from tests.gateway import proxy_event
 
 _INVOKE = """
 import json, sys
@@ -34,6 +35,8 @@ THIRD_PARTY = {
     "python-dateutil", "python-multipart", "six", "starlette", "typing-extensions", "typing-inspection", "urllib3",
 }  # fmt: skip
 """What both functions import of others: each one more is paid with every cold start (docs/decisions/0002)."""
+LOOP = "stream_runtime"
+"""The module that serves the streaming function, and the folder of its layer."""
 ADAPTERS = ("openai_responses", "openai_chat", "anthropic_messages", "bedrock_converse", "egress")
 
 
@@ -48,27 +51,6 @@ def environment(store: Store, tmp_path: Path) -> dict[str, str]:
         "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
         "MINICHAT_CURSOR_SECRET": "secret",
         "TOKEN": issuer.token("acme", "ann", now=datetime.now(UTC), lifetime=timedelta(hours=1)),
-    }
-
-
-def an_event(method: str, path: str, token: str | None = None, body: object = None, **query: str) -> dict[str, Any]:
-    """A REST API proxy event."""
-    headers = {"Content-Type": "application/json", "Host": "api.example.com"}
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
-    return {
-        "resource": "/{proxy+}",
-        "path": f"/mini-chat/v1{path}",
-        "httpMethod": method,
-        "headers": headers,
-        "multiValueHeaders": {name: [value] for name, value in headers.items()},
-        "queryStringParameters": query or None,
-        "multiValueQueryStringParameters": {name: [value] for name, value in query.items()} or None,
-        "pathParameters": None,
-        "stageVariables": None,
-        "requestContext": {"stage": "dev", "httpMethod": method, "identity": {"sourceIp": "203.0.113.7"}},
-        "body": None if body is None else json.dumps(body),
-        "isBase64Encoded": False,
     }
 
 
@@ -91,11 +73,11 @@ def test_the_api_function_serves_the_buffered_operations(environment: dict[str, 
     token = environment["TOKEN"]
     created, listed, refused, health, streaming = invoked(
         environment,
-        an_event("POST", "/chats", token, {"title": "From Lambda"}),
-        an_event("GET", "/chats", token, limit="5"),
-        an_event("GET", "/chats"),
-        an_event("GET", "/health"),
-        an_event("POST", "/chats/00000000-0000-4000-8000-000000000001/messages:stream", token, {"content": "x"}),
+        proxy_event("POST", "/chats", token, {"title": "From Lambda"}),
+        proxy_event("GET", "/chats", token, query={"limit": "5"}),
+        proxy_event("GET", "/chats"),
+        proxy_event("GET", "/health"),
+        proxy_event("POST", "/chats/00000000-0000-4000-8000-000000000001/messages:stream", token, {"content": "x"}),
     )
     chat = json.loads(created["body"])
     assert (created["statusCode"], chat["title"]) == (201, "From Lambda")
@@ -106,12 +88,31 @@ def test_the_api_function_serves_the_buffered_operations(environment: dict[str, 
     assert streaming["statusCode"] == 404
 
 
+OPTIONAL = (
+    "headers", "multiValueHeaders", "queryStringParameters", "multiValueQueryStringParameters", "pathParameters",
+    "stageVariables", "body", "isBase64Encoded",
+)  # fmt: skip
+
+
+def test_the_api_function_answers_events_that_lack_what_is_optional_or_have_what_proxies_add(
+    environment: dict[str, str],
+) -> None:
+    event = proxy_event("GET", "/health")
+    lacking = [{name: event[name] for name in event if name != one} for one in OPTIONAL]
+    null = [event | {one: None} for one in OPTIONAL]
+    strange = {"X-Forwarded-Port": "80, 443", "X-Name": "Grüße, 世界", "X-Request-Id": "ü" * 9000}
+    proxied = [proxy_event("GET", "/health", headers={name: value}) for name, value in strange.items()]
+    answers = invoked(environment, *lacking, *null, event | dict.fromkeys(OPTIONAL), *proxied)
+    assert {answer["statusCode"] for answer in answers} == {200}
+
+
 def test_the_api_function_answers_the_preflights_of_all_operations(environment: dict[str, str]) -> None:
     asking = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
     events = [
-        an_event("OPTIONS", path) for path in ("/chats", f"/chats/{uuid4()}/messages:stream", f"/chats/{uuid4()}/turns")
+        proxy_event("OPTIONS", path)
+        for path in ("/chats", f"/chats/{uuid4()}/messages:stream", f"/chats/{uuid4()}/turns")
     ]
-    for event in (*events, health := an_event("GET", "/health")):
+    for event in (*events, health := proxy_event("GET", "/health")):
         event["headers"] |= asking
         event["multiValueHeaders"] |= {name: [value] for name, value in asking.items()}
     allowing = environment | {"MINICHAT_CORS__ALLOWED_ORIGINS": "https://other.example,https://app.example"}
@@ -137,7 +138,7 @@ def test_wrong_settings_end_the_start_and_name_their_key(environment: dict[str, 
 
 
 def test_the_document_of_the_api_function_has_the_streams_too(environment: dict[str, str]) -> None:
-    (answer,) = invoked(environment, an_event("GET", "/openapi.json"))
+    (answer,) = invoked(environment, proxy_event("GET", "/openapi.json"))
     assert "/mini-chat/v1/chats/{chat_id}/messages:stream" in json.loads(answer["body"])["paths"]
 
 
@@ -161,16 +162,17 @@ def test_a_function_imports_nothing_that_it_does_not_need(
     assert run.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(("function", "besides"), [("api", {"mangum"}), ("stream", set())])
+@pytest.mark.parametrize(("function", "loop", "besides"), [("api", "mangum", {"mangum"}), ("stream", LOOP, {"h11"})])
 def test_a_function_imports_of_others_what_is_accounted_for(
-    environment: dict[str, str], function: str, besides: set[str]
+    environment: dict[str, str], function: str, loop: str, besides: set[str]
 ) -> None:
     script = f"""
-import sys, functions.{function}.handler
+import sys, functions.{function}.handler, {loop}
 from importlib.metadata import packages_distributions
 owners = packages_distributions()
 print(*{{owner.lower() for name in sys.modules for owner in owners.get(name, ())}})
 """
+    environment |= {"PYTHONPATH": str(ROOT / "layers" / LOOP)}
     run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     # The environment of the tests has more, which some take when it is there; a function has its layer.
     lock = (ROOT / "requirements" / "runtime.txt").read_text(encoding="utf-8")

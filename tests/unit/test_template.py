@@ -17,6 +17,7 @@ from minichat.events.payloads import Queue
 from minichat.http.app import BUFFERED, STREAMING, Part, routers
 from minichat.http.document import Problem
 from minichat.settings import Settings, load
+from tests.gateway import resource_of
 from tests.metric_names import AWAITED, emitted
 
 ROOT = Path(__file__).parents[2]
@@ -580,26 +581,13 @@ def _snake(name: str) -> str:
 
 
 def _function_behind(integrations: dict[tuple[str, str], dict[str, Any]], method: str, url: str) -> str | None:
-    """The function that API Gateway calls, read strictly: the most specific resource, and no way back from it."""
-    resources = {path for path, _ in integrations}
-    at = ""
-    for part in url.strip("/").split("/"):
-        steps = [part, next((v for v in _children(resources, at) if re.fullmatch(r"{\w+}", v)), None)]
-        step = next((s for s in steps if s in _children(resources, at)), None)
-        if step is None:
-            at = f"{at}/{{proxy+}}"
-            break
-        at = f"{at}/{step}"
-    integration = integrations.get((at, method)) or integrations.get((at, ANY))
+    """The function that API Gateway calls."""
+    resource, _ = resource_of({path for path, _ in integrations}, url)
+    integration = integrations.get((resource, method)) or integrations.get((resource, ANY))
     if integration is None:
         return None
     named = re.search(r"\$\{(\w+?)(Aliaslive|\.Arn)\}", json.dumps(integration["uri"]))
     return named[1] if named else None
-
-
-def _children(resources: set[str], parent: str) -> set[str]:
-    below = f"{parent}/"
-    return {path.removeprefix(below).split("/")[0] for path in resources if path.startswith(below)}
 
 
 def _lint(*templates: Path) -> None:
