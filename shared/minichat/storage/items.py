@@ -179,6 +179,8 @@ class MessageItem(ConversationItem):
     input_tokens = NumberAttribute(attr_name="u_in", null=True)
     output_tokens = NumberAttribute(attr_name="u_out", null=True)
     attachment_ids = IdsAttribute(attr_name="att", null=True)
+    reaction = UnicodeAttribute(null=True)
+    reacted_at = InstantAttribute(null=True)
     deleted_at = InstantAttribute(null=True)
 
 
