@@ -14,7 +14,8 @@ from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.chat import Chat
 from minichat.domain.cleanup import Cleanup, CleanupStatus
 from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, UserId
-from minichat.domain.ledger import Account
+from minichat.domain.ledger import Account, Difference
+from minichat.domain.message import Reaction
 from minichat.domain.settlement import Ending
 from minichat.domain.stream import Delta
 from minichat.domain.summary import Compression, Frontier, Summary
@@ -22,9 +23,9 @@ from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.events.payloads import ChatCleanup, UsageEvent
 from minichat.services import attachments as files
-from minichat.services import chats, mutate, orphans, purge, reconcile
+from minichat.services import chats, mutate, orphans, purge, reactions
 from minichat.services.cancel import cancel
-from minichat.services.finalize import finalize
+from minichat.services.finalize import Finalizer, finalize
 from minichat.services.record import Record
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
@@ -32,7 +33,7 @@ from minichat.settings import Settings, Store
 from minichat.storage import attachments, keys, ledger, outbox, policies, quota, summaries, turns, uploads
 from minichat.storage import chats as stored_chats
 from tests.builders import NOW, a_model, a_policy, new_id
-from tests.integration.walk import Scene, items_of
+from tests.integration.walk import Act, Scene, items_of
 from tests.invariants import Item, Tables
 from tests.ready_files import announced, ready, stored
 
@@ -137,27 +138,27 @@ def _running(outcome: object) -> Turn:
 # What happens beside many of the writes.
 
 
-def _delete_chat(world: World, chat: Chat) -> Callable[[], str]:
-    return lambda: chats.delete(world.call(), chat.chat_id) or "ok"
+def _delete_chat(world: World, chat: Chat) -> Act:
+    return lambda: chats.delete(world.call(), chat.chat_id)
 
 
-def _send(world: World, chat: Chat, **said: Any) -> Callable[[], str]:
+def _send(world: World, chat: Chat, **said: Any) -> Act:
     return lambda: type(send(world.call(), SendMessage(chat.chat_id, "else", _id(), **said), RULES)).__name__
 
 
-def _retry(world: World, turn: Turn) -> Callable[[], str]:
+def _retry(world: World, turn: Turn) -> Act:
     return lambda: type(mutate.retry(world.call(), turn.chat_id, turn.request_id, _id(), RULES)).__name__
 
 
-def _delete_turn(world: World, turn: Turn) -> Callable[[], str]:
-    return lambda: mutate.delete(world.call(), turn.chat_id, turn.request_id, RULES.settings) or "ok"
+def _delete_turn(world: World, turn: Turn) -> Act:
+    return lambda: mutate.delete(world.call(), turn.chat_id, turn.request_id, RULES.settings)
 
 
-def _finish(world: World, turn: Turn) -> Callable[[], str]:
+def _finish(world: World, turn: Turn) -> Act:
     return lambda: "Ended" if finalize(world.call(), turn, ENDING, RULES.settings) else "lost"
 
 
-def _cancel(world: World, turn: Turn) -> Callable[[], str]:
+def _cancel(world: World, turn: Turn) -> Act:
     def act() -> str:
         now = cancel(world.call(), turn.chat_id, turn.request_id, RULES.settings)
         return "asked" if now.cancel_requested_at is not None else now.state.public
@@ -165,12 +166,12 @@ def _cancel(world: World, turn: Turn) -> Callable[[], str]:
     return act
 
 
-def _renew(world: World, turn: Turn) -> Callable[[], str]:
+def _renew(world: World, turn: Turn) -> Act:
     return lambda: "alive" if turns.progress(world.call(), turn, provider_called=True) else "lost"
 
 
-def _delete_file(world: World, file: Attachment) -> Callable[[], str]:
-    return lambda: files.delete(world.call(), file.chat_id, file.attachment_id) or "ok"
+def _delete_file(world: World, file: Attachment) -> Act:
+    return lambda: files.delete(world.call(), file.chat_id, file.attachment_id)
 
 
 # The rows.
@@ -195,7 +196,7 @@ def _chats_rename(world: World) -> Scene:
     turn = world.turn(chat)
     return Scene(
         lambda: chats.rename(world.call(), chat.chat_id, "renamed") and "ok",
-        beside={"chats.delete": _delete_chat(world, chat), "turns.finish": _finish(world, turn)},
+        beside={"chats.delete": _delete_chat(world, chat), "endings.finish": _finish(world, turn)},
     )
 
 
@@ -220,7 +221,7 @@ def _turns_start(world: World) -> Scene:
     old, file = world.ended(chat), world.ready(chat)
     command = SendMessage(chat.chat_id, "hello", _id(), (file.attachment_id,))
 
-    def sends(call: Callable[[], Call]) -> Callable[[], str]:
+    def sends(call: Callable[[], Call]) -> Act:
         return lambda: type(send(call(), command, RULES)).__name__
 
     return Scene(
@@ -241,7 +242,7 @@ def _turns_replace(world: World) -> Scene:
     chat = world.chat()
     old = world.ended(chat)
 
-    def retries(call: Callable[[], Call]) -> Callable[[], str]:
+    def retries(call: Callable[[], Call]) -> Act:
         return lambda: type(mutate.retry(call(), chat.chat_id, old.request_id, _id(), RULES)).__name__
 
     def edit() -> str:
@@ -281,14 +282,18 @@ def _turns_take_over(world: World) -> Scene:
     dead = _running(send(world.call(), command, RULES))
     world.later()
 
-    def sends(call: Callable[[], Call]) -> Callable[[], str]:
+    def sends(call: Callable[[], Call]) -> Act:
         return lambda: type(send(call(), command, RULES)).__name__
 
     again = sends(world.call)
     return Scene(
         again,
         after=sends(world.later),
-        beside={"turns.take_over": again, "turns.progress": _renew(world, dead), "turns.finish": _finish(world, dead)},
+        beside={
+            "turns.take_over": again,
+            "turns.progress": _renew(world, dead),
+            "endings.finish": _finish(world, dead),
+        },
     )
 
 
@@ -296,7 +301,7 @@ def _turns_progress(world: World) -> Scene:
     turn = world.turn(world.chat())
     return Scene(
         _renew(world, turn),
-        beside={"turns.finish": _finish(world, turn), "turns.request_cancel": _cancel(world, turn)},
+        beside={"endings.finish": _finish(world, turn), "turns.request_cancel": _cancel(world, turn)},
     )
 
 
@@ -308,13 +313,13 @@ def _turns_request_cancel(world: World) -> Scene:
         act,
         beside={
             "turns.request_cancel": act,
-            "turns.finish": _finish(world, turn),
+            "endings.finish": _finish(world, turn),
             "chats.delete": _delete_chat(world, chat),
         },
     )
 
 
-def _turns_finish(world: World) -> Scene:
+def _endings_finish(world: World) -> Scene:
     chat = world.chat()
     turn = world.turn(chat)
     act = _finish(world, turn)
@@ -322,13 +327,13 @@ def _turns_finish(world: World) -> Scene:
     def watchdog() -> str:
         seen = replace(turn, last_progress_at=world.now - timedelta(hours=1))
         ending = Ending(TurnState.FAILED, "orphan_timeout", provider_called=True)
-        by = orphans.Finalizer(stale_since=world.now)
+        by = Finalizer(stale_since=world.now)
         return "Ended" if finalize(world.call(), seen, ending, RULES.settings, by) else "lost"
 
     return Scene(
         act,
         beside={
-            "turns.finish": watchdog,
+            "endings.finish": watchdog,
             "turns.progress": _renew(world, turn),
             "turns.request_cancel": _cancel(world, turn),
             "chats.delete": _delete_chat(world, chat),
@@ -345,7 +350,7 @@ def _record_store(world: World) -> Scene:
         asyncio.run(record.store(turn, RULES.settings.streaming))
         return "ok"
 
-    return Scene(act, beside={"turns.finish": _finish(world, turn)})
+    return Scene(act, beside={"endings.finish": _finish(world, turn)})
 
 
 def _purge_expire(world: World) -> Scene:
@@ -376,7 +381,7 @@ def _summaries_write(world: World) -> Scene:
 
     def act() -> str:
         call, made = world.call(), Summary("They talked.", frontier, 10)
-        event = outbox.item(call, chat.chat_id, _used(world, system=True))
+        event = outbox.item(call, chat.chat_id, used(world, system=True))
         return str(summaries.write(call, chat.chat_id, Compression(None, frontier), made, event))
 
     return Scene(
@@ -385,6 +390,24 @@ def _summaries_write(world: World) -> Scene:
             "summaries.write": act,
             "turns.delete": _delete_turn(world, last),
             "turns.replace": _retry(world, last),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _reactions_write(world: World) -> Scene:
+    chat = world.chat()
+    turn = world.ended(chat)
+
+    def reacts(reaction: Reaction) -> Act:
+        return lambda: reactions.react(world.call(), chat.chat_id, turn.assistant_message_id, reaction) and "ok"
+
+    return Scene(
+        reacts("like"),
+        beside={
+            "reactions.write": reacts("dislike"),
+            "turns.delete": _delete_turn(world, turn),
+            "turns.replace": _retry(world, turn),
             "chats.delete": _delete_chat(world, chat),
         },
     )
@@ -418,7 +441,7 @@ def _uploads_delete(world: World) -> Scene:
 def _uploads_take(world: World) -> Scene:
     file = world.file(world.chat())
 
-    def takes(worker: str) -> Callable[[], str]:
+    def takes(worker: str) -> Act:
         return lambda: str(uploads.take(file, worker, now=world.now, until=world.now + timedelta(minutes=5)))
 
     return Scene(takes("w"), beside={"uploads.take": takes("v"), "uploads.delete": _delete_file(world, file)})
@@ -426,7 +449,7 @@ def _uploads_take(world: World) -> Scene:
 
 def _uploads_release(world: World) -> Scene:
     file = world.taken(world.chat())
-    return Scene(lambda: uploads.release(file, "w") or "ok", beside={"uploads.delete": _delete_file(world, file)})
+    return Scene(lambda: uploads.release(file, "w"), beside={"uploads.delete": _delete_file(world, file)})
 
 
 def _uploads_upload_begins(world: World) -> Scene:
@@ -473,7 +496,7 @@ def _uploads_claim_store(world: World) -> Scene:
     mine, other = world.uploaded(chat), world.file(chat)
     assert uploads.take(other, "v", now=world.now, until=world.now + timedelta(minutes=5))
 
-    def claims(file: Attachment, worker: str) -> Callable[[], str]:
+    def claims(file: Attachment, worker: str) -> Act:
         claim = world.claim(worker, chat=chat)
         return lambda: str(uploads.claim_store(claim, file, worker, token=new_id(world.now)))
 
@@ -517,7 +540,7 @@ def _uploads_let_store_go(world: World) -> Scene:
     claim = world.claimed(world.chat())
     until = world.now + timedelta(minutes=1)
     return Scene(
-        lambda: uploads.let_store_go(claim, "w", world.now) or "ok",
+        lambda: uploads.let_store_go(claim, "w", world.now),
         beside={"uploads.take_store_over": lambda: str(uploads.take_store_over(claim, "v", until))},
     )
 
@@ -528,7 +551,7 @@ def _attachments_settle(world: World) -> Scene:
     files.delete(world.call(), chat.chat_id, file.attachment_id)
     seen = stored(file)
 
-    def settles(cleanup: Cleanup) -> Callable[[], str]:
+    def settles(cleanup: Cleanup) -> Act:
         return lambda: str(attachments.settle(seen, cleanup))
 
     done = settles(Cleanup(CleanupStatus.DONE, updated_at=world.now))
@@ -556,17 +579,17 @@ def _quota_correct(world: World) -> Scene:
     where = keys.quota(world.caller.tenant_id, world.caller.user_id, month)
     _added(world, where, total=7)
     account = Account(world.caller.tenant_id, world.caller.user_id, month)
-    found = [one for one in reconcile.reconcile(world.caller.tenant_id).differences if one.account == account]
-    assert found
+    reserved = turn.reserve.credits_micro
+    found = [Difference(account, month[:7], "total", reserved + 7, reserved)]
     return Scene(
         lambda: str(quota.correct(account, found)),
-        beside={"turns.finish": _finish(world, turn), "turns.start": _send(world, world.chat())},
+        beside={"endings.finish": _finish(world, turn), "turns.start": _send(world, world.chat())},
         is_broken=True,
     )
 
 
 def _ledger_book(world: World) -> Scene:
-    event = _used(world)
+    event = used(world)
 
     def books() -> str:
         return str(ledger.book(event, new_id(world.now), retention_days=400))
@@ -576,11 +599,11 @@ def _ledger_book(world: World) -> Scene:
 
 def _ledger_correct(world: World) -> Scene:
     tenant, day = world.caller.tenant_id, world.now.date().isoformat()
-    ledger.book(_used(world), new_id(world.now), retention_days=400)
+    ledger.book(used(world), new_id(world.now), retention_days=400)
     right = next(one for one in ledger.totals(tenant, day, day) if one.user_id is None)
     _added(world, keys.usage(tenant, day), micro=1)
     seen = next(one for one in ledger.totals(tenant, day, day) if one.user_id is None).used
-    more = _used(world)
+    more = used(world)
     return Scene(
         lambda: str(ledger.correct(right, seen, retention_days=400)),
         beside={"ledger.book": lambda: str(ledger.book(more, new_id(world.now), retention_days=400))},
@@ -591,14 +614,15 @@ def _policies_publish(world: World) -> Scene:
     version = next(_versions)
     world.version = version
 
-    def publishes(title: str) -> Callable[[], str]:
+    def publishes(title: str) -> Act:
         policy = a_policy(MODEL.model_copy(update={"display_name": title}), policy_version=version)
-        return lambda: policies.publish(policy, at=world.now, by="me", token=new_id(world.now)) or "ok"
+        return lambda: policies.publish(policy, at=world.now, by="me", token=new_id(world.now))
 
     return Scene(publishes("Mine"), beside={"policies.publish": publishes("Theirs")})
 
 
-def _used(world: World, *, system: bool = False) -> UsageEvent:
+def used(world: World, *, system: bool = False) -> UsageEvent:
+    """What a turn of the tenant has used, or something that the system did by itself."""
     values: dict[str, Any] = {
         "tenant_id": world.caller.tenant_id,
         "user_id": None if system else world.caller.user_id,
@@ -647,10 +671,11 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "turns.take_over": _turns_take_over,
     "turns.progress": _turns_progress,
     "turns.request_cancel": _turns_request_cancel,
-    "turns.finish": _turns_finish,
+    "endings.finish": _endings_finish,
     "record.store": _record_store,
     "purge.expire": _purge_expire,
     "summaries.write": _summaries_write,
+    "reactions.write": _reactions_write,
     "uploads.create": _uploads_create,
     "uploads.delete": _uploads_delete,
     "uploads.take": _uploads_take,

@@ -3,17 +3,27 @@
 `make walk` prints what came of each.
 """
 
+import json
 import os
+import signal
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
+from uuid import uuid4
 
 import pytest
 
+from minichat.domain.identity import RequestId
+from minichat.services.finalize import finalize
+from minichat.services.send import SendMessage, send
 from minichat.settings import Store
-from minichat.storage import objects, transact
-from tests.conftest import fresh_tables
+from minichat.storage import ledger, objects, transact, turns
+from tests.builders import new_id
+from tests.conftest import ROOT, fresh_tables
 from tests.integration.faults import Killed, answers_lost
-from tests.integration.scenes import SCENES, World
+from tests.integration.scenes import ENDING, RULES, SCENES, World, used
 from tests.integration.walk import (
     Scene,
     answers_stay_lost,
@@ -60,25 +70,38 @@ def printed() -> Iterator[None]:
             print(" | ".join([name, *(found.get(column, "") for column in columns)]))
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a row's write gives, and what the tables say then, when nothing goes wrong."""
+
+    outcome: str
+    left: Counter[str]
+
+
+_undisturbed: dict[str, Undisturbed] = {}
+
+
 class Walk:
-    """A scene of a row, and what the tables say before it, and after it when nothing goes wrong."""
+    """A scene of a row, and what the tables say before it."""
 
     def __init__(self, store: Store, name: str) -> None:
-        undisturbed = World(store)
-        scene = SCENES[name](undisturbed)
-        self.outcome, self.name, self.row = said(scene.act), name, ROWS[name]
-        self._expected = shape(undisturbed.tables(), scene.changes)
+        self.name, self.row = name, ROWS[name]
+        if name not in _undisturbed:
+            world = World(store)
+            scene = SCENES[name](world)
+            _undisturbed[name] = Undisturbed(said(scene.act), shape(world.tables(), scene.changes))
         self.world = World(store)
         self.scene: Scene = SCENES[name](self.world)
         self.before = shape(self.world.tables())
         self.again, self.after = self.scene.again or self.scene.act, self.scene.after or self.scene.act
+        self.undisturbed = _undisturbed[name]
 
     def happened(self, fault: str, outcome: str, *, once: bool = True) -> None:
         """Notes the outcome; the tables say what they say when nothing goes wrong, and no invariant is broken."""
         _walked[self.name][fault] = outcome
         tables = self.world.tables()
         if once:
-            assert _difference(shape(tables, self.scene.changes), self._expected) == []
+            assert _difference(shape(tables, self.scene.changes), self.undisturbed.left) == []
         assert violations(tables) == []
 
 
@@ -122,7 +145,7 @@ def test_an_answer_that_is_lost_once_is_got_by_asking_again(tables: Store, name:
     with answers_lost("TransactWriteItems", 1), answers_lost("UpdateItem", 1), answers_lost("PutItem", 1):
         outcome = said(walk.scene.act)
     # A single write may find that its own first attempt has been there.
-    assert outcome == walk.outcome or (outcome, walk.row.lost) == (walk.row.again, NOTHING)
+    assert outcome == walk.undisturbed.outcome or (outcome, walk.row.lost) == (walk.row.again, NOTHING)
     walk.happened("lost once", outcome)
 
 
@@ -187,8 +210,51 @@ def test_rivals_end_as_if_one_had_come_after_the_other(tables: Store, name: str,
 
 
 def _agrees(outcome: str, serial: str | None) -> bool:
-    """Whether it is what a serial run gave; one that was left out there is refused here."""
-    return outcome == serial if serial is not None else outcome in LOST_RACES
+    """Whether it is what a serial run gave; one that was left out there is refused here. Who looks again after its
+    write may find that the chat is gone by then."""
+    return outcome in (serial, "ChatNotFound") if serial is not None else outcome in LOST_RACES
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("name", ["turns.start", "endings.finish", "ledger.book"])
+def test_a_process_that_is_really_killed_leaves_the_same(tables: Store, name: str, moment: str) -> None:
+    world = World(tables)
+    chat, request_id, event = world.chat(), RequestId(str(uuid4())), used(world)
+    command = SendMessage(chat.chat_id, "hello", request_id)
+    if name == "endings.finish":
+        send(world.call(), command, RULES)
+    before = shape(world.tables())
+    told = {
+        "row": name,
+        "moment": moment,
+        "store": tables.model_dump(),
+        "tenant_id": world.caller.tenant_id,
+        "user_id": world.caller.user_id,
+        "chat_id": chat.chat_id,
+        "request_id": request_id,
+        "event": event.model_dump(mode="json"),
+    }
+    command_line = [sys.executable, "-m", "tests.integration.dying_process"]
+    died = subprocess.run(command_line, cwd=ROOT, input=json.dumps(told), text=True, timeout=120, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert (_difference(shape(world.tables()), before) == []) == (moment == "before")
+
+    def again() -> object:
+        _, turn = turns.read(world.caller.tenant_id, chat.chat_id, request_id)
+        match name:
+            case "turns.start":
+                return type(send(world.later(), command, RULES)).__name__
+            case "endings.finish":
+                assert turn is not None
+                return "Ended" if finalize(world.call(), turn, ENDING, RULES.settings) else "lost"
+            case _:
+                return ledger.book(event, new_id(world.now), retention_days=400)
+
+    if moment == "after":
+        assert said(again) == ROWS[name].after
+    else:
+        assert said(again) in ("Running", "Ended", "True")
+    assert violations(world.tables()) == []
 
 
 def _makes_another(name: str) -> bool:

@@ -98,14 +98,16 @@ def _writing(source: str) -> set[str]:
 
 
 def said(act: Act) -> str:
-    """What came of it, in one word: what it returned, or the name of what it raised. A death is not an outcome."""
+    """What came of it, in one word: what it returned (`ok` is nothing), or the name of what it raised.
+
+    A death is not an outcome."""
     try:
         outcome = act()
     except Killed:
         raise
     except Exception as refusal:  # whatever it is, the table has to name it
         return type(refusal).__name__
-    return outcome if isinstance(outcome, str) else str(outcome)
+    return "ok" if outcome is None else str(outcome)
 
 
 @contextmanager

@@ -9,16 +9,26 @@ import zlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
+from pynamodb.attributes import BinaryAttribute, NumberAttribute
+
 from minichat.domain.stream import Told
 from minichat.domain.turn import Turn
 from minichat.storage import keys
-from minichat.storage.items import ConversationItem, Raw, StreamPartItem, query
+from minichat.storage.items import ConversationItem, Raw, query
 from minichat.storage.transact import Put
 
 MAX_BYTES = 300_000
 """Of one part: an item may have 400 KB with its keys (AWS limit)."""
 
 _PLAIN, _PACKED = b"\0", b"\1"
+
+
+class StreamPartItem(ConversationItem):
+    """Events of one stream, from `first` to the number in its key, as storage.parts packs them."""
+
+    first = NumberAttribute()
+    events = BinaryAttribute(legacy_encoding=False)
+    expires_at = NumberAttribute()
 
 
 def puts(turn: Turn, first: int, events: Sequence[Told], *, kept: timedelta) -> list[Put]:
