@@ -1,11 +1,13 @@
 """What becomes of a write whose answer is lost, and of a turn whose process dies between its start and its provider."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -75,15 +77,17 @@ def ended(running: Running | Turn) -> object:
 def a_listener_that_never_answers() -> Iterator[tuple[str, list[bytes]]]:
     """Its address, and what it was sent: connections are accepted, and nothing comes back."""
     said: list[bytes] = []
-    with ExitStack() as open_lines, socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def listen() -> None:
             while True:
                 try:
-                    line = open_lines.enter_context(listener.accept()[0])
+                    line, _ = listener.accept()
                 except OSError:
                     return
-                said.append(line.recv(65536))
+                with line:
+                    # Until who asked gives up.
+                    said.append(b"".join(iter(partial(line.recv, 65536), b"")))
 
         listening = threading.Thread(target=listen)
         listening.start()
@@ -196,6 +200,11 @@ def test_the_process_that_a_turn_was_taken_from_changes_nothing(store: Store) ->
     assert turns.look(zombie) is None
     assert ended(zombie) is None
     assert stored(zombie).state is TurnState.RUNNING
+    for turn, word in ((zombie, "late"), (again.turn, "right")):
+        record = Record()
+        record.add(Delta(word))
+        asyncio.run(record.store(turn, RULES.settings.streaming))
+    assert [event.data["content"] for _, event in parts.after(stored(zombie), 0)] == ["right"]
     assert turns.look(again.turn) is not None
     assert ended(again) is not None
 
