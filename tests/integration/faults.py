@@ -20,14 +20,14 @@ Answer = tuple[AWSResponse, dict[str, Any]]
 def counted_calls() -> Iterator[list[str]]:
     """The operations that the storage layer sends to DynamoDB, in order."""
     calls: list[str] = []
-    with _hook("before-call", lambda model, **_: calls.append(model.name)):
+    with hook("before-call", lambda model, **_: calls.append(model.name)):
         yield calls
 
 
 @contextmanager
 def answered_instead(operation: str, answers: list[Answer]) -> Iterator[None]:
     """The next calls of an operation get these answers; later ones reach the engine."""
-    with _hook(f"before-call.dynamodb.{operation}", lambda **_: answers.pop(0) if answers else None):
+    with hook(f"before-call.dynamodb.{operation}", lambda **_: answers.pop(0) if answers else None):
         yield
 
 
@@ -41,7 +41,7 @@ def answers_lost(operation: str, times: int) -> Iterator[None]:
             left.pop()
             raise ReadTimeoutError(endpoint_url="engine")
 
-    with _hook(f"after-call.dynamodb.{operation}", lose):
+    with hook(f"after-call.dynamodb.{operation}", lose):
         yield
 
 
@@ -56,7 +56,7 @@ def killed(moment: Literal["before", "after"], operation: str) -> Iterator[None]
     def die(**_: Any) -> None:
         raise Killed
 
-    with _hook(f"{moment}-call.dynamodb.{operation}", die):
+    with hook(f"{moment}-call.dynamodb.{operation}", die):
         yield
 
 
@@ -69,7 +69,7 @@ def side_by_side(operations: set[str], count: int) -> Iterator[None]:
         if model.name in operations:
             together.wait()
 
-    with _hook("before-call", wait):
+    with hook("before-call", wait):
         yield
 
 
@@ -105,7 +105,7 @@ def refused(code: str, *, reasons: list[dict[str, Any]] | None = None, status: i
 
 
 @contextmanager
-def _hook(event: str, handler: Callable[..., Any]) -> Iterator[None]:
+def hook(event: str, handler: Callable[..., Any]) -> Iterator[None]:
     events = connection().client.meta.events
     events.register_first(event, handler)
     try:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from minichat.domain import errors
-from minichat.domain.admission import Admission, Limits, Wish, admit
+from minichat.domain.admission import Admission, Limits, Wish, admit, readmit
 from minichat.domain.policy import KillSwitches, Policy
 from minichat.domain.standing import Committed, Standing, next_reset, remaining
 from tests.builders import NOW, a_model, a_policy, some_limits
@@ -118,3 +118,29 @@ def test_periods_reset_at_utc_midnight_and_on_the_first() -> None:
     noon = datetime(2026, 12, 31, 12, tzinfo=UTC)
     assert next_reset("daily", noon.replace(day=21)).isoformat() == "2026-12-22T00:00:00+00:00"
     assert next_reset("monthly", noon).isoformat() == "2027-01-01T00:00:00+00:00"
+
+
+def test_a_turn_goes_on_with_its_model_and_its_reserve_whatever_is_chosen_now() -> None:
+    first = _admitted(a_policy(PREMIUM, STANDARD)).reserve
+    later = a_policy(OTHER, STANDARD, PREMIUM, kill_switches=KillSwitches(force_standard_tier=True))
+    again = readmit(later, Wish("large", "x" * 4000), first, DEPLOYMENT, NOW)
+    assert again is not None
+    assert (again.model.id, again.reserve) == ("large", first)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        a_policy(STANDARD),
+        a_policy(PREMIUM.model_copy(update={"enabled": False}), STANDARD),
+        a_policy(PREMIUM.model_copy(update={"output_tokens_credit_multiplier_micro": 40_000_000}), STANDARD),
+        a_policy(PREMIUM.model_copy(update={"max_output_tokens": 4096, "system_prompt": "x" * 400}), STANDARD),
+        a_policy(PREMIUM, STANDARD, kill_switches=KillSwitches(disable_web_search=True)),
+    ],
+    ids=["gone", "disabled", "dearer", "longer", "switched off"],
+)
+def test_a_turn_does_not_go_on_where_its_reserve_is_not_enough_or_its_wish_not_allowed(policy: Policy) -> None:
+    wish = Wish("large", "x" * 4000, web_search=True)
+    first = admit(a_policy(PREMIUM, STANDARD), wish, NOTHING, DEPLOYMENT, NOW).reserve
+    assert readmit(a_policy(PREMIUM, STANDARD), wish, first, DEPLOYMENT, NOW) is not None
+    assert readmit(policy, wish, first, DEPLOYMENT, NOW) is None

@@ -29,7 +29,7 @@ from minichat.events.payloads import (
 )
 from minichat.observability import count, logger, observe
 from minichat.settings import Settings
-from minichat.storage import messages, outbox, parts, quota, turns
+from minichat.storage import endings, messages, outbox, parts, quota
 from minichat.storage.transact import Put, Rejected
 
 UNHEARD = 1_000_000
@@ -114,7 +114,7 @@ class End:
 
     def _commit(self) -> bool:
         retention_days = self._settings.quota.retention_days
-        return turns.finish(self._call, self._turn, self._finish, retention_days=retention_days)
+        return endings.finish(self._call, self._turn, self._finish, retention_days=retention_days)
 
     def _make(self, ending: Ending) -> None:
         """Settles the ending, and writes down everything that goes with it."""
@@ -138,7 +138,7 @@ class End:
         if completed and by.compression is not None:
             events.append(_summary_task(call, turn, by.compression))
         self._ending = ending
-        self._finish = turns.Finish(
+        self._finish = endings.Finish(
             token=call.new_id(call.now),
             ending=ending,
             settlement=settlement,

@@ -105,7 +105,8 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     if (again := _gone_on(call, command, rules, opened)) is not None:
         return again
     chat = visible(opened.chat, call.caller)
-    if freed(call, chat, rules.settings):
+    seen = opened.turn
+    if freed(call, chat, rules.settings) or (seen is not None and never_began(call, seen, rules.settings)):
         opened, recent = _open(call, command, rules)
         chat = visible(opened.chat, call.caller)
     known = opened.turn

@@ -5,17 +5,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
+from pynamodb.attributes import NumberAttribute, UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 
 from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict
 from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId, TenantId, UserId
 from minichat.storage import keys
+from minichat.storage.attributes import InstantAttribute
 from minichat.storage.items import (
     ByOwner,
     ChatItem,
     ConversationItem,
-    CreatedItem,
     OutboxItem,
     Raw,
     TurnItem,
@@ -27,6 +28,17 @@ from minichat.storage.keys import Key
 from minichat.storage.transact import Put, Refused, Update, commit, update_one
 
 IDEMPOTENCY_KEPT = timedelta(hours=24)
+
+
+class CreatedItem(ConversationItem):
+    """The chat that an idempotency key made, as it was when it was new."""
+
+    fingerprint = UnicodeAttribute(attr_name="print")
+    chat_id = UnicodeAttribute(attr_name="chat")
+    model = UnicodeAttribute()
+    title = UnicodeAttribute(null=True)
+    created_at = InstantAttribute()
+    expires_at = NumberAttribute()
 
 
 def from_raw(raw: Raw | None) -> Chat | None:

@@ -190,14 +190,6 @@ class MessagePartItem(ConversationItem):
     content = BinaryAttribute(attr_name="text", legacy_encoding=False)
 
 
-class StreamPartItem(ConversationItem):
-    """Events of one stream, from `first` to the number in its key, as storage.parts packs them."""
-
-    first = NumberAttribute()
-    events = BinaryAttribute(legacy_encoding=False)
-    expires_at = NumberAttribute()
-
-
 class QuotaItem(ConversationItem):
     """One user's credits in one month, per bucket: what is committed (spent + reserved) and, of it, reserved.
 
@@ -248,31 +240,6 @@ class UsageItem(ConversationItem):
     web_search_calls = NumberAttribute(attr_name="web", null=True)
     code_interpreter_calls = NumberAttribute(attr_name="code", null=True)
     file_search_calls = NumberAttribute(attr_name="file", null=True)
-    expires_at = NumberAttribute()
-
-
-class PolicyItem(ConversationItem):
-    """One version of the policy, as compressed JSON; never changed once written."""
-
-    document = BinaryAttribute(legacy_encoding=False)
-    published_at = InstantAttribute()
-    published_by = UnicodeAttribute()
-
-
-class PolicyPointer(ConversationItem):
-    """Which version is in force."""
-
-    version = NumberAttribute()
-
-
-class CreatedItem(ConversationItem):
-    """The chat that an idempotency key made, as it was when it was new."""
-
-    fingerprint = UnicodeAttribute(attr_name="print")
-    chat_id = UnicodeAttribute(attr_name="chat")
-    model = UnicodeAttribute()
-    title = UnicodeAttribute(null=True)
-    created_at = InstantAttribute()
     expires_at = NumberAttribute()
 
 

@@ -1,4 +1,4 @@
-"""Turns: how one starts, replaces another, is deleted and is finalized. Each is one transaction.
+"""Turns: how one starts, replaces another and is deleted, each in one transaction; and how its teller holds it.
 
 What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_id>`):
 
@@ -8,14 +8,14 @@ What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_i
     a fork of the conversation  head: latest_request_id must be what the new turn calls its predecessor
     a message out of order      head: last_message_at must be what the new message's time was taken after; a turn that
                                 came and was deleted since leaves the same latest_request_id behind
-    two finalizers              turn: state must be running; the winner ends it
+    two tellers                 turn: the teller must be who it was when the turn was read
 """
 
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from dataclasses import replace as replace_fields
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
 from pynamodb.attributes import Attribute
@@ -34,7 +34,6 @@ from minichat.domain.errors import (
 from minichat.domain.identity import Call, ChatId, MessageId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.domain.policy import UserLimits
-from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.turn import Reserve, ToolCalls, Turn, TurnState, check_mutation
 from minichat.domain.usage import Usage
 from minichat.storage import chats, keys, messages, quota, references, summaries
@@ -189,54 +188,11 @@ def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, 
         _raise_refusal(call, chat, turn, refused)
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The end of a turn: the answer's message when there is one, the events it causes, and the last of its stream.
-
-    `token` names it among its repetitions, which are made of the same values.
-    """
-
-    token: str
-    ending: Ending
-    settlement: Settlement
-    answer: Message | None
-    events: tuple[OutboxItem, ...]
-    parts: tuple[Put, ...] = ()
-    events_stored: int = 0
-    terminal_number: int | None = None
-    stale_since: datetime | None = None
-
-
-def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
-    """Moves a running turn to its end, settles it, and lets its events out; False when another finalizer won.
-
-    With `stale_since` it is ended for being dead: a sign of life after that instant counts as another's win.
-    """
-    item = TurnItem(*keys.turn(turn.tenant_id, turn.chat_id, turn.request_id))
-    head = ChatItem(*keys.chat(turn.tenant_id, turn.chat_id))
-    free: list[Action] = [ChatItem.running_request_id.remove()]
-    answer: list[Put] = []
-    if end.answer is not None:
-        free += [ChatItem.message_count.add(1), ChatItem.last_message_at.set(end.answer.created_at)]
-        answer = messages.put(turn.tenant_id, turn.chat_id, end.answer)
-    # The one condition that makes a finalizer the only one.
-    running = _told_by(turn)
-    if end.stale_since is not None:
-        running &= TurnItem.last_progress_at <= end.stale_since
-    writes: list[Write] = [
-        Update("turn", item, _ending(call, end), running),
-        # While a turn runs its head names it: nothing but this transaction takes the name away.
-        Update("chat", head, free, ChatItem.running_request_id == turn.request_id),
-        *answer,
-        *end.parts,
-        quota.settle(turn, end.settlement, end.ending, retention_days=retention_days),
-        *_events(end.events),
-    ]
-    try:
-        commit(writes, token=end.token, op="finish_turn")
-    except Refused:
-        return False
-    return True
+def told_by(turn: Turn) -> Condition:
+    """The turn runs, and nobody has taken it over since it was read."""
+    condition: Condition = TurnItem.state == TurnState.RUNNING.value
+    condition &= _is(TurnItem.teller, turn.teller)
+    return condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +220,7 @@ def progress(call: Call, turn: Turn, *, provider_called: bool) -> Progress | Non
     if provider_called:
         called = TurnItem.provider_request_started_at
         actions.append(called.set(called | call.now))
-    if not update_one(item, actions, _told_by(turn), op="renew_turn"):
+    if not update_one(item, actions, told_by(turn), op="renew_turn"):
         return None
     return Progress(cancel_requested=item.cancel_requested_at is not None)
 
@@ -366,13 +322,6 @@ def _nothing_new_in(chat: Chat) -> Condition:
     return condition
 
 
-def _told_by(turn: Turn) -> Condition:
-    """The turn runs, and nobody has taken it over since it was read."""
-    condition: Condition = TurnItem.state == TurnState.RUNNING.value
-    condition &= _is(TurnItem.teller, turn.teller)
-    return condition
-
-
 def _is(attribute: Attribute[T], seen: T | None) -> Condition:
     condition: Condition = attribute.does_not_exist() if seen is None else attribute == seen
     return condition
@@ -393,30 +342,6 @@ def _raise_refusal(call: Call, chat: Chat, target: Turn, refused: Refused) -> No
 def _running(head: Raw | None) -> RequestId | None:
     chat = chats.from_raw(head)
     return chat.running_request_id if chat else None
-
-
-def _ending(call: Call, end: Finish) -> list[Action]:
-    ending = end.ending
-    actions: list[Action] = [
-        TurnItem.state.set(ending.state.value),
-        TurnItem.completed_at.set(call.now),
-        TurnItem.committed_credits_micro.set(end.settlement.committed_micro),
-        TurnItem.settlement_method.set(end.settlement.method),
-        # Out of the index of running turns.
-        TurnItem.running_shard.remove(),
-    ]
-    if end.answer is not None:
-        actions.append(TurnItem.messages.set(2))
-    optional: Iterable[tuple[Any, Any]] = [
-        (TurnItem.error_code, ending.error_code),
-        (TurnItem.error_detail, ending.error_detail),
-        (TurnItem.provider_response_id, ending.provider_response_id),
-        (TurnItem.events_stored, end.events_stored),
-        (TurnItem.terminal_number, end.terminal_number),
-        *((getattr(TurnItem, f"usage_{f.name}"), getattr(ending.usage, f.name)) for f in fields(Usage)),
-        *((getattr(TurnItem, f"tool_calls_{f.name}"), getattr(ending.tool_calls, f.name)) for f in fields(ToolCalls)),
-    ]
-    return actions + [attribute.set(value) for attribute, value in optional if value]
 
 
 def _events(events: Iterable[OutboxItem]) -> list[Put]:
