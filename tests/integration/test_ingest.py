@@ -289,7 +289,7 @@ def test_the_same_file_taken_in_by_many_is_uploaded_once(world: World) -> None:
 
 
 CALLS: list[tuple[Any, str]] = [
-    *((attachments, name) for name in ("read", "vector_store")),
+    *((attachments, name) for name in ("with_chat", "read", "vector_store")),
     *((uploads, name) for name in ("take", "release", "upload_begins", "uploaded", "enters_store", "ready", "failed")),
     *((uploads, name) for name in ("claim_store", "take_store_over", "name_store", "let_store_go")),
     *((objects, name) for name in ("read", "delete")),
@@ -397,6 +397,25 @@ def test_killed_anywhere_and_deleted_nothing_is_left_at_the_provider(
     assert number > 10
 
 
+def test_killed_anywhere_in_a_chat_that_is_deleted_its_cleanup_alone_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message of the file is lost, too: nobody comes again to find out what its worker made."""
+    killer = Killer(monkeypatch)
+    for number in itertools.count():
+        chat = a_chat()
+        attachment = an_attachment(chat)
+        world.ahead = timedelta()
+        if not killer.kills(number, lambda attachment=attachment: world.ingest(attachment)):  # type: ignore[misc]
+            break
+        chats.delete(a_call(), chat.chat_id)
+        world.ahead += timedelta(seconds=61)
+        ends_at = world.now() + timedelta(days=1)
+        cleaned = cleanup.clean_chat_resources(chat.tenant_id, chat.chat_id, world.cleanup, ends_at=ends_at)
+        assert (cleaned, world.has(chat)) == (Cleaned.DONE, ([], {})), number
+    assert number > 10
+
+
 def test_deleted_while_it_is_taken_in_it_leaves_nothing(
     world: World, bucket: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,7 +434,7 @@ def test_deleted_while_it_is_taken_in_it_leaves_nothing(
 
         return wrapped
 
-    for module, name in CALLS[2:-2]:
+    for module, name in CALLS[3:-2]:
         monkeypatch.setattr(module, name, deleting(getattr(module, name)))
     for number in itertools.count():
         chat = a_chat()
