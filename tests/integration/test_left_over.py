@@ -12,7 +12,7 @@ import pytest
 from functions.chat_cleanup import handler as chat_cleanup
 from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.chat import Chat
-from minichat.domain.cleanup import CleanupStatus, Failure, Outcome
+from minichat.domain.cleanup import CleanupStatus, Failure, Outcome, after_attempt
 from minichat.domain.identity import ChatId, TenantId
 from minichat.events import queues
 from minichat.events.payloads import ChatCleanup
@@ -244,7 +244,7 @@ def test_a_file_that_is_sent_while_its_attachment_is_cleaned_up_does_not_count_a
     seen = on_its_way(chat)
     call = a_call()
     assert uploads.upload_begins(seen, "w", call.now, token=new_id(call.now))
-    done = cleanup.after_attempt(seen.cleanup, None, max_attempts=1, at=call.now)[0]
+    done = after_attempt(seen.cleanup, None, max_attempts=1, at=call.now)[0]
     assert not attachments.settle(seen, done)
     assert attachments.settle(stored(seen), done)
 
@@ -331,7 +331,8 @@ def handled(access: QueueAccess) -> list[str]:
     failed: list[str] = []
     url = access.settings.urls["chat-cleanup"]
     while records := access.receive(url):
-        answer: Any = chat_cleanup.handler({"Records": records}, invocation())
+        handler: Any = chat_cleanup.handler
+        answer = handler({"Records": records}, invocation())
         failed += [one["itemIdentifier"] for one in answer["batchItemFailures"]]
         for record in records:
             access.client.delete_message(QueueUrl=url, ReceiptHandle=record["receiptHandle"])

@@ -76,6 +76,15 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Delete:
+    """Removes the item that has this one's key, as far as the condition holds. Its old item is not told."""
+
+    name: str
+    item: Model
+    condition: Condition
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """Writes nothing: the item that has this one's key must meet the condition."""
 
@@ -84,7 +93,7 @@ class Check:
     condition: Condition
 
 
-Write = Put | Update | Check
+Write = Put | Update | Delete | Check
 
 
 def commit(writes: Sequence[Write], *, token: str, op: str = "other") -> None:
@@ -94,8 +103,8 @@ def commit(writes: Sequence[Write], *, token: str, op: str = "other") -> None:
     Raises Refused when a condition did not hold; ServiceUnavailable when DynamoDB did not answer or collisions did
     not end; Rejected when it never takes the transaction.
     """
-    # TransactWrite sends checks, then puts, then updates, and reasons come in that order.
-    names = [write.name for kind in (Check, Put, Update) for write in writes if isinstance(write, kind)]
+    # TransactWrite sends checks, then deletes, puts and updates, and reasons come in that order.
+    names = [write.name for kind in (Check, Delete, Put, Update) for write in writes if isinstance(write, kind)]
     for _ in _attempts():
         try:
             with measured("transaction"):
@@ -166,6 +175,8 @@ def _send(writes: Sequence[Write], token: str) -> float:
             match write:
                 case Put(item=item, condition=condition):
                     transaction.save(item, condition=condition, return_values="ALL_OLD")
+                case Delete(item=item, condition=condition):
+                    transaction.delete(item, condition=condition)
                 case Check(item=item, condition=condition):
                     keys = item.pk, item.sk  # type: ignore[attr-defined]  # both tables have them
                     transaction.condition_check(type(item), *keys, condition=condition)

@@ -29,19 +29,20 @@ from minichat.domain.errors import (
     RequestIdConflict,
     SummaryMoved,
 )
-from minichat.domain.identity import Call, ChatId, MessageId, RequestId, TenantId
+from minichat.domain.identity import Call, ChatId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.turn import Reserve, ToolCalls, Turn, TurnState, check_mutation
 from minichat.domain.usage import Usage
 from minichat.storage import chats, keys, messages, quota, references, summaries
-from minichat.storage.items import ChatItem, OutboxItem, Raw, TurnItem, batch_get
-from minichat.storage.transact import Put, Refused, Update, Write, commit, update_one
+from minichat.storage.items import ChatItem, MessageItem, OutboxItem, Raw, TurnItem, batch_get
+from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, update_one
 
 T = TypeVar("T")
 
 _NESTED: dict[str, type[Any]] = {"reserve": Reserve, "usage": Usage, "tool_calls": ToolCalls}
+_UNREAD = "unread message"
 _KEYS = frozenset({"tenant_id", "chat_id", "request_id"})
 
 
@@ -105,11 +106,20 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
         raise CreditsTaken from refused
 
 
-def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The latest turn, which is to go, and its messages as they were found."""
+
+    turn: Turn
+    said: tuple[messages.Found, ...]
+
+
+def replace(call: Call, chat: Chat, target: Target, new: Start, *, retention_days: int) -> None:
     """Puts a new turn in the place of the latest one: retry and edit, in one transaction.
 
     Raises what `check_mutation` finds in what the winner left, SummaryMoved, or CreditsTaken.
     """
+    old = target.turn
     head, actions = _begin(call, chat, new, ended_messages=old.messages)
     forgetting, stale = _forgetting(chat, old)
     unchanged = _is_mutable(call, chat, old) & _nothing_new_in(chat)
@@ -117,7 +127,7 @@ def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: in
         Update("chat", head, [*actions, *forgetting], unchanged),
         *stale,
         _end_of_old(call, old, TurnItem.replaced_by_request_id.set(new.turn.request_id)),
-        *_hidden_messages(call, old),
+        *_withdrawn(call, target),
         *_new_turn(new, retention_days),
     ]
     try:
@@ -126,11 +136,12 @@ def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: in
         _raise_refusal(call, chat, old, refused)
 
 
-def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, token: str) -> None:
-    """Hides the latest turn and its messages; the turn before it is the latest again.
+def delete(call: Call, chat: Chat, target: Target, events: Sequence[OutboxItem], *, token: str) -> None:
+    """Hides the latest turn, and takes back its messages; the turn before it is the latest again.
 
     Raises what `check_mutation` finds in what the winner left, or SummaryMoved.
     """
+    turn = target.turn
     latest = ChatItem.latest_request_id
     back = latest.set(turn.prev_request_id) if turn.prev_request_id else latest.remove()
     forgetting, stale = _forgetting(chat, turn)
@@ -139,7 +150,7 @@ def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, 
         Update("chat", ChatItem(*keys.chat(chat.tenant_id, chat.chat_id)), actions, _is_mutable(call, chat, turn)),
         *stale,
         _end_of_old(call, turn),
-        *_hidden_messages(call, turn),
+        *_withdrawn(call, target),
         *references.released(turn),
         *_events(events),
     ]
@@ -292,11 +303,19 @@ def _end_of_old(call: Call, old: Turn, *actions: Action) -> Update:
     return Update("old turn", item, [TurnItem.deleted_at.set(call.now), *actions], condition)
 
 
-def _hidden_messages(call: Call, turn: Turn) -> list[Update]:
-    ids: list[MessageId] = [turn.user_message_id]
-    if turn.answered:
-        ids.append(turn.assistant_message_id)
-    return [messages.hide(turn.tenant_id, turn.chat_id, message_id, call.now) for message_id in ids]
+def _withdrawn(call: Call, target: Target) -> list[Write]:
+    """What takes the turn's messages out of the conversation."""
+    turn, found = target.turn, {one.message.message_id: one for one in target.said}
+    ids = [turn.user_message_id, *([turn.assistant_message_id] if turn.answered else [])]
+    writes: list[Write] = []
+    for message_id in ids:
+        if message_id in found:
+            writes += messages.withdraw(turn.tenant_id, turn.chat_id, found[message_id], call.now)
+        else:
+            # Another was faster and has moved it, and the other conditions say so; else nothing of it may be lost.
+            item = MessageItem(*keys.message(turn.tenant_id, turn.chat_id, message_id))
+            writes.append(Check(_UNREAD, item, MessageItem.pk.does_not_exist()))
+    return writes
 
 
 def _forgetting(chat: Chat, turn: Turn) -> tuple[list[Action], list[Update]]:
@@ -334,8 +353,8 @@ def _raise_refusal(call: Call, chat: Chat, target: Turn, refused: Refused) -> No
     now_chat, _ = check_mutation(call.caller, now_chat, now_turn, target.request_id)
     if now_chat.running_request_id is None and now_chat.summarized_up_to != chat.summarized_up_to:
         raise SummaryMoved from refused
-    if "chat" in refused.old:
-        raise GenerationInProgress(_running(refused.old["chat"])) from refused
+    if "chat" in refused.old or _UNREAD in refused.old:
+        raise GenerationInProgress(_running(refused.old.get("chat"))) from refused
     raise CreditsTaken from refused
 
 
