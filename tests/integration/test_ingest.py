@@ -4,7 +4,7 @@ import io
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from PIL import Image
 
-from minichat.domain.attachment import Attachment
+from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.chat import Chat
 from minichat.domain.cleanup import Outcome as Cleaned
 from minichat.events.payloads import AttachmentCleanup
@@ -286,6 +286,50 @@ def test_the_same_file_taken_in_by_many_is_uploaded_once(world: World) -> None:
     assert outcomes.count(Outcome.READY) == 1
     assert set(outcomes) <= {Outcome.READY, Outcome.AGAIN, Outcome.NOTHING}
     assert len(world.has(chat)[0]) == 1
+
+
+@pytest.mark.parametrize("waits_for", ["index", "store"])
+@pytest.mark.parametrize("whole_chat", [False, True], ids=["attachment", "chat"])
+def test_whoever_waits_for_a_provider_lets_go_when_what_it_does_is_deleted(
+    world: World, waits_for: str, whole_chat: bool
+) -> None:
+    chat = a_chat()
+    attachment = an_attachment(chat, PDF + b"[[index-polls:99999]]")
+    if waits_for == "store":
+        other, until = an_attachment(chat), world.now() + timedelta(hours=1)
+        claim = VectorStore(
+            chat.tenant_id, chat.chat_id, "openai", claimed_by="w", claimed_at=until, claimed_until=until
+        )
+        assert uploads.take(other, "w", now=world.now(), until=until)
+        assert uploads.claim_store(claim, other, "w", token=new_id(until))
+    pauses = itertools.count()
+
+    def sleep(_: float) -> None:
+        if (pause := next(pauses)) == 3 and whole_chat:
+            chats.delete(a_call(), chat.chat_id)
+        elif pause == 3:
+            service.delete(a_call(), chat.chat_id, attachment.attachment_id)
+        assert pause <= 3, "it waits on"
+
+    means = replace(world.means, sleep=sleep)
+    where = attachment.tenant_id, attachment.chat_id, attachment.attachment_id
+    assert ingest(*where, means, ends_at=world.now() + timedelta(hours=1)) is Outcome.AGAIN
+    assert next(pauses) == 4
+    now = stored(attachment)
+    assert (now.status, now.ingest.worker) == ("uploaded", None), "nobody else has to wait for its lease"
+
+
+def test_a_worker_whose_attachment_another_has_lets_go(world: World) -> None:
+    attachment = an_attachment(a_chat(), PDF + b"[[index-polls:99999]]")
+
+    def sleep(_: float) -> None:
+        later = world.now() + timedelta(days=1)
+        assert uploads.take(attachment, "another", now=later, until=later)
+
+    where = attachment.tenant_id, attachment.chat_id, attachment.attachment_id
+    means = replace(world.means, sleep=sleep)
+    assert ingest(*where, means, ends_at=world.now() + timedelta(hours=1)) is Outcome.AGAIN
+    assert stored(attachment).ingest.worker == "another"
 
 
 CALLS: list[tuple[Any, str]] = [

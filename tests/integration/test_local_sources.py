@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import uuid4
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from minichat import moment
 from minichat.domain.identity import ChatId, TenantId
 from minichat.events import queues
-from minichat.events.payloads import ChatDeleted
+from minichat.events.payloads import ChatDeleted, Queue
 from minichat.local import sources
 from minichat.local.sources import Mapping, deliver, mapped
 from minichat.local.tables import load_template, project_root
@@ -59,6 +59,32 @@ def test_every_mapping_of_the_template_is_served() -> None:
     served = {(one.function, one.kind) for one in mapped(load_template(project_root() / "template.yaml"))}
     assert {("OutboxRelayFunction", "DynamoDB"), ("UsageFunction", "SQS"), ("ChatCleanupFunction", "SQS")} <= served
     assert RELAY.properties["MaximumRetryAttempts"] > 0
+
+
+def test_what_has_an_order_is_handled_one_after_the_other_and_the_rest_side_by_side(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    urls = {
+        name: f"http://q/minichat-{name.title().replace('-', '')}Queue{'.fifo' if name in _ORDERED else ''}"
+        for name in get_args(Queue)
+    }
+    monkeypatch.setenv("MINICHAT_QUEUES__URLS", json.dumps(urls))
+    current.cache_clear()
+    known = mapped(load_template(project_root() / "template.yaml"))
+    at_once = {one.function: sources.side_by_side(one) for one in known}
+    current.cache_clear()
+    assert at_once == {
+        "OutboxRelayFunction": 1,
+        "ChatCleanupFunction": 1,
+        "ThreadSummaryFunction": 1,
+        "AttachmentCleanupFunction": 5,
+        "AttachmentIngestFunction": 5,
+        "AuditFunction": 5,
+        "UsageFunction": 5,
+    }
+
+
+_ORDERED = {"chat-cleanup", "thread-summary"}
 
 
 def test_a_record_that_breaks_the_function_is_found_by_halves_and_given_up_alone(events: QueueAccess) -> None:

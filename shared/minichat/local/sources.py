@@ -34,6 +34,8 @@ from minichat.settings import current
 
 IDLE_SECONDS = 0.2
 LONG_POLL_SECONDS = 5
+AT_ONCE = 5
+"""Batches of a standard queue that are handled side by side: as many as Lambda begins with."""
 
 Handler = Callable[[dict[str, Any], object], Any]
 Record = dict[str, Any]
@@ -104,9 +106,19 @@ def main() -> None:
     for mapping in mappings:
         handler = _failing(imported(mapping.handler), options.fail_percent)
         serve = _serve_stream if mapping.kind == "DynamoDB" else _serve_queue
-        threading.Thread(target=_for_ever, args=(serve, mapping, handler), name=mapping.function, daemon=True).start()
+        for _ in range(side_by_side(mapping)):
+            threading.Thread(
+                target=_for_ever, args=(serve, mapping, handler), name=mapping.function, daemon=True
+            ).start()
     print("serving", *(mapping.function for mapping in mappings), flush=True)
     threading.Event().wait()
+
+
+def side_by_side(mapping: Mapping) -> int:
+    """How many batches of a source are handled at once; of what has an order it is one, whatever Lambda does."""
+    if mapping.kind == "DynamoDB" or _url(mapping).endswith(".fifo"):
+        return 1
+    return min(AT_ONCE, int(mapping.properties.get("ScalingConfig", {}).get("MaximumConcurrency", AT_ONCE)))
 
 
 def _failing(handler: Handler, percent: int) -> Handler:
@@ -145,13 +157,7 @@ def _invoke(mapping: Mapping, handler: Handler, records: Sequence[Record]) -> li
 
 
 def _serve_queue(mapping: Mapping, handler: Handler) -> None:
-    queue = mapping.source.removeprefix("Queues.Outputs.").removesuffix("Arn")
-    url = next(
-        url
-        for url in current().queues.urls.values()
-        if url.rpartition("/")[2].removesuffix(".fifo") == f"minichat-{queue}"
-    )
-    client = queues.client()
+    url, client = _url(mapping), queues.client()
     source_arn = client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     while True:
         answer = client.receive_message(
@@ -173,6 +179,15 @@ def _serve_queue(mapping: Mapping, handler: Handler) -> None:
                 QueueUrl=url,
                 Entries=[{"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]} for n, m in enumerate(done)],
             )
+
+
+def _url(mapping: Mapping) -> str:
+    queue = mapping.source.removeprefix("Queues.Outputs.").removesuffix("Arn")
+    return next(
+        url
+        for url in current().queues.urls.values()
+        if url.rpartition("/")[2].removesuffix(".fifo") == f"minichat-{queue}"
+    )
 
 
 def _queue_record(message: Any, source_arn: str) -> Record:

@@ -229,7 +229,7 @@ def _indexed(job: Job) -> str:
     assert file_id is not None
     store_id = attachment.vector_store_id
     if store_id is None:
-        pause = vector_stores.Pause(job.means.clock, job.means.sleep, job.ends_at)
+        pause = vector_stores.Pause(job.means.clock, job.means.sleep, job.ends_at, lambda: _look(job))
         store = vector_stores.of_chat(attachment, job.worker, job.account, pause, job.means.new_id)
         store_id = _good(store, "vector_store_failed")
         _must(uploads.enters_store(attachment, job.worker, store_id, token=job.token))
@@ -250,7 +250,17 @@ def _indexed(job: Job) -> str:
         if job.means.clock() >= job.ends_at:
             raise _Passing("indexing_failed", "not indexed yet")
         job.means.sleep(pause_seconds)
+        _look(job)
         pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+
+
+def _look(job: Job) -> None:
+    """Raises _Overtaken once this worker's attempt is wanted no more: whoever waits looks, and lets go at once."""
+    attachment = job.attachment
+    chat, now = attachments.with_chat(attachment.tenant_id, attachment.chat_id, attachment.attachment_id)
+    is_mine = now is not None and now.is_open and now.ingest.worker == job.worker
+    if chat is None or chat.deleted_at is not None or not is_mine:
+        raise _Overtaken
 
 
 def _fail(job: Job, code: ErrorCode) -> Outcome:
