@@ -26,6 +26,7 @@ from minichat.settings import Attachments, Settings, Store
 from minichat.settings import Cleanup as CleanupSettings
 from minichat.storage import attachments, keys, objects, uploads
 from minichat.storage.items import ChatItem, batch_get
+from minichat.storage.transact import commit
 from tests.builders import a_call, a_model, a_policy, new_id
 from tests.integration.faults import Killed
 from tests.provider_calls import an_entry
@@ -317,6 +318,27 @@ def test_whoever_waits_for_a_provider_lets_go_when_what_it_does_is_deleted(
     assert next(pauses) == 4
     now = stored(attachment)
     assert (now.status, now.ingest.worker) == ("uploaded", None), "nobody else has to wait for its lease"
+
+
+def test_nobody_takes_a_dead_claim_over_for_a_chat_that_was_deleted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = a_chat()
+    attachment, then = an_attachment(chat), world.now()
+    claim = VectorStore(chat.tenant_id, chat.chat_id, "openai", claimed_by="dead", claimed_at=then, claimed_until=then)
+    commit([attachments.claim_vector_store(claim)], token=new_id(then))
+    original = attachments.vector_store
+
+    def deleted_meanwhile(*where: Any) -> VectorStore | None:
+        monkeypatch.setattr(attachments, "vector_store", original)
+        chats.delete(a_call(), chat.chat_id)
+        return original(*where)
+
+    monkeypatch.setattr(attachments, "vector_store", deleted_meanwhile)
+    assert world.ingest(attachment) is Outcome.AGAIN
+    now = original(chat.tenant_id, chat.chat_id, "openai")
+    assert now is not None
+    assert (now.claimed_by, now.vector_store_id) == ("dead", None)
 
 
 def test_a_worker_whose_attachment_another_has_lets_go(world: World) -> None:

@@ -356,6 +356,11 @@ def test_bedrock_and_parameters_are_open_only_to_functions_that_call_a_provider_
     }
 
 
+def test_only_who_takes_messages_back_may_delete_items_of_a_tenant() -> None:
+    deleting = {role for role, s in _statements() if "dynamodb:DeleteItem" in s["Action"] and "Condition" not in s}
+    assert deleting == {"ApiRole", "StreamRole"}
+
+
 def test_the_audit_trail_can_only_be_added_to() -> None:
     allowed = [(role, s["Action"]) for role, s in _statements() if "AuditBucket" in json.dumps(s["Resource"])]
     assert allowed == [("AuditRole", "s3:PutObject")]

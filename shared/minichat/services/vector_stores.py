@@ -48,8 +48,11 @@ def of_chat(
             return Failure("the chat is being cleaned up", may_pass=True)
         elif store.vector_store_id is not None:
             return store.vector_store_id
-        elif is_free(store, now) and uploads.take_store_over(store, worker, now + CLAIM):
-            return _found_or_made(store, worker, account, pause.clock)
+        elif is_free(store, now):
+            # A dead claim may have been left long ago; whoever takes it over is about to make a store.
+            pause.look()
+            if uploads.take_store_over(store, worker, now + CLAIM):
+                return _found_or_made(store, worker, account, pause.clock)
         if pause.clock() >= pause.ends_at:
             return Failure("the vector store is not made yet", may_pass=True)
         pause.sleep(seconds)
