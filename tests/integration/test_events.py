@@ -37,11 +37,11 @@ from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store, current
 from minichat.storage import keys, ledger, whole
 from minichat.storage.attachment_items import AttachmentItem
-from minichat.storage.items import connect
+from minichat.storage.items import READ_ATTEMPTS, connect
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy
 from tests.integration.faults import answered_instead, refused, sqs_hook
 from tests.invariants import Tables
-from tests.queue_access import QueueAccess, Record, invocation, reason
+from tests.queue_access import QueueAccess, Record, a_change, invocation, reason
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id
@@ -75,18 +75,7 @@ def some_chat(turns: int = 1, text: str = "hi") -> ChatId:
 
 def stream_records(images: list[Any]) -> list[Record]:
     """Outbox items as the stream tells of them."""
-    return [
-        {
-            "eventName": "INSERT",
-            "eventSource": "aws:dynamodb",
-            "dynamodb": {
-                "ApproximateCreationDateTime": NOW.timestamp(),
-                "NewImage": image,
-                "SequenceNumber": f"{number:021d}",
-            },
-        }
-        for number, image in enumerate(images)
-    ]
+    return [a_change("INSERT", number, image, NOW) for number, image in enumerate(images)]
 
 
 def outbox() -> list[Any]:
@@ -305,7 +294,7 @@ def test_what_waits_for_a_failure_in_its_group_is_hidden_no_longer_than_that(eve
     assert len(records) == 3
     pauses: list[int] = []
     hidden = sqs_hook("ChangeMessageVisibility", seen=lambda said: pauses.append(int(said["VisibilityTimeout"])))
-    with hidden, answered_instead("BatchGetItem", [refused("ValidationException")]):
+    with hidden, answered_instead("BatchGetItem", [refused("ValidationException")] * READ_ATTEMPTS):
         assert len(lost_by(chat_cleanup, records)) == 3
     assert len(pauses) == 3
     assert all(1 <= pause <= 2 for pause in pauses)
@@ -360,7 +349,7 @@ def test_a_group_that_failed_waits_and_the_others_go_on(events: QueueAccess) -> 
     records = events.receive(events.settings.urls["chat-cleanup"])
     records += events.receive(events.settings.urls["chat-cleanup"])
     groups = Counter(record["attributes"]["MessageGroupId"] for record in records)
-    with answered_instead("BatchGetItem", [refused("ValidationException")]):
+    with answered_instead("BatchGetItem", [refused("ValidationException")] * READ_ATTEMPTS):
         failed = lost_by(chat_cleanup, records)
     lost = {record["attributes"]["MessageGroupId"] for record in records if record["messageId"] in failed}
     assert len(lost) == 1

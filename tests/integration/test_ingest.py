@@ -346,7 +346,7 @@ def test_a_worker_whose_attachment_another_has_lets_go(world: World) -> None:
 
     def sleep(_: float) -> None:
         later = world.now() + timedelta(days=1)
-        assert uploads.take(attachment, "another", now=later, until=later)
+        assert uploads.take(stored(attachment), "another", now=later, until=later)
 
     where = attachment.tenant_id, attachment.chat_id, attachment.attachment_id
     means = replace(world.means, sleep=sleep)

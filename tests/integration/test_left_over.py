@@ -10,6 +10,7 @@ import boto3
 import pytest
 
 from functions.chat_cleanup import handler as chat_cleanup
+from minichat import moment
 from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.chat import Chat
 from minichat.domain.cleanup import CleanupStatus, Failure, Outcome, after_attempt
@@ -279,7 +280,7 @@ def test_operators_see_what_is_left_and_have_it_tried_again(
         assert [one.chat_id for one in sent] == [whole.chat_id, alone.chat_id, unheard_of.chat_id]
         assert len(access.receive(access.settings.urls["attachment-cleanup"])) == 1
         provider.down = None
-        monkeypatch.setattr(chat_cleanup, "_means", means(provider))
+        monkeypatch.setattr(chat_cleanup, "_means", means(provider, moment.now))
         assert handled(access) == []
     assert [one.chat_id for one in left_over(now)] == [alone.chat_id]
 
@@ -292,7 +293,7 @@ def test_a_chat_with_a_file_that_stays_is_a_dead_letter_and_its_redrive_deletes_
     event = deleted(chat)
     provider.down = DOWN
     with functions_connected(store, monkeypatch, tmp_path) as access:
-        monkeypatch.setattr(chat_cleanup, "_means", means(provider))
+        monkeypatch.setattr(chat_cleanup, "_means", means(provider, moment.now))
         access.send("chat-cleanup", event.payload(), group=chat.chat_id, event_id=new_id(a_call().now))
         assert handled(access) == []
         (letter,) = access.receive(access.settings.dead_letters["chat-cleanup"], VisibilityTimeout=0)

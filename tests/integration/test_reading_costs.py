@@ -17,7 +17,7 @@ from minichat.domain.stream import Delta
 from minichat.domain.turn import Turn, TurnState
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
-from minichat.services import chats, mutate, resume
+from minichat.services import chats, mutate, reactions, resume
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Replay, Running, SendMessage, send
@@ -219,6 +219,25 @@ def test_a_mutation_of_a_turn_whose_messages_were_not_read_loses_none(store: Sto
         turns.delete(call, chat, turns.Target(stored, found[:1]), [], token=new_id(call.now))
     assert Tables.of(store) == before
     turns.delete(call, chat, turns.Target(stored, found), [], token=new_id(call.now))
+    assert violations(Tables.of(store)) == []
+
+
+def test_a_reaction_that_comes_while_its_turn_is_replaced_moves_with_the_answer(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = ended(a_send(a_chat(), "a question"), "an answer")
+    original = turns.replace
+
+    def after_a_reaction(*about: Any, **more: Any) -> None:
+        monkeypatch.setattr(turns, "replace", original)
+        reactions.react(a_call(), turn.chat_id, turn.assistant_message_id, "like")
+        original(*about, **more)
+
+    monkeypatch.setattr(turns, "replace", after_a_reaction)
+    ended(a_retry(turn))
+    answer = message(turn, "assistant")
+    assert answer is not None
+    assert (answer.content, answer.reaction) == ("an answer", "like")
     assert violations(Tables.of(store)) == []
 
 

@@ -2,7 +2,7 @@
 
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -21,7 +21,7 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import keys, ledger, whole
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.builders import FIRST_OF_NEXT_MONTH, NOW, a_call, a_caller, a_model, a_policy, new_id
 
 RULES = Rules(Settings(), a_policy(a_model(tier="premium", preference={"is_default": True})))
 
@@ -65,7 +65,7 @@ def test_a_sound_store_has_no_difference(store: Store) -> None:
 
 def test_the_first_day_of_a_month_and_the_month_are_two_periods(store: Store) -> None:
     caller = a_caller()
-    first = Call(caller, datetime(2027, 1, 1, 12, tzinfo=UTC), new_id)
+    first = Call(caller, FIRST_OF_NEXT_MONTH + timedelta(hours=12), new_id)
     chat_id = chats.create(first, chats.NewChat(), RULES).chat_id
     for day in (1, 2):
         call = replace(first, now=first.now.replace(day=day))

@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any
 
 from pynamodb.attributes import Attribute
-from pynamodb.expressions.condition import Condition
 
 from minichat.domain.attachment import Attachment, AttachmentStatus, Ingest, Thumbnail, VectorStore
 from minichat.domain.chat import Chat
@@ -20,6 +19,7 @@ from minichat.domain.cleanup import Cleanup, CleanupStatus
 from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId
 from minichat.storage import chats, keys
 from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, VectorStoreItem
+from minichat.storage.attributes import is_still
 from minichat.storage.items import Raw, batch_get, between
 from minichat.storage.transact import Put, update_one
 
@@ -113,9 +113,9 @@ def settle(seen: Attachment, cleanup: Cleanup) -> bool:
     item = AttachmentItem(*keys.attachment(seen.tenant_id, seen.chat_id, seen.attachment_id))
     ended = {CleanupStatus.DONE, CleanupStatus.FAILED} - {seen.cleanup.status}
     unchanged = AttachmentItem.pk.exists() & ~AttachmentItem.cleanup_status.is_in(*sorted(ended))
-    unchanged &= _still(AttachmentItem.provider_file_id, seen.provider_file_id)
-    unchanged &= _still(AttachmentItem.upload_began_at, seen.ingest.upload_began_at)
-    unchanged &= _still(AttachmentItem.vector_store_id, seen.vector_store_id)
+    unchanged &= is_still(AttachmentItem.provider_file_id, seen.provider_file_id)
+    unchanged &= is_still(AttachmentItem.upload_began_at, seen.ingest.upload_began_at)
+    unchanged &= is_still(AttachmentItem.vector_store_id, seen.vector_store_id)
     changed: list[tuple[Attribute[Any], object]] = [
         (AttachmentItem.cleanup_status, cleanup.status),
         (AttachmentItem.cleanup_updated_at, cleanup.updated_at),
@@ -123,7 +123,7 @@ def settle(seen: Attachment, cleanup: Cleanup) -> bool:
     if cleanup.status is not CleanupStatus.DONE:
         changed.append((AttachmentItem.cleanup_attempts, cleanup.attempts))
         changed.append((AttachmentItem.last_cleanup_error, cleanup.last_error))
-        unchanged &= _still(AttachmentItem.cleanup_attempts, seen.cleanup.attempts or None)
+        unchanged &= is_still(AttachmentItem.cleanup_attempts, seen.cleanup.attempts or None)
     actions = [attribute.set(value) for attribute, value in changed if value is not None]
     return update_one(item, actions, unchanged, op="cleanup")
 
@@ -166,15 +166,11 @@ def vector_store_gone(seen: VectorStore, at: datetime) -> bool:
     """
     item = VectorStoreItem(*keys.vector_store(seen.tenant_id, seen.chat_id, seen.provider))
     unchanged = VectorStoreItem.pk.exists() & VectorStoreItem.gone_at.does_not_exist()
-    unchanged &= _still(VectorStoreItem.vector_store_id, seen.vector_store_id)
+    unchanged &= is_still(VectorStoreItem.vector_store_id, seen.vector_store_id)
     # Whoever takes a dead claim over makes the store that the provider did not have when it was asked.
-    unchanged &= _still(VectorStoreItem.claimed_by, seen.claimed_by)
-    unchanged &= _still(VectorStoreItem.claimed_until, seen.claimed_until)
+    unchanged &= is_still(VectorStoreItem.claimed_by, seen.claimed_by)
+    unchanged &= is_still(VectorStoreItem.claimed_until, seen.claimed_until)
     return update_one(item, [VectorStoreItem.gone_at.set(at)], unchanged, op="cleanup")
-
-
-def _still(attribute: Attribute[Any], seen: str | int | datetime | None) -> Condition:
-    return attribute.does_not_exist() if seen is None else attribute == seen
 
 
 def _items(pk: str, prefix: str) -> Iterator[Raw]:

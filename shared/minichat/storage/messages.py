@@ -20,8 +20,9 @@ from minichat.domain.citations import Citation
 from minichat.domain.identity import ChatId, MessageId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.storage import chats, keys
+from minichat.storage.attributes import is_still
 from minichat.storage.items import MessageItem, MessagePartItem, Raw, batch_get, between, together
-from minichat.storage.transact import Delete, Put, Update, Write
+from minichat.storage.transact import Check, Delete, Put, Update, Write
 
 INLINE_MAX_BYTES = 16_384
 """A longer text goes into part items alone, so that moving or marking its message never rewrites the text."""
@@ -34,6 +35,9 @@ WORTH_PACKING_BYTES = 100
 
 STRETCH_ITEMS = 50
 """Messages of one query of a long stretch, which is read from end to end."""
+
+TAKEN_BACK = "take back "
+"""How the writes are named that are refused when a message is not as it was found."""
 
 Keep = Callable[[Message], bool]
 """Whether a message is wanted, by all but its text: a long one is not read before that is known."""
@@ -106,18 +110,24 @@ def _citations(packed: bytes | None) -> tuple[Citation, ...]:
 
 
 def withdraw(tenant_id: TenantId, chat_id: ChatId, found: Found, now: datetime) -> list[Write]:
-    """The writes that take a message out of the conversation. It moves as it is: nothing changes a message."""
+    """The writes that take a message out of the conversation. It moves as it was found, and only while it is so."""
     message_id = found.message.message_id
-    here = MessageItem(*keys.message(tenant_id, chat_id, message_id))
+    here, name = MessageItem(*keys.message(tenant_id, chat_id, message_id)), f"{TAKEN_BACK}{message_id}"
     if _parts_behind(found.raw):
-        return [Update(f"hide {message_id}", here, [MessageItem.deleted_at.set(now)], MessageItem.pk.exists())]
+        return [Update(name, here, [MessageItem.deleted_at.set(now)], MessageItem.pk.exists())]
     moved = {**found.raw, "sk": {"S": keys.withdrawn(tenant_id, chat_id, message_id).sk}}
     there = MessageItem.from_raw_data(moved)
     there.deleted_at = now
-    return [
-        Delete(f"withdraw {message_id}", here, MessageItem.pk.exists()),
-        Put(f"withdrawn {message_id}", there),
-    ]
+    # A reaction is all of a message that ever changes.
+    as_found = MessageItem.pk.exists() & is_still(MessageItem.reaction, there.reaction)
+    as_found &= is_still(MessageItem.reacted_at, there.reacted_at)
+    return [Delete(name, here, as_found), Put(f"withdrawn {message_id}", there)]
+
+
+def must_be_gone(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Check:
+    """What a message that was not found is held to: another has taken it back, or nothing is done."""
+    item = MessageItem(*keys.message(tenant_id, chat_id, message_id))
+    return Check(f"{TAKEN_BACK}{message_id}", item, MessageItem.pk.does_not_exist())
 
 
 def read(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Message | None:
@@ -310,6 +320,7 @@ def _found(raw: Raw, parts_behind: Sequence[bytes]) -> Found:
         output_tokens=int(item.output_tokens) if item.output_tokens else None,
         attachment_ids=item.attachment_ids or (),
         citations=_citations(item.citations),
+        reaction=item.reaction,  # type: ignore[arg-type]  # only `reactions` writes it
     )
     elsewhere = int(item.text_bytes or 0)
     return Found(message, raw, int(item.parts or 0) if elsewhere else 0, elsewhere or len(content.encode()))

@@ -11,23 +11,24 @@ What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_i
     two finalizers              turn: state must be running; the winner ends it
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import replace as replace_fields
+from datetime import datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 
-from pynamodb.attributes import Attribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import (
+    ChatMoved,
     CreditsTaken,
     GenerationInProgress,
     InvalidAttachment,
     RequestIdConflict,
-    SummaryMoved,
 )
 from minichat.domain.identity import Call, ChatId, RequestId, TenantId
 from minichat.domain.message import Message
@@ -36,14 +37,17 @@ from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.turn import Reserve, ToolCalls, Turn, TurnState, check_mutation
 from minichat.domain.usage import Usage
 from minichat.storage import chats, keys, messages, quota, references, summaries
-from minichat.storage.items import ChatItem, MessageItem, OutboxItem, Raw, TurnItem, batch_get
-from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, update_one
+from minichat.storage.attributes import is_still
+from minichat.storage.items import ChatItem, OutboxItem, Raw, TurnItem, batch_get
+from minichat.storage.transact import Put, Refused, Update, Write, commit, update_one
 
 T = TypeVar("T")
 
 _NESTED: dict[str, type[Any]] = {"reserve": Reserve, "usage": Usage, "tool_calls": ToolCalls}
-_UNREAD = "unread message"
 _KEYS = frozenset({"tenant_id", "chat_id", "request_id"})
+
+LATE_SECONDS = 5
+"""A third of the time after which a turn that has not begun counts as dead: whose commit took longer looks first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +88,14 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
     """Begins a turn: head, turn, user message and quota in one transaction.
 
     Raises, in the order of contract 2: ChatNotFound, RequestIdConflict, GenerationInProgress, InvalidAttachment,
-    CreditsTaken.
+    CreditsTaken. ServiceUnavailable, and then the turn may have begun all the same.
     """
     head = _begin(call, chat, new, ended_messages=0)
     free = chats.owned_by(call.caller) & ChatItem.running_request_id.does_not_exist() & _nothing_new_in(chat)
     writes: list[Write] = [Update("chat", head[0], head[1], free), *_new_turn(new, retention_days)]
     writes += references.added(call, new.referred_to)
     try:
-        commit(writes, token=new.turn.turn_id, op="start_turn")
+        _commit_start(call, new.turn, writes, op="start_turn")
     except Refused as refused:
         if "chat" in refused.old:
             visible(chats.from_raw(refused.old["chat"]), call.caller)
@@ -117,7 +121,8 @@ class Target:
 def replace(call: Call, chat: Chat, target: Target, new: Start, *, retention_days: int) -> None:
     """Puts a new turn in the place of the latest one: retry and edit, in one transaction.
 
-    Raises what `check_mutation` finds in what the winner left, SummaryMoved, or CreditsTaken.
+    Raises what `check_mutation` finds in what the winner left, ChatMoved, or CreditsTaken; ServiceUnavailable as
+    `start` does.
     """
     old = target.turn
     head, actions = _begin(call, chat, new, ended_messages=old.messages)
@@ -131,15 +136,49 @@ def replace(call: Call, chat: Chat, target: Target, new: Start, *, retention_day
         *_new_turn(new, retention_days),
     ]
     try:
-        commit(writes, token=new.turn.turn_id, op="replace_turn")
+        _commit_start(call, new.turn, writes, op="replace_turn")
     except Refused as refused:
         _raise_refusal(call, chat, old, refused)
+
+
+def _commit_start(call: Call, turn: Turn, writes: Sequence[Write], *, op: str) -> None:
+    """Commits the beginning of a turn. What took so long that others may count its process as dead is renewed first:
+    who goes on to call the provider is the turn's one teller.
+
+    Raises Refused and ServiceUnavailable as `commit` does; GenerationInProgress when another goes on with the turn.
+    """
+    began = time.monotonic()
+
+    def is_mine() -> bool:
+        now = call.now + timedelta(seconds=time.monotonic() - began)
+        return progress(replace_fields(call, now=now), turn, provider_called=False) is not None
+
+    commit(writes, token=turn.turn_id, op=op, took_effect=is_mine)
+    if time.monotonic() - began > LATE_SECONDS and not is_mine():
+        raise GenerationInProgress(turn.request_id)
+
+
+def take_over(call: Call, dead: Turn) -> Turn | None:
+    """The turn, whose answer this process makes now in the place of one that died before it called the provider.
+
+    None when the turn is not as it was seen any more: alive, over, or taken over by another.
+    """
+    teller = call.new_id(call.now)
+    as_seen = is_still(TurnItem.teller, dead.teller) & (TurnItem.last_progress_at == dead.last_progress_at)
+    as_seen &= TurnItem.provider_request_started_at.does_not_exist() & TurnItem.cancel_requested_at.does_not_exist()
+    as_seen |= TurnItem.teller == teller  # only the answer was lost
+    item = TurnItem(*keys.turn(dead.tenant_id, dead.chat_id, dead.request_id))
+    actions = [TurnItem.teller.set(teller), TurnItem.last_progress_at.set(call.now)]
+    running: Condition = TurnItem.state == TurnState.RUNNING.value
+    if not update_one(item, actions, running & as_seen, op="take_over_turn"):
+        return None
+    return replace_fields(dead, teller=teller, last_progress_at=call.now)
 
 
 def delete(call: Call, chat: Chat, target: Target, events: Sequence[OutboxItem], *, token: str) -> None:
     """Hides the latest turn, and takes back its messages; the turn before it is the latest again.
 
-    Raises what `check_mutation` finds in what the winner left, or SummaryMoved.
+    Raises what `check_mutation` finds in what the winner left, or ChatMoved.
     """
     turn = target.turn
     latest = ChatItem.latest_request_id
@@ -162,8 +201,12 @@ def delete(call: Call, chat: Chat, target: Target, events: Sequence[OutboxItem],
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of a turn: the answer's message when there is one, the events it causes, and the last of its stream."""
+    """The end of a turn: the answer's message when there is one, the events it causes, and the last of its stream.
 
+    `token` names it among its repetitions, which are made of the same values.
+    """
+
+    token: str
     ending: Ending
     settlement: Settlement
     answer: Message | None
@@ -187,7 +230,7 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
         free += [ChatItem.message_count.add(1), ChatItem.last_message_at.set(end.answer.created_at)]
         answer = messages.put(turn.tenant_id, turn.chat_id, end.answer)
     # The one condition that makes a finalizer the only one.
-    running: Condition = TurnItem.state == TurnState.RUNNING.value
+    running = _told_by(turn)
     if end.stale_since is not None:
         running &= TurnItem.last_progress_at <= end.stale_since
     writes: list[Write] = [
@@ -200,7 +243,7 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
         *_events(end.events),
     ]
     try:
-        commit(writes, token=call.new_id(call.now), op="finish_turn")
+        commit(writes, token=end.token, op="finish_turn")
     except Refused:
         return False
     return True
@@ -219,7 +262,7 @@ def look(turn: Turn) -> Progress | None:
     Raises ServiceUnavailable.
     """
     _, now = read(turn.tenant_id, turn.chat_id, turn.request_id)
-    if now is None or now.state is not TurnState.RUNNING:
+    if now is None or now.state is not TurnState.RUNNING or now.teller != turn.teller:
         return None
     return Progress(cancel_requested=now.cancel_requested_at is not None)
 
@@ -231,7 +274,7 @@ def progress(call: Call, turn: Turn, *, provider_called: bool) -> Progress | Non
     if provider_called:
         called = TurnItem.provider_request_started_at
         actions.append(called.set(called | call.now))
-    if not update_one(item, actions, TurnItem.state == TurnState.RUNNING.value, op="renew_turn"):
+    if not update_one(item, actions, _told_by(turn), op="renew_turn"):
         return None
     return Progress(cancel_requested=item.cancel_requested_at is not None)
 
@@ -312,9 +355,8 @@ def _withdrawn(call: Call, target: Target) -> list[Write]:
         if message_id in found:
             writes += messages.withdraw(turn.tenant_id, turn.chat_id, found[message_id], call.now)
         else:
-            # Another was faster and has moved it, and the other conditions say so; else nothing of it may be lost.
-            item = MessageItem(*keys.message(turn.tenant_id, turn.chat_id, message_id))
-            writes.append(Check(_UNREAD, item, MessageItem.pk.does_not_exist()))
+            # Another was faster, and the other conditions say so.
+            writes.append(messages.must_be_gone(turn.tenant_id, turn.chat_id, message_id))
     return writes
 
 
@@ -330,19 +372,21 @@ def _is_mutable(call: Call, chat: Chat, turn: Turn) -> Condition:
     condition: Condition = chats.owned_by(call.caller)
     condition &= ChatItem.latest_request_id == turn.request_id
     condition &= ChatItem.running_request_id.does_not_exist()
-    condition &= _is(ChatItem.summarized_up_to, chat.summarized_up_to)
+    condition &= is_still(ChatItem.summarized_up_to, chat.summarized_up_to)
     return condition
 
 
 def _nothing_new_in(chat: Chat) -> Condition:
     """No turn has begun since `chat` was read, not even one that is gone again."""
-    condition: Condition = _is(ChatItem.latest_request_id, chat.latest_request_id)
-    condition &= _is(ChatItem.last_message_at, chat.last_message_at)
+    condition: Condition = is_still(ChatItem.latest_request_id, chat.latest_request_id)
+    condition &= is_still(ChatItem.last_message_at, chat.last_message_at)
     return condition
 
 
-def _is(attribute: Attribute[T], seen: T | None) -> Condition:
-    condition: Condition = attribute.does_not_exist() if seen is None else attribute == seen
+def _told_by(turn: Turn) -> Condition:
+    """The turn runs, and nobody has taken it over since it was read."""
+    condition: Condition = TurnItem.state == TurnState.RUNNING.value
+    condition &= is_still(TurnItem.teller, turn.teller)
     return condition
 
 
@@ -352,9 +396,11 @@ def _raise_refusal(call: Call, chat: Chat, target: Turn, refused: Refused) -> No
     now_turn = from_raw(refused.old["old turn"]) if "old turn" in refused.old else target
     now_chat, _ = check_mutation(call.caller, now_chat, now_turn, target.request_id)
     if now_chat.running_request_id is None and now_chat.summarized_up_to != chat.summarized_up_to:
-        raise SummaryMoved from refused
-    if "chat" in refused.old or _UNREAD in refused.old:
-        raise GenerationInProgress(_running(refused.old.get("chat"))) from refused
+        raise ChatMoved from refused
+    if "chat" in refused.old:
+        raise GenerationInProgress(_running(refused.old["chat"])) from refused
+    if any(name.startswith(messages.TAKEN_BACK) for name in refused.old):
+        raise ChatMoved from refused
     raise CreditsTaken from refused
 
 

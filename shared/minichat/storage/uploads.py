@@ -21,6 +21,7 @@ from minichat.domain.files import FileLimits
 from minichat.domain.identity import AttachmentId, Call
 from minichat.storage import attachments, chats, documents, keys
 from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, UploadedOnceItem, VectorStoreItem
+from minichat.storage.attributes import is_still
 from minichat.storage.items import ChatItem, OutboxItem
 from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, update_one
 
@@ -120,11 +121,13 @@ def take(seen: Attachment, worker: str, *, now: datetime, until: datetime) -> bo
     Raises ServiceUnavailable, as everything below does.
     """
     free = AttachmentItem.ingest_until.does_not_exist() | (AttachmentItem.ingest_until <= now)
-    free |= AttachmentItem.ingest_worker == worker  # only the answer was lost
+    attempts, counted = seen.ingest.attempts, AttachmentItem.ingest_attempts
+    free &= counted == attempts if attempts else counted.does_not_exist()
+    free |= AttachmentItem.ingest_worker == worker  # only the answer was lost: set, not added to, it counts once
     actions = [
         AttachmentItem.ingest_worker.set(worker),
         AttachmentItem.ingest_until.set(until),
-        AttachmentItem.ingest_attempts.add(1),
+        counted.set(attempts + 1),
     ]
     return update_one(_item(seen), actions, _open() & free, op="ingest")
 
@@ -223,7 +226,8 @@ def take_store_over(seen: VectorStore, worker: str, until: datetime) -> bool:
     In a chat that was deleted meanwhile, too: its cleanup notices the new claim, and waits for its end.
     """
     changed = [VectorStoreItem.claimed_by.set(worker), VectorStoreItem.claimed_until.set(until)]
-    return update_one(_store(seen), changed, _unnamed(seen.claimed_by), op="ingest")
+    as_seen = _unnamed(seen.claimed_by) & is_still(VectorStoreItem.claimed_until, seen.claimed_until)
+    return update_one(_store(seen), changed, as_seen, op="ingest")
 
 
 def name_store(seen: VectorStore, worker: str, vector_store_id: str) -> bool:
@@ -270,8 +274,7 @@ def _open() -> Condition:
 def _unnamed(claimed_by: str | None) -> Condition:
     condition: Condition = VectorStoreItem.pk.exists() & VectorStoreItem.vector_store_id.does_not_exist()
     condition &= VectorStoreItem.gone_at.does_not_exist()
-    same = VectorStoreItem.claimed_by
-    condition &= same.does_not_exist() if claimed_by is None else same == claimed_by
+    condition &= is_still(VectorStoreItem.claimed_by, claimed_by)
     return condition
 
 
