@@ -31,17 +31,17 @@ def handler(event: dict[str, Any], context: LambdaContext) -> object:
 
 
 def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
-    del received
+    where = TenantId(event.tenant_id), ChatId(event.chat_id)
     try:
-        # First, for it depends on nobody else; the grace leaves weeks for the rest.
+        # First, for it depends on nobody else.
         purge.expire(event, current(), now(), new_id)
-        outcome = cleanup.clean_chat_resources(
-            TenantId(event.tenant_id), ChatId(event.chat_id), _means, ends_at=ends_at
-        )
+        outcome = cleanup.clean_chat_resources(*where, _means, ends_at=ends_at, redriven=received.redriven)
+        if outcome is Outcome.DONE:
+            purge.expire_cleaned(event, current())
     except (purge.NotDeleted, cleanup.NotDeleted):
         raise PermanentFailure("the chat is not deleted") from None
     if outcome in (Outcome.PENDING, Outcome.UNFINISHED):
         raise NotYet
     if outcome is Outcome.FAILED:
-        raise PermanentFailure("a provider refuses to delete a vector store of the chat")
+        raise PermanentFailure("a provider may keep a file or a vector store of the chat: see last_cleanup_error")
     return outcome

@@ -455,7 +455,8 @@ def _uploads_release(world: World) -> Scene:
 def _uploads_upload_begins(world: World) -> Scene:
     file = world.taken(world.chat())
     return Scene(
-        lambda: str(uploads.upload_begins(file, "w", world.now)), beside={"uploads.delete": _delete_file(world, file)}
+        lambda: str(uploads.upload_begins(file, "w", world.now, token=new_id(world.now))),
+        beside={"uploads.delete": _delete_file(world, file)},
     )
 
 
@@ -469,7 +470,8 @@ def _uploads_uploaded(world: World) -> Scene:
 def _uploads_enters_store(world: World) -> Scene:
     file = world.uploaded(world.chat())
     return Scene(
-        lambda: str(uploads.enters_store(file, "w", "vs-1")), beside={"uploads.delete": _delete_file(world, file)}
+        lambda: str(uploads.enters_store(file, "w", "vs-1", token=new_id(world.now))),
+        beside={"uploads.delete": _delete_file(world, file)},
     )
 
 

@@ -104,7 +104,10 @@ def cleanup_event(call: Call, chat_id: ChatId) -> ChatCleanup:
 
 
 def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`freed` says that a turn has ended when only its end was tried: a sign of life came between look and end."""
+    """A turn that gives a sign of life between look and end runs on, and the purge waits for it.
+
+    The fault: `freed` said that a turn has ended when only its end was tried.
+    """
     running = a_running()
     turn = running.turn
     chats.delete(at(turn, timedelta(seconds=1)), turn.chat_id)
@@ -135,7 +138,10 @@ def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch:
 
 
 def test_p2_a_vector_store_claimed_after_the_purge_does_not_stay(store: Store) -> None:
-    """The chat_cleanup handler purges first and cleans up then; an ingest worker claims a store in between."""
+    """Nobody claims a store in a chat that is deleted, so no item of it comes after the purge.
+
+    The fault: the chat_cleanup handler purges first and cleans up then; an ingest worker claimed a store in between.
+    """
     call = a_call()
     chat = chats.create(call, chats.NewChat(), RULES)
     attachment = announced(a_call(), chat, RULES, "application/pdf", "a.pdf")
@@ -181,8 +187,11 @@ class Provider:
 
 
 def test_p2_end_to_end_with_the_real_cleanup(store: Store) -> None:
-    """Two files of a chat on their way in; the chat is deleted. While the cleanup deletes the first file, the worker of
-    the second claims and names the chat's store. The cleanup ends DONE, its message is deleted."""
+    """A cleanup that ends DONE has left no item without a time to live.
+
+    The fault: two files of a chat on their way in; the chat is deleted. While the cleanup deletes the first file, the
+    worker of the second claimed and named the chat's store.
+    """
     chat = chats.create(a_call(), chats.NewChat(), RULES)
     now = a_call().now
     both = [announced(a_call(), chat, RULES, "application/pdf", f"{n}.pdf") for n in "ab"]
@@ -212,8 +221,11 @@ def test_p2_end_to_end_with_the_real_cleanup(store: Store) -> None:
 
 
 def test_p2b_a_store_whose_claim_was_taken_over_does_not_count_as_gone(store: Store) -> None:
-    """cleanup.pml -DFIX_CLAIM: the cleanup finds nothing at the provider, another worker takes the dead claim over and
-    makes the store, and the cleanup's `gone` goes through: should that worker die now, nobody looks for its store."""
+    """A store counts as gone only while its claim is the one that the cleanup saw.
+
+    The fault (cleanup.pml -DFIX_CLAIM): the cleanup finds nothing at the provider, another worker takes the dead claim
+    over and makes the store, and the cleanup's `gone` went through: should that worker die, nobody looks for its store.
+    """
     chat_id, now = a_chat(), a_call().now
     attachment = announced(a_call(), chats.get(a_call(), chat_id), RULES, "application/pdf", "a.pdf")
     assert uploads.take(attachment, "w1", now=now, until=now + timedelta(seconds=300))
@@ -685,7 +697,10 @@ def test_p10c_one_clock_that_ran_ahead_does_not_keep_a_dead_turn_alive(store: St
 
 
 def test_p13_what_a_provider_has_of_a_chat_is_known_until_it_is_deleted(store: Store) -> None:
-    """The items of a deleted chat expire whether or not its files are gone; without them nobody knows of the files."""
+    """What leads to a file does not expire before the file is gone, so a cleanup that is redriven late finds it.
+
+    The fault: the items of a deleted chat expired whether or not its files were gone.
+    """
     chat = chats.create(a_call(), chats.NewChat(), RULES)
     ready(a_call(), announced(a_call(), chat, RULES, "application/pdf", "a.pdf"))
     chats.delete(a_call(), chat.chat_id)

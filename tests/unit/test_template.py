@@ -387,6 +387,11 @@ def test_bedrock_and_parameters_are_open_only_to_functions_that_call_a_provider_
     }
 
 
+def test_only_who_takes_messages_back_may_delete_items_of_a_tenant() -> None:
+    deleting = {role for role, s in _statements() if "dynamodb:DeleteItem" in s["Action"] and "Condition" not in s}
+    assert deleting == {"ApiRole", "StreamRole"}
+
+
 def test_the_audit_trail_can_only_be_added_to() -> None:
     allowed = [(role, s["Action"]) for role, s in _statements() if "AuditBucket" in json.dumps(s["Resource"])]
     assert allowed == [("AuditRole", "s3:PutObject")]
@@ -396,12 +401,14 @@ def test_the_audit_trail_can_only_be_added_to() -> None:
     assert bucket["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
 
 
-def test_files_wait_encrypted_unseen_and_not_for_long() -> None:
+def test_files_wait_encrypted_unseen_and_no_longer_than_their_events() -> None:
     bucket = ROOT_TEMPLATE["Resources"]["UploadsBucket"]["Properties"]
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
     assert bucket["BucketEncryption"]
     (rule,) = bucket["LifecycleConfiguration"]["Rules"]
-    assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", 1)
+    dead_letters = QUEUES["Resources"]["AttachmentIngestDeadLetterQueue"]["Properties"]
+    days = dead_letters["MessageRetentionPeriod"] // 86_400
+    assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", days + 1)
     (told,) = bucket["NotificationConfiguration"]["QueueConfigurations"]
     assert told["Queue"]["Fn::GetAtt"][1] == "Outputs.AttachmentIngestQueueArn"
     allowed = {role: s["Action"] for role, s in _statements() if "UploadsBucketArn}/*" in json.dumps(s["Resource"])}

@@ -38,7 +38,7 @@ def depth(url: str) -> tuple[int, int]:
 
 
 def waiting(url: str) -> Iterator[DeadLetter]:
-    """Every message of a queue, hidden from others while it is looked at: `release` or `delete` each."""
+    """Every message of a queue, hidden from others while it is looked at: `release` or `delete` each that was given."""
     while (
         messages := client()
         .receive_message(
@@ -51,20 +51,30 @@ def waiting(url: str) -> Iterator[DeadLetter]:
         )
         .get("Messages", [])
     ):
-        for message in messages:
-            system: Any = message.get("Attributes", {})
-            yield DeadLetter(
-                receipt=message["ReceiptHandle"],
-                group=system.get("MessageGroupId", "redriven"),
-                body=message["Body"],
-                attributes={
-                    name: value["StringValue"]
-                    for name, value in message.get("MessageAttributes", {}).items()
-                    if "StringValue" in value
-                },
-                sent_at=datetime.fromtimestamp(int(system["SentTimestamp"]) / 1000, UTC),
-                received=int(system.get("ApproximateReceiveCount", 1)),
-            )
+        letters = [_letter(message) for message in messages]
+        try:
+            while letters:
+                yield letters.pop(0)
+        finally:
+            # Whoever stops looking has received these with the last one.
+            for letter in letters:
+                release(url, letter)
+
+
+def _letter(message: Any) -> DeadLetter:
+    system: Any = message.get("Attributes", {})
+    return DeadLetter(
+        receipt=message["ReceiptHandle"],
+        group=system.get("MessageGroupId", "redriven"),
+        body=message["Body"],
+        attributes={
+            name: value["StringValue"]
+            for name, value in message.get("MessageAttributes", {}).items()
+            if "StringValue" in value
+        },
+        sent_at=datetime.fromtimestamp(int(system["SentTimestamp"]) / 1000, UTC),
+        received=int(system.get("ApproximateReceiveCount", 1)),
+    )
 
 
 def release(url: str, letter: DeadLetter) -> None:

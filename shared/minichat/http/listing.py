@@ -160,11 +160,16 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
             keep=lambda m: wanted.matches({"created_at": m.created_at, "role": m.role, "id": UUID(m.message_id)}),
         )
     visible(chat, call.caller)
-    page = cut(found, query.limit, cursor, lambda message: message.message_id)
+    page = cut(found, query.limit, cursor, lambda one: one.message.message_id)
+    rows = page.rows
+    if members is None or "content" in members:
+        with measured("read"):
+            rows = message_store.whole(call.caller.tenant_id, chat_id, rows)
+    shown = [one.message for one in rows]
     info = _List(codec, scope, order.canonical(), wanted.canonical()).info(query.limit, page)
     wants_attachments = members is None or "attachments" in members
-    sent_with = _summaries(call, chat_id, page.rows) if wants_attachments else {}
-    return {"items": [_shown(message, members, sent_with) for message in page.rows], "page_info": info.model_dump()}
+    sent_with = _summaries(call, chat_id, shown) if wants_attachments else {}
+    return {"items": [_shown(message, members, sent_with) for message in shown], "page_info": info.model_dump()}
 
 
 def _summaries(call: Call, chat_id: ChatId, messages: Sequence[Message]) -> dict[str, AttachmentSummary]:

@@ -78,11 +78,17 @@ def looked_at(call: Call, chat_id: ChatId, request_id: RequestId, settings: Sett
 
 
 def freed(call: Call, chat: Chat, settings: Settings) -> bool:
-    """Whether the turn that the chat's head names as running was dead and has ended now."""
+    """Whether the turn that the chat's head names as running has ended by now: by itself, or here when it was dead.
+
+    That is seen and not only tried: the end of a turn that gives a sign of life meanwhile is refused, and it runs on.
+    """
     if chat.running_request_id is None:
         return False
-    _, turn = turns.read(chat.tenant_id, chat.chat_id, chat.running_request_id)
-    return turn is not None and ended_as_orphan(call, turn, settings)
+    where = chat.tenant_id, chat.chat_id, chat.running_request_id
+    _, turn = turns.read(*where)
+    if turn is not None and ended_as_orphan(call, turn, settings):
+        _, turn = turns.read(*where)
+    return turn is None or turn.state is not TurnState.RUNNING
 
 
 def sweep(now: datetime, new_id: NewId, settings: Settings) -> Swept:

@@ -14,7 +14,7 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import TenantId, micros
 from minichat.events import dead_letters
 from minichat.events.dead_letters import DeadLetter
-from minichat.events.queues import Message, send_one
+from minichat.events.queues import REDRIVEN, Message, send_one
 from minichat.services.relay import DEAD_LETTERS, Image, relay
 from minichat.settings import Queues
 from minichat.storage import whole
@@ -88,7 +88,11 @@ def redrive(
                 kept.append(letter)
                 yield letter, "kept"
                 continue
-            _send_back(queue, queues, letter, again)
+            try:
+                _send_back(queue, queues, letter, again)
+            except ServiceUnavailable:
+                kept.append(letter)
+                raise
             dead_letters.delete(url, letter)
             yield letter, "sent"
     finally:
@@ -99,6 +103,7 @@ def redrive(
 def _send_back(queue: str, queues: Queues, letter: DeadLetter, again: str) -> None:
     if queue != DEAD_LETTERS:
         attributes = {name: value for name, value in letter.attributes.items() if name != "reason"}
+        attributes[REDRIVEN] = again.removeprefix("#")
         event_id = attributes.get("event_id", letter.receipt[:80])
         send_one(queues.urls[queue], Message(event_id, letter.group, letter.body, attributes), again=again)
         return

@@ -12,6 +12,7 @@ from typing import Any
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.events.queues import SCHEMA_VERSION, Message, Unsent, send, send_one
+from minichat.observability import count
 from minichat.settings import Queues
 
 DEAD_LETTERS = "outbox-relay"
@@ -65,6 +66,8 @@ def relay(images: Sequence[Image], queues: Queues, *, again: str = "") -> Relaye
         try:
             send_one(queues.dead_letters[DEAD_LETTERS], _refused(images[number], reason))
         except ServiceUnavailable:
+            # It comes again with the rest of its shard, and Lambda tells where it is when that goes on for too long.
+            count("dead_letter_refused_total", queue=DEAD_LETTERS)
             unsent.append(number)
     return Relayed(sent, len(poison), sorted(unsent))
 

@@ -10,6 +10,7 @@ from minichat.domain.chat import Chat, next_instant, visible
 from minichat.domain.citations import Citation, CitedFile
 from minichat.domain.context import Snapshot, compression, messages_needed
 from minichat.domain.errors import (
+    ChatMoved,
     CreditsTaken,
     FieldError,
     GenerationInProgress,
@@ -17,7 +18,6 @@ from minichat.domain.errors import (
     QuotaExceeded,
     RequestIdConflict,
     RequestIdReused,
-    SummaryMoved,
 )
 from minichat.domain.identity import MICROSECOND, AttachmentId, Call, ChatId, MessageId, RequestId
 from minichat.domain.message import Message, checked_content, fingerprint
@@ -96,7 +96,7 @@ def twice_at_most(admission: Callable[[], T]) -> T:
     """
     try:
         return admission()
-    except (CreditsTaken, SummaryMoved):
+    except (CreditsTaken, ChatMoved):
         return admission()
 
 

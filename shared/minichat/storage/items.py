@@ -28,6 +28,8 @@ from minichat.storage.keys import Key
 Raw = Mapping[str, Mapping[str, Any]]
 T = TypeVar("T")
 
+LARGEST_PAGE = 120
+"""Items that a query asks for at most, where nobody wants more."""
 BATCH_READ_LIMIT = 100
 """Keys of one BatchGetItem (AWS limit)."""
 READ_ATTEMPTS = 2
@@ -163,7 +165,7 @@ class TurnItem(ConversationItem):
 
 
 class MessageItem(ConversationItem):
-    """A message: its text as it is, or `packed` (zlib), or in as many numbered items as `parts` says.
+    """A message: its text as it is, or `packed` (zlib), or `text_bytes` of it in numbered items, as many as `parts`.
 
     `citations` are as storage.messages packs them.
     """
@@ -173,6 +175,7 @@ class MessageItem(ConversationItem):
     content = UnicodeAttribute(attr_name="text", null=True)
     packed = BinaryAttribute(attr_name="zip", null=True, legacy_encoding=False)
     parts = NumberAttribute(null=True)
+    text_bytes = NumberAttribute(attr_name="bytes", null=True)
     citations = BinaryAttribute(attr_name="cited", null=True, legacy_encoding=False)
     created_at = InstantAttribute()
     model = UnicodeAttribute(null=True)
@@ -376,6 +379,7 @@ def query(
 def between(pk: str, start: str, end: str, *, page: int, descending: bool = False) -> Iterator[Raw]:
     """Items of a partition with `start` <= sk < `end`, page after page as far as the reader goes.
 
+    `page` is what the reader wants as a rule: who goes on gets more at once.
     Raises ServiceUnavailable.
     """
     sk = ConversationItem.sk
@@ -384,6 +388,7 @@ def between(pk: str, start: str, end: str, *, page: int, descending: bool = Fals
         # BETWEEN includes its bounds; no stored key equals an `end`, which is a bound or a key that was read already.
         found, more = query(pk, sk.between(start, end), limit=page, descending=descending)
         yield from (item for item in found if item["sk"]["S"] != end)
+        page = max(page, min(page * 2, LARGEST_PAGE))
         if more and descending:
             end = found[-1]["sk"]["S"]
         elif more:

@@ -87,6 +87,15 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Delete:
+    """Removes the item that has this one's key, as far as the condition holds. Its old item is not told."""
+
+    name: str
+    item: Model
+    condition: Condition
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """Writes nothing: the item that has this one's key must meet the condition."""
 
@@ -95,7 +104,7 @@ class Check:
     condition: Condition
 
 
-Write = Put | Update | Check
+Write = Put | Update | Delete | Check
 
 
 def commit(
@@ -109,8 +118,8 @@ def commit(
     Raises Refused when a condition did not hold; ServiceUnavailable when DynamoDB did not answer or collisions did
     not end, and as far as can be known nothing was done; Rejected when it never takes the transaction.
     """
-    # TransactWrite sends checks, then puts, then updates, and reasons come in that order.
-    names = [write.name for kind in (Check, Put, Update) for write in writes if isinstance(write, kind)]
+    # TransactWrite sends checks, then deletes, puts and updates, and reasons come in that order.
+    names = [write.name for kind in (Check, Delete, Put, Update) for write in writes if isinstance(write, kind)]
     attempts = _Attempts(op)
     for _ in attempts:
         try:
@@ -192,6 +201,8 @@ def _send(writes: Sequence[Write], token: str) -> float:
             match write:
                 case Put(item=item, condition=condition):
                     transaction.save(item, condition=condition, return_values="ALL_OLD")
+                case Delete(item=item, condition=condition):
+                    transaction.delete(item, condition=condition)
                 case Check(item=item, condition=condition):
                     keys = item.pk, item.sk  # type: ignore[attr-defined]  # both tables have them
                     transaction.condition_check(type(item), *keys, condition=condition)

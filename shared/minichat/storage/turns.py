@@ -18,25 +18,25 @@ from dataclasses import replace as replace_fields
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
-from pynamodb.attributes import Attribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import (
+    ChatMoved,
     CreditsTaken,
     GenerationInProgress,
     InvalidAttachment,
     RequestIdConflict,
-    SummaryMoved,
 )
-from minichat.domain.identity import Call, ChatId, MessageId, RequestId, TenantId
+from minichat.domain.identity import Call, ChatId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.domain.policy import UserLimits
 from minichat.domain.turn import Reserve, ToolCalls, Turn, TurnState, check_mutation
 from minichat.domain.usage import Usage
 from minichat.storage import chats, keys, messages, quota, references, summaries
+from minichat.storage.attributes import is_still
 from minichat.storage.items import ChatItem, OutboxItem, Raw, TurnItem, batch_get
 from minichat.storage.transact import Put, Refused, Update, Write, commit, update_one
 
@@ -109,12 +109,21 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
         raise CreditsTaken from refused
 
 
-def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The latest turn, which is to go, and its messages as they were found."""
+
+    turn: Turn
+    said: tuple[messages.Found, ...]
+
+
+def replace(call: Call, chat: Chat, target: Target, new: Start, *, retention_days: int) -> None:
     """Puts a new turn in the place of the latest one: retry and edit, in one transaction.
 
-    Raises what `check_mutation` finds in what the winner left, SummaryMoved, or CreditsTaken; ServiceUnavailable as
+    Raises what `check_mutation` finds in what the winner left, ChatMoved, or CreditsTaken; ServiceUnavailable as
     `start` does.
     """
+    old = target.turn
     head, actions = _begin(call, chat, new, ended_messages=old.messages)
     forgetting, stale = _forgetting(chat, old)
     unchanged = _is_mutable(call, chat, old) & _nothing_new_in(chat)
@@ -122,7 +131,7 @@ def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: in
         Update("chat", head, [*actions, *forgetting], unchanged),
         *stale,
         _end_of_old(call, old, TurnItem.replaced_by_request_id.set(new.turn.request_id)),
-        *_hidden_messages(call, old),
+        *_withdrawn(call, target),
         *_new_turn(new, retention_days),
     ]
     try:
@@ -154,7 +163,7 @@ def take_over(call: Call, dead: Turn) -> Turn | None:
     None when the turn is not as it was seen any more: alive, over, or taken over by another.
     """
     teller = call.new_id(call.now)
-    as_seen = _is(TurnItem.teller, dead.teller) & (TurnItem.last_progress_at == dead.last_progress_at)
+    as_seen = is_still(TurnItem.teller, dead.teller) & (TurnItem.last_progress_at == dead.last_progress_at)
     as_seen &= TurnItem.provider_request_started_at.does_not_exist() & TurnItem.cancel_requested_at.does_not_exist()
     as_seen |= TurnItem.teller == teller  # only the answer was lost
     item = TurnItem(*keys.turn(dead.tenant_id, dead.chat_id, dead.request_id))
@@ -165,11 +174,12 @@ def take_over(call: Call, dead: Turn) -> Turn | None:
     return replace_fields(dead, teller=teller, last_progress_at=call.now)
 
 
-def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, token: str) -> None:
-    """Hides the latest turn and its messages; the turn before it is the latest again.
+def delete(call: Call, chat: Chat, target: Target, events: Sequence[OutboxItem], *, token: str) -> None:
+    """Hides the latest turn, and takes back its messages; the turn before it is the latest again.
 
-    Raises what `check_mutation` finds in what the winner left, or SummaryMoved.
+    Raises what `check_mutation` finds in what the winner left, or ChatMoved.
     """
+    turn = target.turn
     latest = ChatItem.latest_request_id
     back = latest.set(turn.prev_request_id) if turn.prev_request_id else latest.remove()
     forgetting, stale = _forgetting(chat, turn)
@@ -178,7 +188,7 @@ def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, 
         Update("chat", ChatItem(*keys.chat(chat.tenant_id, chat.chat_id)), actions, _is_mutable(call, chat, turn)),
         *stale,
         _end_of_old(call, turn),
-        *_hidden_messages(call, turn),
+        *_withdrawn(call, target),
         *references.released(turn),
         *_events(events),
     ]
@@ -191,7 +201,7 @@ def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, 
 def told_by(turn: Turn) -> Condition:
     """The turn runs, and nobody has taken it over since it was read."""
     condition: Condition = TurnItem.state == TurnState.RUNNING.value
-    condition &= _is(TurnItem.teller, turn.teller)
+    condition &= is_still(TurnItem.teller, turn.teller)
     return condition
 
 
@@ -292,11 +302,18 @@ def _end_of_old(call: Call, old: Turn, *actions: Action) -> Update:
     return Update("old turn", item, [TurnItem.deleted_at.set(call.now), *actions], condition)
 
 
-def _hidden_messages(call: Call, turn: Turn) -> list[Update]:
-    ids: list[MessageId] = [turn.user_message_id]
-    if turn.answered:
-        ids.append(turn.assistant_message_id)
-    return [messages.hide(turn.tenant_id, turn.chat_id, message_id, call.now) for message_id in ids]
+def _withdrawn(call: Call, target: Target) -> list[Write]:
+    """What takes the turn's messages out of the conversation."""
+    turn, found = target.turn, {one.message.message_id: one for one in target.said}
+    ids = [turn.user_message_id, *([turn.assistant_message_id] if turn.answered else [])]
+    writes: list[Write] = []
+    for message_id in ids:
+        if message_id in found:
+            writes += messages.withdraw(turn.tenant_id, turn.chat_id, found[message_id], call.now)
+        else:
+            # Another was faster, and the other conditions say so.
+            writes.append(messages.must_be_gone(turn.tenant_id, turn.chat_id, message_id))
+    return writes
 
 
 def _forgetting(chat: Chat, turn: Turn) -> tuple[list[Action], list[Update]]:
@@ -311,19 +328,14 @@ def _is_mutable(call: Call, chat: Chat, turn: Turn) -> Condition:
     condition: Condition = chats.owned_by(call.caller)
     condition &= ChatItem.latest_request_id == turn.request_id
     condition &= ChatItem.running_request_id.does_not_exist()
-    condition &= _is(ChatItem.summarized_up_to, chat.summarized_up_to)
+    condition &= is_still(ChatItem.summarized_up_to, chat.summarized_up_to)
     return condition
 
 
 def _nothing_new_in(chat: Chat) -> Condition:
     """No turn has begun since `chat` was read, not even one that is gone again."""
-    condition: Condition = _is(ChatItem.latest_request_id, chat.latest_request_id)
-    condition &= _is(ChatItem.last_message_at, chat.last_message_at)
-    return condition
-
-
-def _is(attribute: Attribute[T], seen: T | None) -> Condition:
-    condition: Condition = attribute.does_not_exist() if seen is None else attribute == seen
+    condition: Condition = is_still(ChatItem.latest_request_id, chat.latest_request_id)
+    condition &= is_still(ChatItem.last_message_at, chat.last_message_at)
     return condition
 
 
@@ -333,9 +345,11 @@ def _raise_refusal(call: Call, chat: Chat, target: Turn, refused: Refused) -> No
     now_turn = from_raw(refused.old["old turn"]) if "old turn" in refused.old else target
     now_chat, _ = check_mutation(call.caller, now_chat, now_turn, target.request_id)
     if now_chat.running_request_id is None and now_chat.summarized_up_to != chat.summarized_up_to:
-        raise SummaryMoved from refused
+        raise ChatMoved from refused
     if "chat" in refused.old:
         raise GenerationInProgress(_running(refused.old["chat"])) from refused
+    if any(name.startswith(messages.TAKEN_BACK) for name in refused.old):
+        raise ChatMoved from refused
     raise CreditsTaken from refused
 
 
