@@ -598,6 +598,7 @@ def test_p8c_a_turn_that_cannot_be_read_does_not_stop_the_watchdog(store: Store)
 
 
 def test_p9_parallel_turns_do_not_exceed_the_daily_number_of_searches(store: Store) -> None:
+    """A turn sets the searches aside that it may make, so the turns of a day never make more than it allows (P9)."""
     rules = Rules(RULES.settings.model_copy(update={"quota": Quota(web_search_daily_quota=2)}), RULES.policy)
     begun_: list[Running] = []
     with suppress(errors.QuotaExceeded):

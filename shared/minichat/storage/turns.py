@@ -12,7 +12,7 @@ What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_i
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
@@ -52,6 +52,7 @@ class Start:
     turn: Turn
     message: Message
     limits: UserLimits
+    calls_per_day: ToolCalls = field(default_factory=ToolCalls)
     events: tuple[OutboxItem, ...] = ()
     referred_to: tuple[Attachment, ...] = ()
 
@@ -102,7 +103,7 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
             raise GenerationInProgress(_running(refused.old["chat"])) from refused
         if lost := references.lost(refused, new.referred_to):
             raise InvalidAttachment(*lost) from refused
-        raise CreditsTaken from refused
+        raise quota.taken(new.turn, refused.old.get("quota"), new.calls_per_day) from refused
 
 
 def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: int) -> None:
@@ -123,6 +124,8 @@ def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: in
     try:
         commit(writes, token=new.turn.turn_id, op="replace_turn")
     except Refused as refused:
+        if refused.old.keys() == {"quota"}:
+            raise quota.taken(new.turn, refused.old["quota"], new.calls_per_day) from refused
         _raise_refusal(call, chat, old, refused)
 
 
@@ -275,7 +278,7 @@ def _new_turn(new: Start, retention_days: int) -> list[Write]:
     return [
         Put("turn", item, TurnItem.pk.does_not_exist()),
         *messages.put(turn.tenant_id, turn.chat_id, new.message),
-        quota.reserve(turn, new.limits, retention_days=retention_days),
+        quota.reserve(turn, new.limits, new.calls_per_day, retention_days=retention_days),
         *_events(new.events),
     ]
 
