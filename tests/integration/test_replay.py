@@ -543,7 +543,7 @@ def test_p7c_a_retry_whose_answer_was_lost_does_not_cost_the_old_answer(
 def test_p8a_one_turn_that_cannot_be_written_does_not_keep_the_others(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`sweep` goes on after Rejected, not after ServiceUnavailable: a hot partition stops the sweep of all tenants."""
+    """Whatever keeps one dead turn from its end, the sweep goes on to the others (P8a: a hot partition stopped it)."""
     dead = [a_running().turn for _ in range(3)]
     monkeypatch.setattr("minichat.storage.transact.PATIENCE_SECONDS", 0.0)
     original = finalize
@@ -566,7 +566,7 @@ def test_p8a_one_turn_that_cannot_be_written_does_not_keep_the_others(
 
 
 def test_p8b_living_turns_do_not_hide_a_dead_one(store: Store) -> None:
-    """The index is read by start, `batch_size` per shard, before the living are told from the dead."""
+    """The index is read to its end, and `batch_size` counts the dead alone (P8b: it cut off living and dead alike)."""
     few = RULES.settings.model_copy(
         update={"orphan_watchdog": RULES.settings.orphan_watchdog.model_copy(update={"batch_size": 2})}
     )
@@ -581,7 +581,7 @@ def test_p8b_living_turns_do_not_hide_a_dead_one(store: Store) -> None:
 
 
 def test_p8c_a_turn_that_cannot_be_read_does_not_stop_the_watchdog(store: Store) -> None:
-    """One item that this version cannot read (a state, a type of a later version) stops the sweep of all."""
+    """A turn of a later version, with a state that this one does not know, is told and passed over (P8c)."""
     strange, dead = a_running().turn, a_running().turn
     raw_table(store).update_item(
         Key=keys.turn(strange.tenant_id, strange.chat_id, strange.request_id)._asdict(),

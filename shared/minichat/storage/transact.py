@@ -8,9 +8,12 @@ repetition, ours and botocore's, the same transaction: applied at most once with
 """
 
 import itertools
+import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +30,7 @@ from minichat.storage.items import Raw, connection
 
 PATIENCE_SECONDS = 8
 """How long a write is repeated before the caller is told to come back: contention on one chat passes much sooner."""
+_at_most: ContextVar[float] = ContextVar("at_most", default=math.inf)
 FIRST_PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 0.5
 
@@ -85,6 +89,16 @@ class Check:
 
 
 Write = Put | Update | Check
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Writes inside are repeated for so long at most: for whoever has many to make, and comes again."""
+    token = _at_most.set(seconds)
+    try:
+        yield
+    finally:
+        _at_most.reset(token)
 
 
 def commit(writes: Sequence[Write], *, token: str, op: str = "other") -> None:
@@ -213,7 +227,7 @@ def _rejected(error: PynamoDBException) -> Rejected:
 
 def _attempts() -> Iterator[int]:
     """Counts attempts, pausing with jitter between them, for as long as it makes sense."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + min(PATIENCE_SECONDS, _at_most.get())
     for attempt in itertools.count():
         yield attempt
         if time.monotonic() > deadline:
