@@ -268,7 +268,7 @@ def system_event() -> UsageEvent:
 
 
 def test_p3_repairing_totals_loses_no_booking(store: Store) -> None:
-    """`ledger.correct` conditions on the count of turns alone; a summary's booking does not change that."""
+    """A repair is conditioned on everything that it overwrites (P3: a summary's booking leaves the turns' count)."""
     tenant, day = a_caller().tenant_id, NOW.date().isoformat()
     ledger.book(usage_event(), new_id(NOW), retention_days=400)
     raw_table(store).update_item(  # a total that is wrong, which is what --repair is for
@@ -305,7 +305,7 @@ def expired(store: Store, now: Any) -> None:
 
 
 def test_p4a_reconcile_is_quiet_once_quota_and_ledger_have_expired(store: Store) -> None:
-    """Turns of living chats are kept for ever, their quota items and ledger entries for `quota.retention_days`."""
+    """What is compared has lived equally long: turns are kept for ever, quota items and ledger entries expire (P4a)."""
     running = a_running()
     finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5)), RULES.settings)
     booked(store)
@@ -317,7 +317,7 @@ def test_p4a_reconcile_is_quiet_once_quota_and_ledger_have_expired(store: Store)
 
 
 def test_p4b_repair_does_not_shrink_a_day_whose_entries_expire_one_by_one(store: Store) -> None:
-    """The totals of a day expire with its last booking, its entries each by itself."""
+    """A day of which something may have expired is left as it is: its entries expire one by one (P4b)."""
     tenant, day = a_caller().tenant_id, NOW.date().isoformat()
     morning, evening = NOW.replace(hour=1), NOW.replace(hour=23)
     ledger.book(usage_event(timestamp=morning), new_id(morning), retention_days=32)
@@ -346,7 +346,7 @@ def corrupted(store: Store, amount: int) -> None:
 def test_p5a_a_lagging_index_does_not_make_repair_corrupt_an_account(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second look finds new chats through the index, which lags; the first is no single moment."""
+    """An account of which fewer turns are found than began in it is not repaired, whatever the index says (P5a)."""
     a_running()
     original_whole, original_ids = whole.items, stored_chats.ids_of
     new: list[Running] = []
@@ -376,6 +376,7 @@ def test_p5a_a_lagging_index_does_not_make_repair_corrupt_an_account(
 def test_p5b_turns_that_expire_between_the_two_looks_are_not_taken_from_the_account(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each look reads the ledger after the turns: what expired before it was looked at has an entry still (P5b)."""
     running = a_running()
     turn = running.turn
     finalize(a_call(), turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5)), RULES.settings)

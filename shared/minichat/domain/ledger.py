@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -25,6 +26,15 @@ class Account:
     tenant_id: str
     user_id: str
     month: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What the item of an account says, and until when it is kept."""
+
+    account: Account
+    says: Counter[Entry]
+    kept_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action
 
 from minichat.domain.errors import CreditsTaken
-from minichat.domain.identity import TenantId, UserId
-from minichat.domain.ledger import TURNS, Account, Difference, Entry, named
+from minichat.domain.identity import TenantId, UserId, from_seconds
+from minichat.domain.ledger import TURNS, Account, Difference, Entry, Statement, named
 from minichat.domain.policy import UserLimits
 from minichat.domain.quota import periods
 from minichat.domain.settlement import Ending, Settlement
@@ -78,25 +78,26 @@ def read(tenant_id: TenantId, user_id: UserId, limits: UserLimits, now: datetime
     return standing(limits, batch_get([where]).get(where), now)
 
 
-def entries(where: Account) -> Counter[Entry]:
-    """Everything that an account's item says, in one consistent read."""
+def entries(where: Account) -> Counter[Entry] | None:
+    """Everything that an account's item says, in one consistent read; None when there is none (any more)."""
     where_ = keys.quota(TenantId(where.tenant_id), UserId(where.user_id), where.month)
     raw = batch_get([where_]).get(where_)
-    return Counter() if raw is None else _entries(where.month, raw)
+    return None if raw is None else _entries(where.month, raw)
 
 
-def account(raw: Raw) -> tuple[Account, Counter[Entry]] | None:
-    """The account of a stored item and everything that it says; None when the item is no quota item."""
-    prefix, _, month = raw["sk"]["S"].partition("#")
-    if prefix != "QUOTA":
-        return None
+def statement(raw: Raw) -> Statement:
+    """What a stored quota item says."""
     tenant_id, user_id = raw["pk"]["S"].removeprefix("T#").split("#U#")
-    return Account(tenant_id, user_id, month), _entries(month, raw)
+    month = raw["sk"]["S"].removeprefix(keys.QUOTA_PREFIX)
+    expires_at = QuotaItem.from_raw_data(dict(raw)).expires_at
+    kept_until = None if expires_at is None else from_seconds(int(expires_at))
+    return Statement(Account(tenant_id, user_id, month), _entries(month, raw), kept_until)
 
 
 def correct(where: Account, wrong: Sequence[Difference]) -> bool:
     """Sets entries of an account to what the turns say; False when one of them is not as it was seen any more.
 
+    What moved and came back to the same number did not move: entries only change by sums.
     Raises ServiceUnavailable.
     """
     item = QuotaItem(*keys.quota(TenantId(where.tenant_id), UserId(where.user_id), where.month))
