@@ -10,7 +10,19 @@ from minichat.domain.message import Message
 from minichat.domain.policy import Limits, LimitsByUser, Model, Policy, UserLimits
 from minichat.domain.turn import Reserve, Turn, TurnState
 
-NOW = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
+
+def _month_after(moment: datetime) -> datetime:
+    in_it = moment.replace(day=1) + timedelta(days=31)
+    return datetime(in_it.year, in_it.month, 1, tzinfo=UTC)
+
+
+NOW = _month_after(datetime.now(UTC)) + timedelta(days=20, hours=12, microseconds=123456)
+"""When the tests' own time begins: weeks ahead, since engines delete by the real clock what has expired.
+
+Midnight is hours from it and the end of its month days. A test that is about certain days counts them from here.
+"""
+FIRST_OF_NEXT_MONTH = _month_after(NOW)
+"""The midnight that ends the month of `NOW`."""
 _ticks, _bits = count(), count(1)
 
 
@@ -83,8 +95,8 @@ def a_reserve(**said: Any) -> Reserve:
         "generation_floor": 50,
         "input_multiplier": 1_000_000,
         "output_multiplier": 3_000_000,
-        "daily_period": "2026-11-21",
-        "monthly_period": "2026-11-01",
+        "daily_period": f"{NOW:%Y-%m-%d}",
+        "monthly_period": f"{NOW:%Y-%m}-01",
     }
     return Reserve(**(values | said))
 

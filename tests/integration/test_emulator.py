@@ -84,8 +84,8 @@ def _event_for(function: str, token: str) -> dict[str, Any]:
     events = {
         "ApiFunction": an_event("POST", "/chats", token, {"title": "Built"}),
         "StreamFunction": an_event("POST", "/chats/none/messages:stream", token, {"content": "x"}),
-        "OrphanWatchdogFunction": {"time": "2026-11-21T12:00:00Z"},
-        "ReconcileFunction": {"time": "2026-11-21T12:00:00Z"},
+        "OrphanWatchdogFunction": {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"},
+        "ReconcileFunction": {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"},
         "OutboxRelayFunction": {"Records": [outbox_record(event) for events in EXAMPLES.values() for event in events]},
         "AuditFunction": sqs_event("audit"),
         "UsageFunction": sqs_event("usage"),

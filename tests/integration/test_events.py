@@ -40,7 +40,7 @@ from minichat.storage.items import connect
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy
 from tests.integration.faults import answered_instead, refused, sqs_hook
 from tests.invariants import Tables
-from tests.queue_access import QueueAccess, Record, invocation, reason
+from tests.queue_access import QueueAccess, Record, a_change, invocation, reason
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id
@@ -74,18 +74,7 @@ def some_chat(turns: int = 1, text: str = "hi") -> ChatId:
 
 def stream_records(images: list[Any]) -> list[Record]:
     """Outbox items as the stream tells of them."""
-    return [
-        {
-            "eventName": "INSERT",
-            "eventSource": "aws:dynamodb",
-            "dynamodb": {
-                "ApproximateCreationDateTime": NOW.timestamp(),
-                "NewImage": image,
-                "SequenceNumber": f"{number:021d}",
-            },
-        }
-        for number, image in enumerate(images)
-    ]
+    return [a_change("INSERT", number, image, NOW) for number, image in enumerate(images)]
 
 
 def outbox() -> list[Any]:

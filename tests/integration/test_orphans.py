@@ -19,6 +19,7 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import turn_lists, turns
+from minichat.storage.items import READ_ATTEMPTS
 from minichat.storage.transact import Rejected
 from tests.builders import a_call, a_model, a_policy, new_id
 from tests.integration.faults import answered_instead, refused
@@ -142,7 +143,7 @@ def test_what_becomes_of_one_turn_is_that_turns_alone(
     store: Store, monkeypatch: pytest.MonkeyPatch, problem: Exception
 ) -> None:
     bad, *good = [a_running_turn() for _ in range(4)]
-    original = orphans.finalize
+    original = finalize
 
     def failing(call: Call, turn: Turn, *rest: Any) -> Any:
         if turn.turn_id == bad.turn_id:
@@ -160,7 +161,7 @@ def test_turns_that_cannot_be_ended_do_not_take_the_time_of_the_others_for_ever(
 ) -> None:
     stuck, good = [a_running_turn() for _ in range(6)], a_running_turn()
     now = later(good).now
-    original = orphans.finalize
+    original = finalize
 
     def failing(call: Call, turn: Turn, *rest: Any) -> Any:
         if turn.turn_id == good.turn_id:
@@ -187,7 +188,7 @@ def test_a_sweep_stops_in_time(store: Store) -> None:
 def test_a_shard_that_cannot_be_read_does_not_hide_the_others(store: Store) -> None:
     dead = [a_running_turn() for _ in range(24)]
     now = later(dead[-1]).now
-    with answered_instead("Query", [refused("ValidationException")]):
+    with answered_instead("Query", [refused("ValidationException")] * READ_ATTEMPTS):
         swept = orphans.sweep(now, new_id, RULES.settings)
     assert swept.failed == 1
     assert 0 < swept.finalized < 24

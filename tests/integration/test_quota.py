@@ -3,7 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import uuid4
 
 import boto3
@@ -22,7 +22,7 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Quota, Settings, Store
 from minichat.storage import keys, quota, turns
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id, some_limits
+from tests.builders import FIRST_OF_NEXT_MONTH, NOW, a_call, a_caller, a_model, a_policy, new_id, some_limits
 from tests.conftest import fresh_tables
 from tests.invariants import Tables, violations
 
@@ -224,16 +224,15 @@ def test_a_retry_that_is_refused_for_quota_leaves_the_old_turn_as_it_was(store: 
 def test_a_turn_is_settled_into_the_period_in_which_it_began(store: Store) -> None:
     rules = rules_with(10**9)
     chat = chats.create(a_call(), chats.NewChat(), rules)
-    midnight = datetime(2026, 12, 1, tzinfo=UTC)
     caller = a_caller()
-    before = Call(caller, midnight.replace(month=11, day=30, hour=23, minute=59), new_id)
+    before = Call(caller, FIRST_OF_NEXT_MONTH - timedelta(minutes=1), new_id)
     running = send(before, SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), rules)
     assert isinstance(running, Running)
-    after = Call(caller, midnight, new_id)
+    after = Call(caller, FIRST_OF_NEXT_MONTH, new_id)
     finalize(after, running.turn, Ending(TurnState.COMPLETED, text="a", usage=Usage(1, 1)), rules.settings)
     limits = rules.policy.user_limits.default
     then = quota.read(caller.tenant_id, caller.user_id, limits, before.now)
     assert (then.daily.total, then.monthly.total) == (4, 4)
-    now = quota.read(caller.tenant_id, caller.user_id, limits, midnight)
+    now = quota.read(caller.tenant_id, caller.user_id, limits, FIRST_OF_NEXT_MONTH)
     assert (now.daily.total, now.monthly.total) == (0, 0)
     assert violations(Tables.of(store)) == []

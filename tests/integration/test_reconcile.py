@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -32,8 +32,9 @@ from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import chats as stored_chats
 from minichat.storage import keys, ledger, turns, whole
+from minichat.storage.items import READ_ATTEMPTS
 from minichat.storage.transact import patience
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.builders import FIRST_OF_NEXT_MONTH, NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.conftest import fresh_tables
 from tests.integration.faults import answered_instead, counted_calls, refused
 from tests.invariants import Tables, violations
@@ -132,7 +133,7 @@ def test_a_sound_store_has_no_difference(store: Store) -> None:
 
 def test_the_first_day_of_a_month_and_the_month_are_two_periods(store: Store) -> None:
     caller = a_caller()
-    first = Call(caller, datetime(2027, 1, 1, 12, tzinfo=UTC), new_id)
+    first = Call(caller, FIRST_OF_NEXT_MONTH + timedelta(hours=12), new_id)
     chat_id = chats.create(first, chats.NewChat(), RULES).chat_id
     for day in (1, 2):
         call = replace(first, now=first.now.replace(day=day))
@@ -307,7 +308,7 @@ def test_an_account_that_the_store_does_not_answer_for_keeps_no_other_from_being
         caller = a_caller(user=user)
         an_ended_turn(caller)
         changed(store, keys.quota(caller.tenant_id, caller.user_id, f"{NOW:%Y-%m}-01"), total=7)
-    with answered_instead("BatchGetItem", [refused("ValidationException")]):
+    with answered_instead("BatchGetItem", [refused("ValidationException")] * READ_ATTEMPTS):
         result = reconcile()
     assert (len(result.differences), [one.reason for one in result.undecided]) == (1, ["the store did not answer"])
     found = reconcile().differences

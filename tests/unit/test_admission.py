@@ -1,5 +1,6 @@
 """The cascade: which model answers, why another one does, and when none may."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -145,5 +146,6 @@ def test_less_than_one_per_cent_is_exhausted() -> None:
 
 
 def test_periods_reset_at_utc_midnight_and_on_the_first() -> None:
-    assert next_reset("daily", NOW).isoformat() == "2026-11-22T00:00:00+00:00"
-    assert next_reset("monthly", NOW.replace(month=12, day=31)).isoformat() == "2027-01-01T00:00:00+00:00"
+    noon = datetime(2026, 12, 31, 12, tzinfo=UTC)
+    assert next_reset("daily", noon.replace(day=21)).isoformat() == "2026-12-22T00:00:00+00:00"
+    assert next_reset("monthly", noon).isoformat() == "2027-01-01T00:00:00+00:00"

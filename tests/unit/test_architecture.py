@@ -22,7 +22,7 @@ PROCESS_EDGES = {
     "events/consume.py",
     "http/edge.py",
     "local/schedules.py",
-    "local/sources.py",
+    "local/mappings.py",
     "services/generate.py",
     "services/orphans.py",
 }

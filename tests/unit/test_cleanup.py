@@ -95,7 +95,7 @@ def test_an_event_is_read_as_it_was_written() -> None:
         **ids,
         "storage_backend": "openai",
         "attachment_kind": "image",
-        "deleted_at": "2026-11-21T12:00:00.123456Z",
+        "deleted_at": f"{NOW:%Y-%m-%dT%H:%M:%S.%fZ}",
     }
     copied = SecondaryRef(storage_backend="other", provider_file_id="file-2")
     ours = {"provider_file_id": "file-1", "vector_store_id": "vs_1", "secondary_ref": copied}

@@ -17,15 +17,18 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Caller, ChatId, NewId, RequestId
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import Turn, TurnState, is_orphan
+from minichat.domain.turn import never_began as turn_never_began
 from minichat.observability import count, logger
 from minichat.services.finalize import Finalizer, finalize
 from minichat.settings import Settings
-from minichat.storage import keys, parts, turn_lists, turns
-from minichat.storage.transact import patience
+from minichat.storage import keys, parts, transact, turn_lists, turns
 from minichat.storage.unreadable import Unreadable
 
 CANCEL_PATIENCE = timedelta(seconds=15)
 """How long a turn that was asked to stop may be silent: three times as long as a living one is at most."""
+BEGINNING_PATIENCE = timedelta(seconds=15)
+"""How long a turn may be silent that has not said yet that its provider was called: the first sign of life says so, a
+second after the start. Nothing of it was told to anybody, and it costs nothing, so to be wrong is cheap."""
 
 
 SWEEP_SECONDS = 40
@@ -66,6 +69,11 @@ def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
     return True
 
 
+def never_began(call: Call, turn: Turn, settings: Settings) -> bool:
+    """Whether the process that began a turn died before it called the provider, so that another may make its answer."""
+    return turn_never_began(turn, _cutoff(turn, call.now, settings))
+
+
 def looked_at(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> tuple[Chat, Turn | None]:
     """A chat of the caller and one of its turns, deleted or not; a turn that is found dead has ended now.
 
@@ -102,7 +110,7 @@ def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float = 
         if time.monotonic() - began >= seconds:
             break
         try:
-            with patience(TURN_SECONDS):
+            with transact.patience(TURN_SECONDS):
                 ended += ended_as_orphan(_on_behalf(turn, now, new_id), turn, settings)
         except Exception:  # the edge of one turn: whatever it is, the others behind it have their end
             failed += 1
@@ -140,4 +148,8 @@ def _on_behalf(turn: Turn, now: datetime, new_id: NewId) -> Call:
 
 def _cutoff(turn: Turn, now: datetime, settings: Settings) -> datetime:
     patience = timedelta(seconds=settings.orphan_watchdog.timeout_seconds)
-    return now - (patience if turn.cancel_requested_at is None else min(patience, CANCEL_PATIENCE))
+    if turn.cancel_requested_at is not None:
+        patience = min(patience, CANCEL_PATIENCE)
+    if turn.provider_request_started_at is None:
+        patience = min(patience, BEGINNING_PATIENCE)
+    return now - patience

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 
-from pynamodb.exceptions import QueryError
 from pynamodb.expressions.condition import Condition
 
-from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, TenantId
 from minichat.domain.turn import Turn, TurnState
 from minichat.storage import keys, turns, unreadable
-from minichat.storage.items import Running, TurnItem, batch_get, between, table
+from minichat.storage.items import Running, TurnItem, answered, batch_get, between, table
 from minichat.storage.keys import Key
 from minichat.storage.unreadable import Unreadable
 
@@ -42,12 +41,8 @@ def _pages(shard: str, condition: Condition) -> Iterator[list[Key]]:
     """The keys that the index of running turns has in a shard, from its start to its end."""
     index, start = Running.Meta.index_name, None
     while True:
-        try:
-            answer = table().query(
-                shard, range_key_condition=condition, index_name=index, limit=PAGE, exclusive_start_key=start
-            )
-        except QueryError as error:
-            raise ServiceUnavailable from error
+        page = partial(table().query, shard, range_key_condition=condition, index_name=index, limit=PAGE)
+        answer = answered(partial(page, exclusive_start_key=start))
         yield [Key(entry["pk"]["S"], entry["sk"]["S"]) for entry in answer["Items"]]
         start = answer.get("LastEvaluatedKey")
         if start is None:
