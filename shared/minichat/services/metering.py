@@ -166,7 +166,7 @@ def _in_day(
 
 
 def _of_audit(ended: Iterable[Turn], audited: Iterable[Mapping[str, Any]]) -> Iterator[Mismatch]:
-    records = Counter((one["tenant_id"], one["turn_id"]) for one in audited if one["event_type"] in _ENDED)
+    records = Counter((one.get("tenant_id"), one.get("turn_id")) for one in audited if one.get("event_type") in _ENDED)
     for turn in ended:
         if (count := records[turn.tenant_id, turn.turn_id]) != 1:
             yield Mismatch(turn.tenant_id, f"audit trail of turn {turn.turn_id}", f"{count} ends", "1 end")

@@ -16,6 +16,7 @@ from minichat.storage import keys, unreadable
 from minichat.storage.items import LedgerItem, Raw, UsageItem, batch_get, between
 from minichat.storage.keys import Key
 from minichat.storage.transact import Put, Refused, Update, commit, update_one
+from minichat.storage.unreadable import Unreadable
 
 PAGE = 1000
 _COUNTED = {
@@ -74,14 +75,20 @@ def book(event: UsageEvent, event_id: str, *, retention_days: int) -> bool:
     return True
 
 
-def totals(tenant_id: TenantId, since: str, until: str) -> Iterator[Total]:
+def totals(tenant_id: TenantId, since: str, until: str, unread: list[Unreadable] | None = None) -> Iterator[Total]:
     """A tenant's totals and its users', day by day, from the day `since` to the day `until`.
 
+    What cannot be read comes into the list of `unread`, where there is one, and is an error otherwise.
     Raises ServiceUnavailable.
     """
     # "~" sorts after "#" and after every character of an id.
     found = between(keys.usage(tenant_id, since).pk, since, f"{until}~", page=PAGE)
-    return (total_of(raw) for raw in found)
+    for raw in found:
+        total = total_of(raw) if unread is None else unreadable.read(raw, total_of)
+        if isinstance(total, Total):
+            yield total
+        elif unread is not None:
+            unread.append(total)
 
 
 def correct(total: Total, seen: Used | None, *, retention_days: int) -> bool:
