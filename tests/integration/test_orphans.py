@@ -11,10 +11,12 @@ import pytest
 from minichat.domain import errors
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.settlement import Ending
-from minichat.domain.turn import Turn, TurnState
+from minichat.domain.stream import Told
+from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.services import chats, mutate, orphans
 from minichat.services.finalize import Finalizer, finalize
+from minichat.services.record import Record
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
@@ -70,6 +72,22 @@ def test_a_turn_that_never_reached_its_provider_costs_nothing(store: Store) -> N
     dead = a_running_turn()
     assert orphans.ended_as_orphan(later(dead), dead, RULES.settings)
     assert (stored(dead).settlement_method, stored(dead).committed_credits_micro) == ("released", 0)
+    assert violations(Tables.of(store)) == []
+
+
+async def test_the_searches_that_a_dead_turn_told_of_are_not_given_back(store: Store) -> None:
+    model = a_model(preference={"is_default": True}, general_config={"tool_support": {"web_search": True}})
+    rules = Rules(Settings(), a_policy(model))
+    chat_id = chats.create(a_call(), chats.NewChat(), rules).chat_id
+    running = send(a_call(), SendMessage(chat_id, "x", RequestId(str(uuid4())), web_search=True), rules)
+    assert isinstance(running, Running)
+    dead, record = running.turn, Record()
+    for phase in ("start", "progress", "done"):
+        record.pending.append(Told("tool", {"phase": phase, "name": "web_search", "details": {}}))
+    await record.store(dead, rules.settings.streaming)
+    assert dead.reserve.web_search_calls == 2
+    assert orphans.ended_as_orphan(later(dead), dead, rules.settings)
+    assert stored(dead).tool_calls == ToolCalls(web_search=1)
     assert violations(Tables.of(store)) == []
 
 

@@ -9,14 +9,15 @@ A zombie that wakes up after its turn was ended fails the condition of its own f
 
 import random
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Caller, ChatId, NewId, RequestId
 from minichat.domain.settlement import Ending
-from minichat.domain.turn import Turn, TurnState, is_orphan
+from minichat.domain.turn import ToolCalls, Turn, TurnState, is_orphan
 from minichat.domain.turn import never_began as turn_never_began
 from minichat.observability import count, logger
 from minichat.services.finalize import Finalizer, finalize
@@ -50,7 +51,7 @@ def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
     """Whether the turn is dead, in which case it has an end now: this one, or that of another who noticed too.
 
     It is charged by estimate when its provider was called, and not at all when it was not, and it keeps the text that
-    was stored of its stream (turns-and-quota 6, 8).
+    was stored of its stream, and the calls of tools (turns-and-quota 6, 8).
     """
     cutoff = _cutoff(turn, call.now, settings)
     if not is_orphan(turn, cutoff):
@@ -63,6 +64,9 @@ def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
         ending = Ending(TurnState.CANCELLED, text=text, provider_called=called)
     else:
         ending = Ending(TurnState.FAILED, "orphan_timeout", text=text, provider_called=called)
+    begun = Counter(event.data["name"] for event in told if event.name == "tool" and event.data["phase"] == "start")
+    made = ToolCalls(begun["web_search"], begun["code_interpreter"], begun["file_search"])
+    ending = replace(ending, tool_calls=made)
     ended = finalize(call, turn, ending, settings, Finalizer(stored=len(told), stale_since=cutoff))
     # Also a zero: an alarm compares the two, and cannot with a metric that never was.
     count("orphan_finalized_total", ended is not None)
