@@ -1,12 +1,13 @@
 """The cascade: which model answers, why another one does, and when none may."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from minichat.domain import errors
-from minichat.domain.admission import Admission, Limits, Wish, admit
+from minichat.domain.admission import Admission, Limits, Wish, admit, readmit
 from minichat.domain.identity import AttachmentId
 from minichat.domain.policy import KillSwitches, Policy
 from minichat.domain.standing import Committed, Standing, next_reset, remaining
@@ -108,6 +109,17 @@ def test_a_turn_sets_aside_the_searches_that_it_may_make_and_no_more_than_are_le
     assert (admission.reserve.web_search_calls, admission.reserve.code_interpreter_calls) == (may, 0)
     assert admission.model.max_tool_calls == may
     assert _admitted(a_policy(PREMIUM), standing=searched).reserve.web_search_calls == 0
+
+
+def test_a_turn_that_another_process_goes_on_with_may_make_the_calls_that_were_set_aside() -> None:
+    policy, wish = a_policy(PREMIUM), Wish("large", "x" * 4000, web_search=True)
+    searched = Standing(some_limits(), daily=Committed(web_search_calls=74))
+    began = admit(policy, wish, searched, DEPLOYMENT, NOW).reserve
+    again = readmit(policy, wish, began, DEPLOYMENT, NOW)
+    assert again is not None
+    assert (again.reserve, again.model.max_tool_calls) == (began, 1)
+    # Of an earlier version's turn nothing is set aside.
+    assert readmit(policy, wish, replace(began, web_search_calls=0), DEPLOYMENT, NOW) is None
 
 
 def test_a_turn_sets_aside_nothing_for_a_tool_that_its_model_does_not_have() -> None:

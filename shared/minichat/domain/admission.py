@@ -93,10 +93,12 @@ def readmit(policy: Policy, wish: Wish, reserve: Reserve, limits: Limits, now: d
     if model is None or switched_off or not sees(model, wish.images, limits.file_providers):
         return None
     admission = _admission(policy, wish, model, limits, now)
-    worst = admission.reserve
+    worst, tools = admission.reserve, admission.tools
     if worst.tokens > reserve.tokens or worst.credits_micro > reserve.credits_micro:
         return None
-    return replace(admission, reserve=reserve)
+    if (tools.web_search and not reserve.web_search_calls) or (tools.code_files and not reserve.code_interpreter_calls):
+        return None
+    return _telling_of_calls(replace(admission, reserve=reserve))
 
 
 def _check_switches(policy: Policy, wish: Wish, standing: Standing, limits: Limits) -> None:
@@ -124,11 +126,18 @@ def _with_calls(admission: Admission, standing: Standing, limits: Limits) -> Adm
             raise QuotaExceeded("code_interpreter")
         runs = min(a_message.code_interpreter, left)
     reserve = replace(admission.reserve, web_search_calls=searches, code_interpreter_calls=runs)
-    model = admission.model
-    if tools.any and not tools.vector_stores and model.max_tool_calls > searches + runs:
-        # The provider is told of what is left: one that keeps to it need not be stopped, which fails the turn.
-        model = model.model_copy(update={"max_tool_calls": searches + runs})
-    return replace(admission, model=model, reserve=reserve, calls_per_day=a_day)
+    return _telling_of_calls(replace(admission, reserve=reserve, calls_per_day=a_day))
+
+
+def _telling_of_calls(admission: Admission) -> Admission:
+    """With a model that is told of the calls that are set aside: one that keeps to them need not be stopped, which
+    fails the turn."""
+    most = admission.reserve.web_search_calls + admission.reserve.code_interpreter_calls
+    tools, model = admission.tools, admission.model
+    # Searches in files are not counted, and share the provider's number with the others.
+    if not tools.any or tools.vector_stores or model.max_tool_calls <= most:
+        return admission
+    return replace(admission, model=model.model_copy(update={"max_tool_calls": most}))
 
 
 def _cascade(policy: Policy, selected_id: str) -> Iterator[tuple[Model, str | None]]:
