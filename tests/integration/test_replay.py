@@ -280,7 +280,7 @@ def system_event() -> UsageEvent:
 
 
 def test_p3_repairing_totals_loses_no_booking(store: Store) -> None:
-    """`ledger.correct` conditions on the count of turns alone; a summary's booking does not change that."""
+    """A repair is conditioned on everything that it overwrites (P3: a summary's booking leaves the turns' count)."""
     tenant, day = a_caller().tenant_id, NOW.date().isoformat()
     ledger.book(usage_event(), new_id(NOW), retention_days=400)
     raw_table(store).update_item(  # a total that is wrong, which is what --repair is for
@@ -317,7 +317,7 @@ def expired(store: Store, now: Any) -> None:
 
 
 def test_p4a_reconcile_is_quiet_once_quota_and_ledger_have_expired(store: Store) -> None:
-    """Turns of living chats are kept for ever, their quota items and ledger entries for `quota.retention_days`."""
+    """What is compared has lived equally long: turns are kept for ever, quota items and ledger entries expire (P4a)."""
     running = a_running()
     finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5)), RULES.settings)
     booked(store)
@@ -329,7 +329,7 @@ def test_p4a_reconcile_is_quiet_once_quota_and_ledger_have_expired(store: Store)
 
 
 def test_p4b_repair_does_not_shrink_a_day_whose_entries_expire_one_by_one(store: Store) -> None:
-    """The totals of a day expire with its last booking, its entries each by itself."""
+    """A day of which something may have expired is left as it is: its entries expire one by one (P4b)."""
     tenant, day = a_caller().tenant_id, NOW.date().isoformat()
     morning, evening = NOW.replace(hour=1), NOW.replace(hour=23)
     ledger.book(usage_event(timestamp=morning), new_id(morning), retention_days=32)
@@ -358,7 +358,7 @@ def corrupted(store: Store, amount: int) -> None:
 def test_p5a_a_lagging_index_does_not_make_repair_corrupt_an_account(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second look finds new chats through the index, which lags; the first is no single moment."""
+    """An account of which fewer turns are found than began in it is not repaired, whatever the index says (P5a)."""
     a_running()
     original_whole, original_ids = whole.items, stored_chats.ids_of
     new: list[Running] = []
@@ -388,6 +388,7 @@ def test_p5a_a_lagging_index_does_not_make_repair_corrupt_an_account(
 def test_p5b_turns_that_expire_between_the_two_looks_are_not_taken_from_the_account(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each look reads the ledger after the turns: what expired before it was looked at has an entry still (P5b)."""
     running = a_running()
     turn = running.turn
     finalize(a_call(), turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5)), RULES.settings)
@@ -580,7 +581,7 @@ def test_p7c_a_retry_whose_answer_was_lost_does_not_cost_the_old_answer(
 def test_p8a_one_turn_that_cannot_be_written_does_not_keep_the_others(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`sweep` goes on after Rejected, not after ServiceUnavailable: a hot partition stops the sweep of all tenants."""
+    """Whatever keeps one dead turn from its end, the sweep goes on to the others (P8a: a hot partition stopped it)."""
     dead = [a_running().turn for _ in range(3)]
     monkeypatch.setattr("minichat.storage.transact.PATIENCE_SECONDS", 0.0)
     original = finalize
@@ -603,7 +604,7 @@ def test_p8a_one_turn_that_cannot_be_written_does_not_keep_the_others(
 
 
 def test_p8b_living_turns_do_not_hide_a_dead_one(store: Store) -> None:
-    """The index is read by start, `batch_size` per shard, before the living are told from the dead."""
+    """The index is read to its end, and `batch_size` counts the dead alone (P8b: it cut off living and dead alike)."""
     few = RULES.settings.model_copy(
         update={"orphan_watchdog": RULES.settings.orphan_watchdog.model_copy(update={"batch_size": 2})}
     )
@@ -618,7 +619,7 @@ def test_p8b_living_turns_do_not_hide_a_dead_one(store: Store) -> None:
 
 
 def test_p8c_a_turn_that_cannot_be_read_does_not_stop_the_watchdog(store: Store) -> None:
-    """One item that this version cannot read (a state, a type of a later version) stops the sweep of all."""
+    """A turn of a later version, with a state that this one does not know, is told and passed over (P8c)."""
     strange, dead = a_running().turn, a_running().turn
     raw_table(store).update_item(
         Key=keys.turn(strange.tenant_id, strange.chat_id, strange.request_id)._asdict(),
@@ -635,6 +636,7 @@ def test_p8c_a_turn_that_cannot_be_read_does_not_stop_the_watchdog(store: Store)
 
 
 def test_p9_parallel_turns_do_not_exceed_the_daily_number_of_searches(store: Store) -> None:
+    """A turn sets the searches aside that it may make, so the turns of a day never make more than it allows (P9)."""
     rules = Rules(RULES.settings.model_copy(update={"quota": Quota(web_search_daily_quota=2)}), RULES.policy)
     begun_: list[Running] = []
     with suppress(errors.QuotaExceeded):

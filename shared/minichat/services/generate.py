@@ -214,10 +214,8 @@ async def _answer(call: Call, running: Running, machine: Machine, stream: _Strea
 
 async def _read(running: Running, machine: Machine, stream: _Stream, answer: _Answer) -> Ending:
     model = running.admission.model
-    limits = {
-        "web_search": machine.settings.quota.web_search_max_calls_per_message,
-        "code_interpreter": machine.settings.quota.code_interpreter_max_calls_per_message,
-    }
+    reserve = running.turn.reserve
+    limits = {"web_search": reserve.web_search_calls, "code_interpreter": reserve.code_interpreter_calls}
     answer.called = True
     async with aclosing(
         machine.providers.stream(running.turn.tenant_id, model.provider_id, _prompt(running))
@@ -229,9 +227,10 @@ async def _read(running: Running, machine: Machine, stream: _Stream, answer: _An
                     answer.texts.append(text)
                     await stream.tell(Delta(text))
                 case ToolActivity(name=name, phase=phase):
-                    calls = answer.tool_calls[name] = answer.tool_calls.get(name, 0) + (phase == "start")
+                    calls = answer.tool_calls.get(name, 0) + (phase == "start")
                     if calls > limits.get(name, calls):
                         return Ending(TurnState.FAILED, f"{name}_calls_exceeded")
+                    answer.tool_calls[name] = calls
                     await stream.tell(Tool(phase, name))
                 case Completed() | Incomplete():
                     answer.usage, answer.response_id, answer.cited = chunk.usage, chunk.response_id, chunk.citations

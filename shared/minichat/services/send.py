@@ -239,7 +239,7 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         started_at,
         attachment_ids=command.attachment_ids,
     )
-    return turns.Start(turn, message, limits)
+    return turns.Start(turn, message, limits, admission.calls_per_day)
 
 
 def started(new: turns.Start, admission: Admission, wish: Wish, rules: Rules) -> Running:

@@ -152,6 +152,8 @@ class TurnItem(ConversationItem):
     reserve_premium = BooleanAttribute(attr_name="r_premium")
     reserve_decision = UnicodeAttribute(attr_name="r_decision")
     reserve_downgrade_reason = UnicodeAttribute(attr_name="r_reason", null=True)
+    reserve_web_search_calls = NumberAttribute(attr_name="r_web", null=True)
+    reserve_code_interpreter_calls = NumberAttribute(attr_name="r_code", null=True)
 
     usage_input_tokens = NumberAttribute(attr_name="u_in", null=True)
     usage_output_tokens = NumberAttribute(attr_name="u_out", null=True)
@@ -199,6 +201,7 @@ class QuotaItem(ConversationItem):
     Its days are in the same item, as attributes that storage.quota names: one write for both periods.
     """
 
+    begun = NumberAttribute(attr_name="turns", null=True)
     total = NumberAttribute(null=True)
     total_reserved = NumberAttribute(attr_name="total_r", null=True)
     premium = NumberAttribute(null=True)
