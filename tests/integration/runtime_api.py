@@ -40,6 +40,7 @@ class RuntimeApi:
         self._events: asyncio.Queue[tuple[str, dict[str, Any], int]] = asyncio.Queue()
         self._responses: dict[str, Streamed] = {}
         self._started: dict[str, asyncio.Event] = {}
+        self._broken: set[str] = set()
 
     async def __aenter__(self) -> "RuntimeApi":
         self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
@@ -49,9 +50,13 @@ class RuntimeApi:
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._server.close()
 
-    async def invoke(self, event: dict[str, Any], *, seconds: float = 900) -> Streamed:
-        """The response to an event, as soon as its head has arrived; the invocation may take so many seconds."""
+    async def invoke(self, event: dict[str, Any], *, seconds: float = 900, breaks: bool = False) -> Streamed:
+        """The response to an event, as soon as its head has arrived; the invocation may take so many seconds.
+
+        Its connection `breaks` right after that, where so wanted.
+        """
         request_id = f"request-{len(self._responses)}"
+        self._broken |= {request_id} if breaks else set()
         self._responses[request_id], self._started[request_id] = Streamed(), asyncio.Event()
         self._events.put_nowait((request_id, event, int((time.time() + seconds) * 1000)))
         async with asyncio.timeout(20):
@@ -101,6 +106,8 @@ class RuntimeApi:
                 prelude, _, rest = before.partition(b"\0" * 8)
                 streamed.head = json.loads(prelude)
                 self._started[request_id].set()
+                if request_id in self._broken:
+                    raise ConnectionResetError
                 if rest:
                     streamed._chunks.put_nowait(rest)
         streamed.trailers = await _headers(reader)
