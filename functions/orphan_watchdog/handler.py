@@ -4,6 +4,7 @@ from minichat.moment import new_id, now
 from minichat.observability import begin, emit, logger
 from minichat.services.orphans import sweep
 from minichat.settings import current
+from minichat.storage import store_time
 from minichat.storage.items import connect
 
 connect(current().store)
@@ -13,6 +14,7 @@ def handler(event: dict[str, object], context: object) -> dict[str, int]:
     """How many dead turns were detected and ended."""
     del event, context
     begin()
+    store_time.ask()
     try:
         swept = sweep(now(), new_id, current())
     finally:

@@ -108,13 +108,13 @@ def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch:
     running = a_running()
     turn = running.turn
     chats.delete(at(turn, timedelta(seconds=1)), turn.chat_id)
-    late = at(turn, timedelta(seconds=17))  # 17 s of silence since it was asked to stop: looks dead
+    late = at(turn, orphans.CANCEL_PATIENCE)  # silent since it was asked to stop: looks dead
 
     original = parts.after
 
     def pause(*args: Any, **more: Any) -> Any:
-        # Between look and end: the process, stalled for 16 s, goes on.
-        turns.progress(at(turn, timedelta(seconds=17)), turn, provider_called=True)
+        # Between look and end: the process, which was stalled, goes on.
+        turns.progress(late, turn, provider_called=True)
         return original(*args, **more)
 
     monkeypatch.setattr(parts, "after", pause)
@@ -125,7 +125,7 @@ def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch:
         refused_to = True
     monkeypatch.setattr(parts, "after", original)
     # The process sees the flag and ends its turn, with its text.
-    end = finalize(at(turn, timedelta(seconds=18)), turn, Ending(TurnState.CANCELLED, text="so far"), RULES.settings)
+    end = finalize(late, turn, Ending(TurnState.CANCELLED, text="so far"), RULES.settings)
     assert end is not None
     left = without_time_to_live(store, turn.chat_id)
     assert refused_to or not left, f"purged, message deleted; these stay for ever: {left}"

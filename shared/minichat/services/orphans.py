@@ -20,8 +20,8 @@ from minichat.settings import Settings
 from minichat.storage import parts, turn_lists, turns
 from minichat.storage.transact import Rejected
 
-CANCEL_PATIENCE = timedelta(seconds=15)
-"""How long a turn that was asked to stop may be silent: three times as long as a living one is at most."""
+CANCEL_PATIENCE = timedelta(seconds=30)
+"""How long a turn that was asked to stop may be silent: twice what a living one is at most (turns-and-quota 8)."""
 
 
 @dataclass(frozen=True, slots=True)
