@@ -256,6 +256,10 @@ async def test_what_is_left_of_a_dead_turn_is_told_once_wherever_its_replay_is_c
     assert (text_of(whole), whole[-1][1].name, whole[-1][0]) == ("one 2", "error", 1_000_003)
     for cut, (number, _) in enumerate(whole, start=1):
         assert await replayed(late, running.turn, number or 0) == whole[cut:]
+    if age:
+        assert [number for number, _ in whole] == [1, 3, 1_000_003]
+        with pytest.raises(errors.InvalidRequest):  # of somebody who was told single events then
+            resume(late, running.turn.chat_id, running.turn.request_id, 2, FAST.settings)
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
