@@ -448,35 +448,6 @@ async def test_an_answer_that_lost_its_turn_cites_nothing() -> None:
     assert of_answer(running) == ()
 
 
-async def test_an_answer_that_is_cancelled_while_it_ends_cites_nothing() -> None:
-    ended = asyncio.Event()
-
-    class Lingering(Scripted):
-        """Its connection takes for ever to close."""
-
-        async def stream(
-            self, tenant_id: TenantId, provider_id: str, prompt: Prompt
-        ) -> AsyncGenerator[ProviderChunk, None]:
-            try:
-                yield TextDelta("whole")
-                yield Completed(Usage(1, 1), None, (A_PAGE,))
-            finally:
-                ended.set()
-                await asyncio.Event().wait()
-
-    async def nothing() -> AsyncGenerator[ProviderChunk, None]:
-        return
-        yield
-
-    rules = some_rules()
-    running = a_running_turn(rules)
-    reading = asyncio.create_task(told(begun(Lingering(nothing), rules, running)))
-    await ended.wait()
-    await asyncio.to_thread(chats.delete, a_call(), running.turn.chat_id)
-    assert [type(event) for event in await reading] == [Started, Delta, Error]
-    assert (stored(running).answered, of_answer(running)) == (True, ())
-
-
 async def test_a_stream_ends_even_when_nothing_can_be_stored() -> None:
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield Completed(Usage(1, 1))

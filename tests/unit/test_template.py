@@ -192,7 +192,7 @@ def test_a_function_is_found_by_its_name(functions: dict[str, dict[str, Any]]) -
         module, _, attribute = properties["Handler"].rpartition(".")
         assert module == f"functions.{_snake(name.removesuffix('Function'))}.handler"
         source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
-        assert re.search(rf"^({attribute} = |def {attribute}\()", source, re.MULTILINE)
+        assert re.search(rf"^({attribute} = |(async )?def {attribute}\()", source, re.MULTILINE)
 
 
 def test_every_function_is_bounded_and_logs_into_its_own_group(

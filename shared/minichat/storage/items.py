@@ -22,6 +22,7 @@ from pynamodb.models import Model
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.settings import Store
+from minichat.storage import store_time
 from minichat.storage.attributes import IdsAttribute, InstantAttribute
 from minichat.storage.keys import Key
 
@@ -287,7 +288,7 @@ def connect(store: Store) -> None:
         model._connection = None  # so that a second connect() takes effect; subclasses find the base's connection
         model._get_connection()
     # Made now: a cold start has more processor than its first request, and a snapshot (SnapStart) keeps what is there.
-    _ = connection().client
+    store_time.listen(connection().client)
 
 
 def table() -> TableConnection:
