@@ -139,7 +139,7 @@ def side_by_side(operations: set[str], count: int) -> Iterator[None]:
 
 
 @contextmanager
-def sqshook(
+def sqs_hook(
     operation: str, answers: Sequence[Answer | None] = (), seen: Callable[[dict[str, Any]], object] | None = None
 ) -> Iterator[None]:
     """The next calls of SQS get these answers, None being its own; what is asked for is `seen` first."""

@@ -250,7 +250,7 @@ def message(body: str = "a", **said: Any) -> tuple[str, dict[str, Any]]:
     return "SendMessage", {"MessageBody": body, **said}
 
 
-def with_attributes(body: str = "a", **attributes: Any) -> tuple[str, dict[str, Any]]:
+def with_attributes(attributes: dict[str, Any], body: str = "a") -> tuple[str, dict[str, Any]]:
     return message(body, MessageAttributes=attributes)
 
 
@@ -262,13 +262,13 @@ REFUSED_BY_SQS: dict[str, tuple[str, dict[str, Any]]] = {
     "no body": message(""),
     "a character that XML has not": message("a\x0bb"),
     "a character that is none": message("a\uffffb"),
-    "such a character in an attribute": with_attributes(a=attribute("\0")),
-    "an attribute without a value": with_attributes(a=attribute("")),
-    "eleven attributes": with_attributes(**{f"a{number}": attribute() for number in range(11)}),
-    "an attribute with a name of AWS": with_attributes(**{"AWS.x": attribute()}),
-    "an attribute of an unknown type": with_attributes(a=attribute("x", "Text")),
+    "such a character in an attribute": with_attributes({"a": attribute("\0")}),
+    "an attribute without a value": with_attributes({"a": attribute("")}),
+    "eleven attributes": with_attributes({f"a{number}": attribute() for number in range(11)}),
+    "an attribute with a name of AWS": with_attributes({"AWS.x": attribute()}),
+    "an attribute of an unknown type": with_attributes({"a": attribute("x", "Text")}),
     "a message of a mebibyte and a byte": message("x" * (MEBIBYTE + 1)),
-    "a message of a mebibyte and attributes": with_attributes("x" * MEBIBYTE, a=attribute()),
+    "a message of a mebibyte and attributes": with_attributes({"a": attribute()}, "x" * MEBIBYTE),
     "a batch of more than a mebibyte": ("SendMessageBatch", batch(*["x" * 200_000] * 6)),
     "a batch that attributes make too large": half_a_mebibyte_twice(MessageAttributes={"a": attribute()}),
     "eleven messages": ("SendMessageBatch", batch(*["x"] * 11)),
