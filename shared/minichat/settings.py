@@ -78,6 +78,24 @@ class Auth(_Group):
         return self
 
 
+def _several(given: Any) -> Any:
+    """A list as a template's parameter has it, in one line."""
+    return [one for one in map(str.strip, given.split(",")) if one] if isinstance(given, str) else given
+
+
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
+
+
+class Cors(_Group):
+    """Which pages of browsers may call from another origin (contract 4)."""
+
+    allowed_origins: Annotated[
+        tuple[Origin, ...],
+        BeforeValidator(_several),
+        Field(description="as browsers send them, https://app.example.com; * for every page"),
+    ] = ()
+
+
 class Streaming(_Group):
     """The relay between provider and client (turns-and-quota 9)."""
 
@@ -198,6 +216,7 @@ class Settings(_Group):
     queues: Queues = Queues()
     audit: Audit = Audit()
     auth: Auth = Auth()
+    cors: Cors = Cors()
     streaming: Streaming = Streaming()
     quota: Quota = Quota()
     context: Context = Context()
@@ -256,6 +275,11 @@ def examine(environment: Mapping[str, str] | None = None) -> tuple[Settings, lis
 def current() -> Settings:
     """The settings of this process, read once."""
     return load(os.environ)
+
+
+def function_name() -> str | None:
+    """The name of the Lambda function that this process is; None where it is none."""
+    return os.environ.get("AWS_LAMBDA_FUNCTION_NAME")
 
 
 def read_document(key: str, path: Path) -> dict[str, Any]:

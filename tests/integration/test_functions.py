@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -103,6 +104,27 @@ def test_the_api_function_serves_the_buffered_operations(environment: dict[str, 
     assert json.loads(health["body"])["status"] == "ok"
     # Streams are the other function's.
     assert streaming["statusCode"] == 404
+
+
+def test_the_api_function_answers_the_preflights_of_all_operations(environment: dict[str, str]) -> None:
+    asking = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    events = [
+        an_event("OPTIONS", path) for path in ("/chats", f"/chats/{uuid4()}/messages:stream", f"/chats/{uuid4()}/turns")
+    ]
+    for event in (*events, health := an_event("GET", "/health")):
+        event["headers"] |= asking
+        event["multiValueHeaders"] |= {name: [value] for name, value in asking.items()}
+    allowing = environment | {"MINICHAT_CORS__ALLOWED_ORIGINS": "https://other.example,https://app.example"}
+    for answer in invoked(allowing, *events, health):
+        assert (answer["statusCode"], _header(answer, "access-control-allow-origin")) == (200, "https://app.example")
+    for answer in invoked(environment, *events):
+        assert (answer["statusCode"], _header(answer, "access-control-allow-origin")) in {(405, None), (404, None)}
+
+
+def _header(answer: dict[str, Any], name: str) -> str | None:
+    several = answer.get("multiValueHeaders", {}).get(name, [None])
+    found: str | None = answer["headers"].get(name, several[0])
+    return found
 
 
 def test_wrong_settings_end_the_start_and_name_their_key(environment: dict[str, str]) -> None:

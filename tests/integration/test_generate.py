@@ -19,7 +19,7 @@ from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChu
 from minichat.providers.prompt import Prompt
 from minichat.services import chats, generate
 from minichat.services.channel import Channel
-from minichat.services.finalize import finalize
+from minichat.services.finalize import End, finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store, Streaming
@@ -465,12 +465,14 @@ async def test_a_stop_while_a_turn_is_ending_waits_for_its_end(monkeypatch: pyte
     ending, go_on = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
-    def slow_finalize(*args: object) -> object:
+    store = End.store
+
+    def slowly(end: End) -> object:
         loop.call_soon_threadsafe(ending.set)
         assert go_on.wait(10)
-        return finalize(*args)  # type: ignore[arg-type]  # passed on as they came
+        return store(end)
 
-    monkeypatch.setattr(generate, "finalize", slow_finalize)
+    monkeypatch.setattr(End, "store", slowly)
     rules = some_rules()
     running = a_running_turn(rules)
     reading = asyncio.create_task(told(begun(Scripted(script), rules, running)))

@@ -38,7 +38,7 @@ from minichat.settings import Quota, Settings, Store, Streaming
 from minichat.storage import attachments, keys, ledger, parts, turns, uploads, whole
 from minichat.storage import chats as stored_chats
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
-from tests.integration.faults import answered_instead, answers_lost, refused
+from tests.integration.faults import answered_instead, answers_lost, counted_calls, refused
 from tests.integration.test_generate import Scripted, begun, some_rules
 from tests.invariants import Tables, violations
 from tests.ready_files import announced, ready
@@ -479,8 +479,8 @@ async def test_p6b_a_cancel_is_seen_while_the_store_of_the_stream_is_slow(monkey
 # --- P7: unknown outcomes ------------------------------------------------------------------------------------------
 
 
-async def test_p7a_an_end_whose_answer_was_lost_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end is stored, the answer lost for as long as the patience lasts; then a new token asks, and is refused."""
+async def test_p7a_an_end_whose_answer_was_lost_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An end is one transaction, however often it is asked for: its own win is never taken for another finalizer's."""
 
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield TextDelta("Paris")
@@ -497,44 +497,69 @@ async def test_p7a_an_end_whose_answer_was_lost_is_told(monkeypatch: pytest.Monk
     assert type(events[-1]).__name__ == "Done", f"the teller won and says nothing: {[type(e).__name__ for e in events]}"
 
 
+@pytest.mark.parametrize("silent", [False, True], ids=["the table can be asked", "nothing answers"])
 def test_p7b_a_send_whose_answer_was_lost_does_not_block_its_chat(
-    monkeypatch: pytest.MonkeyPatch, store: Store
+    monkeypatch: pytest.MonkeyPatch, store: Store, silent: bool
 ) -> None:
+    """A send that was stored goes on; when it cannot be known that it was, the same send goes on with it."""
     chat_id = a_chat()
     monkeypatch.setattr("minichat.storage.transact.PATIENCE_SECONDS", 0.0)
     command = SendMessage(chat_id, "hello", RequestId(str(uuid4())))
-    with answers_lost("TransactWriteItems", 2), suppress(errors.ServiceUnavailable):
-        send(a_call(), command, RULES)
-        pytest.fail("the loss was not seen")
-    # The client does what 503 tells it: the same again.
-    try:
-        again = send(a_call(), command, RULES)
-    except errors.RequestIdConflict as conflict:
-        pytest.fail(f"the message is lost: its repetition is {conflict.code}, and the chat is blocked for a minute")
+    with counted_calls() as calls, answers_lost("TransactWriteItems", 2), answers_lost("UpdateItem", 2 * silent):
+        if not silent:
+            again = send(a_call(), command, RULES)
+        else:
+            with pytest.raises(errors.ServiceUnavailable):
+                send(a_call(), command, RULES)
+    assert calls.count("TransactWriteItems") == 2, "the loss was not seen"
+    if silent:
+        # The client does what 503 tells it: the same again.
+        _, stored_ = turns.read(a_caller().tenant_id, chat_id, command.request_id)
+        assert stored_ is not None
+        again = send(at(stored_, timedelta(seconds=20)), command, RULES)
     assert isinstance(again, Running)
+    assert again.turn.request_id == command.request_id
+    with pytest.raises(errors.RequestIdConflict):  # it has one teller
+        send(at(again.turn, timedelta(seconds=1)), command, RULES)
+    ending = Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1))
+    assert finalize(at(again.turn, timedelta(seconds=2)), again.turn, ending, RULES.settings)
+    assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.parametrize("silent", [False, True], ids=["the table can be asked", "nothing answers"])
 def test_p7c_a_retry_whose_answer_was_lost_does_not_cost_the_old_answer(
-    monkeypatch: pytest.MonkeyPatch, store: Store
+    monkeypatch: pytest.MonkeyPatch, store: Store, silent: bool
 ) -> None:
+    """A retry that was stored goes on with the new answer; when it cannot be known that it was, the same retry does."""
     running = a_running()
     finalize(
         a_call(), running.turn, Ending(TurnState.COMPLETED, text="the old answer", usage=Usage(1, 1)), RULES.settings
     )
     chat_id, target = running.turn.chat_id, running.turn.request_id
     monkeypatch.setattr("minichat.storage.transact.PATIENCE_SECONDS", 0.0)
-    with answers_lost("TransactWriteItems", 2), pytest.raises(errors.ServiceUnavailable):
-        mutate.retry(a_call(), chat_id, target, RequestId(str(uuid4())), RULES)
-    # Nobody makes the new answer; a minute later it is an error, and the old one is hidden.
-    with suppress(errors.ChatError):
-        mutate.retry(a_call(), chat_id, target, RequestId(str(uuid4())), RULES)
+    new = RequestId(str(uuid4()))
+    with counted_calls() as calls, answers_lost("TransactWriteItems", 2), answers_lost("UpdateItem", 2 * silent):
+        if not silent:
+            again = mutate.retry(a_call(), chat_id, target, new, RULES)
+        else:
+            with pytest.raises(errors.ServiceUnavailable):
+                mutate.retry(a_call(), chat_id, target, new, RULES)
+    assert calls.count("TransactWriteItems") == 2, "the loss was not seen"
+    if silent:
+        _, stored_ = turns.read(a_caller().tenant_id, chat_id, new)
+        assert stored_ is not None
+        again = mutate.retry(at(stored_, timedelta(seconds=20)), chat_id, target, RequestId(str(uuid4())), RULES)
+    assert again.turn.request_id == new
+    ending = Ending(TurnState.COMPLETED, text="the new answer", usage=Usage(1, 1))
+    assert finalize(at(again.turn, timedelta(seconds=2)), again.turn, ending, RULES.settings)
     orphans.sweep(a_call().now + TIMEOUT, new_id, RULES.settings)
     visible = [
         one["role"]
         for one in Tables.of(store).conversations
         if one["sk"].startswith("MSG#") and one["pk"].endswith(chat_id) and "deleted_at" not in one
     ]
-    assert visible == ["user", "assistant"], f"503 was answered, and the answer is gone: {visible}"
+    assert visible == ["user", "assistant"], f"the answer is gone: {visible}"
+    assert violations(Tables.of(store)) == []
 
 
 # --- P8: watchdog.pml ----------------------------------------------------------------------------------------------

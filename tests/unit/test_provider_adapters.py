@@ -50,7 +50,7 @@ def read(reader: Reader, *parts: bytes, ended: bool = True) -> list[ProviderChun
     """The chunks of these bytes and, unless one was the last, of their end."""
     chunks = [chunk for part in parts for chunk in reader.feed(part)]
     if ended and not (chunks and isinstance(chunks[-1], Completed | Incomplete | Failed)):
-        chunks.append(reader.ended())
+        chunks += reader.ended()
     return chunks
 
 
@@ -64,7 +64,7 @@ def sse(*events: Any, name: str | None = None) -> bytes:
 
 
 def chat(*events: Any) -> list[ProviderChunk]:
-    return read(openai_chat.Answer(), sse(*events))
+    return read(openai_chat.reader(), sse(*events))
 
 
 def choice(delta: dict[str, Any] | None = None, reason: str | None = None, **said: Any) -> dict[str, Any]:
@@ -200,8 +200,24 @@ def test_a_tool_that_may_not_be_called_is_not_offered() -> None:
     assert "toolConfig" not in bedrock_converse.body(prompt)
 
 
-@pytest.mark.parametrize("body", [anthropic_messages.body, bedrock_converse.body])
-def test_a_conversation_alternates_where_the_provider_insists(body: Callable[[Prompt], dict[str, Any]]) -> None:
+def turns_of(asked: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """The conversation of a request, whatever the API calls its parts."""
+    turns = asked.get("input") or asked["messages"]
+    return [
+        (turn["role"], [turn["content"]] if isinstance(turn["content"], str) else [p["text"] for p in turn["content"]])
+        for turn in turns
+    ]
+
+
+BODIES: list[Callable[[Prompt], dict[str, Any]]] = [
+    openai_responses.body,
+    lambda prompt: openai_chat.body(prompt, "max_tokens"),
+    anthropic_messages.body,
+    bedrock_converse.body,
+]
+
+
+def test_neighbours_of_one_role_are_sent_as_one() -> None:
     said = [
         ("assistant", "lost"),
         ("user", "a"),
@@ -209,12 +225,31 @@ def test_a_conversation_alternates_where_the_provider_insists(body: Callable[[Pr
         ("assistant", " \n"),
         ("user", "c"),
         ("assistant", "d"),
+        ("user", "e"),
     ]
     messages = tuple(PromptMessage("user" if role == "user" else "assistant", text) for role, text in said)
-    asked = body(a_prompt(messages=messages))["messages"]
-    assert [(turn["role"], [part["text"] for part in turn["content"]]) for turn in asked] == [
-        ("user", ["a", "b", "c"]),
-        ("assistant", ["d"]),
+    expected = [("user", ["a", "b", "c"]), ("assistant", ["d"]), ("user", ["e"])]
+    responses, chat, anthropic, bedrock = (turns_of(body(a_prompt(messages=messages))) for body in BODIES)
+    assert responses == anthropic == bedrock == expected
+    # As one text: servers that insist on roles that alternate are often those that know no other.
+    assert chat == [("user", ["a\n\nb\n\nc"]), ("assistant", ["d"]), ("user", ["e"])]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from(["", " ", "\u3000", "a", "b"])), max_size=8))
+def test_every_conversation_is_one_that_a_strict_server_takes(said: list[tuple[bool, str]]) -> None:
+    messages = tuple(PromptMessage("user" if user else "assistant", text) for user, text in said)
+    for body in BODIES:
+        turns = turns_of(body(a_prompt(messages=(*messages, PromptMessage("user", "now")))))
+        assert [role for role, _ in turns] == ["user", "assistant"] * (len(turns) // 2) + ["user"]
+        assert all(text.strip() for _, texts in turns for text in texts)
+        assert turns[-1][1][-1].endswith("now")
+
+
+def test_images_stay_with_what_was_said_to_them() -> None:
+    shown = (PromptMessage("user", "before"), PromptMessage("user", "and this?", ("file-1", "file-2")))
+    (turn,) = openai_responses.body(a_prompt(messages=shown))["input"]
+    assert [part.get("text") or part["file_id"] for part in turn["content"]] == [
+        *("before", "and this?", "file-1", "file-2"),
     ]
 
 
@@ -237,7 +272,7 @@ def test_later_usage_of_a_message_replaces_what_it_repeats(name: str | None) -> 
         stops("end_turn", output_tokens=7, cache_read_input_tokens=None, output_tokens_details={"thinking_tokens": 2}),
         STOP,
     ]
-    assert read(anthropic_messages.Answer(), sse(*events, name=name)) == [Completed(Usage(18, 7, 5, 3, 2), "msg_1")]
+    assert read(anthropic_messages.reader(), sse(*events, name=name)) == [Completed(Usage(18, 7, 5, 3, 2), "msg_1")]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +285,7 @@ def test_later_usage_of_a_message_replaces_what_it_repeats(name: str | None) -> 
     ],
 )
 def test_a_message_that_was_cut_says_why(reason: str, told: str) -> None:
-    assert read(anthropic_messages.Answer(), sse(begun(), stops(reason), STOP)) == [Incomplete(told, Usage(), "msg_1")]
+    assert read(anthropic_messages.reader(), sse(begun(), stops(reason), STOP)) == [Incomplete(told, Usage(), "msg_1")]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +301,7 @@ def test_a_message_that_was_cut_says_why(reason: str, told: str) -> None:
     ],
 )
 def test_a_message_that_failed_keeps_what_was_used(events: list[Any], code: str) -> None:
-    *_, last = read(anthropic_messages.Answer(), sse(begun(input_tokens=10, output_tokens=1), *events))
+    *_, last = read(anthropic_messages.reader(), sse(begun(input_tokens=10, output_tokens=1), *events))
     assert isinstance(last, Failed)
     assert (last.code, last.usage) == (code, Usage(10, 1))
 
@@ -276,7 +311,7 @@ def test_what_is_thought_or_cited_is_no_text() -> None:
         {"type": kind, "text": "not for you"} for kind in ("thinking_delta", "citations_delta", "input_json_delta")
     ]
     events = [{"type": "content_block_delta", "delta": delta} for delta in deltas]
-    assert read(anthropic_messages.Answer(), sse(*events), ended=False) == []
+    assert read(anthropic_messages.reader(), sse(*events), ended=False) == []
 
 
 def of_bedrock(name: str, **data: Any) -> bytes:
@@ -288,8 +323,8 @@ TOLD = of_bedrock("metadata", usage={"inputTokens": 10, "outputTokens": 5, "cach
 
 
 def test_an_answer_of_bedrocks_ends_with_its_usage_or_without() -> None:
-    assert read(bedrock_converse.Answer(), STOPPED + TOLD) == [Completed(Usage(13, 5, 3))]
-    assert read(bedrock_converse.Answer(), STOPPED) == [Completed(Usage())]
+    assert read(bedrock_converse.reader(), STOPPED + TOLD) == [Completed(Usage(13, 5, 3))]
+    assert read(bedrock_converse.reader(), STOPPED) == [Completed(Usage())]
 
 
 @pytest.mark.parametrize(
@@ -302,12 +337,12 @@ def test_an_answer_of_bedrocks_ends_with_its_usage_or_without() -> None:
     ],
 )
 def test_bedrocks_reasons_are_told_in_our_words(reason: str, end: ProviderChunk) -> None:
-    assert read(bedrock_converse.Answer(), of_bedrock("messageStop", stopReason=reason)) == [end]
+    assert read(bedrock_converse.reader(), of_bedrock("messageStop", stopReason=reason)) == [end]
 
 
 @pytest.mark.parametrize("reason", ["tool_use", "malformed_model_output", "malformed_tool_use"])
 def test_an_answer_that_bedrock_could_not_finish_failed(reason: str) -> None:
-    (last,) = read(bedrock_converse.Answer(), of_bedrock("messageStop", stopReason=reason))
+    (last,) = read(bedrock_converse.reader(), of_bedrock("messageStop", stopReason=reason))
     assert isinstance(last, Failed)
 
 
@@ -323,7 +358,7 @@ def test_an_answer_that_bedrock_could_not_finish_failed(reason: str) -> None:
 )
 @pytest.mark.parametrize("payload", [b'{"message": "Broken."}', b"", b"\xff", b"[]"])
 def test_an_exception_of_bedrocks_is_the_end(headers: dict[str, str], code: str, payload: bytes) -> None:
-    (last,) = read(bedrock_converse.Answer(), frame(headers, payload))
+    (last,) = read(bedrock_converse.reader(), frame(headers, payload))
     assert isinstance(last, Failed)
     assert last.code == code
 
@@ -333,7 +368,7 @@ def test_a_frame_whose_checksum_is_wrong_is_not_read(place: int) -> None:
     broken = bytearray(STOPPED)
     broken[place] ^= 0x01
     with pytest.raises(ValueError, match="Checksum|Invalid|Error"):
-        read(bedrock_converse.Answer(), bytes(broken) + bytes(200))
+        read(bedrock_converse.reader(), bytes(broken) + bytes(200))
 
 
 ANY_JSON = st.recursive(
@@ -384,10 +419,10 @@ NAMES = st.sampled_from(
 def test_no_event_raises_and_every_chunk_has_the_types_it_promises(name: str, data: object) -> None:
     raw = json.dumps(data).encode()
     said_to: list[tuple[Reader, bytes]] = [
-        (openai_chat.Answer(), sse(raw)),
-        (anthropic_messages.Answer(), f"event: {name}\n".encode() + sse(raw)),
-        (openai_responses.Answer(), f"event: {name}\n".encode() + sse(raw)),
-        (bedrock_converse.Answer(), frame({":event-type": name, ":message-type": "event"}, raw)),
+        (openai_chat.reader(), sse(raw)),
+        (anthropic_messages.reader(), f"event: {name}\n".encode() + sse(raw)),
+        (openai_responses.reader(), f"event: {name}\n".encode() + sse(raw)),
+        (bedrock_converse.reader(), frame({":event-type": name, ":message-type": "event"}, raw)),
     ]
     for reader, said in said_to:
         for chunk in read(reader, said):
@@ -404,10 +439,10 @@ def test_no_event_raises_and_every_chunk_has_the_types_it_promises(name: str, da
 @given(st.binary(max_size=300))
 def test_bytes_that_are_no_stream_are_a_failure_or_a_value_error(raw: bytes) -> None:
     for reader in (
-        openai_chat.Answer(),
-        anthropic_messages.Answer(),
-        openai_responses.Answer(),
-        bedrock_converse.Answer(),
+        openai_chat.reader(),
+        anthropic_messages.reader(),
+        openai_responses.reader(),
+        bedrock_converse.reader(),
     ):
         try:
             chunks = read(reader, raw)

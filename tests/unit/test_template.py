@@ -147,11 +147,41 @@ def test_what_the_gateway_refuses_by_itself_is_a_problem_document(translated: di
     (api,) = _of_type(translated, "AWS::ApiGateway::RestApi").values()
     responses = api["Body"]["x-amazon-apigateway-gateway-responses"]
     assert responses
-    for response in responses.values():
+    for name, response in responses.items():
+        if name == "DEFAULT_4XX":
+            continue  # what else it may refuse keeps its status, which no template of ours can tell
         problem = Problem.model_validate_json(response["responseTemplates"]["application/json"])
         assert problem.status == int(response["statusCode"])
         assert problem.type == f"urn:minichat:problem:{problem.code}"
         assert response["responseParameters"]["gatewayresponse.header.Content-Type"] == "'application/problem+json'"
+
+
+def test_a_page_may_read_what_the_gateway_refuses_where_pages_may_call(translated: dict[str, Any]) -> None:
+    (api,) = _of_type(translated, "AWS::ApiGateway::RestApi").values()
+    responses = api["Body"]["x-amazon-apigateway-gateway-responses"]
+    assert {"DEFAULT_4XX", "DEFAULT_5XX", "THROTTLED"} <= responses.keys()
+    header = "gatewayresponse.header.Access-Control-Allow-Origin"
+    for response in responses.values():
+        assert response["responseParameters"][header] == {"Fn::If": ["AllowsOrigins", "'*'", {"Ref": "AWS::NoValue"}]}
+    exposed = responses["THROTTLED"]["responseParameters"]["gatewayresponse.header.Access-Control-Expose-Headers"]
+    assert exposed["Fn::If"][1] == "'Retry-After'"
+    assert "Allow-Credentials" not in json.dumps(translated)
+    assert ROOT_TEMPLATE["Parameters"]["CorsOrigins"]["Default"] == ""
+
+
+def test_preflights_of_all_operations_reach_a_function_that_knows_the_origins(
+    integrations: dict[tuple[str, str], dict[str, Any]], functions: dict[str, dict[str, Any]]
+) -> None:
+    paths = {
+        PREFIX + re.sub(r"{\w+}", "0b4f", re.sub(r"{\w+:path}", "a/b", route.path))
+        for router in routers(BUFFERED | STREAMING)
+        for route in router.routes
+        if isinstance(route, APIRoute)
+    }
+    assert {_function_behind(integrations, "OPTIONS", path) for path in paths} == {"ApiFunction"}
+    for name in ("ApiFunction", "StreamFunction"):
+        variables = functions[name]["Environment"]["Variables"]
+        assert variables["MINICHAT_CORS__ALLOWED_ORIGINS"] == {"Fn::Join": [",", {"Ref": "CorsOrigins"}]}
 
 
 def test_a_function_is_found_by_its_name(functions: dict[str, dict[str, Any]]) -> None:
@@ -532,6 +562,9 @@ def _sample(value: Any) -> str:
         return re.sub(r"\${[\w:]+}", "sample", text.replace("{{resolve:secretsmanager:${CursorSecret}}}", "sample"))
     if isinstance(value, dict) and value.get("Ref") in {"StreamSeconds", "StoreEndpoint", "AuditContent"}:
         return str(ROOT_TEMPLATE["Parameters"][value["Ref"]]["Default"])
+    if isinstance(value, dict) and "Fn::Join" in value:
+        separator, parameter = value["Fn::Join"]
+        return str(separator.join(filter(None, [ROOT_TEMPLATE["Parameters"][parameter["Ref"]]["Default"]])))
     if isinstance(value, dict) and "Queues" in value.get("Fn::GetAtt", []):
         return str(QUEUES["Outputs"][value["Fn::GetAtt"][1].removeprefix("Outputs.")]["Value"]["Fn::Sub"])
     return "sample"

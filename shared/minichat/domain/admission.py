@@ -79,6 +79,24 @@ def admit(policy: Policy, wish: Wish, standing: Standing, limits: Limits, now: d
     raise UnsupportedMedia if blind and not weighed else QuotaExceeded
 
 
+def readmit(policy: Policy, wish: Wish, reserve: Reserve, limits: Limits, now: datetime) -> Admission | None:
+    """What a message is admitted with for which `reserve` is set aside already; None when the policy has changed so
+    much since that this is not enough, or not allowed any more.
+
+    Raises InputTooLong, ContextBudgetExceeded.
+    """
+    model = next((model for model in policy.enabled_models() if model.id == reserve.effective_model), None)
+    switches = policy.kill_switches
+    switched_off = (wish.web_search and switches.disable_web_search) or (wish.images and switches.disable_images)
+    if model is None or switched_off or not sees(model, wish.images, limits.file_providers):
+        return None
+    admission = _admission(policy, wish, model, limits, now)
+    worst = admission.reserve
+    if worst.tokens > reserve.tokens or worst.credits_micro > reserve.credits_micro:
+        return None
+    return replace(admission, reserve=reserve)
+
+
 def _check_switches(policy: Policy, wish: Wish, standing: Standing, limits: Limits) -> None:
     """What is refused whichever model answers."""
     if wish.web_search and policy.kill_switches.disable_web_search:

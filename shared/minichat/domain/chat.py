@@ -5,6 +5,7 @@ from datetime import datetime
 
 from minichat.domain.errors import ChatNotFound, FieldError, InvalidRequest
 from minichat.domain.identity import MICROSECOND, Caller, ChatId, MessageId, RequestId, TenantId, UserId
+from minichat.domain.text import is_blank
 
 TITLE_MAX_CHARACTERS = 255
 
@@ -65,7 +66,7 @@ def clean_title(title: str) -> str:
     Raises InvalidRequest naming the field `title` (contract 1).
     """
     trimmed = title.strip()
-    if not trimmed:
+    if is_blank(trimmed):
         raise InvalidRequest(FieldError("title", "The title must not be blank.", "blank"))
     if len(trimmed) > TITLE_MAX_CHARACTERS:
         raise InvalidRequest(

@@ -102,6 +102,8 @@ class Turn:
     # among them: whoever ended the turn did not tell its stream.
     events_stored: int | None = None
     terminal_number: int | None = None
+    # The process that makes its answer, where that is not the one that began it.
+    teller: str | None = None
 
     @property
     def answered(self) -> bool:
@@ -142,6 +144,12 @@ def check_mutation(caller: Caller, chat: Chat | None, turn: Turn | None, target:
 def is_orphan(turn: Turn, cutoff: datetime) -> bool:
     """Whether a running turn has given no sign of life since `cutoff`: the process that made it is dead."""
     return turn.state is TurnState.RUNNING and turn.last_progress_at <= cutoff
+
+
+def never_began(turn: Turn, cutoff: datetime) -> bool:
+    """Whether a turn that is still wanted is an orphan whose provider was never called: its answer can yet be made."""
+    untouched = turn.provider_request_started_at is None and turn.cancel_requested_at is None
+    return untouched and is_orphan(turn, cutoff)
 
 
 def readable(turn: Turn | None) -> Turn:

@@ -197,6 +197,16 @@ class TurnCancelled(_OfChat):
     request_id: str
 
 
+class ReactionChanged(_OfChat):
+    """The owner of a chat said what they think of an answer, or took it back."""
+
+    event_type: Literal["reaction_set", "reaction_delete"]
+    actor_user_id: str
+    message_id: str
+    request_id: str
+    reaction: Literal["like", "dislike"] | None = None
+
+
 class ChatDeleted(_OfChat):
     """A chat was deleted."""
 
@@ -223,7 +233,14 @@ class PolicyPublished(_Audit):
 
 
 AuditEvent = Annotated[
-    TurnEnded | TurnReplaced | TurnDeleted | TurnCancelled | ChatDeleted | AttachmentDeleted | PolicyPublished,
+    TurnEnded
+    | TurnReplaced
+    | TurnDeleted
+    | TurnCancelled
+    | ReactionChanged
+    | ChatDeleted
+    | AttachmentDeleted
+    | PolicyPublished,
     Field(discriminator="event_type"),
 ]
 """Everything that the audit queue carries."""

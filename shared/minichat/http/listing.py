@@ -1,18 +1,18 @@
 """Lists as pages: from a query to the rows, and to the cursors of the neighbouring pages."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from starlette.requests import Request
 
-from minichat.domain.chat import visible
+from minichat.domain.chat import Chat, visible
 from minichat.domain.identity import Call, ChatId, MessageId, from_micros, uuid7_floor
 from minichat.domain.message import Message
 from minichat.http import odata
-from minichat.http.odata import Filter, Order
+from minichat.http.odata import Filter, Order, Value
 from minichat.http.paging import Cursor, CursorCodec, Cut, cut, fits
 from minichat.http.schemas import (
     AttachmentSummary,
@@ -38,7 +38,9 @@ THUMBNAILS_MAX_BYTES = 1_000_000
 """Of one page: a response from Lambda has at most 6 MB. Those beyond it are shown by `GET …/attachments/ID` alone."""
 
 _MESSAGE_MEMBERS = frozenset(MessageView.model_fields)
-_MESSAGE_OPTIONS = frozenset({"$select", "$orderby", "$filter"})
+
+LOOKED_AT = 1000
+"""Chats that one request for a list looks at, at most: a filter that wants few of them goes on with the next cursor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class Query:
 
         Raises InvalidRequest naming those that are not.
         """
-        odata.refuse_unknown_options(request.query_params.keys(), _MESSAGE_OPTIONS if options else frozenset())
+        understood = frozenset(f"${name.rstrip('_')}" for name in options)
+        odata.refuse_unknown_options(request.query_params.keys(), understood)
         return cls(limit, cursor, **options)
 
 
@@ -85,23 +88,51 @@ class _List:
 
 
 def chats(call: Call, codec: CursorCodec, query: Query) -> Page[ChatDetail]:
-    """The caller's chats, the most recently active first.
+    """The caller's chats that the filter wants, the most recently active first.
 
-    Raises InvalidCursor.
+    A page may be short, or empty, and have a next one: a filter looks at `LOOKED_AT` chats at most in one go.
+    Raises InvalidRequest (an option that is not understood), InvalidCursor.
     """
+    wanted = odata.parse_filter(query.filter_, odata.CHATS)
     scope = f"{call.caller.tenant_id}/{call.caller.user_id}/chats"
-    cursor = None if query.cursor is None else fits(codec.decode(query.cursor, scope), order=NEWEST_FIRST, filter_="")
-    start = cursor.position if cursor else None
+    cursor = None
+    if query.cursor is not None:
+        filter_ = None if query.filter_ is None else wanted.canonical()
+        cursor = fits(codec.decode(query.cursor, scope), order=NEWEST_FIRST, filter_=filter_)
+        wanted = odata.parse_filter(cursor.filter, odata.CHATS)
     with measured("read"):
-        entries = chat_store.listed(
-            call.caller, start=start, descending=not (cursor and cursor.backward), limit=query.limit + 1
-        )
-    page = cut(entries, query.limit, cursor, lambda entry: entry[0])
+        found, left_at = _looked_through(call, wanted, cursor, query.limit + 1)
+    page = cut(found, query.limit, cursor, lambda entry: entry[0])
+    if left_at is not None and len(found) <= query.limit:
+        backward = cursor is not None and cursor.backward
+        page = replace(page, prev_position=left_at) if backward else replace(page, next_position=left_at)
     return Page(
-        # The index still names a chat for a moment after it was deleted.
-        items=[chat_detail(chat) for _, chat in page.rows if chat is not None and chat.deleted_at is None],
-        page_info=_List(codec, scope, NEWEST_FIRST).info(query.limit, page),
+        items=[chat_detail(chat) for _, chat in page.rows],
+        page_info=_List(codec, scope, NEWEST_FIRST, wanted.canonical()).info(query.limit, page),
     )
+
+
+def _looked_through(
+    call: Call, wanted: Filter, cursor: Cursor | None, limit: int
+) -> tuple[list[tuple[str, Chat]], str | None]:
+    """Up to `limit` chats that are wanted, each with its position, and where the search stopped short of the end."""
+    descending = not (cursor and cursor.backward)
+    found: list[tuple[str, Chat]] = []
+    position = cursor.position if cursor else None
+    at_once = limit if wanted == Filter() else max(limit, LOOKED_AT // 10)
+    for _ in range(LOOKED_AT // at_once or 1):
+        entries = chat_store.listed(call.caller, start=position, descending=descending, limit=at_once)
+        # The index still names a chat for a moment after it was deleted.
+        there = [(where, chat) for where, chat in entries if chat is not None and chat.deleted_at is None]
+        found += [(where, chat) for where, chat in there if wanted.matches(_members(chat))]
+        if len(found) >= limit or len(entries) < at_once:
+            return found[:limit], None
+        position = entries[-1][0]
+    return found, position
+
+
+def _members(chat: Chat) -> dict[str, Value]:
+    return {"title": chat.title or "", "updated_at": chat.updated_at, "id": UUID(chat.chat_id)}
 
 
 def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> dict[str, Any]:
@@ -110,7 +141,7 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
     Raises InvalidRequest (an option that is not understood), InvalidCursor, ChatNotFound.
     """
     members = odata.parse_select(query.select, _MESSAGE_MEMBERS)
-    order, wanted = odata.parse_orderby(query.orderby), odata.parse_filter(query.filter_)
+    order, wanted = odata.parse_orderby(query.orderby), odata.parse_filter(query.filter_, odata.MESSAGES)
     scope = f"{call.caller.tenant_id}/{call.caller.user_id}/chats/{chat_id}/messages"
     cursor = None
     if query.cursor is not None:
@@ -119,14 +150,14 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
             order=None if query.orderby is None else order.canonical(),
             filter_=None if query.filter_ is None else wanted.canonical(),
         )
-        order, wanted = odata.parse_orderby(cursor.order), odata.parse_filter(cursor.filter)
+        order, wanted = odata.parse_orderby(cursor.order), odata.parse_filter(cursor.filter, odata.MESSAGES)
     with measured("read"):
         chat, found = message_store.page(
             call.caller.tenant_id,
             chat_id,
             _window(order, wanted, cursor),
             limit=query.limit + 1,
-            keep=lambda m: wanted.matches(m.created_at, m.role, UUID(m.message_id)),
+            keep=lambda m: wanted.matches({"created_at": m.created_at, "role": m.role, "id": UUID(m.message_id)}),
         )
     visible(chat, call.caller)
     page = cut(found, query.limit, cursor, lambda message: message.message_id)

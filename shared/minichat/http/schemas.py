@@ -111,6 +111,14 @@ class SelectedMessageView(BaseModel):
     created_at: datetime | None = None
 
 
+class ReactionView(BaseModel):
+    """What the caller thinks of an answer, and since when."""
+
+    message_id: UUID
+    reaction: Literal["like", "dislike"]
+    created_at: datetime
+
+
 class PageInfo(BaseModel):
     """How to go on."""
 
@@ -209,7 +217,7 @@ def message_view(message: Message, attachments: Mapping[str, AttachmentSummary])
         role=message.role,
         content=message.content,
         attachments=[attachments[one] for one in message.attachment_ids if one in attachments],
-        my_reaction=None,
+        my_reaction=message.reaction,
         model=message.model,
         input_tokens=message.input_tokens,
         output_tokens=message.output_tokens,

@@ -349,7 +349,9 @@ def _last_text(given: Any) -> str:
     content = users[-1].get("content", "")
     if isinstance(content, str):
         return content
-    return "".join(part.get("text", "") for part in content)
+    # Messages without an answer between them come as one: what was said last is in its last text.
+    texts = [part["text"] for part in content if "text" in part]
+    return texts[-1] if texts else ""
 
 
 def main() -> None:

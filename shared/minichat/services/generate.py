@@ -29,7 +29,7 @@ from minichat.providers.chunks import Completed, Failed, Incomplete, TextDelta, 
 from minichat.providers.prompt import Prompt, PromptMessage
 from minichat.providers.registry import Providers
 from minichat.services.channel import Channel, Numbered
-from minichat.services.finalize import Ended, Finalizer, finalize, terminal_event
+from minichat.services.finalize import End, Ended, Finalizer, terminal_event
 from minichat.services.record import Record
 from minichat.services.send import Replay, Running
 from minichat.settings import Settings
@@ -279,16 +279,20 @@ async def _finalize(call: Call, running: Running, ending: Ending, machine: Machi
 
     Raises ServiceUnavailable when it could not be stored; the turn is left to whoever looks at it next.
     """
-    turn = running.turn
+    turn, end = running.turn, None
     if ending.error_code is not None and ending.error_code not in KNOWN_ERROR_CODES:
         logger.critical("unknown error code", extra={"code": ending.error_code, "turn_id": turn.turn_id})
     for pause in (*FINALIZE_PAUSES_SECONDS, None):
-        now = replace(call, now=machine.clock())
         try:
-            if record.is_long:
-                await record.store(turn, machine.settings.streaming)
-            by = Finalizer(True, record.stored, tuple(record.pending), running.limits, compression=running.compression)
-            return await asyncio.to_thread(finalize, now, turn, ending, machine.settings, by)
+            if end is None:
+                if record.is_long:
+                    await record.store(turn, machine.settings.streaming)
+                told = tuple(record.pending)
+                by = Finalizer(True, record.stored, told, running.limits, compression=running.compression)
+                now = replace(call, now=machine.clock())
+                end = await asyncio.to_thread(End, now, turn, ending, machine.settings, by)
+            # The same end again: it may be stored already, and only the answer lost.
+            return await asyncio.to_thread(end.store)
         except ServiceUnavailable:
             if pause is None:
                 raise

@@ -1,5 +1,6 @@
 """Retry, edit and delete the latest turn: refused without a trace, or done in one transaction (turns-and-quota 3)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -7,6 +8,7 @@ from minichat.domain.admission import Wish
 from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat, visible
 from minichat.domain.context import Snapshot
+from minichat.domain.errors import NotLatestTurn
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.message import checked_content
 from minichat.domain.standing import Standing
@@ -15,10 +17,19 @@ from minichat.domain.turn import Turn, check_mutation
 from minichat.events.payloads import TurnDeleted, TurnReplaced
 from minichat.observability import measured
 from minichat.services import attached
-from minichat.services.orphans import ended_as_orphan, looked_at
+from minichat.services.orphans import ended_as_orphan, looked_at, never_began
 from minichat.services.outcome import counted
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, begin, preflight, recent_messages, started, twice_at_most
+from minichat.services.send import (
+    Running,
+    SendMessage,
+    begin,
+    gone_on,
+    preflight,
+    recent_messages,
+    started,
+    twice_at_most,
+)
 from minichat.settings import Settings
 from minichat.storage import messages, opening, outbox, turns
 from minichat.storage.items import together
@@ -36,7 +47,7 @@ def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: Reques
         return _replace(call, opened, command, "turn_retry", rules)
 
     with counted("retry"):
-        return twice_at_most(once)
+        return _once_or_again(once, lambda: _gone_on(call, chat_id, target, None, rules))
 
 
 def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> Running:
@@ -52,7 +63,33 @@ def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> R
 
     with counted("edit"):
         checked_content(command.content)
+        return _once_or_again(once, lambda: _gone_on(call, command.chat_id, target, command.content, rules))
+
+
+def _once_or_again(once: Callable[[], Running], again: Callable[[], Running | None]) -> Running:
+    """The new turn of a mutation; when its target is replaced already, the one that the same mutation began in a
+    process that died before it called the provider."""
+    try:
         return twice_at_most(once)
+    except NotLatestTurn:
+        if (running := again()) is None:
+            raise
+        return running
+
+
+def _gone_on(call: Call, chat_id: ChatId, target: RequestId, content: str | None, rules: Rules) -> Running | None:
+    """What goes on with the replacement of `target` by this content, or by the content that it has."""
+    _, old = turns.read(call.caller.tenant_id, chat_id, target)
+    if old is None or old.replaced_by_request_id is None:
+        return None
+    _, new = turns.read(call.caller.tenant_id, chat_id, old.replaced_by_request_id)
+    if new is None or not never_began(call, new, rules.settings):
+        return None
+    if content is None:
+        message = messages.read(old.tenant_id, chat_id, old.user_message_id)
+        assert message is not None, "a turn is stored with its message"
+        content = message.content
+    return gone_on(call, SendMessage(chat_id, content, new.request_id, new.attachment_ids), rules)
 
 
 def delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -> None:

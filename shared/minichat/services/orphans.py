@@ -14,6 +14,7 @@ from minichat.domain.chat import Chat, visible
 from minichat.domain.identity import Call, Caller, ChatId, NewId, RequestId
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import Turn, TurnState, is_orphan
+from minichat.domain.turn import never_began as turn_never_began
 from minichat.observability import count, logger
 from minichat.services.finalize import Finalizer, finalize
 from minichat.settings import Settings
@@ -22,6 +23,9 @@ from minichat.storage.transact import Rejected
 
 CANCEL_PATIENCE = timedelta(seconds=15)
 """How long a turn that was asked to stop may be silent: three times as long as a living one is at most."""
+BEGINNING_PATIENCE = timedelta(seconds=15)
+"""How long a turn may be silent that has not said yet that its provider was called: the first sign of life says so, a
+second after the start. Nothing of it was told to anybody, and it costs nothing, so to be wrong is cheap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,11 @@ def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
     # Also a zero: an alarm compares the two, and cannot with a metric that never was.
     count("orphan_finalized_total", ended is not None)
     return True
+
+
+def never_began(call: Call, turn: Turn, settings: Settings) -> bool:
+    """Whether the process that began a turn died before it called the provider, so that another may make its answer."""
+    return turn_never_began(turn, _cutoff(turn, call.now, settings))
 
 
 def looked_at(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> tuple[Chat, Turn | None]:
@@ -100,4 +109,8 @@ def _on_behalf(turn: Turn, now: datetime, new_id: NewId) -> Call:
 
 def _cutoff(turn: Turn, now: datetime, settings: Settings) -> datetime:
     patience = timedelta(seconds=settings.orphan_watchdog.timeout_seconds)
-    return now - (patience if turn.cancel_requested_at is None else min(patience, CANCEL_PATIENCE))
+    if turn.cancel_requested_at is not None:
+        patience = min(patience, CANCEL_PATIENCE)
+    if turn.provider_request_started_at is None:
+        patience = min(patience, BEGINNING_PATIENCE)
+    return now - patience

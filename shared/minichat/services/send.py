@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
-from minichat.domain.admission import Admission, Wish, admit
+from minichat.domain.admission import Admission, Wish, admit, readmit
 from minichat.domain.chat import Chat, next_instant, visible
 from minichat.domain.citations import Citation, CitedFile
 from minichat.domain.context import Snapshot, compression, messages_needed
@@ -27,10 +27,10 @@ from minichat.domain.summary import Compression
 from minichat.domain.turn import Turn, TurnState
 from minichat.observability import count, measured
 from minichat.services import attached
-from minichat.services.orphans import freed
+from minichat.services.orphans import freed, never_began
 from minichat.services.outcome import counted
 from minichat.services.rules import Rules
-from minichat.storage import messages, opening, turns
+from minichat.storage import messages, opening, parts, turns
 from minichat.storage.items import together
 
 T = TypeVar("T")
@@ -75,7 +75,8 @@ class Replay:
 
 
 def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
-    """A new running turn, or the replay of the completed one that has this request id.
+    """A new running turn, or the replay of the completed one that has this request id. A turn that the same message
+    began in a process that died before it called the provider is gone on with.
 
     Raises, in this order (contract 2): InvalidRequest, InputTooLong, ChatNotFound, RequestIdConflict or
     RequestIdReused, GenerationInProgress, InvalidAttachment, and what `admit` refuses. Nothing is written then.
@@ -101,6 +102,8 @@ def twice_at_most(admission: Callable[[], T]) -> T:
 
 def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     opened, recent = _open(call, command, rules)
+    if (again := _gone_on(call, command, rules, opened)) is not None:
+        return again
     chat = visible(opened.chat, call.caller)
     if freed(call, chat, rules.settings):
         opened, recent = _open(call, command, rules)
@@ -132,6 +135,33 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
             raise
         return _replay(known, command)
     return started(new, admission, wish, rules)
+
+
+def gone_on(call: Call, command: SendMessage, rules: Rules) -> Running | None:
+    """The running turn that the same command began in a process that died before it called the provider: this process
+    makes its answer now. None when there is no such turn.
+
+    Raises ChatNotFound.
+    """
+    opened, _ = _open(call, command, rules)
+    return _gone_on(call, command, rules, opened)
+
+
+def _gone_on(call: Call, command: SendMessage, rules: Rules, opened: opening.Opened) -> Running | None:
+    chat, turn = visible(opened.chat, call.caller), opened.turn
+    if turn is None or turn.fingerprint != fingerprint(command.content, command.attachment_ids):
+        return None
+    # Of a call that could not be noted something may have been told: only its own process can go on with that.
+    if not never_began(call, turn, rules.settings) or any(parts.after(turn, 0)):
+        return None
+    recent = recent_messages(call, chat.chat_id, rules, extra=1)
+    history = [message for message in recent.messages if message.request_id != turn.request_id]
+    snapshot = Snapshot(history, opened.summary, rules.settings.context.recent_messages_limit)
+    images = attached.images(attached.kept(call.caller, turn, rules))
+    wish = Wish(chat.model, command.content, snapshot, turn.web_search_enabled, images, opened.documents)
+    admission = readmit(rules.policy, wish, turn.reserve, rules.limits, call.now)
+    mine = None if admission is None else turns.take_over(call, turn)
+    return None if admission is None or mine is None else _running(mine, admission, wish, opened.standing.limits, rules)
 
 
 def _open(call: Call, command: SendMessage, rules: Rules) -> tuple[opening.Opened, messages.Newest]:
@@ -215,8 +245,12 @@ def started(new: turns.Start, admission: Admission, wish: Wish, rules: Rules) ->
     """The turn that an admitted wish has become."""
     for period in PERIODS:
         count("quota_reserve_total", period=period)
+    return _running(new.turn, admission, wish, new.limits, rules)
+
+
+def _running(turn: Turn, admission: Admission, wish: Wish, limits: UserLimits, rules: Rules) -> Running:
     compression = due(wish.snapshot, admission, rules)
-    return Running(new.turn, admission, wish.content, new.limits, compression, attached.citable(wish.documents))
+    return Running(turn, admission, wish.content, limits, compression, attached.citable(wish.documents))
 
 
 def _message_id(call: Call, instant: datetime) -> MessageId:

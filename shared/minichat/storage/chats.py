@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from pynamodb.expressions.condition import Condition
 
@@ -19,6 +20,7 @@ from minichat.storage.items import (
     Raw,
     TurnItem,
     batch_get,
+    is_there,
     query,
 )
 from minichat.storage.keys import Key
@@ -53,7 +55,8 @@ def _from_item(item: ChatItem) -> Chat:
 
 def create(chat: Chat, *, token: str) -> None:
     """Stores a new chat, listed for its owner."""
-    commit([_put(chat)], token=token, op="create_chat")
+    put = _put(chat)
+    commit([put], token=token, op="create_chat", took_effect=partial(is_there, put.item))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,9 @@ def create_once(chat: Chat, once: Once, *, token: str) -> Chat:
     )
     # DynamoDB removes expired items late: one that is past its time counts as gone.
     unused = CreatedItem.pk.does_not_exist() | (CreatedItem.expires_at < int(chat.created_at.timestamp()))
+    put = _put(chat)
     try:
-        commit([Put("key", item, unused), _put(chat)], token=token, op="create_chat")
+        commit([Put("key", item, unused), put], token=token, op="create_chat", took_effect=partial(is_there, put.item))
     except Refused as refused:
         first = CreatedItem.from_raw_data(dict(refused.old["key"] or {}))
         if first.fingerprint != once.fingerprint:

@@ -8,12 +8,14 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
+from botocore.exceptions import BotoCoreError, ClientError
 from pynamodb.attributes import BinaryAttribute, BooleanAttribute, NumberAttribute, UnicodeAttribute
 from pynamodb.connection import Connection
 from pynamodb.connection.table import TableConnection
-from pynamodb.exceptions import GetError, QueryError
+from pynamodb.exceptions import PynamoDBException
 from pynamodb.expressions.condition import Condition
 from pynamodb.indexes import GlobalSecondaryIndex, KeysOnlyProjection
 from pynamodb.models import Model
@@ -28,6 +30,8 @@ T = TypeVar("T")
 
 BATCH_READ_LIMIT = 100
 """Keys of one BatchGetItem (AWS limit)."""
+READ_ATTEMPTS = 2
+LONGEST_PAUSE_SECONDS = 0.2
 
 
 class _Connected:
@@ -37,7 +41,9 @@ class _Connected:
     connect_timeout_seconds: float | None = None
     read_timeout_seconds: float | None = None
     max_pool_connections: int | None = None
-    max_retry_attempts: int | None = 1  # botocore's own; storage.transact repeats with a token and a deadline
+    # None of botocore's own: a repetition that nobody sees hides whether a write was done before. `answered` repeats
+    # reads, storage.transact writes.
+    max_retry_attempts: int | None = 0
 
 
 class ByOwner(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # the library left one method untyped
@@ -128,6 +134,7 @@ class TurnItem(ConversationItem):
     running_shard = UnicodeAttribute(null=True)
     events_stored = NumberAttribute(attr_name="events", null=True)
     terminal_number = NumberAttribute(attr_name="terminal", null=True)
+    teller = UnicodeAttribute(null=True)
 
     reserve_tokens = NumberAttribute(attr_name="r_tokens")
     reserve_max_output_tokens = NumberAttribute(attr_name="r_out")
@@ -172,6 +179,8 @@ class MessageItem(ConversationItem):
     input_tokens = NumberAttribute(attr_name="u_in", null=True)
     output_tokens = NumberAttribute(attr_name="u_out", null=True)
     attachment_ids = IdsAttribute(attr_name="att", null=True)
+    reaction = UnicodeAttribute(null=True)
+    reacted_at = InstantAttribute(null=True)
     deleted_at = InstantAttribute(null=True)
 
 
@@ -332,6 +341,36 @@ def outbox_table() -> TableConnection:
     return OutboxItem._get_connection()
 
 
+def answered(read: Callable[[], T]) -> T:
+    """What a read gives, which is asked once more when there is no answer.
+
+    Raises ServiceUnavailable when there is none then either.
+    """
+    for attempt in range(READ_ATTEMPTS):
+        if attempt:
+            time.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311  jitter, not a secret
+        try:
+            return read()
+        except PynamoDBException as error:
+            failure = error
+    raise ServiceUnavailable from failure
+
+
+def is_there(item: Model) -> bool:
+    """Whether there is an item with this one's key, by a consistent read.
+
+    Raises ServiceUnavailable when DynamoDB does not answer.
+    """
+    where: Any = item  # both tables have these keys
+    wanted = type(item).get_operation_kwargs_from_class(where.pk, where.sk)
+    try:
+        # By the client that writes: each model has one of its own, and that one is made by now.
+        answer = connection().dispatch("GetItem", {**wanted, "ConsistentRead": True})
+    except (BotoCoreError, ClientError) as error:
+        raise ServiceUnavailable from error
+    return bool(answer.get("Item"))
+
+
 def batch_get(keys: Iterable[Key]) -> dict[Key, Raw]:
     """Those of the items that exist, read consistently, in one call per hundred keys.
 
@@ -342,10 +381,7 @@ def batch_get(keys: Iterable[Key]) -> dict[Key, Raw]:
     name = ConversationItem.Meta.table_name
     unread = 0
     while wanted:
-        try:
-            answer = table().batch_get_item(wanted[:BATCH_READ_LIMIT], consistent_read=True)
-        except GetError as error:
-            raise ServiceUnavailable from error
+        answer = answered(partial(table().batch_get_item, wanted[:BATCH_READ_LIMIT], consistent_read=True))
         for item in answer["Responses"].get(name, []):
             found[Key(item["pk"]["S"], item["sk"]["S"])] = item
         # DynamoDB hands back what it had no capacity for.
@@ -366,8 +402,8 @@ def query(
 
     Raises ServiceUnavailable when DynamoDB does not answer.
     """
-    try:
-        answer = table().query(
+    answer = answered(
+        lambda: table().query(
             pk,
             range_key_condition=condition,
             index_name=index,
@@ -375,8 +411,7 @@ def query(
             scan_index_forward=not descending,
             consistent_read=index is None,
         )
-    except QueryError as error:
-        raise ServiceUnavailable from error
+    )
     return answer["Items"], bool(answer.get("LastEvaluatedKey"))
 
 

@@ -209,5 +209,6 @@ def _message(item: MessageItem, parts: Sequence[bytes]) -> Message:
         output_tokens=int(item.output_tokens) if item.output_tokens else None,
         attachment_ids=item.attachment_ids or (),
         citations=_citations(item.citations),
+        reaction=item.reaction,  # type: ignore[arg-type]  # only `reactions` writes it
     )
     return replace(message, content=b"".join(parts).decode()) if item.parts else message

@@ -11,9 +11,11 @@ What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_i
     two finalizers              turn: state must be running; the winner ends it
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import replace as replace_fields
+from datetime import datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 
 from pynamodb.attributes import Attribute
@@ -43,6 +45,9 @@ T = TypeVar("T")
 
 _NESTED: dict[str, type[Any]] = {"reserve": Reserve, "usage": Usage, "tool_calls": ToolCalls}
 _KEYS = frozenset({"tenant_id", "chat_id", "request_id"})
+
+LATE_SECONDS = 5
+"""A third of the time after which a turn that has not begun counts as dead: whose commit took longer looks first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +88,14 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
     """Begins a turn: head, turn, user message and quota in one transaction.
 
     Raises, in the order of contract 2: ChatNotFound, RequestIdConflict, GenerationInProgress, InvalidAttachment,
-    CreditsTaken.
+    CreditsTaken. ServiceUnavailable, and then the turn may have begun all the same.
     """
     head = _begin(call, chat, new, ended_messages=0)
     free = chats.owned_by(call.caller) & ChatItem.running_request_id.does_not_exist() & _nothing_new_in(chat)
     writes: list[Write] = [Update("chat", head[0], head[1], free), *_new_turn(new, retention_days)]
     writes += references.added(call, new.referred_to)
     try:
-        commit(writes, token=new.turn.turn_id, op="start_turn")
+        _commit_start(call, new.turn, writes, op="start_turn")
     except Refused as refused:
         if "chat" in refused.old:
             visible(chats.from_raw(refused.old["chat"]), call.caller)
@@ -108,7 +113,8 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
 def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: int) -> None:
     """Puts a new turn in the place of the latest one: retry and edit, in one transaction.
 
-    Raises what `check_mutation` finds in what the winner left, SummaryMoved, or CreditsTaken.
+    Raises what `check_mutation` finds in what the winner left, SummaryMoved, or CreditsTaken; ServiceUnavailable as
+    `start` does.
     """
     head, actions = _begin(call, chat, new, ended_messages=old.messages)
     forgetting, stale = _forgetting(chat, old)
@@ -121,9 +127,43 @@ def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: in
         *_new_turn(new, retention_days),
     ]
     try:
-        commit(writes, token=new.turn.turn_id, op="replace_turn")
+        _commit_start(call, new.turn, writes, op="replace_turn")
     except Refused as refused:
         _raise_refusal(call, chat, old, refused)
+
+
+def _commit_start(call: Call, turn: Turn, writes: Sequence[Write], *, op: str) -> None:
+    """Commits the beginning of a turn. What took so long that others may count its process as dead is renewed first:
+    who goes on to call the provider is the turn's one teller.
+
+    Raises Refused and ServiceUnavailable as `commit` does; GenerationInProgress when another goes on with the turn.
+    """
+    began = time.monotonic()
+
+    def is_mine() -> bool:
+        now = call.now + timedelta(seconds=time.monotonic() - began)
+        return progress(replace_fields(call, now=now), turn, provider_called=False) is not None
+
+    commit(writes, token=turn.turn_id, op=op, took_effect=is_mine)
+    if time.monotonic() - began > LATE_SECONDS and not is_mine():
+        raise GenerationInProgress(turn.request_id)
+
+
+def take_over(call: Call, dead: Turn) -> Turn | None:
+    """The turn, whose answer this process makes now in the place of one that died before it called the provider.
+
+    None when the turn is not as it was seen any more: alive, over, or taken over by another.
+    """
+    teller = call.new_id(call.now)
+    as_seen = _is(TurnItem.teller, dead.teller) & (TurnItem.last_progress_at == dead.last_progress_at)
+    as_seen &= TurnItem.provider_request_started_at.does_not_exist() & TurnItem.cancel_requested_at.does_not_exist()
+    as_seen |= TurnItem.teller == teller  # only the answer was lost
+    item = TurnItem(*keys.turn(dead.tenant_id, dead.chat_id, dead.request_id))
+    actions = [TurnItem.teller.set(teller), TurnItem.last_progress_at.set(call.now)]
+    running: Condition = TurnItem.state == TurnState.RUNNING.value
+    if not update_one(item, actions, running & as_seen, op="take_over_turn"):
+        return None
+    return replace_fields(dead, teller=teller, last_progress_at=call.now)
 
 
 def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, token: str) -> None:
@@ -151,8 +191,12 @@ def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of a turn: the answer's message when there is one, the events it causes, and the last of its stream."""
+    """The end of a turn: the answer's message when there is one, the events it causes, and the last of its stream.
 
+    `token` names it among its repetitions, which are made of the same values.
+    """
+
+    token: str
     ending: Ending
     settlement: Settlement
     answer: Message | None
@@ -176,7 +220,7 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
         free += [ChatItem.message_count.add(1), ChatItem.last_message_at.set(end.answer.created_at)]
         answer = messages.put(turn.tenant_id, turn.chat_id, end.answer)
     # The one condition that makes a finalizer the only one.
-    running: Condition = TurnItem.state == TurnState.RUNNING.value
+    running = _told_by(turn)
     if end.stale_since is not None:
         running &= TurnItem.last_progress_at <= end.stale_since
     writes: list[Write] = [
@@ -189,7 +233,7 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
         *_events(end.events),
     ]
     try:
-        commit(writes, token=call.new_id(call.now), op="finish_turn")
+        commit(writes, token=end.token, op="finish_turn")
     except Refused:
         return False
     return True
@@ -208,7 +252,7 @@ def look(turn: Turn) -> Progress | None:
     Raises ServiceUnavailable.
     """
     _, now = read(turn.tenant_id, turn.chat_id, turn.request_id)
-    if now is None or now.state is not TurnState.RUNNING:
+    if now is None or now.state is not TurnState.RUNNING or now.teller != turn.teller:
         return None
     return Progress(cancel_requested=now.cancel_requested_at is not None)
 
@@ -220,7 +264,7 @@ def progress(call: Call, turn: Turn, *, provider_called: bool) -> Progress | Non
     if provider_called:
         called = TurnItem.provider_request_started_at
         actions.append(called.set(called | call.now))
-    if not update_one(item, actions, TurnItem.state == TurnState.RUNNING.value, op="renew_turn"):
+    if not update_one(item, actions, _told_by(turn), op="renew_turn"):
         return None
     return Progress(cancel_requested=item.cancel_requested_at is not None)
 
@@ -319,6 +363,13 @@ def _nothing_new_in(chat: Chat) -> Condition:
     """No turn has begun since `chat` was read, not even one that is gone again."""
     condition: Condition = _is(ChatItem.latest_request_id, chat.latest_request_id)
     condition &= _is(ChatItem.last_message_at, chat.last_message_at)
+    return condition
+
+
+def _told_by(turn: Turn) -> Condition:
+    """The turn runs, and nobody has taken it over since it was read."""
+    condition: Condition = TurnItem.state == TurnState.RUNNING.value
+    condition &= _is(TurnItem.teller, turn.teller)
     return condition
 
 

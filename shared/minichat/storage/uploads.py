@@ -117,11 +117,13 @@ def take(seen: Attachment, worker: str, *, now: datetime, until: datetime) -> bo
     Raises ServiceUnavailable, as everything below does.
     """
     free = AttachmentItem.ingest_until.does_not_exist() | (AttachmentItem.ingest_until <= now)
-    free |= AttachmentItem.ingest_worker == worker  # only the answer was lost
+    attempts, counted = seen.ingest.attempts, AttachmentItem.ingest_attempts
+    free &= counted == attempts if attempts else counted.does_not_exist()
+    free |= AttachmentItem.ingest_worker == worker  # only the answer was lost: set, not added to, it counts once
     actions = [
         AttachmentItem.ingest_worker.set(worker),
         AttachmentItem.ingest_until.set(until),
-        AttachmentItem.ingest_attempts.add(1),
+        counted.set(attempts + 1),
     ]
     return update_one(_item(seen), actions, _open() & free, op="ingest")
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 
 from pynamodb.connection.table import TableConnection
-from pynamodb.exceptions import ScanError
 
-from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import TenantId, uuid7_floor
 from minichat.storage import keys
-from minichat.storage.items import Raw, outbox_table, table
+from minichat.storage.items import Raw, answered, outbox_table, table
 
 
 def items() -> Iterator[Raw]:
@@ -37,10 +36,7 @@ def is_of(item: Raw, tenant_id: TenantId) -> bool:
 def _items(of: TableConnection) -> Iterator[Raw]:
     start = None
     while True:
-        try:
-            page = of.scan(exclusive_start_key=start, consistent_read=True)
-        except ScanError as error:
-            raise ServiceUnavailable from error
+        page = answered(partial(of.scan, exclusive_start_key=start, consistent_read=True))
         yield from page["Items"]
         start = page.get("LastEvaluatedKey")
         if start is None:

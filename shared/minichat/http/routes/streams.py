@@ -15,14 +15,14 @@ from minichat.domain import errors
 from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
 from minichat.http import sse
 from minichat.http.bodies import EditTurnBody, SendMessageBody
-from minichat.http.deps import App, Position, TheApp, TheCall, TheChat, TheTurn
+from minichat.http.deps import App, Authenticated, Position, TheApp, TheCall, TheChat, TheTurn
 from minichat.http.problems import MUTATION_ERRORS, documented
 from minichat.observability import note
 from minichat.services import generate, mutate
 from minichat.services.resume import follow, resume
 from minichat.services.send import Replay, Running, SendMessage, send
 
-router = APIRouter(tags=["turns"])
+router = APIRouter(tags=["turns"], route_class=Authenticated)
 
 ADMISSION_ERRORS = (
     errors.WebSearchDisabled,
