@@ -1,5 +1,6 @@
 """The Lambda handlers as a fresh process loads them, with events as API Gateway sends them."""
 
+import base64
 import json
 import os
 import re
@@ -11,10 +12,23 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from aws_lambda_powertools.utilities.parser.models import APIGatewayProxyEventModel
 
-from minichat.local.issuer import Issuer
-from minichat.settings import Store
+from minichat.domain.identity import Call, Caller, RequestId, TenantId, UserId
+from minichat.domain.settlement import Ending
+from minichat.domain.turn import TurnState
+from minichat.domain.usage import Usage
+from minichat.local.issuer import Issuer, as_uuid
+from minichat.services import chats
+from minichat.services.finalize import finalize
+from minichat.services.rules import Rules
+from minichat.services.send import Running, SendMessage, send
+from minichat.settings import Settings, Store
+from tests.builders import a_call, a_model, a_policy, new_id
 from tests.conftest import ROOT
+
+LARGEST_ANSWER_BYTES = 6_291_556
+"""Of a buffered answer, as it goes to the Runtime API (Lambda quotas: 6 MB)."""
 
 _INVOKE = """
 import json, sys
@@ -52,21 +66,58 @@ def environment(store: Store, tmp_path: Path) -> dict[str, str]:
 
 
 def an_event(method: str, path: str, token: str | None = None, body: object = None, **query: str) -> dict[str, Any]:
-    """A REST API proxy event."""
-    headers = {"Content-Type": "application/json", "Host": "api.example.com"}
+    """A proxy event of a REST API, whole: headers come twice, and what there is none of is null."""
+    headers = {
+        "Accept": "*/*",
+        "Accept-Encoding": "gzip, deflate",
+        "CloudFront-Viewer-Country": "AT",
+        "Content-Type": "application/json",
+        "Host": "a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com",
+        "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/142.0 Safari/537.36",
+        "Via": "2.0 08f323deadbeefa7af34d5feb414ce27.cloudfront.net (CloudFront)",
+        "X-Amz-Cf-Id": "cDehVQoZnx43VYQb9j2-nvCh-9z396Uhbp027Y2JvkCPNLmGJHqlaA==",
+        "X-Amzn-Trace-Id": "Root=1-5e6722a7-cc56xmpl46db7ae02d4da47e",
+        "X-Forwarded-For": "203.0.113.7, 70.132.33.156",
+        "X-Forwarded-Port": "443",
+        "X-Forwarded-Proto": "https",
+    }
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
+    nobody = (
+        "accessKey", "accountId", "caller", "cognitoAuthenticationProvider", "cognitoAuthenticationType",
+        "cognitoIdentityId", "cognitoIdentityPoolId", "principalOrgId", "user", "userArn",
+    )  # fmt: skip
     return {
-        "resource": "/{proxy+}",
+        "resource": "/mini-chat/v1/{proxy+}",
         "path": f"/mini-chat/v1{path}",
         "httpMethod": method,
         "headers": headers,
         "multiValueHeaders": {name: [value] for name, value in headers.items()},
         "queryStringParameters": query or None,
         "multiValueQueryStringParameters": {name: [value] for name, value in query.items()} or None,
-        "pathParameters": None,
+        "pathParameters": {"proxy": path.lstrip("/")},
         "stageVariables": None,
-        "requestContext": {"stage": "dev", "httpMethod": method, "identity": {"sourceIp": "203.0.113.7"}},
+        "requestContext": {
+            "resourceId": "2gxmpl",
+            "resourcePath": "/mini-chat/v1/{proxy+}",
+            "httpMethod": method,
+            "extendedRequestId": "JJbxmplHYosFVYQ=",
+            "requestTime": "10/Mar/2026:00:03:59 +0000",
+            "path": f"/dev/mini-chat/v1{path}",
+            "accountId": "123456789012",
+            "protocol": "HTTP/1.1",
+            "stage": "dev",
+            "domainPrefix": "a1b2c3d4e5",
+            "requestTimeEpoch": 1773100439000,
+            "requestId": "77375676-xmpl-4b79-853a-f982474efe18",
+            "identity": {
+                **dict.fromkeys(nobody),
+                "sourceIp": "203.0.113.7",
+                "userAgent": headers["User-Agent"],
+            },
+            "domainName": headers["Host"],
+            "apiId": "a1b2c3d4e5",
+        },
         "body": None if body is None else json.dumps(body),
         "isBase64Encoded": False,
     }
@@ -125,6 +176,57 @@ def _header(answer: dict[str, Any], name: str) -> str | None:
     several = answer.get("multiValueHeaders", {}).get(name, [None])
     found: str | None = answer["headers"].get(name, several[0])
     return found
+
+
+def test_an_event_is_what_a_gateway_sends(environment: dict[str, str]) -> None:
+    event = json.loads(json.dumps(an_event("POST", "/chats", environment["TOKEN"], {"title": "x"})))
+    assert APIGatewayProxyEventModel.model_validate(event).requestContext.identity.sourceIp is not None
+    # Above 2,048 bytes it comes to the runtime in chunks.
+    assert len(json.dumps(an_event("GET", "/chats", environment["TOKEN"]))) > 2_048
+
+
+def test_what_a_gateway_leaves_out_or_sends_in_another_form_is_understood(environment: dict[str, str]) -> None:
+    token = environment["TOKEN"]
+    encoded = an_event("POST", "/chats", token)
+    encoded |= {"body": base64.b64encode(b'{"title": "in base64"}').decode(), "isBase64Encoded": True}
+    lower = an_event("GET", "/chats", token)
+    for name in ("headers", "multiValueHeaders"):
+        lower[name] = {key.lower(): value for key, value in lower[name].items()}
+    single = an_event("GET", "/chats", token, limit="1")
+    single |= {"multiValueHeaders": None, "multiValueQueryStringParameters": None}
+    bare = an_event("GET", "/chats")
+    bare |= {"headers": None, "multiValueHeaders": None, "pathParameters": None}
+    spaced = an_event("GET", "/chats/no such chat", token)
+    answers = invoked(environment, encoded, lower, single, bare, spaced)
+    assert [answer["statusCode"] for answer in answers] == [201, 200, 200, 401, 400]
+    assert [one["title"] for one in json.loads(answers[1]["body"])["items"]] == ["in base64"]
+    assert json.loads(answers[2]["body"])["page_info"]["limit"] == 1
+
+
+def test_a_page_of_long_messages_is_no_larger_than_lambda_can_answer(environment: dict[str, str], store: Store) -> None:
+    rules = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+    call = Call(Caller(TenantId(as_uuid("acme")), UserId(as_uuid("ann"))), a_call().now, new_id)
+    chat_id = chats.create(call, chats.NewChat(), rules).chat_id
+    answers = ['"\\\n' * 150_000, "é" * 500_000, "plain " * 100_000, "\x01" * 500_000]
+    for text in answers:
+        later = Call(call.caller, a_call().now, new_id)
+        running = send(later, SendMessage(chat_id, "go on", RequestId(str(uuid4()))), rules)
+        assert isinstance(running, Running)
+        finalize(later, running.turn, Ending(TurnState.COMPLETED, text=text, usage=Usage(1, 1)), rules.settings)
+    told: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        (answer,) = invoked(
+            environment, an_event("GET", f"/chats/{chat_id}/messages", environment["TOKEN"], limit="100", **cursor)
+        )
+        assert len(json.dumps(answer, ensure_ascii=False).encode()) <= LARGEST_ANSWER_BYTES
+        page = json.loads(answer["body"])
+        assert page["items"]
+        told += [one["content"] for one in page["items"] if one["role"] == "assistant"]
+        if page["page_info"]["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["page_info"]["next_cursor"]}
+    assert told == answers
 
 
 def test_wrong_settings_end_the_start_and_name_their_key(environment: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """Lists as pages: from a query to the rows, and to the cursors of the neighbouring pages."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -36,6 +37,12 @@ LONGEST_TURN = timedelta(hours=1)
 
 THUMBNAILS_MAX_BYTES = 1_000_000
 """Of one page: a response from Lambda has at most 6 MB. Those beyond it are shown by `GET …/attachments/ID` alone."""
+
+PAGE_MAX_BYTES = 4_700_000
+"""Of the texts of one page, in JSON within JSON: an answer of Lambda has at most 6,291,556 bytes, thumbnails included,
+and its body is a text in it. A message that is longer has a page of its own."""
+LONGEST_ESCAPE = len(r"\\u0001")
+"""Bytes of the character that takes most."""
 
 _MESSAGE_MEMBERS = frozenset(MessageView.model_fields)
 
@@ -160,7 +167,8 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
             keep=lambda m: wanted.matches({"created_at": m.created_at, "role": m.role, "id": UUID(m.message_id)}),
         )
     visible(chat, call.caller)
-    page = cut(found, query.limit, cursor, lambda message: message.message_id)
+    limit = query.limit if members is not None and "content" not in members else min(query.limit, _that_fit(found))
+    page = cut(found, limit, cursor, lambda message: message.message_id)
     info = _List(codec, scope, order.canonical(), wanted.canonical()).info(query.limit, page)
     wants_attachments = members is None or "attachments" in members
     sent_with = _summaries(call, chat_id, page.rows) if wants_attachments else {}
@@ -180,6 +188,18 @@ def _summaries(call: Call, chat_id: ChatId, messages: Sequence[Message]) -> dict
             left -= 0 if attachment.thumbnail is None else len(attachment.thumbnail.data)
             summaries[attachment.attachment_id] = attachment_summary(attachment, pictured=left >= 0)
     return summaries
+
+
+def _that_fit(messages: Sequence[Message]) -> int:
+    """How many of these messages one response can tell, at least one."""
+    left = PAGE_MAX_BYTES
+    if sum(len(message.content) for message in messages) * LONGEST_ESCAPE <= left:
+        return len(messages)
+    for count, message in enumerate(messages):
+        left -= len(json.dumps(json.dumps(message.content, ensure_ascii=False), ensure_ascii=False).encode())
+        if count and left < 0:
+            return count
+    return len(messages)
 
 
 def _window(order: Order, wanted: Filter, cursor: Cursor | None) -> Window:
