@@ -1,5 +1,6 @@
 """What no engine shows and AWS does: conflicts, throttles, lost answers; and a count of the calls."""
 
+import io
 import json
 import random
 import threading
@@ -7,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import botocore
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.exceptions import ReadTimeoutError
+from botocore.session import Session
 
 from minichat.events import queues
 from minichat.storage.items import connection
@@ -156,6 +159,35 @@ def sqs_hook(
         yield
     finally:
         events.unregister(name, before)
+
+
+@contextmanager
+def answers_on_the_wire(event: str, answers: list[tuple[int, dict[str, Any]]]) -> Iterator[None]:
+    """The next requests of clients that are made meanwhile get these statuses and JSON bodies, below botocore's own
+    repetitions; `event` is a service and an operation, `secretsmanager.GetSecretValue`."""
+
+    def answer(request: Any, **_: Any) -> AWSResponse | None:
+        if not answers:
+            return None
+        status, body = answers.pop(0)
+        return AWSResponse(request.url, status, HTTPHeaders(), _Raw(json.dumps(body).encode()))
+
+    def watch(session: Session) -> None:
+        handler: Any = answer
+        session.register(f"before-send.{event}", handler)
+
+    botocore.register_initializer(watch)
+    try:
+        yield
+    finally:
+        botocore.unregister_initializer(watch)
+
+
+class _Raw(io.BytesIO):
+    """A body as urllib3 has it."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.read()
 
 
 def refused(code: str, *, reasons: list[dict[str, Any]] | None = None, status: int = 400) -> Answer:
