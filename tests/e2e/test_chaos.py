@@ -183,9 +183,10 @@ def _ask_again(user: User, told: TurnTold, stored: Item) -> None:
     if whole.is_wrong:
         return
     text = _message(user, told)
+    state = f"{stored['state']} {stored.get('error', '')}".strip()
     failed = stored["state"] == "failed" and stored["error"] != "orphan_timeout"
     if text != (None if failed else whole.text or None):
-        told.complaints.append(f"tells {whole.text[-60:]!r}, and has {text and text[-60:]!r}")
+        told.complaints.append(f"is {state}, tells {whole.text[-60:]!r}, and has {text and text[-60:]!r}")
     if stored["state"] == "completed" and whole.text != told.whole_text:
         told.complaints.append("is done, and its answer is not whole")
     for reading in earlier:
