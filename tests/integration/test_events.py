@@ -36,7 +36,7 @@ from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store, current
 from minichat.storage import keys, ledger, whole
 from minichat.storage.attachment_items import AttachmentItem
-from minichat.storage.items import connect
+from minichat.storage.items import READ_ATTEMPTS, connect
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy
 from tests.integration.faults import answered_instead, refused, sqs_hook
 from tests.invariants import Tables
@@ -283,7 +283,7 @@ def test_a_group_that_failed_waits_and_the_others_go_on(events: QueueAccess) -> 
     records = events.receive(events.settings.urls["chat-cleanup"])
     records += events.receive(events.settings.urls["chat-cleanup"])
     groups = Counter(record["attributes"]["MessageGroupId"] for record in records)
-    with answered_instead("BatchGetItem", [refused("ValidationException")]):
+    with answered_instead("BatchGetItem", [refused("ValidationException")] * READ_ATTEMPTS):
         failed = lost_by(chat_cleanup, records)
     lost = {record["attributes"]["MessageGroupId"] for record in records if record["messageId"] in failed}
     assert len(lost) == 1
