@@ -57,6 +57,10 @@ race-full: .venv/dev.installed tools ## Run the races with many more rounds; tak
 model: .venv/dev.installed .tools/ministack/installed ## Live random lives of chats and check every invariant after each of 100,000 steps
 	MODEL_EXAMPLES=2300 $(PYTEST) -s --timeout 36000 tests/model
 
+.PHONY: walk
+walk: .venv/dev.installed .tools/ministack/installed ## Walk the table of every write (docs/architecture.md), and print what came of each
+	WALK=1 $(PYTEST) -s tests/integration/test_transactions.py
+
 .PHONY: orphans
 orphans: .venv/dev.installed .tools/ministack/installed ## Kill servers and wait for the watchdog's schedule; takes two minutes
 	ORPHANS=1 $(PYTEST) --timeout 600 tests/e2e/test_orphans.py
@@ -64,6 +68,14 @@ orphans: .venv/dev.installed .tools/ministack/installed ## Kill servers and wait
 .PHONY: events
 events: .venv/dev.installed .tools/ministack/installed ## Send 10,000 turns while relay and consumers are killed at random; takes long
 	EVENTS_TURNS=10000 $(PYTEST) -s --timeout 7200 tests/e2e/test_events.py
+
+.PHONY: chaos
+chaos: .venv/dev.installed .tools/ministack/installed ## Ask for 10,000 answers while all that can go wrong does; takes hours
+	CHAOS_TURNS=10000 $(PYTEST) -s --timeout 28800 tests/e2e/test_chaos.py
+
+.PHONY: clocks
+clocks: .venv/dev.installed tools ## Run the suite with clocks that are days wrong, and at a month's end; takes hours; ARGS=--help
+	$(VENV)/python -m tests.clocks $(ARGS)
 
 .PHONY: long
 long: .venv/dev.installed .tools/ministack/installed ## Hold a conversation of 300 turns in a small window

@@ -68,6 +68,7 @@ def _kept(url: str) -> Iterator[tuple[Requests, str]]:
 def _handler(requests: Requests) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def pass_on(self) -> None:
+            assert "transfer-encoding" not in self.headers, "a body without a length would be passed on as none"
             content = self.rfile.read(int(self.headers.get("content-length", 0)))
             if self.command == "POST" and self.path == "/v1/responses":
                 requests.keep(json.loads(content))

@@ -82,6 +82,33 @@ def test_a_large_file_goes_by_the_form(stack: Stack, user: User) -> None:
     assert ended(user, chat_id, made)["status"] == "ready"
 
 
+def test_files_of_different_chats_do_not_wait_for_each_other(stack: Stack, user: User) -> None:
+    """One after the other they would: a file that is not indexed is waited for for more than a minute."""
+    slow, quick = user.new_chat(), user.new_chat()
+    stuck = uploaded(user, slow, PDF + b"[[index-polls:99999]]").json()
+    assert ended(user, quick, uploaded(user, quick).json())["status"] == "ready"
+    assert got(user, slow, stuck["id"])["status"] in {"pending", "uploaded"}
+    user.http.delete(f"/chats/{slow}").raise_for_status()
+
+
+def test_deleted_chats_whose_files_are_being_indexed_hold_up_no_other(stack: Stack, user: User) -> None:
+    """More of them than are handled side by side."""
+    doomed = [user.new_chat() for _ in range(8)]
+    for chat_id in doomed:
+        uploaded(user, chat_id, PDF + b"[[index-polls:99999]]")
+    until = time.monotonic() + ENDS_SECONDS
+    while not any(at_provider(stack, chat_id) for chat_id in doomed):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    for chat_id in doomed:
+        user.http.delete(f"/chats/{chat_id}").raise_for_status()
+    chat_id = user.new_chat()
+    assert ended(user, chat_id, uploaded(user, chat_id).json())["status"] == "ready"
+    while any(at_provider(stack, chat_id) for chat_id in doomed):
+        assert time.monotonic() < until + 60, "their cleanup comes again after some pauses"
+        time.sleep(0.05)
+
+
 def test_a_picture_shows_its_thumbnail(user: User) -> None:
     chat_id = user.new_chat()
     now = ended(user, chat_id, uploaded(user, chat_id, a_picture(), "sea.png", "image/png").json())

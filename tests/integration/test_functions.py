@@ -26,6 +26,7 @@ from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
 from tests.builders import a_call, a_model, a_policy, new_id
 from tests.conftest import ROOT
+from tests.gateway import proxy_event
 
 LARGEST_ANSWER_BYTES = 6_291_556
 """Of a buffered answer, as it goes to the Runtime API (Lambda quotas: 6 MB)."""
@@ -48,6 +49,8 @@ THIRD_PARTY = {
     "python-dateutil", "python-multipart", "six", "starlette", "typing-extensions", "typing-inspection", "urllib3",
 }  # fmt: skip
 """What both functions import of others: each one more is paid with every cold start (docs/decisions/0002)."""
+LOOP = "stream_runtime"
+"""The module that serves the streaming function, and the folder of its layer."""
 ADAPTERS = ("openai_responses", "openai_chat", "anthropic_messages", "bedrock_converse", "egress")
 
 
@@ -62,64 +65,6 @@ def environment(store: Store, tmp_path: Path) -> dict[str, str]:
         "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
         "MINICHAT_CURSOR_SECRET": "secret",
         "TOKEN": issuer.token("acme", "ann", now=datetime.now(UTC), lifetime=timedelta(hours=1)),
-    }
-
-
-def an_event(method: str, path: str, token: str | None = None, body: object = None, **query: str) -> dict[str, Any]:
-    """A proxy event of a REST API, whole: headers come twice, and what there is none of is null."""
-    headers = {
-        "Accept": "*/*",
-        "Accept-Encoding": "gzip, deflate",
-        "CloudFront-Viewer-Country": "AT",
-        "Content-Type": "application/json",
-        "Host": "a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com",
-        "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/142.0 Safari/537.36",
-        "Via": "2.0 08f323deadbeefa7af34d5feb414ce27.cloudfront.net (CloudFront)",
-        "X-Amz-Cf-Id": "cDehVQoZnx43VYQb9j2-nvCh-9z396Uhbp027Y2JvkCPNLmGJHqlaA==",
-        "X-Amzn-Trace-Id": "Root=1-5e6722a7-cc56xmpl46db7ae02d4da47e",
-        "X-Forwarded-For": "203.0.113.7, 70.132.33.156",
-        "X-Forwarded-Port": "443",
-        "X-Forwarded-Proto": "https",
-    }
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
-    nobody = (
-        "accessKey", "accountId", "caller", "cognitoAuthenticationProvider", "cognitoAuthenticationType",
-        "cognitoIdentityId", "cognitoIdentityPoolId", "principalOrgId", "user", "userArn",
-    )  # fmt: skip
-    return {
-        "resource": "/mini-chat/v1/{proxy+}",
-        "path": f"/mini-chat/v1{path}",
-        "httpMethod": method,
-        "headers": headers,
-        "multiValueHeaders": {name: [value] for name, value in headers.items()},
-        "queryStringParameters": query or None,
-        "multiValueQueryStringParameters": {name: [value] for name, value in query.items()} or None,
-        "pathParameters": {"proxy": path.lstrip("/")},
-        "stageVariables": None,
-        "requestContext": {
-            "resourceId": "2gxmpl",
-            "resourcePath": "/mini-chat/v1/{proxy+}",
-            "httpMethod": method,
-            "extendedRequestId": "JJbxmplHYosFVYQ=",
-            "requestTime": "10/Mar/2026:00:03:59 +0000",
-            "path": f"/dev/mini-chat/v1{path}",
-            "accountId": "123456789012",
-            "protocol": "HTTP/1.1",
-            "stage": "dev",
-            "domainPrefix": "a1b2c3d4e5",
-            "requestTimeEpoch": 1773100439000,
-            "requestId": "77375676-xmpl-4b79-853a-f982474efe18",
-            "identity": {
-                **dict.fromkeys(nobody),
-                "sourceIp": "203.0.113.7",
-                "userAgent": headers["User-Agent"],
-            },
-            "domainName": headers["Host"],
-            "apiId": "a1b2c3d4e5",
-        },
-        "body": None if body is None else json.dumps(body),
-        "isBase64Encoded": False,
     }
 
 
@@ -142,11 +87,11 @@ def test_the_api_function_serves_the_buffered_operations(environment: dict[str, 
     token = environment["TOKEN"]
     created, listed, refused, health, streaming = invoked(
         environment,
-        an_event("POST", "/chats", token, {"title": "From Lambda"}),
-        an_event("GET", "/chats", token, limit="5"),
-        an_event("GET", "/chats"),
-        an_event("GET", "/health"),
-        an_event("POST", "/chats/00000000-0000-4000-8000-000000000001/messages:stream", token, {"content": "x"}),
+        proxy_event("POST", "/chats", token, {"title": "From Lambda"}),
+        proxy_event("GET", "/chats", token, query={"limit": "5"}),
+        proxy_event("GET", "/chats"),
+        proxy_event("GET", "/health"),
+        proxy_event("POST", "/chats/00000000-0000-4000-8000-000000000001/messages:stream", token, {"content": "x"}),
     )
     chat = json.loads(created["body"])
     assert (created["statusCode"], chat["title"]) == (201, "From Lambda")
@@ -157,12 +102,31 @@ def test_the_api_function_serves_the_buffered_operations(environment: dict[str, 
     assert streaming["statusCode"] == 404
 
 
+OPTIONAL = (
+    "headers", "multiValueHeaders", "queryStringParameters", "multiValueQueryStringParameters", "pathParameters",
+    "stageVariables", "body", "isBase64Encoded",
+)  # fmt: skip
+
+
+def test_the_api_function_answers_events_that_lack_what_is_optional_or_have_what_proxies_add(
+    environment: dict[str, str],
+) -> None:
+    event = proxy_event("GET", "/health")
+    lacking = [{name: event[name] for name in event if name != one} for one in OPTIONAL]
+    null = [event | {one: None} for one in OPTIONAL]
+    strange = {"X-Forwarded-Port": "80, 443", "X-Name": "Grüße, 世界", "X-Request-Id": "ü" * 9000}
+    proxied = [proxy_event("GET", "/health", headers={name: value}) for name, value in strange.items()]
+    answers = invoked(environment, *lacking, *null, event | dict.fromkeys(OPTIONAL), *proxied)
+    assert {answer["statusCode"] for answer in answers} == {200}
+
+
 def test_the_api_function_answers_the_preflights_of_all_operations(environment: dict[str, str]) -> None:
     asking = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
     events = [
-        an_event("OPTIONS", path) for path in ("/chats", f"/chats/{uuid4()}/messages:stream", f"/chats/{uuid4()}/turns")
+        proxy_event("OPTIONS", path)
+        for path in ("/chats", f"/chats/{uuid4()}/messages:stream", f"/chats/{uuid4()}/turns")
     ]
-    for event in (*events, health := an_event("GET", "/health")):
+    for event in (*events, health := proxy_event("GET", "/health")):
         event["headers"] |= asking
         event["multiValueHeaders"] |= {name: [value] for name, value in asking.items()}
     allowing = environment | {"MINICHAT_CORS__ALLOWED_ORIGINS": "https://other.example,https://app.example"}
@@ -179,24 +143,24 @@ def _header(answer: dict[str, Any], name: str) -> str | None:
 
 
 def test_an_event_is_what_a_gateway_sends(environment: dict[str, str]) -> None:
-    event = json.loads(json.dumps(an_event("POST", "/chats", environment["TOKEN"], {"title": "x"})))
+    event = json.loads(json.dumps(proxy_event("POST", "/chats", environment["TOKEN"], {"title": "x"})))
     assert APIGatewayProxyEventModel.model_validate(event).requestContext.identity.sourceIp is not None
     # Above 2,048 bytes it comes to the runtime in chunks.
-    assert len(json.dumps(an_event("GET", "/chats", environment["TOKEN"]))) > 2_048
+    assert len(json.dumps(proxy_event("GET", "/chats", environment["TOKEN"]))) > 2_048
 
 
 def test_what_a_gateway_leaves_out_or_sends_in_another_form_is_understood(environment: dict[str, str]) -> None:
     token = environment["TOKEN"]
-    encoded = an_event("POST", "/chats", token)
+    encoded = proxy_event("POST", "/chats", token)
     encoded |= {"body": base64.b64encode(b'{"title": "in base64"}').decode(), "isBase64Encoded": True}
-    lower = an_event("GET", "/chats", token)
+    lower = proxy_event("GET", "/chats", token)
     for name in ("headers", "multiValueHeaders"):
         lower[name] = {key.lower(): value for key, value in lower[name].items()}
-    single = an_event("GET", "/chats", token, limit="1")
+    single = proxy_event("GET", "/chats", token, query={"limit": "1"})
     single |= {"multiValueHeaders": None, "multiValueQueryStringParameters": None}
-    bare = an_event("GET", "/chats")
+    bare = proxy_event("GET", "/chats")
     bare |= {"headers": None, "multiValueHeaders": None, "pathParameters": None}
-    spaced = an_event("GET", "/chats/no such chat", token)
+    spaced = proxy_event("GET", "/chats/no such chat", token)
     answers = invoked(environment, encoded, lower, single, bare, spaced)
     assert [answer["statusCode"] for answer in answers] == [201, 200, 200, 401, 400]
     assert [one["title"] for one in json.loads(answers[1]["body"])["items"]] == ["in base64"]
@@ -217,7 +181,8 @@ def test_a_page_of_long_messages_is_no_larger_than_lambda_can_answer(environment
     cursor: dict[str, str] = {}
     while True:
         (answer,) = invoked(
-            environment, an_event("GET", f"/chats/{chat_id}/messages", environment["TOKEN"], limit="100", **cursor)
+            environment,
+            proxy_event("GET", f"/chats/{chat_id}/messages", environment["TOKEN"], query={"limit": "100"} | cursor),
         )
         assert len(json.dumps(answer, ensure_ascii=False).encode()) <= LARGEST_ANSWER_BYTES
         page = json.loads(answer["body"])
@@ -239,7 +204,7 @@ def test_wrong_settings_end_the_start_and_name_their_key(environment: dict[str, 
 
 
 def test_the_document_of_the_api_function_has_the_streams_too(environment: dict[str, str]) -> None:
-    (answer,) = invoked(environment, an_event("GET", "/openapi.json"))
+    (answer,) = invoked(environment, proxy_event("GET", "/openapi.json"))
     assert "/mini-chat/v1/chats/{chat_id}/messages:stream" in json.loads(answer["body"])["paths"]
 
 
@@ -263,16 +228,17 @@ def test_a_function_imports_nothing_that_it_does_not_need(
     assert run.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(("function", "besides"), [("api", {"mangum"}), ("stream", set())])
+@pytest.mark.parametrize(("function", "loop", "besides"), [("api", "mangum", {"mangum"}), ("stream", LOOP, {"h11"})])
 def test_a_function_imports_of_others_what_is_accounted_for(
-    environment: dict[str, str], function: str, besides: set[str]
+    environment: dict[str, str], function: str, loop: str, besides: set[str]
 ) -> None:
     script = f"""
-import sys, functions.{function}.handler
+import sys, functions.{function}.handler, {loop}
 from importlib.metadata import packages_distributions
 owners = packages_distributions()
 print(*{{owner.lower() for name in sys.modules for owner in owners.get(name, ())}})
 """
+    environment |= {"PYTHONPATH": str(ROOT / "layers" / LOOP)}
     run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     # The environment of the tests has more, which some take when it is there; a function has its layer.
     lock = (ROOT / "requirements" / "runtime.txt").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import uuid4
 
 import boto3
@@ -23,11 +23,12 @@ from minichat import moment
 from minichat.domain.identity import ChatId, TenantId
 from minichat.events import queues
 from minichat.events.payloads import ChatDeleted
+from minichat.events.payloads import Queue as QueueName
 from minichat.local import queues as local_queues
 from minichat.local import streams
 from minichat.local.lambda_events import stream_record
 from minichat.local.mappings import Handler, Mapping, mapped
-from minichat.local.sources import Queue, poll
+from minichat.local.sources import Queue, poll, side_by_side
 from minichat.local.streams import Stream, deliver, follow, hand_out, matches, pattern, ready
 from minichat.local.tables import load_template, project_root
 from minichat.services.redrive import redrive
@@ -213,6 +214,31 @@ def test_every_mapping_of_the_template_is_served() -> None:
     served = {(one.function, one.kind) for one in MAPPINGS.values()}
     assert {("OutboxRelayFunction", "DynamoDB"), ("UsageFunction", "SQS"), ("ChatCleanupFunction", "SQS")} <= served
     assert ATTEMPTS > 0
+
+
+def test_what_has_an_order_is_handled_one_after_the_other_and_the_rest_side_by_side(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    urls = {
+        name: f"http://q/minichat-{name.title().replace('-', '')}Queue{'.fifo' if name in _ORDERED else ''}"
+        for name in get_args(QueueName)
+    }
+    monkeypatch.setenv("MINICHAT_QUEUES__URLS", json.dumps(urls))
+    current.cache_clear()
+    at_once = {one.function: side_by_side(one) for one in MAPPINGS.values()}
+    current.cache_clear()
+    assert at_once == {
+        "OutboxRelayFunction": 1,
+        "ChatCleanupFunction": 1,
+        "ThreadSummaryFunction": 1,
+        "AttachmentCleanupFunction": 5,
+        "AttachmentIngestFunction": 5,
+        "AuditFunction": 5,
+        "UsageFunction": 5,
+    }
+
+
+_ORDERED = {"chat-cleanup", "thread-summary"}
 
 
 def test_a_record_that_breaks_the_function_is_found_by_halves_and_given_up_alone(events: QueueAccess) -> None:

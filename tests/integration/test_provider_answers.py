@@ -151,11 +151,13 @@ def test_the_prepared_account_without_money_is_asked_once() -> None:
     assert (chunks[-1].code, calls) == ("provider_error", 1)
 
 
-@pytest.mark.parametrize("status", [201, 400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 504, 529])
-def test_a_status_is_a_refusal_unless_somebody_gave_up_waiting(status: int) -> None:
+@pytest.mark.parametrize(
+    "status", [201, 202, 307, 400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 504, 524, 529]
+)
+def test_a_status_is_a_refusal_unless_somebody_may_be_at_work(status: int) -> None:
     chunks, _ = asyncio.run(from_bytes([_http(b"", status=f"{status} X")]))
     assert isinstance(chunks[-1], Failed)
-    assert (chunks[-1].reached, chunks[-1].refused) == (True, status not in {408, 504})
+    assert (chunks[-1].reached, chunks[-1].refused) == (True, status not in {201, 202, 408, 502, 504, 524})
 
 
 def test_a_request_that_got_no_answer_was_not_refused() -> None:
@@ -169,6 +171,14 @@ def test_a_request_that_got_no_answer_was_not_refused() -> None:
     for chunks in (silent, broken, later):
         assert isinstance(chunks[-1], Failed)
         assert (chunks[-1].reached, chunks[-1].refused) == (True, False)
+
+
+def test_one_attempt_that_may_be_at_work_is_enough() -> None:
+    gave_up, refused = _http(b"", status="504 X"), _http(b"", status="503 X")
+    for replies, all_refused in (([gave_up, refused], False), ([refused, gave_up], False), ([refused, refused], True)):
+        chunks, calls = asyncio.run(from_bytes([*replies], retries=1))
+        assert isinstance(chunks[-1], Failed)
+        assert (calls, chunks[-1].reached, chunks[-1].refused) == (2, True, all_refused)
 
 
 def test_nothing_was_refused_where_nothing_was_sent() -> None:

@@ -17,6 +17,7 @@ from minichat.events.payloads import Queue
 from minichat.http.app import BUFFERED, STREAMING, Part, routers
 from minichat.http.document import Problem
 from minichat.settings import Settings, load
+from tests.gateway import resource_of
 from tests.metric_names import AWAITED, emitted
 
 ROOT = Path(__file__).parents[2]
@@ -200,7 +201,7 @@ def test_a_function_is_found_by_its_name(functions: dict[str, dict[str, Any]]) -
         module, _, attribute = properties["Handler"].rpartition(".")
         assert module == f"functions.{_snake(name.removesuffix('Function'))}.handler"
         source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
-        assert re.search(rf"^({attribute} = |def {attribute}\()", source, re.MULTILINE)
+        assert re.search(rf"^({attribute} = |(async )?def {attribute}\()", source, re.MULTILINE)
 
 
 def test_every_function_is_bounded_and_logs_into_its_own_group(
@@ -433,6 +434,11 @@ def test_bedrock_and_parameters_are_open_only_to_functions_that_call_a_provider_
     }
 
 
+def test_only_who_takes_messages_back_may_delete_items_of_a_tenant() -> None:
+    deleting = {role for role, s in _statements() if "dynamodb:DeleteItem" in s["Action"] and "Condition" not in s}
+    assert deleting == {"ApiRole", "StreamRole"}
+
+
 def test_the_audit_trail_can_only_be_added_to() -> None:
     allowed = [(role, s["Action"]) for role, s in _statements() if "AuditBucket" in json.dumps(s["Resource"])]
     assert allowed == [("AuditRole", "s3:PutObject")]
@@ -442,12 +448,14 @@ def test_the_audit_trail_can_only_be_added_to() -> None:
     assert bucket["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
 
 
-def test_files_wait_encrypted_unseen_and_not_for_long() -> None:
+def test_files_wait_encrypted_unseen_and_no_longer_than_their_events() -> None:
     bucket = ROOT_TEMPLATE["Resources"]["UploadsBucket"]["Properties"]
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
     assert bucket["BucketEncryption"]
     (rule,) = bucket["LifecycleConfiguration"]["Rules"]
-    assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", 1)
+    dead_letters = QUEUES["Resources"]["AttachmentIngestDeadLetterQueue"]["Properties"]
+    days = dead_letters["MessageRetentionPeriod"] // 86_400
+    assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", days + 1)
     (told,) = bucket["NotificationConfiguration"]["QueueConfigurations"]
     assert told["Queue"]["Fn::GetAtt"][1] == "Outputs.AttachmentIngestQueueArn"
     allowed = {role: s["Action"] for role, s in _statements() if "UploadsBucketArn}/*" in json.dumps(s["Resource"])}
@@ -657,26 +665,13 @@ def _camel(name: str) -> str:
 
 
 def _function_behind(integrations: dict[tuple[str, str], dict[str, Any]], method: str, url: str) -> str | None:
-    """The function that API Gateway calls, read strictly: the most specific resource, and no way back from it."""
-    resources = {path for path, _ in integrations}
-    at = ""
-    for part in url.strip("/").split("/"):
-        steps = [part, next((v for v in _children(resources, at) if re.fullmatch(r"{\w+}", v)), None)]
-        step = next((s for s in steps if s in _children(resources, at)), None)
-        if step is None:
-            at = f"{at}/{{proxy+}}"
-            break
-        at = f"{at}/{step}"
-    integration = integrations.get((at, method)) or integrations.get((at, ANY))
+    """The function that API Gateway calls."""
+    resource, _ = resource_of({path for path, _ in integrations}, url)
+    integration = integrations.get((resource, method)) or integrations.get((resource, ANY))
     if integration is None:
         return None
     named = re.search(r"\$\{(\w+?)(Aliaslive|\.Arn)\}", json.dumps(integration["uri"]))
     return named[1] if named else None
-
-
-def _children(resources: set[str], parent: str) -> set[str]:
-    below = f"{parent}/"
-    return {path.removeprefix(below).split("/")[0] for path in resources if path.startswith(below)}
 
 
 def _lint(*templates: Path) -> None:

@@ -12,7 +12,8 @@ TITLE_MAX_CHARACTERS = 255
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """The head of one chat. `last_message_at` is the newest `created_at` of its messages, hidden ones included.
+    """The head of one chat. `last_message_at` is the newest `created_at` of its messages, also of those that
+    were taken back.
 
     `summarized_up_to` is where the frontier of the summary is; without a summary that may be used there is none.
     """

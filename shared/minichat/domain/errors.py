@@ -20,7 +20,7 @@
     ├── AttachmentNotFound        attachment_not_found   404
     ├── MessageNotFound           message_not_found      404
     ├── GenerationInProgress      generation_in_progress 409
-    │   └── SummaryMoved          the same, after a lost race
+    │   └── ChatMoved             the same, after a lost race
     ├── RequestIdConflict         request_id_conflict    409
     ├── NotLatestTurn             not_latest_turn        409
     ├── IdempotencyKeyConflict    idempotency_key_conflict 409
@@ -240,8 +240,9 @@ class GenerationInProgress(ChatError):
         super().__init__()
 
 
-class SummaryMoved(GenerationInProgress):
-    """The chat got another summary between the look at it and the transaction that relied on it; look again."""
+class ChatMoved(GenerationInProgress):
+    """The chat got another summary, or its latest messages changed, between the look at it and the transaction that
+    relied on it; look again."""
 
 
 class RequestIdConflict(ChatError):
@@ -302,7 +303,7 @@ class QuotaExceeded(ChatError):
 
 
 class CreditsTaken(QuotaExceeded):
-    """Other turns took the credits between the look at them and the transaction that wanted them."""
+    """Other turns took the credits, or the calls of a tool, between the look at them and the transaction."""
 
 
 class RateLimited(ChatError):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from minichat.domain.attachment import AttachmentKind
+from minichat.domain.attachment import Attachment, AttachmentKind
 from minichat.domain.errors import FieldError as Wrong
 from minichat.domain.errors import FileTooLarge, InvalidRequest, UnsupportedFileType
 from minichat.domain.text import is_blank
@@ -130,6 +130,11 @@ def clean_name(given: str | None) -> str:
     stem, dot, extension = name.rpartition(".")
     room = MAX_NAME - 1 - len(extension)
     return f"{stem[:room]}.{extension}" if dot and stem and extension and room > 0 else name[:MAX_NAME]
+
+
+def name_at_provider(attachment: Attachment) -> str:
+    """The name that a provider knows an attachment's file by: it says nothing of its content, and is nobody else's."""
+    return f"{attachment.chat_id}_{attachment.attachment_id}.{TYPES[attachment.content_type].extension}"
 
 
 def check_size(file_type: FileType, size: int, limits: FileLimits) -> None:

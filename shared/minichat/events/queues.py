@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from types_boto3_sqs.client import SQSClient
 
 SCHEMA_VERSION = "1"
+REDRIVEN = "redriven"
+"""The attribute of a message that an operator sent again after it had been given up; it says when."""
 BATCH_ENTRIES = 10
 """Messages of one SendMessageBatch (AWS limit)."""
 LONGEST_POLL_SECONDS = 20

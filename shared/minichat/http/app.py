@@ -10,9 +10,9 @@ import anyio.to_thread
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp
 
 from minichat.domain.errors import ChatError, FeatureNotLicensed, Forbidden, ServiceUnavailable, Unauthenticated
 from minichat.http import cors, problems
@@ -64,7 +64,7 @@ def routers(parts: Part) -> Iterator[APIRouter]:
         yield streams.router
 
 
-def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> ASGIApp:
+def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge | CORSMiddleware:
     """The app of this deployment, connected to its tables (no network is used yet).
 
     Raises SettingsError when the policy is wrong; ValueError without a cursor secret.

@@ -4,6 +4,7 @@ Callers are known by a token that a page sends by itself. Cookies are never aske
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
@@ -15,7 +16,10 @@ MAX_AGE_SECONDS = 7200
 """For how long a browser need not ask again; none remembers it for longer."""
 
 
-def allowing(origins: Sequence[str], app: ASGIApp) -> ASGIApp:
+App = TypeVar("App", bound=ASGIApp)
+
+
+def allowing(origins: Sequence[str], app: App) -> App | CORSMiddleware:
     """The app for these origins: preflights are answered, and every answer, a refusal too, says who may read it.
 
     Without an origin it is the app as it was.

@@ -1,5 +1,6 @@
 """Lists as pages: from a query to the rows, and to the cursors of the neighbouring pages."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from minichat.observability import measured
 from minichat.storage import attachments as attachment_store
 from minichat.storage import chats as chat_store
 from minichat.storage import messages as message_store
-from minichat.storage.messages import Window
+from minichat.storage.messages import Found, Window
 
 NEWEST_FIRST = "updated_at desc"
 LONGEST_TURN = timedelta(hours=1)
@@ -167,12 +168,19 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
             keep=lambda m: wanted.matches({"created_at": m.created_at, "role": m.role, "id": UUID(m.message_id)}),
         )
     visible(chat, call.caller)
-    limit = query.limit if members is not None and "content" not in members else min(query.limit, _that_fit(found))
-    page = cut(found, limit, cursor, lambda message: message.message_id)
+    limit = query.limit
+    if members is None or "content" in members:
+        with measured("read"):
+            # What cannot be on the page is not read.
+            told = message_store.whole(call.caller.tenant_id, chat_id, found[: min(limit, _worth_reading(found))])
+        limit = min(limit, _that_fit([one.message for one in told]))
+        found = [*told, *found[len(told) :]]
+    page = cut(found, limit, cursor, lambda one: one.message.message_id)
+    shown = [one.message for one in page.rows]
     info = _List(codec, scope, order.canonical(), wanted.canonical()).info(query.limit, page)
     wants_attachments = members is None or "attachments" in members
-    sent_with = _summaries(call, chat_id, page.rows) if wants_attachments else {}
-    return {"items": [_shown(message, members, sent_with) for message in page.rows], "page_info": info.model_dump()}
+    sent_with = _summaries(call, chat_id, shown) if wants_attachments else {}
+    return {"items": [_shown(message, members, sent_with) for message in shown], "page_info": info.model_dump()}
 
 
 def _summaries(call: Call, chat_id: ChatId, messages: Sequence[Message]) -> dict[str, AttachmentSummary]:
@@ -188,6 +196,12 @@ def _summaries(call: Call, chat_id: ChatId, messages: Sequence[Message]) -> dict
             left -= 0 if attachment.thumbnail is None else len(attachment.thumbnail.data)
             summaries[attachment.attachment_id] = attachment_summary(attachment, pictured=left >= 0)
     return summaries
+
+
+def _worth_reading(found: Sequence[Found]) -> int:
+    """How many of these, by the size of their texts alone, can be on one page; at least one."""
+    sizes = itertools.accumulate(one.size for one in found)
+    return 1 + sum(size <= PAGE_MAX_BYTES for size in sizes)
 
 
 def _that_fit(messages: Sequence[Message]) -> int:

@@ -34,7 +34,7 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.AttachmentNotFound: 404,
     errors.MessageNotFound: 404,
     errors.GenerationInProgress: 409,
-    errors.SummaryMoved: 409,
+    errors.ChatMoved: 409,
     errors.RequestIdConflict: 409,
     errors.NotLatestTurn: 409,
     errors.IdempotencyKeyConflict: 409,

@@ -152,6 +152,7 @@ class ModelView(BaseModel):
     tier: Literal["standard", "premium"]
     multiplier_display: str
     description: Annotated[str | None, Absent] = None
+    icon: Annotated[str | None, Absent] = None
     multimodal_capabilities: list[str]
     context_window: Annotated[int, Field(description="Tokens.")]
 
@@ -309,6 +310,7 @@ def model_view(model: Model) -> ModelView:
         tier=model.tier,
         multiplier_display=model.multiplier_display,
         description=model.description or None,
+        icon=model.icon or None,
         multimodal_capabilities=list(model.multimodal_capabilities),
         context_window=model.context_window,
     )

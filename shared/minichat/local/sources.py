@@ -29,6 +29,8 @@ from minichat.local.tables import load_template, project_root
 from minichat.settings import current
 
 LONG_POLL_SECONDS = 5
+AT_ONCE = 5
+"""Batches of a standard queue that are handled side by side: as many as Lambda begins with."""
 RECEIVED_AT_ONCE = 10
 """Messages of one ReceiveMessage (AWS limit)."""
 
@@ -55,9 +57,17 @@ def main() -> None:
     for mapping in mappings:
         handler = _failing(imported(mapping.handler), options.fail_percent)
         serve = _serve_stream if mapping.kind == "DynamoDB" else _serve_queue
-        in_a_thread(serve, mapping, handler)
+        for _ in range(side_by_side(mapping)):
+            in_a_thread(serve, mapping, handler)
     print("serving", *(mapping.function for mapping in mappings), flush=True)
     threading.Event().wait()
+
+
+def side_by_side(mapping: Mapping) -> int:
+    """How many batches of a source are handled at once; of what has an order it is one, whatever Lambda does."""
+    if mapping.kind == "DynamoDB" or _url(mapping).endswith(".fifo"):
+        return 1
+    return min(AT_ONCE, int(mapping.properties.get("ScalingConfig", {}).get("MaximumConcurrency", AT_ONCE)))
 
 
 def _failing(handler: Handler, percent: int) -> Handler:
@@ -94,16 +104,18 @@ class Queue:
 
 
 def _serve_queue(mapping: Mapping, handler: Handler) -> None:
-    name = mapping.source.removeprefix("Queues.Outputs.").removesuffix("Arn")
-    queue = Queue.at(
-        next(
-            url
-            for url in current().queues.urls.values()
-            if url.rpartition("/")[2].removesuffix(".fifo") == f"minichat-{name}"
-        )
-    )
+    queue = Queue.at(_url(mapping))
     while True:
         poll(queue, mapping, handler, wait_seconds=LONG_POLL_SECONDS)
+
+
+def _url(mapping: Mapping) -> str:
+    name = mapping.source.removeprefix("Queues.Outputs.").removesuffix("Arn")
+    return next(
+        url
+        for url in current().queues.urls.values()
+        if url.rpartition("/")[2].removesuffix(".fifo") == f"minichat-{name}"
+    )
 
 
 def poll(queue: Queue, mapping: Mapping, handler: Handler, *, wait_seconds: int = 0) -> int:

@@ -116,8 +116,8 @@ class Answer:
 
     def _chunk(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
         self._response_id = self._response_id or identifier(data.get("id"))
-        counted = _usage(data.get("usage"))
-        self.usage = counted if counted.known else self.usage
+        if data.get("usage") and (counted := _usage(data["usage"])).known:
+            self.usage = counted
         for choice in data.get("choices") or []:
             delta, message = choice.get("delta") or {}, choice.get("message") or {}
             # Some servers send the message that is whole at the end, and some nothing else.

@@ -26,7 +26,9 @@ OUT_OF_CREDIT = frozenset(
 )
 """What providers call it when somebody has to pay first."""
 
-_TIMEOUT_STATUSES = frozenset({408, 504})
+_TIMEOUT_STATUSES = frozenset({408, 504, 524})
+_UNSURE_STATUSES = _TIMEOUT_STATUSES | {502, 520}
+"""Of gateways, when whoever stands behind them took too long, or broke off: it may be at work still."""
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?")
 _WAITS = (("retry-after-ms", 1000), ("x-ms-retry-after-ms", 1000), ("retry-after", 1))
 """Headers that say how long to wait, with their units in a second, the most exact first."""
@@ -52,10 +54,7 @@ def failed(problem: Any, usage: Usage) -> Failed:
 
 
 def of_status(status: int, headers: Mapping[str, str], body: str) -> tuple[Failed, bool]:
-    """The failure that a status other than 200 is, and whether the same request may succeed later.
-
-    A gateway's time-out is no refusal: whoever stands behind it may be at work still.
-    """
+    """The failure that a status other than 200 is, and whether the same request may succeed later."""
     words = set(_words(_of_body(body)))
     code: FailureCode = "provider_error"
     if status in _TIMEOUT_STATUSES:
@@ -64,7 +63,8 @@ def of_status(status: int, headers: Mapping[str, str], body: str) -> tuple[Faile
         code = "rate_limited"
     asked_to_try = {"true": True, "false": False}.get(headers.get("x-should-retry", "").lower())
     may_pass = (status == 429 or status >= 500) if asked_to_try is None else asked_to_try
-    failure = Failed(code, f"status {status}: {body}", refused=status not in _TIMEOUT_STATUSES)
+    said_no = status >= 300 and status not in _UNSURE_STATUSES
+    failure = Failed(code, f"status {status}: {body}", refused=said_no)
     return failure, may_pass and not words & OUT_OF_CREDIT
 
 

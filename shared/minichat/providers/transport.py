@@ -147,16 +147,16 @@ async def _opened(line: Line, exchange: Exchange, by: float, secrets: list[str])
     """
     key = line.key
     sent = None if key is None else await key.current()
-    reached, was_refused, attempt, renewed = False, False, 0, False
+    reached, unsure, attempt, renewed = False, False, 0, False
     while True:
         secrets += [] if sent is None else [sent]
         try:
             return await _attempt(line, sent, exchange, by)
         except _Refused as refused:
-            # An attempt that was not made says nothing of one that was.
-            was_refused = refused.failed.refused or (was_refused and not refused.failed.reached)
+            # One attempt that nobody said no to is enough for somebody to be at work.
             reached = reached or refused.failed.reached
-            last = _Refused(replace(refused.failed, reached=reached, refused=was_refused), may_pass=False)
+            unsure = unsure or (refused.failed.reached and not refused.failed.refused)
+            last = _Refused(replace(refused.failed, reached=reached, refused=reached and not unsure), may_pass=False)
             if refused.status == 401 and key is not None and sent is not None and not renewed:
                 renewed = True
                 if (sent := await key.instead_of(sent)) is not None:

@@ -3,9 +3,10 @@
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from minichat.domain.errors import ServiceUnavailable
-from minichat.domain.identity import MICROSECOND, AttachmentId, Call
+from minichat.domain.identity import MICROSECOND, AttachmentId, Call, instant_of
 from minichat.domain.message import MESSAGE_MAX_BYTES, Message
 from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import Ending, Settlement, settle
@@ -29,7 +30,7 @@ from minichat.events.payloads import (
 )
 from minichat.observability import count, logger, observe
 from minichat.settings import Settings
-from minichat.storage import messages, outbox, parts, quota, turns
+from minichat.storage import endings, messages, outbox, parts, quota
 from minichat.storage.transact import Put, Rejected
 
 UNHEARD = 1_000_000
@@ -114,7 +115,7 @@ class End:
 
     def _commit(self) -> bool:
         retention_days = self._settings.quota.retention_days
-        return turns.finish(self._call, self._turn, self._finish, retention_days=retention_days)
+        return endings.finish(self._call, self._turn, self._finish, retention_days=retention_days)
 
     def _make(self, ending: Ending) -> None:
         """Settles the ending, and writes down everything that goes with it."""
@@ -138,7 +139,7 @@ class End:
         if completed and by.compression is not None:
             events.append(_summary_task(call, turn, by.compression))
         self._ending = ending
-        self._finish = turns.Finish(
+        self._finish = endings.Finish(
             token=call.new_id(call.now),
             ending=ending,
             settlement=settlement,
@@ -221,7 +222,8 @@ def _answer(call: Call, turn: Turn, ending: Ending) -> Message | None:
         request_id=turn.request_id,
         role="assistant",
         content=ending.text,
-        created_at=call.now,
+        # The chat's messages are in order, whatever the clocks say; the id says where this one is.
+        created_at=max(call.now, instant_of(UUID(turn.assistant_message_id))),
         model=turn.reserve.effective_model,
         input_tokens=ending.usage.input_tokens or None,
         output_tokens=ending.usage.output_tokens or None,

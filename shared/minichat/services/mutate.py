@@ -43,7 +43,7 @@ def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: Reques
 
     def once() -> Running:
         opened = _open(call, chat_id, target, rules)
-        command = SendMessage(chat_id, opened.content, new_request_id, web_search=opened.turn.web_search_enabled)
+        command = SendMessage(chat_id, opened.content, new_request_id, web_search=opened.target.turn.web_search_enabled)
         return _replace(call, opened, command, "turn_retry", rules)
 
     with counted("retry"):
@@ -58,7 +58,7 @@ def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> R
 
     def once() -> Running:
         opened = _open(call, command.chat_id, target, rules)
-        kept = replace(command, web_search=opened.turn.web_search_enabled)
+        kept = replace(command, web_search=opened.target.turn.web_search_enabled)
         return _replace(call, opened, kept, "turn_edit", rules)
 
     with counted("edit"):
@@ -103,8 +103,13 @@ def delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -
 
 def _delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -> None:
     with measured("read"):
-        found = looked_at(call, chat_id, target, settings)
+        found, recent = together(
+            lambda: looked_at(call, chat_id, target, settings),
+            lambda: _last_two(call, chat_id),
+        )
     chat, turn = check_mutation(call.caller, *found, target)
+    if not recent.is_of(chat):
+        recent = _last_two(call, chat_id)
     event = TurnDeleted(
         tenant_id=turn.tenant_id,
         timestamp=call.now,
@@ -115,7 +120,13 @@ def _delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) 
         turn_id=turn.turn_id,
         request_id=turn.request_id,
     )
-    turns.delete(call, chat, turn, [outbox.item(call, chat_id, event)], token=call.new_id(call.now))
+    going = turns.Target(turn, recent.of(turn.request_id))
+    turns.delete(call, chat, going, [outbox.item(call, chat_id, event)], token=call.new_id(call.now))
+
+
+def _last_two(call: Call, chat_id: ChatId) -> messages.Newest:
+    """The messages of the latest turn, which are moved as they are found: no text of theirs is needed."""
+    return messages.newest(call.caller.tenant_id, chat_id, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +134,7 @@ class _Opened:
     """A turn that may be replaced, the chat as it is without it, and what its message can still be sent with."""
 
     chat: Chat
-    turn: Turn
+    target: turns.Target
     content: str
     snapshot: Snapshot
     standing: Standing
@@ -146,7 +157,8 @@ def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Open
     summary = None if chat.covers(turn.user_message_id) else found.summary
     snapshot = Snapshot(history, summary, rules.settings.context.recent_messages_limit)
     sent_with = attached.kept(call.caller, turn, rules)
-    return _Opened(chat, turn, _content_of(turn, recent), snapshot, found.standing, sent_with, found.documents)
+    going, content = turns.Target(turn, recent.of(turn.request_id)), _content_of(turn, recent)
+    return _Opened(chat, going, content, snapshot, found.standing, sent_with, found.documents)
 
 
 def _looked_at(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> opening.Opened:
@@ -170,7 +182,7 @@ def _content_of(turn: Turn, recent: messages.Newest) -> str:
 def _replace(
     call: Call, opened: _Opened, command: SendMessage, event_type: Literal["turn_retry", "turn_edit"], rules: Rules
 ) -> Running:
-    chat, old = opened.chat, opened.turn
+    chat, old = opened.chat, opened.target.turn
     command = replace(command, attachment_ids=tuple(one.attachment_id for one in opened.sent_with))
     images = attached.images(opened.sent_with)
     wish = Wish(chat.model, command.content, opened.snapshot, command.web_search, images, opened.documents)
@@ -191,5 +203,5 @@ def _replace(
     # The successor of the turn before the old one: retry and edit never fork the conversation.
     turn = replace(start.turn, prev_request_id=old.prev_request_id)
     new = replace(start, turn=turn, events=(outbox.item(call, chat.chat_id, event),))
-    turns.replace(call, chat, old, new, retention_days=rules.settings.quota.retention_days)
+    turns.replace(call, chat, opened.target, new, retention_days=rules.settings.quota.retention_days)
     return started(new, admission, wish, rules)

@@ -7,9 +7,10 @@ from typing import TypeVar
 
 from minichat.domain.admission import Admission, Wish, admit, readmit
 from minichat.domain.chat import Chat, next_instant, visible
-from minichat.domain.citations import Citation, CitedFile
+from minichat.domain.citations import CitedFile
 from minichat.domain.context import Snapshot, compression, messages_needed
 from minichat.domain.errors import (
+    ChatMoved,
     CreditsTaken,
     FieldError,
     GenerationInProgress,
@@ -17,7 +18,6 @@ from minichat.domain.errors import (
     QuotaExceeded,
     RequestIdConflict,
     RequestIdReused,
-    SummaryMoved,
 )
 from minichat.domain.identity import MICROSECOND, AttachmentId, Call, ChatId, MessageId, RequestId
 from minichat.domain.message import Message, checked_content, fingerprint
@@ -67,11 +67,9 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A turn that was completed before: its stored outcome is the answer."""
+    """A turn that was completed before: its stored stream is the answer."""
 
     turn: Turn
-    text: str
-    citations: tuple[Citation, ...] = ()
 
 
 def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
@@ -96,7 +94,7 @@ def twice_at_most(admission: Callable[[], T]) -> T:
     """
     try:
         return admission()
-    except (CreditsTaken, SummaryMoved):
+    except (CreditsTaken, ChatMoved):
         return admission()
 
 
@@ -105,7 +103,8 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     if (again := _gone_on(call, command, rules, opened)) is not None:
         return again
     chat = visible(opened.chat, call.caller)
-    if freed(call, chat, rules.settings):
+    seen = opened.turn
+    if freed(call, chat, rules.settings) or (seen is not None and never_began(call, seen, rules.settings)):
         opened, recent = _open(call, command, rules)
         chat = visible(opened.chat, call.caller)
     known = opened.turn
@@ -208,7 +207,8 @@ def preflight(call: Call, wish: Wish, standing: Standing, rules: Rules) -> Admis
 
 def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, limits: UserLimits) -> turns.Start:
     """The turn and the user message that an admitted command starts with."""
-    started_at = next_instant(chat, call.now)
+    # Where its messages are in the chat, which a clock that ran ahead may have put into the future: nothing else is.
+    said_at = next_instant(chat, call.now)
     turn = Turn(
         tenant_id=chat.tenant_id,
         chat_id=chat.chat_id,
@@ -218,11 +218,11 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         requester_user_id=call.caller.user_id,
         state=TurnState.RUNNING,
         fingerprint=fingerprint(command.content, command.attachment_ids),
-        user_message_id=_message_id(call, started_at),
+        user_message_id=_message_id(call, said_at),
         # Chosen before the message exists; it sorts right after the user's.
-        assistant_message_id=_message_id(call, started_at + MICROSECOND),
-        started_at=started_at,
-        last_progress_at=started_at,
+        assistant_message_id=_message_id(call, said_at + MICROSECOND),
+        started_at=call.now,
+        last_progress_at=call.now,
         reserve=admission.reserve,
         prev_request_id=chat.latest_request_id,
         web_search_enabled=command.web_search,
@@ -235,10 +235,10 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         turn.request_id,
         "user",
         command.content,
-        started_at,
+        said_at,
         attachment_ids=command.attachment_ids,
     )
-    return turns.Start(turn, message, limits)
+    return turns.Start(turn, message, limits, admission.calls_per_day)
 
 
 def started(new: turns.Start, admission: Admission, wish: Wish, rules: Rules) -> Running:
@@ -264,5 +264,4 @@ def _replay(known: Turn, command: SendMessage) -> Replay:
         raise RequestIdConflict(known.state.public, known.request_id)
     if known.fingerprint != fingerprint(command.content, command.attachment_ids):
         raise RequestIdReused
-    answer = messages.read(known.tenant_id, known.chat_id, known.assistant_message_id)
-    return Replay(known, answer.content, answer.citations) if answer else Replay(known, "")
+    return Replay(known)

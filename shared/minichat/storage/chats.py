@@ -5,17 +5,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
+from pynamodb.attributes import NumberAttribute, UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 
 from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict
 from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId, TenantId, UserId
 from minichat.storage import keys
+from minichat.storage.attributes import InstantAttribute
 from minichat.storage.items import (
     ByOwner,
     ChatItem,
     ConversationItem,
-    CreatedItem,
     OutboxItem,
     Raw,
     TurnItem,
@@ -27,6 +28,17 @@ from minichat.storage.keys import Key
 from minichat.storage.transact import Put, Refused, Update, commit, update_one
 
 IDEMPOTENCY_KEPT = timedelta(hours=24)
+
+
+class CreatedItem(ConversationItem):
+    """The chat that an idempotency key made, as it was when it was new."""
+
+    fingerprint = UnicodeAttribute(attr_name="print")
+    chat_id = UnicodeAttribute(attr_name="chat")
+    model = UnicodeAttribute()
+    title = UnicodeAttribute(null=True)
+    created_at = InstantAttribute()
+    expires_at = NumberAttribute()
 
 
 def from_raw(raw: Raw | None) -> Chat | None:
@@ -154,14 +166,14 @@ def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:
     Raises ChatNotFound when the caller has no such chat.
     """
     item = ChatItem(*keys.chat(caller.tenant_id, chat_id))
-    actions = [
-        ChatItem.title.set(title),
-        ChatItem.updated_at.set(now),
-        ChatItem.listed_at.set(keys.listed_at(caller.tenant_id, chat_id, now)),
-    ]
-    if not update_one(item, actions, owned_by(caller), op="rename_chat"):
-        raise ChatNotFound
-    return _from_item(item)
+    titled = ChatItem.title.set(title)
+    moved = [ChatItem.updated_at.set(now), ChatItem.listed_at.set(keys.listed_at(caller.tenant_id, chat_id, now))]
+    if update_one(item, [titled, *moved], owned_by(caller) & (ChatItem.updated_at < now), op="rename_chat"):
+        return _from_item(item)
+    # A chat that was moved by a faster clock stays where it is: none goes back.
+    if update_one(item, [titled], owned_by(caller), op="rename_chat"):
+        return _from_item(item)
+    raise ChatNotFound
 
 
 def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str) -> bool:

@@ -22,12 +22,15 @@ from pynamodb.models import Model
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.settings import Store
+from minichat.storage import store_time
 from minichat.storage.attributes import IdsAttribute, InstantAttribute
 from minichat.storage.keys import Key
 
 Raw = Mapping[str, Mapping[str, Any]]
 T = TypeVar("T")
 
+LARGEST_PAGE = 120
+"""Items that a query asks for at most, where nobody wants more."""
 BATCH_READ_LIMIT = 100
 """Keys of one BatchGetItem (AWS limit)."""
 READ_ATTEMPTS = 2
@@ -150,6 +153,8 @@ class TurnItem(ConversationItem):
     reserve_premium = BooleanAttribute(attr_name="r_premium")
     reserve_decision = UnicodeAttribute(attr_name="r_decision")
     reserve_downgrade_reason = UnicodeAttribute(attr_name="r_reason", null=True)
+    reserve_web_search_calls = NumberAttribute(attr_name="r_web", null=True)
+    reserve_code_interpreter_calls = NumberAttribute(attr_name="r_code", null=True)
 
     usage_input_tokens = NumberAttribute(attr_name="u_in", null=True)
     usage_output_tokens = NumberAttribute(attr_name="u_out", null=True)
@@ -163,7 +168,7 @@ class TurnItem(ConversationItem):
 
 
 class MessageItem(ConversationItem):
-    """A message: its text as it is, or `packed` (zlib), or in as many numbered items as `parts` says.
+    """A message: its text as it is, or `packed` (zlib), or `text_bytes` of it in numbered items, as many as `parts`.
 
     `citations` are as storage.messages packs them.
     """
@@ -173,6 +178,7 @@ class MessageItem(ConversationItem):
     content = UnicodeAttribute(attr_name="text", null=True)
     packed = BinaryAttribute(attr_name="zip", null=True, legacy_encoding=False)
     parts = NumberAttribute(null=True)
+    text_bytes = NumberAttribute(attr_name="bytes", null=True)
     citations = BinaryAttribute(attr_name="cited", null=True, legacy_encoding=False)
     created_at = InstantAttribute()
     model = UnicodeAttribute(null=True)
@@ -190,20 +196,13 @@ class MessagePartItem(ConversationItem):
     content = BinaryAttribute(attr_name="text", legacy_encoding=False)
 
 
-class StreamPartItem(ConversationItem):
-    """Events of one stream, from `first` to the number in its key, as storage.parts packs them."""
-
-    first = NumberAttribute()
-    events = BinaryAttribute(legacy_encoding=False)
-    expires_at = NumberAttribute()
-
-
 class QuotaItem(ConversationItem):
     """One user's credits in one month, per bucket: what is committed (spent + reserved) and, of it, reserved.
 
     Its days are in the same item, as attributes that storage.quota names: one write for both periods.
     """
 
+    begun = NumberAttribute(attr_name="turns", null=True)
     total = NumberAttribute(null=True)
     total_reserved = NumberAttribute(attr_name="total_r", null=True)
     premium = NumberAttribute(null=True)
@@ -251,31 +250,6 @@ class UsageItem(ConversationItem):
     expires_at = NumberAttribute()
 
 
-class PolicyItem(ConversationItem):
-    """One version of the policy, as compressed JSON; never changed once written."""
-
-    document = BinaryAttribute(legacy_encoding=False)
-    published_at = InstantAttribute()
-    published_by = UnicodeAttribute()
-
-
-class PolicyPointer(ConversationItem):
-    """Which version is in force."""
-
-    version = NumberAttribute()
-
-
-class CreatedItem(ConversationItem):
-    """The chat that an idempotency key made, as it was when it was new."""
-
-    fingerprint = UnicodeAttribute(attr_name="print")
-    chat_id = UnicodeAttribute(attr_name="chat")
-    model = UnicodeAttribute()
-    title = UnicodeAttribute(null=True)
-    created_at = InstantAttribute()
-    expires_at = NumberAttribute()
-
-
 class ExpiringItem(ConversationItem):
     """Any item, as far as it expires: in seconds since 1970, when DynamoDB may remove it."""
 
@@ -317,7 +291,7 @@ def connect(store: Store) -> None:
         model._connection = None  # so that a second connect() takes effect; subclasses find the base's connection
         model._get_connection()
     # Made now: a cold start has more processor than its first request, and a snapshot (SnapStart) keeps what is there.
-    _ = connection().client
+    store_time.listen(connection().client)
 
 
 def table() -> TableConnection:
@@ -418,6 +392,7 @@ def query(
 def between(pk: str, start: str, end: str, *, page: int, descending: bool = False) -> Iterator[Raw]:
     """Items of a partition with `start` <= sk < `end`, page after page as far as the reader goes.
 
+    `page` is what the reader wants as a rule: who goes on gets more at once.
     Raises ServiceUnavailable.
     """
     sk = ConversationItem.sk
@@ -426,6 +401,7 @@ def between(pk: str, start: str, end: str, *, page: int, descending: bool = Fals
         # BETWEEN includes its bounds; no stored key equals an `end`, which is a bound or a key that was read already.
         found, more = query(pk, sk.between(start, end), limit=page, descending=descending)
         yield from (item for item in found if item["sk"]["S"] != end)
+        page = max(page, min(page * 2, LARGEST_PAGE))
         if more and descending:
             end = found[-1]["sk"]["S"]
         elif more:

@@ -10,9 +10,12 @@ When no answer comes for as long as the patience lasts, the transaction may have
 asked for something that only this transaction makes: an event, as a rule, whose id nobody else has.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -36,6 +39,7 @@ that follows: 18 s at worst, within the 20 s of the API's function and the 29 s 
 """
 LEAST_ATTEMPTS = 2
 """However long the first one hangs: one whose answer was lost is worth nothing until it is asked for again."""
+_at_most: ContextVar[float] = ContextVar("at_most", default=math.inf)
 FIRST_PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 0.5
 
@@ -87,6 +91,15 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Delete:
+    """Removes the item that has this one's key, as far as the condition holds. Its old item is not told."""
+
+    name: str
+    item: Model
+    condition: Condition
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """Writes nothing: the item that has this one's key must meet the condition."""
 
@@ -95,7 +108,17 @@ class Check:
     condition: Condition
 
 
-Write = Put | Update | Check
+Write = Put | Update | Delete | Check
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Writes inside are repeated for so long at most: for whoever has many to make, and comes again."""
+    token = _at_most.set(seconds)
+    try:
+        yield
+    finally:
+        _at_most.reset(token)
 
 
 def commit(
@@ -109,8 +132,8 @@ def commit(
     Raises Refused when a condition did not hold; ServiceUnavailable when DynamoDB did not answer or collisions did
     not end, and as far as can be known nothing was done; Rejected when it never takes the transaction.
     """
-    # TransactWrite sends checks, then puts, then updates, and reasons come in that order.
-    names = [write.name for kind in (Check, Put, Update) for write in writes if isinstance(write, kind)]
+    # TransactWrite sends checks, then deletes, puts and updates, and reasons come in that order.
+    names = [write.name for kind in (Check, Delete, Put, Update) for write in writes if isinstance(write, kind)]
     attempts = _Attempts(op)
     for _ in attempts:
         try:
@@ -192,6 +215,8 @@ def _send(writes: Sequence[Write], token: str) -> float:
             match write:
                 case Put(item=item, condition=condition):
                     transaction.save(item, condition=condition, return_values="ALL_OLD")
+                case Delete(item=item, condition=condition):
+                    transaction.delete(item, condition=condition)
                 case Check(item=item, condition=condition):
                     keys = item.pk, item.sk  # type: ignore[attr-defined]  # both tables have them
                     transaction.condition_check(type(item), *keys, condition=condition)
@@ -233,7 +258,7 @@ class _Attempts:
         self._op = op
 
     def __iter__(self) -> Iterator[int]:
-        deadline, attempt = time.monotonic() + PATIENCE_SECONDS, 0
+        deadline, attempt = time.monotonic() + min(PATIENCE_SECONDS, _at_most.get()), 0
         while attempt < LEAST_ATTEMPTS or time.monotonic() <= deadline:
             if attempt:
                 tally("write_repetitions")
