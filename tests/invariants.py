@@ -11,7 +11,7 @@ from minichat.settings import Store
 
 Item = dict[str, Any]
 
-_SUM = r"(total|premium)(_r)?|\d\d[tp]"
+_SUM = r"turns|(total|premium)(_r)?|\d\d[tpwc]"
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,10 @@ def _of_quota(tables: Tables) -> list[str]:
             committed = reserved + turn.get("committed", 0)
             sums = turns_say[f"{pk.split('#C#')[0]}#U#{turn['user']}", f"QUOTA#{turn['r_month']}"]
             day = turn["r_day"][-2:]
-            sums.update({"total": committed, "total_r": reserved, f"{day}t": committed})
+            sums.update({"turns": 1, "total": committed, "total_r": reserved, f"{day}t": committed})
+            for counter, tool in (("w", "web"), ("c", "code")):
+                calls = turn.get(f"{'r' if turn['state'] == 'running' else 't'}_{tool}", 0)
+                sums[f"{day}{counter}"] += calls
             if turn["r_premium"]:
                 sums.update({"premium": committed, "premium_r": reserved, f"{day}p": committed})
     found = []

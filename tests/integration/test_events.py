@@ -198,6 +198,7 @@ BAD = [
     ("[]", "not as its schema says"),
     ("{}", "event_type"),
     ('{"event_type": "tea_time"}', "tea_time"),
+    (r'{"event_type": "tea\u0001time"}', "tea?time"),  # no message can carry that character
     ('{"event_type": "turn_completed", "tenant_id": "t"}', "timestamp: Field required"),
 ]
 

@@ -24,6 +24,7 @@ PROCESS_EDGES = {
     "local/schedules.py",
     "local/mappings.py",
     "services/generate.py",
+    "services/orphans.py",
 }
 # The policy is nobody's in particular.
 OF_THE_DEPLOYMENT = {"policy_version"}

@@ -303,7 +303,7 @@ class QuotaExceeded(ChatError):
 
 
 class CreditsTaken(QuotaExceeded):
-    """Other turns took the credits between the look at them and the transaction that wanted them."""
+    """Other turns took the credits, or the calls of a tool, between the look at them and the transaction."""
 
 
 class RateLimited(ChatError):

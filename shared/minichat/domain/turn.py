@@ -30,7 +30,7 @@ class TurnState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolCalls:
-    """Calls of tools within one turn."""
+    """A number of calls of each tool: what one turn made, or what it may make."""
 
     web_search: int = 0
     code_interpreter: int = 0
@@ -59,6 +59,9 @@ class Reserve:
     premium: bool = False
     decision: QuotaDecision = "allow"
     downgrade_reason: str | None = None
+    # The most calls that it may make, set aside of the day's; none of a turn that an earlier version began.
+    web_search_calls: int = 0
+    code_interpreter_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)

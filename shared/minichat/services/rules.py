@@ -10,6 +10,7 @@ from minichat.domain.admission import Limits
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Clock
 from minichat.domain.policy import Policy
+from minichat.domain.turn import ToolCalls
 from minichat.moment import now
 from minichat.observability import logger
 from minichat.settings import Settings, SettingsError, read_document
@@ -32,9 +33,15 @@ class Rules:
         return Limits(
             settings.streaming.max_output_tokens,
             settings.context.web_search_guard,
-            settings.quota.web_search_daily_quota,
             settings.context.file_search_guard,
-            settings.quota.code_interpreter_daily_quota,
+            ToolCalls(
+                web_search=settings.quota.web_search_max_calls_per_message,
+                code_interpreter=settings.quota.code_interpreter_max_calls_per_message,
+            ),
+            ToolCalls(
+                web_search=settings.quota.web_search_daily_quota,
+                code_interpreter=settings.quota.code_interpreter_daily_quota,
+            ),
             frozenset(name for name, provider in settings.providers.items() if provider.keeps_files),
         )
 

@@ -41,6 +41,7 @@ MESSAGE_PREFIX = "MSG#"
 TURN_PREFIX = "TURN#"
 ATTACHMENT_PREFIX = "ATT#"
 VECTOR_STORE_PREFIX = "VS#"
+QUOTA_PREFIX = "QUOTA#"
 # "~" sorts after every character of a UUID and after "#".
 MESSAGE_END = "MSG#~"
 TURN_END = "TURN#~"
@@ -140,7 +141,7 @@ def vector_store(tenant_id: TenantId, chat_id: ChatId, provider: str) -> Key:
 
 def quota(tenant_id: TenantId, user_id: UserId, month: str) -> Key:
     """What a user has reserved and spent in the month of that first day, and in each of its days."""
-    return Key(owner(tenant_id, user_id), f"QUOTA#{month}")
+    return Key(owner(tenant_id, user_id), f"{QUOTA_PREFIX}{month}")
 
 
 def ledger_entry(tenant_id: TenantId, day: str, dedupe_key: str) -> Key:

@@ -10,9 +10,12 @@ When no answer comes for as long as the patience lasts, the transaction may have
 asked for something that only this transaction makes: an event, as a rule, whose id nobody else has.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -36,6 +39,7 @@ that follows: 18 s at worst, within the 20 s of the API's function and the 29 s 
 """
 LEAST_ATTEMPTS = 2
 """However long the first one hangs: one whose answer was lost is worth nothing until it is asked for again."""
+_at_most: ContextVar[float] = ContextVar("at_most", default=math.inf)
 FIRST_PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 0.5
 
@@ -105,6 +109,16 @@ class Check:
 
 
 Write = Put | Update | Delete | Check
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Writes inside are repeated for so long at most: for whoever has many to make, and comes again."""
+    token = _at_most.set(seconds)
+    try:
+        yield
+    finally:
+        _at_most.reset(token)
 
 
 def commit(
@@ -244,7 +258,7 @@ class _Attempts:
         self._op = op
 
     def __iter__(self) -> Iterator[int]:
-        deadline, attempt = time.monotonic() + PATIENCE_SECONDS, 0
+        deadline, attempt = time.monotonic() + min(PATIENCE_SECONDS, _at_most.get()), 0
         while attempt < LEAST_ATTEMPTS or time.monotonic() <= deadline:
             if attempt:
                 tally("write_repetitions")

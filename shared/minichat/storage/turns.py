@@ -13,7 +13,7 @@ What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_i
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from dataclasses import replace as replace_fields
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
@@ -56,6 +56,7 @@ class Start:
     turn: Turn
     message: Message
     limits: UserLimits
+    calls_per_day: ToolCalls = field(default_factory=ToolCalls)
     events: tuple[OutboxItem, ...] = ()
     referred_to: tuple[Attachment, ...] = ()
 
@@ -106,7 +107,7 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
             raise GenerationInProgress(_running(refused.old["chat"])) from refused
         if lost := references.lost(refused, new.referred_to):
             raise InvalidAttachment(*lost) from refused
-        raise CreditsTaken from refused
+        raise quota.taken(new.turn, refused.old.get("quota"), new.calls_per_day) from refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,8 @@ def replace(call: Call, chat: Chat, target: Target, new: Start, *, retention_day
     try:
         _commit_start(call, new.turn, writes, op="replace_turn")
     except Refused as refused:
+        if refused.old.keys() == {"quota"}:
+            raise quota.taken(new.turn, refused.old["quota"], new.calls_per_day) from refused
         _raise_refusal(call, chat, old, refused)
 
 
@@ -217,7 +220,8 @@ def look(turn: Turn) -> Progress | None:
 
     Raises ServiceUnavailable.
     """
-    _, now = read(turn.tenant_id, turn.chat_id, turn.request_id)
+    key = keys.turn(turn.tenant_id, turn.chat_id, turn.request_id)
+    now = from_raw(batch_get([key]).get(key))
     if now is None or now.state is not TurnState.RUNNING or now.teller != turn.teller:
         return None
     return Progress(cancel_requested=now.cancel_requested_at is not None)
@@ -285,7 +289,7 @@ def _new_turn(new: Start, retention_days: int) -> list[Write]:
     return [
         Put("turn", item, TurnItem.pk.does_not_exist()),
         *messages.put(turn.tenant_id, turn.chat_id, new.message),
-        quota.reserve(turn, new.limits, retention_days=retention_days),
+        quota.reserve(turn, new.limits, new.calls_per_day, retention_days=retention_days),
         *_events(new.events),
     ]
 
