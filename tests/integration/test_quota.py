@@ -46,7 +46,7 @@ def raced(rules: Rules, count: int) -> list[Running | str]:
     start = threading.Barrier(count)
 
     def one(chat_id: ChatId) -> Running | str:
-        start.wait(20)
+        start.wait(60)
         try:
             outcome = send(a_call(), SendMessage(chat_id, "x", RequestId(str(uuid4()))), rules)
         except errors.QuotaExceeded as refusal:

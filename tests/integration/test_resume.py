@@ -60,7 +60,7 @@ def now_is(turn: Turn, after: timedelta) -> Call:
 
 async def replayed(call: Call, turn: Turn, after: int = 0) -> list[tuple[int | None, Told]]:
     resumed = await asyncio.to_thread(resume, call, turn.chat_id, turn.request_id, after, FAST.settings)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return _plain([one async for one in follow(call, resumed, FAST.settings, lambda: call.now)])
 
 
