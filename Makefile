@@ -57,6 +57,10 @@ race-full: .venv/dev.installed tools ## Run the races with many more rounds; tak
 model: .venv/dev.installed .tools/ministack/installed ## Live random lives of chats and check every invariant after each of 100,000 steps
 	MODEL_EXAMPLES=2300 $(PYTEST) -s --timeout 36000 tests/model
 
+.PHONY: walk
+walk: .venv/dev.installed .tools/ministack/installed ## Walk the table of every write (docs/architecture.md), and print what came of each
+	WALK=1 $(PYTEST) -s tests/integration/test_transactions.py
+
 .PHONY: orphans
 orphans: .venv/dev.installed .tools/ministack/installed ## Kill servers and wait for the watchdog's schedule; takes two minutes
 	ORPHANS=1 $(PYTEST) --timeout 600 tests/e2e/test_orphans.py

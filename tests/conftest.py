@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import settings
 
-from minichat.local import tables
+from minichat.local import limits, tables
 from minichat.local.engine import Engine
 from minichat.local.process import Child, free_port
 from minichat.settings import Store
@@ -32,6 +32,15 @@ if os.environ.get("CI"):
 os.environ.setdefault("AWS_ACCESS_KEY_ID", "local")
 os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "local")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+limits.install()
+
+
+@pytest.fixture(autouse=True)
+def refused_by_aws() -> Iterator[list[str]]:
+    """What AWS would have refused of the test's calls, and the engine not: nothing, or the test takes it out."""
+    limits.broken.clear()
+    yield limits.broken
+    assert limits.broken == []
 
 
 @pytest.fixture(scope="session")
@@ -150,11 +159,14 @@ class running_stack:
         about = json.loads((self._state / "dev.json").read_text())
         return Stack(about, self._state, self._process, "".join(said))
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, raised: type[BaseException] | None, *_: object) -> None:
         self._process.terminate()
         self._process.wait(60)
         assert self._process.stdout is not None
         self._process.stdout.close()
+        if raised is None:
+            logs = (log.read_text(errors="replace") for log in (self._state / "logs").glob("*.log"))
+            assert [line for log in logs for line in log.splitlines() if limits.REFUSED in line] == []
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from minichat.settings import Store
 
 Item = dict[str, Any]
 
-_SUM = r"(total|premium)(_r)?|\d\d[tp]"
+_SUM = r"turns|(total|premium)(_r)?|\d\d[tpwc]"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Tables:
                     chat.summary.update(item)
                 elif kind == "TURN":
                     chat.turns[rest] = item
-                elif kind == "MSG" and "#" not in rest:
+                elif kind in {"MSG", "WITHDRAWN"} and "#" not in rest:
                     chat.messages[rest] = item
                 elif kind == "ATT":
                     chat.attachments[rest] = item
@@ -49,7 +49,8 @@ class Tables:
 
 @dataclass(frozen=True)
 class ChatItems:
-    """One chat: its head, its turns by request id, its messages by id, its summary, its attachments by id."""
+    """One chat: its head, its turns by request id, its messages by id, taken back or not, its summary, its attachments
+    by id."""
 
     head: Item
     turns: dict[str, Item]
@@ -62,7 +63,8 @@ def violations(tables: Tables) -> list[str]:
     """Every way in which the tables break an invariant, in words; none in a sound store where nothing runs."""
     found: list[str] = []
     for pk, chat in tables.chats().items():
-        found += [f"{pk}: {problem}" for problem in (*_of_chat(chat), *_of_summary(chat), *_of_attachments(chat))]
+        of_chat = (*_of_chat(chat), *_of_places(chat), *_of_summary(chat), *_of_attachments(chat))
+        found += [f"{pk}: {problem}" for problem in of_chat]
     found += _of_events(tables)
     found += _of_quota(tables)
     return found
@@ -92,6 +94,16 @@ def _of_chat(chat: ChatItems) -> list[str]:
     for rid, turn in alive.items():
         if turn.get("prev") not in {None, *alive}:
             found.append(f"turn {rid} follows a turn that is deleted")
+    return found
+
+
+def _of_places(chat: ChatItems) -> list[str]:
+    found = []
+    if any(message["sk"].startswith("WITHDRAWN#") != ("deleted_at" in message) for message in chat.messages.values()):
+        found.append("a message that was taken back is among the others, or the other way round")
+    kept = Counter(message["request"] for message in chat.messages.values())
+    if any(kept[rid] != turn["messages"] for rid, turn in chat.turns.items()):
+        found.append("a turn has other messages than it says: one was lost, or is there twice")
     return found
 
 
@@ -144,7 +156,10 @@ def _of_quota(tables: Tables) -> list[str]:
             committed = reserved + turn.get("committed", 0)
             sums = turns_say[f"{pk.split('#C#')[0]}#U#{turn['user']}", f"QUOTA#{turn['r_month']}"]
             day = turn["r_day"][-2:]
-            sums.update({"total": committed, "total_r": reserved, f"{day}t": committed})
+            sums.update({"turns": 1, "total": committed, "total_r": reserved, f"{day}t": committed})
+            for counter, tool in (("w", "web"), ("c", "code")):
+                calls = turn.get(f"{'r' if turn['state'] == 'running' else 't'}_{tool}", 0)
+                sums[f"{day}{counter}"] += calls
             if turn["r_premium"]:
                 sums.update({"premium": committed, "premium_r": reserved, f"{day}p": committed})
     found = []

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -67,6 +68,37 @@ def failure(url: str, text: str, **said: Any) -> Failed:
     last = answered(url, text, **said)[-1]
     assert isinstance(last, Failed)
     return last
+
+
+async def from_bytes(
+    replies: list[bytes | None], *, times: list[float] | None = None, **said: Any
+) -> tuple[list[ProviderChunk], int]:
+    """What the adapter makes of prepared replies, one per connection (None: silence), and how many it asked for.
+
+    `times` gets the moment of each request, in seconds.
+    """
+    calls, left = 0, asyncio.Event()
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        await reader.readuntil(b"\r\n\r\n")
+        if times is not None:
+            times.append(time.monotonic())
+        raw = replies[min(calls, len(replies)) - 1]
+        if raw is None:
+            await left.wait()
+        else:
+            writer.write(raw)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(reply, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, asyncio.timeout(WAIT_SECONDS), providers_of(an_entry(url, **said)) as providers:
+        chunks = [chunk async for chunk in providers.stream(TENANT, "it", a_prompt("hi"))]
+        left.set()
+    return chunks, calls
 
 
 async def until(url: str, holds: Callable[[dict[str, int]], bool]) -> dict[str, int]:

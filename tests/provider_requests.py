@@ -27,14 +27,19 @@ class Requests:
         self._bodies.append(body)
 
     def about(self, text: str) -> list[dict[str, Any]]:
-        """Those whose last message has this text in it."""
-        return [body for body in self._bodies if text in body["input"][-1]["content"][0]["text"]]
+        """Those whose last message has this text in it, in what was said last."""
+        return [body for body in self._bodies if text in _last_text(body)]
 
     def files_of(self, chat_id: str) -> list[str]:
         """Names of the files that the provider has of a chat."""
         told = httpx2.get(f"{self.url}/control/files", trust_env=False).json()
         names = [told["about"].get(file, {}).get("filename", "") for file in told["files"]]
         return [name for name in names if chat_id in name]
+
+
+def _last_text(body: dict[str, Any]) -> str:
+    texts = [part["text"] for part in body["input"][-1]["content"] if "text" in part]
+    return str(texts[-1])
 
 
 @contextmanager
@@ -63,6 +68,7 @@ def _kept(url: str) -> Iterator[tuple[Requests, str]]:
 def _handler(requests: Requests) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def pass_on(self) -> None:
+            assert "transfer-encoding" not in self.headers, "a body without a length would be passed on as none"
             content = self.rfile.read(int(self.headers.get("content-length", 0)))
             if self.command == "POST" and self.path == "/v1/responses":
                 requests.keep(json.loads(content))

@@ -3,13 +3,15 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
 import boto3
 
+from minichat import moment
 from minichat.local import queues
-from minichat.local.sources import Context
+from minichat.local.lambda_events import Context, queue_record, stream_record
 from minichat.local.tables import project_root
 from minichat.settings import Queues
 
@@ -51,6 +53,17 @@ class QueueAccess:
         said = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
         self.client.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=said, MessageGroupId=group, **fifo)
 
+    def arn_of(self, url: str) -> str:
+        """A queue's ARN; asking for it receives nothing."""
+        said = self.client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+        return str(said["QueueArn"])
+
+    def depth(self, queue: str) -> tuple[int, int]:
+        """How many messages wait, and how many somebody has received and not deleted."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        said = self.client.get_queue_attributes(QueueUrl=self.settings.urls[queue], AttributeNames=names)["Attributes"]
+        return int(said[names[0]]), int(said[names[1]])
+
     def receive(self, url: str, at_most: int = 10, **options: Any) -> list[Record]:
         """A batch of messages, as records of a Lambda event."""
         answer = self.client.receive_message(
@@ -60,7 +73,7 @@ class QueueAccess:
             MessageSystemAttributeNames=["All"],
             **options,
         )
-        return [_record(message) for message in answer.get("Messages", [])]
+        return [queue_record(message, self.arn_of(url)) for message in answer.get("Messages", [])]
 
     def all_of(self, url: str) -> list[Record]:
         """Takes everything out of a queue."""
@@ -91,18 +104,25 @@ def reason(record: Record) -> str:
     return str(record["messageAttributes"]["reason"]["stringValue"])
 
 
-def _record(message: Any) -> Record:
-    return {
-        "messageId": message["MessageId"],
-        "receiptHandle": message["ReceiptHandle"],
-        "body": message["Body"],
-        "attributes": message["Attributes"],
-        "messageAttributes": {
-            name: {"stringValue": value["StringValue"], "dataType": value["DataType"]}
-            for name, value in message.get("MessageAttributes", {}).items()
-        },
-        "md5OfBody": message["MD5OfBody"],
-        "eventSource": "aws:sqs",
-        "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:queue",
-        "awsRegion": "us-east-1",
+STREAM = "arn:aws:dynamodb:eu-central-1:123456789012:table/outbox/stream/2026-01-01T00:00:00.000"
+FIRST_NUMBER = 4421584500000000017450439091
+"""Sequence numbers are texts of up to forty digits."""
+
+
+def a_change(name: str, number: int, image: Record | None, at: datetime | None = None, **more: Any) -> Record:
+    """A record as Lambda hands it over of one that GetRecords answers."""
+    keys = {name: value for name, value in (image or {"pk": {"S": "p"}}).items() if name in ("pk", "sk")}
+    change = {
+        "ApproximateCreationDateTime": at or moment.now(),
+        "Keys": keys,
+        "SequenceNumber": f"{FIRST_NUMBER + number}",
+        "SizeBytes": 26,
+        "StreamViewType": "NEW_IMAGE",
+        **({} if image is None else {"NewImage": image}),
     }
+    return stream_record({"eventID": uuid4().hex, "eventName": name, "dynamodb": change, **more}, STREAM)
+
+
+def failed(*told: object) -> Record:
+    """The answer of a function that wants these once more."""
+    return {"batchItemFailures": [{"itemIdentifier": one} for one in told]}

@@ -25,7 +25,7 @@ def ready(call: Call, attachment: Attachment, picture: bytes | None = None) -> A
     assert uploads.uploaded(attachment, "w", file_id)
     taken = replace(attachment, provider_file_id=file_id)
     if attachment.content_type == "application/pdf":
-        assert uploads.enters_store(attachment, "w", f"vs-{attachment.chat_id}")
+        assert uploads.enters_store(attachment, "w", f"vs-{attachment.chat_id}", token=new_id(call.now))
         taken = replace(taken, vector_store_id=f"vs-{attachment.chat_id}")
     thumbnail = Thumbnail(1, 1, picture) if picture is not None else None
     assert uploads.ready(taken, "w", thumbnail, token=new_id(call.now))

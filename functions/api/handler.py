@@ -1,6 +1,7 @@
 """The buffered operations, behind API Gateway."""
 
 import gc
+from typing import Any
 
 from mangum import Mangum
 
@@ -8,10 +9,21 @@ from minichat.http.app import BUFFERED, create_app
 from minichat.http.problems import MEDIA_TYPE
 from minichat.settings import current
 
+PORT = "x-forwarded-port"
+
 # Mangum sends every type that it does not know as base64, which clients of a REST API would see.
-handler = Mangum(
+_answer = Mangum(
     create_app(current(), BUFFERED), lifespan="off", text_mime_types=["text/", "application/json", MEDIA_TYPE]
 )
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """What is answered to an event of a REST API."""
+    # Mangum makes a number of the port, which may be several where a proxy stands in front: none of them is ours.
+    for name in ("headers", "multiValueHeaders"):
+        event[name] = {key: given for key, given in (event.get(name) or {}).items() if key.lower() != PORT}
+    return _answer(event, context)
+
 
 # What is there now stays, and is never looked through again.
 gc.freeze()

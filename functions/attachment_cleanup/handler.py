@@ -24,9 +24,8 @@ def handler(event: dict[str, Any], context: object) -> object:
 
 
 def _clean(event: AttachmentCleanup, received: Received) -> str:
-    del received
     try:
-        outcome = cleanup.clean_attachment(event, _means)
+        outcome = cleanup.clean_attachment(event, _means, redriven=received.redriven)
     except cleanup.NotDeleted:
         raise PermanentFailure("the attachment is not deleted") from None
     if outcome is Outcome.PENDING:

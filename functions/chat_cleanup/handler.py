@@ -14,6 +14,7 @@ from minichat.moment import new_id, now
 from minichat.providers.files import Files
 from minichat.services import cleanup, purge
 from minichat.settings import current
+from minichat.storage import store_time
 from minichat.storage.items import connect
 
 ONE_MORE = timedelta(seconds=20)
@@ -26,22 +27,23 @@ _means = cleanup.Means(Files(current().providers), current().cleanup, now)
 
 def handler(event: dict[str, Any], context: LambdaContext) -> object:
     """Which messages have to come again."""
+    store_time.ask()
     ends_at = now() + timedelta(milliseconds=context.get_remaining_time_in_millis()) - ONE_MORE
     return consume(event, "chat-cleanup", ChatCleanup, lambda cleaned, received: _clean(cleaned, received, ends_at))
 
 
 def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
-    del received
+    where = TenantId(event.tenant_id), ChatId(event.chat_id)
     try:
-        # First, for it depends on nobody else; the grace leaves weeks for the rest.
+        # First, for it depends on nobody else.
         purge.expire(event, current(), now(), new_id)
-        outcome = cleanup.clean_chat_resources(
-            TenantId(event.tenant_id), ChatId(event.chat_id), _means, ends_at=ends_at
-        )
+        outcome = cleanup.clean_chat_resources(*where, _means, ends_at=ends_at, redriven=received.redriven)
+        if outcome is Outcome.DONE:
+            purge.expire_cleaned(event, current())
     except (purge.NotDeleted, cleanup.NotDeleted):
         raise PermanentFailure("the chat is not deleted") from None
     if outcome in (Outcome.PENDING, Outcome.UNFINISHED):
         raise NotYet
     if outcome is Outcome.FAILED:
-        raise PermanentFailure("a provider refuses to delete a vector store of the chat")
+        raise PermanentFailure("a provider may keep a file or a vector store of the chat: see last_cleanup_error")
     return outcome

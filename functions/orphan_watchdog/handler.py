@@ -1,22 +1,30 @@
 """Ends turns whose process died. EventBridge Scheduler calls it every minute; any number may run at once."""
 
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
 from minichat.moment import new_id, now
 from minichat.observability import begin, emit, logger
-from minichat.services.orphans import sweep
+from minichat.services.orphans import SWEEP_SECONDS, sweep
 from minichat.settings import current
+from minichat.storage import store_time
 from minichat.storage.items import connect
+
+LAST_SECONDS = 20
+"""What the turn that is being ended may still take when time is up."""
 
 connect(current().store)
 
 
-def handler(event: dict[str, object], context: object) -> dict[str, int]:
-    """How many dead turns were detected and ended."""
-    del event, context
+def handler(event: dict[str, object], context: LambdaContext | None) -> dict[str, int]:
+    """How many dead turns were detected and ended, and how many running ones could not be read or ended."""
+    del event
+    seconds = context.get_remaining_time_in_millis() / 1000 - LAST_SECONDS if context is not None else SWEEP_SECONDS
     begin()
+    store_time.ask()
     try:
-        swept = sweep(now(), new_id, current())
+        swept = sweep(now(), new_id, current(), seconds=seconds)
     finally:
         emit(current().metrics_namespace)
-    result = {"detected": swept.detected, "finalized": swept.finalized}
+    result = {"detected": swept.detected, "finalized": swept.finalized, "failed": swept.failed}
     logger.info("swept", extra=result)
     return result

@@ -25,7 +25,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
     del context
     begin()
     records = event["Records"]
-    images = [record["dynamodb"]["NewImage"] for record in records]
+    images = [record["dynamodb"].get("NewImage", {}) for record in records]
     relayed = relay(images, current().queues)
     lag_ms = _lag_ms(images)
     observe("outbox_relay_lag_ms", lag_ms, "Milliseconds")
@@ -41,7 +41,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
             "again": len(relayed.again),
             "outbox_relay_lag_ms": lag_ms,
             "events": [
-                {name: image[attribute]["S"] for name, attribute in _TOLD.items() if attribute in image}
+                {name: told for name, attribute in _TOLD.items() if (told := image.get(attribute, {}).get("S"))}
                 for number, image in enumerate(images)
                 if number not in relayed.again
             ],
@@ -54,5 +54,6 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
 def _lag_ms(images: list[Any]) -> int:
     """How long ago the oldest event was written, which its id tells; the stream's own time is rounded to seconds."""
     ids = [image["sk"]["S"] for image in images if _IS_ID.fullmatch(image.get("sk", {}).get("S", ""))]
-    written = min((instant_of(UUID(one)) for one in ids), default=now())
+    # Ids sort by their time.
+    written = instant_of(UUID(min(ids))) if ids else now()
     return max(round((now() - written).total_seconds() * 1000), 0)

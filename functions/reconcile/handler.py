@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from minichat.moment import now
 from minichat.observability import begin, count, emit, logger
-from minichat.services import metering
+from minichat.services import books, metering
 from minichat.services.reconcile import reconcile, repair
 from minichat.settings import current
 from minichat.storage.items import connect
@@ -16,19 +16,31 @@ connect(current().store)
 
 
 def handler(event: dict[str, object], context: object) -> dict[str, int]:
-    """How much differs, each named in the log; and how much of it was set right, under a condition."""
+    """How much differs or cannot be read, each named in the log; and how much was set right, under a condition."""
     del event, context
     begin()
     try:
-        quota = reconcile().differences
-        ledger = metering.prove(now() - SETTLED).mismatches
+        found = books.read()
+        accounts, metered = reconcile(books=found), metering.prove(now() - SETTLED, books=found)
+        quota, ledger = accounts.differences, metered.mismatches
         for difference in (*quota, *ledger):
             logger.error("a difference", extra={"difference": str(difference)})
+        for undecided in (*accounts.undecided, *metered.undecided):
+            logger.warning("undecided", extra={"what": str(undecided)})
+        for one in found.unreadable:
+            logger.error("an item cannot be read", extra={"item": one.key, "reason": one.reason})
         count("reconcile_differences_total", len(quota), what="quota")
         count("reconcile_differences_total", len(ledger), what="ledger")
+        count("reconcile_unreadable_total", len(found.unreadable))
         repaired = repair(quota) + metering.repair(ledger, retention_days=current().quota.retention_days)
     finally:
         emit(current().metrics_namespace)
-    result = {"quota": len(quota), "ledger": len(ledger), "repaired": repaired}
+    result = {
+        "quota": len(quota),
+        "ledger": len(ledger),
+        "unreadable": len(found.unreadable),
+        "undecided": len(accounts.undecided) + len(metered.undecided),
+        "repaired": repaired,
+    }
     logger.info("reconciled", extra=result)
     return result

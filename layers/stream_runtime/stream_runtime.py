@@ -6,10 +6,14 @@ invocation at a time:
     GET  /2018-06-01/runtime/invocation/next             an API Gateway REST event
     POST /2018-06-01/runtime/invocation/<id>/response    status and headers as JSON, eight NUL bytes, then the body:
                                                          one HTTP chunk per ASGI message, as the app sends it
+    POST /2018-06-01/runtime/invocation/<id>/error       what was no request, or whose response was lost
+
+Every invocation that was taken is answered by one of the two, and whatever the Runtime API refuses is logged. Only the
+Runtime API itself ends the process: when it says so (500), or when it gives no invocation however often it is asked.
 
 Nothing is sent before the app has decided status and headers. A failure before that is an ordinary 500; a failure after
 it can only be told in the trailers, so apps tell theirs in the stream. The function is never told that a client left:
-`receive` blocks after the body, and the answer is written to its end.
+`receive` blocks after the body, and the answer is written to its end. So it is when the Runtime API stops listening.
 """
 
 import asyncio
@@ -19,21 +23,39 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
-API = "/2018-06-01/runtime"
-STREAM_HEADERS = (
-    "Lambda-Runtime-Function-Response-Mode: streaming\r\n"
-    "Transfer-Encoding: chunked\r\n"
-    "Content-Type: application/vnd.awslambda.http-integration-response\r\n"
-    "Trailer: Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body\r\n"
-    "Connection: close\r\n"
+import h11
+from stream_runtime_api import (
+    REQUEST_ID,
+    Answer,
+    Connection,
+    Invocations,
+    RuntimeApiFailed,
+    exchange,
+    log,
+    raise_if_over,
 )
+
+ERROR_TYPE = "Lambda-Runtime-Function-Error-Type"
+ERROR_BODY = "Lambda-Runtime-Function-Error-Body"
+STREAM_HEADERS = {
+    "Lambda-Runtime-Function-Response-Mode": "streaming",
+    "Transfer-Encoding": "chunked",
+    "Content-Type": "application/vnd.awslambda.http-integration-response",
+    "Trailer": f"{ERROR_TYPE}, {ERROR_BODY}",
+}
 END_OF_PRELUDE = b"\0" * 8
 # Headers that belong to one connection; the response travels over another.
 HOP_BY_HOP = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
+
+TOLD_BYTES, TOLD_CHARACTERS, TOLD_CALLS = 32_768, 400, 50
+"""Of an error, of its message, and of its traceback, when the Runtime API is told of it."""
+
+TRAILER_BYTES = 2_700
+"""Of an error in the trailers, which become 3,600 as base64: the Runtime API breaks off where all of them have 4 KB."""
 
 Message = MutableMapping[str, Any]
 AsgiApp = Callable[
@@ -41,90 +63,162 @@ AsgiApp = Callable[
 ]
 
 
+class NotARequest(ValueError):
+    """The event is not one that API Gateway makes of a request."""
+
+
 class Response:
-    """One streamed response, on a connection of its own."""
+    """The answer to one invocation, streamed on a connection of its own.
 
-    def __init__(self, host: str, request_id: str) -> None:
+    When the Runtime API stops listening, what is sent goes nowhere, as when the client has left: the app goes on.
+    """
+
+    def __init__(self, host: str, invocation: Answer) -> None:
         self._host = host
-        self._request_id = request_id
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._path = f"/invocation/{invocation.headers[REQUEST_ID]}"
+        # AWS's own clients send it back, so that an answer cannot be taken for another invocation's.
+        given = invocation.headers.get("lambda-runtime-invocation-id")
+        self._headers = {} if given is None else {"Lambda-Runtime-Invocation-Id": given}
+        self._connection: Connection | None = None
+        self._answer: asyncio.Task[Answer] | None = None
+        self._lost: OSError | None = None
         self._body_sent = False
-
-    @property
-    def started(self) -> bool:
-        """Whether status and headers are on their way."""
-        return self._writer is not None
+        self.started = False
+        """Whether the app has decided status and headers."""
 
     async def send(self, message: Message) -> None:
-        """Takes an ASGI message: each is written, and waited for, before the next."""
-        if message["type"] == "http.response.start":
+        """Takes an ASGI message: each is written, and waited for, before the next.
+
+        Raises RuntimeError when it is not this message's turn.
+        """
+        starts = message["type"] == "http.response.start"
+        if starts == self.started:
+            raise RuntimeError(f"the app sent {message['type']} {'twice' if starts else 'before its start'}")
+        if starts:
             await self._start(message["status"], message.get("headers", ()))
         elif body := bytes(message.get("body", b"")):
-            await self._chunk(body)
             self._body_sent = True
+            await self._write(h11.Data(data=body))
 
     async def fail(self, error: BaseException) -> None:
-        """Ends the response with what went wrong: as a 500 when nothing was sent yet, in its trailers otherwise."""
-        if not self.started:
-            document = {"title": "internal_error", "status": 500, "code": "internal_error", "detail": "Internal error."}
-            await self._start(500, [(b"content-type", b"application/problem+json")])
-            await self._chunk(json.dumps(document).encode())
-            await self.finish()
+        """Ends the response with what went wrong: as a 500 when nothing was sent yet, in its trailers otherwise.
+
+        Raises RuntimeApiFailed when the Runtime API answers that it is over.
+        """
+        if self.started:
+            told = base64.b64encode(_described(error, TRAILER_BYTES))
+            await self._end((ERROR_TYPE.encode(), _kind(error).encode()), (ERROR_BODY.encode(), told))
             return
-        told = json.dumps(_described(error)).encode()
-        await self._end(
-            f"Lambda-Runtime-Function-Error-Type: {type(error).__name__}\r\n"
-            f"Lambda-Runtime-Function-Error-Body: {base64.b64encode(told).decode()}\r\n"
-        )
+        document = {"title": "internal_error", "status": 500, "code": "internal_error", "detail": "Internal error."}
+        await self._start(500, [(b"content-type", b"application/problem+json")])
+        await self._write(h11.Data(data=json.dumps(document).encode()))
+        await self._end()
 
     async def finish(self) -> None:
-        """Ends the response. An empty body would leave the client hanging, so it gets a line end."""
+        """Ends the response. An empty body would leave the client hanging, so it gets a line end.
+
+        Raises RuntimeApiFailed when the Runtime API answers that it is over.
+        """
         if not self._body_sent:
-            await self._chunk(b"\n")
-        await self._end("")
+            await self._write(h11.Data(data=b"\n"))
+        await self._end()
 
-    async def _start(self, status: int, headers: Any) -> None:
-        self._reader, self._writer = await _connect(self._host)
-        named: dict[str, str] = {}
-        cookies: list[str] = []
-        for raw_name, raw_value in headers:
-            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-            if name == "set-cookie":
-                cookies.append(value)
-            elif name not in HOP_BY_HOP:
-                named[name] = f"{named[name]}, {value}" if name in named else value
-        prelude = {"statusCode": status, "headers": named, "cookies": cookies}
-        path = f"{API}/invocation/{self._request_id}/response"
-        self._writer.write(f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\n{STREAM_HEADERS}\r\n".encode())
-        await self._chunk(json.dumps(prelude).encode() + END_OF_PRELUDE)
+    async def refuse(self, error: BaseException) -> None:
+        """Tells the Runtime API that there will be no response.
 
-    async def _chunk(self, data: bytes) -> None:
-        assert self._writer is not None, "the app sent a body before its start"
-        self._writer.write(b"%x\r\n%s\r\n" % (len(data), data))
-        await self._writer.drain()
+        Raises RuntimeApiFailed when the Runtime API answers that it is over.
+        """
+        headers = self._headers | {
+            "Content-Type": "application/vnd.aws.lambda.error+json",
+            ERROR_TYPE: f"Runtime.{_kind(error)}",
+        }
+        try:
+            answer = await exchange(self._host, "POST", f"{self._path}/error", headers, _described(error))
+        except OSError as lost:
+            log(f"the runtime API did not take an error: {lost!r}")
+        else:
+            _log_refusal("an error", answer)
 
-    async def _end(self, trailers: str) -> None:
-        assert self._reader is not None
-        assert self._writer is not None
-        self._writer.write(f"0\r\n{trailers}\r\n".encode())
-        await self._writer.drain()
-        status = await self._reader.readline()
-        self._writer.close()
-        if b" 202 " not in status:
-            print(f"the runtime API refused a response: {status!r}", file=sys.stderr)
+    async def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        prelude = json.dumps(_prelude(status, headers)).encode() + END_OF_PRELUDE
+        self.started = True
+        try:
+            self._connection = await Connection.to(self._host)
+        except OSError as lost:
+            self._lost = lost
+            return
+        self._answer = asyncio.create_task(self._answered(self._connection))
+        request = self._connection.request("POST", f"{self._path}/response", self._headers | STREAM_HEADERS)
+        await self._write(request, h11.Data(data=prelude))
+
+    async def _answered(self, connection: Connection) -> Answer:
+        """The answer, which a refusal does not make wait for the response's end."""
+        try:
+            return await connection.answer()
+        finally:
+            # It takes no more: whoever waits to write must not wait for ever.
+            connection.abort()
+
+    async def _write(self, *events: h11.Event) -> None:
+        if self._connection is None or self._lost is not None:
+            return
+        try:
+            await self._connection.write(*events)
+        except OSError as lost:
+            self._lost = lost
+
+    async def _end(self, *trailers: tuple[bytes, bytes]) -> None:
+        await self._write(h11.EndOfMessage(headers=list(trailers)))
+        try:
+            if self._answer is None:
+                assert self._lost is not None
+                raise self._lost
+            answer = await self._answer
+        except OSError as lost:
+            log(f"a response was lost: {lost!r}")
+            await self.refuse(lost)
+        else:
+            _log_refusal("a response", answer)
 
 
-def scope_of(event: dict[str, Any], *, deadline_ms: int, request_id: str) -> dict[str, Any]:
-    """The ASGI scope of an API Gateway REST event; `state` has the invocation's deadline (Unix milliseconds) and id."""
-    headers = [
-        (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
-        for name, values in (event.get("multiValueHeaders") or {}).items()
-        for value in values
-    ]
-    query = urlencode(event.get("multiValueQueryStringParameters") or {}, doseq=True)
-    path = event["path"]
+def _prelude(status: int, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, Any]:
+    named: dict[str, str] = {}
+    cookies: list[str] = []
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        if name == "set-cookie":
+            cookies.append(value)
+        elif name not in HOP_BY_HOP:
+            named[name] = f"{named[name]}, {value}" if name in named else value
+    return {"statusCode": status, "headers": named, "cookies": cookies}
+
+
+def event_of(body: bytes) -> dict[str, Any]:
+    """The event of an invocation.
+
+    Raises NotARequest when it is not JSON, or not what API Gateway makes of a request.
+    """
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise NotARequest(f"the event of {len(body)} bytes is not JSON: {error}") from error
+    if not isinstance(event, dict):
+        raise NotARequest("the event is not an object")
+    for name in ("httpMethod", "path"):
+        if not isinstance(event.get(name), str):
+            raise NotARequest(f"the event is not of an API Gateway REST API: it has no {name}")
+    return event
+
+
+def scope_of(event: dict[str, Any], *, deadline_ms: int | None, request_id: str) -> dict[str, Any]:
+    """The ASGI scope of an API Gateway REST event; `state` has the invocation's id and deadline (Unix milliseconds).
+
+    What is optional may be missing or null. Names and values that are not ASCII become UTF-8.
+    """
+    parameters = event.get("multiValueQueryStringParameters") or event.get("queryStringParameters") or {}
+    path = unquote(event["path"])
     client = ((event.get("requestContext") or {}).get("identity") or {}).get("sourceIp") or ""
+    state = {"aws_request_id": request_id} | ({} if deadline_ms is None else {"deadline_ms": deadline_ms})
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -132,36 +226,58 @@ def scope_of(event: dict[str, Any], *, deadline_ms: int, request_id: str) -> dic
         "method": event["httpMethod"],
         "scheme": "https",
         "path": path,
-        "raw_path": quote(path, safe="/:%").encode(),
-        "query_string": query.encode(),
+        "raw_path": quote(path, safe="/:", errors="replace").encode(),
+        "query_string": urlencode(parameters, doseq=True, errors="replace").encode(),
         "root_path": "",
-        "headers": headers,
+        "headers": [
+            (name.lower().encode(errors="replace"), value.encode(errors="replace")) for name, value in _headers(event)
+        ],
         "client": (client, 0),
         "server": ("lambda", 443),
-        "state": {"deadline_ms": deadline_ms, "aws_request_id": request_id},
+        "state": state,
     }
 
 
+def _headers(event: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    for name, values in (event.get("multiValueHeaders") or event.get("headers") or {}).items():
+        for value in values if isinstance(values, list) else [values]:
+            if value is not None:
+                yield name, str(value)
+
+
 def body_of(event: dict[str, Any]) -> bytes:
-    """The request's body as bytes."""
+    """The request's body as bytes.
+
+    Raises NotARequest when it says that it is base64 and is not.
+    """
     body: str = event.get("body") or ""
-    return base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
+    if not event.get("isBase64Encoded"):
+        return body.encode(errors="surrogatepass")
+    try:
+        return base64.b64decode(body, validate=True)
+    except ValueError as error:
+        raise NotARequest(f"the body is not base64: {error}") from error
 
 
 async def serve(app: AsgiApp, host: str) -> None:
-    """Takes invocations for ever."""
-    reader, writer = await _connect(host)
+    """Takes invocations until the Runtime API fails, which it raises as RuntimeApiFailed."""
+    invocations = Invocations(host)
     while True:
-        headers, event = await _next(reader, writer, host)
-        request_id = headers["lambda-runtime-aws-request-id"]
-        os.environ["_X_AMZN_TRACE_ID"] = headers.get("lambda-runtime-trace-id", "")
-        deadline_ms = int(headers.get("lambda-runtime-deadline-ms", 0))
-        await _invoke(app, event, scope_of(event, deadline_ms=deadline_ms, request_id=request_id), host)
+        await _invoke(app, await invocations.next(), host)
 
 
-async def _invoke(app: AsgiApp, event: dict[str, Any], scope: dict[str, Any], host: str) -> None:
-    response = Response(host, scope["state"]["aws_request_id"])
-    requests = [{"type": "http.request", "body": body_of(event), "more_body": False}]
+async def _invoke(app: AsgiApp, invocation: Answer, host: str) -> None:
+    _trace(invocation.headers.get("lambda-runtime-trace-id"))
+    response = Response(host, invocation)
+    try:
+        event = event_of(invocation.body)
+        deadline_ms = _number(invocation.headers.get("lambda-runtime-deadline-ms"))
+        scope = scope_of(event, deadline_ms=deadline_ms, request_id=invocation.headers[REQUEST_ID])
+        requests = [{"type": "http.request", "body": body_of(event), "more_body": False}]
+    except Exception as error:  # an event of any shape: AWS's own runtime tells what it cannot read in the same way
+        log(f"an invocation was no request: {error!r}")
+        await response.refuse(error)
+        return
 
     async def receive() -> Message:
         if requests:
@@ -171,78 +287,88 @@ async def _invoke(app: AsgiApp, event: dict[str, Any], scope: dict[str, Any], ho
 
     try:
         await app(scope, receive, response.send)
-    except Exception as error:  # the edge of the process: whatever it is, the invocation must end
+    except (Exception, asyncio.CancelledError) as error:  # the edge of the process: the invocation must end
+        if _is_cancelled():
+            raise
         traceback.print_exc()
         await response.fail(error)
     else:
-        if response.started:
-            await response.finish()
-        else:
-            await response.fail(RuntimeError("the app sent no response"))
+        await (response.finish() if response.started else response.fail(RuntimeError("the app sent no response")))
 
 
-async def _next(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str
-) -> tuple[dict[str, str], dict[str, Any]]:
-    writer.write(f"GET {API}/invocation/next HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-    headers = await _head(reader)
-    return headers, json.loads(await reader.readexactly(int(headers["content-length"])))
+def _is_cancelled() -> bool:
+    """Whether it is this process that is to stop, and not something of the app's that was cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
-async def _head(reader: asyncio.StreamReader) -> dict[str, str]:
-    if not await reader.readline():
-        raise ConnectionError("the runtime API has gone")
-    headers: dict[str, str] = {}
-    while line := (await reader.readline()).strip():
-        name, _, value = line.decode("latin-1").partition(":")
-        headers[name.lower()] = value.strip()
-    return headers
+def _trace(given: str | None) -> None:
+    if given is None:
+        os.environ.pop("_X_AMZN_TRACE_ID", None)
+    else:
+        os.environ["_X_AMZN_TRACE_ID"] = given
 
 
-async def _post(host: str, path: str, document: dict[str, Any]) -> None:
-    reader, writer = await _connect(host)
-    body = json.dumps(document).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    writer.write(head.encode() + body)
-    await writer.drain()
-    await _head(reader)
-    writer.close()
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None
+
+
+def _log_refusal(what: str, answer: Answer) -> None:
+    if answer.status != 202:
+        log(f"the runtime API refused {what}: {answer}")
+    raise_if_over(answer)
+
+
+def _described(error: BaseException, at_most_bytes: int = TOLD_BYTES) -> bytes:
+    """What AWS shows of an error, as JSON: of a traceback that is too long the innermost calls."""
+    message, trace = str(error)[:TOLD_CHARACTERS], traceback.format_tb(error.__traceback__, -TOLD_CALLS)
+    while True:
+        told = {"errorType": _kind(error), "errorMessage": message, "stackTrace": trace}
+        text = json.dumps(told, ensure_ascii=False).encode(errors="replace")
+        if len(text) <= at_most_bytes or not trace:
+            return text
+        del trace[0]
+
+
+def _kind(error: BaseException) -> str:
+    """The name of the error's class; as a header it must be ASCII, and not long."""
+    return type(error).__name__.encode("ascii", "replace").decode()[:100]
 
 
 async def _restored(host: str) -> None:
     """Tells that initialization is over, and returns in each restored copy of this process (SnapStart)."""
-    reader, writer = await _connect(host)
-    writer.write(f"GET {API}/restore/next HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-    await _head(reader)
-    writer.close()
+    answer = await exchange(host, "GET", "/restore/next", {})
+    if answer.status != 200:
+        raise RuntimeApiFailed(f"the runtime API does not restore: {answer}")
 
 
-async def _connect(host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    name, _, port = host.partition(":")
-    return await asyncio.open_connection(name, int(port), limit=16 * 1024 * 1024)
-
-
-def _described(error: BaseException) -> dict[str, Any]:
-    return {
-        "errorType": type(error).__name__,
-        "errorMessage": str(error),
-        "stackTrace": traceback.format_tb(error.__traceback__),
-    }
+async def _tell_init_error(host: str, error: Exception) -> None:
+    headers = {ERROR_TYPE: f"Runtime.{_kind(error)}"}
+    try:
+        _log_refusal("an init error", await exchange(host, "POST", "/init/error", headers, _described(error)))
+    except (OSError, RuntimeApiFailed) as lost:
+        log(f"the runtime API did not take an init error: {lost!r}")
 
 
 async def run(handler: str, host: str) -> int:
-    """Imports `package.module.app` and serves it; 1 when it cannot be imported, after having told Lambda why."""
+    """Imports `package.module.app` and serves it.
+
+    Returns 1 when it cannot be imported, after having told Lambda why, and when there are no more invocations.
+    """
     module, _, name = handler.rpartition(".")
     try:
         app: AsgiApp = getattr(importlib.import_module(module), name)
     except Exception as error:  # the edge of the process: Lambda shows what it is told here
         traceback.print_exc()
-        await _post(host, f"{API}/init/error", _described(error))
+        await _tell_init_error(host, error)
         return 1
-    if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
-        await _restored(host)
-    await serve(app, host)
-    return 0
+    try:
+        if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+            await _restored(host)
+        await serve(app, host)
+    except (OSError, RuntimeApiFailed) as error:
+        log(str(error))
+    return 1
 
 
 if __name__ == "__main__":

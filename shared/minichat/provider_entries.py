@@ -45,6 +45,11 @@ _API_PATHS: dict[str, str] = {
     "anthropic_messages": "/v1/messages",
     "bedrock_converse": "/model/{model}/converse-stream",
 }
+_ENDPOINTS: dict[str, str] = {
+    "openai_responses": "responses",
+    "azure_openai_responses": "responses",
+    "openai_chat": "chat_completions",
+}
 _KEY_HEADERS: dict[str, str] = {"azure_openai_responses": "api-key", "anthropic_messages": "x-api-key"}
 
 
@@ -131,6 +136,11 @@ class Provider(_Group):
         if self.kind == "bedrock_converse" and (self.region is None or "{model}" not in self.api_path):
             raise ValueError("kind bedrock_converse needs a region, and {model} in its api_path")
         return self
+
+    @property
+    def endpoint(self) -> str | None:
+        """What a catalog calls this kind's endpoint in `supported_endpoints`; None where it has no name for it."""
+        return _ENDPOINTS.get(self.kind)
 
     @property
     def keeps_files(self) -> bool:

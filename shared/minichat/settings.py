@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from minichat.domain.policy import ContextSize, Deployment, EstimationBudgets
 from minichat.provider_entries import OPENAI, Provider
 
 PREFIX = "MINICHAT_"
@@ -78,6 +79,24 @@ class Auth(_Group):
         return self
 
 
+def _several(given: Any) -> Any:
+    """A list as a template's parameter has it, in one line."""
+    return [one for one in map(str.strip, given.split(",")) if one] if isinstance(given, str) else given
+
+
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
+
+
+class Cors(_Group):
+    """Which pages of browsers may call from another origin (contract 4)."""
+
+    allowed_origins: Annotated[
+        tuple[Origin, ...],
+        BeforeValidator(_several),
+        Field(description="as browsers send them, https://app.example.com; * for every page"),
+    ] = ()
+
+
 class Streaming(_Group):
     """The relay between provider and client (turns-and-quota 9)."""
 
@@ -85,11 +104,14 @@ class Streaming(_Group):
     ping_interval_seconds: Annotated[float, Field(ge=5, le=60)] = 15
     progress_interval_seconds: Annotated[float, Field(ge=0.2, le=5)] = 1
     max_output_tokens: Annotated[int, Field(ge=1, le=10_000_000)] = 32_768
+    max_input_tokens: Annotated[
+        int | None, Field(ge=1, le=10_000_000, description="of one message, where a model would take more")
+    ] = None
     deadline_seconds: Annotated[float, Field(ge=5, le=900)] = 180
     on_disconnect: Literal["continue", "cancel"] = "continue"
     parts_kept_hours: Annotated[int, Field(ge=1, le=720)] = 24
     follow_interval_seconds: Annotated[float, Field(ge=0.1, le=5)] = 0.5
-    web_search_context_size: Literal["low", "medium", "high"] = "low"
+    web_search_context_size: Annotated[ContextSize, Field(description="for models that say none")] = "low"
 
 
 class Quota(_Group):
@@ -113,7 +135,7 @@ class OrphanWatchdog(_Group):
     """When a running turn without a sign of life counts as dead (turns-and-quota 8)."""
 
     enabled: bool = True
-    timeout_seconds: Annotated[int, Field(ge=30, le=3600)] = 60
+    timeout_seconds: Annotated[int, Field(ge=30, le=3600)] = 75
     batch_size: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
@@ -124,6 +146,15 @@ class Cleanup(_Group):
     """
 
     max_attempts: Annotated[int, Field(ge=1, le=60, description="below the queues' maxReceiveCount")] = 60
+
+
+class Thumbnails(_Group):
+    """The small pictures of images (context-attachments-providers 3): so many pixels and bytes at most."""
+
+    width: Annotated[int, Field(ge=16, le=512)] = 128
+    height: Annotated[int, Field(ge=16, le=512)] = 128
+    max_bytes: Annotated[int, Field(ge=1024, le=262_144, description="one is an item of its own")] = 131_072
+    max_pixels: Annotated[int, Field(ge=1, le=100_000_000, description="an image with more is refused")] = 100_000_000
 
 
 class Attachments(_Group):
@@ -145,6 +176,7 @@ class Attachments(_Group):
         int, Field(ge=1, le=900, description="how long a file is waited for; longer than upload_seconds")
     ] = 900
     max_attempts: Annotated[int, Field(ge=1, le=10, description="of taking a file in")] = 5
+    thumbnails: Thumbnails = Thumbnails()
 
     @model_validator(mode="after")
     def _waits_longer_than_an_upload_takes(self) -> "Attachments":
@@ -198,8 +230,10 @@ class Settings(_Group):
     queues: Queues = Queues()
     audit: Audit = Audit()
     auth: Auth = Auth()
+    cors: Cors = Cors()
     streaming: Streaming = Streaming()
     quota: Quota = Quota()
+    estimation_budgets: Annotated[EstimationBudgets, Field(description="of models that say none")] = EstimationBudgets()
     context: Context = Context()
     thread_summary: ThreadSummary = ThreadSummary()
     orphan_watchdog: OrphanWatchdog = OrphanWatchdog()
@@ -207,6 +241,17 @@ class Settings(_Group):
     cleanup: Cleanup = Cleanup()
     attachments: Attachments = Attachments()
     providers: dict[str, Provider] = Field(default_factory=lambda: {"openai": OPENAI})
+
+    @property
+    def deployment(self) -> Deployment:
+        """What the models of a policy inherit."""
+        streaming = self.streaming
+        return Deployment(self.estimation_budgets, streaming.web_search_context_size, streaming.max_input_tokens)
+
+    @property
+    def endpoints(self) -> dict[str, str | None]:
+        """The providers, and what a catalog calls the endpoint at which each is called."""
+        return {name: provider.endpoint for name, provider in self.providers.items()}
 
 
 def load(environment: Mapping[str, str]) -> Settings:
@@ -256,6 +301,11 @@ def examine(environment: Mapping[str, str] | None = None) -> tuple[Settings, lis
 def current() -> Settings:
     """The settings of this process, read once."""
     return load(os.environ)
+
+
+def function_name() -> str | None:
+    """The name of the Lambda function that this process is; None where it is none."""
+    return os.environ.get("AWS_LAMBDA_FUNCTION_NAME")
 
 
 def read_document(key: str, path: Path) -> dict[str, Any]:

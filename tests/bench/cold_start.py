@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.integration.emulator import Built, Emulator, built
-from tests.integration.test_functions import an_event
+from tests.gateway import proxy_event
+from tests.integration.emulator import Built, built
 
 ROUNDS = 11
 SETTINGS = {
@@ -42,7 +42,7 @@ BARE = {
 def main() -> None:
     """Prints sizes of the artifacts, and init and first invocation of each function with its ratio to the bare one."""
     with tempfile.TemporaryDirectory() as folder:
-        made = built(Path(folder))
+        made = built(Path(folder) / "built")
         print("\nArtifacts (megabytes, unpacked)")
         for name in [*made.functions, "DependenciesLayer", "ImagesLayer", "StreamRuntimeLayer"]:
             size = sum(file.stat().st_size for file in (made.folder / name).rglob("*") if file.is_file())
@@ -50,7 +50,7 @@ def main() -> None:
         print(f"\nCold starts under the runtime interface emulator (median of {ROUNDS}, milliseconds)")
         print(f"{'':28}{'init':>8}{'first':>8}{'ratio init':>12}{'ratio both':>12}")
         for name in made.functions:
-            folders = [name, _bare(made, name)] if name in BARE else [name]
+            folders = [name, made.with_code(name, f"Bare{name}", BARE[name])] if name in BARE else [name]
             # In turns, so that whatever else the machine does meets both.
             rounds = [[_start(made, name, folder) for folder in folders] for _ in range(ROUNDS)]
             ours, *bare = [_median(starts) for starts in zip(*rounds, strict=True)]
@@ -61,21 +61,12 @@ def main() -> None:
             print(f"{name:28}{ours[0]:8.0f}{ours[1]:8.0f}{ratios}")
 
 
-def _bare(made: Built, name: str) -> str:
-    """A function folder of the same handler's name, with nothing but the bare app in it."""
-    folder = f"Bare{name}"
-    module = made.folder / folder / "/".join(made.functions[name]["Handler"].split(".")[:-1])
-    module.parent.mkdir(parents=True, exist_ok=True)
-    module.with_suffix(".py").write_text(BARE[name])
-    return folder
-
-
 def _start(made: Built, name: str, folder: str) -> tuple[float, float]:
     """Milliseconds of init and of the first invocation."""
     log = made.folder / "emulator.log"
-    with Emulator(made, name, SETTINGS, folder=folder, log=log) as emulator:
+    with made.emulator(name, SETTINGS, folder=folder, log=log) as emulator:
         began = time.perf_counter()
-        answer = emulator.invoke(an_event("GET", "/health"))
+        answer = emulator.invoke(proxy_event("GET", "/health"))
         whole = (time.perf_counter() - began) * 1000
     assert b"errorType" not in answer or name not in BARE, answer
     found = re.search(r"INIT REPORT\(durationMs: ([\d.]+)\)", log.read_text())

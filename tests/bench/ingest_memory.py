@@ -38,7 +38,7 @@ _TAKE_IN = """
 import json, re, sys
 from pathlib import Path
 from functions.attachment_ingest.handler import handler
-from minichat.local.sources import Context
+from minichat.local.lambda_events import Context
 def peak():
     # Not getrusage, which also counts what the process was before it became this program.
     return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])

@@ -1,4 +1,4 @@
-"""Write units of one text turn, 1 KB in and 2 KB out: what each item and index entry of its two transactions costs.
+"""Write units of one text turn, 1 KB in and 2 KB out: what each item and index entry of its transactions costs.
 
 AWS bills a transaction two units per started kilobyte of each item, as it is after the write, and an index one unit per
 entry that is put or taken away (moving one is both). DynamoDB Local is asked too; it counts index entries twice, and
@@ -20,7 +20,7 @@ from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
 from minichat.local.engine import Engine
-from minichat.services import chats
+from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
@@ -28,6 +28,7 @@ from minichat.settings import Settings
 from minichat.storage.items import connection
 from tests.builders import a_call, a_model, a_policy
 from tests.conftest import ROOT, fresh_tables
+from tests.read_units import size_of
 
 RULES = Rules(Settings(), a_policy(a_model(id="gpt-4.1-mini", preference={"is_default": True})))
 PROSE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8") * 2
@@ -37,7 +38,8 @@ Item = dict[str, dict[str, Any]]
 
 
 def main() -> None:
-    """Prints the units of send and finalize, item by item, and their sum, for prose and for text that cannot shrink."""
+    """Prints the units of send and finalize, of a retry and of the turn's deletion, item by item: for prose, and for
+    text that cannot shrink."""
     kind = "dynamodb-local" if (ROOT / ".tools" / "dynamodb-local" / "installed").exists() else "ministack"
     engine = Engine(ROOT, kind, Path(tempfile.mkdtemp()))
     try:
@@ -50,12 +52,17 @@ def main() -> None:
             print(f"\nWrite units of a turn, 1 KB in and 2 KB out, {name}")
             chat = chats.create(a_call(), chats.NewChat(), RULES)
             with _billed("send", kind) as send_units:
-                running = send(a_call(), SendMessage(chat.chat_id, question, RequestId(str(uuid4()))), RULES)
+                running = send(a_call(), SendMessage(chat.chat_id, question, _request_id()), RULES)
             assert isinstance(running, Running)
+            ending = Ending(TurnState.COMPLETED, text=answer, usage=Usage(300, 500), provider_response_id="r" * 53)
             with _billed("finalize", kind) as finalize_units:
-                ending = Ending(TurnState.COMPLETED, text=answer, usage=Usage(300, 500), provider_response_id="r" * 53)
                 finalize(a_call(), running.turn, ending, RULES.settings)
             print(f"{'together':58}{sum(send_units) + sum(finalize_units):8.0f}")
+            with _billed("retry", kind):
+                running = mutate.retry(a_call(), chat.chat_id, running.turn.request_id, _request_id(), RULES)
+            finalize(a_call(), running.turn, ending, RULES.settings)
+            with _billed("delete", kind):
+                mutate.delete(a_call(), chat.chat_id, running.turn.request_id, RULES.settings)
     finally:
         if engine.child is not None:
             engine.child.stop()
@@ -88,7 +95,7 @@ def _billed(name: str, kind: str) -> Iterator[list[int]]:
             client.meta.events.unregister(f"{event}.dynamodb.TransactWriteItems", hook)
     for one in written:
         old, new = before[_sort_key(one)], _stored(client, one)
-        size = max(_size(old), _size(new))
+        size = max(size_of(old), size_of(new))
         units.append(2 * math.ceil(size / 1024))
         print(f"  {name:10}{_sort_key(one)[:26]:30}{size:>8} bytes{units[-1]:>12}")
         for index, attribute in INDEXES.items():
@@ -96,6 +103,10 @@ def _billed(name: str, kind: str) -> Iterator[list[int]]:
                 units.append((attribute in old) + (attribute in new))
                 print(f"  {name:10}index {index:24}{'':14}{units[-1]:>12}")
     print(f"{name:50}{sum(units):>8}   ({kind} says {sum(engines):.0f})")
+
+
+def _request_id() -> RequestId:
+    return RequestId(str(uuid4()))
 
 
 def _sort_key(operation: dict[str, Any]) -> str:
@@ -106,16 +117,6 @@ def _stored(client: Any, operation: dict[str, Any]) -> Item:
     key = {part: (operation.get("Item") or operation["Key"])[part] for part in ("pk", "sk")}
     found: Item = client.get_item(TableName=operation["TableName"], Key=key).get("Item", {})
     return found
-
-
-def _size(item: Item) -> int:
-    """Bytes of an item: its names, and its values as DynamoDB counts them (AWS, item sizes and formats)."""
-    total = 0
-    for name, typed in item.items():
-        ((kind, value),) = typed.items()
-        sizes = {"S": lambda v: len(v.encode()), "N": lambda v: math.ceil(len(v.lstrip("-")) / 2) + 1, "B": len}
-        total += len(name) + sizes.get(kind, lambda _: 1)(value)
-    return total
 
 
 if __name__ == "__main__":

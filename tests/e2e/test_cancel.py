@@ -1,8 +1,11 @@
 """Cancel: within two seconds, whoever serves the stream; the text stays, and the next message is possible."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from uuid import uuid4
 
+import httpx2
 import pytest
 
 from minichat.settings import Store
@@ -86,6 +89,49 @@ def test_a_client_that_leaves_cancels_or_not_as_configured(stack: Stack, on_disc
         assert _ended(user, chat_id, request_id) == state
         text = user.messages(chat_id)[1]["content"]
         assert text == ("word1 " if state == "cancelled" else "word1 word2 word3")
+
+
+def test_clients_that_leave_when_their_answer_ends_leave_no_turn_running(stack: Stack) -> None:
+    name = uuid4().hex
+    with another_server(stack, MINICHAT_STREAMING__ON_DISCONNECT="cancel") as server:
+
+        def leaves(number: int) -> tuple[str, str]:
+            request_id = str(uuid4())
+            with server.user("acme", name) as user:
+                chat_id = user.new_chat()
+                body = {"content": "[[words:8]][[delay:20]]", "request_id": request_id}
+                with user.streaming("POST", f"/chats/{chat_id}/messages:stream", json=body) as (_, events):
+                    # From the last words to the moment after `done`.
+                    for _ in range(7 + number % 4):
+                        next(events, None)
+            return chat_id, request_id
+
+        with ThreadPoolExecutor(12) as pool:
+            left = list(pool.map(leaves, range(96)))
+        with stack.user("acme", name) as user:
+            states = [_ended(user, *turn) for turn in left]
+    assert set(states) <= {"done", "cancelled"}
+    assert violations(Tables.of(Store(endpoint=stack.about["engine_url"]))) == []
+
+
+def test_a_server_that_stops_while_messages_come_in_leaves_no_turn_running(stack: Stack) -> None:
+    name = uuid4().hex
+    with another_server(stack) as server, stack.user("acme", name) as user:
+        chats = [user.new_chat() for _ in range(16)]
+
+        def sends(chat_id: str) -> None:
+            with server.user("acme", name) as there, suppress(httpx2.HTTPError):
+                while there.send(chat_id, "[[words:3]][[delay:20]]").status < 500:
+                    pass
+
+        with ThreadPoolExecutor(len(chats)) as pool:
+            sending = [pool.submit(sends, chat_id) for chat_id in chats]
+            while min(user.chat(chat_id)["message_count"] for chat_id in chats) < 4:
+                time.sleep(0.05)
+            server.child.stop()
+            for one in sending:
+                one.result()
+        assert [chat_id for chat_id in chats if "running_request_id" in user.chat(chat_id)] == []
 
 
 def test_a_server_that_stops_ends_its_streams_and_keeps_their_text(stack: Stack) -> None:

@@ -31,6 +31,8 @@ OPERATIONS = {
     "POST /chats/{chat_id}/attachments/uploads",
     "GET /chats/{chat_id}/attachments/{attachment_id}",
     "DELETE /chats/{chat_id}/attachments/{attachment_id}",
+    "PUT /chats/{chat_id}/messages/{message_id}/reaction",
+    "DELETE /chats/{chat_id}/messages/{message_id}/reaction",
     "GET /models",
     "GET /models/{model_id}",
     "GET /quota/status",
@@ -72,7 +74,7 @@ def test_streams_describe_their_events(document: dict[str, Any]) -> None:
     assert stream["text/event-stream"]["schema"] == {"$ref": "#/components/schemas/StreamEvent"}
     frames = document["components"]["schemas"]["StreamEvent"]["oneOf"]
     names = [frame["properties"]["event"]["const"] for frame in frames]
-    assert names == ["stream_started", "delta", "tool", "done", "error", "ping"]
+    assert names == ["stream_started", "delta", "tool", "citations", "done", "error", "ping"]
 
 
 # The second run aims at one real turn; it must not delete the chat under its own feet.

@@ -194,6 +194,18 @@ def test_a_dead_letter_is_shown_with_its_reason_and_sent_again(operated: Stack) 
     assert (refused.returncode, "There is no queue 'tea'" in refused.stderr) == (2, True)
 
 
+def test_what_is_not_cleaned_up_is_listed_until_it_is(operated: Stack) -> None:
+    with operated.user() as user:
+        user.http.delete(f"/chats/{user.new_chat()}").raise_for_status()
+    deadline = time.monotonic() + 60
+    while (told := minichat(operated, "cleanup", "list", "--hours", "0")).returncode:
+        assert "chat" in told.stdout, told.stderr
+        assert time.monotonic() < deadline, told.stdout
+    assert told.stdout == "Nothing is left.\n"
+    assert json.loads(minichat(operated, "cleanup", "list", "--hours", "0", "--json").stdout) == []
+    assert minichat(operated, "cleanup", "again").stdout == "0 sent to their cleanup again\n"
+
+
 def test_after_all_that_everything_agrees(operated: Stack) -> None:
     with operated.user() as user:
         user.send(user.new_chat(), "hello")

@@ -65,7 +65,9 @@ def test_the_next_send_after_the_timeout_frees_a_chat_whose_server_was_killed(tm
 
 def test_the_template_schedules_the_watchdog_every_minute() -> None:
     handler = "functions.orphan_watchdog.handler.handler"
-    assert Schedule("OrphanWatchdogFunction", handler, 60) in scheduled(load_template(ROOT / "template.yaml"))
+    assert Schedule("OrphanWatchdogFunction", handler, 60, timeout=50) in scheduled(
+        load_template(ROOT / "template.yaml")
+    )
 
 
 @pytest.mark.skipif("ORPHANS" not in os.environ, reason="takes up to two minutes: `make orphans`")

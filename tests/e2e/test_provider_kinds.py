@@ -64,6 +64,14 @@ def test_an_answer_streams_from_every_kind(ann: User, kind: Kind) -> None:
     assert ann.send(chat_id, "[[say:again]]").text == "again"
 
 
+def test_a_chat_goes_on_at_a_strict_server_after_a_turn_without_an_answer(ann: User, kind: Kind) -> None:
+    chat_id = ann.new_chat(model=kind.name)
+    assert ann.send(chat_id, "[[say:]]").names[-1] == "done"
+    for text in ("fine", "again"):
+        answer = ann.send(chat_id, f"[[strict]][[say:{text}]]")
+        assert (answer.names[-1], answer.text) == ("done", text)
+
+
 def test_a_search_of_the_web_is_told_and_what_it_found_is_cited(ann: User, kind: Kind) -> None:
     web_search = {"web_search": {"enabled": True}}
     answer = ann.send(ann.new_chat(model=kind.name), "[[words:3]][[tool:web_search]]", **web_search)

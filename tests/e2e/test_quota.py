@@ -1,7 +1,9 @@
 """Quota as a user sees it: what is left, the warning, the downgrade, and the end of it."""
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,11 @@ import pytest
 
 from minichat.local.issuer import as_uuid
 from minichat.services.rules import SHIPPED_POLICY
-from tests.client import Stack
+from tests.client import Answer, Stack
 from tests.conftest import running_stack
+
+SEARCHES_A_DAY = 3
+SEARCHING = {"web_search": {"enabled": True}}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +33,8 @@ def metered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     }
     folder: Path = tmp_path_factory.mktemp("metered")
     (folder / "policy.json").write_text(json.dumps(policy))
-    with running_stack(folder / "state", "--policy", str(folder / "policy.json")) as stack:
+    searches = {"MINICHAT_QUOTA__WEB_SEARCH_DAILY_QUOTA": str(SEARCHES_A_DAY)}
+    with running_stack(folder / "state", "--policy", str(folder / "policy.json"), environment=searches) as stack:
         yield stack
 
 
@@ -82,3 +88,22 @@ def test_a_running_turns_reserve_counts_as_used(metered: Stack) -> None:
             list(events)
         assert _status(metered, "busy")["total"]["daily"]["used_credits_micro"] < 1000
     assert running["next_reset"].endswith("T00:00:00Z")
+
+
+def test_ten_chats_at_once_search_no_more_often_than_a_day_allows(metered: Stack) -> None:
+    with metered.user("acme", "searcher") as user:
+        chats, start = [user.new_chat() for _ in range(10)], threading.Barrier(10)
+
+        def ask(chat_id: str) -> Answer:
+            start.wait(30)
+            return user.send(chat_id, "[[say:found]][[tool:web_search]][[tool:web_search]]", **SEARCHING)
+
+        with ThreadPoolExecutor(10) as pool:
+            answers = list(pool.map(ask, chats))
+        begun = [event for answer in answers for event in answer.events if event.name == "tool"]
+        assert sum(event.data["phase"] == "start" for event in begun) == SEARCHES_A_DAY
+        refused = [answer.problem for answer in answers if answer.status != 200]
+        assert {(problem["code"], problem["quota_scope"]) for problem in refused} == {("quota_exceeded", "web_search")}
+        assert user.send(chats[0], "[[say:more]]", **SEARCHING).problem["quota_scope"] == "web_search"
+        # Who wants no search is answered.
+        assert user.send(chats[0], "[[say:more]]").text == "more"

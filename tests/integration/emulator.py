@@ -4,6 +4,7 @@ The emulator (its binary comes with the SAM CLI) is the Runtime API as Lambda im
 answer before it passes it on, and takes one invocation at a time; `runtime_api` shows the chunks as they come.
 """
 
+import fcntl
 import json
 import os
 import platform
@@ -27,7 +28,7 @@ from tests.conftest import ROOT
 SAM = ROOT / ".tools" / "sam"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
-READY_SECONDS = 60
+READY_SECONDS, END_SECONDS = 60, 30
 # What AWS puts beside a function: the client of the Runtime API and what that needs.
 RUNTIME_CLIENT = ("awslambdaric", "simplejson", "snapshot-restore-py")
 
@@ -64,10 +65,25 @@ class Built:
             "LAMBDA_TASK_ROOT": task,
             "PYTHONPATH": os.pathsep.join([task, *layers, str(self.folder / "runtime")]),
             "_HANDLER": self.functions[function]["Handler"],
+            # The template's runtime: its client answers in UTF-8, those before 3.12 in ASCII with escapes.
+            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
             "AWS_LAMBDA_FUNCTION_NAME": function,
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024",
             "AWS_LAMBDA_FUNCTION_TIMEOUT": "60",
         }
+
+    def emulator(
+        self, function: str, settings: dict[str, str], *, folder: str | None = None, log: Path = Path(os.devnull)
+    ) -> "Emulator":
+        """The function (or that of `folder`), with these settings, to be started in an emulator."""
+        return Emulator(self.command(function), self.environment(function, settings, folder), log=log)
+
+    def with_code(self, function: str, name: str, source: str) -> str:
+        """A folder, so named, with this source in the place of the function's handler and nothing else."""
+        module = self.folder / name / "/".join(self.functions[function]["Handler"].split(".")[:-1])
+        module.parent.mkdir(parents=True, exist_ok=True)
+        module.with_suffix(".py").write_text(source, encoding="utf-8")
+        return name
 
     def _layer_file(self, name: str) -> Path:
         return next(self.folder.glob(f"*Layer/{name}"))
@@ -75,7 +91,16 @@ class Built:
 
 @cache
 def built(folder: Path) -> Built:
-    """Builds every function and layer as `make build` does, for this machine."""
+    """What `make build` makes, for this machine, in a folder; whoever comes first builds, in whichever process."""
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            _build(folder)
+            (folder / "complete").touch()
+    return Built(folder, load_template(folder / "template.yaml"))
+
+
+def _build(folder: Path) -> None:
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -92,36 +117,28 @@ def built(folder: Path) -> Built:
     interpreter = folder / "python"
     interpreter.write_text(f'#!/bin/sh\nexec {getattr(sys, "_base_executable", sys.executable)} -S "$@"\n')
     interpreter.chmod(0o755)
-    return Built(folder, load_template(folder / "template.yaml"))
 
 
 class Emulator:
-    """One function in one emulator, for the time of a `with`; one invocation at a time."""
+    """One runtime process in one emulator, for the time of a `with`; one invocation at a time.
 
-    def __init__(
-        self,
-        built_: Built,
-        function: str,
-        settings: dict[str, str],
-        *,
-        folder: str | None = None,
-        log: Path = Path(os.devnull),
-    ) -> None:
-        self._command = built_.command(function)
-        self._environment = built_.environment(function, settings, folder)
-        self._log = log
+    `host` is where its Runtime API is.
+    """
+
+    def __init__(self, command: list[str], environment: dict[str, str], *, log: Path = Path(os.devnull)) -> None:
+        self._command, self._environment, self._log = command, environment, log
 
     def __enter__(self) -> "Emulator":
         if MOVED:
             pytest.skip("AWS's emulator counts an invocation's time by the real clock")
-        port = free_port()
+        port, self.host = free_port(), f"127.0.0.1:{free_port()}"
         self._url = f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations"
         rie = next(SAM.glob(f"lib/python*/site-packages/samcli/local/rapid/aws-lambda-rie-{MACHINE}"))
         command = [str(rie), "--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
-        command += ["--runtime-api-address", f"127.0.0.1:{free_port()}", *self._command]
+        command += ["--runtime-api-address", self.host, *self._command]
         with self._log.open("wb") as log:
             # `python -m` looks for modules where it is started, which on Lambda is the function itself.
-            task = self._environment["LAMBDA_TASK_ROOT"]
+            task = self._environment.get("LAMBDA_TASK_ROOT")
             self._process = subprocess.Popen(command, cwd=task, env=self._environment, stdout=log, stderr=log)
         deadline = time.monotonic() + READY_SECONDS
         while True:
@@ -134,12 +151,18 @@ class Emulator:
                 return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        # Asked to end it takes the runtime with it; killed it would leave that behind.
+        self._process.terminate()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
-    def invoke(self, event: dict[str, Any]) -> bytes:
+    def invoke(self, event: dict[str, Any] | bytes) -> bytes:
         """What the function answers, as the emulator passes it on."""
-        return httpx2.post(self._url, content=json.dumps(event), timeout=60, trust_env=False).content
+        content = event if isinstance(event, bytes) else json.dumps(event).encode()
+        return httpx2.post(self._url, content=content, timeout=60, trust_env=False).content
 
 
 def _runtime(folder: Path) -> None:

@@ -135,7 +135,7 @@ def test_a_refused_file_leaves_nothing(store: Store, bucket: dict[str, bytes]) -
     chat = a_chat()
     wrong: list[tuple[service.NewFile, bytes, type[Exception]]] = [
         (a_pdf(), b"MZ\x90\0....", UnsupportedFileType),
-        (replace(a_pdf(), content_type="application/x-msdownload"), PDF, UnsupportedFileType),
+        (replace(a_pdf(), filename="a.exe", content_type="application/x-msdownload"), PDF, UnsupportedFileType),
         (replace(a_pdf(), size_bytes=0), b"", InvalidRequest),
         (replace(a_pdf(), size_bytes=26 * MB), PDF, FileTooLarge),
         (service.NewFile("a.png", "image/png", 6 * MB), b"", FileTooLarge),

@@ -428,7 +428,7 @@ def test_one_attachment_in_trouble_keeps_no_other_but_the_vector_stores_waiting(
     assert [exists(scripted_provider, one) for one in (stuck, good, vs)] == [False, False, False]
 
 
-def test_attachments_that_failed_do_not_keep_the_vector_stores(
+def test_attachments_that_failed_do_not_keep_the_vector_stores_and_are_told_of(
     store: Store, scripted_provider: str, files: Files
 ) -> None:
     chat_id = a_chat()
@@ -437,7 +437,7 @@ def test_attachments_that_failed_do_not_keep_the_vector_stores(
     a_stored_vector_store(chat_id, vs)
     a_stored_vector_store(chat_id, "vs_gone-too", provider="it too")
     with files_of(**{"it": an_entry(scripted_provider), "it too": an_entry(scripted_provider)}) as both:
-        assert clean(a_deleted_chat(chat_id), means(both)) is Outcome.DONE
+        assert clean(a_deleted_chat(chat_id), means(both)) is Outcome.FAILED
     assert state(failed)[0] is CleanupStatus.FAILED
     assert not exists(scripted_provider, vs)
     assert deletions(scripted_provider, "vs_gone-too") == [("vector_stores/vs_gone-too", 404)]

@@ -4,27 +4,22 @@ import asyncio
 import json
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import boto3
 import pytest
 
 from minichat.domain.identity import TenantId
 from minichat.events.payloads import Event
-from minichat.local import stack
 from minichat.local.event_schemas import EXAMPLES
-from minichat.local.issuer import Issuer
 from minichat.moment import new_id
-from minichat.settings import Store
 from minichat.storage import ledger
-from tests.integration.emulator import SAM, Built, Emulator, built
+from tests.gateway import proxy_event
+from tests.integration.emulator import SAM, Built
 from tests.integration.runtime_api import RuntimeApi, Streamed
-from tests.integration.test_functions import an_event
 from tests.queue_access import QueueAccess
 
 pytestmark = pytest.mark.skipif(not SAM.is_dir(), reason="the SAM CLI is not installed (`make tools`)")
@@ -33,57 +28,11 @@ DELTAS = 200
 PAUSE_SECONDS = 0.05
 
 
-@pytest.fixture(scope="session")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Everything that is deployed, built once."""
-    return built(tmp_path_factory.mktemp("built"))
-
-
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The scripted provider's address."""
-    child, url = stack._scripted_provider(tmp_path_factory.mktemp("provider"))
-    yield url
-    child.stop()
-
-
-@pytest.fixture
-def queues(store: Store) -> QueueAccess:
-    """Queues of one test."""
-    return QueueAccess.made_at(str(store.endpoint), store.region)
-
-
-@pytest.fixture
-def settings(store: Store, queues: QueueAccess, provider: str, tmp_path: Path) -> dict[str, str]:
-    """What the template would set, for the engine of this machine; TOKEN is a caller's."""
-    issuer = Issuer(tmp_path)
-    return {
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "MINICHAT_STORE__ENDPOINT": str(store.endpoint),
-        "MINICHAT_STORE__CONVERSATION_TABLE": store.conversation_table,
-        "MINICHAT_STORE__OUTBOX_TABLE": store.outbox_table,
-        "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
-        "MINICHAT_CURSOR_SECRET": "secret",
-        "MINICHAT_AUDIT__SINK": str(tmp_path / "audit"),
-        **_a_bucket(store),
-        **queues.environment,
-        "MINICHAT_PROVIDERS": json.dumps({"openai": {"base_url": provider, "allow_insecure": True}}),
-        "TOKEN": issuer.token("acme", "ann", now=datetime.now(UTC), lifetime=timedelta(hours=1)),
-    }
-
-
-def _a_bucket(store: Store) -> dict[str, str]:
-    name = f"uploads-{uuid4().hex[:12]}"
-    boto3.client("s3", endpoint_url=store.endpoint, region_name=store.region).create_bucket(Bucket=name)
-    return {"MINICHAT_ATTACHMENTS__BUCKET": name, "MINICHAT_ATTACHMENTS__ENDPOINT": str(store.endpoint)}
-
-
 def _event_for(function: str, token: str) -> dict[str, Any]:
     """An event as the function's source sends it. A new function needs one here."""
     events = {
-        "ApiFunction": an_event("POST", "/chats", token, {"title": "Built"}),
-        "StreamFunction": an_event("POST", "/chats/none/messages:stream", token, {"content": "x"}),
+        "ApiFunction": proxy_event("POST", "/chats", token, {"title": "Built"}),
+        "StreamFunction": proxy_event("POST", "/chats/none/messages:stream", token, {"content": "x"}),
         "OrphanWatchdogFunction": {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"},
         "ReconcileFunction": {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"},
         "OutboxRelayFunction": {"Records": [outbox_record(event) for events in EXAMPLES.values() for event in events]},
@@ -141,7 +90,7 @@ def test_every_function_answers_from_its_artifacts_alone(
 ) -> None:
     answers = {}
     for function in artifacts.functions:
-        with Emulator(artifacts, function, settings) as emulator:
+        with artifacts.emulator(function, settings) as emulator:
             answers[function] = emulator.invoke(_event_for(function, settings["TOKEN"]))
     created = json.loads(answers["ApiFunction"])
     assert (created["statusCode"], json.loads(created["body"])["title"]) == (201, "Built")
@@ -163,11 +112,11 @@ def test_every_function_answers_from_its_artifacts_alone(
 
 
 def test_a_warm_function_answers_again_and_refuses_as_it_should(artifacts: Built, settings: dict[str, str]) -> None:
-    with Emulator(artifacts, "ApiFunction", settings) as emulator:
+    with artifacts.emulator("ApiFunction", settings) as emulator:
         for _ in range(3):
-            listed = json.loads(emulator.invoke(an_event("GET", "/models", settings["TOKEN"])))
+            listed = json.loads(emulator.invoke(proxy_event("GET", "/models", settings["TOKEN"])))
             assert json.loads(listed["body"])["items"][0]["model_id"] == "gpt-4.1"
-        refused = json.loads(emulator.invoke(an_event("GET", "/chats")))
+        refused = json.loads(emulator.invoke(proxy_event("GET", "/chats")))
         assert (refused["statusCode"], refused["headers"]["content-type"]) == (
             401,
             "application/problem+json",
@@ -176,8 +125,8 @@ def test_a_warm_function_answers_again_and_refuses_as_it_should(artifacts: Built
 
 def test_a_stream_passes_the_emulator_whole(artifacts: Built, settings: dict[str, str]) -> None:
     chat_id = _new_chat(artifacts, settings)
-    with Emulator(artifacts, "StreamFunction", settings) as emulator:
-        send = an_event("POST", f"/chats/{chat_id}/messages:stream", settings["TOKEN"], {"content": "[[words:3]]"})
+    with artifacts.emulator("StreamFunction", settings) as emulator:
+        send = proxy_event("POST", f"/chats/{chat_id}/messages:stream", settings["TOKEN"], {"content": "[[words:3]]"})
         prelude, _, body = emulator.invoke(send).partition(b"\0" * 8)
     head = json.loads(prelude)
     assert (head["statusCode"], head["headers"]["content-type"]) == (200, "text/event-stream; charset=utf-8")
@@ -193,7 +142,7 @@ async def test_two_hundred_deltas_leave_the_built_function_one_by_one(
 ) -> None:
     chat_id = await asyncio.to_thread(_new_chat, artifacts, settings)
     content = f"[[words:{DELTAS}]][[delay:{PAUSE_SECONDS * 1000:.0f}]]"
-    send = an_event("POST", f"/chats/{chat_id}/messages:stream", settings["TOKEN"], {"content": content})
+    send = proxy_event("POST", f"/chats/{chat_id}/messages:stream", settings["TOKEN"], {"content": content})
     async with _running(artifacts, "StreamFunction", settings) as api:
         streamed = await api.invoke(send)
         arrived = [time.monotonic() async for _ in _chunks(streamed)]
@@ -210,7 +159,7 @@ async def test_two_hundred_deltas_leave_the_built_function_one_by_one(
 async def test_a_stream_ends_in_time_when_its_invocation_does(artifacts: Built, settings: dict[str, str]) -> None:
     chat_id = await asyncio.to_thread(_new_chat, artifacts, settings)
     content = "[[words:9]][[hold:for-ever]]"
-    send = an_event("POST", f"/chats/{chat_id}/messages:stream", settings["TOKEN"], {"content": content})
+    send = proxy_event("POST", f"/chats/{chat_id}/messages:stream", settings["TOKEN"], {"content": content})
     async with _running(artifacts, "StreamFunction", settings) as api:
         began = time.monotonic()
         streamed = await api.invoke(send, seconds=12)
@@ -260,6 +209,6 @@ async def _running(artifacts: Built, function: str, settings: dict[str, str]) ->
 
 
 def _new_chat(artifacts: Built, settings: dict[str, str]) -> str:
-    with Emulator(artifacts, "ApiFunction", settings) as emulator:
-        created = json.loads(emulator.invoke(an_event("POST", "/chats", settings["TOKEN"], {})))
+    with artifacts.emulator("ApiFunction", settings) as emulator:
+        created = json.loads(emulator.invoke(proxy_event("POST", "/chats", settings["TOKEN"], {})))
     return str(json.loads(created["body"])["id"])

@@ -22,6 +22,7 @@ from functions.chat_cleanup.handler import handler as chat_cleanup
 from functions.outbox_relay.handler import handler as outbox_relay
 from functions.usage.handler import handler as usage
 from minichat import moment
+from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import AttachmentId, ChatId, RequestId, TenantId
 from minichat.domain.metering import Used
 from minichat.domain.settlement import Ending
@@ -36,11 +37,11 @@ from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store, current
 from minichat.storage import keys, ledger, whole
 from minichat.storage.attachment_items import AttachmentItem
-from minichat.storage.items import connect
+from minichat.storage.items import READ_ATTEMPTS, connect
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy
 from tests.integration.faults import answered_instead, refused, sqs_hook
 from tests.invariants import Tables
-from tests.queue_access import QueueAccess, Record, invocation, reason
+from tests.queue_access import QueueAccess, Record, a_change, invocation, reason
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id
@@ -74,18 +75,7 @@ def some_chat(turns: int = 1, text: str = "hi") -> ChatId:
 
 def stream_records(images: list[Any]) -> list[Record]:
     """Outbox items as the stream tells of them."""
-    return [
-        {
-            "eventName": "INSERT",
-            "eventSource": "aws:dynamodb",
-            "dynamodb": {
-                "ApproximateCreationDateTime": NOW.timestamp(),
-                "NewImage": image,
-                "SequenceNumber": f"{number:021d}",
-            },
-        }
-        for number, image in enumerate(images)
-    ]
+    return [a_change("INSERT", number, image, NOW) for number, image in enumerate(images)]
 
 
 def outbox() -> list[Any]:
@@ -208,6 +198,7 @@ BAD = [
     ("[]", "not as its schema says"),
     ("{}", "event_type"),
     ('{"event_type": "tea_time"}', "tea_time"),
+    (r'{"event_type": "tea\u0001time"}', "tea?time"),  # no message can carry that character
     ('{"event_type": "turn_completed", "tenant_id": "t"}', "timestamp: Field required"),
 ]
 
@@ -242,6 +233,72 @@ def test_a_failure_that_passes_is_tried_again_after_longer_and_longer_pauses(eve
     assert events.dead("usage") == []
     assert usage({"Records": [record]}, None) == {"batchItemFailures": []}
     assert ledger_of().turns == 1
+
+
+def test_a_dead_letter_queue_that_refuses_costs_a_pause_and_no_message(
+    events: QueueAccess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events.send("audit", "{nope", event_id=str(uuid4()))
+    pauses: list[int] = []
+    hidden = sqs_hook("ChangeMessageVisibility", seen=lambda said: pauses.append(int(said["VisibilityTimeout"])))
+    with hidden, sqs_hook("SendMessageBatch", [refused("InternalError", status=500)]):
+        (failed,) = events.handled("audit", audit)
+    (pause,) = pauses
+    assert 1 <= pause <= 2
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["queue"] for one in told if "dead_letter_refused_total" in one] == ["audit"]
+    assert [one["result"] for one in told if "consumer_result_total" in one] == ["again"]
+    assert events.dead("audit") == []
+    url = events.settings.urls["audit"]
+    (record,) = events.receive(url, WaitTimeSeconds=20)
+    assert record["messageId"] == failed
+    assert audit({"Records": [record]}, None) == {"batchItemFailures": []}
+    (buried,) = events.dead("audit")
+    assert reason(buried).startswith("not JSON")
+
+
+def test_a_relay_whose_dead_letter_queue_refuses_keeps_the_record(
+    events: QueueAccess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some_chat()
+    records = stream_records([{**outbox()[0], "queue": {"S": "nowhere"}}])
+    with sqs_hook("SendMessageBatch", [refused("InternalError", status=500)]):
+        assert relayed(records) == [records[0]["dynamodb"]["SequenceNumber"]]
+    assert "dead_letter_refused_total" in capsys.readouterr().out
+    assert relayed(records) == []
+    assert len(events.dead("outbox-relay")) == 1
+
+
+def test_a_message_that_cannot_be_redriven_is_seen_by_the_next_who_looks(events: QueueAccess) -> None:
+    for _ in range(4):
+        events.send("audit", "{nope", event_id=str(uuid4()))
+    handled = 0
+    while handled < 4:
+        batch = events.receive(events.settings.urls["audit"])
+        assert audit({"Records": batch}, None) == {"batchItemFailures": []}
+        handled += len(batch)
+    with sqs_hook("SendMessageBatch", [refused("InternalError", status=500)]), pytest.raises(ServiceUnavailable):
+        list(redrive("audit", events.settings, moment.now()))
+    assert [fate for _, fate in redrive("audit", events.settings, moment.now())] == ["sent"] * 4
+    records = events.all_of(events.settings.urls["audit"])
+    assert all("redriven" in record["messageAttributes"] for record in records)
+
+
+def test_what_waits_for_a_failure_in_its_group_is_hidden_no_longer_than_that(events: QueueAccess) -> None:
+    """What was received with the failure would keep it from coming again for as long as its queue hides a message."""
+    chat_id = some_chat()
+    chats.delete(a_call(), chat_id)
+    (image,) = (one for one in outbox() if one["queue"]["S"] == "chat-cleanup")
+    for _ in range(3):
+        events.send("chat-cleanup", image["payload"]["S"], group=chat_id)
+    records = events.receive(events.settings.urls["chat-cleanup"])
+    assert len(records) == 3
+    pauses: list[int] = []
+    hidden = sqs_hook("ChangeMessageVisibility", seen=lambda said: pauses.append(int(said["VisibilityTimeout"])))
+    with hidden, answered_instead("BatchGetItem", [refused("ValidationException")] * READ_ATTEMPTS):
+        assert len(lost_by(chat_cleanup, records)) == 3
+    assert len(pauses) == 3
+    assert all(1 <= pause <= 2 for pause in pauses)
 
 
 def test_the_same_event_at_eight_consumers_at_once_counts_once(events: QueueAccess) -> None:
@@ -293,7 +350,7 @@ def test_a_group_that_failed_waits_and_the_others_go_on(events: QueueAccess) -> 
     records = events.receive(events.settings.urls["chat-cleanup"])
     records += events.receive(events.settings.urls["chat-cleanup"])
     groups = Counter(record["attributes"]["MessageGroupId"] for record in records)
-    with answered_instead("BatchGetItem", [refused("ValidationException")]):
+    with answered_instead("BatchGetItem", [refused("ValidationException")] * READ_ATTEMPTS):
         failed = lost_by(chat_cleanup, records)
     lost = {record["attributes"]["MessageGroupId"] for record in records if record["messageId"] in failed}
     assert len(lost) == 1

@@ -19,10 +19,10 @@ from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChu
 from minichat.providers.prompt import Prompt
 from minichat.services import chats, generate
 from minichat.services.channel import Channel
-from minichat.services.finalize import finalize
+from minichat.services.finalize import End, finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
-from minichat.settings import Settings, Store, Streaming
+from minichat.settings import Quota, Settings, Store, Streaming
 from minichat.storage import messages, turns
 from tests.builders import a_call, a_model, a_policy
 from tests.integration.faults import answered_instead, refused
@@ -62,9 +62,17 @@ def some_rules(**streaming: object) -> Rules:
     return Rules(settings, a_policy(a_model(preference={"is_default": True})))
 
 
-def a_running_turn(rules: Rules) -> Running:
+def searching_rules(a_day: int) -> Rules:
+    """Rules by which the web may be searched that often a day, and twice per message."""
+    model = a_model(preference={"is_default": True}, general_config={"tool_support": {"web_search": True}})
+    settings = some_rules().settings.model_copy(update={"quota": Quota(web_search_daily_quota=a_day)})
+    return Rules(settings, a_policy(model))
+
+
+def a_running_turn(rules: Rules, *, web_search: bool = False) -> Running:
     chat = chats.create(a_call(), chats.NewChat(), rules)
-    running = send(a_call(), SendMessage(ChatId(chat.chat_id), "hello", RequestId(str(uuid4()))), rules)
+    command = SendMessage(ChatId(chat.chat_id), "hello", RequestId(str(uuid4())), web_search=web_search)
+    running = send(a_call(), command, rules)
     assert isinstance(running, Running)
     return running
 
@@ -307,20 +315,43 @@ async def test_an_end_that_cannot_be_stored_is_never_told_as_done(monkeypatch: p
     assert stored(running).state is TurnState.RUNNING
 
 
-async def test_more_tool_calls_than_a_message_may_use_end_the_turn(store: Store) -> None:
+@pytest.mark.parametrize(("left_today", "may"), [(75, 2), (1, 1)])
+async def test_more_tool_calls_than_were_set_aside_end_the_turn(store: Store, left_today: int, may: int) -> None:
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         for _ in range(3):
             yield ToolActivity("web_search", "start")
             yield ToolActivity("web_search", "done")
         yield Completed(Usage(1, 1))
 
-    rules = some_rules()
-    running, provider = a_running_turn(rules), Scripted(script)
+    rules = searching_rules(left_today)
+    running, provider = a_running_turn(rules, web_search=True), Scripted(script)
     events = await told(begun(provider, rules, running))
     assert isinstance(events[-1], Error)
     assert events[-1].code == "web_search_calls_exceeded"
-    assert stored(running).tool_calls.web_search == 3
+    # The call that was one too many was not made: it ended the turn.
+    assert stored(running).tool_calls.web_search == may
     assert violations(Tables.of(store)) == []
+
+
+async def test_a_tool_that_was_not_offered_ends_the_turn_at_its_first_call() -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield ToolActivity("web_search", "start")
+        yield Completed(Usage(1, 1))
+
+    rules = searching_rules(75)
+    running = a_running_turn(rules)
+    assert isinstance((await told(begun(Scripted(script), rules, running)))[-1], Error)
+    assert (stored(running).error_code, stored(running).tool_calls.web_search) == ("web_search_calls_exceeded", 0)
+
+
+async def test_a_provider_is_told_of_what_is_left_of_the_day() -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield Completed(Usage(1, 1))
+
+    for left_today, most in ((75, 2), (1, 1)):
+        rules, provider = searching_rules(left_today), Scripted(script)
+        await told(begun(provider, rules, a_running_turn(rules, web_search=True)))
+        assert [prompt.max_tool_calls for prompt in provider.prompts] == [most]
 
 
 async def test_an_answer_that_the_store_will_never_take_ends_as_failed(store: Store) -> None:
@@ -417,35 +448,6 @@ async def test_an_answer_that_lost_its_turn_cites_nothing() -> None:
     assert of_answer(running) == ()
 
 
-async def test_an_answer_that_is_cancelled_while_it_ends_cites_nothing() -> None:
-    ended = asyncio.Event()
-
-    class Lingering(Scripted):
-        """Its connection takes for ever to close."""
-
-        async def stream(
-            self, tenant_id: TenantId, provider_id: str, prompt: Prompt
-        ) -> AsyncGenerator[ProviderChunk, None]:
-            try:
-                yield TextDelta("whole")
-                yield Completed(Usage(1, 1), None, (A_PAGE,))
-            finally:
-                ended.set()
-                await asyncio.Event().wait()
-
-    async def nothing() -> AsyncGenerator[ProviderChunk, None]:
-        return
-        yield
-
-    rules = some_rules()
-    running = a_running_turn(rules)
-    reading = asyncio.create_task(told(begun(Lingering(nothing), rules, running)))
-    await ended.wait()
-    await asyncio.to_thread(chats.delete, a_call(), running.turn.chat_id)
-    assert [type(event) for event in await reading] == [Started, Delta, Error]
-    assert (stored(running).answered, of_answer(running)) == (True, ())
-
-
 async def test_a_stream_ends_even_when_nothing_can_be_stored() -> None:
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield Completed(Usage(1, 1))
@@ -465,12 +467,14 @@ async def test_a_stop_while_a_turn_is_ending_waits_for_its_end(monkeypatch: pyte
     ending, go_on = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
-    def slow_finalize(*args: object) -> object:
+    store = End.store
+
+    def slowly(end: End) -> object:
         loop.call_soon_threadsafe(ending.set)
         assert go_on.wait(60)
-        return finalize(*args)  # type: ignore[arg-type]  # passed on as they came
+        return store(end)
 
-    monkeypatch.setattr(generate, "finalize", slow_finalize)
+    monkeypatch.setattr(End, "store", slowly)
     rules = some_rules()
     running = a_running_turn(rules)
     reading = asyncio.create_task(told(begun(Scripted(script), rules, running)))

@@ -4,7 +4,7 @@ import io
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from PIL import Image
 
-from minichat.domain.attachment import Attachment
+from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.chat import Chat
 from minichat.domain.cleanup import Outcome as Cleaned
 from minichat.events.payloads import AttachmentCleanup
@@ -26,6 +26,7 @@ from minichat.settings import Attachments, Settings, Store
 from minichat.settings import Cleanup as CleanupSettings
 from minichat.storage import attachments, keys, objects, uploads
 from minichat.storage.items import ChatItem, batch_get
+from minichat.storage.transact import commit
 from tests.builders import a_call, a_model, a_policy, new_id
 from tests.integration.faults import Killed
 from tests.provider_calls import an_entry
@@ -288,8 +289,73 @@ def test_the_same_file_taken_in_by_many_is_uploaded_once(world: World) -> None:
     assert len(world.has(chat)[0]) == 1
 
 
+@pytest.mark.parametrize("waits_for", ["index", "store"])
+@pytest.mark.parametrize("whole_chat", [False, True], ids=["attachment", "chat"])
+def test_whoever_waits_for_a_provider_lets_go_when_what_it_does_is_deleted(
+    world: World, waits_for: str, whole_chat: bool
+) -> None:
+    chat = a_chat()
+    attachment = an_attachment(chat, PDF + b"[[index-polls:99999]]")
+    if waits_for == "store":
+        other, until = an_attachment(chat), world.now() + timedelta(hours=1)
+        claim = VectorStore(
+            chat.tenant_id, chat.chat_id, "openai", claimed_by="w", claimed_at=until, claimed_until=until
+        )
+        assert uploads.take(other, "w", now=world.now(), until=until)
+        assert uploads.claim_store(claim, other, "w", token=new_id(until))
+    pauses = itertools.count()
+
+    def sleep(_: float) -> None:
+        if (pause := next(pauses)) == 3 and whole_chat:
+            chats.delete(a_call(), chat.chat_id)
+        elif pause == 3:
+            service.delete(a_call(), chat.chat_id, attachment.attachment_id)
+        assert pause <= 3, "it waits on"
+
+    means = replace(world.means, sleep=sleep)
+    where = attachment.tenant_id, attachment.chat_id, attachment.attachment_id
+    assert ingest(*where, means, ends_at=world.now() + timedelta(hours=1)) is Outcome.AGAIN
+    assert next(pauses) == 4
+    now = stored(attachment)
+    assert (now.status, now.ingest.worker) == ("uploaded", None), "nobody else has to wait for its lease"
+
+
+def test_nobody_takes_a_dead_claim_over_for_a_chat_that_was_deleted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = a_chat()
+    attachment, then = an_attachment(chat), world.now()
+    claim = VectorStore(chat.tenant_id, chat.chat_id, "openai", claimed_by="dead", claimed_at=then, claimed_until=then)
+    commit([attachments.claim_vector_store(claim)], token=new_id(then))
+    original = attachments.vector_store
+
+    def deleted_meanwhile(*where: Any) -> VectorStore | None:
+        monkeypatch.setattr(attachments, "vector_store", original)
+        chats.delete(a_call(), chat.chat_id)
+        return original(*where)
+
+    monkeypatch.setattr(attachments, "vector_store", deleted_meanwhile)
+    assert world.ingest(attachment) is Outcome.AGAIN
+    now = original(chat.tenant_id, chat.chat_id, "openai")
+    assert now is not None
+    assert (now.claimed_by, now.vector_store_id) == ("dead", None)
+
+
+def test_a_worker_whose_attachment_another_has_lets_go(world: World) -> None:
+    attachment = an_attachment(a_chat(), PDF + b"[[index-polls:99999]]")
+
+    def sleep(_: float) -> None:
+        later = world.now() + timedelta(days=1)
+        assert uploads.take(stored(attachment), "another", now=later, until=later)
+
+    where = attachment.tenant_id, attachment.chat_id, attachment.attachment_id
+    means = replace(world.means, sleep=sleep)
+    assert ingest(*where, means, ends_at=world.now() + timedelta(hours=1)) is Outcome.AGAIN
+    assert stored(attachment).ingest.worker == "another"
+
+
 CALLS: list[tuple[Any, str]] = [
-    *((attachments, name) for name in ("read", "vector_store")),
+    *((attachments, name) for name in ("with_chat", "read", "vector_store")),
     *((uploads, name) for name in ("take", "release", "upload_begins", "uploaded", "enters_store", "ready", "failed")),
     *((uploads, name) for name in ("claim_store", "take_store_over", "name_store", "let_store_go")),
     *((objects, name) for name in ("read", "delete")),
@@ -397,6 +463,25 @@ def test_killed_anywhere_and_deleted_nothing_is_left_at_the_provider(
     assert number > 10
 
 
+def test_killed_anywhere_in_a_chat_that_is_deleted_its_cleanup_alone_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message of the file is lost, too: nobody comes again to find out what its worker made."""
+    killer = Killer(monkeypatch)
+    for number in itertools.count():
+        chat = a_chat()
+        attachment = an_attachment(chat)
+        world.ahead = timedelta()
+        if not killer.kills(number, lambda attachment=attachment: world.ingest(attachment)):  # type: ignore[misc]
+            break
+        chats.delete(a_call(), chat.chat_id)
+        world.ahead += timedelta(seconds=61)
+        ends_at = world.now() + timedelta(days=1)
+        cleaned = cleanup.clean_chat_resources(chat.tenant_id, chat.chat_id, world.cleanup, ends_at=ends_at)
+        assert (cleaned, world.has(chat)) == (Cleaned.DONE, ([], {})), number
+    assert number > 10
+
+
 def test_deleted_while_it_is_taken_in_it_leaves_nothing(
     world: World, bucket: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,7 +500,7 @@ def test_deleted_while_it_is_taken_in_it_leaves_nothing(
 
         return wrapped
 
-    for module, name in CALLS[2:-2]:
+    for module, name in CALLS[3:-2]:
         monkeypatch.setattr(module, name, deleting(getattr(module, name)))
     for number in itertools.count():
         chat = a_chat()

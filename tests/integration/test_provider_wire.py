@@ -23,35 +23,11 @@ from minichat.domain.usage import Usage
 from minichat.provider_entries import Timeouts
 from minichat.providers import bedrock_converse, credentials
 from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta
-from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, an_entry, failure, providers_of
+from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, an_entry, failure, from_bytes, providers_of
 
 ADAPTERS = ("openai_responses", "openai_chat", "anthropic_messages", "bedrock_converse")
 KEY_HEADERS = ("authorization:", "api-key:", "x-api-key:", "cookie:")
 NOWHERE = "http://127.0.0.1:9"
-
-
-async def _from_bytes(replies: list[bytes | None], **said: Any) -> tuple[list[ProviderChunk], int]:
-    """What the adapter makes of prepared replies, one per connection (None: silence), and how many it asked for."""
-    calls, left = 0, asyncio.Event()
-
-    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal calls
-        calls += 1
-        await reader.readuntil(b"\r\n\r\n")
-        raw = replies[min(calls, len(replies)) - 1]
-        if raw is None:
-            await left.wait()
-        else:
-            writer.write(raw)
-            await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(reply, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, asyncio.timeout(WAIT_SECONDS), providers_of(an_entry(url, **said)) as providers:
-        chunks = [chunk async for chunk in providers.stream(TENANT, "it", a_prompt("hi"))]
-        left.set()
-    return chunks, calls
 
 
 DONE = b'event: response.completed\r\rdata: {"type": "response.completed", "response": {"id": "resp_1"}}\r\r'
@@ -60,7 +36,7 @@ STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: Text/Event-Stream; charset=utf-8\r\n
 
 def test_an_answer_compressed_unasked_is_read() -> None:
     raw = STREAM + b"content-encoding: gzip\r\n\r\n" + gzip.compress(DONE)
-    assert asyncio.run(_from_bytes([raw]))[0] == [Completed(Usage(), "resp_1")]
+    assert asyncio.run(from_bytes([raw]))[0] == [Completed(Usage(), "resp_1")]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +54,7 @@ def test_an_answer_compressed_unasked_is_read() -> None:
     ],
 )
 def test_a_broken_answer_is_one_failure(raw: bytes) -> None:
-    chunks, calls = asyncio.run(_from_bytes([raw], retries=2))
+    chunks, calls = asyncio.run(from_bytes([raw], retries=2))
     assert [type(chunk) for chunk in chunks] == [Failed]
     assert isinstance(chunks[0], Failed)
     assert (chunks[0].code, calls) == ("provider_error", 1)
@@ -94,7 +70,7 @@ MESSAGED = (
 @pytest.mark.parametrize(("kind", "said"), [("openai_chat", CHATTED), ("anthropic_messages", MESSAGED)])
 def test_an_answer_that_said_why_it_ends_is_whole_also_when_its_stream_breaks(kind: str, said: bytes) -> None:
     raw = STREAM + b"content-length: 9999\r\n\r\n" + said
-    text, last = asyncio.run(_from_bytes([raw], kind=kind))[0]
+    text, last = asyncio.run(from_bytes([raw], kind=kind))[0]
     assert text == TextDelta("hi")
     assert isinstance(last, Completed)
 
@@ -104,7 +80,7 @@ def test_a_cookie_is_not_sent_back() -> None:
         async with recorded() as (seen, url), providers_of(an_entry(url)) as providers:
             for _ in range(2):
                 (chunk,) = [chunk async for chunk in providers.stream(TENANT, "it", a_prompt("hi"))]
-                assert chunk == Failed("provider_error", "status 400: ")
+                assert chunk == Failed("provider_error", "status 400: ", refused=True)
         return seen
 
     assert asyncio.run(run()) == []
@@ -118,7 +94,7 @@ def test_a_host_that_is_no_name_is_a_failure(insecure: bool) -> None:
 
 def test_an_error_page_that_never_ends_does_not_hold_up_its_status() -> None:
     raw = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 100_000
-    chunks, _ = asyncio.run(_from_bytes([raw]))
+    chunks, _ = asyncio.run(from_bytes([raw]))
     assert isinstance(chunks[-1], Failed)
     assert chunks[-1].code == "rate_limited"
     assert len(chunks[-1].diagnostic) <= 200
@@ -128,7 +104,7 @@ def test_all_attempts_share_the_first_bytes_time() -> None:
     unavailable = b"HTTP/1.1 503 X\r\nretry-after: 2\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     started = time.monotonic()
     patience = Timeouts(first_byte_seconds=3)
-    chunks, calls = asyncio.run(_from_bytes([unavailable, None], retries=2, timeouts=patience))
+    chunks, calls = asyncio.run(from_bytes([unavailable, None], retries=2, timeouts=patience))
     took = time.monotonic() - started
     assert isinstance(chunks[-1], Failed)
     assert (chunks[-1].code, calls) == ("provider_timeout", 2)

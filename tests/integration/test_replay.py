@@ -38,7 +38,7 @@ from minichat.settings import Quota, Settings, Store, Streaming
 from minichat.storage import attachments, keys, ledger, parts, turns, uploads, whole
 from minichat.storage import chats as stored_chats
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
-from tests.integration.faults import answered_instead, answers_lost, refused
+from tests.integration.faults import answered_instead, answers_lost, counted_calls, refused
 from tests.integration.test_generate import Scripted, begun, some_rules
 from tests.invariants import Tables, violations
 from tests.ready_files import announced, ready
@@ -104,17 +104,20 @@ def cleanup_event(call: Call, chat_id: ChatId) -> ChatCleanup:
 
 
 def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`freed` says that a turn has ended when only its end was tried: a sign of life came between look and end."""
+    """A turn that gives a sign of life between look and end runs on, and the purge waits for it.
+
+    The fault: `freed` said that a turn has ended when only its end was tried.
+    """
     running = a_running()
     turn = running.turn
     chats.delete(at(turn, timedelta(seconds=1)), turn.chat_id)
-    late = at(turn, timedelta(seconds=17))  # 17 s of silence since it was asked to stop: looks dead
+    late = at(turn, orphans.CANCEL_PATIENCE)  # silent since it was asked to stop: looks dead
 
     original = parts.after
 
     def pause(*args: Any, **more: Any) -> Any:
-        # Between look and end: the process, stalled for 16 s, goes on.
-        turns.progress(at(turn, timedelta(seconds=17)), turn, provider_called=True)
+        # Between look and end: the process, which was stalled, goes on.
+        turns.progress(late, turn, provider_called=True)
         return original(*args, **more)
 
     monkeypatch.setattr(parts, "after", pause)
@@ -125,7 +128,7 @@ def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch:
         refused_to = True
     monkeypatch.setattr(parts, "after", original)
     # The process sees the flag and ends its turn, with its text.
-    end = finalize(at(turn, timedelta(seconds=18)), turn, Ending(TurnState.CANCELLED, text="so far"), RULES.settings)
+    end = finalize(late, turn, Ending(TurnState.CANCELLED, text="so far"), RULES.settings)
     assert end is not None
     left = without_time_to_live(store, turn.chat_id)
     assert refused_to or not left, f"purged, message deleted; these stay for ever: {left}"
@@ -135,7 +138,10 @@ def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch:
 
 
 def test_p2_a_vector_store_claimed_after_the_purge_does_not_stay(store: Store) -> None:
-    """The chat_cleanup handler purges first and cleans up then; an ingest worker claims a store in between."""
+    """Nobody claims a store in a chat that is deleted, so no item of it comes after the purge.
+
+    The fault: the chat_cleanup handler purges first and cleans up then; an ingest worker claimed a store in between.
+    """
     call = a_call()
     chat = chats.create(call, chats.NewChat(), RULES)
     attachment = announced(a_call(), chat, RULES, "application/pdf", "a.pdf")
@@ -181,8 +187,11 @@ class Provider:
 
 
 def test_p2_end_to_end_with_the_real_cleanup(store: Store) -> None:
-    """Two files of a chat on their way in; the chat is deleted. While the cleanup deletes the first file, the worker of
-    the second claims and names the chat's store. The cleanup ends DONE, its message is deleted."""
+    """A cleanup that ends DONE has left no item without a time to live.
+
+    The fault: two files of a chat on their way in; the chat is deleted. While the cleanup deletes the first file, the
+    worker of the second claimed and named the chat's store.
+    """
     chat = chats.create(a_call(), chats.NewChat(), RULES)
     now = a_call().now
     both = [announced(a_call(), chat, RULES, "application/pdf", f"{n}.pdf") for n in "ab"]
@@ -212,8 +221,11 @@ def test_p2_end_to_end_with_the_real_cleanup(store: Store) -> None:
 
 
 def test_p2b_a_store_whose_claim_was_taken_over_does_not_count_as_gone(store: Store) -> None:
-    """cleanup.pml -DFIX_CLAIM: the cleanup finds nothing at the provider, another worker takes the dead claim over and
-    makes the store, and the cleanup's `gone` goes through: should that worker die now, nobody looks for its store."""
+    """A store counts as gone only while its claim is the one that the cleanup saw.
+
+    The fault (cleanup.pml -DFIX_CLAIM): the cleanup finds nothing at the provider, another worker takes the dead claim
+    over and makes the store, and the cleanup's `gone` went through: should that worker die, nobody looks for its store.
+    """
     chat_id, now = a_chat(), a_call().now
     attachment = announced(a_call(), chats.get(a_call(), chat_id), RULES, "application/pdf", "a.pdf")
     assert uploads.take(attachment, "w1", now=now, until=now + timedelta(seconds=300))
@@ -268,7 +280,7 @@ def system_event() -> UsageEvent:
 
 
 def test_p3_repairing_totals_loses_no_booking(store: Store) -> None:
-    """`ledger.correct` conditions on the count of turns alone; a summary's booking does not change that."""
+    """A repair is conditioned on everything that it overwrites (P3: a summary's booking leaves the turns' count)."""
     tenant, day = a_caller().tenant_id, NOW.date().isoformat()
     ledger.book(usage_event(), new_id(NOW), retention_days=400)
     raw_table(store).update_item(  # a total that is wrong, which is what --repair is for
@@ -305,7 +317,7 @@ def expired(store: Store, now: Any) -> None:
 
 
 def test_p4a_reconcile_is_quiet_once_quota_and_ledger_have_expired(store: Store) -> None:
-    """Turns of living chats are kept for ever, their quota items and ledger entries for `quota.retention_days`."""
+    """What is compared has lived equally long: turns are kept for ever, quota items and ledger entries expire (P4a)."""
     running = a_running()
     finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5)), RULES.settings)
     booked(store)
@@ -317,7 +329,7 @@ def test_p4a_reconcile_is_quiet_once_quota_and_ledger_have_expired(store: Store)
 
 
 def test_p4b_repair_does_not_shrink_a_day_whose_entries_expire_one_by_one(store: Store) -> None:
-    """The totals of a day expire with its last booking, its entries each by itself."""
+    """A day of which something may have expired is left as it is: its entries expire one by one (P4b)."""
     tenant, day = a_caller().tenant_id, NOW.date().isoformat()
     morning, evening = NOW.replace(hour=1), NOW.replace(hour=23)
     ledger.book(usage_event(timestamp=morning), new_id(morning), retention_days=32)
@@ -346,7 +358,7 @@ def corrupted(store: Store, amount: int) -> None:
 def test_p5a_a_lagging_index_does_not_make_repair_corrupt_an_account(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second look finds new chats through the index, which lags; the first is no single moment."""
+    """An account of which fewer turns are found than began in it is not repaired, whatever the index says (P5a)."""
     a_running()
     original_whole, original_ids = whole.items, stored_chats.ids_of
     new: list[Running] = []
@@ -376,6 +388,7 @@ def test_p5a_a_lagging_index_does_not_make_repair_corrupt_an_account(
 def test_p5b_turns_that_expire_between_the_two_looks_are_not_taken_from_the_account(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each look reads the ledger after the turns: what expired before it was looked at has an entry still (P5b)."""
     running = a_running()
     turn = running.turn
     finalize(a_call(), turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5)), RULES.settings)
@@ -412,9 +425,12 @@ def test_p5b_turns_that_expire_between_the_two_looks_are_not_taken_from_the_acco
 # --- P6: teller.pml ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("second", ["shutdown", "client leaves"])
 async def test_p6_a_second_cancel_does_not_keep_a_turn_from_its_end(second: str) -> None:
-    """Asked to stop, the teller closes the provider's stream; who cancels it then makes it forget the turn's end."""
+    """A turn that was asked to stop ends so, whoever wants it to stop while the provider's stream is being closed.
+
+    The fault: asked to stop, the teller closes the provider's stream; who cancelled it then made it forget the end."""
     closing = asyncio.Event()
 
     async def script() -> AsyncGenerator[ProviderChunk, None]:
@@ -451,8 +467,11 @@ async def test_p6_a_second_cancel_does_not_keep_a_turn_from_its_end(second: str)
     assert stored(running.turn).state is TurnState.CANCELLED, "2 s later: nobody ends it but the watchdog"
 
 
+@pytest.mark.usefixtures("store")
 async def test_p6b_a_cancel_is_seen_while_the_store_of_the_stream_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`_record` looks and stores side by side and waits for both: who is slow to store is slow to stop."""
+    """A cancel is acted on within two seconds, however long the stream's parts take to be stored.
+
+    The fault: one task looked and stored side by side and waited for both: who was slow to store was slow to stop."""
 
     def slow(*_: Any, **__: Any) -> None:
         time.sleep(4)  # throttled: `put_one` is repeated for up to eight seconds
@@ -479,8 +498,8 @@ async def test_p6b_a_cancel_is_seen_while_the_store_of_the_stream_is_slow(monkey
 # --- P7: unknown outcomes ------------------------------------------------------------------------------------------
 
 
-async def test_p7a_an_end_whose_answer_was_lost_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end is stored, the answer lost for as long as the patience lasts; then a new token asks, and is refused."""
+async def test_p7a_an_end_whose_answer_was_lost_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An end is one transaction, however often it is asked for: its own win is never taken for another finalizer's."""
 
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield TextDelta("Paris")
@@ -497,44 +516,69 @@ async def test_p7a_an_end_whose_answer_was_lost_is_told(monkeypatch: pytest.Monk
     assert type(events[-1]).__name__ == "Done", f"the teller won and says nothing: {[type(e).__name__ for e in events]}"
 
 
+@pytest.mark.parametrize("silent", [False, True], ids=["the table can be asked", "nothing answers"])
 def test_p7b_a_send_whose_answer_was_lost_does_not_block_its_chat(
-    monkeypatch: pytest.MonkeyPatch, store: Store
+    monkeypatch: pytest.MonkeyPatch, store: Store, silent: bool
 ) -> None:
+    """A send that was stored goes on; when it cannot be known that it was, the same send goes on with it."""
     chat_id = a_chat()
     monkeypatch.setattr("minichat.storage.transact.PATIENCE_SECONDS", 0.0)
     command = SendMessage(chat_id, "hello", RequestId(str(uuid4())))
-    with answers_lost("TransactWriteItems", 2), suppress(errors.ServiceUnavailable):
-        send(a_call(), command, RULES)
-        pytest.fail("the loss was not seen")
-    # The client does what 503 tells it: the same again.
-    try:
-        again = send(a_call(), command, RULES)
-    except errors.RequestIdConflict as conflict:
-        pytest.fail(f"the message is lost: its repetition is {conflict.code}, and the chat is blocked for a minute")
+    with counted_calls() as calls, answers_lost("TransactWriteItems", 2), answers_lost("UpdateItem", 2 * silent):
+        if not silent:
+            again = send(a_call(), command, RULES)
+        else:
+            with pytest.raises(errors.ServiceUnavailable):
+                send(a_call(), command, RULES)
+    assert calls.count("TransactWriteItems") == 2, "the loss was not seen"
+    if silent:
+        # The client does what 503 tells it: the same again.
+        _, stored_ = turns.read(a_caller().tenant_id, chat_id, command.request_id)
+        assert stored_ is not None
+        again = send(at(stored_, timedelta(seconds=20)), command, RULES)
     assert isinstance(again, Running)
+    assert again.turn.request_id == command.request_id
+    with pytest.raises(errors.RequestIdConflict):  # it has one teller
+        send(at(again.turn, timedelta(seconds=1)), command, RULES)
+    ending = Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1))
+    assert finalize(at(again.turn, timedelta(seconds=2)), again.turn, ending, RULES.settings)
+    assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.parametrize("silent", [False, True], ids=["the table can be asked", "nothing answers"])
 def test_p7c_a_retry_whose_answer_was_lost_does_not_cost_the_old_answer(
-    monkeypatch: pytest.MonkeyPatch, store: Store
+    monkeypatch: pytest.MonkeyPatch, store: Store, silent: bool
 ) -> None:
+    """A retry that was stored goes on with the new answer; when it cannot be known that it was, the same retry does."""
     running = a_running()
     finalize(
         a_call(), running.turn, Ending(TurnState.COMPLETED, text="the old answer", usage=Usage(1, 1)), RULES.settings
     )
     chat_id, target = running.turn.chat_id, running.turn.request_id
     monkeypatch.setattr("minichat.storage.transact.PATIENCE_SECONDS", 0.0)
-    with answers_lost("TransactWriteItems", 2), pytest.raises(errors.ServiceUnavailable):
-        mutate.retry(a_call(), chat_id, target, RequestId(str(uuid4())), RULES)
-    # Nobody makes the new answer; a minute later it is an error, and the old one is hidden.
-    with suppress(errors.ChatError):
-        mutate.retry(a_call(), chat_id, target, RequestId(str(uuid4())), RULES)
+    new = RequestId(str(uuid4()))
+    with counted_calls() as calls, answers_lost("TransactWriteItems", 2), answers_lost("UpdateItem", 2 * silent):
+        if not silent:
+            again = mutate.retry(a_call(), chat_id, target, new, RULES)
+        else:
+            with pytest.raises(errors.ServiceUnavailable):
+                mutate.retry(a_call(), chat_id, target, new, RULES)
+    assert calls.count("TransactWriteItems") == 2, "the loss was not seen"
+    if silent:
+        _, stored_ = turns.read(a_caller().tenant_id, chat_id, new)
+        assert stored_ is not None
+        again = mutate.retry(at(stored_, timedelta(seconds=20)), chat_id, target, RequestId(str(uuid4())), RULES)
+    assert again.turn.request_id == new
+    ending = Ending(TurnState.COMPLETED, text="the new answer", usage=Usage(1, 1))
+    assert finalize(at(again.turn, timedelta(seconds=2)), again.turn, ending, RULES.settings)
     orphans.sweep(a_call().now + TIMEOUT, new_id, RULES.settings)
     visible = [
         one["role"]
         for one in Tables.of(store).conversations
         if one["sk"].startswith("MSG#") and one["pk"].endswith(chat_id) and "deleted_at" not in one
     ]
-    assert visible == ["user", "assistant"], f"503 was answered, and the answer is gone: {visible}"
+    assert visible == ["user", "assistant"], f"the answer is gone: {visible}"
+    assert violations(Tables.of(store)) == []
 
 
 # --- P8: watchdog.pml ----------------------------------------------------------------------------------------------
@@ -543,7 +587,7 @@ def test_p7c_a_retry_whose_answer_was_lost_does_not_cost_the_old_answer(
 def test_p8a_one_turn_that_cannot_be_written_does_not_keep_the_others(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`sweep` goes on after Rejected, not after ServiceUnavailable: a hot partition stops the sweep of all tenants."""
+    """Whatever keeps one dead turn from its end, the sweep goes on to the others (P8a: a hot partition stopped it)."""
     dead = [a_running().turn for _ in range(3)]
     monkeypatch.setattr("minichat.storage.transact.PATIENCE_SECONDS", 0.0)
     original = finalize
@@ -566,7 +610,7 @@ def test_p8a_one_turn_that_cannot_be_written_does_not_keep_the_others(
 
 
 def test_p8b_living_turns_do_not_hide_a_dead_one(store: Store) -> None:
-    """The index is read by start, `batch_size` per shard, before the living are told from the dead."""
+    """The index is read to its end, and `batch_size` counts the dead alone (P8b: it cut off living and dead alike)."""
     few = RULES.settings.model_copy(
         update={"orphan_watchdog": RULES.settings.orphan_watchdog.model_copy(update={"batch_size": 2})}
     )
@@ -581,7 +625,7 @@ def test_p8b_living_turns_do_not_hide_a_dead_one(store: Store) -> None:
 
 
 def test_p8c_a_turn_that_cannot_be_read_does_not_stop_the_watchdog(store: Store) -> None:
-    """One item that this version cannot read (a state, a type of a later version) stops the sweep of all."""
+    """A turn of a later version, with a state that this one does not know, is told and passed over (P8c)."""
     strange, dead = a_running().turn, a_running().turn
     raw_table(store).update_item(
         Key=keys.turn(strange.tenant_id, strange.chat_id, strange.request_id)._asdict(),
@@ -598,6 +642,7 @@ def test_p8c_a_turn_that_cannot_be_read_does_not_stop_the_watchdog(store: Store)
 
 
 def test_p9_parallel_turns_do_not_exceed_the_daily_number_of_searches(store: Store) -> None:
+    """A turn sets the searches aside that it may make, so the turns of a day never make more than it allows (P9)."""
     rules = Rules(RULES.settings.model_copy(update={"quota": Quota(web_search_daily_quota=2)}), RULES.policy)
     begun_: list[Running] = []
     with suppress(errors.QuotaExceeded):
@@ -623,7 +668,9 @@ def test_p9_parallel_turns_do_not_exceed_the_daily_number_of_searches(store: Sto
 
 @pytest.mark.parametrize("skew", [5, 15, 30])
 def test_p10a_a_living_turn_survives_clocks_that_differ(store: Store, skew: int) -> None:
-    """The teller's clock is `skew` seconds behind, the watchdog's as much ahead; the lease was renewed 5 s ago."""
+    """Nobody ends a turn that was renewed five seconds ago, be the teller's clock 30 s behind and the watchdog's ahead.
+
+    The fault: the patience had no room for clocks that differ by as much as itself."""
     behind, ahead = timedelta(seconds=-skew), timedelta(seconds=skew)
     turn = a_running().turn
     true_now = turn.started_at + timedelta(seconds=120)
@@ -634,6 +681,9 @@ def test_p10a_a_living_turn_survives_clocks_that_differ(store: Store, skew: int)
 
 @pytest.mark.parametrize("skew", [2, 5, 10])
 def test_p10b_a_living_turn_that_is_asked_to_stop_ends_itself(store: Store, skew: int) -> None:
+    """Who asks a living turn to stop does not end it in its stead, though their clocks differ.
+
+    The fault: the shorter patience of a cancel had room for clocks that differ by five seconds."""
     behind, ahead = timedelta(seconds=-skew), timedelta(seconds=skew)
     turn = a_running().turn
     true_now = turn.started_at + timedelta(seconds=120)
@@ -644,7 +694,10 @@ def test_p10b_a_living_turn_that_is_asked_to_stop_ends_itself(store: Store, skew
 
 @pytest.mark.parametrize("ahead", [30, 3600])
 def test_p10c_one_clock_that_ran_ahead_does_not_keep_a_dead_turn_alive(store: Store, ahead: int) -> None:
-    """`next_instant` starts a turn after the chat's newest message, whoever's clock wrote that."""
+    """A dead turn is found after its patience, whatever time the chat's messages claim.
+
+    The fault: a turn, and with it its sign of life, started after the chat's newest message, whoever's clock wrote
+    that."""
     first = a_running()
     fast = Call(a_caller(), first.turn.started_at + timedelta(seconds=ahead), new_id)
     finalize(fast, first.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings)
@@ -660,7 +713,10 @@ def test_p10c_one_clock_that_ran_ahead_does_not_keep_a_dead_turn_alive(store: St
 
 
 def test_p13_what_a_provider_has_of_a_chat_is_known_until_it_is_deleted(store: Store) -> None:
-    """The items of a deleted chat expire whether or not its files are gone; without them nobody knows of the files."""
+    """What leads to a file does not expire before the file is gone, so a cleanup that is redriven late finds it.
+
+    The fault: the items of a deleted chat expired whether or not its files were gone.
+    """
     chat = chats.create(a_call(), chats.NewChat(), RULES)
     ready(a_call(), announced(a_call(), chat, RULES, "application/pdf", "a.pdf"))
     chats.delete(a_call(), chat.chat_id)
@@ -678,7 +734,9 @@ def test_p13_what_a_provider_has_of_a_chat_is_known_until_it_is_deleted(store: S
 
 
 async def test_p11a_a_zombie_writes_nothing_that_is_told(store: Store) -> None:
-    """Frozen in its first second, ended by another, it wakes up: what it stores beside its look is told then."""
+    """A turn that was ended without a stored event has no text, in its stream as in its message.
+
+    The fault: its teller, frozen in its first second and ended by another, woke up and stored; nothing bounded that."""
     turn = a_running().turn
     zombie = Record()
     for word in ("I ", "am ", "back"):
@@ -697,7 +755,9 @@ async def test_p11a_a_zombie_writes_nothing_that_is_told(store: Store) -> None:
 
 
 async def test_p11b_a_slow_reader_loses_nothing_when_the_parts_expire(store: Store) -> None:
-    """`are_kept` is asked again for every 200 events; a no counts as: that was all."""
+    """A reader that began while the parts were kept is told all of them, though their time ends meanwhile.
+
+    The fault: whether they are kept was asked again for every 200 events, and a no counted as: that was all."""
     turn = a_running().turn
     record = Record()
     for number in range(450):
@@ -732,6 +792,7 @@ async def test_p11b_a_slow_reader_loses_nothing_when_the_parts_expire(store: Sto
 
 
 def test_p12_a_chat_that_is_renamed_by_a_slow_clock_does_not_go_back(store: Store) -> None:
+    """A chat only moves to the front of its owner's list, whoever's clock renames it."""
     call = a_call()
     chat = chats.create(call, chats.NewChat(), RULES)
     renamed = chats.rename(Call(call.caller, call.now - timedelta(seconds=30), new_id), chat.chat_id, "later")

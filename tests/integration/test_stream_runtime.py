@@ -2,192 +2,235 @@
 
 import asyncio
 import base64
-import importlib.util
 import json
-import os
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from stream_runtime import scope_of
 
-from tests.conftest import ROOT
+from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, UserId
+from minichat.domain.turn import Turn, TurnState
+from minichat.local.issuer import Issuer, as_uuid
+from minichat.moment import new_id, now
+from minichat.services import chats
+from minichat.services.rules import Rules, first_policy
+from minichat.settings import Settings, Store
+from minichat.storage import messages, turns
+from tests.gateway import proxy_event
+from tests.integration.deliveries import Drops, Holds
 from tests.integration.runtime_api import RuntimeApi
-from tests.integration.test_functions import an_event
+from tests.integration.streaming import a_gate, an_event, running, told
+from tests.provider_files import a_scripted_provider
 
-LAYER = ROOT / "layers" / "stream_runtime"
-
-_APP = """
-import asyncio
-
-async def app(scope, receive, send):
-    request = await receive()
-    path = scope["path"].rsplit("/", 1)[1]
-    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream"),
-             (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"content-length", b"99")]}
-    if path == "early":
-        raise ValueError("before the start")
-    if path == "silent":
-        return
-    await send(start)
-    if path == "empty":
-        await send({"type": "http.response.body", "body": b""})
-        return
-    if path == "echo":
-        query = scope["query_string"].decode()
-        body = f"{scope['method']} {query} {dict(scope['headers'])[b'x-name'].decode()} ".encode() + request["body"]
-        await send({"type": "http.response.body", "body": body})
-        return
-    if path == "gated":
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(dict(scope["headers"])[b"x-gate"]))
-        for number in range(3):
-            await send({"type": "http.response.body", "body": b"data: %d\\n\\n" % number, "more_body": True})
-            await reader.readline()
-        writer.close()
-    if path == "late":
-        await send({"type": "http.response.body", "body": b"data: 0\\n\\n", "more_body": True})
-        raise ValueError("after the start")
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-"""
-
-
-@asynccontextmanager
-async def _running(
-    api: RuntimeApi, folder: Path, handler: str, **environment: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The runtime as its wrapper starts it, with an app of the test's."""
-    (folder / "the_app.py").write_text(_APP)
-    process = await asyncio.create_subprocess_exec(
-        str(LAYER / "stream-bootstrap"),
-        sys.executable,
-        "/var/runtime/bootstrap.py",
-        env={
-            **os.environ,
-            **environment,
-            "_HANDLER": handler,
-            "AWS_LAMBDA_RUNTIME_API": api.host,
-            "LAMBDA_TASK_ROOT": str(folder),
-            "PYTHONPATH": str(LAYER),
-        },
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-def _event(path: str, **headers: str) -> dict[str, Any]:
-    event = an_event("POST", path, body={"a": "ü"}, q="1 2")
-    event["multiValueHeaders"] |= {name: [value] for name, value in headers.items()}
-    return event
+BODY = b'{"a": "\\u00fc"}'
+"""Of every event."""
 
 
 async def test_every_chunk_leaves_before_the_next_is_made(tmp_path: Path) -> None:
-    gates: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
-    server = await asyncio.start_server(lambda _, writer: gates.put_nowait(writer), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with RuntimeApi() as api, _running(api, tmp_path, "the_app.app"):
-        streamed = await api.invoke(_event("/gated", **{"X-Gate": str(port)}))
+    async with RuntimeApi() as api, running(api, tmp_path), a_gate() as (port, comers):
+        streamed = await api.invoke(an_event("/gated", x_gate=port))
         assert streamed.head == {
             "statusCode": 200,
             "headers": {"content-type": "text/event-stream"},
             "cookies": ["a=1", "b=2"],
         }
-        gate = await gates.get()
+        _, gate = await comers.get()
         for number in range(3):
             # The app is waiting at its gate: what has arrived was sent before it knew of the next.
             assert await streamed.chunk() == b"data: %d\n\n" % number
             gate.write(b"\n")
         assert await streamed.chunk() is None
         assert streamed.trailers == {}
-        gate.close()
-    server.close()
+
+
+async def test_an_app_waits_for_whoever_reads_slowly(tmp_path: Path) -> None:
+    read_on = asyncio.Event()
+    async with RuntimeApi() as api, running(api, tmp_path), a_gate() as (port, comers):
+        api.at_response.append(Holds(read_on, after=1))
+        # More than the buffers of both ends take, and less than a response may have.
+        streamed = await api.invoke(an_event("/long", x_gate=port, x_chunks="95"))
+        reader, _ = await comers.get()
+        assert await reader.readline() == b"stalled\n"
+        read_on.set()
+        assert len(await streamed.rest()) == 95 * 65_536
+        assert (await reader.read()).endswith(b"over\n")
 
 
 async def test_the_request_reaches_the_app_as_it_was(tmp_path: Path) -> None:
-    async with RuntimeApi() as api, _running(api, tmp_path, "the_app.app"):
-        plain = await (await api.invoke(_event("/echo", **{"X-Name": "one"}))).rest()
-        assert plain.decode() == 'POST q=1+2 one {"a": "\\u00fc"}'
-        encoded = _event("/echo", **{"X-Name": "two"}) | {
+    async with RuntimeApi() as api, running(api, tmp_path):
+        plain = await (await api.invoke(an_event("/echo", x_name="one"))).rest()
+        assert plain == b"POST q=1+2 one " + BODY
+        encoded = an_event("/echo", x_name="two") | {
             "body": base64.b64encode(b"\xff\x00").decode(),
             "isBase64Encoded": True,
         }
         assert await (await api.invoke(encoded)).rest() == b"POST q=1+2 two \xff\x00"
 
 
+async def test_the_app_is_told_what_the_invocation_says_and_nothing_of_the_one_before(tmp_path: Path) -> None:
+    async with RuntimeApi() as api, running(api, tmp_path):
+        first = await told(api, an_event("/told"), seconds=60, headers={"Lambda-Runtime-Trace-Id": "Root=1-2-3"})
+        assert first["state"].keys() == {"aws_request_id", "deadline_ms"}
+        assert first["trace"] == "Root=1-2-3"
+        second = await told(api, an_event("/told"), seconds=None)
+        assert (second["state"], second["trace"]) == ({"aws_request_id": "request-2"}, None)
+        third = await told(api, an_event("/told"), seconds=None, headers={"Lambda-Runtime-Deadline-Ms": "soon"})
+        assert third["state"] == {"aws_request_id": "request-3"}
+
+
+async def test_a_path_is_decoded_as_a_server_decodes_it(tmp_path: Path) -> None:
+    async with RuntimeApi() as api, running(api, tmp_path):
+        event = an_event("/told") | {"path": "/mini-chat/v1/chats/%C3%BC/x%3Ay/told"}
+        assert (await told(api, event))["path"] == "/mini-chat/v1/chats/ü/x:y/told"
+
+
+async def test_an_answer_names_the_invocation_when_the_runtime_api_does(tmp_path: Path) -> None:
+    named = {"Lambda-Runtime-Invocation-Id": "this one"}
+    async with RuntimeApi() as api, running(api, tmp_path):
+        for event in (an_event("/empty"), b"no event"):
+            assert (await api.invoke(event, headers=named)).headers["lambda-runtime-invocation-id"] == "this one"
+            assert "lambda-runtime-invocation-id" not in (await api.invoke(event)).headers
+
+
 async def test_an_empty_body_has_a_byte(tmp_path: Path) -> None:
-    async with RuntimeApi() as api, _running(api, tmp_path, "the_app.app"):
-        assert await (await api.invoke(_event("/empty"))).rest() == b"\n"
+    async with RuntimeApi() as api, running(api, tmp_path):
+        assert await (await api.invoke(an_event("/empty"))).rest() == b"\n"
 
 
-@pytest.mark.parametrize("path", ["/early", "/silent"])
+@pytest.mark.parametrize("path", ["/early", "/silent", "/cancelled", "/bodiless", "/malformed"])
 async def test_a_failure_before_the_start_is_a_problem_and_the_next_invocation_works(tmp_path: Path, path: str) -> None:
-    async with RuntimeApi() as api, _running(api, tmp_path, "the_app.app"):
-        failed = await api.invoke(_event(path))
+    async with RuntimeApi() as api, running(api, tmp_path):
+        failed = await api.invoke(an_event(path))
         assert failed.head["statusCode"] == 500
         assert json.loads(await failed.rest())["code"] == "internal_error"
-        assert await (await api.invoke(_event("/empty"))).rest() == b"\n"
+        assert await (await api.invoke(an_event("/empty"))).rest() == b"\n"
 
 
-async def test_a_failure_after_the_start_is_told_in_the_trailers(tmp_path: Path) -> None:
-    async with RuntimeApi() as api, _running(api, tmp_path, "the_app.app"):
-        failed = await api.invoke(_event("/late"))
-        assert await failed.rest() == b"data: 0\n\n"
-        assert failed.trailers["lambda-runtime-function-error-type"] == "ValueError"
-        told = json.loads(base64.b64decode(failed.trailers["lambda-runtime-function-error-body"]))
-        assert told["errorMessage"] == "after the start"
-        assert await (await api.invoke(_event("/empty"))).rest() == b"\n"
+@pytest.mark.parametrize(
+    ("path", "body", "kind", "message"),
+    [
+        ("/late", b"data: 0\n\n", "ValueError", "after the start"),
+        ("/twice", b"", "RuntimeError", "the app sent http.response.start twice"),
+        # Longer than the Runtime API takes, in words and in calls.
+        ("/deep", b"", "?berraschung", "message message"),
+    ],
+)
+async def test_a_failure_after_the_start_is_told_in_the_trailers(
+    tmp_path: Path, path: str, body: bytes, kind: str, message: str
+) -> None:
+    async with RuntimeApi() as api, running(api, tmp_path):
+        failed = await api.invoke(an_event(path))
+        assert await failed.rest() == body
+        assert failed.trailers["lambda-runtime-function-error-type"] == kind
+        error = json.loads(base64.b64decode(failed.trailers["lambda-runtime-function-error-body"]))
+        assert error["errorMessage"].startswith(message)
+        assert error["stackTrace"]
+        assert await (await api.invoke(an_event("/empty"))).rest() == b"\n"
 
 
 async def test_an_app_that_cannot_be_imported_is_told_to_lambda(tmp_path: Path) -> None:
-    async with RuntimeApi() as api, _running(api, tmp_path, "the_app.missing") as process:
-        async with asyncio.timeout(20):
-            assert await process.wait() == 1
+    async with RuntimeApi() as api, running(api, tmp_path, "the_app.missing") as runtime:
+        assert await runtime.ended() == 1
         assert [error["errorType"] for error in api.init_errors] == ["AttributeError"]
 
 
 async def test_a_snapshot_is_taken_before_the_first_invocation(tmp_path: Path) -> None:
     async with (
         RuntimeApi() as api,
-        _running(api, tmp_path, "the_app.app", AWS_LAMBDA_INITIALIZATION_TYPE="snap-start"),
+        running(api, tmp_path, AWS_LAMBDA_INITIALIZATION_TYPE="snap-start"),
     ):
-        await (await api.invoke(_event("/empty"))).rest()
+        await (await api.invoke(an_event("/empty"))).rest()
         assert api.restores == 1
 
 
 async def test_the_streaming_function_answers_through_it(tmp_path: Path) -> None:
     async with (
         RuntimeApi() as api,
-        _running(api, tmp_path, "functions.stream.handler.app", MINICHAT_CURSOR_SECRET="s"),
+        running(api, tmp_path, "functions.stream.handler.app", MINICHAT_CURSOR_SECRET="s"),
     ):
         refused = await api.invoke(
-            an_event("POST", f"/chats/{'0' * 8}-0000-4000-8000-{'0' * 12}/messages:stream", body={})
+            proxy_event("POST", f"/chats/{'0' * 8}-0000-4000-8000-{'0' * 12}/messages:stream", body={})
         )
         assert refused.head["statusCode"] == 401
         assert refused.head["headers"]["content-type"] == "application/problem+json"
         assert json.loads(await refused.rest())["code"] == "unauthenticated"
 
 
-def _module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("stream_runtime", LAYER / "stream_runtime.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+async def test_an_answer_whose_connection_breaks_is_made_before_its_invocation_ends(
+    store: Store, tmp_path: Path
+) -> None:
+    """With the end of an invocation its process is frozen, or gone: whoever still answered in it would be dead."""
+    issuer, rules = Issuer(tmp_path), Rules(Settings(), first_policy(Settings()))
+    caller = Caller(TenantId(as_uuid("acme")), UserId(as_uuid("ann")))
+    chat_id = chats.create(Call(caller, now(), new_id), chats.NewChat(), rules).chat_id
+    request_id = RequestId(str(uuid4()))
+    with a_scripted_provider(tmp_path) as provider:
+        environment = {
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "MINICHAT_STORE__ENDPOINT": str(store.endpoint),
+            "MINICHAT_STORE__CONVERSATION_TABLE": store.conversation_table,
+            "MINICHAT_STORE__OUTBOX_TABLE": store.outbox_table,
+            "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
+            "MINICHAT_CURSOR_SECRET": "secret",
+            "MINICHAT_PROVIDERS": json.dumps({"openai": {"base_url": provider, "allow_insecure": True}}),
+        }
+        token = issuer.token("acme", "ann", now=datetime.now(UTC), lifetime=timedelta(hours=1))
+        body = {"content": "[[words:40]][[delay:50]]", "request_id": request_id}
+        event = proxy_event("POST", f"/chats/{chat_id}/messages:stream", token, body)
+        async with RuntimeApi() as api, running(api, tmp_path, "functions.stream.handler.app", **environment):
+            api.at_response.append(Drops(after=1))
+            assert (await api.invoke(event)).head["statusCode"] == 200
+            async with asyncio.timeout(30):
+                while (await asyncio.to_thread(_turn, caller, chat_id, request_id)).state is TurnState.RUNNING:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+    turn = _turn(caller, chat_id, request_id)
+    answer = messages.read(turn.tenant_id, chat_id, turn.assistant_message_id)
+    assert answer is not None
+    assert (turn.state, answer.content.split()[-1]) == (TurnState.COMPLETED, "word40")
+
+
+def _turn(caller: Caller, chat_id: ChatId, request_id: RequestId) -> Turn:
+    _, found = turns.read(caller.tenant_id, chat_id, request_id)
+    assert found is not None
+    return found
+
+
+def _scope(event: dict[str, Any]) -> dict[str, Any]:
+    return scope_of(event, deadline_ms=5, request_id="r")
 
 
 def test_the_scope_keeps_repeated_headers_and_parameters() -> None:
-    event = _event("/x")
+    event = an_event("/x")
     event["multiValueHeaders"]["Accept"] = ["a", "b"]
     event["multiValueQueryStringParameters"] = {"$filter": ["role eq 'user'"], "n": ["1", "2"]}
-    scope = _module().scope_of(event, deadline_ms=5, request_id="r")
+    scope = _scope(event)
     assert scope["query_string"] == b"%24filter=role+eq+%27user%27&n=1&n=2"
     assert [value for name, value in scope["headers"] if name == b"accept"] == [b"a", b"b"]
     assert scope["state"] == {"deadline_ms": 5, "aws_request_id": "r"}
+
+
+MINIMAL = {"httpMethod": "GET", "path": "/x"}
+OPTIONAL = (
+    "headers", "multiValueHeaders", "queryStringParameters", "multiValueQueryStringParameters", "pathParameters",
+    "stageVariables", "requestContext", "body", "isBase64Encoded",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [{}, dict.fromkeys(OPTIONAL), {"requestContext": {"identity": None}}])
+def test_what_is_optional_in_an_event_may_be_missing_or_null(more: dict[str, Any]) -> None:
+    scope = _scope(MINIMAL | more)
+    assert (scope["headers"], scope["query_string"], scope["client"]) == ([], b"", ("", 0))
+
+
+def test_headers_and_parameters_that_come_once_are_enough() -> None:
+    scope = _scope(MINIMAL | {"headers": {"A": "b", "None": None}, "queryStringParameters": {"c": "d"}})
+    assert (scope["headers"], scope["query_string"]) == ([(b"a", b"b")], b"c=d")
+
+
+def test_a_header_of_any_script_reaches_the_app_as_utf8() -> None:
+    scope = _scope(MINIMAL | {"multiValueHeaders": {"X-€": ["Grüße, 世界", "half \ud800"]}})
+    assert scope["headers"] == [("x-€".encode(), "Grüße, 世界".encode()), ("x-€".encode(), b"half ?")]

@@ -116,6 +116,40 @@ def said(chat_id: ChatId) -> list[str]:
     return [message.content for message in messages.recent(TENANT, chat_id, 100, at_most_bytes=10**6).messages]
 
 
+class Silent(Model):
+    """A provider that begins to answer and never goes on; `left` once nobody waits for it any more."""
+
+    left = False
+
+    async def stream(self, tenant_id: str, provider_id: str, prompt: Prompt) -> AsyncGenerator[ProviderChunk, None]:
+        try:
+            await asyncio.to_thread(self._meanwhile)
+            yield TextDelta("<summary>They")
+            await asyncio.Event().wait()
+        finally:
+            self.left = True
+
+
+@pytest.mark.parametrize("outcome", [Outcome.GONE, Outcome.LOST])
+def test_a_model_is_not_waited_for_once_nobody_wants_its_answer(
+    store: Store, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
+) -> None:
+    monkeypatch.setattr(summary, "LOOK_SECONDS", 0.01)
+    chat_id = a_long_chat()
+    (task,) = tasks(store, chat_id)
+
+    def meanwhile() -> None:
+        if outcome is Outcome.GONE:
+            chats.delete(a_call(), chat_id)
+        else:
+            assert summarized(task) is Outcome.SUMMARIZED
+
+    model = Silent(meanwhile=meanwhile)
+    # A task that waited to the end of its time would have failed.
+    assert asyncio.run(summary.summarize(task, "", means(model, seconds=600))) is outcome
+    assert model.left
+
+
 def test_a_chat_that_outgrew_a_prompt_gets_a_summary_that_leaves_the_last_turns_out(store: Store) -> None:
     chat_id = a_long_chat(5)
     assert tasks(store, chat_id) == []

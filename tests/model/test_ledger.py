@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,7 +20,7 @@ from minichat.domain import errors
 from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
 from minichat.domain.policy import KillSwitches, LimitsByUser, Policy
 from minichat.domain.settlement import Ending
-from minichat.domain.turn import Turn, TurnState
+from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.services import attachments, chats, mutate, orphans
 from minichat.services.cancel import cancel
@@ -27,7 +28,7 @@ from minichat.services.finalize import finalize
 from minichat.services.reconcile import reconcile
 from minichat.services.rules import InForce, Rules
 from minichat.services.send import Running, SendMessage, send
-from minichat.settings import Settings
+from minichat.settings import Quota, Settings
 from minichat.storage import policies, turns
 from tests.builders import NOW, a_caller, a_model, a_policy, new_id, some_limits
 from tests.conftest import fresh_tables
@@ -37,6 +38,7 @@ from tests.ready_files import announced, ready
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "50"))
 STEPS = 50
 LIMIT = 40_000
+SEARCHES = 5
 FILES = 3
 OVERSHOOT_PCT = 110
 
@@ -47,7 +49,7 @@ def some_policy(version: int, *, price: int = 3, force_standard_tier: bool = Fal
         "preference": {"is_default": True},
         "max_output_tokens": 2000,
         "multimodal_capabilities": ["VISION_INPUT"],
-        "general_config": {"tool_support": {"file_search": True}},
+        "general_config": {"tool_support": {"file_search": True, "web_search": True}},
         "output_tokens_credit_multiplier_micro": price * 1_000_000,
     }
     return a_policy(
@@ -78,7 +80,7 @@ class Ledger(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.store = fresh_tables(self.endpoint)
-        self.in_force = InForce(Settings(policy_refresh_seconds=0))
+        self.in_force = InForce(Settings(policy_refresh_seconds=0, quota=Quota(web_search_daily_quota=SEARCHES)))
         self.now = NOW
         self.publish(some_policy(1))
         self.chats = [Chat(chats.create(self.call(), chats.NewChat(), self.going_by).chat_id) for _ in range(3)]
@@ -101,11 +103,13 @@ class Ledger(RuleBasedStateMachine):
         number=st.integers(0, 2),
         text=st.text(min_size=1, max_size=40).filter(str.strip),
         picked=st.sets(st.integers(0, FILES - 1), max_size=2),
+        web_search=st.booleans(),
     )
-    def sends(self, number: int, text: str, picked: set[int]) -> None:
+    def sends(self, number: int, text: str, picked: set[int], web_search: bool) -> None:
         chat = self.chats[number]
         files = tuple(file for place, file in enumerate(chat.files) if place in picked)
-        self._begins(chat, lambda: send(self.call(), SendMessage(chat.chat_id, text, _id(), files), self.going_by))
+        command = SendMessage(chat.chat_id, text, _id(), files, web_search)
+        self._begins(chat, lambda: send(self.call(), command, self.going_by))
 
     @rule(number=st.integers(0, 2), kind=st.sampled_from(["image/png", "application/pdf"]))
     def gets_a_file(self, number: int, kind: str) -> None:
@@ -153,12 +157,18 @@ class Ledger(RuleBasedStateMachine):
         code=st.sampled_from(["provider_error", "rate_limited", "validation_error", "never_heard_of"]),
         usage=st.builds(Usage, st.integers(0, 3000), st.integers(0, 3000)),
         called=st.booleans(),
+        searches=st.integers(0, 2),
     )
-    def ends(self, state: TurnState, code: str, usage: Usage, called: bool) -> None:
+    def ends(self, state: TurnState, code: str, usage: Usage, called: bool, searches: int) -> None:
         chat = next(chat for chat in self.chats if chat.alive)
         assert chat.alive is not None
         ending = Ending(
-            state, code if state is TurnState.FAILED else None, text="hi", usage=usage, provider_called=called
+            state,
+            code if state is TurnState.FAILED else None,
+            text="hi",
+            usage=usage,
+            provider_called=called,
+            tool_calls=ToolCalls(web_search=min(searches, chat.alive.reserve.web_search_calls)),
         )
         finalize(self.call(), chat.alive, ending, self.going_by.settings)
         chat.alive = None
@@ -217,6 +227,7 @@ class Ledger(RuleBasedStateMachine):
                 assert item["total_r"] >= 0
                 # Settlement may exceed a limit only by tolerated overshoot.
                 assert item["total"] * 100 <= LIMIT * OVERSHOOT_PCT
+                assert all(0 <= value <= SEARCHES for name, value in item.items() if re.fullmatch(r"\d\dw", name))
 
     def teardown(self) -> None:
         orphans.sweep(self.now + timedelta(days=1), new_id, self.going_by.settings)

@@ -1,14 +1,17 @@
 """The cascade: which model answers, why another one does, and when none may."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from minichat.domain import errors
-from minichat.domain.admission import Admission, Limits, Wish, admit
+from minichat.domain.admission import Admission, Limits, Wish, admit, readmit
+from minichat.domain.identity import AttachmentId
 from minichat.domain.policy import KillSwitches, Policy
 from minichat.domain.standing import Committed, Standing, next_reset, remaining
+from minichat.domain.tools import Document
 from tests.builders import NOW, a_model, a_policy, some_limits
 
 PREMIUM = a_model(
@@ -20,6 +23,7 @@ PREMIUM = a_model(
 )
 STANDARD = a_model(id="small", preference={"is_default": True, "sort_order": 5})
 OTHER = a_model(id="other", preference={"sort_order": 1})
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 NOTHING = Standing(some_limits())
 DEPLOYMENT = Limits(max_output_tokens=100)
 
@@ -98,6 +102,45 @@ def test_web_search_is_limited_only_where_it_is_asked_for() -> None:
         _admitted(a_policy(PREMIUM, kill_switches=KillSwitches(disable_web_search=True)), web_search=True)
 
 
+@pytest.mark.parametrize(("used", "may"), [(0, 2), (73, 2), (74, 1)])
+def test_a_turn_sets_aside_the_searches_that_it_may_make_and_no_more_than_are_left(used: int, may: int) -> None:
+    searched = Standing(some_limits(), daily=Committed(web_search_calls=used))
+    admission = _admitted(a_policy(PREMIUM), standing=searched, web_search=True)
+    assert (admission.reserve.web_search_calls, admission.reserve.code_interpreter_calls) == (may, 0)
+    assert admission.model.max_tool_calls == may
+    assert _admitted(a_policy(PREMIUM), standing=searched).reserve.web_search_calls == 0
+
+
+def test_a_turn_that_another_process_goes_on_with_may_make_the_calls_that_were_set_aside() -> None:
+    policy, wish = a_policy(PREMIUM), Wish("large", "x" * 4000, web_search=True)
+    searched = Standing(some_limits(), daily=Committed(web_search_calls=74))
+    began = admit(policy, wish, searched, DEPLOYMENT, NOW).reserve
+    again = readmit(policy, wish, began, DEPLOYMENT, NOW)
+    assert again is not None
+    assert (again.reserve, again.model.max_tool_calls) == (began, 1)
+    # Of an earlier version's turn nothing is set aside.
+    assert readmit(policy, wish, replace(began, web_search_calls=0), DEPLOYMENT, NOW) is None
+
+
+def test_a_turn_sets_aside_nothing_for_a_tool_that_its_model_does_not_have() -> None:
+    reserve = _admitted(a_policy(STANDARD), "small", web_search=True).reserve
+    assert (reserve.web_search_calls, reserve.code_interpreter_calls) == (0, 0)
+
+
+@pytest.mark.parametrize(("used", "may"), [(0, 10), (41, 9), (49, 1)])
+def test_calls_of_the_interpreter_are_set_aside_where_it_is_offered(used: int, may: int) -> None:
+    sheet = Document(AttachmentId("a"), "a.xlsx", XLSX, "openai", "file-1", None)
+    model = a_model(id="large", general_config={"tool_support": {"code_interpreter": True}}, max_tool_calls=5)
+    standing = Standing(some_limits(), daily=Committed(code_interpreter_calls=used))
+    limits = Limits(100, file_providers=frozenset({"openai"}))
+    admission = admit(a_policy(model), Wish("large", "x", documents=[sheet]), standing, limits, NOW)
+    assert (admission.reserve.code_interpreter_calls, admission.model.max_tool_calls) == (may, min(may, 5))
+    full = Standing(some_limits(), daily=Committed(code_interpreter_calls=50))
+    with pytest.raises(errors.QuotaExceeded) as refusal:
+        admit(a_policy(model), Wish("large", "x", documents=[sheet]), full, limits, NOW)
+    assert refusal.value.scope == "code_interpreter"
+
+
 @pytest.mark.parametrize(
     ("used", "percentage", "warning", "exhausted"),
     [(79, 21, False, False), (80, 20, True, False), (81, 19, True, False), (100, 0, True, True), (150, 0, True, True)],
@@ -118,3 +161,29 @@ def test_periods_reset_at_utc_midnight_and_on_the_first() -> None:
     noon = datetime(2026, 12, 31, 12, tzinfo=UTC)
     assert next_reset("daily", noon.replace(day=21)).isoformat() == "2026-12-22T00:00:00+00:00"
     assert next_reset("monthly", noon).isoformat() == "2027-01-01T00:00:00+00:00"
+
+
+def test_a_turn_goes_on_with_its_model_and_its_reserve_whatever_is_chosen_now() -> None:
+    first = _admitted(a_policy(PREMIUM, STANDARD)).reserve
+    later = a_policy(OTHER, STANDARD, PREMIUM, kill_switches=KillSwitches(force_standard_tier=True))
+    again = readmit(later, Wish("large", "x" * 4000), first, DEPLOYMENT, NOW)
+    assert again is not None
+    assert (again.model.id, again.reserve) == ("large", first)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        a_policy(STANDARD),
+        a_policy(PREMIUM.model_copy(update={"enabled": False}), STANDARD),
+        a_policy(PREMIUM.model_copy(update={"output_tokens_credit_multiplier_micro": 40_000_000}), STANDARD),
+        a_policy(PREMIUM.model_copy(update={"max_output_tokens": 4096, "system_prompt": "x" * 400}), STANDARD),
+        a_policy(PREMIUM, STANDARD, kill_switches=KillSwitches(disable_web_search=True)),
+    ],
+    ids=["gone", "disabled", "dearer", "longer", "switched off"],
+)
+def test_a_turn_does_not_go_on_where_its_reserve_is_not_enough_or_its_wish_not_allowed(policy: Policy) -> None:
+    wish = Wish("large", "x" * 4000, web_search=True)
+    first = admit(a_policy(PREMIUM, STANDARD), wish, NOTHING, DEPLOYMENT, NOW).reserve
+    assert readmit(a_policy(PREMIUM, STANDARD), wish, first, DEPLOYMENT, NOW) is not None
+    assert readmit(policy, wish, first, DEPLOYMENT, NOW) is None

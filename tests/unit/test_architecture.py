@@ -22,8 +22,9 @@ PROCESS_EDGES = {
     "events/consume.py",
     "http/edge.py",
     "local/schedules.py",
-    "local/sources.py",
+    "local/mappings.py",
     "services/generate.py",
+    "services/orphans.py",
 }
 # The policy is nobody's in particular.
 OF_THE_DEPLOYMENT = {"policy_version"}

@@ -65,6 +65,13 @@ def test_an_end_never_changes(end: CleanupStatus, failure: Failure | None) -> No
     assert after_attempt(ended, failure, max_attempts=5, at=LATER) == (ended, Outcome.ALREADY_TERMINAL)
 
 
+def test_only_what_failed_is_opened_again_with_all_of_its_attempts() -> None:
+    failed = Cleanup(CleanupStatus.FAILED, 60, "file: status 503", NOW)
+    assert failed.reopened == Cleanup(CleanupStatus.PENDING, 0, "file: status 503", NOW)
+    for other in (Cleanup(), Cleanup(CleanupStatus.PENDING, 3, "then", NOW), Cleanup(CleanupStatus.DONE, 3, None, NOW)):
+        assert other.reopened == other
+
+
 @given(before=states, results=attempts, max_attempts=st.integers(1, 8))
 def test_a_cleanup_ends_at_its_first_success_or_when_its_attempts_are_used_up(
     before: Cleanup, results: list[Failure | None], max_attempts: int

@@ -48,18 +48,50 @@ def test_an_extension_that_says_nothing_is_refused(name: str) -> None:
 
 @given(st.text())
 def test_a_type_is_accepted_or_refused_and_nothing_else_happens(declared: str) -> None:
-    known = declared.partition(";")[0].strip().lower() in {*TYPES, "text/csv", "application/octet-stream"}
+    known = declared.partition(";")[0].strip().lower() in {*TYPES, "text/csv", ""}
     try:
-        type_of(declared, "a.pdf", allow_csv=True)
+        type_of(declared, "a.unknown", allow_csv=True)
     except UnsupportedFileType:
         assert not known
     else:
         assert known
 
 
-def test_a_wrong_explicit_type_is_not_corrected_by_the_name() -> None:
-    with pytest.raises(UnsupportedFileType):
-        type_of("application/zip", "a.pdf", allow_csv=True)
+DECLARED = {
+    "a.ts": ("video/mp2t", "video/vnd.dlna.mpeg-tts", "text/vnd.trolltech.linguist"),
+    "a.js": ("application/javascript", "application/x-javascript"),
+    "a.rs": ("application/rls-services+xml",),
+    "a.rb": ("application/x-ruby",),
+    "a.sql": ("application/sql", "application/x-sql"),
+    "A.java": ("text/x-java-source",),
+    "a.py": ("text/x-python-script",),
+    "a.md": ("text/x-markdown",),
+    "a.docx": ("application/x-zip-compressed", "application/zip"),
+    "i.jpg": ("image/jpg", "image/pjpeg"),
+    "a.csv": ("application/vnd.ms-excel",),
+}
+"""Types as browsers, libraries and systems declare them, by a name for which they do."""
+
+
+@pytest.mark.parametrize(("name", "declared"), [(name, one) for name, all_ in DECLARED.items() for one in all_])
+def test_a_type_that_is_none_of_ours_is_decided_by_the_name(name: str, declared: str) -> None:
+    extension = name.rpartition(".")[2]
+    expected = "text/plain" if extension == "csv" else EXTENSIONS[extension]
+    assert type_of(declared, name, allow_csv=True).content_type == expected
+    assert type_of(f"{declared.upper()}; charset=utf-8", name, allow_csv=True).content_type == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("notes.txt", "text/plain"), ("a.pdf", "application/pdf"), ("README", "text/plain"), ("a.log", "text/plain")],
+)
+def test_what_nobody_declared_is_decided_by_the_name_and_else_plain_text(name: str, found: str) -> None:
+    for nothing in ("", " ", ";charset=utf-8"):
+        assert type_of(nothing, name, allow_csv=True).content_type == found
+
+
+def test_a_type_of_ours_counts_more_than_the_name() -> None:
+    assert type_of("text/plain", "a.md", allow_csv=True).content_type == "text/plain"
 
 
 def test_csv_is_plain_text_where_it_is_allowed() -> None:
@@ -133,3 +165,27 @@ def test_a_file_begins_as_its_type_does(declared: str, actual: str) -> None:
 @given(st.sampled_from(sorted(HEADS)), st.binary(max_size=64))
 def test_nothing_else_begins_like_an_image_or_a_pdf(declared: str, head: bytes) -> None:
     assert not is_what_it_says(TYPES[declared], b"MZ" + head.replace(b"%PDF-", b""))
+
+
+OFFICE = [name for name in TYPES if "officedocument" in name]
+TEXTS = [name for name in TYPES if name not in {*HEADS, *OFFICE}]
+VIDEO = bytes.fromhex("474000100000b00d0001c10000")
+"""How a `.ts` begins that is a video."""
+
+
+@pytest.mark.parametrize("name", OFFICE)
+def test_an_office_document_begins_as_a_zip(name: str) -> None:
+    assert is_what_it_says(TYPES[name], b"PK\3\4\x14\0\6\0")
+    assert not is_what_it_says(TYPES[name], b"hello")
+    assert not is_what_it_says(TYPES[name], bytes.fromhex("d0cf11e0a1b11ae1"))
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_is_characters_in_whatever_encoding(name: str) -> None:
+    text = "Größe 數 😀\n" * 500
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"):
+        assert is_what_it_says(TYPES[name], ("Plain.\n" if encoding == "utf-16-be" else text).encode(encoding))
+    assert is_what_it_says(TYPES[name], "Größe".encode("latin-1"))
+    assert is_what_it_says(TYPES[name], b"")
+    for binary in (VIDEO, b"MZ\x90\0\3\0\0\0\4", b"\x7fELF\2\1\1\0\0\0", HEADS["image/png"]):
+        assert not is_what_it_says(TYPES[name], binary)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import anyio
 import pytest
@@ -32,6 +33,63 @@ def read(
 def a_part(content: bytes, name: str = "file", filename: str = "a.pdf", kind: str = "application/pdf") -> bytes:
     head = f'content-disposition: form-data; name="{name}"; filename="{filename}"\r\nContent-Type: {kind}\r\n\r\n'
     return b"--b\r\n" + head.encode() + content + b"\r\n"
+
+
+CASES = Path(__file__).parents[1] / "cases"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a-part-without-a-type.txt", Uploaded("notes.txt", "", b"hello")),
+        ("a-name-of-its-own-charset.txt", Uploaded("€ rates.txt", "text/plain", b"hello")),
+    ],
+)
+def test_the_prepared_bodies_are_read(name: str, expected: Uploaded) -> None:
+    raw = (CASES / name).read_bytes().replace(b"--X", b"--b")
+    assert read([raw]) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        (b"filename=a.txt", "a.txt"),
+        (b"filename=a.txt; filename*=UTF-8''%e2%82%ac.txt", "€.txt"),
+        (b"filename*=utf-8'en'%e2%82%ac.txt; filename=a.txt", "€.txt"),
+        (b"FILENAME*=iso-8859-1''%a3.txt", "£.txt"),
+        (b"filename*=\"UTF-8''%e2%82%ac.txt\"", "€.txt"),
+        # A .NET client says the same name twice, the first time as in mail.
+        (b"filename=\"=?utf-8?B?w6QudHh0?=\"; filename*=utf-8''%C3%A4.txt", "ä.txt"),
+        (b"filename=\"; filename*=UTF-8''evil.txt\"", "; filename*=UTF-8''evil.txt"),
+        (b'filename="a\\"; filename*=x"; filename*=UTF-8\'\'b.txt', "b.txt"),
+        # What cannot be understood leaves the other name.
+        (b"filename=a.txt; filename*=UTF-8''%ff.txt", "a.txt"),
+        (b"filename=a.txt; filename*=UTF-7''b.txt", "a.txt"),
+        (b"filename=a.txt; filename*=UTF-8''", "a.txt"),
+        (b"filename=a.txt; filename*=b.txt", "a.txt"),
+        (b"filename*=UTF-8''%ff.txt", None),
+        (b'filename="' + "naïve café.md".encode() + b'"', "naïve café.md"),
+        (b'filename="' + "naïve €.md".encode("cp1252") + b'"', "naïve €.md"),
+        (b'filename="a\xef\x81.md"', "aï\ufffd.md"),
+        # As they are: nobody can tell them from names that look so.
+        (b'filename="a%22b.txt"', "a%22b.txt"),
+        (b'filename="=?utf-8?B?w6QudHh0?="', "=?utf-8?B?w6QudHh0?="),
+        (b"", None),
+    ],
+)
+def test_a_name_is_what_the_client_meant(said: bytes, name: str | None) -> None:
+    head = b'content-disposition: form-data; name="file"; ' + said
+    assert read([b"--b\r\n" + head + b"\r\n\r\nhello\r\n--b--\r\n"]) == Uploaded(name, "", b"hello")
+
+
+@given(st.binary(max_size=80).filter(lambda said: not set(said) & set(b"\r\n")))
+def test_any_disposition_is_a_name_or_none(said: bytes) -> None:
+    head = b'content-disposition: form-data; name="file"; filename*=' + said
+    try:
+        found = read([b"--b\r\n" + head + b"\r\n\r\nhello\r\n--b--\r\n"])
+    except InvalidRequest:
+        return
+    assert found.filename is None or found.filename.encode()
 
 
 def cut(body: bytes, at: set[int]) -> list[bytes]:

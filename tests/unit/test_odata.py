@@ -9,7 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minichat.domain.errors import InvalidRequest
-from minichat.http.odata import Comparison, Filter, Order, parse_filter, parse_orderby, parse_select
+from minichat.http.odata import (
+    CHATS,
+    MESSAGES,
+    Both,
+    Comparison,
+    Either,
+    Filter,
+    Not,
+    Order,
+    Value,
+    parse_filter,
+    parse_orderby,
+    parse_select,
+)
 from tests.builders import an_id
 
 ID = UUID(an_id(1))
@@ -25,19 +38,38 @@ comparisons = st.one_of(
     st.builds(Comparison, st.just("id"), st.sampled_from(["eq", "ne"]), st.tuples(st.uuids())),
     st.builds(Comparison, st.just("id"), st.just("in"), st.lists(st.uuids(), min_size=1, max_size=4).map(tuple)),
 )
-filters = st.lists(comparisons, max_size=5).map(lambda found: Filter(tuple(found)))
+titles = st.builds(
+    Comparison, st.just("title"), st.sampled_from(["contains", "startswith", "endswith", "eq", "ne"]), st.tuples(roles)
+)
+filters = st.recursive(
+    comparisons,
+    lambda terms: st.one_of(
+        st.builds(Not, terms),
+        st.lists(terms, min_size=2, max_size=3).map(lambda found: Both(tuple(found))),
+        st.lists(terms, min_size=2, max_size=3).map(lambda found: Either(tuple(found))),
+    ),
+    max_leaves=8,
+).map(Filter)
 
 
-@given(filters)
-def test_the_canonical_text_of_a_filter_parses_to_the_same_filter(wanted: Filter) -> None:
-    parsed = parse_filter(wanted.canonical())
-    assert parsed.canonical() == wanted.canonical()
-    assert {c.canonical(): c for c in parsed.comparisons} == {c.canonical(): c for c in wanted.comparisons}
+def message(at: datetime = MOMENT, role: str = "user", message_id: UUID = ID) -> dict[str, Value]:
+    """What a filter looks at of a message."""
+    return {"created_at": at, "role": role, "id": message_id}
+
+
+@given(filters, instants, roles, st.uuids())
+def test_the_canonical_text_of_a_filter_parses_to_one_that_means_the_same(
+    wanted: Filter, at: datetime, role: str, one: UUID
+) -> None:
+    parsed = parse_filter(wanted.canonical(), MESSAGES)
+    assert parsed.canonical() == parse_filter(parsed.canonical(), MESSAGES).canonical()
+    for looked_at in (message(at, role, one), message()):
+        assert parsed.matches(looked_at) == wanted.matches(looked_at)
 
 
 @given(filters, instants, roles, st.uuids())
 def test_what_matches_lies_within_the_filters_bounds(wanted: Filter, at: datetime, role: str, one: UUID) -> None:
-    if wanted.matches(at, role, one):
+    if wanted.matches(message(at, role, one)):
         assert wanted.not_before is None or wanted.not_before <= at
         assert wanted.not_after is None or at <= wanted.not_after
 
@@ -45,8 +77,22 @@ def test_what_matches_lies_within_the_filters_bounds(wanted: Filter, at: datetim
 @given(st.text(max_size=60))
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     with contextlib.suppress(InvalidRequest):
-        parsed = parse_filter(text)
-        assert parse_filter(parsed.canonical()).canonical() == parsed.canonical()
+        parsed = parse_filter(text, MESSAGES)
+        assert parse_filter(parsed.canonical(), MESSAGES).canonical() == parsed.canonical()
+
+
+@given(titles, roles)
+def test_a_question_about_a_title_is_answered_as_python_would(asked: Comparison, title: str) -> None:
+    given_text = str(asked.values[0])
+    expected = {
+        "contains": given_text in title,
+        "startswith": title.startswith(given_text),
+        "endswith": title.endswith(given_text),
+        "eq": title == given_text,
+        "ne": title != given_text,
+    }
+    parsed = parse_filter(Filter(asked).canonical(), CHATS)
+    assert parsed.matches({"title": title, "updated_at": MOMENT, "id": ID}) is expected[asked.op]
 
 
 @pytest.mark.parametrize(
@@ -62,21 +108,64 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
         ("created_at eq 2026-11-21T13:00:00.123456+01:00", True),
         ("created_at gt 2026-11-21T12:00:00.123456Z", False),
         ("created_at le 2026-11-21t12:00:00.123456z", True),
+        ("role eq 'system' or role eq 'user'", True),
+        ("role eq 'system' or role eq 'assistant'", False),
+        ("not role eq 'user'", False),
+        ("not (role eq 'system' or role eq 'assistant') and not role eq 'tool'", True),
+        ("role eq 'user' or role eq 'user' and role eq 'system'", True),
+        ("(role eq 'user' or role eq 'user') and role eq 'system'", False),
+        ("not not role eq 'user'", True),
         ("   ", True),
     ],
 )
 def test_comparisons_are_of_values_and_not_of_spellings(text: str, expected: bool) -> None:
-    assert parse_filter(text).matches(MOMENT, "user", ID) is expected
+    assert parse_filter(text, MESSAGES).matches(message()) is expected
 
 
 def test_a_quote_in_a_text_is_doubled() -> None:
-    assert parse_filter("role eq 'it''s'").matches(MOMENT, "it's", ID)
+    assert parse_filter("role eq 'it''s'", MESSAGES).matches(message(role="it's"))
 
 
 def test_bounds_are_the_tightest() -> None:
     after = "created_at gt 2026-01-01T00:00:00Z and created_at ge 2026-02-01T00:00:00Z"
-    wanted = parse_filter(f"{after} and created_at lt 2027-01-01T00:00:00Z")
+    wanted = parse_filter(f"{after} and created_at lt 2027-01-01T00:00:00Z", MESSAGES)
     assert (wanted.not_before, wanted.not_after) == (datetime(2026, 2, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
+
+
+def test_an_alternative_is_bounded_where_both_its_sides_are() -> None:
+    early, late = "created_at gt 2026-01-01T00:00:00Z", "created_at gt 2026-02-01T00:00:00Z"
+    wanted = parse_filter(f"{late} or {early}", MESSAGES)
+    assert wanted.not_before == datetime(2026, 1, 1, tzinfo=UTC)
+    assert parse_filter(f"{late} or role eq 'user'", MESSAGES).not_before is None
+    assert parse_filter(f"not {late}", MESSAGES).not_before is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "contains(role,'u')",
+        "title eq 'x'",
+        "role eq 'user' or",
+        "or role eq 'user'",
+        "not",
+        "role not eq 'user'",
+        "(role eq 'user'",
+        "role eq 'user')",
+        "role contains 'u'",
+        "(" * 101 + "role eq 'user'" + ")" * 101,
+        "not " * 101 + "role eq 'user'",
+        " or ".join(["role eq 'user'"] * 101),
+    ],
+)
+def test_what_is_not_understood_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        parse_filter(text, MESSAGES)
+
+
+@pytest.mark.parametrize("text", ["contains(updated_at,'1')", "contains(title)", "contains('a',title)", "title gt 'a'"])
+def test_a_function_wants_a_text_field_and_a_text(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        parse_filter(text, CHATS)
 
 
 @pytest.mark.parametrize(
@@ -108,4 +197,4 @@ def test_a_selection_names_members() -> None:
 
 def test_an_offset_is_an_instant() -> None:
     east = MOMENT.astimezone(timezone(timedelta(hours=5, minutes=30)))
-    assert parse_filter(f"created_at eq {east.isoformat()}").matches(MOMENT, "user", ID)
+    assert parse_filter(f"created_at eq {east.isoformat()}", MESSAGES).matches(message())

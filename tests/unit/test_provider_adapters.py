@@ -1,7 +1,6 @@
-"""What is asked of each kind of provider, and what its events mean; the Responses API has a file of its own."""
+"""What the events of each kind of provider mean; the Responses API has a file of its own."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,45 +11,14 @@ from minichat.domain.usage import Usage
 from minichat.local.dialects.bedrock import frame
 from minichat.providers import anthropic_messages, bedrock_converse, openai_chat, openai_responses
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
-from minichat.providers.prompt import Prompt, PromptMessage
 from minichat.providers.transport import Reader
-
-SAMPLING: dict[str, Any] = {
-    "temperature": 0.7,
-    "top_p": 0.9,
-    "frequency_penalty": 0.1,
-    "presence_penalty": 0.2,
-    "stop": ("END",),
-    "reasoning_effort": "high",
-    "extra_body": {"top_k": 1},
-}
-SAID: dict[str, Any] = {
-    "instructions": "Be brief.",
-    "max_tool_calls": 2,
-    "web_search_context_size": "low",
-    "api_params": SAMPLING,
-    "user": "u",
-    "metadata": {"chat": "c"},
-}
-LIFTED = {
-    **{"model": "dear", "stream": False, "messages": [], "max_tokens": 9, "max_completion_tokens": 9, "n": 9},
-    **{"stream_options": {}, "inferenceConfig": {"maxTokens": 9, "topP": 0.5}, "top_k": 1},
-}
-
-
-def a_prompt(*texts: str, **said: Any) -> Prompt:
-    """A conversation of these texts, the user's first."""
-    roles: tuple[Any, ...] = ("user", "assistant")
-    messages = tuple(PromptMessage(roles[number % 2], text) for number, text in enumerate(texts or ("hi",)))
-    values: dict[str, Any] = {"model": "small-1", "instructions": "", "messages": messages, "max_output_tokens": 64}
-    return Prompt(**(values | said))
 
 
 def read(reader: Reader, *parts: bytes, ended: bool = True) -> list[ProviderChunk]:
     """The chunks of these bytes and, unless one was the last, of their end."""
     chunks = [chunk for part in parts for chunk in reader.feed(part)]
     if ended and not (chunks and isinstance(chunks[-1], Completed | Incomplete | Failed)):
-        chunks.append(reader.ended())
+        chunks += reader.ended()
     return chunks
 
 
@@ -64,7 +32,7 @@ def sse(*events: Any, name: str | None = None) -> bytes:
 
 
 def chat(*events: Any) -> list[ProviderChunk]:
-    return read(openai_chat.Answer(), sse(*events))
+    return read(openai_chat.reader(), sse(*events))
 
 
 def choice(delta: dict[str, Any] | None = None, reason: str | None = None, **said: Any) -> dict[str, Any]:
@@ -72,42 +40,6 @@ def choice(delta: dict[str, Any] | None = None, reason: str | None = None, **sai
 
 
 USED = {"id": "chatcmpl-1", "choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 5}}
-
-
-def test_chat_completions_are_asked_for_one_counted_stream() -> None:
-    assert openai_chat.body(a_prompt("hi", "hello", "how?"), "max_tokens") == {
-        "model": "small-1",
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "messages": [
-            {"role": "user", "content": "hi"},
-            {"role": "assistant", "content": "hello"},
-            {"role": "user", "content": "how?"},
-        ],
-        "max_tokens": 64,
-    }
-    least = openai_chat.body(a_prompt(), "max_completion_tokens")
-    assert openai_chat.body(a_prompt(**SAID), "max_completion_tokens") == least | {
-        **{name: value for name, value in SAMPLING.items() if name != "extra_body"},
-        "top_k": 1,
-        "web_search_options": {"search_context_size": "low"},
-        "user": "u",
-        "metadata": {"chat": "c"},
-        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}],
-    }
-
-
-def test_extra_body_cannot_lift_what_the_reserve_was_computed_from() -> None:
-    prompt = a_prompt(api_params={"extra_body": LIFTED})
-    asked = openai_chat.body(prompt, "max_completion_tokens")
-    least = openai_chat.body(a_prompt(), "max_completion_tokens")
-    assert {name: asked[name] for name in least} == least
-    assert not {"max_tokens", "n"} & asked.keys()
-    asked = anthropic_messages.body(prompt)
-    assert {name: asked[name] for name in anthropic_messages.body(a_prompt())} == anthropic_messages.body(a_prompt())
-    asked = bedrock_converse.body(prompt)
-    assert asked["inferenceConfig"] == {"topP": 0.5, "maxTokens": 64}
-    assert asked["messages"] == [{"role": "user", "content": [{"text": "hi"}]}]
 
 
 @pytest.mark.parametrize(
@@ -159,65 +91,6 @@ def test_a_chats_annotations_are_one_search_of_the_web() -> None:
     assert chat(noted, noted, choice({"content": "hi"}, "stop"))[:-1] == [*searched, TextDelta("hi")]
 
 
-def test_messages_are_asked_for_in_anthropics_words() -> None:
-    least = anthropic_messages.body(a_prompt())
-    assert least == {
-        "model": "small-1",
-        "stream": True,
-        "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
-        "max_tokens": 64,
-    }
-    assert anthropic_messages.body(a_prompt(**SAID)) == least | {
-        "system": "Be brief.",
-        "top_p": 0.9,
-        "top_k": 1,
-        "stop_sequences": ["END"],
-        "output_config": {"effort": "high"},
-        "tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 2}],
-        "metadata": {"user_id": "u"},
-    }
-
-
-def test_converse_is_asked_for_in_bedrocks_words() -> None:
-    least = bedrock_converse.body(a_prompt())
-    assert least == {
-        "messages": [{"role": "user", "content": [{"text": "hi"}]}],
-        "inferenceConfig": {"maxTokens": 64},
-    }
-    assert bedrock_converse.body(a_prompt(**SAID)) == least | {
-        "system": [{"text": "Be brief."}],
-        "inferenceConfig": {"topP": 0.9, "stopSequences": ["END"], "maxTokens": 64},
-        "outputConfig": {"effort": "high"},
-        "toolConfig": {"tools": [{"systemTool": {"name": "nova_grounding"}}]},
-        "requestMetadata": {"chat": "c"},
-        "top_k": 1,
-    }
-
-
-def test_a_tool_that_may_not_be_called_is_not_offered() -> None:
-    prompt = a_prompt(web_search_context_size="low", max_tool_calls=0)
-    assert "tools" not in anthropic_messages.body(prompt)
-    assert "toolConfig" not in bedrock_converse.body(prompt)
-
-
-@pytest.mark.parametrize("body", [anthropic_messages.body, bedrock_converse.body])
-def test_a_conversation_alternates_where_the_provider_insists(body: Callable[[Prompt], dict[str, Any]]) -> None:
-    said = [
-        ("assistant", "lost"),
-        ("user", "a"),
-        ("user", "b"),
-        ("assistant", " \n"),
-        ("user", "c"),
-        ("assistant", "d"),
-    ]
-    messages = tuple(PromptMessage("user" if role == "user" else "assistant", text) for role, text in said)
-    asked = body(a_prompt(messages=messages))["messages"]
-    assert [(turn["role"], [part["text"] for part in turn["content"]]) for turn in asked] == [
-        ("user", ["a", "b", "c"]),
-        ("assistant", ["d"]),
-    ]
-
-
 def begun(**usage: Any) -> dict[str, Any]:
     return {"type": "message_start", "message": {"id": "msg_1", "usage": usage}}
 
@@ -237,7 +110,7 @@ def test_later_usage_of_a_message_replaces_what_it_repeats(name: str | None) -> 
         stops("end_turn", output_tokens=7, cache_read_input_tokens=None, output_tokens_details={"thinking_tokens": 2}),
         STOP,
     ]
-    assert read(anthropic_messages.Answer(), sse(*events, name=name)) == [Completed(Usage(18, 7, 5, 3, 2), "msg_1")]
+    assert read(anthropic_messages.reader(), sse(*events, name=name)) == [Completed(Usage(18, 7, 5, 3, 2), "msg_1")]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +123,7 @@ def test_later_usage_of_a_message_replaces_what_it_repeats(name: str | None) -> 
     ],
 )
 def test_a_message_that_was_cut_says_why(reason: str, told: str) -> None:
-    assert read(anthropic_messages.Answer(), sse(begun(), stops(reason), STOP)) == [Incomplete(told, Usage(), "msg_1")]
+    assert read(anthropic_messages.reader(), sse(begun(), stops(reason), STOP)) == [Incomplete(told, Usage(), "msg_1")]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +139,7 @@ def test_a_message_that_was_cut_says_why(reason: str, told: str) -> None:
     ],
 )
 def test_a_message_that_failed_keeps_what_was_used(events: list[Any], code: str) -> None:
-    *_, last = read(anthropic_messages.Answer(), sse(begun(input_tokens=10, output_tokens=1), *events))
+    *_, last = read(anthropic_messages.reader(), sse(begun(input_tokens=10, output_tokens=1), *events))
     assert isinstance(last, Failed)
     assert (last.code, last.usage) == (code, Usage(10, 1))
 
@@ -276,7 +149,7 @@ def test_what_is_thought_or_cited_is_no_text() -> None:
         {"type": kind, "text": "not for you"} for kind in ("thinking_delta", "citations_delta", "input_json_delta")
     ]
     events = [{"type": "content_block_delta", "delta": delta} for delta in deltas]
-    assert read(anthropic_messages.Answer(), sse(*events), ended=False) == []
+    assert read(anthropic_messages.reader(), sse(*events), ended=False) == []
 
 
 def of_bedrock(name: str, **data: Any) -> bytes:
@@ -288,8 +161,8 @@ TOLD = of_bedrock("metadata", usage={"inputTokens": 10, "outputTokens": 5, "cach
 
 
 def test_an_answer_of_bedrocks_ends_with_its_usage_or_without() -> None:
-    assert read(bedrock_converse.Answer(), STOPPED + TOLD) == [Completed(Usage(13, 5, 3))]
-    assert read(bedrock_converse.Answer(), STOPPED) == [Completed(Usage())]
+    assert read(bedrock_converse.reader(), STOPPED + TOLD) == [Completed(Usage(13, 5, 3))]
+    assert read(bedrock_converse.reader(), STOPPED) == [Completed(Usage())]
 
 
 @pytest.mark.parametrize(
@@ -302,12 +175,12 @@ def test_an_answer_of_bedrocks_ends_with_its_usage_or_without() -> None:
     ],
 )
 def test_bedrocks_reasons_are_told_in_our_words(reason: str, end: ProviderChunk) -> None:
-    assert read(bedrock_converse.Answer(), of_bedrock("messageStop", stopReason=reason)) == [end]
+    assert read(bedrock_converse.reader(), of_bedrock("messageStop", stopReason=reason)) == [end]
 
 
 @pytest.mark.parametrize("reason", ["tool_use", "malformed_model_output", "malformed_tool_use"])
 def test_an_answer_that_bedrock_could_not_finish_failed(reason: str) -> None:
-    (last,) = read(bedrock_converse.Answer(), of_bedrock("messageStop", stopReason=reason))
+    (last,) = read(bedrock_converse.reader(), of_bedrock("messageStop", stopReason=reason))
     assert isinstance(last, Failed)
 
 
@@ -323,7 +196,7 @@ def test_an_answer_that_bedrock_could_not_finish_failed(reason: str) -> None:
 )
 @pytest.mark.parametrize("payload", [b'{"message": "Broken."}', b"", b"\xff", b"[]"])
 def test_an_exception_of_bedrocks_is_the_end(headers: dict[str, str], code: str, payload: bytes) -> None:
-    (last,) = read(bedrock_converse.Answer(), frame(headers, payload))
+    (last,) = read(bedrock_converse.reader(), frame(headers, payload))
     assert isinstance(last, Failed)
     assert last.code == code
 
@@ -333,7 +206,7 @@ def test_a_frame_whose_checksum_is_wrong_is_not_read(place: int) -> None:
     broken = bytearray(STOPPED)
     broken[place] ^= 0x01
     with pytest.raises(ValueError, match="Checksum|Invalid|Error"):
-        read(bedrock_converse.Answer(), bytes(broken) + bytes(200))
+        read(bedrock_converse.reader(), bytes(broken) + bytes(200))
 
 
 ANY_JSON = st.recursive(
@@ -384,10 +257,10 @@ NAMES = st.sampled_from(
 def test_no_event_raises_and_every_chunk_has_the_types_it_promises(name: str, data: object) -> None:
     raw = json.dumps(data).encode()
     said_to: list[tuple[Reader, bytes]] = [
-        (openai_chat.Answer(), sse(raw)),
-        (anthropic_messages.Answer(), f"event: {name}\n".encode() + sse(raw)),
-        (openai_responses.Answer(), f"event: {name}\n".encode() + sse(raw)),
-        (bedrock_converse.Answer(), frame({":event-type": name, ":message-type": "event"}, raw)),
+        (openai_chat.reader(), sse(raw)),
+        (anthropic_messages.reader(), f"event: {name}\n".encode() + sse(raw)),
+        (openai_responses.reader(), f"event: {name}\n".encode() + sse(raw)),
+        (bedrock_converse.reader(), frame({":event-type": name, ":message-type": "event"}, raw)),
     ]
     for reader, said in said_to:
         for chunk in read(reader, said):
@@ -404,10 +277,10 @@ def test_no_event_raises_and_every_chunk_has_the_types_it_promises(name: str, da
 @given(st.binary(max_size=300))
 def test_bytes_that_are_no_stream_are_a_failure_or_a_value_error(raw: bytes) -> None:
     for reader in (
-        openai_chat.Answer(),
-        anthropic_messages.Answer(),
-        openai_responses.Answer(),
-        bedrock_converse.Answer(),
+        openai_chat.reader(),
+        anthropic_messages.reader(),
+        openai_responses.reader(),
+        bedrock_converse.reader(),
     ):
         try:
             chunks = read(reader, raw)

@@ -37,7 +37,7 @@ def part(text: str, *annotations: Any, kind: str = "output_text") -> dict[str, A
 def of_responses(*output: Any, streamed: list[str], ends: str = "completed") -> list[Cited]:
     deltas = [sse({"type": "response.output_text.delta", "delta": text}) for text in streamed]
     end = sse({"type": f"response.{ends}", "response": {"id": "resp_1", "output": list(output)}})
-    return cited(openai_responses.Answer(), *deltas, end)
+    return cited(openai_responses.reader(), *deltas, end)
 
 
 def page(start: Any, end: Any, **said: Any) -> dict[str, Any]:
@@ -53,18 +53,23 @@ def test_offsets_within_a_part_become_offsets_of_the_whole_answer() -> None:
     refusal = {"type": "refusal", "refusal": "No."}
     first = message(part("🙂 One. ", page(0, 1)), refusal, part("Two. ", page(0, 4)))
     second = message(part("Größe.", page(2, 5, text="It says so.")))
-    streamed = ["🙂 ", "One. ", "Two. Gr", "öße."]
+    streamed = ["🙂 ", "One. ", "No.", "Two. Gr", "öße."]
     found = of_responses(reasoning, first, search, second, streamed=streamed)
-    assert [one.span for one in found] == [(0, 1), (7, 11), (14, 17)]
+    assert [one.span for one in found] == [(0, 1), (10, 14), (17, 20)]
     whole = "".join(streamed)
     assert [whole[slice(*one.span)] for one in found if one.span] == ["🙂", "Two.", "öße"]
-    assert found[2] == Cited("web", PAGE, "T", "It says so.", (14, 17))
+    assert found[2] == Cited("web", PAGE, "T", "It says so.", (17, 20))
 
 
 def test_offsets_of_a_text_that_was_not_streamed_say_nothing() -> None:
     output = message(part("One. ", page(0, 3)), part("Two.", page(0, 3)))
     assert [one.span for one in of_responses(output, streamed=["One. ", "Other."])] == [(0, 3), None]
-    assert [one.span for one in of_responses(output, streamed=[])] == [None, None]
+
+
+def test_a_text_that_came_with_the_end_alone_is_cited_where_it_then_stands() -> None:
+    output = message(part("One. ", page(0, 3)), part("Two.", page(0, 3)))
+    for streamed in ([], ["On"], ["One. ", "T"]):
+        assert [one.span for one in of_responses(output, streamed=streamed)] == [(0, 3), (5, 8)]
 
 
 @pytest.mark.parametrize("place", [(0, 5), (-1, 2), (3, 2), (None, 2), ("0", 2), (True, 2), (0.0, 2)])
@@ -99,9 +104,9 @@ def test_a_chat_cites_pages_in_its_deltas_or_in_the_message_at_its_end() -> None
     expected = [Cited("web", PAGE, "T", "It says so.", (0, 2))]
     done = b"data: [DONE]\n\n"
     told = choice({"annotations": annotations}), choice({"content": "hi"}, "stop"), done
-    assert cited(openai_chat.Answer(), *told) == expected
+    assert cited(openai_chat.reader(), *told) == expected
     told = choice({"content": "hi"}), choice({}, "length", message={"annotations": annotations}), done
-    assert cited(openai_chat.Answer(), *told) == expected
+    assert cited(openai_chat.reader(), *told) == expected
 
 
 def block(number: int, *deltas: dict[str, Any]) -> bytes:
@@ -124,20 +129,20 @@ def test_a_message_cites_by_block() -> None:
         block(1, found_page(), text[1], text[2]),
         block(2, text[3], found_page(), found_page()),
     ]
-    found = cited(anthropic_messages.Answer(), *blocks, STOPS)
+    found = cited(anthropic_messages.reader(), *blocks, STOPS)
     assert [one.span for one in found] == [(16, 31), (31, 35), (31, 35)]
     assert found[0] == Cited("web", PAGE, "T", "It says so.", (16, 31))
 
 
 def test_a_page_without_a_text_to_stand_behind_is_cited_without_a_place() -> None:
-    assert cited(anthropic_messages.Answer(), block(0, found_page()), STOPS)[0].span is None
+    assert cited(anthropic_messages.reader(), block(0, found_page()), STOPS)[0].span is None
 
 
 def test_documents_are_never_sent_and_therefore_not_cited() -> None:
     location = {"type": "char_location", "document_index": 0, "document_title": "a", "cited_text": "b"}
-    assert cited(anthropic_messages.Answer(), block(0, {"type": "citations_delta", "citation": location}), STOPS) == []
+    assert cited(anthropic_messages.reader(), block(0, {"type": "citations_delta", "citation": location}), STOPS) == []
     document = {"title": "T", "location": {"documentChar": {"documentIndex": 0, "start": 0, "end": 1}}}
-    assert cited(bedrock_converse.Answer(), of_bedrock({"citation": document}), ENDS) == []
+    assert cited(bedrock_converse.reader(), of_bedrock({"citation": document}), ENDS) == []
 
 
 def of_bedrock(delta: Any) -> bytes:
@@ -160,29 +165,29 @@ def test_converse_cites_by_block() -> None:
         of_bedrock({"text": "🙂 One."}),
         of_bedrock({"citation": source | passages}),
     ]
-    assert cited(bedrock_converse.Answer(), *events, ENDS) == [Cited("web", PAGE, "T", "It says so.", (8, 14))]
+    assert cited(bedrock_converse.reader(), *events, ENDS) == [Cited("web", PAGE, "T", "It says so.", (8, 14))]
 
 
 def annotated(annotations: Any) -> tuple[Reader, bytes]:
     output = [message({"type": "output_text", "text": "One.", "annotations": annotations})]
-    return openai_responses.Answer(), sse({"type": "response.completed", "response": {"output": output}})
+    return openai_responses.reader(), sse({"type": "response.completed", "response": {"output": output}})
 
 
 def responded(output: Any) -> tuple[Reader, bytes]:
-    return openai_responses.Answer(), sse({"type": "response.completed", "response": {"output": output}})
+    return openai_responses.reader(), sse({"type": "response.completed", "response": {"output": output}})
 
 
 def chatted(annotations: Any) -> tuple[Reader, bytes]:
     said = choice({"annotations": annotations}) + choice({}, "stop", message={"annotations": annotations})
-    return openai_chat.Answer(), said + b"data: [DONE]\n\n"
+    return openai_chat.reader(), said + b"data: [DONE]\n\n"
 
 
 def messaged(citation: Any) -> tuple[Reader, bytes]:
-    return anthropic_messages.Answer(), block(0, {"type": "citations_delta", "citation": citation}) + STOPS
+    return anthropic_messages.reader(), block(0, {"type": "citations_delta", "citation": citation}) + STOPS
 
 
 def conversed(citation: Any) -> tuple[Reader, bytes]:
-    return bedrock_converse.Answer(), of_bedrock({"citation": citation}) + ENDS
+    return bedrock_converse.reader(), of_bedrock({"citation": citation}) + ENDS
 
 
 Said = Callable[[Any], tuple[Reader, bytes]]
@@ -233,7 +238,7 @@ def test_a_flood_of_citations_is_cut(said: Said) -> None:
 
 @pytest.mark.parametrize("citing", [block(0, found_page()) * 11, block(0, *[found_page()] * 11)])
 def test_a_flood_that_comes_bit_by_bit_is_cut_too(citing: bytes) -> None:
-    reader = anthropic_messages.Answer()
+    reader = anthropic_messages.reader()
     assert len(cited(reader, *[citing] * 100, STOPS)) == MAX_CITED
 
 

@@ -228,6 +228,63 @@ def test_pem_private_keys_go(text: str, expected: str) -> None:
     check(text, expected)
 
 
+ISSUED = {
+    "github-token": [
+        "gh" + "p_" + noise(36),
+        "gh" + "s_" + noise(36),
+        "github" + "_pat_" + noise(22) + "_" + noise(59),
+    ],
+    "gitlab-token": ["gl" + "pat-" + noise(20), "gl" + "dt-" + noise(20), "gl" + "pat-" + noise(27) + ".01.0z1abcdef"],
+    "slack-token": [
+        "xo" + "xb-" + "1234567890-" + noise(24),
+        "xo" + "xe.xoxp-1-" + noise(60),
+        "xa" + "pp-1-A012345-" + noise(30),
+        "hooks.slack" + ".com/services/T0123/B0456/" + noise(24),
+    ],
+    "google-key": [
+        "AI" + "za" + noise(35),
+        "GO" + "CSPX-" + noise(28),
+        "ya" + "29." + noise(120),
+        "1/" + "/0" + noise(60),
+    ],
+    "stripe-key": ["sk" + "_live_" + noise(24), "rk" + "_test_" + noise(99), "whs" + "ec_" + noise(32)],
+    "npm-token": ["np" + "m_" + noise(36)],
+    "pypi-token": ["py" + "pi-AgEIcHlwaS5vcmc" + noise(120)],
+}
+
+
+@pytest.mark.parametrize(("kind", "token"), [(kind, token) for kind, tokens in ISSUED.items() for token in tokens])
+def test_tokens_that_say_who_issued_them_go(kind: str, token: str) -> None:
+    check(token, f"[redacted:{kind}]")
+    check(f"use {token}, please", f"use [redacted:{kind}], please")
+    check(f'{{"auth": "{token}"}}', f'{{"auth": "[redacted:{kind}]"}}')
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("postgres://ann:sword@db.example/app", "postgres://ann:[redacted:password]@db.example/app"),
+        (
+            "postgresql+psycopg://ann:s%40w?rd!@10.0.0.1:5432",
+            "postgresql+psycopg://ann:[redacted:password]@10.0.0.1:5432",
+        ),
+        ("mongodb+srv://ann:sword@c0.mongodb.net/?w=1", "mongodb+srv://ann:[redacted:password]@c0.mongodb.net/?w=1"),
+        ("redis://:sword@cache:6379/0", "redis://:[redacted:password]@cache:6379/0"),
+        (
+            "amqps://a:b@[::1]/v and https://c:d@e.example/",
+            "amqps://a:[redacted:password]@[::1]/v and https://c:[redacted:password]@e.example/",
+        ),
+        ("Server=db;User Id=ann;Password=sword;", "Server=db;User Id=ann;Password=[redacted:password];"),
+        (
+            "AccountName=a;AccountKey=c3dvcmQ=;EndpointSuffix=b",
+            "AccountName=a;AccountKey=[redacted:api-key];EndpointSuffix=b",
+        ),
+    ],
+)
+def test_connection_strings_lose_their_password(text: str, expected: str) -> None:
+    check(text, expected)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -262,6 +319,14 @@ def test_runs_like_base64_over_200_characters_go(text: str, expected: str) -> No
         AWS + "A",
         AWS.lower(),
         f"X{AWS}",
+        # issued
+        "gh" + "p_" + noise(35),
+        "github_patient, gitlab-runner, glpattern-matching, npm_config_registry, pypi-server 2.0",
+        "xoxo-hugs, AIzawa, whsec_ is how it starts, sk_live_ too",
+        "np" + "m_" + noise(36) + "x",
+        # connection strings
+        "http://localhost:8080/@scope/name and https://example.com:443/a:b@c",
+        "mailto:ann@example.com, ssh git@github.com:org/repo.git",
         # azure
         f'"integrity": "sha512-{AZURE_STORAGE}"',
         f"<script integrity=sha256-{AZURE_BUS}>",
@@ -344,6 +409,12 @@ HOSTILE = [
     "=",
     "A1b",
     "8Q~",
+    "a://",
+    "a://b:",
+    "ghp_",
+    "glpat-",
+    "xoxb-",
+    "ya29.",
     "[redacted:",
 ]
 
@@ -371,6 +442,8 @@ fragments = st.sampled_from(
         AZURE_OPENAI,
         pem("PRIVATE KEY"),
         noise(250),
+        *(tokens[0] for tokens in ISSUED.values()),
+        "redis://:sword@cache",
         *HOSTILE,
         "\n",
         " ",

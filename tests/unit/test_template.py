@@ -17,6 +17,7 @@ from minichat.events.payloads import Queue
 from minichat.http.app import BUFFERED, STREAMING, Part, routers
 from minichat.http.document import Problem
 from minichat.settings import Settings, load
+from tests.gateway import resource_of
 from tests.metric_names import AWAITED, emitted
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,15 @@ SUFFIXES = {
     "AWS::SecretsManager::Secret": "Secret",
     "AWS::CloudWatch::Alarm": "Alarm",
     "AWS::CloudWatch::Dashboard": "Dashboard",
+}
+
+
+QUEUE_URL = "https://sqs.ap-southeast-2.amazonaws.com/123456789012/" + "q" * 80
+"""As long as one can be: the name that CloudFormation makes is cut at the 80 characters that SQS allows."""
+LONG = {
+    "AWS::Region": "ap-southeast-2",
+    "AWS::StackName": "s" * 64,
+    "StreamSeconds": "900",
 }
 
 
@@ -147,11 +157,41 @@ def test_what_the_gateway_refuses_by_itself_is_a_problem_document(translated: di
     (api,) = _of_type(translated, "AWS::ApiGateway::RestApi").values()
     responses = api["Body"]["x-amazon-apigateway-gateway-responses"]
     assert responses
-    for response in responses.values():
+    for name, response in responses.items():
+        if name == "DEFAULT_4XX":
+            continue  # what else it may refuse keeps its status, which no template of ours can tell
         problem = Problem.model_validate_json(response["responseTemplates"]["application/json"])
         assert problem.status == int(response["statusCode"])
         assert problem.type == f"urn:minichat:problem:{problem.code}"
         assert response["responseParameters"]["gatewayresponse.header.Content-Type"] == "'application/problem+json'"
+
+
+def test_a_page_may_read_what_the_gateway_refuses_where_pages_may_call(translated: dict[str, Any]) -> None:
+    (api,) = _of_type(translated, "AWS::ApiGateway::RestApi").values()
+    responses = api["Body"]["x-amazon-apigateway-gateway-responses"]
+    assert {"DEFAULT_4XX", "DEFAULT_5XX", "THROTTLED"} <= responses.keys()
+    header = "gatewayresponse.header.Access-Control-Allow-Origin"
+    for response in responses.values():
+        assert response["responseParameters"][header] == {"Fn::If": ["AllowsOrigins", "'*'", {"Ref": "AWS::NoValue"}]}
+    exposed = responses["THROTTLED"]["responseParameters"]["gatewayresponse.header.Access-Control-Expose-Headers"]
+    assert exposed["Fn::If"][1] == "'Retry-After'"
+    assert "Allow-Credentials" not in json.dumps(translated)
+    assert ROOT_TEMPLATE["Parameters"]["CorsOrigins"]["Default"] == ""
+
+
+def test_preflights_of_all_operations_reach_a_function_that_knows_the_origins(
+    integrations: dict[tuple[str, str], dict[str, Any]], functions: dict[str, dict[str, Any]]
+) -> None:
+    paths = {
+        PREFIX + re.sub(r"{\w+}", "0b4f", re.sub(r"{\w+:path}", "a/b", route.path))
+        for router in routers(BUFFERED | STREAMING)
+        for route in router.routes
+        if isinstance(route, APIRoute)
+    }
+    assert {_function_behind(integrations, "OPTIONS", path) for path in paths} == {"ApiFunction"}
+    for name in ("ApiFunction", "StreamFunction"):
+        variables = functions[name]["Environment"]["Variables"]
+        assert variables["MINICHAT_CORS__ALLOWED_ORIGINS"] == {"Fn::Join": [",", {"Ref": "CorsOrigins"}]}
 
 
 def test_a_function_is_found_by_its_name(functions: dict[str, dict[str, Any]]) -> None:
@@ -161,7 +201,7 @@ def test_a_function_is_found_by_its_name(functions: dict[str, dict[str, Any]]) -
         module, _, attribute = properties["Handler"].rpartition(".")
         assert module == f"functions.{_snake(name.removesuffix('Function'))}.handler"
         source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
-        assert re.search(rf"^({attribute} = |def {attribute}\()", source, re.MULTILINE)
+        assert re.search(rf"^({attribute} = |(async )?def {attribute}\()", source, re.MULTILINE)
 
 
 def test_every_function_is_bounded_and_logs_into_its_own_group(
@@ -184,10 +224,23 @@ def test_the_settings_of_every_function_are_real_ones(functions: dict[str, dict[
         assert settings.metrics_namespace == "MiniChat/sample"
         assert settings.cursor_secret.get_secret_value()
         assert settings.store.endpoint is None
+        if properties["Environment"]["Variables"]["MINICHAT_PROVIDERS"] == {"Ref": "AWS::NoValue"}:
+            continue
         (provider,) = settings.providers.values()
         assert provider.base_url == "https://sample"
         assert provider.auth is not None
         assert provider.auth.secret.source == "secretsmanager"
+
+
+def test_the_variables_of_every_function_fit_into_four_kilobytes(functions: dict[str, dict[str, Any]]) -> None:
+    # AWS Lambda quotas: 4 KB for all variables of a function together, names included.
+    sizes = {
+        name: sum(
+            len(variable) + len(_longest(value)) for variable, value in properties["Environment"]["Variables"].items()
+        )
+        for name, properties in functions.items()
+    }
+    assert max(sizes.values()) <= 4096, sizes
 
 
 def test_an_answer_ends_before_its_function_does(
@@ -274,6 +327,31 @@ def test_settings_name_every_queue_that_an_event_goes_to() -> None:
     assert {_snake(url.strip("${}").removesuffix("Queue")).replace("_", "-") for url in urls.values()} == set(urls)
 
 
+def test_a_consumer_knows_its_own_queue_and_the_relay_all(functions: dict[str, dict[str, Any]]) -> None:
+    for name, properties in functions.items():
+        queues, own = _settings(properties).queues, _snake(name.removesuffix("Function")).replace("_", "-")
+        if own in get_args(Queue):
+            assert (set(queues.urls), set(queues.dead_letters)) == ({own}, {own})
+            logical_id = _camel(own)
+            assert queues.urls[own] == f"${{{logical_id}Queue}}"
+            assert queues.dead_letters[own] == f"${{{logical_id}DeadLetterQueue}}"
+        elif own == "outbox-relay":
+            assert (set(queues.urls), set(queues.dead_letters)) == (set(get_args(Queue)), {*get_args(Queue), own})
+        else:
+            assert (queues.urls, queues.dead_letters) == ({}, {})
+
+
+def test_what_a_schedule_starts_is_not_tried_again_by_anybody(translated: dict[str, Any]) -> None:
+    schedules = _of_type(translated, "AWS::Scheduler::Schedule")
+    assert len(schedules) == 2
+    for schedule in schedules.values():
+        assert schedule["Target"]["RetryPolicy"] == {"MaximumRetryAttempts": 0}
+    configured = _of_type(translated, "AWS::Lambda::EventInvokeConfig").values()
+    called = sorted(json.dumps(schedule["Target"]["Arn"]) for schedule in schedules.values())
+    assert [one["MaximumRetryAttempts"] for one in configured] == [0, 0]
+    assert sorted(json.dumps({"Fn::GetAtt": [one["FunctionName"]["Ref"], "Arn"]}) for one in configured) == called
+
+
 def test_sources_retry_what_failed_and_nothing_else(translated: dict[str, Any]) -> None:
     mappings = _of_type(translated, "AWS::Lambda::EventSourceMapping")
     functions = _of_type(translated, "AWS::Lambda::Function")
@@ -356,6 +434,11 @@ def test_bedrock_and_parameters_are_open_only_to_functions_that_call_a_provider_
     }
 
 
+def test_only_who_takes_messages_back_may_delete_items_of_a_tenant() -> None:
+    deleting = {role for role, s in _statements() if "dynamodb:DeleteItem" in s["Action"] and "Condition" not in s}
+    assert deleting == {"ApiRole", "StreamRole"}
+
+
 def test_the_audit_trail_can_only_be_added_to() -> None:
     allowed = [(role, s["Action"]) for role, s in _statements() if "AuditBucket" in json.dumps(s["Resource"])]
     assert allowed == [("AuditRole", "s3:PutObject")]
@@ -365,12 +448,14 @@ def test_the_audit_trail_can_only_be_added_to() -> None:
     assert bucket["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
 
 
-def test_files_wait_encrypted_unseen_and_not_for_long() -> None:
+def test_files_wait_encrypted_unseen_and_no_longer_than_their_events() -> None:
     bucket = ROOT_TEMPLATE["Resources"]["UploadsBucket"]["Properties"]
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
     assert bucket["BucketEncryption"]
     (rule,) = bucket["LifecycleConfiguration"]["Rules"]
-    assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", 1)
+    dead_letters = QUEUES["Resources"]["AttachmentIngestDeadLetterQueue"]["Properties"]
+    days = dead_letters["MessageRetentionPeriod"] // 86_400
+    assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", days + 1)
     (told,) = bucket["NotificationConfiguration"]["QueueConfigurations"]
     assert told["Queue"]["Fn::GetAtt"][1] == "Outputs.AttachmentIngestQueueArn"
     allowed = {role: s["Action"] for role, s in _statements() if "UploadsBucketArn}/*" in json.dumps(s["Resource"])}
@@ -518,7 +603,8 @@ def _statements() -> Iterator[tuple[str, dict[str, Any]]]:
 def _settings(function: dict[str, Any]) -> Settings:
     """The settings that a function would start with, were every parameter without a default `sample`."""
     variables = function["Environment"]["Variables"]
-    return load({name: _sample(value) for name, value in variables.items() if name.startswith("MINICHAT_")})
+    said = {name: value for name, value in variables.items() if value != {"Ref": "AWS::NoValue"}}
+    return load({name: _sample(value) for name, value in said.items() if name.startswith("MINICHAT_")})
 
 
 def _sample(value: Any) -> str:
@@ -532,9 +618,37 @@ def _sample(value: Any) -> str:
         return re.sub(r"\${[\w:]+}", "sample", text.replace("{{resolve:secretsmanager:${CursorSecret}}}", "sample"))
     if isinstance(value, dict) and value.get("Ref") in {"StreamSeconds", "StoreEndpoint", "AuditContent"}:
         return str(ROOT_TEMPLATE["Parameters"][value["Ref"]]["Default"])
+    if isinstance(value, dict) and "Fn::Join" in value:
+        separator, parameter = value["Fn::Join"]
+        return str(separator.join(filter(None, [ROOT_TEMPLATE["Parameters"][parameter["Ref"]]["Default"]])))
     if isinstance(value, dict) and "Queues" in value.get("Fn::GetAtt", []):
         return str(QUEUES["Outputs"][value["Fn::GetAtt"][1].removeprefix("Outputs.")]["Value"]["Fn::Sub"])
     return "sample"
+
+
+def _longest(value: Any) -> str:
+    """The value of a variable in a deployment whose names are all long; free texts have a hundred characters."""
+    longest = "x" * 100  # the name of a table: those of the stacks around it are in it
+    match value:
+        case str():
+            longest = value
+        case {"Fn::If": [_, *branches]}:
+            longest = max(map(_longest, branches), key=len)
+        case {"Ref": "AWS::NoValue"}:
+            longest = ""
+        case {"Ref": name}:
+            parameter = ROOT_TEMPLATE["Parameters"].get(name, {})
+            longest = LONG.get(name) or "x" * int(parameter.get("MaxLength", 100))
+        case {"Fn::Join": [_, parameter]}:
+            longest = _longest(parameter)
+        case {"Fn::Sub": text}:
+            longest = re.sub(r"\$\{([^}]+)\}", lambda found: _longest({"Ref": found[1]}), text)
+        case {"Fn::GetAtt": ["Queues", output]}:
+            text = QUEUES["Outputs"][output.removeprefix("Outputs.")]["Value"]["Fn::Sub"]
+            longest = re.sub(r"\$\{[^}]+\}", QUEUE_URL, text)
+        case _:
+            assert "Fn::GetAtt" in value
+    return longest
 
 
 def _allowed(value: Any) -> list[Any]:
@@ -546,27 +660,18 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
+def _camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("-"))
+
+
 def _function_behind(integrations: dict[tuple[str, str], dict[str, Any]], method: str, url: str) -> str | None:
-    """The function that API Gateway calls, read strictly: the most specific resource, and no way back from it."""
-    resources = {path for path, _ in integrations}
-    at = ""
-    for part in url.strip("/").split("/"):
-        steps = [part, next((v for v in _children(resources, at) if re.fullmatch(r"{\w+}", v)), None)]
-        step = next((s for s in steps if s in _children(resources, at)), None)
-        if step is None:
-            at = f"{at}/{{proxy+}}"
-            break
-        at = f"{at}/{step}"
-    integration = integrations.get((at, method)) or integrations.get((at, ANY))
+    """The function that API Gateway calls."""
+    resource, _ = resource_of({path for path, _ in integrations}, url)
+    integration = integrations.get((resource, method)) or integrations.get((resource, ANY))
     if integration is None:
         return None
     named = re.search(r"\$\{(\w+?)(Aliaslive|\.Arn)\}", json.dumps(integration["uri"]))
     return named[1] if named else None
-
-
-def _children(resources: set[str], parent: str) -> set[str]:
-    below = f"{parent}/"
-    return {path.removeprefix(below).split("/")[0] for path in resources if path.startswith(below)}
 
 
 def _lint(*templates: Path) -> None:

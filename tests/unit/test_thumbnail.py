@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minichat.domain.attachment import Thumbnail
-from minichat.services.thumbnail import MAX_BYTES, SIDE, InvalidImage, of_image
+from minichat.services.thumbnail import InvalidImage, of_image
+from minichat.settings import Thumbnails
 
 
 def an_image(width: int, height: int, kind: str = "PNG", mode: str = "RGB", **options: object) -> bytes:
@@ -39,6 +40,18 @@ def opened(thumbnail: Thumbnail | None) -> Image.Image:
     return image
 
 
+def test_a_deployment_has_other_sizes() -> None:
+    wide = Thumbnails(width=200, height=50, max_pixels=1_000_000)
+    assert opened(of_image(an_image(1000, 500), "image/png", wide)).size == (100, 50)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = an_image(500, 1000, "JPEG", exif=exif)
+    assert opened(of_image(lying, "image/jpeg", wide)).size == (100, 50)
+    with pytest.raises(InvalidImage):
+        of_image(an_image(1001, 1000), "image/png", wide)
+    assert of_image(an_image(400, 400), "image/png", Thumbnails(width=512, height=512, max_bytes=1024)) is None
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 600),
@@ -52,8 +65,8 @@ def test_a_thumbnail_fits_whatever_the_image_is(width: int, height: int, kind: s
         mode = "RGB"
     thumbnail = of_image(an_image(width, height, kind, mode), f"image/{kind.lower()}")
     assert thumbnail is not None
-    assert max(thumbnail.width, thumbnail.height) == min(SIDE, max(width, height))
-    assert len(thumbnail.data) <= MAX_BYTES
+    assert max(thumbnail.width, thumbnail.height) == min(128, max(width, height))
+    assert len(thumbnail.data) <= 128 * 1024
     opened(thumbnail).load()
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from itertools import islice
 from typing import Any
 
@@ -78,21 +79,25 @@ _NAMES = ("event_type", "event_id", "tenant_id")
 def _redrive(options: argparse.Namespace) -> int:
     settings = _connected(options)
     _dead_letters(settings, options.queue)
-    count = 0
+    """1 when some could not be sent, which are where they were."""
+    count = failed = 0
     with Progress("messages") as progress:
-        for letter, _ in redrive(
+        for letter, fate in redrive(
             options.queue,
             settings.queues,
             now(),
             only=options.event,
             dry_run=options.dry_run,
         ):
-            count += 1
+            count += fate != "failed"
+            failed += fate == "failed"
             progress.at(count)
             if options.dry_run:
                 print(letter.attributes.get("event_id", "-"), letter.reason)
     print(f"{count} {'would be sent' if options.dry_run else 'sent'} to {options.queue}")
-    return 0
+    if failed:
+        print(f"{failed} could not be sent and stay", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _connected(options: argparse.Namespace) -> Settings:

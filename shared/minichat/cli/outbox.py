@@ -1,6 +1,7 @@
 """`minichat outbox`: events that were written, sent once more."""
 
 import argparse
+import sys
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any, get_args
@@ -51,8 +52,10 @@ def _republish(options: argparse.Namespace) -> int:
         for batch in republish(wanted, settings.queues, again=new_id(moment), dry_run=options.dry_run):
             sent += batch
             progress.at(sent.total())
-    refused = sent.pop("refused", 0)
+    refused, unsent = sent.pop("refused", 0), sent.pop("unsent", 0)
     for queue, count in sorted(sent.items()):
         print(f"{queue}: {count}")
     print(f"{sent.total()} events {'would be sent' if options.dry_run else 'sent'}, {refused} refused")
-    return 1 if refused else 0
+    if unsent:
+        print(f"{unsent} were not taken now: send the same range again", file=sys.stderr)
+    return 1 if refused or unsent else 0

@@ -14,8 +14,9 @@ from minichat.cli.output import table
 from minichat.domain.identity import TenantId
 from minichat.events import audit_sink
 from minichat.moment import now
-from minichat.services import metering
-from minichat.services.reconcile import reconcile, repair
+from minichat.services import books, metering
+from minichat.services.reconcile import Reconciled, reconcile, repair
+from minichat.storage.unreadable import Unreadable
 
 
 def add_to(commands: Any) -> None:
@@ -34,33 +35,47 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """0 when everything agrees, 1 when something differs. The audit trail is read where it is a folder."""
+    """0 when everything agrees, 1 when something differs or cannot be read. The audit trail is read where it is a
+    folder."""
     settings = target.connected(options)
-    result = reconcile(options.tenant)
+    found = books.read(options.tenant)
+    result = reconcile(books=found)
     sink = settings.audit.sink
     audited = None if sink.startswith("s3://") else audit_sink.records(Path(sink))
-    metered = metering.prove(now() - timedelta(seconds=options.settled_seconds), options.tenant, audited)
+    ended_before = now() - timedelta(seconds=options.settled_seconds)
+    metered = metering.prove(ended_before, audited=audited, books=found)
     if options.json:
-        print(json.dumps({**asdict(result), "metered": asdict(metered)}, indent=2))
-    else:
-        if result.differences:
-            rows = [
-                (d.account.tenant_id, d.account.user_id, d.period, d.counted, d.says, d.turns_say)
-                for d in result.differences
-            ]
-            print(table(("tenant", "user", "period", "counted", "item says", "turns say"), rows))
-        for moving in result.undecided:
-            print(f"{moving.tenant_id} {moving.user_id} {moving.month}: never stood still, look again")
-        if metered.mismatches:
-            mismatches = [(one.tenant_id, one.where, one.says, one.should_say) for one in metered.mismatches]
-            print(table(("tenant", "where", "says", "should say"), mismatches))
-        count = len(result.differences) + len(metered.mismatches)
+        unreadable = [{**one.key._asdict(), "reason": one.reason} for one in found.unreadable]
         print(
-            f"{result.turns} turns, {result.accounts} accounts; {metered.turns} ended turns, {metered.entries} ledger "
-            f"entries, {metered.days} days of totals, audit trail {'not read' if audited is None else 'read'}; "
-            f"{count} differences"
+            json.dumps({**asdict(result), "metered": asdict(metered), "unreadable": unreadable}, indent=2, default=str)
         )
+    else:
+        _print(result, metered, found.unreadable, "not read" if audited is None else "read")
     if options.repair:
         totals = metering.repair(metered.mismatches, retention_days=settings.quota.retention_days)
         print(f"repaired: {repair(result.differences)} quota entries, {totals} totals", file=sys.stderr)
-    return 1 if result.differences or metered.mismatches else 0
+    return 1 if result.differences or metered.mismatches or found.unreadable else 0
+
+
+def _print(result: Reconciled, metered: metering.Metered, unreadable: list[Unreadable], audit_trail: str) -> None:
+    if result.differences:
+        rows = [
+            (d.account.tenant_id, d.account.user_id, d.period, d.counted, d.says, d.turns_say)
+            for d in result.differences
+        ]
+        print(table(("tenant", "user", "period", "counted", "item says", "turns say"), rows))
+    if metered.mismatches:
+        mismatches = [(one.tenant_id, one.where, one.says, one.should_say) for one in metered.mismatches]
+        print(table(("tenant", "where", "says", "should say"), mismatches))
+    for left in result.undecided:
+        where = left.account
+        print(f"undecided: {where.tenant_id} {where.user_id} {where.month}: {left.reason}")
+    for day in metered.undecided:
+        print(f"undecided: {day}: it never stood still, or could not be read")
+    for one in unreadable:
+        print(f"cannot be read: {one.key.pk} {one.key.sk}: {one.reason}")
+    count = len(result.differences) + len(metered.mismatches)
+    print(
+        f"{result.turns} turns, {result.accounts} accounts; {metered.turns} ended turns, {metered.entries} ledger "
+        f"entries, {metered.days} days of totals, audit trail {audit_trail}; {count} differences"
+    )

@@ -2,14 +2,17 @@
 
 import argparse
 import json
+import sys
 from datetime import datetime
+from heapq import nsmallest
 from typing import Any
 
 from minichat.cli import target
 from minichat.cli.output import table
 from minichat.domain.turn import Turn
 from minichat.moment import now
-from minichat.storage import turn_lists
+from minichat.storage import keys, turn_lists
+from minichat.storage.unreadable import Unreadable
 
 
 def add_to(commands: Any) -> None:
@@ -24,16 +27,25 @@ def add_to(commands: Any) -> None:
 
 
 def _running(options: argparse.Namespace) -> int:
+    """1 when some cannot be read."""
     target.connected(options)
     moment = now()
-    found = [_told(turn, moment) for turn in turn_lists.running_since(moment, limit=options.limit)]
+    running, unreadable = [], []
+    for shard in keys.RUNNING_SHARDS:
+        for page in turn_lists.running_since(moment, shard):
+            running += [turn for turn in page if isinstance(turn, Turn)]
+            unreadable += [one for one in page if isinstance(one, Unreadable)]
+    silent_first = nsmallest(options.limit, running, key=lambda turn: turn.last_progress_at)
+    found = [_told(turn, moment) for turn in silent_first]
+    for one in unreadable:
+        print(f"{one.key.pk} {one.key.sk} cannot be read: {one.reason}", file=sys.stderr)
     if options.json:
         print(json.dumps(found, indent=2))
     elif not found:
         print("Nothing runs.")
     else:
         print(table(tuple(found[0]), [tuple(one.values()) for one in found]))
-    return 0
+    return 1 if unreadable else 0
 
 
 def _told(turn: Turn, moment: datetime) -> dict[str, object]:

@@ -14,6 +14,7 @@ from minichat.cli.output import table
 from minichat.domain.identity import TenantId
 from minichat.domain.metering import Total, Used
 from minichat.storage import ledger
+from minichat.storage.unreadable import Unreadable
 
 _HEAD = [field.name for field in fields(Used)]
 
@@ -39,10 +40,13 @@ def day(text: str) -> date:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the rows and their sum; micro-credits are what the turns were charged."""
+    """Prints the rows and their sum; micro-credits are what the turns were charged. 1 when a total cannot be read."""
     target.connected(options)
-    found = ledger.totals(options.tenant, options.since.isoformat(), options.until.isoformat())
+    unread: list[Unreadable] = []
+    found = ledger.totals(options.tenant, options.since.isoformat(), options.until.isoformat(), unread)
     rows = _rows(list(found), options.by)
+    for one in unread:
+        print(f"{one.key.pk} {one.key.sk} cannot be read, and is not in the rows: {one.reason}", file=sys.stderr)
     if options.format == "json":
         print(json.dumps([{options.by: name, **asdict(used)} for name, used in rows.items()], indent=2))
     elif options.format == "csv":
@@ -53,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         everything = sum(rows.values(), Used())
         cells = [(name, *asdict(used).values()) for name, used in {**rows, "together": everything}.items()]
         print(table((options.by, *(name.replace("_", " ") for name in _HEAD)), cells))
-    return 0
+    return 1 if unread else 0
 
 
 def _rows(found: list[Total], by: str) -> dict[str, Used]:

@@ -11,7 +11,7 @@ from minichat.domain.policy import Model, Policy
 from minichat.domain.quota import Load, check_input, input_tokens, output_cap, reserve, surcharges
 from minichat.domain.standing import Standing
 from minichat.domain.tools import Document, Tools, sees, tools_of
-from minichat.domain.turn import Reserve
+from minichat.domain.turn import Reserve, ToolCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +32,25 @@ class Limits:
 
     max_output_tokens: int
     web_search_guard: str = ""
-    web_search_daily_quota: int = 75
     file_search_guard: str = ""
-    code_interpreter_daily_quota: int = 50
+    calls_per_message: ToolCalls = field(default_factory=lambda: ToolCalls(web_search=2, code_interpreter=10))
+    calls_per_day: ToolCalls = field(default_factory=lambda: ToolCalls(web_search=75, code_interpreter=50))
     file_providers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The answer may be made: by this model, with this prompt and these images and tools, against this reserve."""
+    """The answer may be made: by this model, with this prompt and these images and tools, against this reserve.
+
+    As long as all turns of the user's day together set no more than `calls_per_day` aside.
+    """
 
     model: Model
     assembly: Assembly
     reserve: Reserve
     tools: Tools = field(default_factory=Tools)
     images: tuple[Attachment, ...] = ()
+    calls_per_day: ToolCalls = field(default_factory=ToolCalls)
 
 
 def admit(policy: Policy, wish: Wish, standing: Standing, limits: Limits, now: datetime) -> Admission:
@@ -73,10 +77,28 @@ def admit(policy: Policy, wish: Wish, standing: Standing, limits: Limits, now: d
         if reason is not None:
             admission = _downgraded(admission, wish.model_id, reason)
         if standing.fits(admission.reserve):
-            if admission.tools.code_files and _is_used_up(standing, limits):
-                raise QuotaExceeded("code_interpreter")
-            return admission
+            return _with_calls(admission, standing, limits)
     raise UnsupportedMedia if blind and not weighed else QuotaExceeded
+
+
+def readmit(policy: Policy, wish: Wish, reserve: Reserve, limits: Limits, now: datetime) -> Admission | None:
+    """What a message is admitted with for which `reserve` is set aside already; None when the policy has changed so
+    much since that this is not enough, or not allowed any more.
+
+    Raises InputTooLong, ContextBudgetExceeded.
+    """
+    model = next((model for model in policy.enabled_models() if model.id == reserve.effective_model), None)
+    switches = policy.kill_switches
+    switched_off = (wish.web_search and switches.disable_web_search) or (wish.images and switches.disable_images)
+    if model is None or switched_off or not sees(model, wish.images, limits.file_providers):
+        return None
+    admission = _admission(policy, wish, model, limits, now)
+    worst, tools = admission.reserve, admission.tools
+    if worst.tokens > reserve.tokens or worst.credits_micro > reserve.credits_micro:
+        return None
+    if (tools.web_search and not reserve.web_search_calls) or (tools.code_files and not reserve.code_interpreter_calls):
+        return None
+    return _telling_of_calls(replace(admission, reserve=reserve))
 
 
 def _check_switches(policy: Policy, wish: Wish, standing: Standing, limits: Limits) -> None:
@@ -85,12 +107,37 @@ def _check_switches(policy: Policy, wish: Wish, standing: Standing, limits: Limi
         raise WebSearchDisabled
     if wish.images and policy.kill_switches.disable_images:
         raise ImagesDisabled
-    if wish.web_search and standing.daily.web_search_calls >= limits.web_search_daily_quota:
+    if wish.web_search and standing.daily.web_search_calls >= limits.calls_per_day.web_search:
         raise QuotaExceeded("web_search")
 
 
-def _is_used_up(standing: Standing, limits: Limits) -> bool:
-    return standing.daily.code_interpreter_calls >= limits.code_interpreter_daily_quota
+def _with_calls(admission: Admission, standing: Standing, limits: Limits) -> Admission:
+    """With the most calls of tools that the turn may make set aside: a message's, or what is left of the day's.
+
+    Raises QuotaExceeded (scope `code_interpreter`).
+    """
+    tools, used, a_day, a_message = admission.tools, standing.daily, limits.calls_per_day, limits.calls_per_message
+    searches = runs = 0
+    if tools.web_search:
+        searches = min(a_message.web_search, a_day.web_search - used.web_search_calls)
+    if tools.code_files:
+        left = a_day.code_interpreter - used.code_interpreter_calls
+        if left <= 0:
+            raise QuotaExceeded("code_interpreter")
+        runs = min(a_message.code_interpreter, left)
+    reserve = replace(admission.reserve, web_search_calls=searches, code_interpreter_calls=runs)
+    return _telling_of_calls(replace(admission, reserve=reserve, calls_per_day=a_day))
+
+
+def _telling_of_calls(admission: Admission) -> Admission:
+    """With a model that is told of the calls that are set aside: one that keeps to them need not be stopped, which
+    fails the turn."""
+    most = admission.reserve.web_search_calls + admission.reserve.code_interpreter_calls
+    tools, model = admission.tools, admission.model
+    # Searches in files are not counted, and share the provider's number with the others.
+    if not tools.any or tools.vector_stores or model.max_tool_calls <= most:
+        return admission
+    return replace(admission, model=model.model_copy(update={"max_tool_calls": most}))
 
 
 def _cascade(policy: Policy, selected_id: str) -> Iterator[tuple[Model, str | None]]:

@@ -96,6 +96,15 @@ class Attachment:
         on_its_way = self.status in (AttachmentStatus.PENDING, AttachmentStatus.UPLOADED)
         return on_its_way and self.deleted_at is None and self.cleanup.status is None
 
+    @property
+    def unnoted_since(self) -> datetime | None:
+        """From when on its provider may have a file of it that nobody has noted: whoever was sending it may be dead."""
+        return self.ingest.upload_began_at if self.provider_file_id is None else None
+
+    def is_held(self, now: datetime) -> bool:
+        """Whether somebody may be working on it right now."""
+        return self.ingest.until is not None and self.ingest.until > now
+
 
 @dataclass(frozen=True, slots=True)
 class VectorStore:

@@ -5,13 +5,15 @@ from datetime import datetime
 
 from minichat.domain.errors import ChatNotFound, FieldError, InvalidRequest
 from minichat.domain.identity import MICROSECOND, Caller, ChatId, MessageId, RequestId, TenantId, UserId
+from minichat.domain.text import is_blank
 
 TITLE_MAX_CHARACTERS = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """The head of one chat. `last_message_at` is the newest `created_at` of its messages, hidden ones included.
+    """The head of one chat. `last_message_at` is the newest `created_at` of its messages, also of those that
+    were taken back.
 
     `summarized_up_to` is where the frontier of the summary is; without a summary that may be used there is none.
     """
@@ -65,7 +67,7 @@ def clean_title(title: str) -> str:
     Raises InvalidRequest naming the field `title` (contract 1).
     """
     trimmed = title.strip()
-    if not trimmed:
+    if is_blank(trimmed):
         raise InvalidRequest(FieldError("title", "The title must not be blank.", "blank"))
     if len(trimmed) > TITLE_MAX_CHARACTERS:
         raise InvalidRequest(

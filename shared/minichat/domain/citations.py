@@ -17,7 +17,7 @@ Span = tuple[int, int]
 
 MAX_CITATIONS = 100
 MAX_BYTES = 32_768
-"""Of all citations of an answer together: they are written with its message, and again when that is hidden."""
+"""Of all citations of an answer together: they are written with its message, and move with it."""
 TITLE_MAX = 255
 SNIPPET_MAX = 500
 URL_MAX = 2048

@@ -6,10 +6,11 @@
                        │     └────┘ an attempt failed, others are left
                        └──────────> failed        attempts are used up, or the provider will never do it
 
-Done and failed are ends: an event that comes again after them changes nothing.
+Done and failed are ends: an event that comes again after them changes nothing. What failed is tried again only when an
+operator wants it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -49,6 +50,11 @@ class Cleanup:
     def is_terminal(self) -> bool:
         """Whether nothing is to be done, or nothing more will be."""
         return self.status in (CleanupStatus.DONE, CleanupStatus.FAILED)
+
+    @property
+    def reopened(self) -> "Cleanup":
+        """As it is once an operator wants it tried again: with all of its attempts, when it had failed."""
+        return replace(self, status=CleanupStatus.PENDING, attempts=0) if self.status is CleanupStatus.FAILED else self
 
 
 @dataclass(frozen=True, slots=True)

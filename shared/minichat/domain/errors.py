@@ -9,6 +9,7 @@
     ├── WebSearchDisabled         web_search_disabled    400
     ├── ImagesDisabled            images_disabled        400
     ├── TooManyImages             too_many_images        400
+    ├── InvalidReactionTarget     invalid_reaction_target 400
     ├── InputTooLong              input_too_long         400
     ├── Unauthenticated           unauthenticated        401
     ├── Forbidden                 forbidden              403
@@ -17,8 +18,9 @@
     ├── TurnNotFound              turn_not_found         404
     ├── ModelNotFound             model_not_found        404
     ├── AttachmentNotFound        attachment_not_found   404
+    ├── MessageNotFound           message_not_found      404
     ├── GenerationInProgress      generation_in_progress 409
-    │   └── SummaryMoved          the same, after a lost race
+    │   └── ChatMoved             the same, after a lost race
     ├── RequestIdConflict         request_id_conflict    409
     ├── NotLatestTurn             not_latest_turn        409
     ├── IdempotencyKeyConflict    idempotency_key_conflict 409
@@ -38,7 +40,12 @@ A message is written for the caller: it names what was wrong and never what is i
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+TokenFault = Literal[
+    "missing", "malformed", "algorithm", "key", "signature", "issuer", "audience", "expired", "not_yet_valid", "claim"
+]
+"""Why a bearer token is none: the closed set of words that log lines use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,13 @@ class TooManyImages(ChatError):
     detail = "The message has too many images."
 
 
+class InvalidReactionTarget(ChatError):
+    """A reaction to a message that is no answer."""
+
+    code = "invalid_reaction_target"
+    detail = "Only an assistant's message can have a reaction."
+
+
 class InputTooLong(ChatError):
     """The message alone exceeds what the model takes in."""
 
@@ -128,10 +142,14 @@ class InputTooLong(ChatError):
 
 
 class Unauthenticated(ChatError):
-    """No token, or one that does not verify."""
+    """No token, or one that does not verify. The caller is not told why; `reason` is for the log."""
 
     code = "unauthenticated"
     detail = "A valid bearer token is required."
+
+    def __init__(self, reason: TokenFault) -> None:
+        self.reason = reason
+        super().__init__()
 
 
 class Forbidden(ChatError):
@@ -167,6 +185,13 @@ class ModelNotFound(ChatError):
 
     code = "model_not_found"
     detail = "The model was not found."
+
+
+class MessageNotFound(ChatError):
+    """The chat has no such message, or its turn was deleted."""
+
+    code = "message_not_found"
+    detail = "The message was not found."
 
 
 class AttachmentNotFound(ChatError):
@@ -215,8 +240,9 @@ class GenerationInProgress(ChatError):
         super().__init__()
 
 
-class SummaryMoved(GenerationInProgress):
-    """The chat got another summary between the look at it and the transaction that relied on it; look again."""
+class ChatMoved(GenerationInProgress):
+    """The chat got another summary, or its latest messages changed, between the look at it and the transaction that
+    relied on it; look again."""
 
 
 class RequestIdConflict(ChatError):
@@ -277,7 +303,7 @@ class QuotaExceeded(ChatError):
 
 
 class CreditsTaken(QuotaExceeded):
-    """Other turns took the credits between the look at them and the transaction that wanted them."""
+    """Other turns took the credits, or the calls of a tool, between the look at them and the transaction."""
 
 
 class RateLimited(ChatError):

@@ -1,13 +1,15 @@
 """What a user may give to a chat: which types, under which names, how large (context-attachments-providers 3). Pure."""
 
+import codecs
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from minichat.domain.attachment import AttachmentKind
+from minichat.domain.attachment import Attachment, AttachmentKind
 from minichat.domain.errors import FieldError as Wrong
 from minichat.domain.errors import FileTooLarge, InvalidRequest, UnsupportedFileType
+from minichat.domain.text import is_blank
 
 Purpose = Literal["file_search", "code_interpreter"]
 
@@ -16,7 +18,9 @@ UNNAMED = "upload"
 HEAD_BYTES = 1024
 """So much of the beginning of a file decides whether it is what it says."""
 
+_CSV, _PLAIN = "text/csv", "text/plain"
 _OFFICE = "application/vnd.openxmlformats-officedocument"
+_BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 _BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -32,7 +36,7 @@ class FileType:
 
 _TYPES = (
     FileType("application/pdf", "pdf"),
-    FileType("text/plain", "txt"),
+    FileType(_PLAIN, "txt"),
     FileType("text/markdown", "md"),
     FileType("text/html", "html"),
     FileType(f"{_OFFICE}.wordprocessingml.document", "docx"),
@@ -60,7 +64,16 @@ EXTENSIONS: Mapping[str, str] = {one.extension: one.content_type for one in _TYP
     "mjs": "text/javascript",
     "mts": "text/typescript",
     "jpeg": "image/jpeg",
-    "csv": "text/csv",
+    "csv": _CSV,
+}
+
+
+_BEGINNINGS: Mapping[str, tuple[bytes, ...]] = {
+    "image/png": (b"\x89PNG\r\n\x1a\n",),
+    "image/jpeg": (b"\xff\xd8\xff",),
+    "image/gif": (b"GIF87a", b"GIF89a"),
+    # A ZIP: also what a system without Office says that they are.
+    **{name: (b"PK\x03\x04",) for name in TYPES if name.startswith(_OFFICE)},
 }
 
 
@@ -88,17 +101,18 @@ class FileLimits:
 
 
 def type_of(declared: str, filename: str, *, allow_csv: bool) -> FileType:
-    """The accepted type of a file: as declared; by its name's extension when it is declared as just bytes.
+    """The accepted type of a file: the declared one, or by its name's extension when that is none of ours.
 
-    Parameters and case of the declaration do not count; CSV becomes plain text where that is allowed.
-    Raises UnsupportedFileType.
+    What a client declares is a hint: browsers, libraries and systems disagree, and a `.ts` is a video to most of them.
+    Where nothing is declared, and the name tells nothing, it is plain text (RFC 7578, 4.4). Parameters and case of the
+    declaration do not count; CSV becomes plain text where that is allowed. Raises UnsupportedFileType.
     """
     name = declared.partition(";")[0].strip().lower()
-    if name == "application/octet-stream":
+    if name not in {*TYPES, _CSV}:
         stem, dot, extension = filename.rpartition(".")
-        name = EXTENSIONS.get(extension.lower(), name) if dot and stem else name
-    if name == "text/csv" and allow_csv:
-        name = "text/plain"
+        name = (EXTENSIONS.get(extension.lower(), name) if dot and stem else name) or _PLAIN
+    if name == _CSV and allow_csv:
+        name = _PLAIN
     found = TYPES.get(name)
     if found is None:
         raise UnsupportedFileType(f"Files of type {name[:100]!r} are not accepted.")
@@ -109,13 +123,18 @@ def clean_name(given: str | None) -> str:
     """The name that a file is shown by: no path, nothing invisible, at most 255 characters, its extension kept."""
     last = (given or "").replace("\\", "/").rpartition("/")[2]
     name = "".join(c for c in last if unicodedata.category(c) not in {"Cc", "Cs"} and c not in _BIDI).strip()
-    if not name.strip("."):
+    if is_blank(name.strip(".")):
         return UNNAMED
     if len(name) <= MAX_NAME:
         return name
     stem, dot, extension = name.rpartition(".")
     room = MAX_NAME - 1 - len(extension)
     return f"{stem[:room]}.{extension}" if dot and stem and extension and room > 0 else name[:MAX_NAME]
+
+
+def name_at_provider(attachment: Attachment) -> str:
+    """The name that a provider knows an attachment's file by: it says nothing of its content, and is nobody else's."""
+    return f"{attachment.chat_id}_{attachment.attachment_id}.{TYPES[attachment.content_type].extension}"
 
 
 def check_size(file_type: FileType, size: int, limits: FileLimits) -> None:
@@ -127,18 +146,18 @@ def check_size(file_type: FileType, size: int, limits: FileLimits) -> None:
         raise FileTooLarge(f"A file of this kind has at most {most} bytes.")
 
 
-def is_what_it_says(file_type: FileType, head: bytes) -> bool:
-    """Whether a file begins as its type does; of documents only a PDF has a beginning to go by."""
-    match file_type.content_type:
-        case "application/pdf":
-            # Readers accept a few bytes before it.
-            return b"%PDF-" in head[:HEAD_BYTES]
-        case "image/png":
-            return head.startswith(b"\x89PNG\r\n\x1a\n")
-        case "image/jpeg":
-            return head.startswith(b"\xff\xd8\xff")
-        case "image/gif":
-            return head.startswith((b"GIF87a", b"GIF89a"))
-        case "image/webp":
-            return head.startswith(b"RIFF") and head[8:12] == b"WEBP"
-    return True
+def is_what_it_says(file_type: FileType, content: bytes) -> bool:
+    """Whether a file begins as its type does; of a text, whether there are characters at its beginning."""
+    head = content[:HEAD_BYTES]
+    if file_type.content_type == "application/pdf":
+        # Readers accept a few bytes before it.
+        return b"%PDF-" in head
+    if file_type.content_type == "image/webp":
+        return head.startswith(b"RIFF") and head[8:12] == b"WEBP"
+    beginnings = _BEGINNINGS.get(file_type.content_type)
+    return _is_text(head) if beginnings is None else head.startswith(beginnings)
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether no zeros are in it but those that UTF-16 puts into the same half of each character."""
+    return head.startswith(_BYTE_ORDER_MARKS) or any(0 not in half for half in (head[::2], head[1::2]))

@@ -52,6 +52,11 @@ def from_micros(value: int) -> datetime:
     return _EPOCH + timedelta(microseconds=value)
 
 
+def from_seconds(value: int) -> datetime:
+    """The UTC instant that is so many seconds after 1970, as times to live are stored."""
+    return _EPOCH + timedelta(seconds=value)
+
+
 def uuid7(instant: datetime, random_bits: int) -> UUID:
     """A UUID version 7 that sorts by `instant` to the microsecond (RFC 9562 section 6.2, method 3).
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:  # functions that only count quota need no metering
 
 Entry = tuple[str, str]
 """A period and what is counted in it: `2026-11` or `2026-11-21`, and e.g. `total`, in micro-credits."""
+TURNS = "turns"
+"""The entry of a month that counts the turns which began in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,15 @@ class Account:
     tenant_id: str
     user_id: str
     month: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What the item of an account says, and until when it is kept."""
+
+    account: Account
+    says: Counter[Entry]
+    kept_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +64,11 @@ def booked(turn: Turn) -> Counter[Entry]:
     running = turn.state is TurnState.RUNNING
     reserved = turn.reserve.credits_micro if running else 0
     committed = reserved + (turn.committed_credits_micro or 0)
-    entries: Counter[Entry] = Counter()
+    entries: Counter[Entry] = Counter({(month, TURNS): 1})
+    entries[day, "web searches"] = turn.reserve.web_search_calls if running else turn.tool_calls.web_search
+    entries[day, "code interpreter calls"] = (
+        turn.reserve.code_interpreter_calls if running else turn.tool_calls.code_interpreter
+    )
     for bucket in ("total", "premium") if turn.reserve.premium else ("total",):
         entries[month, bucket] = entries[day, bucket] = committed
         entries[month, f"{bucket} reserved"] = reserved
@@ -60,8 +76,6 @@ def booked(turn: Turn) -> Counter[Entry]:
         entries[month, "calls"] = 1
         entries[month, "input tokens"] = turn.usage.input_tokens
         entries[month, "output tokens"] = turn.usage.output_tokens
-        entries[day, "web searches"] = turn.tool_calls.web_search
-        entries[day, "code interpreter calls"] = turn.tool_calls.code_interpreter
     return entries
 
 
@@ -77,7 +91,7 @@ def booked_by_purged(entry: "MeteringEntry") -> Counter[Entry]:
     """What a turn that is gone had added to its account."""
     day, month = periods(instant_of(UUID(entry.turn_id)))
     used = entry.used
-    entries: Counter[Entry] = Counter()
+    entries: Counter[Entry] = Counter({(named(month), TURNS): 1})
     for bucket in ("total", "premium") if entry.premium else ("total",):
         entries[named(month), bucket] = entries[day, bucket] = used.committed_micro
     entries[named(month), "calls"] = 1
@@ -89,9 +103,18 @@ def booked_by_purged(entry: "MeteringEntry") -> Counter[Entry]:
 
 
 def differences(where: Account, says: Counter[Entry], turns_say: Counter[Entry]) -> list[Difference]:
-    """Every entry in which the two differ; what is absent is 0."""
+    """Every entry in which the two differ; what is absent is 0. The number of turns says only whether all are there."""
     return [
         Difference(where, *entry, says[entry], turns_say[entry])
         for entry in sorted(says.keys() | turns_say.keys())
-        if says[entry] != turns_say[entry]
+        if says[entry] != turns_say[entry] and entry[1] != TURNS
     ]
+
+
+def all_found(where: Account, says: Counter[Entry], turns_say: Counter[Entry]) -> bool:
+    """Whether no turn is missing of those that the account counted when they began.
+
+    More than it counted is no contradiction: earlier versions did not count.
+    """
+    turns = named(where.month), TURNS
+    return turns_say[turns] >= says[turns]

@@ -9,8 +9,10 @@ from typing import Literal
 from minichat.domain.citations import Citation
 from minichat.domain.errors import FieldError, InputTooLong, InvalidRequest
 from minichat.domain.identity import AttachmentId, MessageId, RequestId
+from minichat.domain.text import is_blank
 
 Role = Literal["user", "assistant", "system"]
+Reaction = Literal["like", "dislike"]
 
 MESSAGE_MAX_BYTES = 3_000_000
 """A message and all else of its transaction must stay below the 4 MB that one DynamoDB transaction may carry."""
@@ -18,7 +20,10 @@ MESSAGE_MAX_BYTES = 3_000_000
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message as it is stored. User and assistant message of a turn share `request_id`."""
+    """A message as it is stored. User and assistant message of a turn share `request_id`.
+
+    `reaction` is the owner's, to an assistant message.
+    """
 
     message_id: MessageId
     request_id: RequestId
@@ -30,6 +35,7 @@ class Message:
     output_tokens: int | None = None
     attachment_ids: tuple[AttachmentId, ...] = ()
     citations: tuple[Citation, ...] = ()
+    reaction: Reaction | None = None
 
 
 def checked_content(content: str) -> str:
@@ -37,7 +43,7 @@ def checked_content(content: str) -> str:
 
     Raises InvalidRequest naming `content` when it is blank, InputTooLong when no model's transaction could carry it.
     """
-    if not content.strip():
+    if is_blank(content):
         raise InvalidRequest(FieldError("content", "The content must not be blank.", "blank"))
     size = len(content.encode())
     if size > MESSAGE_MAX_BYTES:

@@ -1,6 +1,6 @@
 """What a tenant and its users have used (events-and-workers 3): plain sums of what settled turns say."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from datetime import datetime
 
 from minichat.domain.identity import ChatId, RequestId, TenantId, UserId
@@ -25,7 +25,7 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One turn in the ledger; `user_id` and `turn_id` are None for what no user asked for."""
+    """One turn in the ledger, until it expires; `user_id` and `turn_id` are None for what no user asked for."""
 
     tenant_id: TenantId
     dedupe_key: str
@@ -38,6 +38,7 @@ class Entry:
     premium: bool
     policy_version: int
     used: Used
+    kept_until: datetime
 
     @property
     def day(self) -> str:
@@ -72,9 +73,10 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """What a user used on a day, or, without a user, all of a tenant."""
+    """What a user used on a day, or, without a user, all of a tenant; of a stored one, until when it is kept."""
 
     tenant_id: TenantId
     day: str
     user_id: UserId | None
     used: Used
+    kept_until: datetime | None = field(default=None, compare=False)

@@ -1,9 +1,11 @@
 """The policy: which models exist, what they cost and may take, and what is switched off (turns-and-quota 5)."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from minichat.domain.errors import InvalidModel, ModelNotFound
 
@@ -12,6 +14,7 @@ MAX_TOKENS = 10_000_000
 MAX_VERSION = 2_000_000_000
 
 Tier = Literal["standard", "premium"]
+ContextSize = Literal["low", "medium", "high"]
 Multiplier = Annotated[int, Field(ge=1, le=MAX_MULTIPLIER)]
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 Budget = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
@@ -23,15 +26,20 @@ class _Part(BaseModel):
 
 
 class EstimationBudgets(_Part):
-    """How tokens are estimated before a provider has counted them, in tokens and per cent."""
+    """How tokens are estimated before a provider has counted them, in tokens and per cent.
 
-    bytes_per_token: Annotated[int, Field(ge=1, le=16)] = 4
-    fixed_overhead: Budget = 100
+    A model inherits the deployment's where it says nothing. The longer names are those of older policy files.
+    """
+
+    model_config = ConfigDict(validate_by_name=True)
+
+    bytes_per_token: Annotated[int, Field(ge=1, le=16, validation_alias="bytes_per_token_conservative")] = 4
+    fixed_overhead: Annotated[Budget, Field(validation_alias="fixed_overhead_tokens")] = 100
     safety_margin_pct: Annotated[int, Field(ge=0, le=100)] = 10
     image_token_budget: Budget = 1000
-    tool_surcharge: Budget = 500
-    web_search_surcharge: Budget = 500
-    code_interpreter_surcharge: Budget = 1000
+    tool_surcharge: Annotated[Budget, Field(validation_alias="tool_surcharge_tokens")] = 500
+    web_search_surcharge: Annotated[Budget, Field(validation_alias="web_search_surcharge_tokens")] = 500
+    code_interpreter_surcharge: Annotated[Budget, Field(validation_alias="code_interpreter_surcharge_tokens")] = 1000
     minimal_generation_floor: Budget = 50
 
 
@@ -48,25 +56,53 @@ class ApiParams(_Part):
 
 
 class ToolSupport(_Part):
-    """Which tools the model can be offered."""
+    """Which tools the model can be offered. No policy is taken that has `image_generation` or `mcp`."""
 
     web_search: bool = False
     file_search: bool = False
-    image_generation: bool = False
     code_interpreter: bool = False
+    image_generation: bool = False
     mcp: bool = False
+
+
+class Features(_Part):
+    """What a model can do besides. An answer streams: no policy is taken with a model that cannot."""
+
+    model_config = ConfigDict(extra="allow")
+
+    streaming: bool = True
+    structured_output: Annotated[bool, Field(description="for readers of the file: no answer asks for it")] = False
 
 
 class GeneralConfig(_Part):
     """What a provider's call of the model carries."""
 
-    type: str = ""
-    available_from: str | None = None
-    max_file_size_mb: int | None = None
+    type: Annotated[str, Field(description="for readers of the file")] = ""
+    available_from: Annotated[
+        datetime | None,
+        AfterValidator(lambda given: given if given is None or given.tzinfo else given.replace(tzinfo=UTC)),
+        Field(description="nobody can choose the model before; UTC where it names no zone"),
+    ] = None
+    max_file_size_mb: Annotated[int | None, Field(ge=1, description="for readers: attachments have settings")] = None
     api_params: ApiParams = ApiParams()
-    features: dict[str, bool] = Field(default_factory=dict)
+    features: Features = Features()
     tool_support: ToolSupport = ToolSupport()
-    supported_endpoints: dict[str, bool] | tuple[str, ...] = ()
+    supported_endpoints: Annotated[
+        frozenset[str],
+        BeforeValidator(lambda given: [one for one, has in given.items() if has] if isinstance(given, dict) else given),
+        Field(description="none means any; else the one that its provider's kind calls must be among them"),
+    ] = frozenset()
+
+    def unusable(self, endpoint: str | None) -> str | None:
+        """The first member that asks for what no answer can use at this endpoint, and why; None where there is none."""
+        for tool in ("image_generation", "mcp"):
+            if getattr(self.tool_support, tool):
+                return f"tool_support.{tool}: no answer can use this tool; leave it out"
+        if not self.features.streaming:
+            return "features.streaming: answers stream; a model that cannot is of no use here"
+        if endpoint is not None and self.supported_endpoints and endpoint not in self.supported_endpoints:
+            return f"supported_endpoints: its provider is called at {endpoint!r}, which is not among them"
+        return None
 
 
 class Preference(_Part):
@@ -97,7 +133,7 @@ class Model(_Part):
     multiplier_display: str = ""
     estimation_budgets: EstimationBudgets = EstimationBudgets()
     max_num_results: Annotated[int, Field(ge=1)] = 5
-    web_search_context_size: Literal["low", "medium", "high"] = "low"
+    web_search_context_size: Annotated[ContextSize | None, Field(description="none means the deployment's")] = None
     max_tool_calls: Annotated[int, Field(ge=0)] = 2
     general_config: GeneralConfig = GeneralConfig()
     preference: Preference = Preference()
@@ -163,10 +199,16 @@ class Policy(_Part):
             defaults[model.tier] = model.id
         return self
 
-    def served_by(self, providers: Collection[str]) -> "Policy":
-        """This policy, when every model's provider is one of these.
+    def in_deployment(self, deployment: "Deployment", now: datetime) -> "Policy":
+        """This policy as it counts now in a deployment: models inherit what they do not say, and wait for their day."""
+        catalog = tuple(_in_deployment(model, deployment, now) for model in self.model_catalog)
+        return self.model_copy(update={"model_catalog": catalog})
 
-        Raises ValueError naming the path of the first that is not.
+    def served_by(self, providers: Mapping[str, str | None]) -> "Policy":
+        """This policy, when every model can answer here: its provider is one of these, called at an endpoint it has.
+
+        `providers` has the endpoint of each, where it has a name. Raises ValueError naming the path of the first that
+        cannot.
         """
         for number, model in enumerate(self.model_catalog):
             if model.provider_id not in providers:
@@ -174,6 +216,8 @@ class Policy(_Part):
                 raise ValueError(
                     f"model_catalog.{number}.provider_id: there is no provider {model.provider_id!r} (known: {known})"
                 )
+            if (problem := model.general_config.unusable(providers[model.provider_id])) is not None:
+                raise ValueError(f"model_catalog.{number}.general_config.{problem}")
         return self
 
     def enabled_models(self) -> list[Model]:
@@ -213,3 +257,26 @@ class Policy(_Part):
         if not candidates:
             raise InvalidModel(f"The model {wanted!r} is not available." if wanted is not None else None)
         return candidates[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What models inherit, and how many tokens one message may have whatever its model takes; None for any number."""
+
+    budgets: EstimationBudgets
+    web_search_context_size: ContextSize
+    max_input_tokens: int | None
+
+
+def _in_deployment(model: Model, deployment: Deployment, now: datetime) -> Model:
+    own, available_from = model.estimation_budgets, model.general_config.available_from
+    said = {name: getattr(own, name) for name in own.model_fields_set}
+    most = deployment.max_input_tokens
+    return model.model_copy(
+        update={
+            "enabled": model.enabled and (available_from is None or available_from <= now),
+            "estimation_budgets": deployment.budgets.model_copy(update=said),
+            "web_search_context_size": model.web_search_context_size or deployment.web_search_context_size,
+            "max_input_tokens": model.max_input_tokens if most is None else min(model.max_input_tokens, most),
+        }
+    )

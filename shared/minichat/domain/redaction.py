@@ -88,6 +88,20 @@ _MIXED = r"(?=[a-z0-9+/]{0,85}[A-Z])(?=[A-Z0-9+/]{0,85}[a-z])(?=[A-Za-z+/]{0,85}
 # Lock files and pages are full of digests that have an account key's length.
 _NO_DIGEST = r"(?<!sha256-)(?<!sha512-)(?<!h1:)"
 
+_TOLD_APART = r"(?![A-Za-z0-9])"
+# Tokens that say who issued them, in the forms that the issuers' own scanners look for.
+_ISSUED = {
+    "github-token": rf"gh[pousr]_[A-Za-z0-9]{{36,255}}+{_TOLD_APART}|github_pat_[A-Za-z0-9_]{{40,255}}+",
+    "gitlab-token": rf"gl(?:pat|oas|dt|rt|cbt|ptt|ft|imt|agent|soat|ffct)-{_WORD}{{20,300}}+(?:\.[A-Za-z0-9]{{2,9}})*+",
+    "slack-token": r"xox[a-z](?:\.xox[a-z])?-[A-Za-z0-9-]{10,255}+|xapp-[0-9]-[A-Za-z0-9-]{10,255}+"
+    r"|hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9_/]{8,255}+",
+    "google-key": rf"AIza{_WORD}{{35}}(?!{_WORD})|GOCSPX-{_WORD}{{20,64}}+"
+    rf"|ya29\.{_WORD}{{20,512}}+|1//0{_WORD}{{40,255}}+",
+    "stripe-key": rf"(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{{10,255}}+{_TOLD_APART}|whsec_[A-Za-z0-9+/=]{{24,128}}+",
+    "npm-token": rf"npm_[A-Za-z0-9]{{36}}{_TOLD_APART}",
+    "pypi-token": rf"pypi-{_WORD}{{16,1024}}+",
+}
+
 RULES = (
     Rule("private-key", re.compile(rf"-----BEGIN {_PEM_LABEL}(?:{_PEM_BODY}-----END {_PEM_LABEL}|{_PEM_LINES})")),
     _field("password", _LOGIN_NAMES),
@@ -107,6 +121,12 @@ RULES = (
         ),
     ),
     Rule("aws-key-id", re.compile(rf"{_START}(?:AKIA|ASIA)[A-Z0-9]{{16}}(?![A-Za-z0-9])")),
+    *(Rule(kind, re.compile(rf"{_START}(?:{shape})")) for kind, shape in _ISSUED.items()),
+    # The password of `scheme://user:password@host`: without a user, too, as Redis has it.
+    Rule(
+        "password",
+        re.compile(r"(?P<kept>[A-Za-z]://[^\s\"'`<>/?#:@\[\]]{0,128}+:)[^\s\"'`<>/@\[]{1,256}+(?=@[\w\[-])"),
+    ),
     Rule("azure-key", re.compile(rf"{_START}[A-Za-z0-9]{{52}}JQQJ9[A-Za-z0-9]{{27,}}+")),
     Rule("azure-key", re.compile(r"[A-Za-z0-9_~.-]{3}[78]Q~[A-Za-z0-9_~.-]{31,34}")),
     Rule(

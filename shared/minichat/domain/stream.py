@@ -164,3 +164,6 @@ _TOLD: dict[type[StreamEvent], tuple[str, Callable[[Any], dict[str, Any]]]] = {
     Ping: ("ping", lambda _: {}),
 }
 assert {*_TOLD, Told} == set(get_args(StreamEvent)), "every event can be told"
+
+EVENT_NAMES = frozenset(name for name, _ in _TOLD.values())
+"""The names under which events are told (contract 3)."""

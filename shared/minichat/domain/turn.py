@@ -30,7 +30,7 @@ class TurnState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolCalls:
-    """Calls of tools within one turn."""
+    """A number of calls of each tool: what one turn made, or what it may make."""
 
     web_search: int = 0
     code_interpreter: int = 0
@@ -59,6 +59,9 @@ class Reserve:
     premium: bool = False
     decision: QuotaDecision = "allow"
     downgrade_reason: str | None = None
+    # The most calls that it may make, set aside of the day's; none of a turn that an earlier version began.
+    web_search_calls: int = 0
+    code_interpreter_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ class Turn:
     # among them: whoever ended the turn did not tell its stream.
     events_stored: int | None = None
     terminal_number: int | None = None
+    # The process that makes its answer, where that is not the one that began it.
+    teller: str | None = None
 
     @property
     def answered(self) -> bool:
@@ -142,6 +147,12 @@ def check_mutation(caller: Caller, chat: Chat | None, turn: Turn | None, target:
 def is_orphan(turn: Turn, cutoff: datetime) -> bool:
     """Whether a running turn has given no sign of life since `cutoff`: the process that made it is dead."""
     return turn.state is TurnState.RUNNING and turn.last_progress_at <= cutoff
+
+
+def never_began(turn: Turn, cutoff: datetime) -> bool:
+    """Whether a turn that is still wanted is an orphan whose provider was never called: its answer can yet be made."""
+    untouched = turn.provider_request_started_at is None and turn.cancel_requested_at is None
+    return untouched and is_orphan(turn, cutoff)
 
 
 def readable(turn: Turn | None) -> Turn:

@@ -1,4 +1,4 @@
-"""Tokens of a turn."""
+"""Tokens of a turn, and the key by which they count once."""
 
 from dataclasses import astuple, dataclass
 
@@ -20,3 +20,8 @@ class Usage:
     def known(self) -> bool:
         """Whether the provider really reported something (turns-and-quota 1)."""
         return self.input_tokens > 0 or self.output_tokens > 0
+
+
+def dedupe_key(tenant_id: str, what: str, request_id: str) -> str:
+    """The key by which usage counts once: `{tenant}/{turn or type of task}/{request}`, ids as 32 hex digits."""
+    return "/".join(part.replace("-", "") for part in (tenant_id, what, request_id))

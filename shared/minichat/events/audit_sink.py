@@ -18,6 +18,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from minichat.domain.redaction import Json, redact
+from minichat.observability import logger
 from minichat.settings import current
 
 if TYPE_CHECKING:
@@ -44,9 +45,14 @@ def write(body: str, event_id: str, happened_at: datetime) -> bool:
 
 
 def records(sink: Path) -> Iterator[dict[str, Any]]:
-    """Every record of a folder that is a sink."""
+    """Every record of a folder that is a sink; a file that is none is told in the log, and passed over."""
     for file in sorted(sink.glob("tenant=*/day=*/*.jsonl")):
-        yield from (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+        try:
+            found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        except ValueError:
+            logger.exception("an audit record cannot be read", extra={"file": str(file)})
+            continue
+        yield from (one for one in found if isinstance(one, dict))
 
 
 def _redacted(event: dict[str, Json]) -> dict[str, Json]:

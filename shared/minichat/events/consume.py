@@ -4,6 +4,8 @@ the effect happened, or had happened before      the message is deleted
 it can never happen: PermanentFailure, schema    to the dead-letter queue at once, with the reason
 anything else                                    the message is hidden for longer and longer, and comes again;
                                                  SQS moves it to the dead-letter queue when it came too often
+
+A dead-letter queue that does not take a message is one of "anything else": nothing is deleted that is not somewhere.
 """
 
 import random
@@ -22,7 +24,8 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.parser import ValidationError, parse
 from botocore.exceptions import BotoCoreError, ClientError
 
-from minichat.events.queues import Message, client, send_one
+from minichat.domain.errors import ServiceUnavailable
+from minichat.events.queues import REDRIVEN, Message, client, send_one
 from minichat.observability import begin, count, emit, logger
 from minichat.settings import current
 
@@ -41,12 +44,16 @@ class NotYet(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """An event as it came: what its message says of it, its own JSON, and how often it came, this time included."""
+    """An event as it came: what its message says of it, its own JSON, and how often it came, this time included.
+
+    `redriven`: an operator sent it again, after it had been given up.
+    """
 
     event_id: str
     trace_id: str
     body: str
     attempt: int = 1
+    redriven: bool = False
 
 
 Effect = Callable[[Any, Received], str]
@@ -62,21 +69,33 @@ def consume(event: dict[str, Any], queue: str, model: Any, effect: Effect) -> Pa
     fifo = current().queues.urls[queue].endswith(".fifo")
     processor = SqsFifoPartialProcessor(skip_group_on_error=True) if fifo else BatchProcessor(event_type=EventType.SQS)
     processor.raise_on_entire_batch_failure = False
+    untried = {record["messageId"]: SQSRecord(record) for record in event["Records"]}
+
+    def handle(record: SQSRecord) -> None:
+        del untried[record.message_id]
+        _handle(record, queue, model, effect)
+
     begin()
     try:
-        return process_partial_response(
-            event=event,
-            record_handler=lambda record: _handle(record, queue, model, effect),
-            processor=processor,
-        )
+        answer = process_partial_response(event=event, record_handler=handle, processor=processor)
+        for record in untried.values():
+            # It waits for the failure before it in its group, and keeps that from coming again while it is held here.
+            _hide(record, queue, _attempt(record))
+        return answer
     finally:
         emit(current().metrics_namespace)
 
 
 def _handle(record: SQSRecord, queue: str, model: Any, effect: Effect) -> None:
     said = _said(record)
-    attempt = int(record.attributes.approximate_receive_count or 1)
-    received = Received(said.get("event_id", record.message_id), said.get("trace_id", ""), record.body, attempt)
+    attempt = _attempt(record)
+    received = Received(
+        event_id=said.get("event_id", record.message_id),
+        trace_id=said.get("trace_id", ""),
+        body=record.body,
+        attempt=attempt,
+        redriven=REDRIVEN in said,
+    )
     known: dict[str, object] = {
         "queue": queue,
         "event_id": received.event_id,
@@ -86,14 +105,16 @@ def _handle(record: SQSRecord, queue: str, model: Any, effect: Effect) -> None:
         "attempt": attempt,
     }
     try:
-        payload = _parsed(record, model)
-        known |= {name: value for name in _NAMES if (value := getattr(payload, name, None)) is not None}
-        result = effect(payload, received)
-    except PermanentFailure as problem:
-        reason = str(problem)[:500]
-        send_one(current().queues.dead_letters[queue], _buried(record, queue, said, reason))
-        count("consumer_result_total", queue=queue, result="dead")
-        logger.error("consumed", extra={**known, "result": "dead", "reason": reason})
+        try:
+            payload = _parsed(record, model)
+            known |= {name: value for name in _NAMES if (value := getattr(payload, name, None)) is not None}
+            result = effect(payload, received)
+        except PermanentFailure as problem:
+            reason = str(problem)[:500]
+            _bury(record, queue, said, reason)
+            count("consumer_result_total", queue=queue, result="dead")
+            logger.error("consumed", extra={**known, "result": "dead", "reason": reason})
+            return
     except Exception as problem:
         _hide(record, queue, attempt)
         count("consumer_result_total", queue=queue, result="again")
@@ -112,13 +133,24 @@ def _said(record: SQSRecord) -> dict[str, str]:
     }
 
 
-def _buried(record: SQSRecord, queue: str, said: dict[str, str], reason: str) -> Message:
-    """The message as it came, with the reason why nobody can handle it.
+def _attempt(record: SQSRecord) -> int:
+    return int(record.attributes.approximate_receive_count or 1)
+
+
+def _bury(record: SQSRecord, queue: str, said: dict[str, str], reason: str) -> None:
+    """Sends the message as it came to the dead-letter queue, with the reason why nobody can handle it.
 
     One that has no room left for a reason is refused by SQS, comes again, and is moved by SQS itself in the end.
+    Raises ServiceUnavailable.
     """
     group = record["attributes"].get("MessageGroupId", queue)
-    return Message(record.message_id, group, record.body, {**said, "reason": reason})
+    buried = Message(record.message_id, group, record.body, {**said, "reason": reason})
+    try:
+        send_one(current().queues.dead_letters[queue], buried)
+    except ServiceUnavailable:
+        count("dead_letter_refused_total", queue=queue)
+        logger.error("a dead-letter queue takes no message", extra={"queue": queue, "reason": reason})
+        raise
 
 
 def _parsed(record: SQSRecord, model: Any) -> object:

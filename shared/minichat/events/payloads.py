@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from minichat.domain.usage import Usage
+from minichat.domain.usage import Usage, dedupe_key
 
 Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "chat-cleanup", "thread-summary"]
 
@@ -92,10 +92,9 @@ class UsageEvent(Event):
     timestamp: datetime
 
     def dedupe_key(self, event_id: str) -> str:
-        """`{tenant}/{turn or type of task}/{request}`, ids as 32 hex digits: the event may happen twice, that not."""
+        """That of the turn, or of the task: the event may happen twice, that not."""
         del event_id
-        what = self.system_task_type or self.turn_id or ""
-        return "/".join(part.replace("-", "") for part in (self.tenant_id, what, self.request_id))
+        return dedupe_key(self.tenant_id, self.system_task_type or self.turn_id or "", self.request_id)
 
 
 class _Audit(Event):
@@ -197,6 +196,16 @@ class TurnCancelled(_OfChat):
     request_id: str
 
 
+class ReactionChanged(_OfChat):
+    """The owner of a chat said what they think of an answer, or took it back."""
+
+    event_type: Literal["reaction_set", "reaction_delete"]
+    actor_user_id: str
+    message_id: str
+    request_id: str
+    reaction: Literal["like", "dislike"] | None = None
+
+
 class ChatDeleted(_OfChat):
     """A chat was deleted."""
 
@@ -223,7 +232,14 @@ class PolicyPublished(_Audit):
 
 
 AuditEvent = Annotated[
-    TurnEnded | TurnReplaced | TurnDeleted | TurnCancelled | ChatDeleted | AttachmentDeleted | PolicyPublished,
+    TurnEnded
+    | TurnReplaced
+    | TurnDeleted
+    | TurnCancelled
+    | ReactionChanged
+    | ChatDeleted
+    | AttachmentDeleted
+    | PolicyPublished,
     Field(discriminator="event_type"),
 ]
 """Everything that the audit queue carries."""

@@ -10,17 +10,18 @@ import anyio.to_thread
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from minichat.domain.errors import ChatError, FeatureNotLicensed, Forbidden
-from minichat.http import problems
+from minichat.domain.errors import ChatError, FeatureNotLicensed, Forbidden, ServiceUnavailable, Unauthenticated
+from minichat.http import cors, problems
 from minichat.http.auth import Authenticator
 from minichat.http.deps import App
 from minichat.http.edge import Edge
 from minichat.http.paging import CursorCodec
 from minichat.moment import now
-from minichat.observability import count
+from minichat.observability import count, note
 from minichat.providers.registry import Providers
 from minichat.services import generate
 from minichat.services.rules import InForce
@@ -44,9 +45,18 @@ BUFFERED, STREAMING = Part.BUFFERED, Part.STREAMING
 def routers(parts: Part) -> Iterator[APIRouter]:
     """The routers of these parts, imported only when they are asked for."""
     if BUFFERED in parts:
-        from minichat.http.routes import attachments, chats, messages, models, quota, service, turns  # noqa: PLC0415
+        from minichat.http.routes import (  # noqa: PLC0415
+            attachments,
+            chats,
+            messages,
+            models,
+            quota,
+            reactions,
+            service,
+            turns,
+        )
 
-        yield from (chats.router, messages.router, turns.router, attachments.router)
+        yield from (chats.router, messages.router, reactions.router, turns.router, attachments.router)
         yield from (models.router, quota.router, service.router)
     if STREAMING in parts:
         from minichat.http.routes import streams  # noqa: PLC0415
@@ -54,7 +64,7 @@ def routers(parts: Part) -> Iterator[APIRouter]:
         yield streams.router
 
 
-def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge:
+def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge | CORSMiddleware:
     """The app of this deployment, connected to its tables (no network is used yet).
 
     Raises SettingsError when the policy is wrong; ValueError without a cursor secret.
@@ -70,7 +80,8 @@ def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _unrouted)
     app.add_exception_handler(Exception, _failed)
-    return Edge(app, settings.metrics_namespace)
+    # Outermost, or what fails within would be kept from the page that caused it.
+    return cors.allowing(settings.cors.allowed_origins, Edge(app, settings.metrics_namespace))
 
 
 @asynccontextmanager
@@ -87,9 +98,22 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, ChatError)
-    if isinstance(error, (Forbidden, FeatureNotLicensed)):
-        count("authz_denied_total", code=error.code)
+    match error:
+        case Forbidden() | FeatureNotLicensed():
+            count("authz_denied_total", code=error.code)
+        case Unauthenticated(reason=reason):
+            note(reason=reason)
+        case ServiceUnavailable():
+            note(cause=_cause(error))
     return problems.of_error(request, error)
+
+
+def _cause(error: ServiceUnavailable) -> str:
+    """What did not answer, in the words of what noticed it: for the log alone."""
+    causes = [error.__cause__ or error.__context__ or error]
+    while (deeper := causes[-1].__cause__) is not None:
+        causes.append(deeper)
+    return " < ".join(type(cause).__name__ for cause in causes)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

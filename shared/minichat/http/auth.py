@@ -5,7 +5,6 @@ Signature, issuer, audience and expiry are all required. Keys come from the issu
 """
 
 import asyncio
-import contextlib
 import json
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from uuid import UUID
 import jwt
 from starlette.requests import Request
 
-from minichat.domain.errors import FeatureNotLicensed, ServiceUnavailable, Unauthenticated
+from minichat.domain.errors import FeatureNotLicensed, ServiceUnavailable, TokenFault, Unauthenticated
 from minichat.domain.identity import Caller, TenantId, UserId
 from minichat.settings import Auth
 
@@ -32,6 +31,7 @@ class Keys:
         self._location = location
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._read_at = float("-inf")
+        self._failure: ServiceUnavailable | None = None
         self._lock = asyncio.Lock()
 
     async def key(self, key_id: str | None) -> jwt.PyJWK:
@@ -44,11 +44,11 @@ class Keys:
                 if self._age() > UNKNOWN_KEY_COOLDOWN_SECONDS:
                     await self._refresh()
         if not self._keys:
-            raise ServiceUnavailable
+            raise ServiceUnavailable from self._failure
         try:
             return self._keys[key_id]
         except KeyError:
-            raise Unauthenticated from None
+            raise Unauthenticated("key") from None
 
     def _age(self) -> float:
         return time.monotonic() - self._read_at
@@ -56,8 +56,10 @@ class Keys:
     async def _refresh(self) -> None:
         # Also after a failure nobody asks again before the cooldown: requests must not queue up behind a silent issuer.
         self._read_at = time.monotonic()
-        with contextlib.suppress(ServiceUnavailable):  # the keys that are known stay good meanwhile
+        try:
             self._keys = await asyncio.to_thread(read_keys, self._location)
+        except ServiceUnavailable as error:
+            self._failure = error  # the keys that are known stay good meanwhile
 
 
 def read_keys(location: str) -> dict[str | None, jwt.PyJWK]:
@@ -72,7 +74,8 @@ def read_keys(location: str) -> dict[str | None, jwt.PyJWK]:
             keys = jwt.PyJWKSet.from_dict(json.loads(Path(location).read_text(encoding="utf-8"))).keys
     except (jwt.PyJWTError, OSError, ValueError) as error:
         raise ServiceUnavailable from error
-    return {key.key_id: key for key in keys}
+    # A key that is published for encryption signs nothing (RFC 7517, section 4.2).
+    return {key.key_id: key for key in keys if key.public_key_use in (None, "sig")}
 
 
 class Authenticator:
@@ -93,14 +96,14 @@ class Authenticator:
             return Caller(TenantId(auth.development_tenant), UserId(auth.development_user))
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
-            raise Unauthenticated
+            raise Unauthenticated("missing")
         return self._from_claims(await self._verified(token.strip()))
 
     async def _verified(self, token: str) -> dict[str, Any]:
         try:
             header = jwt.get_unverified_header(token)
             if header.get("alg") not in ALGORITHMS:
-                raise Unauthenticated
+                raise Unauthenticated("algorithm")
             claims: dict[str, Any] = jwt.decode(
                 token,
                 await self._keys.key(header.get("kid")),
@@ -110,8 +113,8 @@ class Authenticator:
                 leeway=self._auth.leeway_seconds,
                 options={"require": ["exp", "iss", "aud"]},
             )
-        except jwt.PyJWTError:
-            raise Unauthenticated from None
+        except jwt.PyJWTError as error:
+            raise Unauthenticated(_fault(error)) from None
         return claims
 
     def _from_claims(self, claims: dict[str, Any]) -> Caller:
@@ -121,8 +124,41 @@ class Authenticator:
             tenant = UUID(str(claims[auth.tenant_claim]))
             subject = UUID(str(claims[auth.subject_claim]))
         except (KeyError, ValueError):
-            raise Unauthenticated from None
-        if auth.features_claim is not None and auth.required_feature not in (claims.get(auth.features_claim) or ()):
+            raise Unauthenticated("claim") from None
+        if auth.features_claim is not None and not _lists(claims.get(auth.features_claim), auth.required_feature):
             raise FeatureNotLicensed
         subject_type = claims.get(auth.subject_type_claim)
         return Caller(TenantId(str(tenant)), UserId(str(subject)), "system" if subject_type == "system" else "user")
+
+
+def _lists(features: object, wanted: str) -> bool:
+    """Whether a claim names the feature: in a list of words, in words with spaces between, or as a member that is true.
+
+    A word is compared whole: the tenant that may `no_ai_chat_for_you` may not `ai_chat`.
+    """
+    match features:
+        case str():
+            return wanted in features.split()
+        case list():
+            return wanted in features
+        case dict():
+            return features.get(wanted) is True
+        case _:
+            return False
+
+
+_FAULTS: dict[type[jwt.PyJWTError], TokenFault] = {
+    jwt.ExpiredSignatureError: "expired",
+    jwt.ImmatureSignatureError: "not_yet_valid",
+    jwt.InvalidIssuedAtError: "not_yet_valid",
+    jwt.InvalidIssuerError: "issuer",
+    jwt.InvalidAudienceError: "audience",
+    jwt.MissingRequiredClaimError: "claim",
+    jwt.InvalidAlgorithmError: "algorithm",
+    jwt.InvalidKeyError: "key",
+    jwt.InvalidSignatureError: "signature",
+}
+
+
+def _fault(error: jwt.PyJWTError) -> TokenFault:
+    return next((_FAULTS[kind] for kind in type(error).__mro__ if kind in _FAULTS), "malformed")

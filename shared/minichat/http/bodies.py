@@ -1,6 +1,6 @@
 """Bodies and queries of requests (contract 1). Unknown members are ignored; null for an optional one means absent."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
@@ -57,16 +57,32 @@ class SendMessageBody(_Body):
 class AnnounceFile(_Body):
     """A file that is to come."""
 
-    filename: Annotated[Text, Field(min_length=1, max_length=4096, description="Its last part is kept.")]
-    content_type: Annotated[Text, Field(min_length=1, max_length=255)]
+    filename: Annotated[Text, Field(description="Its last part is kept, shortened to 255 characters.")]
+    content_type: Annotated[Text, Field(max_length=255, description="Where it is none of ours, the name decides.")] = ""
     size_bytes: Annotated[int, Field(strict=True, ge=1, description="Exactly so many bytes will be taken.")]
 
 
-class ListMessages(_Body):
-    """What part of a conversation is wanted, and how."""
-
+class _List(_Body):
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     cursor: str | None = None
+
+
+class ListChats(_List):
+    """Which chats are wanted."""
+
+    filter_: Annotated[
+        str | None,
+        Field(
+            alias="$filter",
+            description="`title` (eq ne in, contains startswith endswith), `updated_at` (eq ne gt ge lt le), "
+            "`id` (eq ne in), joined by `and`, `or` and `not`. Texts are compared case by case.",
+        ),
+    ] = None
+
+
+class ListMessages(_List):
+    """What part of a conversation is wanted, and how."""
+
     select: Annotated[str | None, Field(alias="$select", description="Members, separated by commas.")] = None
     orderby: Annotated[
         str | None, Field(alias="$orderby", description="`created_at` or `id`, `asc` (default) or `desc`.")
@@ -75,9 +91,16 @@ class ListMessages(_Body):
         str | None,
         Field(
             alias="$filter",
-            description="`created_at` (eq ne gt ge lt le), `role` (eq ne in), `id` (eq ne in), joined by `and`.",
+            description="`created_at` (eq ne gt ge lt le), `role` (eq ne in), `id` (eq ne in), "
+            "joined by `and`, `or` and `not`.",
         ),
     ] = None
+
+
+class React(_Body):
+    """What the caller thinks of an answer."""
+
+    reaction: Literal["like", "dislike"]
 
 
 class EditTurnBody(_Body):

@@ -1,14 +1,17 @@
 """What a route asks for, as annotated parameters."""
 
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Annotated
+from datetime import timedelta
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Header, Query
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
+from starlette.responses import Response
 
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.http.auth import Authenticator
@@ -50,22 +53,46 @@ async def _app(request: Request) -> App:
     return app
 
 
-async def _call(request: Request) -> Call:
-    app: App = request.app.state.minichat
-    with measured("auth"):
-        caller = await app.authenticator.caller(request)
-    note(tenant_id=caller.tenant_id)
-    # Lambda says when the invocation ends; a server on one machine does not.
+class Authenticated(APIRoute):
+    """A route that looks at the token first: of a stranger's request nothing else is read."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The route's handler behind the authenticator, whose refusals come before those of the body."""
+        handle = super().get_route_handler()
+
+        async def authenticated(request: Request) -> Response:
+            app: App = request.app.state.minichat
+            with measured("auth"):
+                caller = await app.authenticator.caller(request)
+            note(tenant_id=caller.tenant_id)
+            request.state.caller = caller
+            return await handle(request)
+
+        return authenticated
+
+
+TheApp = Annotated[App, Depends(_app)]
+
+
+async def _call(request: Request, looked: TheApp) -> Call:
+    """The call, at an instant by the store's clock: a new process has heard it by now, for it has looked for the
+    policy."""
+    del looked
+    instant = now()
+    # Lambda says when the invocation ends, by its own clock; a server on one machine does not.
     deadline_ms = request.scope["state"].get("deadline_ms")
-    ends_at = None if deadline_ms is None else datetime.fromtimestamp(deadline_ms / 1000, UTC)
-    return Call(caller, now(), new_id, request.state.trace_id, ends_at)
+    ends_at = None if deadline_ms is None else instant + timedelta(seconds=deadline_ms / 1000 - time.time())
+    return Call(request.state.caller, instant, new_id, request.state.trace_id, ends_at)
+
+
+LastEventId = Annotated[int | None, Header(ge=0, le=MAX_EVENT_ID)]
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
     """Where a client is in a stream: the `id` of the last event that it has, 0 for none. The header wins."""
 
-    last_event_id: Annotated[int | None, Header(ge=0, le=MAX_EVENT_ID)] = None
+    last_event_id: LastEventId = None
     after: Annotated[int | None, Query(ge=0, le=MAX_EVENT_ID)] = None
 
     @property
@@ -85,7 +112,6 @@ async def _request_id(request_id: UUID) -> RequestId:
 
 
 IdempotencyKey = Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$")]
-TheApp = Annotated[App, Depends(_app)]
 TheCall = Annotated[Call, Depends(_call)]
 TheChat = Annotated[ChatId, Depends(_chat_id)]
 TheTurn = Annotated[RequestId, Depends(_request_id)]

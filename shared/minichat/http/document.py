@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
 
 from minichat import __version__
+from minichat.domain.stream import ERROR_MESSAGES, EVENT_NAMES
 from minichat.http.sse import MEDIA_TYPE
 
 
@@ -64,6 +65,36 @@ _EVENTS: dict[str, dict[str, Any]] = {
             "details": {"type": "object"},
         },
     },
+    "citations": {
+        "required": ["items"],
+        "properties": {
+            "items": {
+                "type": "array",
+                "minItems": 1,
+                "items": {
+                    "type": "object",
+                    "required": ["source", "title", "snippet"],
+                    "properties": {
+                        "source": {"enum": ["file", "web"]},
+                        "title": {"type": "string"},
+                        "url": {"type": "string"},
+                        "attachment_id": {"type": "string", "format": "uuid"},
+                        "snippet": {"type": "string"},
+                        "span": {
+                            "type": "object",
+                            "required": ["start", "end"],
+                            "properties": {
+                                "start": {"type": "integer", "minimum": 0},
+                                "end": {"type": "integer", "minimum": 0},
+                            },
+                            "description": "Characters (code points) of the whole text.",
+                        },
+                    },
+                    "oneOf": [{"required": ["url"]}, {"required": ["attachment_id"]}],
+                },
+            },
+        },
+    },
     "done": {
         "required": ["usage", "effective_model", "selected_model", "quota_decision"],
         "properties": {
@@ -103,10 +134,11 @@ _EVENTS: dict[str, dict[str, Any]] = {
     },
     "error": {
         "required": ["code", "message"],
-        "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
+        "properties": {"code": {"enum": sorted(ERROR_MESSAGES)}, "message": {"type": "string"}},
     },
     "ping": {"properties": {}},
 }
+assert set(_EVENTS) == EVENT_NAMES, "every event that can be told is described"
 
 
 @cache

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minichat.http import problems
 from minichat.observability import Event, begin, emit, logger
+from minichat.settings import function_name
 
 MAX_BODY_BYTES = 6_000_000
 """What Lambda takes in one request (AWS limit: 6 MB)."""
@@ -28,6 +29,12 @@ class Edge:
     def __init__(self, app: ASGIApp, metrics_namespace: str) -> None:
         self._app = app
         self._metrics_namespace = metrics_namespace
+        self._is_cold = True
+
+    def _process(self) -> dict[str, object]:
+        """Which function this is, and whether it had to be started for this request."""
+        cold, self._is_cold = self._is_cold, False
+        return {"function": function_name(), "cold_start": cold}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -39,7 +46,7 @@ class Edge:
         request_id = _given(request.headers.get("x-request-id"), _REQUEST_ID) or secrets.token_hex(16)
         trace_id = _trace_id(request.headers.get("traceparent"))
         scope.setdefault("state", {})["trace_id"] = trace_id
-        event.fields |= {"method": scope["method"], "path": scope["path"], "trace_id": trace_id}
+        event.fields |= {"method": scope["method"], "path": scope["path"], "trace_id": trace_id, **self._process()}
         sent: list[int] = []
 
         async def send_marked(message: Message) -> None:
@@ -47,6 +54,9 @@ class Edge:
                 sent.append(message["status"])
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
+                headers["x-content-type-options"] = "nosniff"
+                # An answer is its caller's alone, and true for the moment.
+                headers.setdefault("cache-control", "no-store")
                 headers["server-timing"] = _server_timing(event, started_at)
             await send(message)
 

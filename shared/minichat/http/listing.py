@@ -1,18 +1,20 @@
 """Lists as pages: from a query to the rows, and to the cursors of the neighbouring pages."""
 
+import itertools
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from starlette.requests import Request
 
-from minichat.domain.chat import visible
+from minichat.domain.chat import Chat, visible
 from minichat.domain.identity import Call, ChatId, MessageId, from_micros, uuid7_floor
 from minichat.domain.message import Message
 from minichat.http import odata
-from minichat.http.odata import Filter, Order
+from minichat.http.odata import Filter, Order, Value
 from minichat.http.paging import Cursor, CursorCodec, Cut, cut, fits
 from minichat.http.schemas import (
     AttachmentSummary,
@@ -28,7 +30,7 @@ from minichat.observability import measured
 from minichat.storage import attachments as attachment_store
 from minichat.storage import chats as chat_store
 from minichat.storage import messages as message_store
-from minichat.storage.messages import Window
+from minichat.storage.messages import Found, Window
 
 NEWEST_FIRST = "updated_at desc"
 LONGEST_TURN = timedelta(hours=1)
@@ -37,8 +39,16 @@ LONGEST_TURN = timedelta(hours=1)
 THUMBNAILS_MAX_BYTES = 1_000_000
 """Of one page: a response from Lambda has at most 6 MB. Those beyond it are shown by `GET …/attachments/ID` alone."""
 
+PAGE_MAX_BYTES = 4_700_000
+"""Of the texts of one page, in JSON within JSON: an answer of Lambda has at most 6,291,556 bytes, thumbnails included,
+and its body is a text in it. A message that is longer has a page of its own."""
+LONGEST_ESCAPE = len(r"\\u0001")
+"""Bytes of the character that takes most."""
+
 _MESSAGE_MEMBERS = frozenset(MessageView.model_fields)
-_MESSAGE_OPTIONS = frozenset({"$select", "$orderby", "$filter"})
+
+LOOKED_AT = 1000
+"""Chats that one request for a list looks at, at most: a filter that wants few of them goes on with the next cursor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,8 @@ class Query:
 
         Raises InvalidRequest naming those that are not.
         """
-        odata.refuse_unknown_options(request.query_params.keys(), _MESSAGE_OPTIONS if options else frozenset())
+        understood = frozenset(f"${name.rstrip('_')}" for name in options)
+        odata.refuse_unknown_options(request.query_params.keys(), understood)
         return cls(limit, cursor, **options)
 
 
@@ -85,23 +96,51 @@ class _List:
 
 
 def chats(call: Call, codec: CursorCodec, query: Query) -> Page[ChatDetail]:
-    """The caller's chats, the most recently active first.
+    """The caller's chats that the filter wants, the most recently active first.
 
-    Raises InvalidCursor.
+    A page may be short, or empty, and have a next one: a filter looks at `LOOKED_AT` chats at most in one go.
+    Raises InvalidRequest (an option that is not understood), InvalidCursor.
     """
+    wanted = odata.parse_filter(query.filter_, odata.CHATS)
     scope = f"{call.caller.tenant_id}/{call.caller.user_id}/chats"
-    cursor = None if query.cursor is None else fits(codec.decode(query.cursor, scope), order=NEWEST_FIRST, filter_="")
-    start = cursor.position if cursor else None
+    cursor = None
+    if query.cursor is not None:
+        filter_ = None if query.filter_ is None else wanted.canonical()
+        cursor = fits(codec.decode(query.cursor, scope), order=NEWEST_FIRST, filter_=filter_)
+        wanted = odata.parse_filter(cursor.filter, odata.CHATS)
     with measured("read"):
-        entries = chat_store.listed(
-            call.caller, start=start, descending=not (cursor and cursor.backward), limit=query.limit + 1
-        )
-    page = cut(entries, query.limit, cursor, lambda entry: entry[0])
+        found, left_at = _looked_through(call, wanted, cursor, query.limit + 1)
+    page = cut(found, query.limit, cursor, lambda entry: entry[0])
+    if left_at is not None and len(found) <= query.limit:
+        backward = cursor is not None and cursor.backward
+        page = replace(page, prev_position=left_at) if backward else replace(page, next_position=left_at)
     return Page(
-        # The index still names a chat for a moment after it was deleted.
-        items=[chat_detail(chat) for _, chat in page.rows if chat is not None and chat.deleted_at is None],
-        page_info=_List(codec, scope, NEWEST_FIRST).info(query.limit, page),
+        items=[chat_detail(chat) for _, chat in page.rows],
+        page_info=_List(codec, scope, NEWEST_FIRST, wanted.canonical()).info(query.limit, page),
     )
+
+
+def _looked_through(
+    call: Call, wanted: Filter, cursor: Cursor | None, limit: int
+) -> tuple[list[tuple[str, Chat]], str | None]:
+    """Up to `limit` chats that are wanted, each with its position, and where the search stopped short of the end."""
+    descending = not (cursor and cursor.backward)
+    found: list[tuple[str, Chat]] = []
+    position = cursor.position if cursor else None
+    at_once = limit if wanted == Filter() else max(limit, LOOKED_AT // 10)
+    for _ in range(LOOKED_AT // at_once or 1):
+        entries = chat_store.listed(call.caller, start=position, descending=descending, limit=at_once)
+        # The index still names a chat for a moment after it was deleted.
+        there = [(where, chat) for where, chat in entries if chat is not None and chat.deleted_at is None]
+        found += [(where, chat) for where, chat in there if wanted.matches(_members(chat))]
+        if len(found) >= limit or len(entries) < at_once:
+            return found[:limit], None
+        position = entries[-1][0]
+    return found, position
+
+
+def _members(chat: Chat) -> dict[str, Value]:
+    return {"title": chat.title or "", "updated_at": chat.updated_at, "id": UUID(chat.chat_id)}
 
 
 def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> dict[str, Any]:
@@ -110,7 +149,7 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
     Raises InvalidRequest (an option that is not understood), InvalidCursor, ChatNotFound.
     """
     members = odata.parse_select(query.select, _MESSAGE_MEMBERS)
-    order, wanted = odata.parse_orderby(query.orderby), odata.parse_filter(query.filter_)
+    order, wanted = odata.parse_orderby(query.orderby), odata.parse_filter(query.filter_, odata.MESSAGES)
     scope = f"{call.caller.tenant_id}/{call.caller.user_id}/chats/{chat_id}/messages"
     cursor = None
     if query.cursor is not None:
@@ -119,21 +158,29 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
             order=None if query.orderby is None else order.canonical(),
             filter_=None if query.filter_ is None else wanted.canonical(),
         )
-        order, wanted = odata.parse_orderby(cursor.order), odata.parse_filter(cursor.filter)
+        order, wanted = odata.parse_orderby(cursor.order), odata.parse_filter(cursor.filter, odata.MESSAGES)
     with measured("read"):
         chat, found = message_store.page(
             call.caller.tenant_id,
             chat_id,
             _window(order, wanted, cursor),
             limit=query.limit + 1,
-            keep=lambda m: wanted.matches(m.created_at, m.role, UUID(m.message_id)),
+            keep=lambda m: wanted.matches({"created_at": m.created_at, "role": m.role, "id": UUID(m.message_id)}),
         )
     visible(chat, call.caller)
-    page = cut(found, query.limit, cursor, lambda message: message.message_id)
+    limit = query.limit
+    if members is None or "content" in members:
+        with measured("read"):
+            # What cannot be on the page is not read.
+            told = message_store.whole(call.caller.tenant_id, chat_id, found[: min(limit, _worth_reading(found))])
+        limit = min(limit, _that_fit([one.message for one in told]))
+        found = [*told, *found[len(told) :]]
+    page = cut(found, limit, cursor, lambda one: one.message.message_id)
+    shown = [one.message for one in page.rows]
     info = _List(codec, scope, order.canonical(), wanted.canonical()).info(query.limit, page)
     wants_attachments = members is None or "attachments" in members
-    sent_with = _summaries(call, chat_id, page.rows) if wants_attachments else {}
-    return {"items": [_shown(message, members, sent_with) for message in page.rows], "page_info": info.model_dump()}
+    sent_with = _summaries(call, chat_id, shown) if wants_attachments else {}
+    return {"items": [_shown(message, members, sent_with) for message in shown], "page_info": info.model_dump()}
 
 
 def _summaries(call: Call, chat_id: ChatId, messages: Sequence[Message]) -> dict[str, AttachmentSummary]:
@@ -149,6 +196,24 @@ def _summaries(call: Call, chat_id: ChatId, messages: Sequence[Message]) -> dict
             left -= 0 if attachment.thumbnail is None else len(attachment.thumbnail.data)
             summaries[attachment.attachment_id] = attachment_summary(attachment, pictured=left >= 0)
     return summaries
+
+
+def _worth_reading(found: Sequence[Found]) -> int:
+    """How many of these, by the size of their texts alone, can be on one page; at least one."""
+    sizes = itertools.accumulate(one.size for one in found)
+    return 1 + sum(size <= PAGE_MAX_BYTES for size in sizes)
+
+
+def _that_fit(messages: Sequence[Message]) -> int:
+    """How many of these messages one response can tell, at least one."""
+    left = PAGE_MAX_BYTES
+    if sum(len(message.content) for message in messages) * LONGEST_ESCAPE <= left:
+        return len(messages)
+    for count, message in enumerate(messages):
+        left -= len(json.dumps(json.dumps(message.content, ensure_ascii=False), ensure_ascii=False).encode())
+        if count and left < 0:
+            return count
+    return len(messages)
 
 
 def _window(order: Order, wanted: Filter, cursor: Cursor | None) -> Window:

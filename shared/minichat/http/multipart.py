@@ -1,8 +1,10 @@
 """The one file of a multipart/form-data body, counted while it is read: what `Content-Length` says changes nothing."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -20,10 +22,15 @@ FRAME_BYTES = 65_536
 """What the parts around the file may have."""
 FIELD = "file"
 
+_CHARSETS = {b"utf-8", b"iso-8859-1"}
+
+# What is within quotes is no parameter, whatever it looks like.
+_PARAMETER = re.compile(rb""";\s*(?P<name>[^\s=;"]+)\s*=\s*(?P<value>"(?:[^"\\]|\\.)*"|[^\s;"]*)""")
+
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """A file as it came."""
+    """A file as it came; an empty `content_type` says that nobody declared one."""
 
     filename: str | None
     content_type: str
@@ -33,8 +40,7 @@ class Uploaded:
 async def read_file(request: Request) -> Uploaded:
     """The file in the body's one part named `file`; other parts are passed over.
 
-    Raises InvalidRequest when the body is not multipart, is cut off, or has no such part, two of them, or one without
-    a type; FileTooLarge.
+    Raises InvalidRequest when the body is not multipart, is cut off, or has no such part, or two of them; FileTooLarge.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
@@ -98,13 +104,8 @@ class _Form:
         if self._files != 1:
             what = "no part" if not self._files else f"{self._files} parts"
             raise _invalid(FIELD, f"There must be one part named {FIELD!r}; the body has {what} of that name.", "file")
-        content_type = _value_of(self.headers, b"content-type")
-        if not content_type:
-            raise _invalid("content_type", "The file's part has no Content-Type.", "missing_content_type")
-        _, options = parse_options_header(_value_of(self.headers, b"content-disposition"))
-        filename = options.get(b"filename")
-        name = None if filename is None else filename.decode("utf-8", errors="replace")
-        return Uploaded(name, content_type.decode("latin-1"), bytes(self.content))
+        content_type = _value_of(self.headers, b"content-type").decode("latin-1")
+        return Uploaded(_filename(_value_of(self.headers, b"content-disposition")), content_type, bytes(self.content))
 
     def _begin(self) -> None:
         self._part = []
@@ -136,6 +137,36 @@ class _Form:
 
     def _end(self) -> None:
         self.ended = True
+
+
+def _filename(disposition: bytes) -> str | None:
+    """The name in a part's Content-Disposition; one that says its charset (RFC 8187) counts most.
+
+    RFC 7578 has no such names in forms, and clients send them all the same. The others are UTF-8 where they can be, and
+    what Windows had before where they cannot.
+    """
+    for parameter in _PARAMETER.finditer(disposition):
+        if parameter["name"].lower() == b"filename*" and (name := _decoded(parameter["value"])):
+            return name
+    given = parse_options_header(disposition)[1].get(b"filename")
+    if given is None:
+        return None
+    try:
+        return given.decode()
+    except UnicodeDecodeError:
+        return given.decode("cp1252", errors="replace")
+
+
+def _decoded(extended: bytes) -> str:
+    """The text of an extended value, as in UTF-8''%E2%82%AC; empty when it is not one."""
+    charset, _, rest = extended.strip(b'"').partition(b"'")
+    _, language_ends, text = rest.partition(b"'")
+    if not language_ends or charset.lower() not in _CHARSETS:
+        return ""
+    try:
+        return unquote_to_bytes(text).decode(charset.decode())
+    except UnicodeDecodeError:
+        return ""
 
 
 def _value_of(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:

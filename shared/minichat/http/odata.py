@@ -1,32 +1,33 @@
 """The little of OData that lists understand: `$filter`, `$orderby`, `$select` (contract 1).
 
-    filter      := term ("and" term)*
-    term        := "(" filter ")" | field op literal | field "in" "(" literal ("," literal)* ")"
-    field       := created_at (eq ne gt ge lt le) | role (eq ne in) | id (eq ne in)
+    filter      := all ("or" all)*
+    all         := term ("and" term)*
+    term        := "not" term | "(" filter ")" | comparison | function
+    comparison  := field op literal | field "in" "(" literal ("," literal)* ")"
+    function    := ("contains" | "startswith" | "endswith") "(" field "," 'text' ")"
     literal     := 'text' ('' is a quote) | uuid | RFC 3339 date-time
 
-Anything else is refused with the option's name and the place: what is not understood must not silently match.
+Which fields there are, and what each can be asked, is the list's (`MESSAGES`, `CHATS`). Texts are compared as they are,
+case included. Anything else is refused with the option's name and the place: what is not understood must not silently
+match.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 from uuid import UUID
 
 from minichat.domain.errors import FieldError, InvalidRequest
 
 MAX_BYTES = 8192
 MAX_VALUES = 100
+MAX_DEPTH = 100
 
 _TOKEN = re.compile(r"\s*(?:(?P<text>'(?:[^']|'')*')|(?P<mark>[(),])|(?P<word>[^\s(),']+))")
 _INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})", re.IGNORECASE)
-_OPERATORS: dict[str, frozenset[str]] = {
-    "created_at": frozenset({"eq", "ne", "gt", "ge", "lt", "le"}),
-    "role": frozenset({"eq", "ne", "in"}),
-    "id": frozenset({"eq", "ne", "in"}),
-}
+_FUNCTIONS = frozenset({"contains", "startswith", "endswith"})
 _COMPARE: dict[str, Callable[[Any, Sequence[Any]], bool]] = {
     "eq": lambda value, given: bool(value == given[0]),
     "ne": lambda value, given: bool(value != given[0]),
@@ -35,9 +36,29 @@ _COMPARE: dict[str, Callable[[Any, Sequence[Any]], bool]] = {
     "lt": lambda value, given: bool(value < given[0]),
     "le": lambda value, given: bool(value <= given[0]),
     "in": lambda value, given: value in given,
+    "contains": lambda value, given: given[0] in value,
+    "startswith": lambda value, given: bool(value.startswith(given[0])),
+    "endswith": lambda value, given: bool(value.endswith(given[0])),
 }
 
 Value = datetime | UUID | str
+Kind = Literal["instant", "id", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field that a list can be filtered by: what kind of literal it takes, and what it can be asked."""
+
+    kind: Kind
+    ops: frozenset[str]
+
+
+_ORDERED = Field("instant", frozenset({"eq", "ne", "gt", "ge", "lt", "le"}))
+_NAMED = Field("id", frozenset({"eq", "ne", "in"}))
+MESSAGES = {"created_at": _ORDERED, "role": Field("text", frozenset({"eq", "ne", "in"})), "id": _NAMED}
+"""What messages can be filtered by."""
+CHATS = {"updated_at": _ORDERED, "title": Field("text", frozenset({"eq", "ne", "in"}) | _FUNCTIONS), "id": _NAMED}
+"""What chats can be filtered by; a chat without a title has an empty one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,39 +69,100 @@ class Comparison:
     op: str
     values: tuple[Value, ...]
 
-    def canonical(self) -> str:
-        """The comparison in its one spelling."""
-        literals = ",".join(_literal(value) for value in self.values)
-        return f"{self.field} {self.op} " + (f"({literals})" if self.op == "in" else literals)
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """What must not hold."""
+
+    term: "Term"
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """Terms that must all hold; none of them is a `Both`."""
+
+    terms: "tuple[Term, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """Terms of which one must hold; none of them is an `Either`."""
+
+    terms: "tuple[Term, ...]"
+
+
+Term = Comparison | Not | Both | Either
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Comparisons that must all hold."""
+    """What is wanted of a list; the empty filter wants everything."""
 
-    comparisons: tuple[Comparison, ...] = ()
+    term: Term = Both(())
 
-    def matches(self, created_at: datetime, role: str, message_id: UUID) -> bool:
-        """Whether a message with these members is wanted."""
-        members: dict[str, Value] = {"created_at": created_at, "role": role, "id": message_id}
-        return all(_COMPARE[c.op](members[c.field], c.values) for c in self.comparisons)
+    def matches(self, members: Mapping[str, Value]) -> bool:
+        """Whether something with these members is wanted."""
+        return _holds(self.term, members)
 
     def canonical(self) -> str:
         """The filter in its one spelling, which parses to an equal filter."""
-        return " and ".join(sorted(comparison.canonical() for comparison in self.comparisons))
+        return _spelled(self.term)
 
     @property
     def not_before(self) -> datetime | None:
-        """The latest instant before which nothing can match."""
-        return max(self._instants("eq", "gt", "ge"), default=None)
+        """The latest instant before which nothing can match, as far as that is seen."""
+        return _bounds(self.term)[0]
 
     @property
     def not_after(self) -> datetime | None:
-        """The earliest instant after which nothing can match."""
-        return min(self._instants("eq", "lt", "le"), default=None)
+        """The earliest instant after which nothing can match, as far as that is seen."""
+        return _bounds(self.term)[1]
 
-    def _instants(self, *ops: str) -> list[datetime]:
-        return [v for c in self.comparisons if c.op in ops for v in c.values if isinstance(v, datetime)]
+
+def _holds(term: Term, members: Mapping[str, Value]) -> bool:
+    match term:
+        case Comparison(field, op, values):
+            return _COMPARE[op](members[field], values)
+        case Not(inner):
+            return not _holds(inner, members)
+        case Both(terms):
+            return all(_holds(one, members) for one in terms)
+        case Either(terms):
+            return any(_holds(one, members) for one in terms)
+
+
+def _spelled(term: Term) -> str:
+    match term:
+        case Comparison(field, op, values):
+            literals = ",".join(_literal(value) for value in values)
+            if op in _FUNCTIONS:
+                return f"{op}({field},{literals})"
+            return f"{field} {op} " + (f"({literals})" if op == "in" else literals)
+        case Not(inner):
+            return f"not ({_spelled(inner)})"
+        case Both(terms):
+            alike = (f"({_spelled(one)})" if isinstance(one, Either) else _spelled(one) for one in terms)
+            return " and ".join(sorted(alike))
+        case Either(terms):
+            return " or ".join(sorted(_spelled(one) for one in terms))
+
+
+def _bounds(term: Term) -> tuple[datetime | None, datetime | None]:
+    match term:
+        case Comparison(_, op, (datetime() as instant,)):
+            return (
+                instant if op in ("eq", "gt", "ge") else None,
+                instant if op in ("eq", "lt", "le") else None,
+            )
+        case Both(terms):
+            since, until = zip(*map(_bounds, terms), strict=True) if terms else ((), ())
+            return max((one for one in since if one), default=None), min((one for one in until if one), default=None)
+        case Either(terms):
+            since, until = zip(*map(_bounds, terms), strict=True)
+            # One alternative that is open leaves all of them open.
+            return None if None in since else min(since), None if None in until else max(until)
+        case _:
+            return None, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +177,8 @@ class Order:
         return f"{self.field} {'desc' if self.descending else 'asc'}"
 
 
-def parse_filter(text: str | None) -> Filter:
-    """The filter of a `$filter`; blank means none.
+def parse_filter(text: str | None, fields: Mapping[str, Field]) -> Filter:
+    """The filter of a `$filter` over these fields; blank means none.
 
     Raises InvalidRequest naming `$filter`, with what was wrong and where.
     """
@@ -104,10 +186,7 @@ def parse_filter(text: str | None) -> Filter:
         return Filter()
     if len(text.encode(errors="replace")) > MAX_BYTES:
         _refuse("$filter", f"The filter is longer than {MAX_BYTES} bytes.", "FILTER_TOO_LONG")
-    comparisons = tuple(_Parser(text).whole())
-    if sum(len(comparison.values) for comparison in comparisons) > MAX_VALUES:
-        _refuse("$filter", f"The filter has more than {MAX_VALUES} values.", "FILTER_TOO_COMPLEX")
-    return Filter(comparisons)
+    return Filter(_Parser(text, fields).whole())
 
 
 def parse_orderby(text: str | None) -> Order:
@@ -157,62 +236,96 @@ def refuse_unknown_options(names: Iterable[str], allowed: frozenset[str]) -> Non
 class _Parser:
     """Recursive descent over the tokens of one filter."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, fields: Mapping[str, Field]) -> None:
         self._text = text.rstrip()
+        self._fields = fields
         self._at = 0
         self._depth = 0
+        self._values = 0
 
-    def whole(self) -> list[Comparison]:
-        found = self._conjunction()
+    def whole(self) -> Term:
+        found = self._alternatives()
         if self._at < len(self._text):
-            self._wrong("Expected 'and' or the end")
+            self._wrong("Expected 'and', 'or' or the end")
         return found
 
-    def _conjunction(self) -> list[Comparison]:
-        found = self._term()
+    def _alternatives(self) -> Term:
+        terms = [self._conjunction()]
+        while self._takes("or"):
+            terms.append(self._conjunction())
+        flat = [inner for one in terms for inner in (one.terms if isinstance(one, Either) else (one,))]
+        return flat[0] if len(flat) == 1 else Either(tuple(flat))
+
+    def _conjunction(self) -> Term:
+        terms = [self._term()]
         while self._takes("and"):
-            found += self._term()
-        return found
+            terms.append(self._term())
+        flat = [inner for one in terms for inner in (one.terms if isinstance(one, Both) else (one,))]
+        return flat[0] if len(flat) == 1 else Both(tuple(flat))
 
-    def _term(self) -> list[Comparison]:
-        if not self._takes("("):
-            return [self._comparison()]
+    def _term(self) -> Term:
         self._depth += 1
-        if self._depth > MAX_VALUES:
-            self._wrong("Too many parentheses")
-        found = self._conjunction()
-        self._expect(")")
+        if self._depth > MAX_DEPTH:
+            self._wrong("Too deep")
+        if self._takes("not"):
+            found: Term = Not(self._term())
+        elif self._takes("("):
+            found = self._alternatives()
+            self._expect(")")
+        else:
+            found = self._comparison()
+        self._depth -= 1
         return found
 
     def _comparison(self) -> Comparison:
-        field = self._next()
-        if field not in _OPERATORS:
-            self._wrong(f"There is no field {field!r} to filter by")
+        name = self._next()
+        if name in _FUNCTIONS and any(name in field.ops for field in self._fields.values()):
+            return self._function(name)
+        field = self._field(name)
         op = self._next()
-        if op not in _OPERATORS[field]:
-            self._wrong(f"{field} does not support {op!r}")
+        if op not in field.ops - _FUNCTIONS:
+            self._wrong(f"{name} does not support {op!r}")
         if op != "in":
-            return Comparison(field, op, (self._value(field),))
+            return Comparison(name, op, (self._value(name),))
         self._expect("(")
-        values = [self._value(field)]
+        values = [self._value(name)]
         while self._takes(","):
-            values.append(self._value(field))
+            values.append(self._value(name))
         self._expect(")")
-        return Comparison(field, op, tuple(values))
+        return Comparison(name, op, tuple(values))
 
-    def _value(self, field: str) -> Value:
+    def _function(self, op: str) -> Comparison:
+        self._expect("(")
+        name = self._next()
+        if op not in self._field(name).ops:
+            self._wrong(f"{name} does not support {op!r}")
+        self._expect(",")
+        value = self._value(name)
+        self._expect(")")
+        return Comparison(name, op, (value,))
+
+    def _field(self, name: str) -> Field:
+        if name not in self._fields:
+            self._wrong(f"There is no field {name!r} to filter by")
+        return self._fields[name]
+
+    def _value(self, name: str) -> Value:
+        self._values += 1
+        if self._values > MAX_VALUES:
+            _refuse("$filter", f"The filter has more than {MAX_VALUES} values.", "FILTER_TOO_COMPLEX")
         token = self._next()
         quoted = token[1:-1].replace("''", "'") if token.startswith("'") else None
         try:
-            if field == "role" and quoted is not None:
-                return quoted
-            if field == "id":
-                return UUID(token if quoted is None else quoted)
-            if field == "created_at" and _INSTANT.fullmatch(token):
-                return datetime.fromisoformat(token.upper()).astimezone(UTC)
+            match self._fields[name].kind:
+                case "text" if quoted is not None:
+                    return quoted
+                case "id":
+                    return UUID(token if quoted is None else quoted)
+                case "instant" if _INSTANT.fullmatch(token):
+                    return datetime.fromisoformat(token.upper()).astimezone(UTC)
         except (ValueError, OverflowError):
             pass  # not a UUID, or no such day
-        return self._wrong(f"{token} is not a value of {field}")
+        return self._wrong(f"{token} is not a value of {name}")
 
     def _peek(self) -> tuple[str, int]:
         match = _TOKEN.match(self._text, self._at)

@@ -6,8 +6,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from minichat.domain import errors
+from minichat.observability import note
 
 MEDIA_TYPE = "application/problem+json"
 PROBLEM = "#/components/schemas/Problem"
@@ -21,6 +23,7 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.ImagesDisabled: 400,
     errors.TooManyImages: 400,
     errors.InvalidAttachment: 400,
+    errors.InvalidReactionTarget: 400,
     errors.InputTooLong: 400,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
@@ -29,8 +32,9 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.TurnNotFound: 404,
     errors.ModelNotFound: 404,
     errors.AttachmentNotFound: 404,
+    errors.MessageNotFound: 404,
     errors.GenerationInProgress: 409,
-    errors.SummaryMoved: 409,
+    errors.ChatMoved: 409,
     errors.RequestIdConflict: 409,
     errors.NotLatestTurn: 409,
     errors.IdempotencyKeyConflict: 409,
@@ -113,7 +117,19 @@ def of_framework(request: Request, error: HTTPException) -> Response:
     code = _FRAMEWORK_CODES.get(error.status_code, "invalid_request")
     response = _problem(request, error.status_code, code, str(error.detail))
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["allow"] = ", ".join(_methods(request))
     return response
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods of the request's path (RFC 9110, section 15.5.6): the router would name one route's alone."""
+    routes, scope = request.app.routes, dict(request.scope)
+    return [
+        method
+        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def of_failure(request: Request) -> Response:
@@ -136,6 +152,7 @@ def documented(*refusals: type[errors.ChatError]) -> dict[int | str, dict[str, A
 
 
 def _problem(request: Request, status: int, code: str, detail: str, **extra: Any) -> Response:
+    note(code=code)
     document = {
         "type": f"urn:minichat:problem:{code}",
         "title": code,

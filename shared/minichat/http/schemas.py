@@ -111,6 +111,14 @@ class SelectedMessageView(BaseModel):
     created_at: datetime | None = None
 
 
+class ReactionView(BaseModel):
+    """What the caller thinks of an answer, and since when."""
+
+    message_id: UUID
+    reaction: Literal["like", "dislike"]
+    created_at: datetime
+
+
 class PageInfo(BaseModel):
     """How to go on."""
 
@@ -144,6 +152,7 @@ class ModelView(BaseModel):
     tier: Literal["standard", "premium"]
     multiplier_display: str
     description: Annotated[str | None, Absent] = None
+    icon: Annotated[str | None, Absent] = None
     multimodal_capabilities: list[str]
     context_window: Annotated[int, Field(description="Tokens.")]
 
@@ -209,7 +218,7 @@ def message_view(message: Message, attachments: Mapping[str, AttachmentSummary])
         role=message.role,
         content=message.content,
         attachments=[attachments[one] for one in message.attachment_ids if one in attachments],
-        my_reaction=None,
+        my_reaction=message.reaction,
         model=message.model,
         input_tokens=message.input_tokens,
         output_tokens=message.output_tokens,
@@ -301,6 +310,7 @@ def model_view(model: Model) -> ModelView:
         tier=model.tier,
         multiplier_display=model.multiplier_display,
         description=model.description or None,
+        icon=model.icon or None,
         multimodal_capabilities=list(model.multimodal_capabilities),
         context_window=model.context_window,
     )

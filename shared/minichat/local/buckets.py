@@ -41,6 +41,7 @@ def create(root: Path, endpoint: str, region: str, queue_urls: dict[str, str], n
                     "AllowedMethods": rule["AllowedMethods"],
                     "AllowedOrigins": origins,
                     "AllowedHeaders": rule["AllowedHeaders"],
+                    "MaxAgeSeconds": rule["MaxAge"],
                 }
             ]
         },

@@ -24,6 +24,7 @@ from minichat.events.payloads import (
     PolicyDecisions,
     PolicyPublished,
     QuotaDecisionRecord,
+    ReactionChanged,
     ThreadSummaryTask,
     TokenUsage,
     ToolCallCounts,
@@ -46,8 +47,8 @@ QUEUES: dict[str, Any] = {
 }
 
 _AT = datetime(2026, 11, 21, 9, 30, 0, 123456, tzinfo=UTC)
-_TENANT, _USER, _CHAT, _TURN, _REQUEST, _NEW_REQUEST, _ATTACHMENT, _SECOND_ATTACHMENT = (
-    f"01a1fd42-d8d3-756c-b9cd-05918e7930d{number}" for number in range(8)
+_TENANT, _USER, _CHAT, _TURN, _REQUEST, _NEW_REQUEST, _ATTACHMENT, _SECOND_ATTACHMENT, _MESSAGE = (
+    f"01a1fd42-d8d3-756c-b9cd-05918e7930d{number}" for number in range(9)
 )
 _AUDIT: dict[str, Any] = {
     "tenant_id": _TENANT,
@@ -98,6 +99,21 @@ EXAMPLES: dict[str, list[Event]] = {
         TurnReplaced(**_ACTOR, event_type="turn_edit", original_request_id=_REQUEST, new_request_id=_NEW_REQUEST),
         TurnDeleted(**_ACTOR, request_id=_REQUEST),
         TurnCancelled(**_ACTOR, request_id=_REQUEST),
+        ReactionChanged(
+            **_OF_CHAT,
+            event_type="reaction_set",
+            actor_user_id=_USER,
+            message_id=_MESSAGE,
+            request_id=_REQUEST,
+            reaction="like",
+        ),
+        ReactionChanged(
+            **_OF_CHAT,
+            event_type="reaction_delete",
+            actor_user_id=_USER,
+            message_id=_MESSAGE,
+            request_id=_REQUEST,
+        ),
         ChatDeleted(**_OF_CHAT, actor_user_id=_USER),
         AttachmentDeleted(**_OF_CHAT, actor_user_id=_USER, attachment_id=_ATTACHMENT),
         PolicyPublished(

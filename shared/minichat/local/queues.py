@@ -44,10 +44,12 @@ def create(root: Path, endpoint: str, region: str, prefix: str = "minichat") -> 
         try:
             urls[logical_id] = client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
         except ClientError as error:
-            # An earlier version of the template made it.
             if "Exist" not in error.response["Error"]["Code"]:
                 raise
+            # An earlier version of the template made it: as a deployment would, this one changes what can be changed.
             urls[logical_id] = client.get_queue_url(QueueName=name)["QueueUrl"]
+            attributes.pop("FifoQueue", None)
+            client.set_queue_attributes(QueueUrl=urls[logical_id], Attributes=attributes)
     return urls
 
 

@@ -1,15 +1,20 @@
 """EventBridge Scheduler of the local stack: calls the functions that the template schedules, as it says.
 
-It runs as a process of its own: a function that fails is logged and called again at its next time, as on AWS.
+It runs as a process of its own. As on AWS nothing waits for anything: a function whose last call is not over is called
+all the same, and one that fails is logged and called again at its next time.
 """
 
 import importlib
 import re
+import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from minichat.local import limits
+from minichat.local.lambda_events import Context, scheduled_event
+from minichat.local.mappings import Handler
 from minichat.local.tables import load_template, project_root
 from minichat.moment import now
 from minichat.observability import logger
@@ -20,17 +25,23 @@ _SECONDS = {"minute": 60, "hour": 3600, "day": 86_400}
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A function and the seconds between two of its calls."""
+    """A function, the seconds between two of its calls, and those that a call may take."""
 
     name: str
     handler: str
     seconds: int
+    timeout: int
 
 
 def scheduled(template: dict[str, Any]) -> list[Schedule]:
     """Every schedule of the template's functions."""
     return [
-        Schedule(name, resource["Properties"]["Handler"], _seconds(event["Properties"]["ScheduleExpression"]))
+        Schedule(
+            name,
+            resource["Properties"]["Handler"],
+            _seconds(event["Properties"]["ScheduleExpression"]),
+            resource["Properties"]["Timeout"],
+        )
         for name, resource in template["Resources"].items()
         if resource["Type"] == "AWS::Serverless::Function"
         for event in resource["Properties"].get("Events", {}).values()
@@ -40,17 +51,26 @@ def scheduled(template: dict[str, Any]) -> list[Schedule]:
 
 def main() -> None:
     """Calls each scheduled function when it is due, until the process is stopped."""
+    limits.install()
     schedules = scheduled(load_template(project_root() / "template.yaml"))
-    handlers = {schedule.name: imported(schedule.handler) for schedule in schedules}
-    due = {schedule.name: time.monotonic() + schedule.seconds for schedule in schedules}
+    handlers = {schedule: imported(schedule.handler) for schedule in schedules}
+    due = {schedule: time.monotonic() + schedule.seconds for schedule in schedules}
     while due:
-        name = min(due, key=lambda one: due[one])
-        time.sleep(max(due[name] - time.monotonic(), 0))
-        due[name] += next(schedule.seconds for schedule in schedules if schedule.name == name)
-        try:
-            handlers[name]({"time": now().isoformat()}, None)
-        except Exception:  # the edge of an invocation
-            logger.exception("a scheduled function failed", extra={"function": name})
+        schedule = min(due, key=lambda one: due[one])
+        time.sleep(max(due[schedule] - time.monotonic(), 0))
+        due[schedule] += schedule.seconds
+        call = threading.Thread(target=invoked, args=(schedule, handlers[schedule], now()), daemon=True)
+        call.start()
+
+
+def invoked(schedule: Schedule, handler: Handler, at: datetime) -> bool:
+    """Calls a scheduled function as of that instant; False when it failed."""
+    try:
+        handler(scheduled_event(schedule.name, at), Context(schedule.name, schedule.timeout))
+    except Exception:  # the edge of an invocation
+        logger.exception("a scheduled function failed", extra={"function": schedule.name})
+        return False
+    return True
 
 
 def _seconds(expression: str) -> int:
@@ -60,10 +80,10 @@ def _seconds(expression: str) -> int:
     return int(match[1]) * _SECONDS[match[2]]
 
 
-def imported(handler: str) -> Callable[[dict[str, Any], object], object]:
+def imported(handler: str) -> Handler:
     """The function that a template names as a handler."""
     module, _, name = handler.rpartition(".")
-    function: Callable[[dict[str, Any], object], object] = getattr(importlib.import_module(module), name)
+    function: Handler = getattr(importlib.import_module(module), name)
     return function
 
 

@@ -32,6 +32,7 @@ and cites what they find: an example of a page, a file of the vector stores. Mar
     [[bytes:N]]           sends the stream in pieces of N bytes
     [[html]]              answers 200 with a page            [[redirect]]         answers 307
     [[problem]]           answers 200 with the body of a refusal
+    [[strict]]            answers 400 to a conversation whose roles do not alternate
 
 `POST /control/release/NAME` releases a hold, now or in advance; `GET /control/stats` tells how many calls came, how
 many streams are open and how many the client broke off. Files and vector stores are in `scripted_files`. All state is
@@ -171,6 +172,8 @@ async def _answer(request: Request, *, dialect: type[Dialect]) -> Response:
     message = f"As told with {key}: {', '.join(SECRETS)}."
     if (refusal := _refusal(script, state, dialect, message)) is not None:
         return refusal
+    if "strict" in script.said and not _alternates(given):
+        return JSONResponse(dialect.problem(400, "Conversation roles must alternate."), 400)
     text = "".join(script.pieces())
     tools, cites = _used(script, body, request.app.state.files)
     script = replace(script, tools=tools)
@@ -349,7 +352,16 @@ def _last_text(given: Any) -> str:
     content = users[-1].get("content", "")
     if isinstance(content, str):
         return content
-    return "".join(part.get("text", "") for part in content)
+    # Messages without an answer between them come as one: what was said last is in its last text.
+    texts = [part["text"] for part in content if "text" in part]
+    return texts[-1] if texts else ""
+
+
+def _alternates(given: Any) -> bool:
+    """Whether user and assistant take turns, the user first, as the templates of many models have it."""
+    roles = [] if isinstance(given, str) else [message.get("role") for message in given]
+    said = [role for role in roles if role not in {"system", "developer"}]
+    return said == ["user", "assistant"] * (len(said) // 2) + ["user"] * (len(said) % 2)
 
 
 def main() -> None:

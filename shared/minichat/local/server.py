@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minichat.http.app import create_app
+from minichat.local import limits
 from minichat.settings import SettingsError, load
 
 JWKS_PATH = "/.well-known/jwks.json"
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()
+    limits.install()
     try:
         settings = load(os.environ)
         app = create_app(settings)

@@ -5,53 +5,54 @@ from typing import Any
 
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
-from minichat.providers.chunks import (
-    Completed,
-    Failed,
-    FailureCode,
-    Incomplete,
-    ProviderChunk,
-    TextDelta,
-    ToolActivity,
-    ToolName,
-)
-from minichat.providers.cited import Block, cited
-from minichat.providers.fields import (
-    UNREADABLE,
-    at,
-    document,
-    identifier,
-    usage_of,
-    whole_characters,
-    with_cache_in_input,
-)
+from minichat.providers import refusals
+from minichat.providers.chunks import ProviderChunk, TextDelta, ToolActivity, ToolName
+from minichat.providers.cited import Block, cited, listed
+from minichat.providers.ends import NOT_OFFERED, Ends
+from minichat.providers.fields import Characters, at, identifier, usage_of, with_cache_in_input
 from minichat.providers.prompt import Prompt, alternating, one_of_temperature_and_top_p, parameters
-from minichat.providers.sse import EventParser, WireEvent
+from minichat.providers.reading import Events, Reading
 from minichat.providers.transport import Exchange
 
 API_VERSION = "2023-06-01"
 
-_KNOWN_EVENTS = frozenset(
-    {"message_start", "content_block_start", "content_block_delta", "message_delta", "message_stop", "error"}
+KNOWN_EVENTS = frozenset(
+    {
+        *("message_start", "content_block_start", "content_block_delta", "content_block_stop"),
+        *("message_delta", "message_stop", "error"),
+    }
 )
-_TOOLS: dict[str, ToolName] = {
+TOOLS: dict[str, ToolName] = {
     "web_search": "web_search",
     "code_execution": "code_interpreter",
     "bash_code_execution": "code_interpreter",
     "text_editor_code_execution": "code_interpreter",
 }
-_CUT = {
-    "max_tokens": "max_output_tokens",
-    "model_context_window_exceeded": "max_output_tokens",
-    "refusal": "content_filter",
-    "pause_turn": "pause_turn",
-}
-_FAILURES: dict[str, FailureCode] = {"rate_limit_error": "rate_limited", "timeout_error": "provider_timeout"}
+ENDS = Ends(
+    good=frozenset({"end_turn", "stop_sequence"}),
+    cut={
+        "max_tokens": "max_output_tokens",
+        "model_context_window_exceeded": "max_output_tokens",
+        "refusal": "content_filter",
+        "pause_turn": "pause_turn",
+    },
+    failed={"tool_use": NOT_OFFERED},
+)
+
+_COUNTED = (
+    *("input_tokens", "output_tokens", "output_tokens_details"),
+    *("cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation"),
+)
 
 
 def exchange(_: Provider, prompt: Prompt) -> Exchange:
     """The call for a prompt."""
-    return Exchange(prompt.model, body(prompt), Answer(), headers={"anthropic-version": API_VERSION})
+    return Exchange(prompt.model, body(prompt), reader(), headers={"anthropic-version": API_VERSION})
+
+
+def reader() -> Reading:
+    """Reads one answer."""
+    return Reading(Events(KNOWN_EVENTS), Answer())
 
 
 def body(prompt: Prompt) -> dict[str, Any]:
@@ -79,87 +80,105 @@ def body(prompt: Prompt) -> dict[str, Any]:
         "model": prompt.model,
         "stream": True,
         "messages": [
-            {"role": role, "content": [{"type": "text", "text": text} for text in texts]}
-            for role, texts in alternating(prompt.messages)
+            {"role": stretch.role, "content": [{"type": "text", "text": text} for text in stretch.texts]}
+            for stretch in alternating(prompt.messages)
         ],
         "max_tokens": prompt.max_output_tokens,
     }
 
 
 class Answer:
-    """Reads one answer. Tokens from the cache, which Anthropic counts apart, are input here as everywhere."""
+    """What the events of one answer mean (`reading.Meaning`).
+
+    Tokens from the cache, which Anthropic counts apart, are input here as everywhere.
+    """
 
     def __init__(self) -> None:
         self.usage = Usage()
-        self._events = EventParser()
         self._counted: dict[str, Any] = {}
+        self._characters = Characters()
         self._block = Block()
         self._reason: str | None = None
         self._response_id: str | None = None
 
-    def feed(self, part: bytes) -> Iterator[ProviderChunk]:
-        """The chunks that these bytes complete."""
-        for event in self._events.feed(part):
-            if event.name and event.name not in _KNOWN_EVENTS:
-                continue
-            try:
-                chunk = self._said(event)
-            except UNREADABLE:
-                chunk = Failed("provider_error", f"unreadable event {event.name}", self.usage)
-            if chunk is not None:
-                yield chunk
-
-    def ended(self) -> Completed | Incomplete | Failed:
-        """An answer that gave the reason of its end is whole."""
-        if self._reason is None:
-            return Failed("provider_error", "the stream ended without a terminal event", self.usage)
-        if self._reason == "tool_use":
-            return Failed("provider_error", "the model asked for a tool that it was not offered", self.usage)
-        if self._reason in _CUT:
-            return Incomplete(_CUT[self._reason], self.usage, self._response_id, self._block.all())
-        return Completed(self.usage, self._response_id, self._block.all())
-
-    def _said(self, event: WireEvent) -> ProviderChunk | None:
-        data = document(event.data)
-        match event.name or data.get("type"):
+    def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an event says."""
+        match kind:
             case "message_start":
-                self._response_id = identifier(data["message"].get("id"))
-                self._count(data["message"].get("usage"))
+                yield from self._begun(data["message"])
             case "content_block_start":
-                self._block.end()
-                return _tool(data["content_block"])
+                yield from self._opened(data["content_block"])
             case "content_block_delta":
-                return self._delta(data["delta"])
+                yield from self._delta(data["delta"])
             case "message_delta":
-                reason = data["delta"].get("stop_reason")
-                self._reason = self._reason if reason is None else str(reason)
-                self._count(data.get("usage"))
+                self._stops(data["delta"], data.get("usage"))
             case "message_stop":
-                return self.ended()
+                yield from self.ended()
             case "error":
-                return _failed(data.get("error"), self.usage)
-        return None
+                yield refusals.failed(data.get("error") or data, self.usage)
 
-    def _delta(self, delta: dict[str, Any]) -> TextDelta | None:
+    def whole(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an answer says that came as one document."""
+        if data.get("error"):
+            yield refusals.failed(data["error"], self.usage)
+            return
+        yield from self._begun(data)
+        self._stops(data, None)
+        yield from self.ended()
+
+    def ended(self) -> Iterator[ProviderChunk]:
+        """An answer that gave the reason of its end is whole."""
+        yield from self._tell(self._characters.rest())
+        yield ENDS.terminal(self._reason, self.usage, self._response_id, self._block.all())
+
+    def _begun(self, message: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """A stream's message has no content yet."""
+        self._response_id = identifier(message.get("id"))
+        self._count(message.get("usage"))
+        for block in listed(message.get("content")):
+            yield from self._opened(block)
+
+    def _opened(self, block: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """A block may begin with text, and has all of it where nothing was streamed."""
+        self._block.end()
+        if (activity := _tool(block)) is not None:
+            yield activity
+        if block.get("type") == "text":
+            yield from self._tell(self._characters.of(block.get("text") or ""))
+            for citation in listed(block.get("citations")):
+                self._cites(citation)
+
+    def _delta(self, delta: dict[str, Any]) -> Iterator[TextDelta]:
         """The text in a delta; thinking, its signature, citations and a tool's input come as deltas, too."""
         match delta.get("type"):
             case "text_delta":
-                text = whole_characters(delta["text"])
-                self._block.text(text)
-                return TextDelta(text)
+                yield from self._tell(self._characters.of(delta["text"]))
             case "citations_delta":
-                found = delta.get("citation")
-                if at(found, "type") == "web_search_result_location":
-                    page, title, text = at(found, "url"), at(found, "title"), at(found, "cited_text")
-                    self._block.cites(cited("web", page, title=title, text=text))
-        return None
+                self._cites(delta.get("citation"))
+
+    def _tell(self, text: str) -> Iterator[TextDelta]:
+        if text:
+            self._block.text(text)
+            yield TextDelta(text)
+
+    def _cites(self, found: Any) -> None:
+        if at(found, "type") == "web_search_result_location":
+            page, title, text = at(found, "url"), at(found, "title"), at(found, "cited_text")
+            self._block.cites(cited("web", page, title=title, text=text))
+
+    def _stops(self, delta: dict[str, Any], usage: Any) -> None:
+        if delta.get("stop_reason"):
+            self._reason = str(delta["stop_reason"])
+        self._count(usage)
 
     def _count(self, told: Any) -> None:
-        """Later numbers are cumulative; one that is null says nothing new."""
-        if isinstance(told, dict):
-            self._counted |= {name: value for name, value in told.items() if value is not None}
+        """Numbers are cumulative: none that is null, or smaller than it was, says anything new."""
+        for name in _COUNTED:
+            value = at(told, name)
+            if value is not None and not _is_less(value, self._counted.get(name)):
+                self._counted[name] = value
         apart = usage_of(
-            self._counted,
+            self._counted | _cache_writes(self._counted),
             input_tokens=("input_tokens",),
             output_tokens=("output_tokens",),
             cache_read_input_tokens=("cache_read_input_tokens",),
@@ -169,16 +188,22 @@ class Answer:
         self.usage = with_cache_in_input(apart)
 
 
+def _is_less(value: Any, before: Any) -> bool:
+    return type(value) is int and type(before) is int and value < before
+
+
+def _cache_writes(counted: dict[str, Any]) -> dict[str, Any]:
+    """What was written to the cache, where it is told by its time to live alone."""
+    if "cache_creation_input_tokens" in counted:
+        return {}
+    told = (at(counted, "cache_creation", f"ephemeral_{time}_input_tokens") for time in ("5m", "1h"))
+    return {"cache_creation_input_tokens": sum(tokens for tokens in told if type(tokens) is int)}
+
+
 def _tool(block: dict[str, Any]) -> ToolActivity | None:
     kind = block.get("type", "")
     if kind == "server_tool_use":
-        name = _TOOLS.get(block.get("name", ""))
+        name = TOOLS.get(block.get("name", ""))
         return ToolActivity(name, "start") if name else None
-    name = _TOOLS.get(kind.removesuffix("_tool_result"))
+    name = TOOLS.get(kind.removesuffix("_tool_result"))
     return ToolActivity(name, "done") if name and kind.endswith("_tool_result") else None
-
-
-def _failed(problem: Any, usage: Usage) -> Failed:
-    kind = str(at(problem, "type") or "")
-    message = at(problem, "message") or ""
-    return Failed(_FAILURES.get(kind, "provider_error"), f"{kind}: {message}", usage)

@@ -6,7 +6,6 @@ Signing and decoding are botocore's, sending is not: its client would need a thr
 import asyncio
 import struct
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -20,10 +19,13 @@ from botocore.session import Session
 
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
-from minichat.providers.chunks import Completed, Failed, FailureCode, Incomplete, ProviderChunk, TextDelta, ToolActivity
+from minichat.providers import refusals
+from minichat.providers.chunks import ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.cited import Block, cited, listed
-from minichat.providers.fields import UNREADABLE, at, document, usage_of, whole_characters, with_cache_in_input
+from minichat.providers.ends import NOT_OFFERED, Ends
+from minichat.providers.fields import UNREADABLE, Characters, at, document, usage_of, with_cache_in_input
 from minichat.providers.prompt import Prompt, alternating, one_of_temperature_and_top_p, parameters
+from minichat.providers.reading import Reading, Said
 from minichat.providers.sse import MAX_EVENT_BYTES, EventTooLarge
 from minichat.providers.transport import Exchange, NotAsked
 
@@ -32,25 +34,23 @@ WEB_SEARCH_TOOL = "nova_grounding"
 """Bedrock's only search of the web; Amazon's Nova models have it."""
 
 _NAMES = {"temperature": "temperature", "top_p": "topP"}
-_CUT = {
-    "max_tokens": "max_output_tokens",
-    "model_context_window_exceeded": "max_output_tokens",
-    "content_filtered": "content_filter",
-    "guardrail_intervened": "content_filter",
-}
-_BROKEN = frozenset({"malformed_model_output", "malformed_tool_use"})
-_FAILURES: dict[str, FailureCode] = {
-    "throttlingException": "rate_limited",
-    "modelTimeoutException": "provider_timeout",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One message of the event-stream encoding."""
-
-    headers: dict[str, Any]
-    payload: bytes
+KNOWN_EVENTS = frozenset(
+    {"contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata", "error"}
+)
+ENDS = Ends(
+    good=frozenset({"end_turn", "stop_sequence"}),
+    cut={
+        "max_tokens": "max_output_tokens",
+        "model_context_window_exceeded": "max_output_tokens",
+        "content_filtered": "content_filter",
+        "guardrail_intervened": "content_filter",
+    },
+    failed={
+        "tool_use": NOT_OFFERED,
+        "malformed_model_output": "what the model made cannot be read",
+        "malformed_tool_use": "what the model made cannot be read",
+    },
+)
 
 
 class BrokenFrame(ValueError):
@@ -60,7 +60,12 @@ class BrokenFrame(ValueError):
 def exchange(entry: Provider, prompt: Prompt) -> Exchange:
     """The call for a prompt: signed for by the role, unless the entry has a key (an API key of Bedrock's)."""
     auth = None if entry.auth else Signature(entry.region or "")
-    return Exchange(prompt.model, body(prompt), Answer(), content_type=CONTENT_TYPE, auth=auth)
+    return Exchange(prompt.model, body(prompt), reader(), content_type=CONTENT_TYPE, auth=auth)
+
+
+def reader() -> Reading:
+    """Reads one answer."""
+    return Reading(Frames(), Answer())
 
 
 def body(prompt: Prompt) -> dict[str, Any]:
@@ -85,8 +90,8 @@ def body(prompt: Prompt) -> dict[str, Any]:
         **made,
         **extra,
         "messages": [
-            {"role": role, "content": [{"text": text} for text in texts]}
-            for role, texts in alternating(prompt.messages)
+            {"role": stretch.role, "content": [{"text": text} for text in stretch.texts]}
+            for stretch in alternating(prompt.messages)
         ],
         "inferenceConfig": {**limits, **extra.get("inferenceConfig", {}), "maxTokens": prompt.max_output_tokens},
     }
@@ -111,86 +116,126 @@ class Signature(httpx2.Auth):
         yield request
 
 
-class Answer:
-    """Reads one answer: its reason comes first, its usage last. Input includes the tokens of the cache."""
+class Frames:
+    """Messages of the event-stream encoding (`reading.Wire`); exceptions and errors are events of the kind error."""
 
     def __init__(self) -> None:
-        self.usage = Usage()
-        self._frames = EventStreamBuffer()
+        self._buffer = EventStreamBuffer()
         self._pending = 0
-        self._block = Block()
-        self._reason: str | None = None
 
-    def feed(self, part: bytes) -> Iterator[ProviderChunk]:
-        """The chunks that these bytes complete. Raises EventTooLarge, and BrokenFrame for bytes that are no frame."""
+    def feed(self, part: bytes) -> Iterator[Said]:
+        """The events that these bytes complete. Raises EventTooLarge, and BrokenFrame for bytes that are no frame."""
         self._pending += len(part)
-        self._frames.add_data(part)
-        for frame in self._whole_frames():
-            try:
-                yield from self._said(frame)
-            except UNREADABLE:
-                yield Failed("provider_error", "unreadable event", self.usage)
+        self._buffer.add_data(part)
+        for headers, payload in self._whole_frames():
+            if headers.get(":message-type") != "event":
+                yield Said("error", _problem(headers, payload))
+            elif payload.strip():
+                kind, data = str(headers.get(":event-type")), _read(payload)
+                if data is not None or kind in KNOWN_EVENTS:
+                    yield Said(kind, data)
         if self._pending > MAX_EVENT_BYTES:
             raise EventTooLarge(f"more than {MAX_EVENT_BYTES} bytes")
 
-    def ended(self) -> Completed | Incomplete | Failed:
-        """An answer that gave the reason of its end is whole. Bedrock has no id for it."""
-        if self._reason is None:
-            return Failed("provider_error", "the stream ended without a terminal event", self.usage)
-        if self._reason == "tool_use":
-            return Failed("provider_error", "the model asked for a tool that it was not offered", self.usage)
-        if self._reason in _BROKEN:
-            return Failed("provider_error", self._reason, self.usage)
-        if self._reason in _CUT:
-            return Incomplete(_CUT[self._reason], self.usage, citations=self._block.all())
-        return Completed(self.usage, citations=self._block.all())
-
-    def _whole_frames(self) -> Iterator[Frame]:
+    def _whole_frames(self) -> Iterator[tuple[dict[str, Any], bytes]]:
         while True:
             try:
-                frame: Any = self._frames.next()  # its type stubs call everything a number
+                frame: Any = self._buffer.next()  # its type stubs call everything a number
             except StopIteration:
                 return
             # Besides its own errors botocore's parser lets those of struct and of a look-up through.
             except (ParserError, *UNREADABLE, struct.error) as error:
                 raise BrokenFrame(type(error).__name__) from None
             self._pending -= frame.prelude.total_length
-            yield Frame(frame.headers, frame.payload)
+            yield frame.headers, frame.payload
 
-    def _said(self, frame: Frame) -> Iterator[ProviderChunk]:
-        if frame.headers.get(":message-type") != "event":
-            yield _failed(frame, self.usage)
-            return
-        match frame.headers.get(":event-type"):
+
+class Answer:
+    """What the events of one answer mean (`reading.Meaning`): its reason comes first, its usage last.
+
+    Input includes the tokens of the cache.
+    """
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self._characters = Characters()
+        self._block = Block()
+        self._reason: str | None = None
+
+    def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an event says."""
+        match kind:
             case "contentBlockStart":
-                yield from self._tool(document(frame.payload))
+                yield from _tool(data)
             case "contentBlockDelta":
-                yield from self._delta(document(frame.payload)["delta"])
+                yield from self._delta(data["delta"])
             case "contentBlockStop":
                 self._block.end()
             case "messageStop":
-                self._reason = str(document(frame.payload)["stopReason"])
+                self._reason = str(data["stopReason"])
             case "metadata":
-                self.usage = _usage(document(frame.payload))
-                yield self.ended()
+                self.usage = _usage(data)
+                yield from self.ended()
+            case "error":
+                yield refusals.failed(data, self.usage)
+
+    def whole(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an answer says that came as one document."""
+        for block in listed(at(data, "output", "message", "content")):
+            yield from _tool({"start": block})
+            within = block.get("citationsContent") or {"content": [block]}
+            for part in listed(within.get("content")):
+                yield from self._delta({"text": part.get("text")})
+            for citation in listed(within.get("citations")):
+                self._cites(citation)
+            self._block.end()
+        self._reason = data.get("stopReason")
+        self.usage = _usage(data)
+        if self._reason is None and data.get("message"):
+            yield refusals.failed(data, self.usage)
+            return
+        yield from self.ended()
+
+    def ended(self) -> Iterator[ProviderChunk]:
+        """An answer that gave the reason of its end is whole. Bedrock has no id for it."""
+        yield from self._tell(self._characters.rest())
+        yield ENDS.terminal(self._reason, self.usage, citations=self._block.all())
 
     def _delta(self, delta: dict[str, Any]) -> Iterator[TextDelta]:
-        if (found := delta.get("text")) is not None:
-            text = whole_characters(found)
+        if (text := delta.get("text")) is not None:
+            yield from self._tell(self._characters.of(text))
+        self._cites(delta.get("citation"))
+
+    def _tell(self, text: str) -> Iterator[TextDelta]:
+        if text:
             self._block.text(text)
             yield TextDelta(text)
-        citation = delta.get("citation")
+
+    def _cites(self, citation: Any) -> None:
         passages = (at(one, "text") for one in listed(at(citation, "sourceContent")))
         told = " ".join(one for one in passages if isinstance(one, str))
         # Documents, the other locations, are never sent along.
         page = at(citation, "location", "web", "url")
         self._block.cites(cited("web", page, title=at(citation, "title"), text=told))
 
-    def _tool(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
-        if at(data, "start", "toolUse", "name") == WEB_SEARCH_TOOL:
-            yield ToolActivity("web_search", "start")
-        elif at(data, "start", "toolResult", "type") == f"{WEB_SEARCH_TOOL}_result":
-            yield ToolActivity("web_search", "done")
+
+def _tool(data: dict[str, Any]) -> Iterator[ToolActivity]:
+    if at(data, "start", "toolUse", "name") == WEB_SEARCH_TOOL:
+        yield ToolActivity("web_search", "start")
+    elif at(data, "start", "toolResult", "type") == f"{WEB_SEARCH_TOOL}_result":
+        yield ToolActivity("web_search", "done")
+
+
+def _read(payload: bytes) -> dict[str, Any] | None:
+    try:
+        return document(payload)
+    except UNREADABLE:
+        return None
+
+
+def _problem(headers: dict[str, Any], payload: bytes) -> dict[str, Any]:
+    kind = headers.get(":exception-type") or headers.get(":error-code")
+    return {"type": kind, "message": at(_read(payload), "message") or headers.get(":error-message")}
 
 
 @cache
@@ -206,16 +251,6 @@ def _frozen() -> ReadOnlyCredentials:
         return _credentials().get_frozen_credentials()
     except BotoCoreError as error:
         raise NotAsked(f"no AWS credentials: {type(error).__name__}") from None
-
-
-def _failed(frame: Frame, usage: Usage) -> Failed:
-    headers = frame.headers
-    kind = str(headers.get(":exception-type") or headers.get(":error-code") or "")
-    try:
-        message = document(frame.payload).get("message") or ""
-    except UNREADABLE:
-        message = headers.get(":error-message") or ""
-    return Failed(_FAILURES.get(kind, "provider_error"), f"{kind}: {message}", usage)
 
 
 def _usage(data: dict[str, Any]) -> Usage:

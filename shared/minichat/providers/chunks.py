@@ -53,14 +53,22 @@ class Incomplete:
 class Failed:
     """The provider refused, broke or timed out.
 
-    `diagnostic` is for logs only, redacted by the adapter; clients see the fixed sentence of `code`. `reached` is
-    False when no request left: such a turn costs nothing.
+    `diagnostic` is for logs only, redacted by the adapter; clients see the fixed sentence of `code`. How far the call
+    came is in two words, of which one at most is unusual:
+
+    - `reached` is False when no request left. Such a turn costs nothing.
+    - `refused` is True when the provider itself said no before the first event of an answer: by a status, or as the
+      first word of what it sent. Nothing was generated that we could have seen.
+    - Otherwise a request left, and what became of it is not known: silence, a gateway's time-out, a broken connection,
+      an answer that had begun.
     """
 
     code: FailureCode
     diagnostic: str = ""
     usage: Usage = field(default_factory=Usage)
     reached: bool = True
+    refused: bool = False
 
 
-ProviderChunk = TextDelta | ToolActivity | Completed | Incomplete | Failed
+Terminal = Completed | Incomplete | Failed
+ProviderChunk = TextDelta | ToolActivity | Terminal

@@ -51,3 +51,25 @@ def identifier(found: Any) -> str | None:
 def whole_characters(text: str) -> str:
     """The text with surrogate pairs joined and lone halves replaced: JSON can carry them, UTF-8 cannot."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class Characters:
+    """The text of one answer, whose deltas are cut anywhere: the end of one may be half a character.
+
+    JSON escapes what is beyond the basic plane as two halves. A first half is held back until its other one comes, and
+    replaced when anything else does.
+    """
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def of(self, delta: str) -> str:
+        """The characters that this delta completes; none when it is but a half."""
+        text = self._half + delta
+        self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        return whole_characters(text.removesuffix(self._half))
+
+    def rest(self) -> str:
+        """What stands for a half whose other one never came; empty when none is held."""
+        half, self._half = self._half, ""
+        return whole_characters(half)

@@ -9,23 +9,47 @@ from typing import Any
 from minichat.domain.citations import Cited
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
-from minichat.providers.chunks import Completed, Failed, FailureCode, Incomplete, ProviderChunk, TextDelta, ToolActivity
+from minichat.providers import refusals
+from minichat.providers.chunks import ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.cited import MAX_CITED, cited, listed, span_of
-from minichat.providers.fields import UNREADABLE, at, document, identifier, usage_of, whole_characters
-from minichat.providers.prompt import Prompt, parameters
-from minichat.providers.sse import EventParser
+from minichat.providers.ends import NOT_OFFERED, Ends
+from minichat.providers.fields import Characters, at, identifier, usage_of
+from minichat.providers.prompt import Prompt, alternating, parameters
+from minichat.providers.reading import DONE, Events, Reading
 from minichat.providers.transport import Exchange
 
 OUTPUT_CAPS = ("max_completion_tokens", "max_tokens")
+BETWEEN_TEXTS = "\n\n"
+"""Between the texts of neighbours of one role: a list of parts is what the older of these servers refuse."""
 
-_CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
-_TOOL_REASONS = frozenset({"tool_calls", "function_call"})
-_RATE_LIMITS = frozenset({"rate_limit_exceeded", "rate_limit_error", "429", 429})
+KNOWN_EVENTS = frozenset({"error"})
+"""Events have neither names nor types here, but for failures, which some gateways name."""
+ENDS = Ends(
+    good=frozenset({"stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete"}),
+    cut={
+        **dict.fromkeys(("length", "max_tokens", "model_length", "model_context_window_exceeded"), "max_output_tokens"),
+        **dict.fromkeys(("content_filter", "safety", "sensitive", "refusal"), "content_filter"),
+    },
+    failed={
+        **dict.fromkeys(("tool_calls", "function_call", "tool_use"), NOT_OFFERED),
+        **dict.fromkeys(("error", "network_error", "insufficient_system_resource"), "the server could not go on"),
+        **dict.fromkeys(("abort", "aborted", "cancelled", "canceled"), "the server gave the answer up"),
+    },
+)
+"""OpenAI's words and those of its followers: vLLM, SGLang, TGI, Together, Mistral, DeepSeek, GLM, OpenRouter."""
+
+
+_PARTS = {"text": "text", "output_text": "text", "refusal": "refusal"}
 
 
 def exchange(entry: Provider, prompt: Prompt) -> Exchange:
     """The call for a prompt."""
-    return Exchange(prompt.model, body(prompt, entry.max_tokens_field or OUTPUT_CAPS[0]), Answer())
+    return Exchange(prompt.model, body(prompt, entry.max_tokens_field or OUTPUT_CAPS[0]), reader())
+
+
+def reader() -> Reading:
+    """Reads one answer."""
+    return Reading(Events(KNOWN_EVENTS), Answer())
 
 
 def body(prompt: Prompt, output_cap: str) -> dict[str, Any]:
@@ -43,65 +67,73 @@ def body(prompt: Prompt, output_cap: str) -> dict[str, Any]:
         made["metadata"] = prompt.metadata
     made.update((name, value) for name, value in extra.items() if name not in {*OUTPUT_CAPS, "n"})
     instructions = [{"role": "system", "content": prompt.instructions}] if prompt.instructions else []
+    said = [
+        {"role": stretch.role, "content": BETWEEN_TEXTS.join(stretch.texts)} for stretch in alternating(prompt.messages)
+    ]
     return {
         **made,
         "model": prompt.model,
         "stream": True,
         "stream_options": {"include_usage": True},
-        "messages": [*instructions, *({"role": message.role, "content": message.text} for message in prompt.messages)],
+        "messages": [*instructions, *said],
         output_cap: prompt.max_output_tokens,
     }
 
 
 class Answer:
-    """Reads one answer."""
+    """What the events of one answer mean (`reading.Meaning`)."""
 
     def __init__(self) -> None:
         self.usage = Usage()
-        self._events = EventParser()
+        self._characters = Characters()
+        self._told = False
         self._reason: str | None = None
         self._response_id: str | None = None
         self._searched = False
         self._cited: list[Cited] = []
 
-    def feed(self, part: bytes) -> Iterator[ProviderChunk]:
-        """The chunks that these bytes complete."""
-        for event in self._events.feed(part):
-            if event.data == "[DONE]":
-                yield self.ended()
-            elif event.name in {"", "message", "error"}:
-                try:
-                    yield from self._said(document(event.data))
-                except UNREADABLE:
-                    yield Failed("provider_error", "unreadable event", self.usage)
+    def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an event says."""
+        if kind == DONE:
+            yield from self.ended()
+        elif kind == "error" or data.get("object") == "error":
+            yield refusals.failed(data.get("error") or data, self.usage)
+        else:
+            yield from self._chunk(data)
 
-    def ended(self) -> Completed | Incomplete | Failed:
-        """An answer that gave the reason of its end is whole, also without the usage or `[DONE]` that should follow."""
-        if self._reason is None:
-            return Failed("provider_error", "the stream ended without a terminal event", self.usage)
-        if self._reason in _TOOL_REASONS:
-            return Failed("provider_error", "the model asked for a tool that it was not offered", self.usage)
-        if self._reason in _CUT:
-            return Incomplete(_CUT[self._reason], self.usage, self._response_id, tuple(self._cited))
-        return Completed(self.usage, self._response_id, tuple(self._cited))
-
-    def _said(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+    def whole(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an answer says that came as one document."""
         if data.get("error"):
-            yield _failed(data["error"], self.usage)
+            yield refusals.failed(data["error"], self.usage)
             return
+        yield from self._chunk(data)
+        yield from self.ended()
+
+    def ended(self) -> Iterator[ProviderChunk]:
+        """An answer that gave the reason of its end is whole, also without the usage or `[DONE]` that should follow."""
+        yield from self._tell(self._characters.rest())
+        yield ENDS.terminal(self._reason, self.usage, self._response_id, tuple(self._cited))
+
+    def _chunk(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
         self._response_id = self._response_id or identifier(data.get("id"))
-        if data.get("usage") is not None:
-            self.usage = _usage(data["usage"])
+        if data.get("usage") and (counted := _usage(data["usage"])).known:
+            self.usage = counted
         for choice in data.get("choices") or []:
-            delta = choice.get("delta") or {}
-            # Some servers send the message that is whole, at the end.
-            for found in (delta.get("annotations"), at(choice, "message", "annotations")):
+            delta, message = choice.get("delta") or {}, choice.get("message") or {}
+            # Some servers send the message that is whole at the end, and some nothing else.
+            for found in (delta.get("annotations"), message.get("annotations")):
                 if found:
                     yield from self._annotated(listed(found))
-            if delta.get("content"):
-                yield TextDelta(whole_characters(delta["content"]))
-            if choice.get("finish_reason") is not None:
+            told = message if message and not delta and not self._told else delta
+            for text in (_text(told.get("content")), told.get("refusal") or ""):
+                yield from self._tell(self._characters.of(text))
+            if choice.get("finish_reason"):
                 self._reason = str(choice["finish_reason"])
+
+    def _tell(self, text: str) -> Iterator[TextDelta]:
+        if text:
+            self._told = True
+            yield TextDelta(text)
 
     def _annotated(self, annotations: list[Any]) -> Iterator[ToolActivity]:
         # The only trace of a search in this API; several cannot be told apart.
@@ -116,12 +148,15 @@ class Answer:
             self._cited += page[: MAX_CITED - len(self._cited)]
 
 
-def _failed(problem: Any, usage: Usage) -> Failed:
-    if not isinstance(problem, dict):
-        problem = {"message": problem}
-    words = [word for word in (problem.get("code"), problem.get("type")) if isinstance(word, str | int)]
-    code: FailureCode = "rate_limited" if _RATE_LIMITS.intersection(words) else "provider_error"
-    return Failed(code, f"{(words or [''])[0]}: {problem.get('message') or ''}", usage)
+def _text(content: Any) -> str:
+    """The text of a content: a string, or parts, of which a thinking model sends what it thinks as others."""
+    if not isinstance(content, list):
+        return content or ""
+    return "".join(part if isinstance(part, str) else _of_part(part) for part in content)
+
+
+def _of_part(part: dict[str, Any]) -> Any:
+    return part.get(_PARTS.get(str(part.get("type")), "")) or ""
 
 
 def _usage(found: Any) -> Usage:

@@ -1,29 +1,22 @@
 """OpenAI's Responses API, which Azure OpenAI speaks too: the request, and the events told in the product's words."""
 
 import itertools
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from minichat.domain.citations import Cited, Span
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
-from minichat.providers.chunks import (
-    Completed,
-    Failed,
-    FailureCode,
-    Incomplete,
-    ProviderChunk,
-    TextDelta,
-    ToolActivity,
-)
+from minichat.providers import refusals
+from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity, ToolName
 from minichat.providers.cited import MAX_CITED, cited, listed, span_of
-from minichat.providers.fields import UNREADABLE, at, identifier, usage_of, whole_characters
-from minichat.providers.prompt import Prompt, PromptMessage, parameters
-from minichat.providers.sse import EventParser, WireEvent
+from minichat.providers.ends import NO_END, NOT_OFFERED
+from minichat.providers.fields import Characters, at, identifier, usage_of, whole_characters
+from minichat.providers.prompt import Prompt, Stretch, alternating, parameters
+from minichat.providers.reading import Events, Reading
 from minichat.providers.transport import Exchange
 
-_TOOL_EVENTS = {
+TOOL_EVENTS = {
     "response.file_search_call.searching": ToolActivity("file_search", "start"),
     "response.file_search_call.completed": ToolActivity("file_search", "done"),
     "response.web_search_call.searching": ToolActivity("web_search", "start"),
@@ -31,20 +24,38 @@ _TOOL_EVENTS = {
     "response.code_interpreter_call.in_progress": ToolActivity("code_interpreter", "start"),
     "response.code_interpreter_call.completed": ToolActivity("code_interpreter", "done"),
 }
-_CITING = ("file_citation", "url_citation")
-_CUT = ("max_output_tokens", "content_filter")
-_KNOWN_EVENTS = _TOOL_EVENTS.keys() | {
-    "response.output_text.delta",
-    "response.completed",
-    "response.incomplete",
-    "response.failed",
-    "error",
+TOOL_ITEMS: dict[str, ToolName] = {
+    "file_search_call": "file_search",
+    "web_search_call": "web_search",
+    "code_interpreter_call": "code_interpreter",
 }
+NOT_OFFERED_ITEMS = frozenset(
+    {
+        *("function_call", "custom_tool_call", "computer_call", "local_shell_call", "apply_patch_call"),
+        "mcp_approval_request",
+    }
+)
+"""What a model asks for and waits for: nobody here will do it."""
+TEXT_EVENTS = frozenset({"response.output_text.delta", "response.refusal.delta"})
+ENDS = {f"response.{status}": status for status in ("completed", "incomplete", "failed")}
+"""Events that end an answer, with the status that it then has."""
+ENDED = frozenset({*ENDS.values(), "cancelled"})
+CUT = frozenset({"max_output_tokens", "content_filter"})
+KNOWN_EVENTS = TOOL_EVENTS.keys() | TEXT_EVENTS | ENDS.keys() | {"error"}
+
+_CITING = ("file_citation", "url_citation")
+_TEXTS = {"output_text": "text", "refusal": "refusal"}
+"""The parts of a message that are text, and where in them it is. A refusal is what the model says instead."""
 
 
 def exchange(_: Provider, prompt: Prompt) -> Exchange:
     """The call for a prompt."""
-    return Exchange(prompt.model, body(prompt), Answer())
+    return Exchange(prompt.model, body(prompt), reader())
+
+
+def reader() -> Reading:
+    """Reads one answer."""
+    return Reading(Events(KNOWN_EVENTS), Answer())
 
 
 def body(prompt: Prompt) -> dict[str, Any]:
@@ -73,63 +84,71 @@ def body(prompt: Prompt) -> dict[str, Any]:
         "model": prompt.model,
         "stream": True,
         "store": False,
-        "input": [_item(message) for message in prompt.messages],
+        "input": [_item(stretch) for stretch in alternating(prompt.messages)],
         "max_output_tokens": prompt.max_output_tokens,
     }
 
 
 class Answer:
-    """Reads one answer; usage comes with its last event only."""
+    """What the events of one answer mean (`reading.Meaning`); usage comes with the last one only."""
 
     usage = Usage()
 
     def __init__(self) -> None:
-        self._events = EventParser()
-        self._texts: list[str] = []
+        self._characters = Characters()
+        self._told: list[str] = []
 
-    def feed(self, part: bytes) -> Iterator[ProviderChunk]:
-        """The chunks that these bytes complete."""
-        for event in self._events.feed(part):
-            chunk = chunk_of(event, self._texts)
-            if isinstance(chunk, TextDelta):
-                self._texts.append(chunk.text)
-            if chunk is not None:
-                yield chunk
+    def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an event says."""
+        if kind in TEXT_EVENTS:
+            yield from self._tell(self._characters.of(data["delta"]))
+        elif kind in TOOL_EVENTS:
+            yield TOOL_EVENTS[kind]
+        elif kind in ENDS:
+            yield from self._finished(ENDS[kind], data)
+        elif kind == "error":
+            yield _failed(data)
 
-    def ended(self) -> Failed:
+    def whole(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        """What an answer says that came as one document."""
+        for item in listed(data.get("output")):
+            if (name := TOOL_ITEMS.get(_kind(item))) is not None:
+                yield ToolActivity(name, "start")
+                yield ToolActivity(name, "done")
+        status = "failed" if data.get("error") else str(data.get("status"))
+        if status not in ENDED:
+            raise ValueError(status)
+        yield from self._finished(status, {"response": data})
+
+    def ended(self) -> Iterator[ProviderChunk]:
         """The stream ended before the answer did."""
-        return Failed("provider_error", "the stream ended without a terminal event")
+        yield Failed("provider_error", NO_END)
 
+    def _tell(self, text: str) -> Iterator[TextDelta]:
+        if text:
+            self._told.append(text)
+            yield TextDelta(text)
 
-def chunk_of(event: WireEvent, told: Sequence[str] = ()) -> ProviderChunk | None:
-    """What an event says, or None when it says nothing to us; `told` is the text of the answer before it.
-
-    One of ours that cannot be read is a failure: it may have been text, or the end.
-    """
-    if event.name and event.name not in _KNOWN_EVENTS:
-        return None
-    try:
-        data = json.loads(event.data)
-        name = event.name or data.get("type", "")
-        if name == "response.output_text.delta":
-            return TextDelta(whole_characters(data["delta"]))
-        return _TOOL_EVENTS.get(name) or _terminal(name, data, told)
-    except UNREADABLE:
-        return Failed("provider_error", f"unreadable event {event.name}")
-
-
-def _terminal(name: str, data: dict[str, Any], told: Sequence[str]) -> Completed | Incomplete | Failed | None:
-    match name:
-        case "response.completed" | "response.incomplete":
-            response = data["response"]
-            end = _usage(response), identifier(response.get("id")), _citations(response, told)
-            if name == "response.completed":
-                return Completed(*end)
+    def _finished(self, status: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
+        if status not in {"completed", "incomplete"}:
+            yield _failed(data)
+            return
+        response = data["response"]
+        usage = _usage(response)
+        if NOT_OFFERED_ITEMS.intersection(map(_kind, listed(response.get("output")))):
+            yield Failed("provider_error", NOT_OFFERED, usage)
+            return
+        told = "".join(self._told)
+        said = "".join(text for text, _ in _parts(response))
+        # Some servers send no delta, or not the last ones.
+        untold = said.removeprefix(told) if said.startswith(told) else ""
+        yield from self._tell(untold or self._characters.rest())
+        end = usage, identifier(response.get("id")), _citations(response, "".join(self._told))
+        if status == "completed":
+            yield Completed(*end)
+        else:
             reason = at(response, "incomplete_details", "reason")
-            return Incomplete(reason if reason in _CUT else "unknown", *end)
-        case "response.failed" | "error":
-            return _failed(data)
-    return None
+            yield Incomplete(reason if reason in CUT else "unknown", *end)
 
 
 def _tools(prompt: Prompt) -> Iterator[dict[str, Any]]:
@@ -142,26 +161,23 @@ def _tools(prompt: Prompt) -> Iterator[dict[str, Any]]:
         yield {"type": "code_interpreter", "container": {"type": "auto", "file_ids": list(prompt.code_files)}}
 
 
-def _item(message: PromptMessage) -> dict[str, Any]:
-    kind = "input_text" if message.role == "user" else "output_text"
-    images = [{"type": "input_image", "file_id": image, "detail": "auto"} for image in message.images]
-    return {"type": "message", "role": message.role, "content": [{"type": kind, "text": message.text}, *images]}
+def _item(stretch: Stretch) -> dict[str, Any]:
+    kind = "input_text" if stretch.role == "user" else "output_text"
+    texts = [{"type": kind, "text": text} for text in stretch.texts]
+    images = [{"type": "input_image", "file_id": image, "detail": "auto"} for image in stretch.images]
+    return {"type": "message", "role": stretch.role, "content": [*texts, *images]}
 
 
-def _citations(response: dict[str, Any], told: Sequence[str]) -> tuple[Cited, ...]:
+def _citations(response: dict[str, Any], told: str) -> tuple[Cited, ...]:
     """What the parts of an answer's text cite, with spans of the whole answer.
 
-    An offset counts within its part. What was streamed is the parts in their order; where it is not, no offset means
-    anything to those who read the stream.
+    An offset counts within its part. What was told is the parts in their order; where it is not, no offset means
+    anything to those who read the answer.
     """
-    annotated = list(itertools.islice(_annotated(response), MAX_CITED))
-    if not annotated:
-        return ()
-    whole = "".join(told)
     found: list[Cited] = []
-    for before, text, annotation in annotated:
+    for before, text, annotation in itertools.islice(_annotated(response), MAX_CITED):
         span = span_of(at(annotation, "start_index"), at(annotation, "end_index"))
-        span = _moved(span, before, text) if whole.startswith(text, before) else None
+        span = _moved(span, before, text) if told.startswith(text, before) else None
         quoted = at(annotation, "text")
         if annotation["type"] == "url_citation":
             found += cited("web", at(annotation, "url"), title=at(annotation, "title"), text=quoted, span=span)
@@ -173,16 +189,24 @@ def _citations(response: dict[str, Any], told: Sequence[str]) -> tuple[Cited, ..
 def _annotated(response: dict[str, Any]) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Each annotation that cites, with its part's text and the characters of the answer before that."""
     before = 0
+    for text, annotations in _parts(response):
+        for annotation in annotations:
+            if at(annotation, "type") in _CITING:
+                yield before, text, annotation
+        before += len(text)
+
+
+def _parts(response: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+    """The texts of an answer in their order, with their annotations."""
     for item in listed(response.get("output")):
         for part in listed(at(item, "content")):
-            text = at(part, "text")
-            if at(part, "type") != "output_text" or not isinstance(text, str):
-                continue
-            text = whole_characters(text)
-            for annotation in listed(at(part, "annotations")):
-                if at(annotation, "type") in _CITING:
-                    yield before, text, annotation
-            before += len(text)
+            text = at(part, _TEXTS.get(_kind(part), ""))
+            if isinstance(text, str):
+                yield whole_characters(text), listed(at(part, "annotations"))
+
+
+def _kind(found: Any) -> str:
+    return str(at(found, "type"))
 
 
 def _moved(span: Span | None, by: int, text: str) -> Span | None:
@@ -193,15 +217,9 @@ def _moved(span: Span | None, by: int, text: str) -> Span | None:
 
 
 def _failed(data: dict[str, Any]) -> Failed:
-    """The failure of `response.failed` and `error` in each of the shapes that providers send; null is empty."""
+    """The failure of an event in each of the shapes that providers send; null is empty."""
     response = data.get("response")
-    nested = response.get("error") if isinstance(response, dict) else None
-    problem = nested or data.get("error") or data
-    if not isinstance(problem, dict):
-        problem = {"message": problem}
-    code, message = problem.get("code") or "", problem.get("message") or ""
-    failure: FailureCode = "rate_limited" if code == "rate_limit_exceeded" else "provider_error"
-    return Failed(failure, f"{code}: {message}", _usage(response))
+    return refusals.failed(at(response, "error") or data.get("error") or data, _usage(response))
 
 
 def _usage(response: Any) -> Usage:

@@ -51,17 +51,27 @@ def one_of_temperature_and_top_p(said: dict[str, Any]) -> dict[str, Any]:
     return {"temperature": said["temperature"]} if "temperature" in said else {}
 
 
-def alternating(messages: tuple[PromptMessage, ...]) -> list[tuple[Role, list[str]]]:
-    """The conversation for providers that insist on it: the user begins, roles alternate, no text is blank.
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Neighbouring messages of one role: their texts, and ids of the images that are shown with them."""
 
-    Neighbours of one role share a turn; an answer whose question was left out of the context is left out, too.
+    role: Role
+    texts: tuple[str, ...]
+    images: tuple[str, ...]
+
+
+def alternating(messages: tuple[PromptMessage, ...]) -> list[Stretch]:
+    """The conversation as every provider takes it: the user begins, roles alternate, no text is blank.
+
+    Some servers refuse any other, and a chat that has one such message would never be answered again. An answer whose
+    question was left out of the context is left out, too.
     """
-    turns: list[tuple[Role, list[str]]] = []
+    stretches: list[Stretch] = []
     for message in messages:
-        if not message.text.strip() or (not turns and message.role == "assistant"):
+        if not message.text.strip() or (not stretches and message.role == "assistant"):
             continue
-        if turns and turns[-1][0] == message.role:
-            turns[-1][1].append(message.text)
-        else:
-            turns.append((message.role, [message.text]))
-    return turns
+        before = Stretch(message.role, (), ())
+        if stretches and stretches[-1].role == message.role:
+            before = stretches.pop()
+        stretches.append(Stretch(message.role, (*before.texts, message.text), (*before.images, *message.images)))
+    return stretches

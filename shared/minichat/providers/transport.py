@@ -1,8 +1,7 @@
 """One call of a provider over HTTP: the request, the patience, the retries, and the bytes for whoever reads them.
 
-The status decides first, the body second: 429 is `rate_limited`, 408, 504 and every time-out `provider_timeout`, all
-else `provider_error`. Before the first byte of the stream a refusal that may pass (429, 5xx, no connection) is tried
-again within the first byte's time; after it, never: text may already have been sent on.
+The status decides first, the body second (`refusals`). Before the first byte of an answer a refusal that may pass (429,
+5xx, no connection) is tried again within the first byte's time; after it, never: text may already have been sent on.
 """
 
 import asyncio
@@ -16,8 +15,10 @@ from urllib.parse import quote, urlencode, urlsplit
 import httpx2
 
 from minichat.domain.usage import Usage
+from minichat.moment import now
 from minichat.provider_entries import Provider
-from minichat.providers.chunks import Completed, Failed, FailureCode, Incomplete, ProviderChunk
+from minichat.providers import refusals
+from minichat.providers.chunks import Failed, FailureCode, ProviderChunk, Terminal
 from minichat.providers.credentials import Key
 from minichat.providers.diagnostics import redact_diagnostic
 
@@ -27,7 +28,6 @@ MAX_PAUSE_SECONDS = 5.0
 MAX_ERROR_BODY_BYTES = 16_384
 ERROR_BODY_SECONDS = 2.0
 
-_TIMEOUT_STATUSES = frozenset({408, 504})
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
 
@@ -52,8 +52,8 @@ class Reader(Protocol):
         Raises ValueError for bytes it cannot read.
         """
 
-    def ended(self) -> Completed | Incomplete | Failed:
-        """What it means that the stream ended here."""
+    def ended(self) -> Iterator[ProviderChunk]:
+        """What it means that the bytes end here, a terminal chunk last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Line:
 
 
 class _Refused(Exception):
-    """The provider answered with something other than a stream."""
+    """There is no answer to read; `retry_after` are the seconds that the provider asks for."""
 
     def __init__(self, failed: Failed, *, may_pass: bool, status: int = 0, retry_after: float = 0) -> None:
         self.failed = failed
@@ -93,9 +93,9 @@ async def stream(line: Line, exchange: Exchange) -> AsyncGenerator[ProviderChunk
 
     Trouble of the provider never raises: it is the terminal chunk `Failed`.
     """
-    times, now = line.entry.timeouts, asyncio.get_running_loop().time()
-    total_by = now + times.total_seconds
-    first_byte_by = min(now + times.first_byte_seconds, total_by)
+    times, begun = line.entry.timeouts, asyncio.get_running_loop().time()
+    total_by = begun + times.total_seconds
+    first_byte_by = min(begun + times.first_byte_seconds, total_by)
     secrets = [urlsplit(line.entry.base_url).hostname or ""]
     try:
         response = await _opened(line, exchange, first_byte_by, secrets)
@@ -147,14 +147,16 @@ async def _opened(line: Line, exchange: Exchange, by: float, secrets: list[str])
     """
     key = line.key
     sent = None if key is None else await key.current()
-    reached, attempt, renewed = False, 0, False
+    reached, unsure, attempt, renewed = False, False, 0, False
     while True:
         secrets += [] if sent is None else [sent]
         try:
             return await _attempt(line, sent, exchange, by)
         except _Refused as refused:
+            # One attempt that nobody said no to is enough for somebody to be at work.
             reached = reached or refused.failed.reached
-            last = _Refused(replace(refused.failed, reached=reached), may_pass=False)
+            unsure = unsure or (refused.failed.reached and not refused.failed.refused)
+            last = _Refused(replace(refused.failed, reached=reached, refused=reached and not unsure), may_pass=False)
             if refused.status == 401 and key is not None and sent is not None and not renewed:
                 renewed = True
                 if (sent := await key.instead_of(sent)) is not None:
@@ -169,7 +171,7 @@ async def _opened(line: Line, exchange: Exchange, by: float, secrets: list[str])
 
 
 async def _attempt(line: Line, key: str | None, exchange: Exchange, by: float) -> httpx2.Response:
-    """The response to one request, if it is a stream of the kind that was asked for. Raises _Refused."""
+    """The response to one request, if its status says that it is an answer. Raises _Refused."""
     try:
         request = _request(line, key, exchange)
         async with asyncio.timeout_at(by):
@@ -185,29 +187,16 @@ async def _attempt(line: Line, key: str | None, exchange: Exchange, by: float) -
         code: FailureCode = "provider_timeout" if timed_out else "provider_error"
         failed = Failed(code, repr(error), reached=connected)
         raise _Refused(failed, may_pass=not connected) from None
-    content_type = response.headers.get("content-type", "").lower()
-    if response.status_code == 200 and content_type.startswith(exchange.content_type):
+    # What it says of its type is not asked: gateways name lists of types, another one or none.
+    if response.status_code == 200:
         return response
     try:
-        raise _refusal(response, await _error_text(response))
+        text = await _error_text(response)
     finally:
         await response.aclose()
-
-
-def _refusal(response: httpx2.Response, text: str) -> _Refused:
-    status = response.status_code
-    code: FailureCode = "provider_error"
-    if status == 429:
-        code = "rate_limited"
-    elif status in _TIMEOUT_STATUSES:
-        code = "provider_timeout"
-    retry_after = response.headers.get("retry-after", "")
-    return _Refused(
-        Failed(code, f"status {status}: {text}"),
-        may_pass=status == 429 or status >= 500,
-        status=status,
-        retry_after=float(retry_after) if retry_after.isdecimal() else 0,
-    )
+    failed, may_pass = refusals.of_status(response.status_code, response.headers, text)
+    wait = refusals.seconds_to_wait(response.headers, now())
+    raise _Refused(failed, may_pass=may_pass, status=response.status_code, retry_after=wait)
 
 
 async def _error_text(response: httpx2.Response) -> str:
@@ -227,6 +216,7 @@ async def _chunks(
     response: httpx2.Response, reader: Reader, idle_seconds: float, first_byte_by: float, total_by: float
 ) -> AsyncGenerator[ProviderChunk, None]:
     parts, by = response.aiter_bytes(), first_byte_by
+    problem: Failed | None = None
     try:
         while True:
             async with asyncio.timeout_at(by):
@@ -235,18 +225,18 @@ async def _chunks(
                 break
             for chunk in reader.feed(part):
                 yield chunk
-                if isinstance(chunk, Completed | Incomplete | Failed):
+                if isinstance(chunk, Terminal):
                     return
             by = min(asyncio.get_running_loop().time() + idle_seconds, total_by)
     except (TimeoutError, httpx2.TimeoutException):
-        yield _ended(reader, Failed("provider_timeout", "the stream fell silent, or took too long", reader.usage))
+        problem = Failed("provider_timeout", "the stream fell silent, or took too long", reader.usage)
     except (httpx2.HTTPError, ValueError) as error:
-        yield _ended(reader, Failed("provider_error", repr(error), reader.usage))
-    else:
-        yield reader.ended()
+        problem = Failed("provider_error", repr(error), reader.usage)
+    for chunk in _last(reader, problem):
+        yield chunk
 
 
-def _ended(reader: Reader, failed: Failed) -> Completed | Incomplete | Failed:
-    """The end of an answer that had said why it ends before its stream failed; else the failure."""
-    said = reader.ended()
-    return failed if isinstance(said, Failed) else said
+def _last(reader: Reader, problem: Failed | None) -> list[ProviderChunk]:
+    """How an answer ends whose bytes do: as it said that it would, also when its stream failed then; else by that."""
+    said = [*reader.ended()]
+    return [problem] if problem is not None and isinstance(said[-1], Failed) else said

@@ -5,6 +5,7 @@ Both ways put the file into a bucket, whose event starts `services.ingest`.
 
 import hashlib
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat
@@ -106,7 +107,7 @@ def delete(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> None:
             return
         if attachment.references:
             raise AttachmentLocked
-        events = (_deleted(call, attachment), _to_be_cleaned(call, attachment))
+        events = (_deleted(call, attachment), to_be_cleaned(attachment, call.now))
         if uploads.delete(call, attachment, [outbox.item(call, chat_id, event) for event in events]):
             return
     raise ServiceUnavailable
@@ -190,7 +191,8 @@ def _deleted(call: Call, attachment: Attachment) -> AttachmentDeleted:
     )
 
 
-def _to_be_cleaned(call: Call, attachment: Attachment) -> AttachmentCleanup:
+def to_be_cleaned(attachment: Attachment, deleted_at: datetime) -> AttachmentCleanup:
+    """The event that has what the provider of an attachment has of it deleted."""
     return AttachmentCleanup(
         tenant_id=attachment.tenant_id,
         chat_id=attachment.chat_id,
@@ -199,5 +201,5 @@ def _to_be_cleaned(call: Call, attachment: Attachment) -> AttachmentCleanup:
         vector_store_id=attachment.vector_store_id,
         storage_backend=attachment.storage_backend,
         attachment_kind=attachment.kind,
-        deleted_at=call.now,
+        deleted_at=deleted_at,
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 
 from minichat.domain.chat import Chat, clean_title, visible
 from minichat.domain.errors import ServiceUnavailable
@@ -82,15 +83,20 @@ def delete(call: Call, chat_id: ChatId) -> None:
                 chat_id=chat_id,
                 actor_user_id=call.caller.user_id,
             ),
-            ChatCleanup(
-                tenant_id=chat.tenant_id,
-                chat_id=chat_id,
-                user_id=chat.user_id,
-                system_request_id=call.new_id(call.now),
-                chat_deleted_at=call.now,
-            ),
+            to_be_cleaned(chat, call.now, call.new_id(call.now)),
         )
         items = [outbox.item(call, chat_id, event) for event in events]
         if chats.delete(call, chat, items, token=call.new_id(call.now)):
             return
     raise ServiceUnavailable
+
+
+def to_be_cleaned(chat: Chat, deleted_at: datetime, task_id: str) -> ChatCleanup:
+    """The event that has everything of a deleted chat go."""
+    return ChatCleanup(
+        tenant_id=chat.tenant_id,
+        chat_id=chat.chat_id,
+        user_id=chat.user_id,
+        system_request_id=task_id,
+        chat_deleted_at=deleted_at,
+    )

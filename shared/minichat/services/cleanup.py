@@ -10,9 +10,11 @@ from datetime import datetime
 
 from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.cleanup import CleanupStatus, Failure, Outcome, after_attempt
+from minichat.domain.files import name_at_provider
 from minichat.domain.identity import AttachmentId, ChatId, Clock, TenantId
 from minichat.events.payloads import AttachmentCleanup
 from minichat.observability import count, logger
+from minichat.providers import uploads
 from minichat.providers.files import Files
 from minichat.services import vector_stores
 from minichat.settings import Cleanup
@@ -35,8 +37,8 @@ class Means:
     clock: Clock
 
 
-def clean_attachment(event: AttachmentCleanup, means: Means) -> Outcome:
-    """One attempt to delete what the provider of a deleted attachment has of it.
+def clean_attachment(event: AttachmentCleanup, means: Means, *, redriven: bool = False) -> Outcome:
+    """One attempt to delete what the provider of a deleted attachment has of it; `redriven` also when it had failed.
 
     An attachment that is not there, in this tenant and chat, needs nothing: ALREADY_TERMINAL.
     Raises NotDeleted, and ServiceUnavailable (the attempt does not count then).
@@ -47,16 +49,18 @@ def clean_attachment(event: AttachmentCleanup, means: Means) -> Outcome:
         return Outcome.ALREADY_TERMINAL
     if attachment.deleted_at is None:
         raise NotDeleted
-    return _clean(attachment, means)
+    return _clean(attachment, means, redriven=redriven)
 
 
-def clean_chat_resources(tenant_id: TenantId, chat_id: ChatId, means: Means, *, ends_at: datetime) -> Outcome:
+def clean_chat_resources(
+    tenant_id: TenantId, chat_id: ChatId, means: Means, *, ends_at: datetime, redriven: bool = False
+) -> Outcome:
     """Brings every attachment of a deleted chat to the end of its cleanup, then deletes the chat's vector stores.
 
-    DONE when nothing is left to do, whatever became of single attachments; PENDING when something is to be tried again
-    later; FAILED when a provider will never delete a store; UNFINISHED when all went well but `ends_at` came first
-    (what was begun before it may end after it): call again at once, and it goes on. A chat that is not there needs
-    nothing: ALREADY_TERMINAL.
+    DONE when its providers have nothing of it any more; PENDING when something is to be tried again later; FAILED when
+    nothing is, and an attachment's cleanup has failed or a provider will never delete a store; UNFINISHED when all went
+    well but `ends_at` came first (what was begun before it may end after it): call again at once, and it goes on.
+    `redriven`: attachments that failed are tried, too. A chat that is not there needs nothing: ALREADY_TERMINAL.
     Raises NotDeleted, and ServiceUnavailable.
     """
     chat = chats.read(tenant_id, chat_id)
@@ -64,38 +68,44 @@ def clean_chat_resources(tenant_id: TenantId, chat_id: ChatId, means: Means, *, 
         return Outcome.ALREADY_TERMINAL
     if chat.deleted_at is None:
         raise NotDeleted
-    outcome = _clean_all(attachments.of_chat(tenant_id, chat_id), means, ends_at)
-    if outcome is not Outcome.DONE:
-        return outcome
-    return _clean_stores(attachments.vector_stores(tenant_id, chat_id), means, ends_at)
+    files = _clean_all(attachments.of_chat(tenant_id, chat_id), means, ends_at, redriven=redriven)
+    if files in (Outcome.PENDING, Outcome.UNFINISHED):
+        return files
+    stores = _clean_stores(attachments.vector_stores(tenant_id, chat_id), means, ends_at)
+    return files if stores is Outcome.DONE else stores
 
 
-def _clean_all(found: Iterable[Attachment], means: Means, ends_at: datetime) -> Outcome:
+def _clean_all(found: Iterable[Attachment], means: Means, ends_at: datetime, *, redriven: bool) -> Outcome:
     failed, waiting = 0, []
     for attachment in found:
-        failed += attachment.cleanup.status is CleanupStatus.FAILED
-        if not attachment.cleanup.is_terminal:
+        if attachment.cleanup.status is CleanupStatus.FAILED and not redriven:
+            failed += 1
+        elif attachment.cleanup.status is not CleanupStatus.DONE:
             waiting.append(attachment)
     left = 0
     # Those that were in trouble come last: they must not use up the time of all others, go after go.
     for attachment in sorted(waiting, key=lambda one: one.cleanup.attempts):
         if means.clock() >= ends_at:
             return Outcome.PENDING if left else Outcome.UNFINISHED
-        outcome = _clean(attachment, means)
+        outcome = _clean(attachment, means, redriven=redriven)
         left += outcome is Outcome.PENDING
         failed += outcome is Outcome.FAILED
     if failed:
         logger.warning("a deleted chat has attachments that could not be cleaned up", extra={"attachments": failed})
-    return Outcome.PENDING if left else Outcome.DONE
+    return Outcome.PENDING if left else Outcome.FAILED if failed else Outcome.DONE
 
 
-def _clean(attachment: Attachment, means: Means) -> Outcome:
+def _clean(attachment: Attachment, means: Means, *, redriven: bool) -> Outcome:
     """One attempt, and its trace on the item."""
-    if attachment.cleanup.is_terminal:
+    before = attachment.cleanup.reopened if redriven else attachment.cleanup
+    if before.is_terminal:
         return Outcome.ALREADY_TERMINAL
+    if attachment.unnoted_since is not None and attachment.is_held(means.clock()):
+        # Somebody may be uploading its file right now, and not live to note it, or to take it back.
+        return Outcome.PENDING
     failure = _take_away(attachment, means.files)
     max_attempts = means.settings.max_attempts
-    cleanup, outcome = after_attempt(attachment.cleanup, failure, max_attempts=max_attempts, at=means.clock())
+    cleanup, outcome = after_attempt(before, failure, max_attempts=max_attempts, at=means.clock())
     if not attachments.settle(attachment, cleanup):
         now = attachments.read(attachment.tenant_id, attachment.chat_id, attachment.attachment_id)
         if now is None or (now.cleanup.is_terminal and now.cleanup != cleanup):
@@ -110,17 +120,30 @@ def _clean(attachment: Attachment, means: Means) -> Outcome:
 
 def _take_away(attachment: Attachment, files: Files) -> Failure | None:
     """Out of the vector store first: a file that is gone must not be found there any more."""
-    tenant, provider, file_id = attachment.tenant_id, attachment.storage_backend, attachment.provider_file_id
-    if file_id is not None:
+    owner = attachment.tenant_id, attachment.storage_backend
+    found = _files_of(attachment, files)
+    if isinstance(found, Failure):
+        return replace(found, reason=f"file: {found.reason}")
+    for file_id in found:
         if attachment.vector_store_id is not None:
-            failure = files.take_out(tenant, provider, attachment.vector_store_id, file_id)
+            failure = files.take_out(*owner, attachment.vector_store_id, file_id)
             if failure is not None:
                 return replace(failure, reason=f"vector store: {failure.reason}")
-        failure = files.delete_file(tenant, provider, file_id)
+        failure = files.delete_file(*owner, file_id)
         if failure is not None:
             return replace(failure, reason=f"file: {failure.reason}")
     # A copy at a second provider belongs here, before the attachment counts as cleaned up.
     return None
+
+
+def _files_of(attachment: Attachment, files: Files) -> list[str] | Failure:
+    """The provider's ids of its file: the one that was noted, else those of its name that nobody lived to note."""
+    if attachment.provider_file_id is not None:
+        return [attachment.provider_file_id]
+    if attachment.unnoted_since is None:
+        return []
+    account = uploads.Account(files, attachment.tenant_id, attachment.storage_backend)
+    return uploads.find_files(account, name_at_provider(attachment), attachment.unnoted_since)
 
 
 def _clean_stores(stores: Iterable[VectorStore], means: Means, ends_at: datetime) -> Outcome:

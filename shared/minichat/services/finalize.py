@@ -3,9 +3,10 @@
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from minichat.domain.errors import ServiceUnavailable
-from minichat.domain.identity import MICROSECOND, AttachmentId, Call
+from minichat.domain.identity import MICROSECOND, AttachmentId, Call, instant_of
 from minichat.domain.message import MESSAGE_MAX_BYTES, Message
 from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import Ending, Settlement, settle
@@ -29,7 +30,7 @@ from minichat.events.payloads import (
 )
 from minichat.observability import count, logger, observe
 from minichat.settings import Settings
-from minichat.storage import messages, outbox, parts, quota, turns
+from minichat.storage import endings, messages, outbox, parts, quota
 from minichat.storage.transact import Put, Rejected
 
 UNHEARD = 1_000_000
@@ -73,47 +74,55 @@ def finalize(
     settings: Settings,
     finalizer: Finalizer = Finalizer(),
 ) -> Ended | None:
-    """How the turn really ended, or None when another finalizer had won and nothing was done.
-
-    A completed turn whose answer cannot be stored ends as failed: there is no completed turn without its text.
-    Raises ServiceUnavailable when the store does not answer; the turn is still running then.
-    """
-    if len(ending.text.encode()) > MESSAGE_MAX_BYTES:
-        ending = _without_answer(ending)
-    end = _End(call, turn, settings, finalizer)
-    started = time.perf_counter()
-    try:
-        ended = end.commit(ending)
-    except Rejected:
-        if not ending.text:
-            raise
-        logger.exception("an answer cannot be stored", extra={"turn_id": turn.turn_id})
-        ended = end.commit(_without_answer(ending))
-    observe("finalization_latency_ms", (time.perf_counter() - started) * 1000, "Milliseconds")
-    if ended is None:
-        count("cas_lost_total", actor="stream" if finalizer.is_teller else "orphan")
-    return ended
+    """How the turn really ended, or None when another finalizer had won and nothing was done. As `End.store`."""
+    return End(call, turn, ending, settings, finalizer).store()
 
 
-def _without_answer(ending: Ending) -> Ending:
-    return replace(ending, state=TurnState.FAILED, error_code="message_persistence_failed", text="", citations=())
+class End:
+    """One finalizer's end of a turn. It is made once, so that storing it again is the same transaction: what became of
+    an attempt whose answer was lost is then told by the next one, and an own win is never taken for another's."""
 
+    def __init__(
+        self, call: Call, turn: Turn, ending: Ending, settings: Settings, finalizer: Finalizer = Finalizer()
+    ) -> None:
+        """Raises ServiceUnavailable when the prompt cannot be read that the audit trail wants."""
+        self._call = replace(call, now=max(call.now, turn.started_at + MICROSECOND))
+        self._turn, self._settings, self._by = turn, settings, finalizer
+        self._make(ending if len(ending.text.encode()) <= MESSAGE_MAX_BYTES else _without_answer(ending))
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """One finalizer's attempt."""
+    def store(self) -> Ended | None:
+        """How the turn really ended, or None when another finalizer had won and nothing was done.
 
-    call: Call
-    turn: Turn
-    settings: Settings
-    finalizer: Finalizer
+        A completed turn whose answer cannot be stored ends as failed: there is no completed turn without its text.
+        Raises ServiceUnavailable when the store does not answer; as far as can be known, the turn is still running
+        then. To be called again, within the ten minutes for which DynamoDB knows a token.
+        """
+        started = time.perf_counter()
+        try:
+            won = self._commit()
+        except Rejected:
+            if not self._ending.text:
+                raise
+            logger.exception("an answer cannot be stored", extra={"turn_id": self._turn.turn_id})
+            self._make(_without_answer(self._ending))
+            won = self._commit()
+        observe("finalization_latency_ms", (time.perf_counter() - started) * 1000, "Milliseconds")
+        if not won:
+            count("cas_lost_total", actor="stream" if self._by.is_teller else "orphan")
+            return None
+        self._count()
+        return self._ended
 
-    def commit(self, ending: Ending) -> Ended | None:
-        """Settles and stores the ending, and everything that goes with it, in one transaction."""
-        turn, by = self.turn, self.finalizer
-        settlement = settle(ending, turn.reserve, self.settings.quota.overshoot_tolerance_pct)
-        call = replace(self.call, now=max(self.call.now, turn.started_at + MICROSECOND))
-        warnings = self._warnings(settlement) if ending.state is TurnState.COMPLETED else None
+    def _commit(self) -> bool:
+        retention_days = self._settings.quota.retention_days
+        return endings.finish(self._call, self._turn, self._finish, retention_days=retention_days)
+
+    def _make(self, ending: Ending) -> None:
+        """Settles the ending, and writes down everything that goes with it."""
+        call, turn, by = self._call, self._turn, self._by
+        settlement = settle(ending, turn.reserve, self._settings.quota.overshoot_tolerance_pct)
+        completed = ending.state is TurnState.COMPLETED
+        warnings = self._warnings(settlement) if completed else None
         terminal = terminal_event(turn, ending.state, ending.error_code, ending.usage, warnings)
         last_events = (Citations(ending.citations), terminal) if ending.citations else (terminal,)
         told_before = by.stored + len(by.pending)
@@ -121,16 +130,17 @@ class _End:
         number = first + len(last_events) - 1
         parts_told: list[Put] = []
         if by.is_teller:
-            kept = timedelta(hours=self.settings.streaming.parts_kept_hours)
+            kept = timedelta(hours=self._settings.streaming.parts_kept_hours)
             parts_told = parts.puts(turn, by.stored + 1, (*by.pending, *map(told, last_events)), kept=kept)
-        completed = ending.state is TurnState.COMPLETED
         events: list[Event] = [
             _usage_event(call, turn, ending, settlement),
             _audit_event(call, turn, ending, self._content(ending)),
         ]
         if completed and by.compression is not None:
             events.append(_summary_task(call, turn, by.compression))
-        end = turns.Finish(
+        self._ending = ending
+        self._finish = endings.Finish(
+            token=call.new_id(call.now),
             ending=ending,
             settlement=settlement,
             answer=_answer(call, turn, ending),
@@ -140,28 +150,28 @@ class _End:
             terminal_number=None if by.is_teller else number,
             stale_since=by.stale_since,
         )
-        won = turns.finish(call, turn, end, retention_days=self.settings.quota.retention_days)
-        if not won:
-            return None
-        _count_settlement(turn, ending, settlement)
-        if completed and self.settings.thread_summary.enabled:
-            count("thread_summary_trigger_total", result="scheduled" if by.compression is not None else "not_needed")
-        return Ended(ending, last_events, first)
+        self._ended = Ended(ending, last_events, first)
+
+    def _count(self) -> None:
+        _count_settlement(self._turn, self._ending, self._finish.settlement)
+        if self._ending.state is TurnState.COMPLETED and self._settings.thread_summary.enabled:
+            result = "scheduled" if self._by.compression is not None else "not_needed"
+            count("thread_summary_trigger_total", result=result)
 
     def _content(self, ending: Ending) -> dict[str, str]:
         """Prompt and answer for the audit trail, where the deployment wants them: secrets never get to the outbox."""
-        if not self.settings.audit.content:
+        if not self._settings.audit.content:
             return {}
         from minichat.domain.redaction import redact_text  # noqa: PLC0415  its rules cost 8 ms of a cold start
 
-        turn = self.turn
+        turn = self._turn
         prompt = messages.read(turn.tenant_id, turn.chat_id, turn.user_message_id)
         said = {"prompt": prompt.content if prompt is not None else "", "response": ending.text}
         return {name: redact_text(text) for name, text in said.items() if text}
 
     def _warnings(self, settlement: Settlement) -> tuple[Remaining, ...] | None:
         """What is left to the user once this turn is settled; None when that cannot be read: no answer waits for it."""
-        turn, now, limits = self.turn, self.call.now, self.finalizer.limits
+        turn, now, limits = self._turn, self._call.now, self._by.limits
         if limits is None:
             return None
         try:
@@ -169,7 +179,11 @@ class _End:
         except ServiceUnavailable:
             return None
         after = before.settled(turn.reserve, settlement.committed_micro, now)
-        return tuple(remaining(after, self.settings.quota.warning_threshold_pct, now))
+        return tuple(remaining(after, self._settings.quota.warning_threshold_pct, now))
+
+
+def _without_answer(ending: Ending) -> Ending:
+    return replace(ending, state=TurnState.FAILED, error_code="message_persistence_failed", text="", citations=())
 
 
 def _count_settlement(turn: Turn, ending: Ending, settlement: Settlement) -> None:
@@ -208,7 +222,8 @@ def _answer(call: Call, turn: Turn, ending: Ending) -> Message | None:
         request_id=turn.request_id,
         role="assistant",
         content=ending.text,
-        created_at=call.now,
+        # The chat's messages are in order, whatever the clocks say; the id says where this one is.
+        created_at=max(call.now, instant_of(UUID(turn.assistant_message_id))),
         model=turn.reserve.effective_model,
         input_tokens=ending.usage.input_tokens or None,
         output_tokens=ending.usage.output_tokens or None,

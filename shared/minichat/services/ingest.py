@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from minichat.domain.attachment import Attachment, AttachmentStatus, ErrorCode, Thumbnail
 from minichat.domain.cleanup import Failure
-from minichat.domain.files import TYPES, FileType, is_what_it_says
+from minichat.domain.files import TYPES, FileType, is_what_it_says, name_at_provider
 from minichat.domain.identity import AttachmentId, ChatId, Clock, NewId, TenantId
 from minichat.observability import count, logger
 from minichat.providers import uploads as provider
@@ -81,8 +81,13 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Its name at the provider, which says nothing of its content and is nobody else's."""
-        return f"{self.attachment.chat_id}_{self.attachment.attachment_id}.{self.file_type.extension}"
+        """Its name at the provider."""
+        return name_at_provider(self.attachment)
+
+    @property
+    def token(self) -> str:
+        """A name for one more transaction of this attempt."""
+        return self.means.new_id(self.means.clock())
 
 
 class _Wrong(Exception):
@@ -102,7 +107,7 @@ class _Passing(Exception):
 
 
 class _Overtaken(Exception):
-    """The attachment was deleted, or is another worker's."""
+    """The attachment or its chat was deleted, or it is another worker's."""
 
 
 def ingest(
@@ -112,13 +117,13 @@ def ingest(
 
     Raises ServiceUnavailable.
     """
-    attachment = attachments.read(tenant_id, chat_id, attachment_id)
+    chat, attachment = attachments.with_chat(tenant_id, chat_id, attachment_id)
     if attachment is None:
         objects.delete(keys.upload(tenant_id, chat_id, attachment_id))
         return Outcome.NOTHING
     worker = means.new_id(means.clock())
     job = Job(attachment, worker, means, ends_at)
-    if not attachment.is_open:
+    if chat is None or chat.deleted_at is not None or not attachment.is_open:
         return _tidy(job)
     content = objects.read(job.key, at_most=attachment.size_bytes)
     never_sent = attachment.status is AttachmentStatus.PENDING and attachment.ingest.upload_began_at is None
@@ -169,8 +174,7 @@ def _take_in(job: Job, content: bytes | None) -> None:
     if "file_search" in job.file_type.purposes:
         store_id = _indexed(replace(job, attachment=attachment))
         attachment = replace(attachment, vector_store_id=store_id)
-    token = job.means.new_id(job.means.clock())
-    if not uploads.ready(attachment, job.worker, picture, token=token):
+    if not uploads.ready(attachment, job.worker, picture, token=job.token):
         raise _Overtaken
 
 
@@ -183,7 +187,7 @@ def _validated(job: Job, content: bytes) -> Thumbnail | None:
     if job.attachment.kind != "image":
         return None
     try:
-        return thumbnail.of_image(content, job.attachment.content_type)
+        return thumbnail.of_image(content, job.attachment.content_type, job.means.settings.thumbnails)
     except thumbnail.InvalidImage:
         raise _Wrong("invalid_image") from None
 
@@ -200,8 +204,9 @@ def _uploaded(job: Job, content: bytes | None) -> str:
     elif content is None:
         raise _Wrong("upload_abandoned" if began_at is None else "upload_failed")
     else:
-        if began_at is None:
-            _must(uploads.upload_begins(job.attachment, job.worker, job.means.clock()))
+        # From the first of its attempts on: what that one made may still turn up.
+        since = began_at or job.means.clock()
+        _must(uploads.upload_begins(job.attachment, job.worker, since, token=job.token))
         sent = provider.upload(job.account, job.name, content, job.attachment.content_type)
         file_id = _good(sent, "upload_failed")
     if not uploads.uploaded(job.attachment, job.worker, file_id):
@@ -224,10 +229,10 @@ def _indexed(job: Job) -> str:
     assert file_id is not None
     store_id = attachment.vector_store_id
     if store_id is None:
-        pause = vector_stores.Pause(job.means.clock, job.means.sleep, job.ends_at)
+        pause = vector_stores.Pause(job.means.clock, job.means.sleep, job.ends_at, lambda: _look(job))
         store = vector_stores.of_chat(attachment, job.worker, job.account, pause, job.means.new_id)
         store_id = _good(store, "vector_store_failed")
-        _must(uploads.enters_store(attachment, job.worker, store_id))
+        _must(uploads.enters_store(attachment, job.worker, store_id, token=job.token))
     pause_seconds = FIRST_PAUSE_SECONDS
     put_in = False
     while True:
@@ -245,7 +250,17 @@ def _indexed(job: Job) -> str:
         if job.means.clock() >= job.ends_at:
             raise _Passing("indexing_failed", "not indexed yet")
         job.means.sleep(pause_seconds)
+        _look(job)
         pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+
+
+def _look(job: Job) -> None:
+    """Raises _Overtaken once this worker's attempt is wanted no more: whoever waits looks, and lets go at once."""
+    attachment = job.attachment
+    chat, now = attachments.with_chat(attachment.tenant_id, attachment.chat_id, attachment.attachment_id)
+    is_mine = now is not None and now.is_open and now.ingest.worker == job.worker
+    if chat is None or chat.deleted_at is not None or not is_mine:
+        raise _Overtaken
 
 
 def _fail(job: Job, code: ErrorCode) -> Outcome:
@@ -255,8 +270,7 @@ def _fail(job: Job, code: ErrorCode) -> Outcome:
     if not nothing_left and not last:
         uploads.release(job.attachment, job.worker)
         return Outcome.AGAIN
-    token = job.means.new_id(job.means.clock())
-    if not uploads.failed(job.attachment, job.worker, code, nothing_left=nothing_left, token=token):
+    if not uploads.failed(job.attachment, job.worker, code, nothing_left=nothing_left, token=job.token):
         return Outcome.AGAIN
     if not nothing_left:
         logger.error("a provider may keep the file of a failed attachment", extra={"error_code": code})
@@ -266,11 +280,10 @@ def _fail(job: Job, code: ErrorCode) -> Outcome:
 
 
 def _tidy(job: Job) -> Outcome:
-    """Of an attachment at its end: the file in the bucket, and what a worker that died left unnoted at the provider."""
-    attachment, ingest_ = job.attachment, job.attachment.ingest
-    unnoted = attachment.provider_file_id is None and ingest_.upload_began_at is not None
-    if unnoted and attachment.status is AttachmentStatus.PENDING:
-        if ingest_.until is not None and ingest_.until > job.means.clock():
+    """Of what is not to be taken in: the file in the bucket, and what a worker that died did not live to note."""
+    attachment = job.attachment
+    if attachment.unnoted_since is not None and attachment.status is AttachmentStatus.PENDING:
+        if attachment.is_held(job.means.clock()):
             # Somebody may be uploading it right now, and will take it back.
             return Outcome.AGAIN
         if not _taken_away(job):

@@ -2,99 +2,118 @@
 
 Turns, their ledger entries and their audit records are written one after the other, by different functions: what ended
 a moment ago may be on its way, and is left out. A turn that disappeared with its chat leaves its entry behind.
+
+Turns of living chats are kept for ever, ledger entries and totals only for a time, and what has expired is removed
+late and in any order. So nothing is asked of what is close to its time, by the times that the records themselves have.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from minichat.domain.identity import ChatId, TenantId, UserId
+from minichat.domain.errors import ServiceUnavailable
+from minichat.domain.identity import TenantId, UserId
+from minichat.domain.ledger import account
 from minichat.domain.metering import Entry, Mismatch, Total, Used, used_by
 from minichat.domain.turn import Turn, TurnState
-from minichat.storage import chats, keys, ledger, turns, whole
+from minichat.observability import logger
+from minichat.services.books import Books, read
+from minichat.storage import keys, ledger
+from minichat.storage.unreadable import PROBLEMS
 
 LOOKS = 5
 """How often a day whose totals move while it is looked at is looked at again."""
+EXPIRY_MARGIN = timedelta(days=3)
+"""Two days by which DynamoDB may be late, and one within which the records of a day expire one after the other."""
 _ENDED = ("turn_completed", "turn_failed")
 
-Days = dict[tuple[TenantId, str], dict[UserId | None, Used]]
+Day = tuple[TenantId, str]
+Days = dict[Day, dict[UserId | None, Used]]
 
 
 @dataclass(slots=True)
 class Metered:
-    """What was compared and what differs."""
+    """What was compared, what differs, and the days whose totals could not be looked at or never stood still."""
 
     turns: int = 0
     entries: int = 0
     days: int = 0
     mismatches: list[Mismatch] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
 
 
 def prove(
-    ended_before: datetime, tenant_id: TenantId | None = None, audited: Iterable[Mapping[str, Any]] | None = None
+    ended_before: datetime,
+    tenant_id: TenantId | None = None,
+    audited: Iterable[Mapping[str, Any]] | None = None,
+    *,
+    books: Books | None = None,
 ) -> Metered:
     """Compares turns that ended before an instant with their ledger entries, entries with totals, turns with `audited`.
 
-    `audited` are the records of the audit trail; without them it is left out.
-    Raises ServiceUnavailable.
+    `ended_before` is a little ago; what expires within days of it is left out. `audited` are the records of the audit
+    trail; without them it is left out. `books` are read for it when none are given.
+    Raises ServiceUnavailable when the table cannot be read.
     """
-    turns_by_key: dict[str, Turn] = {}
-    entries: dict[str, Entry] = {}
-    alive: set[ChatId] = set()
-    totals: list[Total] = []
-    for raw in whole.items():
-        if tenant_id is not None and not whole.is_of(raw, tenant_id):
-            continue
-        if raw["sk"]["S"].startswith("TURN#") and (turn := turns.from_raw(raw)) is not None:
-            turns_by_key[_dedupe_key(turn)] = turn
-        elif (chat := raw["sk"]["S"] == keys.CHAT_SK and chats.from_raw(raw)) and chat.deleted_at is None:
-            alive.add(chat.chat_id)
-        elif (entry := ledger.entry_of(raw)) is not None:
-            entries[entry.dedupe_key] = entry
-        elif (total := ledger.total_of(raw)) is not None:
-            totals.append(total)
+    books = read(tenant_id) if books is None else books
     ended = {
         key: turn
-        for key, turn in turns_by_key.items()
+        for key, turn in books.turns.items()
         if turn.state is not TurnState.RUNNING and turn.completed_at is not None and turn.completed_at < ended_before
     }
     # An entry that is as old has a turn that was there before the table was read.
-    old_entries = {key: entry for key, entry in entries.items() if entry.settled_at < ended_before}
-    days = _days_of(entries.values())
-    found = [*_of_entries(ended, entries), *_without_turn(turns_by_key, old_entries, alive), *_of_totals(days, totals)]
+    old_entries = [entry for entry in books.entries.values() if entry.settled_at < ended_before]
+    days = _days_of(books.entries.values())
+    metered = Metered(len(ended), len(books.entries), len(days))
+    metered.mismatches += _of_entries(ended, books, ended_before + EXPIRY_MARGIN)
+    metered.mismatches += _without_turn(books, old_entries)
+    for day in _differing(days, books, ended_before + EXPIRY_MARGIN):
+        found = _of_day(*day)
+        metered.mismatches += found or []
+        metered.undecided += [f"totals of {day[1]} of tenant {day[0]}"] if found is None else []
     if audited is not None:
-        found += _of_audit(ended.values(), audited)
-    return Metered(len(ended), len(entries), len(days), found)
+        metered.mismatches += _of_audit(ended.values(), audited)
+    return metered
 
 
 def repair(found: Iterable[Mismatch], *, retention_days: int) -> int:
-    """Sets the totals among them to the sum of their entries; how many. One that has moved since is left as it is.
-
-    Raises ServiceUnavailable.
-    """
-    return sum(
-        ledger.correct(one.total, one.seen, retention_days=retention_days) for one in found if one.total is not None
-    )
-
-
-def _dedupe_key(turn: Turn) -> str:
-    return "/".join(part.replace("-", "") for part in (turn.tenant_id, turn.turn_id, turn.request_id))
+    """Sets the totals among them to the sum of their entries; how many. One that has moved since is left as it is, and
+    so is, for this time, one that cannot be written."""
+    repaired = 0
+    for one in found:
+        try:
+            repaired += one.total is not None and ledger.correct(one.total, one.seen, retention_days=retention_days)
+        except ServiceUnavailable:
+            logger.exception("a total cannot be repaired", extra={"tenant_id": one.tenant_id, "where": one.where})
+    return repaired
 
 
-def _of_entries(ended: Mapping[str, Turn], entries: Mapping[str, Entry]) -> Iterator[Mismatch]:
-    for key, turn in ended.items():
-        should = used_by(turn)
+def _of_entries(ended: Mapping[str, Turn], books: Books, kept_beyond: datetime) -> Iterator[Mismatch]:
+    """Turns whose entry says something else, or is not there though their account, which expires first, is."""
+    differing = {
+        key: turn for key, turn in ended.items() if key not in books.entries or books.entries[key].used != used_by(turn)
+    }
+    # It may have been entered since the table was read there.
+    entries = ledger.of_turns(differing.values())
+    unreadable = {one.key for one in books.unreadable}
+    for key, turn in differing.items():
+        statement = books.statements.get(account(turn))
+        is_kept = statement is not None and statement.kept_until is not None and statement.kept_until > kept_beyond
         says = entries[key].used if key in entries else None
-        if says != should:
+        is_missing = is_kept and ledger.key_of(turn) not in unreadable
+        if says != (should := used_by(turn)) and (says is not None or is_missing):
             yield Mismatch(turn.tenant_id, f"ledger entry of turn {turn.turn_id}", _in_words(says), _in_words(should))
 
 
-def _without_turn(known: Mapping[str, Turn], entries: Mapping[str, Entry], alive: set[ChatId]) -> Iterator[Mismatch]:
+def _without_turn(books: Books, entries: Iterable[Entry]) -> Iterator[Mismatch]:
     """Entries whose turn is not there, though its chat is: only a deleted chat's turns disappear."""
-    for key, entry in entries.items():
-        if entry.turn_id is not None and key not in known and entry.chat_id in alive:
+    unreadable = {one.key for one in books.unreadable}
+    for entry in entries:
+        if entry.turn_id is None or entry.dedupe_key in books.turns or entry.chat_id not in books.living:
+            continue
+        if keys.turn(entry.tenant_id, entry.chat_id, entry.request_id) not in unreadable:
             where = f"ledger entry of turn {entry.turn_id}"
             yield Mismatch(entry.tenant_id, where, _in_words(entry.used), "nothing: there is no such turn")
 
@@ -109,33 +128,45 @@ def _days_of(entries: Iterable[Entry]) -> Days:
     return days
 
 
-def _of_totals(days: Days, totals: Iterable[Total]) -> Iterator[Mismatch]:
+def _differing(days: Days, books: Books, kept_beyond: datetime) -> list[Day]:
+    """The days whose totals are not the sum of their entries, but for those of which something may have expired."""
     says: Days = defaultdict(dict)
-    for total in totals:
+    for total in books.totals:
         says[total.tenant_id, total.day][total.user_id] = total.used
-    for tenant_id, day in sorted({*days, *says}):
-        if says.get((tenant_id, day)) != days.get((tenant_id, day)):
-            yield from _of_day(tenant_id, day)
+    records: list[Total | Entry] = [*books.totals, *books.entries.values()]
+    going = {
+        (record.tenant_id, record.day)
+        for record in records
+        if record.kept_until is not None and record.kept_until <= kept_beyond
+    }
+    return [day for day in sorted({*days, *says} - going) if says.get(day) != days.get(day)]
 
 
-def _of_day(tenant_id: TenantId, day: str) -> Iterator[Mismatch]:
-    """What differs between a day's totals and its entries at one moment."""
-    for _ in range(LOOKS):
-        before = {total.user_id: total.used for total in ledger.totals(tenant_id, day, day)}
-        should = _days_of(ledger.entries(tenant_id, day)).get((tenant_id, day), {})
-        if before == {total.user_id: total.used for total in ledger.totals(tenant_id, day, day)}:
-            for user_id in {**before, **should}:
-                if before.get(user_id) != should.get(user_id):
-                    where = f"total of {day}" + (f" of user {user_id}" if user_id else "")
-                    total = Total(tenant_id, day, user_id, should.get(user_id, Used()))
-                    seen = before.get(user_id)
-                    yield Mismatch(tenant_id, where, _in_words(seen), _in_words(total.used), total, seen)
-            return
-    yield Mismatch(tenant_id, f"totals of {day}", "never stood still", "look again")
+def _of_day(tenant_id: TenantId, day: str) -> list[Mismatch] | None:
+    """What differs between a day's totals and its entries at one moment; None when that cannot be said."""
+    try:
+        for _ in range(LOOKS):
+            before = {total.user_id: total.used for total in ledger.totals(tenant_id, day, day)}
+            should = _days_of(ledger.entries(tenant_id, day)).get((tenant_id, day), {})
+            if before == {total.user_id: total.used for total in ledger.totals(tenant_id, day, day)}:
+                return list(_in_day(tenant_id, day, before, should))
+    except (ServiceUnavailable, *PROBLEMS):
+        logger.exception("a day cannot be looked at", extra={"tenant_id": tenant_id, "day": day})
+    return None
+
+
+def _in_day(
+    tenant_id: TenantId, day: str, says: Mapping[UserId | None, Used], should: Mapping[UserId | None, Used]
+) -> Iterator[Mismatch]:
+    for user_id in {**says, **should}:
+        if says.get(user_id) != should.get(user_id):
+            where = f"total of {day}" + (f" of user {user_id}" if user_id else "")
+            total, seen = Total(tenant_id, day, user_id, should.get(user_id, Used())), says.get(user_id)
+            yield Mismatch(tenant_id, where, _in_words(seen), _in_words(total.used), total, seen)
 
 
 def _of_audit(ended: Iterable[Turn], audited: Iterable[Mapping[str, Any]]) -> Iterator[Mismatch]:
-    records = Counter((one["tenant_id"], one["turn_id"]) for one in audited if one["event_type"] in _ENDED)
+    records = Counter((one.get("tenant_id"), one.get("turn_id")) for one in audited if one.get("event_type") in _ENDED)
     for turn in ended:
         if (count := records[turn.tenant_id, turn.turn_id]) != 1:
             yield Mismatch(turn.tenant_id, f"audit trail of turn {turn.turn_id}", f"{count} ends", "1 end")

@@ -1,5 +1,6 @@
 """Retry, edit and delete the latest turn: refused without a trace, or done in one transaction (turns-and-quota 3)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -7,6 +8,7 @@ from minichat.domain.admission import Wish
 from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat, visible
 from minichat.domain.context import Snapshot
+from minichat.domain.errors import NotLatestTurn
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.message import checked_content
 from minichat.domain.standing import Standing
@@ -15,10 +17,19 @@ from minichat.domain.turn import Turn, check_mutation
 from minichat.events.payloads import TurnDeleted, TurnReplaced
 from minichat.observability import measured
 from minichat.services import attached
-from minichat.services.orphans import ended_as_orphan, looked_at
+from minichat.services.orphans import ended_as_orphan, looked_at, never_began
 from minichat.services.outcome import counted
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, begin, preflight, recent_messages, started, twice_at_most
+from minichat.services.send import (
+    Running,
+    SendMessage,
+    begin,
+    gone_on,
+    preflight,
+    recent_messages,
+    started,
+    twice_at_most,
+)
 from minichat.settings import Settings
 from minichat.storage import messages, opening, outbox, turns
 from minichat.storage.items import together
@@ -32,11 +43,11 @@ def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: Reques
 
     def once() -> Running:
         opened = _open(call, chat_id, target, rules)
-        command = SendMessage(chat_id, opened.content, new_request_id, web_search=opened.turn.web_search_enabled)
+        command = SendMessage(chat_id, opened.content, new_request_id, web_search=opened.target.turn.web_search_enabled)
         return _replace(call, opened, command, "turn_retry", rules)
 
     with counted("retry"):
-        return twice_at_most(once)
+        return _once_or_again(once, lambda: _gone_on(call, chat_id, target, None, rules))
 
 
 def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> Running:
@@ -47,12 +58,38 @@ def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> R
 
     def once() -> Running:
         opened = _open(call, command.chat_id, target, rules)
-        kept = replace(command, web_search=opened.turn.web_search_enabled)
+        kept = replace(command, web_search=opened.target.turn.web_search_enabled)
         return _replace(call, opened, kept, "turn_edit", rules)
 
     with counted("edit"):
         checked_content(command.content)
+        return _once_or_again(once, lambda: _gone_on(call, command.chat_id, target, command.content, rules))
+
+
+def _once_or_again(once: Callable[[], Running], again: Callable[[], Running | None]) -> Running:
+    """The new turn of a mutation; when its target is replaced already, the one that the same mutation began in a
+    process that died before it called the provider."""
+    try:
         return twice_at_most(once)
+    except NotLatestTurn:
+        if (running := again()) is None:
+            raise
+        return running
+
+
+def _gone_on(call: Call, chat_id: ChatId, target: RequestId, content: str | None, rules: Rules) -> Running | None:
+    """What goes on with the replacement of `target` by this content, or by the content that it has."""
+    _, old = turns.read(call.caller.tenant_id, chat_id, target)
+    if old is None or old.replaced_by_request_id is None:
+        return None
+    _, new = turns.read(call.caller.tenant_id, chat_id, old.replaced_by_request_id)
+    if new is None or not never_began(call, new, rules.settings):
+        return None
+    if content is None:
+        message = messages.read(old.tenant_id, chat_id, old.user_message_id)
+        assert message is not None, "a turn is stored with its message"
+        content = message.content
+    return gone_on(call, SendMessage(chat_id, content, new.request_id, new.attachment_ids), rules)
 
 
 def delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -> None:
@@ -66,8 +103,13 @@ def delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -
 
 def _delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -> None:
     with measured("read"):
-        found = looked_at(call, chat_id, target, settings)
+        found, recent = together(
+            lambda: looked_at(call, chat_id, target, settings),
+            lambda: _last_two(call, chat_id),
+        )
     chat, turn = check_mutation(call.caller, *found, target)
+    if not recent.is_of(chat):
+        recent = _last_two(call, chat_id)
     event = TurnDeleted(
         tenant_id=turn.tenant_id,
         timestamp=call.now,
@@ -78,7 +120,13 @@ def _delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) 
         turn_id=turn.turn_id,
         request_id=turn.request_id,
     )
-    turns.delete(call, chat, turn, [outbox.item(call, chat_id, event)], token=call.new_id(call.now))
+    going = turns.Target(turn, recent.of(turn.request_id))
+    turns.delete(call, chat, going, [outbox.item(call, chat_id, event)], token=call.new_id(call.now))
+
+
+def _last_two(call: Call, chat_id: ChatId) -> messages.Newest:
+    """The messages of the latest turn, which are moved as they are found: no text of theirs is needed."""
+    return messages.newest(call.caller.tenant_id, chat_id, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +134,7 @@ class _Opened:
     """A turn that may be replaced, the chat as it is without it, and what its message can still be sent with."""
 
     chat: Chat
-    turn: Turn
+    target: turns.Target
     content: str
     snapshot: Snapshot
     standing: Standing
@@ -109,7 +157,8 @@ def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Open
     summary = None if chat.covers(turn.user_message_id) else found.summary
     snapshot = Snapshot(history, summary, rules.settings.context.recent_messages_limit)
     sent_with = attached.kept(call.caller, turn, rules)
-    return _Opened(chat, turn, _content_of(turn, recent), snapshot, found.standing, sent_with, found.documents)
+    going, content = turns.Target(turn, recent.of(turn.request_id)), _content_of(turn, recent)
+    return _Opened(chat, going, content, snapshot, found.standing, sent_with, found.documents)
 
 
 def _looked_at(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> opening.Opened:
@@ -133,7 +182,7 @@ def _content_of(turn: Turn, recent: messages.Newest) -> str:
 def _replace(
     call: Call, opened: _Opened, command: SendMessage, event_type: Literal["turn_retry", "turn_edit"], rules: Rules
 ) -> Running:
-    chat, old = opened.chat, opened.turn
+    chat, old = opened.chat, opened.target.turn
     command = replace(command, attachment_ids=tuple(one.attachment_id for one in opened.sent_with))
     images = attached.images(opened.sent_with)
     wish = Wish(chat.model, command.content, opened.snapshot, command.web_search, images, opened.documents)
@@ -154,5 +203,5 @@ def _replace(
     # The successor of the turn before the old one: retry and edit never fork the conversation.
     turn = replace(start.turn, prev_request_id=old.prev_request_id)
     new = replace(start, turn=turn, events=(outbox.item(call, chat.chat_id, event),))
-    turns.replace(call, chat, old, new, retention_days=rules.settings.quota.retention_days)
+    turns.replace(call, chat, opened.target, new, retention_days=rules.settings.quota.retention_days)
     return started(new, admission, wish, rules)

@@ -7,36 +7,51 @@
 A zombie that wakes up after its turn was ended fails the condition of its own finalization and does nothing.
 """
 
-from dataclasses import dataclass
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from minichat.domain.chat import Chat, visible
+from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Caller, ChatId, NewId, RequestId
 from minichat.domain.settlement import Ending
-from minichat.domain.turn import Turn, TurnState, is_orphan
+from minichat.domain.turn import ToolCalls, Turn, TurnState, is_orphan
+from minichat.domain.turn import never_began as turn_never_began
 from minichat.observability import count, logger
 from minichat.services.finalize import Finalizer, finalize
 from minichat.settings import Settings
-from minichat.storage import parts, turn_lists, turns
-from minichat.storage.transact import Rejected
+from minichat.storage import keys, parts, transact, turn_lists, turns
+from minichat.storage.unreadable import Unreadable
 
-CANCEL_PATIENCE = timedelta(seconds=15)
-"""How long a turn that was asked to stop may be silent: three times as long as a living one is at most."""
+CANCEL_PATIENCE = timedelta(seconds=30)
+"""How long a turn that was asked to stop may be silent: twice what a living one is at most (turns-and-quota 8)."""
+BEGINNING_PATIENCE = timedelta(seconds=15)
+"""How long a turn may be silent that has not said yet that its provider was called: the first sign of life says so, a
+second after the start. Nothing of it was told to anybody, and it costs nothing, so to be wrong is cheap."""
+
+
+SWEEP_SECONDS = 40
+"""How long a sweep takes at most when nobody says how long it may: less than the minute after which the next comes."""
+TURN_SECONDS = 2
+"""How long the end of one turn is tried within a sweep: the next one tries again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one run of the watchdog did."""
+    """What one run of the watchdog did; `failed` are turns that could not be read or ended, whose time comes again."""
 
     detected: int
     finalized: int
+    failed: int = 0
 
 
 def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
     """Whether the turn is dead, in which case it has an end now: this one, or that of another who noticed too.
 
     It is charged by estimate when its provider was called, and not at all when it was not, and it keeps the text that
-    was stored of its stream (turns-and-quota 6, 8).
+    was stored of its stream, and the calls of tools (turns-and-quota 6, 8).
     """
     cutoff = _cutoff(turn, call.now, settings)
     if not is_orphan(turn, cutoff):
@@ -49,10 +64,18 @@ def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
         ending = Ending(TurnState.CANCELLED, text=text, provider_called=called)
     else:
         ending = Ending(TurnState.FAILED, "orphan_timeout", text=text, provider_called=called)
+    begun = Counter(event.data["name"] for event in told if event.name == "tool" and event.data["phase"] == "start")
+    made = ToolCalls(begun["web_search"], begun["code_interpreter"], begun["file_search"])
+    ending = replace(ending, tool_calls=made)
     ended = finalize(call, turn, ending, settings, Finalizer(stored=len(told), stale_since=cutoff))
     # Also a zero: an alarm compares the two, and cannot with a metric that never was.
     count("orphan_finalized_total", ended is not None)
     return True
+
+
+def never_began(call: Call, turn: Turn, settings: Settings) -> bool:
+    """Whether the process that began a turn died before it called the provider, so that another may make its answer."""
+    return turn_never_began(turn, _cutoff(turn, call.now, settings))
 
 
 def looked_at(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> tuple[Chat, Turn | None]:
@@ -69,28 +92,63 @@ def looked_at(call: Call, chat_id: ChatId, request_id: RequestId, settings: Sett
 
 
 def freed(call: Call, chat: Chat, settings: Settings) -> bool:
-    """Whether the turn that the chat's head names as running was dead and has ended now."""
+    """Whether the turn that the chat's head names as running has ended by now: by itself, or here when it was dead.
+
+    That is seen and not only tried: the end of a turn that gives a sign of life meanwhile is refused, and it runs on.
+    """
     if chat.running_request_id is None:
         return False
-    _, turn = turns.read(chat.tenant_id, chat.chat_id, chat.running_request_id)
-    return turn is not None and ended_as_orphan(call, turn, settings)
+    where = chat.tenant_id, chat.chat_id, chat.running_request_id
+    _, turn = turns.read(*where)
+    if turn is not None and ended_as_orphan(call, turn, settings):
+        _, turn = turns.read(*where)
+    return turn is None or turn.state is not TurnState.RUNNING
 
 
-def sweep(now: datetime, new_id: NewId, settings: Settings) -> Swept:
-    """Ends the dead turns of all tenants, the longest dead first, in one bounded batch. Any number may run at once."""
+def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float = SWEEP_SECONDS) -> Swept:
+    """Ends dead turns of all tenants, as many as a batch has, within so many seconds. Any number may run at once.
+
+    Each is looked at and ended by itself. Their order is random: those that cannot be ended do not take the time of the
+    others, run after run.
+    """
     if not settings.orphan_watchdog.enabled:
         return Swept(0, 0)
-    timeout = timedelta(seconds=settings.orphan_watchdog.timeout_seconds)
-    old = turn_lists.running_since(now - timeout, limit=settings.orphan_watchdog.batch_size)
-    dead = [turn for turn in old if is_orphan(turn, _cutoff(turn, now, settings))]
-    ended = 0
-    for turn in dead:
+    began, ended = time.monotonic(), 0
+    dead, failed = _dead(now, settings, until=began + seconds / 2)
+    random.shuffle(dead)
+    for turn in dead[: settings.orphan_watchdog.batch_size]:
+        if time.monotonic() - began >= seconds:
+            break
         try:
-            ended += ended_as_orphan(_on_behalf(turn, now, new_id), turn, settings)
-        except Rejected:
-            # One turn that can never be ended must not keep those behind it from their end.
+            with transact.patience(TURN_SECONDS):
+                ended += ended_as_orphan(_on_behalf(turn, now, new_id), turn, settings)
+        except Exception:  # the edge of one turn: whatever it is, the others behind it have their end
+            failed += 1
             logger.exception("a dead turn cannot be ended", extra={"turn_id": turn.turn_id})
-    return Swept(len(dead), ended)
+    count("orphan_failed_total", failed)
+    return Swept(len(dead), ended, failed)
+
+
+def _dead(now: datetime, settings: Settings, *, until: float) -> tuple[list[Turn], int]:
+    """The dead among all running turns, as far as they can be looked through in time, and how many cannot be read."""
+    dead: list[Turn] = []
+    failed = 0
+    timeout = timedelta(seconds=settings.orphan_watchdog.timeout_seconds)
+    for shard in random.sample(keys.RUNNING_SHARDS, len(keys.RUNNING_SHARDS)):
+        try:
+            for page in turn_lists.running_since(now - timeout, shard):
+                for turn in page:
+                    if isinstance(turn, Unreadable):
+                        failed += 1
+                        logger.error("a running turn cannot be read", extra={"item": turn.key, "reason": turn.reason})
+                    elif is_orphan(turn, _cutoff(turn, now, settings)):
+                        dead.append(turn)
+                if time.monotonic() >= until:
+                    break
+        except ServiceUnavailable:
+            failed += 1
+            logger.exception("running turns cannot be listed", extra={"shard": shard})
+    return dead, failed
 
 
 def _on_behalf(turn: Turn, now: datetime, new_id: NewId) -> Call:
@@ -100,4 +158,8 @@ def _on_behalf(turn: Turn, now: datetime, new_id: NewId) -> Call:
 
 def _cutoff(turn: Turn, now: datetime, settings: Settings) -> datetime:
     patience = timedelta(seconds=settings.orphan_watchdog.timeout_seconds)
-    return now - (patience if turn.cancel_requested_at is None else min(patience, CANCEL_PATIENCE))
+    if turn.cancel_requested_at is not None:
+        patience = min(patience, CANCEL_PATIENCE)
+    if turn.provider_request_started_at is None:
+        patience = min(patience, BEGINNING_PATIENCE)
+    return now - patience

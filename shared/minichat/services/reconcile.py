@@ -1,10 +1,16 @@
-"""Proves that quota items say what the turns say, and names every difference."""
+"""Proves that quota items say what the turns say, and names every difference.
+
+What is found may be less than there is: a chat is too new for its index, turns went with their chat and their ledger
+entry came late, an item cannot be read. So an account counts the turns that begin in it, in their own transactions, and
+nothing is said of one of which fewer are found. What was never found is no proof that it never was.
+"""
 
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from minichat.domain import metering
+from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, TenantId, UserId
 from minichat.domain.ledger import (
     Account,
@@ -12,110 +18,147 @@ from minichat.domain.ledger import (
     Entry,
     account,
     account_of_purged,
+    all_found,
     booked,
     booked_by_purged,
     differences,
 )
 from minichat.domain.turn import Turn
-from minichat.storage import chats, ledger, quota, turn_lists, turns, whole
+from minichat.observability import logger
+from minichat.services.books import Books, read
+from minichat.storage import chats, ledger, quota, turn_lists
 
 LOOKS = 5
 """How often an account that moves while it is looked at is looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
+class Undecided:
+    """An account of which nothing can be said this time, and why."""
+
+    account: Account
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What was compared and what differs; `undecided` are accounts that never stood still."""
+    """What was compared and what differs."""
 
     turns: int
     accounts: int
     differences: list[Difference]
-    undecided: list[Account]
+    undecided: list[Undecided]
 
 
 @dataclass(slots=True)
-class _Sums:
-    says: Counter[Entry] = field(default_factory=Counter)
-    turns_say: Counter[Entry] = field(default_factory=Counter)
+class _Known:
+    """What the reading of the table found of an account: its turns, the entries of those that are gone, and all chats
+    that its user has turns in."""
+
+    chats: set[ChatId]
+    turns: list[Turn] = field(default_factory=list)
     turnless: list[metering.Entry] = field(default_factory=list)
 
-    def should_say(self, turns_seen: Container[str] = ()) -> Counter[Entry]:
-        """What the turns say, and the ledger of turns that were not seen: those of purged chats are in it alone."""
-        gone = (booked_by_purged(entry) for entry in self.turnless if entry.turn_id not in turns_seen)
-        return sum(gone, Counter(self.turns_say))
 
+def reconcile(tenant_id: TenantId | None = None, *, books: Books | None = None) -> Reconciled:
+    """Compares the accounts of a tenant, or of all, with their turns; `books` are read for it when none are given.
 
-def reconcile(tenant_id: TenantId | None = None) -> Reconciled:
-    """Compares the accounts of a tenant, or of all, with their turns. The service may go on working meanwhile.
-
-    The table is read once; an account that seems to differ then is looked at by itself, between two equal readings of
-    its item, before it is reported.
-    Raises ServiceUnavailable.
+    An account that seems to differ is looked at by itself, between two equal readings of its item, and what differs is
+    told when a second look, after all the others, says the same. One without an item has expired, and is not compared.
+    Raises ServiceUnavailable when the table cannot be read; of a single account that is its own misfortune.
     """
-    sums: defaultdict[Account, _Sums] = defaultdict(_Sums)
-    known: defaultdict[tuple[str, str], set[ChatId]] = defaultdict(set)
-    seen_turns: set[str] = set()
-    metered: list[metering.Entry] = []
-    for item in _items(tenant_id):
-        match item:
-            case Turn():
-                seen_turns.add(item.turn_id)
-                sums[account(item)].turns_say.update(booked(item))
-                known[item.tenant_id, item.requester_user_id].add(item.chat_id)
-            case metering.Entry():
-                metered.append(item)
-            case (where, says):
-                sums[where].says.update(says)
-    for entry in metered:
-        if entry.turn_id not in seen_turns and (gone := account_of_purged(entry)) is not None:
-            sums[gone].turnless.append(entry)
+    books = read(tenant_id) if books is None else books
+    accounts = _known(books)
+    seeming = [
+        where
+        for where, statement in books.statements.items()
+        if differences(where, statement.says, _sum(accounts[where].turns, accounts[where].turnless))
+    ]
+    first = {where: _looked_at(where, accounts[where]) for where in seeming}
+    second = {
+        where: _looked_at(where, accounts[where]) for where, seen in first.items() if isinstance(seen, list) and seen
+    }
     found: list[Difference] = []
-    undecided: list[Account] = []
-    for where, seen in sums.items():
-        if not differences(where, seen.says, seen.should_say()):
-            continue
-        standing_still = _looked_at(where, known[where.tenant_id, where.user_id], seen.turnless)
-        if standing_still is None:
-            undecided.append(where)
-        else:
-            found += standing_still
-    return Reconciled(len(seen_turns), len(sums), found, undecided)
-
-
-def _items(tenant_id: TenantId | None) -> Iterator[Turn | metering.Entry | tuple[Account, Counter[Entry]]]:
-    for raw in whole.items():
-        turn = turns.from_raw(raw) if raw["sk"]["S"].startswith("TURN#") else None
-        if turn is not None:
-            if tenant_id in (None, turn.tenant_id):
-                yield turn
-        elif (entries := quota.account(raw)) is not None and tenant_id in (None, entries[0].tenant_id):
-            yield entries
-        elif (entry := ledger.entry_of(raw)) is not None and tenant_id in (None, entry.tenant_id):
-            yield entry
-
-
-def _looked_at(where: Account, known: set[ChatId], turnless: list[metering.Entry]) -> list[Difference] | None:
-    """What differs in one account at one moment; None when it has no quiet moment."""
-    tenant_id, user_id = TenantId(where.tenant_id), UserId(where.user_id)
-    for _ in range(LOOKS):
-        before = quota.entries(where)
-        now, seen_turns = _Sums(turnless=turnless), set()
-        for chat_id in {*known, *(entry.chat_id for entry in turnless), *chats.ids_of(tenant_id, user_id)}:
-            for turn in turn_lists.of_chat(tenant_id, chat_id):
-                seen_turns.add(turn.turn_id)
-                if account(turn) == where:
-                    now.turns_say.update(booked(turn))
-        if quota.entries(where) == before:
-            return differences(where, before, now.should_say(seen_turns))
-    return None
+    undecided: list[Undecided] = []
+    for where, seen in (first | second).items():
+        if isinstance(seen, Undecided):
+            undecided.append(seen)
+        elif seen == first[where]:
+            found += seen
+        elif seen:
+            undecided.append(Undecided(where, "two looks did not say the same"))
+    return Reconciled(len(books.turns), len(books.statements), found, undecided)
 
 
 def repair(found: Iterable[Difference]) -> int:
-    """Has quota items say what the turns say; how many entries. What has moved since it was looked at is left as it is.
-
-    Raises ServiceUnavailable.
-    """
+    """Has quota items say what the turns say; how many entries. What has moved since it was looked at is left as it is,
+    and so is, for this time, what cannot be written."""
     by_account: defaultdict[Account, list[Difference]] = defaultdict(list)
     for difference in found:
         by_account[difference.account].append(difference)
-    return sum(len(wrong) for where, wrong in by_account.items() if quota.correct(where, wrong))
+    repaired = 0
+    for where, wrong in by_account.items():
+        try:
+            repaired += len(wrong) if quota.correct(where, wrong) else 0
+        except ServiceUnavailable:
+            logger.exception("an account cannot be repaired", extra={"account": str(where)})
+    return repaired
+
+
+def _known(books: Books) -> defaultdict[Account, _Known]:
+    chats_of: defaultdict[tuple[str, str], set[ChatId]] = defaultdict(set)
+    accounts: defaultdict[Account, _Known] = defaultdict(lambda: _Known(set()))
+    for turn in books.turns.values():
+        of_user = chats_of[turn.tenant_id, turn.requester_user_id]
+        of_user.add(turn.chat_id)
+        where = account(turn)
+        accounts[where].chats = of_user
+        accounts[where].turns.append(turn)
+    for key, entry in books.entries.items():
+        if key not in books.turns and (gone := account_of_purged(entry)) is not None:
+            accounts[gone].turnless.append(entry)
+    return accounts
+
+
+def _looked_at(where: Account, known: _Known) -> list[Difference] | Undecided:
+    """What differs in one account at one moment, or why that cannot be said."""
+    try:
+        for _ in range(LOOKS):
+            before = quota.entries(where)
+            should = _should_say(where, known)
+            if before is None:
+                return []
+            if should is None:
+                return Undecided(where, "a turn of its user cannot be read")
+            if quota.entries(where) == before:
+                complete = all_found(where, before, should)
+                return differences(where, before, should) if complete else Undecided(where, "turns of it are not found")
+    except ServiceUnavailable:
+        return Undecided(where, "the store did not answer")
+    return Undecided(where, "it never stood still")
+
+
+def _should_say(where: Account, known: _Known) -> Counter[Entry] | None:
+    """What the turns say that are there now, also those of chats that are newer than the reading of the table, and the
+    entries of those that are not there any more; None when a turn cannot be read."""
+    tenant_id, user_id = TenantId(where.tenant_id), UserId(where.user_id)
+    turns: dict[str, Turn] = {}
+    chats_now = {*known.chats, *(entry.chat_id for entry in known.turnless), *chats.ids_of(tenant_id, user_id)}
+    for chat_id in chats_now:
+        for turn in turn_lists.of_chat(tenant_id, chat_id):
+            if not isinstance(turn, Turn):
+                return None
+            turns[turn.turn_id] = turn
+    # After the turns: of one that expired before it was looked at, the entry is there for longer.
+    gone = ledger.of_turns(turn for turn in known.turns if turn.turn_id not in turns)
+    turnless = {entry.dedupe_key: entry for entry in known.turnless if entry.turn_id not in turns} | gone
+    return _sum((turn for turn in turns.values() if account(turn) == where), turnless.values())
+
+
+def _sum(turns: Iterable[Turn], turnless: Iterable[metering.Entry]) -> Counter[Entry]:
+    total: Counter[Entry] = Counter()
+    for turn in turns:
+        total.update(booked(turn))
+    for entry in turnless:
+        total.update(booked_by_purged(entry))
+    return total

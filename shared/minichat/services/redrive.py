@@ -14,7 +14,8 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import TenantId, micros
 from minichat.events import dead_letters
 from minichat.events.dead_letters import DeadLetter
-from minichat.events.queues import Message, send_one
+from minichat.events.queues import REDRIVEN, Message, send_one
+from minichat.observability import logger
 from minichat.services.relay import DEAD_LETTERS, Image, relay
 from minichat.settings import Queues
 from minichat.storage import whole
@@ -37,15 +38,15 @@ class Range:
 def republish(wanted: Range, queues: Queues, *, again: str, dry_run: bool = False) -> Iterator[Counter[str]]:
     """Sends a range of the outbox again, and tells after each batch how many events went to which queue.
 
-    `again` differs from one use to the next, so that FIFO queues take what they had. The count of events that could not
-    be sent is under "refused": they are in the relay's dead-letter queue.
-    Raises ServiceUnavailable, after which what was told has been sent.
+    `again` differs from one use to the next, so that FIFO queues take what they had. Under "refused" is how many will
+    never be sent, which are in the relay's dead-letter queue, and under "unsent" how many were not taken now.
+    Raises ServiceUnavailable when the outbox cannot be read, after which what was told has been sent.
     """
     batch: list[Image] = []
     for image in whole.outbox(wanted.since, wanted.until):
         if wanted.tenant_id is not None and not whole.is_of(image, wanted.tenant_id):
             continue
-        if wanted.queue is not None and image["queue"]["S"] != wanted.queue:
+        if wanted.queue is not None and _queue_of(image) != wanted.queue:
             continue
         batch.append(image)
         if len(batch) == BATCH:
@@ -57,14 +58,16 @@ def republish(wanted: Range, queues: Queues, *, again: str, dry_run: bool = Fals
 
 def _sent(batch: list[Image], queues: Queues, again: str, dry_run: bool) -> Counter[str]:
     if dry_run:
-        return Counter(image["queue"]["S"] for image in batch)
+        return Counter(_queue_of(image) for image in batch)
     relayed = relay(batch, queues, again=again)
-    if relayed.again:
-        raise ServiceUnavailable
-    return Counter(relayed.sent) + Counter(refused=relayed.refused)
+    return Counter(relayed.sent) + Counter(refused=relayed.refused, unsent=len(relayed.again))
 
 
-Redriven = Literal["sent", "kept"]
+def _queue_of(image: Image) -> str:
+    return str(image.get("queue", {}).get("S", "refused"))
+
+
+Redriven = Literal["sent", "kept", "failed"]
 
 
 def redrive(
@@ -73,8 +76,8 @@ def redrive(
     """Sends what is in a dead-letter queue back to its queue, one message after the other, and tells each one's fate.
 
     With `only` it is the message of that event alone. A message leaves the dead-letter queue after it was sent; what
-    comes into it after `began`, since it fails again, stays.
-    Raises ServiceUnavailable.
+    comes into it after `began`, since it fails again, stays. One that failed, for its queue does not take it now or
+    nobody can tell what it says, stays too, and the others go on.
     """
     url, again = queues.dead_letters[queue], f"#{micros(began)}"
     first = began.replace(microsecond=began.microsecond // 1000 * 1000)  # SQS tells milliseconds
@@ -88,7 +91,13 @@ def redrive(
                 kept.append(letter)
                 yield letter, "kept"
                 continue
-            _send_back(queue, queues, letter, again)
+            try:
+                _send_back(queue, queues, letter, again)
+            except (ServiceUnavailable, *_UNHEARD_OF):
+                logger.exception("a dead letter cannot be sent", extra={"queue": queue, "receipt": letter.receipt})
+                kept.append(letter)
+                yield letter, "failed"
+                continue
             dead_letters.delete(url, letter)
             yield letter, "sent"
     finally:
@@ -96,9 +105,14 @@ def redrive(
             dead_letters.release(url, letter)
 
 
+_UNHEARD_OF = (LookupError, TypeError, ValueError)
+"""What a message that nobody of ours wrote raises when it is taken apart."""
+
+
 def _send_back(queue: str, queues: Queues, letter: DeadLetter, again: str) -> None:
     if queue != DEAD_LETTERS:
         attributes = {name: value for name, value in letter.attributes.items() if name != "reason"}
+        attributes[REDRIVEN] = again.removeprefix("#")
         event_id = attributes.get("event_id", letter.receipt[:80])
         send_one(queues.urls[queue], Message(event_id, letter.group, letter.body, attributes), again=again)
         return
@@ -112,5 +126,6 @@ def _send_back(queue: str, queues: Queues, letter: DeadLetter, again: str) -> No
         datetime.fromisoformat(lost[f"approximateArrivalOf{which}Record"].replace("Z", "+00:00"))
         for which in ("First", "Last")
     )
-    for _ in republish(Range(since - MARGIN, until + MARGIN), queues, again=again):
-        pass
+    wanted = Range(since - MARGIN, until + MARGIN)
+    if any(batch["unsent"] for batch in list(republish(wanted, queues, again=again))):
+        raise ServiceUnavailable

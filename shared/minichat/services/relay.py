@@ -12,6 +12,7 @@ from typing import Any
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.events.queues import SCHEMA_VERSION, Message, Unsent, send, send_one
+from minichat.observability import count
 from minichat.settings import Queues
 
 DEAD_LETTERS = "outbox-relay"
@@ -65,6 +66,8 @@ def relay(images: Sequence[Image], queues: Queues, *, again: str = "") -> Relaye
         try:
             send_one(queues.dead_letters[DEAD_LETTERS], _refused(images[number], reason))
         except ServiceUnavailable:
+            # It comes again with the rest of its shard, and Lambda tells where it is when that goes on for too long.
+            count("dead_letter_refused_total", queue=DEAD_LETTERS)
             unsent.append(number)
     return Relayed(sent, len(poison), sorted(unsent))
 
@@ -78,8 +81,11 @@ def _message(image: Image, queues: Queues) -> tuple[str, Message]:
         pk, event_id, queue, event_type, dedupe_key, payload = (
             image[name]["S"] for name in ("pk", "sk", "queue", "type", "dedupe", "payload")
         )
+        delay_seconds = int(image.get("delay", {}).get("N", 0))
     except KeyError as missing:
         raise _Poison(f"the item has no {missing}") from None
+    except (AttributeError, TypeError, ValueError) as problem:
+        raise _Poison(f"the item cannot be read: {problem}") from None
     tenant_id = pk.removeprefix("T#").split("#")[0]
     if queue not in queues.urls:
         raise _Poison(f"there is no queue {queue!r}")
@@ -92,7 +98,6 @@ def _message(image: Image, queues: Queues) -> tuple[str, Message]:
         "trace_id": image.get("trace", {}).get("S", ""),
     }
     fifo = queues.urls[queue].endswith(".fifo")
-    delay_seconds = int(image.get("delay", {}).get("N", 0))
     return queue, Message(event_id, pk if fifo else tenant_id, payload, attributes, delay_seconds)
 
 

@@ -8,7 +8,10 @@ from pydantic import ValidationError
 
 from minichat.domain.admission import Limits
 from minichat.domain.errors import ServiceUnavailable
+from minichat.domain.identity import Clock
 from minichat.domain.policy import Policy
+from minichat.domain.turn import ToolCalls
+from minichat.moment import now
 from minichat.observability import logger
 from minichat.settings import Settings, SettingsError, read_document
 from minichat.storage import policies
@@ -30,9 +33,15 @@ class Rules:
         return Limits(
             settings.streaming.max_output_tokens,
             settings.context.web_search_guard,
-            settings.quota.web_search_daily_quota,
             settings.context.file_search_guard,
-            settings.quota.code_interpreter_daily_quota,
+            ToolCalls(
+                web_search=settings.quota.web_search_max_calls_per_message,
+                code_interpreter=settings.quota.code_interpreter_max_calls_per_message,
+            ),
+            ToolCalls(
+                web_search=settings.quota.web_search_daily_quota,
+                code_interpreter=settings.quota.code_interpreter_daily_quota,
+            ),
             frozenset(name for name, provider in settings.providers.items() if provider.keeps_files),
         )
 
@@ -44,10 +53,12 @@ class InForce:
     with it. While the store does not answer, the last one known stays in force.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Clock = now) -> None:
         """Raises SettingsError naming the path of each wrong member of the first-start file."""
         self._settings = settings
+        self._clock = clock
         self._policy = first_policy(settings)
+        self._counts = self._in_deployment()
         self._version: int | None = None  # of the table; the file's number may name another policy there
         self._looked_at: float | None = None
         self._looking = threading.Lock()
@@ -63,14 +74,18 @@ class InForce:
         try:
             if self.is_due(monotonic):
                 self._policy = self._newest()
+                self._counts = self._in_deployment()
                 self._looked_at = monotonic
         finally:
             self._looking.release()
 
     @property
     def rules(self) -> Rules:
-        """Settings, and the policy as it was last looked at."""
-        return Rules(self._settings, self._policy)
+        """Settings, and the policy as it was last looked at, with what its models inherit from them."""
+        return Rules(self._settings, self._counts)
+
+    def _in_deployment(self) -> Policy:
+        return self._policy.in_deployment(self._settings.deployment, self._clock())
 
     def _newest(self) -> Policy:
         try:
@@ -100,7 +115,7 @@ def policy_file(path: Path, settings: Settings) -> Policy:
     Raises SettingsError naming the path of each wrong member, and why it is wrong.
     """
     try:
-        return Policy.model_validate(read_document("policy_file", path)).served_by(settings.providers)
+        return Policy.model_validate(read_document("policy_file", path)).served_by(settings.endpoints)
     except ValidationError as error:
         problems = [_explained(problem) for problem in error.errors(include_url=False)]
     except ValueError as error:

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
-from minichat.domain.admission import Admission, Wish, admit
+from minichat.domain.admission import Admission, Wish, admit, readmit
 from minichat.domain.chat import Chat, next_instant, visible
-from minichat.domain.citations import Citation, CitedFile
+from minichat.domain.citations import CitedFile
 from minichat.domain.context import Snapshot, compression, messages_needed
 from minichat.domain.errors import (
+    ChatMoved,
     CreditsTaken,
     FieldError,
     GenerationInProgress,
@@ -17,7 +18,6 @@ from minichat.domain.errors import (
     QuotaExceeded,
     RequestIdConflict,
     RequestIdReused,
-    SummaryMoved,
 )
 from minichat.domain.identity import MICROSECOND, AttachmentId, Call, ChatId, MessageId, RequestId
 from minichat.domain.message import Message, checked_content, fingerprint
@@ -27,10 +27,10 @@ from minichat.domain.summary import Compression
 from minichat.domain.turn import Turn, TurnState
 from minichat.observability import count, measured
 from minichat.services import attached
-from minichat.services.orphans import freed
+from minichat.services.orphans import freed, never_began
 from minichat.services.outcome import counted
 from minichat.services.rules import Rules
-from minichat.storage import messages, opening, turns
+from minichat.storage import messages, opening, parts, turns
 from minichat.storage.items import together
 
 T = TypeVar("T")
@@ -67,15 +67,14 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A turn that was completed before: its stored outcome is the answer."""
+    """A turn that was completed before: its stored stream is the answer."""
 
     turn: Turn
-    text: str
-    citations: tuple[Citation, ...] = ()
 
 
 def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
-    """A new running turn, or the replay of the completed one that has this request id.
+    """A new running turn, or the replay of the completed one that has this request id. A turn that the same message
+    began in a process that died before it called the provider is gone on with.
 
     Raises, in this order (contract 2): InvalidRequest, InputTooLong, ChatNotFound, RequestIdConflict or
     RequestIdReused, GenerationInProgress, InvalidAttachment, and what `admit` refuses. Nothing is written then.
@@ -95,14 +94,17 @@ def twice_at_most(admission: Callable[[], T]) -> T:
     """
     try:
         return admission()
-    except (CreditsTaken, SummaryMoved):
+    except (CreditsTaken, ChatMoved):
         return admission()
 
 
 def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     opened, recent = _open(call, command, rules)
+    if (again := _gone_on(call, command, rules, opened)) is not None:
+        return again
     chat = visible(opened.chat, call.caller)
-    if freed(call, chat, rules.settings):
+    seen = opened.turn
+    if freed(call, chat, rules.settings) or (seen is not None and never_began(call, seen, rules.settings)):
         opened, recent = _open(call, command, rules)
         chat = visible(opened.chat, call.caller)
     known = opened.turn
@@ -132,6 +134,33 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
             raise
         return _replay(known, command)
     return started(new, admission, wish, rules)
+
+
+def gone_on(call: Call, command: SendMessage, rules: Rules) -> Running | None:
+    """The running turn that the same command began in a process that died before it called the provider: this process
+    makes its answer now. None when there is no such turn.
+
+    Raises ChatNotFound.
+    """
+    opened, _ = _open(call, command, rules)
+    return _gone_on(call, command, rules, opened)
+
+
+def _gone_on(call: Call, command: SendMessage, rules: Rules, opened: opening.Opened) -> Running | None:
+    chat, turn = visible(opened.chat, call.caller), opened.turn
+    if turn is None or turn.fingerprint != fingerprint(command.content, command.attachment_ids):
+        return None
+    # Of a call that could not be noted something may have been told: only its own process can go on with that.
+    if not never_began(call, turn, rules.settings) or any(parts.after(turn, 0)):
+        return None
+    recent = recent_messages(call, chat.chat_id, rules, extra=1)
+    history = [message for message in recent.messages if message.request_id != turn.request_id]
+    snapshot = Snapshot(history, opened.summary, rules.settings.context.recent_messages_limit)
+    images = attached.images(attached.kept(call.caller, turn, rules))
+    wish = Wish(chat.model, command.content, snapshot, turn.web_search_enabled, images, opened.documents)
+    admission = readmit(rules.policy, wish, turn.reserve, rules.limits, call.now)
+    mine = None if admission is None else turns.take_over(call, turn)
+    return None if admission is None or mine is None else _running(mine, admission, wish, opened.standing.limits, rules)
 
 
 def _open(call: Call, command: SendMessage, rules: Rules) -> tuple[opening.Opened, messages.Newest]:
@@ -178,7 +207,8 @@ def preflight(call: Call, wish: Wish, standing: Standing, rules: Rules) -> Admis
 
 def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, limits: UserLimits) -> turns.Start:
     """The turn and the user message that an admitted command starts with."""
-    started_at = next_instant(chat, call.now)
+    # Where its messages are in the chat, which a clock that ran ahead may have put into the future: nothing else is.
+    said_at = next_instant(chat, call.now)
     turn = Turn(
         tenant_id=chat.tenant_id,
         chat_id=chat.chat_id,
@@ -188,11 +218,11 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         requester_user_id=call.caller.user_id,
         state=TurnState.RUNNING,
         fingerprint=fingerprint(command.content, command.attachment_ids),
-        user_message_id=_message_id(call, started_at),
+        user_message_id=_message_id(call, said_at),
         # Chosen before the message exists; it sorts right after the user's.
-        assistant_message_id=_message_id(call, started_at + MICROSECOND),
-        started_at=started_at,
-        last_progress_at=started_at,
+        assistant_message_id=_message_id(call, said_at + MICROSECOND),
+        started_at=call.now,
+        last_progress_at=call.now,
         reserve=admission.reserve,
         prev_request_id=chat.latest_request_id,
         web_search_enabled=command.web_search,
@@ -205,18 +235,22 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         turn.request_id,
         "user",
         command.content,
-        started_at,
+        said_at,
         attachment_ids=command.attachment_ids,
     )
-    return turns.Start(turn, message, limits)
+    return turns.Start(turn, message, limits, admission.calls_per_day)
 
 
 def started(new: turns.Start, admission: Admission, wish: Wish, rules: Rules) -> Running:
     """The turn that an admitted wish has become."""
     for period in PERIODS:
         count("quota_reserve_total", period=period)
+    return _running(new.turn, admission, wish, new.limits, rules)
+
+
+def _running(turn: Turn, admission: Admission, wish: Wish, limits: UserLimits, rules: Rules) -> Running:
     compression = due(wish.snapshot, admission, rules)
-    return Running(new.turn, admission, wish.content, new.limits, compression, attached.citable(wish.documents))
+    return Running(turn, admission, wish.content, limits, compression, attached.citable(wish.documents))
 
 
 def _message_id(call: Call, instant: datetime) -> MessageId:
@@ -230,5 +264,4 @@ def _replay(known: Turn, command: SendMessage) -> Replay:
         raise RequestIdConflict(known.state.public, known.request_id)
     if known.fingerprint != fingerprint(command.content, command.attachment_ids):
         raise RequestIdReused
-    answer = messages.read(known.tenant_id, known.chat_id, known.assistant_message_id)
-    return Replay(known, answer.content, answer.citations) if answer else Replay(known, "")
+    return Replay(known)

@@ -26,6 +26,9 @@ from minichat.services.rules import Rules
 from minichat.settings import ThreadSummary
 from minichat.storage import messages, outbox, summaries
 
+LOOK_SECONDS = 5.0
+"""How often somebody who waits for the model looks whether its answer is still wanted."""
+
 
 class Outcome(StrEnum):
     """What became of a task. All of these are good ends."""
@@ -82,10 +85,8 @@ async def _summarize(task: ThreadSummaryTask, trace_id: str, means: Means) -> Ou
     base = None if task.base_frontier is None else _frontier(task.base_frontier)
     wanted = Compression(base, _frontier(task.frozen_target))
     found = await asyncio.to_thread(summaries.read, tenant_id, chat_id)
-    if not found.alive:
-        return Outcome.GONE
-    if (None if found.summary is None else found.summary.frontier) != base:
-        return Outcome.LOST
+    if (unwanted := _unwanted(found, base)) is not None:
+        return unwanted
     settings = means.rules.settings.thread_summary
     stretch = await asyncio.to_thread(_stretch, tenant_id, chat_id, wanted, settings.message_content_limit)
     if not stretch:
@@ -95,9 +96,13 @@ async def _summarize(task: ThreadSummaryTask, trace_id: str, means: Means) -> Ou
     model = _model(means.rules.policy, settings, found.model)
     try:
         async with asyncio.timeout(means.seconds):
-            answer = await _asked(tenant_id, model, found.summary, stretch, means)
+            asked = asyncio.create_task(_asked(tenant_id, model, found.summary, stretch, means))
+            unwanted = await _unwanted_before(asked, tenant_id, chat_id, base)
     except TimeoutError:
         raise SummaryFailed("no summary in time") from None
+    if unwanted is not None:
+        return unwanted
+    answer = asked.result()
     text = summary.extracted(answer.text)
     if text is None:
         raise SummaryFailed("the model gave no summary")
@@ -107,6 +112,29 @@ async def _summarize(task: ThreadSummaryTask, trace_id: str, means: Means) -> Ou
     made = Summary(text, wanted.target, estimate)
     written = await asyncio.to_thread(summaries.write, call, chat_id, wanted, made, event)
     return Outcome.SUMMARIZED if written else Outcome.LOST
+
+
+def _unwanted(found: summaries.Found, base: Frontier | None) -> Outcome | None:
+    """What becomes of a task that nobody wants any more; None while it is wanted."""
+    if not found.alive:
+        return Outcome.GONE
+    return None if (None if found.summary is None else found.summary.frontier) == base else Outcome.LOST
+
+
+async def _unwanted_before(
+    asked: asyncio.Task[_Answer], tenant_id: TenantId, chat_id: ChatId, base: Frontier | None
+) -> Outcome | None:
+    """Waits until the model has answered, None, or nobody wants its answer any more: then it is asked no longer."""
+    try:
+        while not (await asyncio.wait({asked}, timeout=LOOK_SECONDS))[0]:
+            found = await asyncio.to_thread(summaries.read, tenant_id, chat_id)
+            if (unwanted := _unwanted(found, base)) is not None:
+                return unwanted
+        return None
+    finally:
+        if not asked.done():
+            asked.cancel()
+            await asyncio.wait({asked})
 
 
 def _frontier(ref: FrontierRef) -> Frontier:

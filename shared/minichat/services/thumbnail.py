@@ -6,10 +6,9 @@ import warnings
 import zlib
 
 from minichat.domain.attachment import Thumbnail
+from minichat.settings import Thumbnails
 
-SIDE = 128
-MAX_BYTES = 128 * 1024
-MAX_PIXELS = 100_000_000
+_ORIENTATION, _LYING = 0x0112, range(5, 9)  # EXIF: turned by a quarter
 _FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP", "image/gif": "GIF"}
 # What Pillow's readers let through of images that are broken on purpose.
 _DAMAGE = (OSError, EOFError, ValueError, SyntaxError, IndexError, MemoryError, struct.error, zlib.error)
@@ -20,8 +19,8 @@ class InvalidImage(Exception):
     """No image of its type, or one that decodes to more than we decode."""
 
 
-def of_image(content: bytes, content_type: str) -> Thumbnail | None:
-    """A picture of at most 128 x 128 pixels and 128 KiB, upright, never larger than the image; of several the first.
+def of_image(content: bytes, content_type: str, sizes: Thumbnails = Thumbnails()) -> Thumbnail | None:
+    """A picture of at most these pixels and bytes, upright, never larger than the image; of several the first.
 
     None when none of that size can be made.
     Raises InvalidImage.
@@ -34,13 +33,15 @@ def of_image(content: bytes, content_type: str) -> Thumbnail | None:
             # Pillow warns of what its own limits find large; ours are stricter, and what it decodes is checked here.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=[_FORMATS[content_type]]) as image:
-                if image.width * image.height > MAX_PIXELS:
+                if image.width * image.height > sizes.max_pixels:
                     raise InvalidImage
                 shown: Image.Image = image
                 if image.mode == "I;16":
                     # Pillow cannot make it smaller by any factor, and would cut its shades off at 255.
                     shown = image.point(lambda shade: shade * (1 / 256)).convert("L")
-                shown.thumbnail((SIDE, SIDE))
+                # Made small first, and then turned: the whole image need not be held twice.
+                lies = image.getexif().get(_ORIENTATION, 1) in _LYING
+                shown.thumbnail((sizes.height, sizes.width) if lies else (sizes.width, sizes.height))
                 small = ImageOps.exif_transpose(shown)
                 if small.mode not in _DRAWN_AS_THEY_ARE:
                     small = small.convert("RGBA" if small.has_transparency_data else "RGB")
@@ -49,4 +50,4 @@ def of_image(content: bytes, content_type: str) -> Thumbnail | None:
     written = io.BytesIO()
     small.save(written, "WEBP", quality=80)
     data = written.getvalue()
-    return Thumbnail(small.width, small.height, data) if len(data) <= MAX_BYTES else None
+    return Thumbnail(small.width, small.height, data) if len(data) <= sizes.max_bytes else None

@@ -19,11 +19,12 @@ LONGEST_PAUSE_SECONDS = 1.6
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """How to wait, and until when."""
+    """How to wait, and until when; `look` raises once nobody wants what is waited for."""
 
     clock: Clock
     sleep: Callable[[float], object]
     ends_at: datetime
+    look: Callable[[], None]
 
 
 def of_chat(
@@ -32,7 +33,7 @@ def of_chat(
     """The provider's id of the chat's vector store, which is made when there is none.
 
     Who finds it claimed waits for the one who makes it, and takes over when that one is late.
-    Raises ServiceUnavailable.
+    Raises ServiceUnavailable, and what the pause's `look` does.
     """
     where = attachment.tenant_id, attachment.chat_id, attachment.storage_backend
     seconds = FIRST_PAUSE_SECONDS
@@ -47,11 +48,15 @@ def of_chat(
             return Failure("the chat is being cleaned up", may_pass=True)
         elif store.vector_store_id is not None:
             return store.vector_store_id
-        elif is_free(store, now) and uploads.take_store_over(store, worker, now + CLAIM):
-            return _found_or_made(store, worker, account, pause.clock)
+        elif is_free(store, now):
+            # A dead claim may have been left long ago; whoever takes it over is about to make a store.
+            pause.look()
+            if uploads.take_store_over(store, worker, now + CLAIM):
+                return _found_or_made(store, worker, account, pause.clock)
         if pause.clock() >= pause.ends_at:
             return Failure("the vector store is not made yet", may_pass=True)
         pause.sleep(seconds)
+        pause.look()
         seconds = min(seconds * 2, LONGEST_PAUSE_SECONDS)
 
 

@@ -2,7 +2,8 @@
 
 A provider's id is only ever added to an item that nobody has begun to clean up: whoever adds one conditions on
 `cleanup_status` (of a vector store: `gone_at`) being absent, and takes back what it made when that does not hold. The
-cleanup conditions on the ids that it saw. So whichever comes second notices the first, and no file is left behind.
+cleanup conditions on all that it saw and relied on: the ids, and who had claimed to make one. So whichever comes second
+notices the first, and no file is left behind.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,13 +12,14 @@ from datetime import datetime
 from typing import Any
 
 from pynamodb.attributes import Attribute
-from pynamodb.expressions.condition import Condition
 
 from minichat.domain.attachment import Attachment, AttachmentStatus, Ingest, Thumbnail, VectorStore
+from minichat.domain.chat import Chat
 from minichat.domain.cleanup import Cleanup, CleanupStatus
 from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId
-from minichat.storage import keys
+from minichat.storage import chats, keys
 from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, VectorStoreItem
+from minichat.storage.attributes import is_still
 from minichat.storage.items import Raw, batch_get, between
 from minichat.storage.transact import Put, update_one
 
@@ -52,6 +54,18 @@ def read(tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId) -> A
     Raises ServiceUnavailable.
     """
     return next(iter(of_ids(tenant_id, chat_id, [attachment_id])), None)
+
+
+def with_chat(
+    tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId
+) -> tuple[Chat | None, Attachment | None]:
+    """The chat's head and one of its attachments, deleted or not, in one round trip.
+
+    Raises ServiceUnavailable.
+    """
+    head, own = keys.chat(tenant_id, chat_id), keys.attachment(tenant_id, chat_id, attachment_id)
+    found = batch_get([head, own])
+    return chats.from_raw(found.get(head)), from_raw(found[own]) if own in found else None
 
 
 def of_ids(tenant_id: TenantId, chat_id: ChatId, attachment_ids: Iterable[AttachmentId]) -> list[Attachment]:
@@ -92,16 +106,16 @@ def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Attachment]:
 def settle(seen: Attachment, cleanup: Cleanup) -> bool:
     """Records what became of an attempt to clean up the attachment as it was seen.
 
-    False when that is no longer how it is: it came to an end, another attempt was counted, or its provider's ids
-    changed. A success counts however many attempts failed meanwhile.
+    False when that is no longer how it is: it came to an end, another attempt was counted, its provider's ids changed,
+    or its provider was sent a file. A success counts however many attempts failed meanwhile.
     Raises ServiceUnavailable.
     """
     item = AttachmentItem(*keys.attachment(seen.tenant_id, seen.chat_id, seen.attachment_id))
-    unchanged = AttachmentItem.pk.exists() & ~AttachmentItem.cleanup_status.is_in(
-        CleanupStatus.DONE.value, CleanupStatus.FAILED.value
-    )
-    unchanged &= _still(AttachmentItem.provider_file_id, seen.provider_file_id)
-    unchanged &= _still(AttachmentItem.vector_store_id, seen.vector_store_id)
+    ended = {CleanupStatus.DONE, CleanupStatus.FAILED} - {seen.cleanup.status}
+    unchanged = AttachmentItem.pk.exists() & ~AttachmentItem.cleanup_status.is_in(*sorted(ended))
+    unchanged &= is_still(AttachmentItem.provider_file_id, seen.provider_file_id)
+    unchanged &= is_still(AttachmentItem.upload_began_at, seen.ingest.upload_began_at)
+    unchanged &= is_still(AttachmentItem.vector_store_id, seen.vector_store_id)
     changed: list[tuple[Attribute[Any], object]] = [
         (AttachmentItem.cleanup_status, cleanup.status),
         (AttachmentItem.cleanup_updated_at, cleanup.updated_at),
@@ -109,7 +123,7 @@ def settle(seen: Attachment, cleanup: Cleanup) -> bool:
     if cleanup.status is not CleanupStatus.DONE:
         changed.append((AttachmentItem.cleanup_attempts, cleanup.attempts))
         changed.append((AttachmentItem.last_cleanup_error, cleanup.last_error))
-        unchanged &= _still(AttachmentItem.cleanup_attempts, seen.cleanup.attempts or None)
+        unchanged &= is_still(AttachmentItem.cleanup_attempts, seen.cleanup.attempts or None)
     actions = [attribute.set(value) for attribute, value in changed if value is not None]
     return update_one(item, actions, unchanged, op="cleanup")
 
@@ -133,7 +147,7 @@ def vector_store(tenant_id: TenantId, chat_id: ChatId, provider: str) -> VectorS
     """
     key = keys.vector_store(tenant_id, chat_id, provider)
     raw = batch_get([key]).get(key)
-    return None if raw is None else _vector_store(tenant_id, chat_id, raw)
+    return None if raw is None else store_from_raw(raw)
 
 
 def vector_stores(tenant_id: TenantId, chat_id: ChatId) -> list[VectorStore]:
@@ -142,33 +156,34 @@ def vector_stores(tenant_id: TenantId, chat_id: ChatId) -> list[VectorStore]:
     Raises ServiceUnavailable.
     """
     found = _items(keys.partition(tenant_id, chat_id), keys.VECTOR_STORE_PREFIX)
-    return [_vector_store(tenant_id, chat_id, raw) for raw in found]
+    return [store_from_raw(raw) for raw in found]
 
 
 def vector_store_gone(seen: VectorStore, at: datetime) -> bool:
-    """Records that the provider has the store no more; False when it was named or gone meanwhile.
+    """Records that the provider has the store no more; False when it was claimed anew, named or gone meanwhile.
 
     Raises ServiceUnavailable.
     """
     item = VectorStoreItem(*keys.vector_store(seen.tenant_id, seen.chat_id, seen.provider))
     unchanged = VectorStoreItem.pk.exists() & VectorStoreItem.gone_at.does_not_exist()
-    unchanged &= _still(VectorStoreItem.vector_store_id, seen.vector_store_id)
+    unchanged &= is_still(VectorStoreItem.vector_store_id, seen.vector_store_id)
+    # Whoever takes a dead claim over makes the store that the provider did not have when it was asked.
+    unchanged &= is_still(VectorStoreItem.claimed_by, seen.claimed_by)
+    unchanged &= is_still(VectorStoreItem.claimed_until, seen.claimed_until)
     return update_one(item, [VectorStoreItem.gone_at.set(at)], unchanged, op="cleanup")
-
-
-def _still(attribute: Attribute[Any], seen: str | int | None) -> Condition:
-    return attribute.does_not_exist() if seen is None else attribute == seen
 
 
 def _items(pk: str, prefix: str) -> Iterator[Raw]:
     return between(pk, prefix, prefix + "~", page=PAGE_ITEMS)
 
 
-def _vector_store(tenant_id: TenantId, chat_id: ChatId, raw: Raw) -> VectorStore:
+def store_from_raw(raw: Raw) -> VectorStore:
+    """The vector store of a stored item."""
     item = VectorStoreItem.from_raw_data(dict(raw))
+    tenant_id, chat_id = item.pk.removeprefix("T#").split("#C#")
     return VectorStore(
-        tenant_id=tenant_id,
-        chat_id=chat_id,
+        tenant_id=TenantId(tenant_id),
+        chat_id=ChatId(chat_id),
         provider=item.sk.removeprefix(keys.VECTOR_STORE_PREFIX),
         vector_store_id=item.vector_store_id,
         gone_at=item.gone_at,

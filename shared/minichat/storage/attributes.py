@@ -1,9 +1,11 @@
 """How values are stored that are neither text nor number."""
 
 from datetime import datetime
+from typing import Any
 
 from pynamodb.attributes import Attribute
 from pynamodb.constants import NUMBER, STRING
+from pynamodb.expressions.condition import Condition
 
 from minichat.domain.identity import AttachmentId, from_micros, micros
 
@@ -30,3 +32,9 @@ class IdsAttribute(Attribute[tuple[AttachmentId, ...]]):
 
     def deserialize(self, value: str) -> tuple[AttachmentId, ...]:
         return tuple(AttachmentId(one) for one in value.split(" "))
+
+
+def is_still(attribute: Attribute[Any], seen: object) -> Condition:
+    """The condition that an attribute is as it was seen: None is an attribute that was not there."""
+    condition: Condition = attribute.does_not_exist() if seen is None else attribute == seen
+    return condition

@@ -3,28 +3,42 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
+from pynamodb.attributes import NumberAttribute, UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 
 from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict
 from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId, TenantId, UserId
 from minichat.storage import keys
+from minichat.storage.attributes import InstantAttribute
 from minichat.storage.items import (
     ByOwner,
     ChatItem,
     ConversationItem,
-    CreatedItem,
     OutboxItem,
     Raw,
     TurnItem,
     batch_get,
+    is_there,
     query,
 )
 from minichat.storage.keys import Key
 from minichat.storage.transact import Put, Refused, Update, commit, update_one
 
 IDEMPOTENCY_KEPT = timedelta(hours=24)
+
+
+class CreatedItem(ConversationItem):
+    """The chat that an idempotency key made, as it was when it was new."""
+
+    fingerprint = UnicodeAttribute(attr_name="print")
+    chat_id = UnicodeAttribute(attr_name="chat")
+    model = UnicodeAttribute()
+    title = UnicodeAttribute(null=True)
+    created_at = InstantAttribute()
+    expires_at = NumberAttribute()
 
 
 def from_raw(raw: Raw | None) -> Chat | None:
@@ -53,7 +67,8 @@ def _from_item(item: ChatItem) -> Chat:
 
 def create(chat: Chat, *, token: str) -> None:
     """Stores a new chat, listed for its owner."""
-    commit([_put(chat)], token=token, op="create_chat")
+    put = _put(chat)
+    commit([put], token=token, op="create_chat", took_effect=partial(is_there, put.item))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +95,9 @@ def create_once(chat: Chat, once: Once, *, token: str) -> Chat:
     )
     # DynamoDB removes expired items late: one that is past its time counts as gone.
     unused = CreatedItem.pk.does_not_exist() | (CreatedItem.expires_at < int(chat.created_at.timestamp()))
+    put = _put(chat)
     try:
-        commit([Put("key", item, unused), _put(chat)], token=token, op="create_chat")
+        commit([Put("key", item, unused), put], token=token, op="create_chat", took_effect=partial(is_there, put.item))
     except Refused as refused:
         first = CreatedItem.from_raw_data(dict(refused.old["key"] or {}))
         if first.fingerprint != once.fingerprint:
@@ -150,14 +166,14 @@ def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:
     Raises ChatNotFound when the caller has no such chat.
     """
     item = ChatItem(*keys.chat(caller.tenant_id, chat_id))
-    actions = [
-        ChatItem.title.set(title),
-        ChatItem.updated_at.set(now),
-        ChatItem.listed_at.set(keys.listed_at(caller.tenant_id, chat_id, now)),
-    ]
-    if not update_one(item, actions, owned_by(caller), op="rename_chat"):
-        raise ChatNotFound
-    return _from_item(item)
+    titled = ChatItem.title.set(title)
+    moved = [ChatItem.updated_at.set(now), ChatItem.listed_at.set(keys.listed_at(caller.tenant_id, chat_id, now))]
+    if update_one(item, [titled, *moved], owned_by(caller) & (ChatItem.updated_at < now), op="rename_chat"):
+        return _from_item(item)
+    # A chat that was moved by a faster clock stays where it is: none goes back.
+    if update_one(item, [titled], owned_by(caller), op="rename_chat"):
+        return _from_item(item)
+    raise ChatNotFound
 
 
 def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str) -> bool:

@@ -4,28 +4,37 @@ Attribute names are short: DynamoDB bills them with every write, and a turn that
 that does not (docs/decisions/0006-data-model.md).
 """
 
+import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
+from botocore.exceptions import BotoCoreError, ClientError
 from pynamodb.attributes import BinaryAttribute, BooleanAttribute, NumberAttribute, UnicodeAttribute
 from pynamodb.connection import Connection
 from pynamodb.connection.table import TableConnection
-from pynamodb.exceptions import GetError, QueryError
+from pynamodb.exceptions import PynamoDBException
 from pynamodb.expressions.condition import Condition
 from pynamodb.indexes import GlobalSecondaryIndex, KeysOnlyProjection
 from pynamodb.models import Model
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.settings import Store
+from minichat.storage import store_time
 from minichat.storage.attributes import IdsAttribute, InstantAttribute
 from minichat.storage.keys import Key
 
 Raw = Mapping[str, Mapping[str, Any]]
 T = TypeVar("T")
 
+LARGEST_PAGE = 120
+"""Items that a query asks for at most, where nobody wants more."""
 BATCH_READ_LIMIT = 100
 """Keys of one BatchGetItem (AWS limit)."""
+READ_ATTEMPTS = 2
+LONGEST_PAUSE_SECONDS = 0.2
 
 
 class _Connected:
@@ -35,7 +44,9 @@ class _Connected:
     connect_timeout_seconds: float | None = None
     read_timeout_seconds: float | None = None
     max_pool_connections: int | None = None
-    max_retry_attempts: int | None = 1  # botocore's own; storage.transact repeats with a token and a deadline
+    # None of botocore's own: a repetition that nobody sees hides whether a write was done before. `answered` repeats
+    # reads, storage.transact writes.
+    max_retry_attempts: int | None = 0
 
 
 class ByOwner(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # the library left one method untyped
@@ -126,6 +137,7 @@ class TurnItem(ConversationItem):
     running_shard = UnicodeAttribute(null=True)
     events_stored = NumberAttribute(attr_name="events", null=True)
     terminal_number = NumberAttribute(attr_name="terminal", null=True)
+    teller = UnicodeAttribute(null=True)
 
     reserve_tokens = NumberAttribute(attr_name="r_tokens")
     reserve_max_output_tokens = NumberAttribute(attr_name="r_out")
@@ -141,6 +153,8 @@ class TurnItem(ConversationItem):
     reserve_premium = BooleanAttribute(attr_name="r_premium")
     reserve_decision = UnicodeAttribute(attr_name="r_decision")
     reserve_downgrade_reason = UnicodeAttribute(attr_name="r_reason", null=True)
+    reserve_web_search_calls = NumberAttribute(attr_name="r_web", null=True)
+    reserve_code_interpreter_calls = NumberAttribute(attr_name="r_code", null=True)
 
     usage_input_tokens = NumberAttribute(attr_name="u_in", null=True)
     usage_output_tokens = NumberAttribute(attr_name="u_out", null=True)
@@ -154,7 +168,7 @@ class TurnItem(ConversationItem):
 
 
 class MessageItem(ConversationItem):
-    """A message: its text as it is, or `packed` (zlib), or in as many numbered items as `parts` says.
+    """A message: its text as it is, or `packed` (zlib), or `text_bytes` of it in numbered items, as many as `parts`.
 
     `citations` are as storage.messages packs them.
     """
@@ -164,12 +178,15 @@ class MessageItem(ConversationItem):
     content = UnicodeAttribute(attr_name="text", null=True)
     packed = BinaryAttribute(attr_name="zip", null=True, legacy_encoding=False)
     parts = NumberAttribute(null=True)
+    text_bytes = NumberAttribute(attr_name="bytes", null=True)
     citations = BinaryAttribute(attr_name="cited", null=True, legacy_encoding=False)
     created_at = InstantAttribute()
     model = UnicodeAttribute(null=True)
     input_tokens = NumberAttribute(attr_name="u_in", null=True)
     output_tokens = NumberAttribute(attr_name="u_out", null=True)
     attachment_ids = IdsAttribute(attr_name="att", null=True)
+    reaction = UnicodeAttribute(null=True)
+    reacted_at = InstantAttribute(null=True)
     deleted_at = InstantAttribute(null=True)
 
 
@@ -179,20 +196,13 @@ class MessagePartItem(ConversationItem):
     content = BinaryAttribute(attr_name="text", legacy_encoding=False)
 
 
-class StreamPartItem(ConversationItem):
-    """Events of one stream, from `first` to the number in its key, as storage.parts packs them."""
-
-    first = NumberAttribute()
-    events = BinaryAttribute(legacy_encoding=False)
-    expires_at = NumberAttribute()
-
-
 class QuotaItem(ConversationItem):
     """One user's credits in one month, per bucket: what is committed (spent + reserved) and, of it, reserved.
 
     Its days are in the same item, as attributes that storage.quota names: one write for both periods.
     """
 
+    begun = NumberAttribute(attr_name="turns", null=True)
     total = NumberAttribute(null=True)
     total_reserved = NumberAttribute(attr_name="total_r", null=True)
     premium = NumberAttribute(null=True)
@@ -240,31 +250,6 @@ class UsageItem(ConversationItem):
     expires_at = NumberAttribute()
 
 
-class PolicyItem(ConversationItem):
-    """One version of the policy, as compressed JSON; never changed once written."""
-
-    document = BinaryAttribute(legacy_encoding=False)
-    published_at = InstantAttribute()
-    published_by = UnicodeAttribute()
-
-
-class PolicyPointer(ConversationItem):
-    """Which version is in force."""
-
-    version = NumberAttribute()
-
-
-class CreatedItem(ConversationItem):
-    """The chat that an idempotency key made, as it was when it was new."""
-
-    fingerprint = UnicodeAttribute(attr_name="print")
-    chat_id = UnicodeAttribute(attr_name="chat")
-    model = UnicodeAttribute()
-    title = UnicodeAttribute(null=True)
-    created_at = InstantAttribute()
-    expires_at = NumberAttribute()
-
-
 class ExpiringItem(ConversationItem):
     """Any item, as far as it expires: in seconds since 1970, when DynamoDB may remove it."""
 
@@ -288,6 +273,9 @@ class OutboxItem(Model):
     expires_at = NumberAttribute()
 
 
+UNREAD_ATTEMPTS = 6
+"""How often a batch is read that gives nothing, with pauses that double from 50 ms: two or three seconds."""
+
 _readers = ThreadPoolExecutor(max_workers=32, thread_name_prefix="read")
 
 
@@ -303,7 +291,7 @@ def connect(store: Store) -> None:
         model._connection = None  # so that a second connect() takes effect; subclasses find the base's connection
         model._get_connection()
     # Made now: a cold start has more processor than its first request, and a snapshot (SnapStart) keeps what is there.
-    _ = connection().client
+    store_time.listen(connection().client)
 
 
 def table() -> TableConnection:
@@ -327,23 +315,56 @@ def outbox_table() -> TableConnection:
     return OutboxItem._get_connection()
 
 
+def answered(read: Callable[[], T]) -> T:
+    """What a read gives, which is asked once more when there is no answer.
+
+    Raises ServiceUnavailable when there is none then either.
+    """
+    for attempt in range(READ_ATTEMPTS):
+        if attempt:
+            time.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311  jitter, not a secret
+        try:
+            return read()
+        except PynamoDBException as error:
+            failure = error
+    raise ServiceUnavailable from failure
+
+
+def is_there(item: Model) -> bool:
+    """Whether there is an item with this one's key, by a consistent read.
+
+    Raises ServiceUnavailable when DynamoDB does not answer.
+    """
+    where: Any = item  # both tables have these keys
+    wanted = type(item).get_operation_kwargs_from_class(where.pk, where.sk)
+    try:
+        # By the client that writes: each model has one of its own, and that one is made by now.
+        answer = connection().dispatch("GetItem", {**wanted, "ConsistentRead": True})
+    except (BotoCoreError, ClientError) as error:
+        raise ServiceUnavailable from error
+    return bool(answer.get("Item"))
+
+
 def batch_get(keys: Iterable[Key]) -> dict[Key, Raw]:
     """Those of the items that exist, read consistently, in one call per hundred keys.
 
     Raises ServiceUnavailable when DynamoDB does not answer.
     """
     found: dict[Key, Raw] = {}
-    wanted: Sequence[Any] = [key._asdict() for key in keys]
+    wanted: Sequence[Any] = [key._asdict() for key in dict.fromkeys(keys)]
     name = ConversationItem.Meta.table_name
+    unread = 0
     while wanted:
-        try:
-            answer = table().batch_get_item(wanted[:BATCH_READ_LIMIT], consistent_read=True)
-        except GetError as error:
-            raise ServiceUnavailable from error
+        answer = answered(partial(table().batch_get_item, wanted[:BATCH_READ_LIMIT], consistent_read=True))
         for item in answer["Responses"].get(name, []):
             found[Key(item["pk"]["S"], item["sk"]["S"])] = item
         # DynamoDB hands back what it had no capacity for.
         left = answer.get("UnprocessedKeys", {}).get(name, {}).get("Keys", [])
+        unread = unread + 1 if len(left) == len(wanted[:BATCH_READ_LIMIT]) else 0
+        if unread >= UNREAD_ATTEMPTS:
+            raise ServiceUnavailable
+        if unread:
+            time.sleep(random.uniform(0.5, 1) * 0.05 * 2**unread)  # noqa: S311  jitter, not a secret
         wanted = [*({part: value["S"] for part, value in key.items()} for key in left), *wanted[BATCH_READ_LIMIT:]]
     return found
 
@@ -355,8 +376,8 @@ def query(
 
     Raises ServiceUnavailable when DynamoDB does not answer.
     """
-    try:
-        answer = table().query(
+    answer = answered(
+        lambda: table().query(
             pk,
             range_key_condition=condition,
             index_name=index,
@@ -364,14 +385,14 @@ def query(
             scan_index_forward=not descending,
             consistent_read=index is None,
         )
-    except QueryError as error:
-        raise ServiceUnavailable from error
+    )
     return answer["Items"], bool(answer.get("LastEvaluatedKey"))
 
 
 def between(pk: str, start: str, end: str, *, page: int, descending: bool = False) -> Iterator[Raw]:
     """Items of a partition with `start` <= sk < `end`, page after page as far as the reader goes.
 
+    `page` is what the reader wants as a rule: who goes on gets more at once.
     Raises ServiceUnavailable.
     """
     sk = ConversationItem.sk
@@ -380,6 +401,7 @@ def between(pk: str, start: str, end: str, *, page: int, descending: bool = Fals
         # BETWEEN includes its bounds; no stored key equals an `end`, which is a bound or a key that was read already.
         found, more = query(pk, sk.between(start, end), limit=page, descending=descending)
         yield from (item for item in found if item["sk"]["S"] != end)
+        page = max(page, min(page * 2, LARGEST_PAGE))
         if more and descending:
             end = found[-1]["sk"]["S"]
         elif more:

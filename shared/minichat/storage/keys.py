@@ -4,7 +4,8 @@
     chat head               T#<tenant>#C#<chat>     CHAT
     turn                    T#<tenant>#C#<chat>     TURN#<request_id>
     message                 T#<tenant>#C#<chat>     MSG#<message_id>
-    part of a long message  T#<tenant>#C#<chat>     MSG#<message_id>#<number>
+    message taken back      T#<tenant>#C#<chat>     WITHDRAWN#<message_id>
+    part of a long text     T#<tenant>#C#<chat>     TEXT#<message_id>#<number>
     thread summary          T#<tenant>#C#<chat>     SUMMARY
     attachment              T#<tenant>#C#<chat>     ATT#<attachment_id>
     its small picture       T#<tenant>#C#<chat>     THUMB#<attachment_id>
@@ -19,9 +20,9 @@
 
     outbox table            T#<tenant>#C#<chat>     <event_id>
 
-Message and event ids are UUIDs version 7, which sort by time: `MSG#` items come in the order of the conversation, one
-message is found by its id alone, and its parts follow it. Nothing sorts between the head and the messages: one query
-reads both.
+Message and event ids are UUIDs version 7, which sort by time: `MSG#` items come in the order of the conversation, and
+one message is found by its id alone. Between them is nothing that a conversation does not show: what is taken back, and
+long texts, are elsewhere. Nothing sorts between the head and the messages, either: one query reads both.
 """
 
 import hashlib
@@ -40,6 +41,7 @@ MESSAGE_PREFIX = "MSG#"
 TURN_PREFIX = "TURN#"
 ATTACHMENT_PREFIX = "ATT#"
 VECTOR_STORE_PREFIX = "VS#"
+QUOTA_PREFIX = "QUOTA#"
 # "~" sorts after every character of a UUID and after "#".
 MESSAGE_END = "MSG#~"
 TURN_END = "TURN#~"
@@ -92,9 +94,14 @@ def message(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Key:
     return Key(partition(tenant_id, chat_id), f"{MESSAGE_PREFIX}{message_id}")
 
 
-def message_part(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId, number: int) -> Key:
+def withdrawn(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Key:
+    """A message whose turn was deleted or replaced."""
+    return Key(partition(tenant_id, chat_id), f"WITHDRAWN#{message_id}")
+
+
+def message_text(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId, number: int) -> Key:
     """A numbered part of the text of a message that is too long for one item."""
-    return Key(partition(tenant_id, chat_id), f"{MESSAGE_PREFIX}{message_id}#{number:04d}")
+    return Key(partition(tenant_id, chat_id), f"TEXT#{message_id}#{number:04d}")
 
 
 def summary(tenant_id: TenantId, chat_id: ChatId) -> Key:
@@ -134,7 +141,7 @@ def vector_store(tenant_id: TenantId, chat_id: ChatId, provider: str) -> Key:
 
 def quota(tenant_id: TenantId, user_id: UserId, month: str) -> Key:
     """What a user has reserved and spent in the month of that first day, and in each of its days."""
-    return Key(owner(tenant_id, user_id), f"QUOTA#{month}")
+    return Key(owner(tenant_id, user_id), f"{QUOTA_PREFIX}{month}")
 
 
 def ledger_entry(tenant_id: TenantId, day: str, dedupe_key: str) -> Key:

@@ -1,15 +1,22 @@
 """The usage ledger: one entry per settled turn, and totals per day that change with it (events-and-workers 3)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from minichat.domain.identity import ChatId, RequestId, TenantId, UserId
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+
+from minichat.domain.identity import ChatId, RequestId, TenantId, UserId, from_seconds
 from minichat.domain.metering import Entry, Total, Used
+from minichat.domain.turn import Turn
+from minichat.domain.usage import dedupe_key
 from minichat.events.payloads import UsageEvent
-from minichat.storage import keys
-from minichat.storage.items import LedgerItem, Raw, UsageItem, between
+from minichat.storage import keys, unreadable
+from minichat.storage.items import LedgerItem, Raw, UsageItem, batch_get, between
+from minichat.storage.keys import Key
 from minichat.storage.transact import Put, Refused, Update, commit, update_one
+from minichat.storage.unreadable import Unreadable
 
 PAGE = 1000
 _COUNTED = {
@@ -68,30 +75,39 @@ def book(event: UsageEvent, event_id: str, *, retention_days: int) -> bool:
     return True
 
 
-def totals(tenant_id: TenantId, since: str, until: str) -> Iterator[Total]:
+def totals(tenant_id: TenantId, since: str, until: str, unread: list[Unreadable] | None = None) -> Iterator[Total]:
     """A tenant's totals and its users', day by day, from the day `since` to the day `until`.
 
+    What cannot be read comes into the list of `unread`, where there is one, and is an error otherwise.
     Raises ServiceUnavailable.
     """
     # "~" sorts after "#" and after every character of an id.
     found = between(keys.usage(tenant_id, since).pk, since, f"{until}~", page=PAGE)
-    return (total for raw in found if (total := total_of(raw)) is not None)
+    for raw in found:
+        total = total_of(raw) if unread is None else unreadable.read(raw, total_of)
+        if isinstance(total, Total):
+            yield total
+        elif unread is not None:
+            unread.append(total)
 
 
 def correct(total: Total, seen: Used | None, *, retention_days: int) -> bool:
-    """Sets a total to what it should be; False when it is not as it was `seen` any more.
+    """Sets a total to what it should be; False when it is not as it was `seen` any more, in any count.
 
     Raises ServiceUnavailable.
     """
-    counted = {"turns": "turns", **_COUNTED}
-    values = {attribute: getattr(total.used, name) for attribute, name in counted.items()}
-    day = datetime.fromisoformat(f"{total.day}T00:00:00+00:00")
-    expires_at = int((day + timedelta(days=retention_days)).timestamp())
-    # Every booking counts a turn, so the count alone tells whether it moved.
-    unmoved = UsageItem.pk.does_not_exist() if seen is None else UsageItem.turns == seen.turns
-    actions = [getattr(UsageItem, attribute).set(value) for attribute, value in values.items()]
-    item = UsageItem(*keys.usage(total.tenant_id, total.day, total.user_id))
-    return update_one(item, [*actions, UsageItem.expires_at.set(expires_at)], unmoved, op="usage")
+    actions: list[Action] = []
+    unmoved: Condition = UsageItem.pk.does_not_exist() if seen is None else UsageItem.pk.exists()
+    for attribute, name in {"turns": "turns", **_COUNTED}.items():
+        path, count = getattr(UsageItem, attribute), 0 if seen is None else getattr(seen, name)
+        # A booking adds only what is not zero, so no single count tells whether there was one.
+        unmoved &= path == count if count else (path == count) | path.does_not_exist()
+        actions.append(path.set(getattr(total.used, name)))
+    # As long as the last entry of the day may be; what a booking has set stays.
+    end_of_day = datetime.fromisoformat(f"{total.day}T00:00:00+00:00") + timedelta(days=1)
+    expires_at = int((end_of_day + timedelta(days=retention_days)).timestamp())
+    actions.append(UsageItem.expires_at.set(UsageItem.expires_at | expires_at))
+    return update_one(UsageItem(*keys.usage(total.tenant_id, total.day, total.user_id)), actions, unmoved, op="usage")
 
 
 def entries(tenant_id: TenantId, day: str) -> Iterator[Entry]:
@@ -100,26 +116,43 @@ def entries(tenant_id: TenantId, day: str) -> Iterator[Entry]:
     Raises ServiceUnavailable.
     """
     found = between(keys.ledger_entry(tenant_id, day, "").pk, " ", "~", page=PAGE)
-    return (entry for raw in found if (entry := entry_of(raw)) is not None)
+    return (entry_of(raw) for raw in found)
 
 
-def total_of(raw: Raw) -> Total | None:
-    """The total that an item is; None when it is something else."""
-    pk = raw["pk"]["S"]
-    if not pk.endswith("#USAGE"):
-        return None
+def of_turns(turns: Iterable[Turn]) -> dict[str, Entry]:
+    """The entries, by dedupe key, of those of these turns that ended and have one; one call per hundred.
+
+    Raises ServiceUnavailable.
+    """
+    wanted = [key_of(turn) for turn in turns if turn.completed_at is not None]
+    found = (unreadable.read(raw, entry_of) for raw in batch_get(wanted).values())
+    return {entry.dedupe_key: entry for entry in found if isinstance(entry, Entry)}
+
+
+def key_of(turn: Turn) -> Key:
+    """Where the entry of an ended turn is."""
+    assert turn.completed_at is not None
+    day, key = turn.completed_at.date().isoformat(), dedupe_key(turn.tenant_id, turn.turn_id, turn.request_id)
+    return keys.ledger_entry(turn.tenant_id, day, key)
+
+
+def total_of(raw: Raw) -> Total:
+    """The total that a stored item is."""
     item = UsageItem.from_raw_data(dict(raw))
     day, _, user = item.sk.partition("#")
-    used = Used(int(item.turns or 0), *(int(getattr(item, name) or 0) for name in _COUNTED))
-    return Total(TenantId(pk.removeprefix("T#").removesuffix("#USAGE")), day, UserId(user) if user else None, used)
+    return Total(
+        tenant_id=TenantId(item.pk.removeprefix("T#").removesuffix("#USAGE")),
+        day=day,
+        user_id=UserId(user) if user else None,
+        used=Used(int(item.turns or 0), *(int(getattr(item, name) or 0) for name in _COUNTED)),
+        kept_until=None if item.expires_at is None else from_seconds(int(item.expires_at)),
+    )
 
 
-def entry_of(raw: Raw) -> Entry | None:
-    """The ledger's entry that an item is; None when it is something else."""
-    tenant, found, _ = raw["pk"]["S"].removeprefix("T#").partition("#L#")
-    if not found:
-        return None
+def entry_of(raw: Raw) -> Entry:
+    """The ledger's entry that a stored item is."""
     item = LedgerItem.from_raw_data(dict(raw))
+    tenant = item.pk.removeprefix("T#").partition("#L#")[0]
     return Entry(
         tenant_id=TenantId(tenant),
         dedupe_key=item.sk,
@@ -132,6 +165,7 @@ def entry_of(raw: Raw) -> Entry | None:
         premium=item.tier == "premium",
         policy_version=int(item.policy_version),
         used=Used(int(item.turn_id is not None), *(int(getattr(item, name) or 0) for name in _COUNTED)),
+        kept_until=from_seconds(int(item.expires_at)),
     )
 
 

@@ -1,5 +1,14 @@
-"""Messages: stored whole whatever their length, listed in the order of the conversation, hidden with their turn."""
+"""Messages: stored whole whatever their length, listed in the order of the conversation, taken back with their turn.
 
+    MSG#<id>          what the conversation shows, and nothing else: whatever reads it pays for what it gets
+    WITHDRAWN#<id>    what was taken back: whoever knows the id still finds it
+    TEXT#<id>#<n>     a text above 16 KB, wherever its message is: who wants it reads it by its keys
+
+Chats of an earlier version have hidden messages among the others (`deleted_at`), and the parts of long texts right
+behind their messages (`parts` without `bytes`). They are read as they are; nothing is written so any more.
+"""
+
+import itertools
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,11 +20,12 @@ from minichat.domain.citations import Citation
 from minichat.domain.identity import ChatId, MessageId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.storage import chats, keys
-from minichat.storage.items import MessageItem, MessagePartItem, Raw, between, together
-from minichat.storage.transact import Put, Update
+from minichat.storage.attributes import is_still
+from minichat.storage.items import MessageItem, MessagePartItem, Raw, batch_get, between, together
+from minichat.storage.transact import Check, Delete, Put, Update, Write
 
 INLINE_MAX_BYTES = 16_384
-"""A longer text goes into part items alone, so that hiding or marking its message never rewrites the text."""
+"""A longer text goes into part items alone, so that moving or marking its message never rewrites the text."""
 
 PART_MAX_BYTES = 350_000
 """UTF-8 of one part item: an item may have 400 KB with its keys (AWS limit)."""
@@ -23,10 +33,27 @@ PART_MAX_BYTES = 350_000
 WORTH_PACKING_BYTES = 100
 """A text that would save less stays readable. Two kilobytes of prose pack into one, at half the write units."""
 
-PAGE_ITEMS = 120
-"""Items of one query of messages: more than any page, so that hidden messages and parts rarely cost a second call."""
+STRETCH_ITEMS = 50
+"""Messages of one query of a long stretch, which is read from end to end."""
+
+TAKEN_BACK = "take back "
+"""How the writes are named that are refused when a message is not as it was found."""
 
 Keep = Callable[[Message], bool]
+"""Whether a message is wanted, by all but its text: a long one is not read before that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A message as it was found, and its item. A text in `parts` is in it only once `whole` has read that.
+
+    `size` is the text's, in bytes.
+    """
+
+    message: Message
+    raw: Raw
+    parts: int
+    size: int
 
 
 def put(tenant_id: TenantId, chat_id: ChatId, message: Message) -> list[Put]:
@@ -49,11 +76,11 @@ def put(tenant_id: TenantId, chat_id: ChatId, message: Message) -> list[Put]:
     parts = [
         Put(
             f"{message.role} message part {number}",
-            MessagePartItem(*keys.message_part(tenant_id, chat_id, message.message_id, number), content=part),
+            MessagePartItem(*keys.message_text(tenant_id, chat_id, message.message_id, number), content=part),
         )
         for number, part in enumerate(text[at : at + PART_MAX_BYTES] for at in range(0, len(text), PART_MAX_BYTES))
     ]
-    item.parts = len(parts)
+    item.parts, item.text_bytes = len(parts), len(text)
     return [Put(f"{message.role} message", item), *parts]
 
 
@@ -82,59 +109,115 @@ def _citations(packed: bytes | None) -> tuple[Citation, ...]:
     )
 
 
-def hide(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId, now: datetime) -> Update:
-    """The write that takes a message out of every list and context; its text stays."""
+def withdraw(tenant_id: TenantId, chat_id: ChatId, found: Found, now: datetime) -> list[Write]:
+    """The writes that take a message out of the conversation. It moves as it was found, and only while it is so."""
+    message_id = found.message.message_id
+    here, name = MessageItem(*keys.message(tenant_id, chat_id, message_id)), f"{TAKEN_BACK}{message_id}"
+    if _parts_behind(found.raw):
+        return [Update(name, here, [MessageItem.deleted_at.set(now)], MessageItem.pk.exists())]
+    moved = {**found.raw, "sk": {"S": keys.withdrawn(tenant_id, chat_id, message_id).sk}}
+    there = MessageItem.from_raw_data(moved)
+    there.deleted_at = now
+    # A reaction is all of a message that ever changes.
+    as_found = MessageItem.pk.exists() & is_still(MessageItem.reaction, there.reaction)
+    as_found &= is_still(MessageItem.reacted_at, there.reacted_at)
+    return [Delete(name, here, as_found), Put(f"withdrawn {message_id}", there)]
+
+
+def must_be_gone(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Check:
+    """What a message that was not found is held to: another has taken it back, or nothing is done."""
     item = MessageItem(*keys.message(tenant_id, chat_id, message_id))
-    return Update(f"hide {message_id}", item, [MessageItem.deleted_at.set(now)], MessageItem.pk.exists())
+    return Check(f"{TAKEN_BACK}{message_id}", item, MessageItem.pk.does_not_exist())
 
 
 def read(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Message | None:
-    """One message, hidden or not, with its whole text."""
-    prefix = keys.message(tenant_id, chat_id, message_id)
-    items = between(prefix.pk, prefix.sk, prefix.sk + "~", page=PAGE_ITEMS, descending=False)
-    return next((message for _, message in _assembled(items, descending=False)), None)
+    """One message, taken back or not, with its whole text.
+
+    Raises ServiceUnavailable.
+    """
+    own, withdrawn = keys.message(tenant_id, chat_id, message_id), keys.withdrawn(tenant_id, chat_id, message_id)
+    # One after the other: what is not in its place any more has been moved by then.
+    raw = batch_get([own]).get(own) or batch_get([withdrawn]).get(withdrawn)
+    if raw is None:
+        return None
+    items: Iterable[Raw] = [raw]
+    if _parts_behind(raw):
+        items = between(own.pk, own.sk, own.sk + "~", page=STRETCH_ITEMS)
+    return whole(tenant_id, chat_id, [found for _, found in _joined(items, descending=False)])[0].message
 
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """The newest visible messages of a chat, oldest first, and when its newest message was made, hidden or not."""
+    """The newest messages of a conversation, oldest first."""
 
-    messages: list[Message]
-    last_message_at: datetime | None
+    found: list[Found]
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages alone."""
+        return [one.message for one in self.found]
+
+    def of(self, request_id: RequestId) -> tuple[Found, ...]:
+        """Those of one turn."""
+        return tuple(one for one in self.found if one.message.request_id == request_id)
 
     def is_of(self, chat: Chat) -> bool:
         """Whether both were read of the same state of the chat.
 
         They are read side by side, and a turn may begin, end or be deleted in between. The head names the latest turn,
-        whose message is the newest visible one, and tells when the newest message was made. Messages that are read
-        again, after the head, may be newer than it but not older; the conditions on the head notice what is newer.
+        and all that a conversation shows follows from that and from whether that turn is answered: only the latest turn
+        can be changed, and none comes back. An answer that is not among the messages came after they were read, or
+        never: the head has a later time then than the latest turn's own message. (It has one, too, where a later turn
+        was deleted: then they are read again for nothing.) Messages that are read again, after the head, may be newer
+        than it but not older; the conditions on the head notice what is newer.
         """
-        latest = self.messages[-1].request_id if self.messages else None
-        return (latest, self.last_message_at) == (chat.latest_request_id, chat.last_message_at)
+        if not self.found:
+            return chat.latest_request_id is None
+        newest = self.found[-1].message
+        is_whole = newest.role == "assistant" or newest.created_at == chat.last_message_at
+        return newest.request_id == chat.latest_request_id and is_whole
 
 
 def recent(tenant_id: TenantId, chat_id: ChatId, limit: int, *, at_most_bytes: int) -> Newest:
-    """`limit` of the newest visible messages, at least one, or fewer once their text exceeds `at_most_bytes`."""
-    pk = keys.partition(tenant_id, chat_id)
-    items = between(pk, keys.MESSAGE_PREFIX, keys.MESSAGE_END, page=PAGE_ITEMS, descending=True)
-    newest: list[Message] = []
-    size, last_at = 0, None
-    for hidden, message in _assembled(items, descending=True):
-        last_at = last_at or message.created_at
-        if not hidden:
-            newest.append(message)
-            size += len(message.content)
-        if len(newest) >= max(limit, 1) or size > at_most_bytes:
+    """`limit` of the newest messages, at least one, or fewer once their text exceeds `at_most_bytes`.
+
+    Raises ServiceUnavailable.
+    """
+    found: list[Found] = []
+    size = 0
+    for one in _backwards(tenant_id, chat_id, max(limit, 1)):
+        found.append(one)
+        size += one.size
+        if size > at_most_bytes:
             break
-    return Newest(newest[::-1], last_at)
+    return Newest(whole(tenant_id, chat_id, found[::-1]))
+
+
+def newest(tenant_id: TenantId, chat_id: ChatId, limit: int) -> Newest:
+    """`limit` of the newest messages, the long ones without their texts.
+
+    Raises ServiceUnavailable.
+    """
+    return Newest([*_backwards(tenant_id, chat_id, limit)][::-1])
+
+
+def _backwards(tenant_id: TenantId, chat_id: ChatId, limit: int) -> Iterator[Found]:
+    pk = keys.partition(tenant_id, chat_id)
+    items = between(pk, keys.MESSAGE_PREFIX, keys.MESSAGE_END, page=limit, descending=True)
+    return itertools.islice(_shown(items, descending=True), limit)
 
 
 def stretch(tenant_id: TenantId, chat_id: ChatId, after: MessageId | None, up_to: MessageId) -> Iterator[Message]:
-    """The visible messages after one (from the first, without it) up to another, that one too, oldest first."""
+    """The messages after one (from the first, without it) up to another, that one too, oldest first.
+
+    Long texts are read one by one: all of them may be more than a process has room for.
+    Raises ServiceUnavailable.
+    """
     pk = keys.partition(tenant_id, chat_id)
     start = keys.message(tenant_id, chat_id, after).sk + "~" if after else keys.MESSAGE_PREFIX
-    items = between(pk, start, keys.message(tenant_id, chat_id, up_to).sk + "~", page=PAGE_ITEMS, descending=False)
-    yield from (message for hidden, message in _assembled(items, descending=False) if not hidden)
+    end = keys.message(tenant_id, chat_id, up_to).sk + "~"
+    for found in _shown(between(pk, start, end, page=STRETCH_ITEMS), descending=False):
+        yield whole(tenant_id, chat_id, [found])[0].message
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,66 +231,96 @@ class Window:
 
 def page(
     tenant_id: TenantId, chat_id: ChatId, window: Window, *, limit: int, keep: Keep
-) -> tuple[Chat | None, list[Message]]:
-    """The chat's head, and up to `limit` visible messages of the window that `keep` accepts, in travel order.
+) -> tuple[Chat | None, list[Found]]:
+    """The chat's head, and up to `limit` messages of the window that `keep` accepts, in travel order, as found.
 
     The first page from the start is a single query: the head's key stands right before the messages'. Elsewhere the
     head is read beside them.
+    Raises ServiceUnavailable.
     """
     pk = keys.partition(tenant_id, chat_id)
     after, before, descending = window.after, window.before, window.descending
     end = keys.message(tenant_id, chat_id, MessageId(before)).sk if before else keys.MESSAGE_END
     if not after and not descending:
-        items = between(pk, keys.CHAT_SK, end, page=PAGE_ITEMS, descending=False)
+        items = between(pk, keys.CHAT_SK, end, page=limit + 1)
         first = next(items, None)
         if first is None or first["sk"]["S"] != keys.CHAT_SK:
             return None, []
-        return chats.from_raw(first), _take(items, limit, keep, descending=False)
+        return chats.from_raw(first), _taken(items, limit, keep, descending=False)
     start = keys.message(tenant_id, chat_id, MessageId(after)).sk + "~" if after else keys.MESSAGE_PREFIX
     return together(
         lambda: chats.read(tenant_id, chat_id),
-        lambda: _take(
-            between(pk, start, end, page=PAGE_ITEMS, descending=descending), limit, keep, descending=descending
-        ),
+        lambda: _taken(between(pk, start, end, page=limit, descending=descending), limit, keep, descending=descending),
     )
 
 
-def _take(items: Iterator[Raw], limit: int, keep: Keep, *, descending: bool) -> list[Message]:
-    taken: list[Message] = []
-    for hidden, message in _assembled(items, descending=descending):
-        if not hidden and keep(message):
-            taken.append(message)
-            if len(taken) == limit:
-                break
-    return taken
+def whole(tenant_id: TenantId, chat_id: ChatId, found: Sequence[Found]) -> list[Found]:
+    """The same messages, with the long texts too: no call when there is none, else one for each hundred parts.
+
+    Raises ServiceUnavailable.
+    """
+    wanted = {
+        one.message.message_id: [
+            keys.message_text(tenant_id, chat_id, one.message.message_id, number) for number in range(one.parts)
+        ]
+        for one in found
+    }
+    texts = batch_get(key for parts in wanted.values() for key in parts)
+    return [_with_text(one, [texts[key] for key in wanted[one.message.message_id]]) for one in found]
 
 
-def _assembled(items: Iterable[Raw], *, descending: bool) -> Iterator[tuple[bool, Message]]:
-    """Whether each message is hidden, and the message with its parts joined, in the items' order."""
-    waiting: MessageItem | None = None
+def _with_text(found: Found, parts: Sequence[Raw]) -> Found:
+    if not parts:
+        return found
+    text = b"".join(MessagePartItem.from_raw_data(dict(part)).content for part in parts).decode()
+    return replace(found, message=replace(found.message, content=text))
+
+
+def _taken(items: Iterator[Raw], limit: int, keep: Keep, *, descending: bool) -> list[Found]:
+    kept = (found for found in _shown(items, descending=descending) if keep(found.message))
+    return list(itertools.islice(kept, limit))
+
+
+def _shown(items: Iterable[Raw], *, descending: bool) -> Iterator[Found]:
+    """The messages that a conversation shows, in the items' order."""
+    return (found for hidden, found in _joined(items, descending=descending) if not hidden)
+
+
+def _joined(items: Iterable[Raw], *, descending: bool) -> Iterator[tuple[bool, Found]]:
+    """Whether each message is hidden, and the message with the parts that are behind it, in the items' order."""
+    waiting: Raw | None = None
     parts: list[bytes] = []
     for raw in items:
         if raw["sk"]["S"].count("#") > 1:
             parts.append(MessagePartItem.from_raw_data(dict(raw)).content)
         else:
-            waiting = MessageItem.from_raw_data(dict(raw))
+            waiting = raw
         # Forwards a message's parts follow it; backwards they came before it, the last one first.
-        if waiting is not None and len(parts) == (waiting.parts or 0):
-            yield waiting.deleted_at is not None, _message(waiting, parts[::-1] if descending else parts)
+        if waiting is not None and len(parts) == _parts_behind(waiting):
+            yield "deleted_at" in waiting, _found(waiting, parts[::-1] if descending else parts)
             waiting, parts = None, []
 
 
-def _message(item: MessageItem, parts: Sequence[bytes]) -> Message:
+def _parts_behind(raw: Raw) -> int:
+    """In how many items right behind a message of an earlier version its text is."""
+    return int(raw["parts"]["N"]) if "parts" in raw and "bytes" not in raw else 0
+
+
+def _found(raw: Raw, parts_behind: Sequence[bytes]) -> Found:
+    item = MessageItem.from_raw_data(dict(raw))
+    content = b"".join(parts_behind).decode() if parts_behind else unpacked(item.content, item.packed)
     message = Message(
-        message_id=MessageId(item.sk.removeprefix(keys.MESSAGE_PREFIX)),
+        message_id=MessageId(item.sk.rpartition("#")[2]),
         request_id=RequestId(item.request_id),
         role=item.role,  # type: ignore[arg-type]  # only `put` writes it
-        content=unpacked(item.content, item.packed),
+        content=content,
         created_at=item.created_at,
         model=item.model,
         input_tokens=int(item.input_tokens) if item.input_tokens else None,
         output_tokens=int(item.output_tokens) if item.output_tokens else None,
         attachment_ids=item.attachment_ids or (),
         citations=_citations(item.citations),
+        reaction=item.reaction,  # type: ignore[arg-type]  # only `reactions` writes it
     )
-    return replace(message, content=b"".join(parts).decode()) if item.parts else message
+    elsewhere = int(item.text_bytes or 0)
+    return Found(message, raw, int(item.parts or 0) if elsewhere else 0, elsewhere or len(content.encode()))

@@ -9,10 +9,14 @@ import zlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
+from pynamodb.attributes import BinaryAttribute, NumberAttribute
+
+from minichat.domain.identity import RequestId
 from minichat.domain.stream import Told
 from minichat.domain.turn import Turn
 from minichat.storage import keys
-from minichat.storage.items import ConversationItem, Raw, StreamPartItem, query
+from minichat.storage.items import ConversationItem, Raw, query
+from minichat.storage.keys import Key
 from minichat.storage.transact import Put
 
 MAX_BYTES = 300_000
@@ -21,13 +25,21 @@ MAX_BYTES = 300_000
 _PLAIN, _PACKED = b"\0", b"\1"
 
 
+class StreamPartItem(ConversationItem):
+    """Events of one stream, from `first` to the number in its key, as storage.parts packs them."""
+
+    first = NumberAttribute()
+    events = BinaryAttribute(legacy_encoding=False)
+    expires_at = NumberAttribute()
+
+
 def puts(turn: Turn, first: int, events: Sequence[Told], *, kept: timedelta) -> list[Put]:
     """The writes that store events of a turn, of which the first has this number: one item as a rule."""
     expires_at = int((turn.started_at + kept).timestamp())
     writes: list[Put] = []
     while events:
         packed, count = _packed(events)
-        key = keys.stream_part(turn.tenant_id, turn.chat_id, turn.request_id, first + count - 1)
+        key = _key(turn, first + count - 1)
         item = StreamPartItem(*key, first=first, events=packed, expires_at=expires_at)
         writes.append(Put(f"part {first}", item))
         first, events = first + count, events[count:]
@@ -37,10 +49,10 @@ def puts(turn: Turn, first: int, events: Sequence[Told], *, kept: timedelta) -> 
 def after(turn: Turn, number: int, *, until: int | None = None) -> Iterator[tuple[int, Told]]:
     """Stored events of a turn with numbers above `number`, in order and without a gap, up to `until`."""
     pk = keys.partition(turn.tenant_id, turn.chat_id)
-    last = keys.stream_part(turn.tenant_id, turn.chat_id, turn.request_id, 10**10 - 1).sk
-    more = True
+    last = _key(turn, 10**10 - 1).sk
+    more = until is None or number < until
     while more:
-        start = keys.stream_part(turn.tenant_id, turn.chat_id, turn.request_id, number + 1).sk
+        start = _key(turn, number + 1).sk
         found, more = query(pk, ConversationItem.sk.between(start, last), limit=20)
         for raw in found:
             first, events = _unpacked(raw)
@@ -56,6 +68,13 @@ def after(turn: Turn, number: int, *, until: int | None = None) -> Iterator[tupl
 def are_kept(turn: Turn, now: datetime, *, kept: timedelta) -> bool:
     """Whether the turn's parts have not expired: DynamoDB removes them late, and not all at once."""
     return now < turn.started_at + kept
+
+
+def _key(turn: Turn, number: int) -> Key:
+    """Where the part is whose last event has this number. What a turn was taken over from stores nothing among what its
+    teller now tells, however late it wakes up."""
+    stream = turn.request_id if turn.teller is None else RequestId(f"{turn.request_id}.{turn.teller}")
+    return keys.stream_part(turn.tenant_id, turn.chat_id, stream, number)
 
 
 def _packed(events: Sequence[Told]) -> tuple[bytes, int]:

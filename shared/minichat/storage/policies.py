@@ -5,15 +5,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from pynamodb.attributes import BinaryAttribute, NumberAttribute, UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 
 from minichat.domain.policy import MAX_VERSION, Policy
 from minichat.storage import keys, outbox
-from minichat.storage.items import PolicyItem, PolicyPointer, batch_get, query
+from minichat.storage.attributes import InstantAttribute
+from minichat.storage.items import ConversationItem, batch_get, query
 from minichat.storage.transact import Put, Refused, Update, commit
 
 MAX_STORED_BYTES = 390_000
 """A version is one item: of DynamoDB's 400 KB (AWS limit), what its other attributes leave, compressed."""
+
+
+class PolicyItem(ConversationItem):
+    """One version of the policy, as compressed JSON; never changed once written."""
+
+    document = BinaryAttribute(legacy_encoding=False)
+    published_at = InstantAttribute()
+    published_by = UnicodeAttribute()
+
+
+class PolicyPointer(ConversationItem):
+    """Which version is in force."""
+
+    version = NumberAttribute()
 
 
 class VersionTaken(Exception):

@@ -1,17 +1,26 @@
-"""The end of a deleted chat's items: they expire, and DynamoDB removes what has expired at no cost."""
+"""The end of a deleted chat's items: they expire, and DynamoDB removes what has expired at no cost.
+
+What names something that a provider may still have, and the head, which leads to it, has another time as long as that
+is so: whoever cleans up must find it, however late. Nothing of either is added to a chat once it is deleted.
+"""
 
 from datetime import datetime
 
+from pynamodb.expressions.condition import Condition
+
+from minichat.domain.cleanup import CleanupStatus
 from minichat.domain.identity import ChatId, TenantId
 from minichat.storage import keys
-from minichat.storage.items import ExpiringItem, between
+from minichat.storage.attachment_items import AttachmentItem, VectorStoreItem
+from minichat.storage.items import ChatItem, ExpiringItem, Raw, between
 from minichat.storage.transact import update_one
 
 BATCH = 100
+_NEEDED = (keys.ATTACHMENT_PREFIX, keys.VECTOR_STORE_PREFIX)
 
 
-def expire(tenant_id: TenantId, chat_id: ChatId, at: datetime) -> int:
-    """Has every item of a chat expire at that instant, unless it does before; the head is the last. Returns how many.
+def contents(tenant_id: TenantId, chat_id: ChatId, at: datetime) -> int:
+    """Has everything in a chat expire at that instant, unless it does before, but what its cleanup needs; how many.
 
     Can be broken off and begun again: what has its time is passed over.
     Raises ServiceUnavailable.
@@ -23,7 +32,45 @@ def expire(tenant_id: TenantId, chat_id: ChatId, at: datetime) -> int:
     marked = 0
     for raw in between(pk, " ", "~", page=BATCH):
         sk = raw["sk"]["S"]
-        if sk != keys.CHAT_SK and int(raw.get("expires_at", {}).get("N", moment + 1)) > moment:
+        if sk != keys.CHAT_SK and not sk.startswith(_NEEDED) and (_expires_at(raw) or moment + 1) > moment:
             marked += update_one(ExpiringItem(pk, sk), [ExpiringItem.expires_at.set(moment)], lives_on, op="purge")
-    head = ExpiringItem(*keys.chat(tenant_id, chat_id))
-    return marked + update_one(head, [ExpiringItem.expires_at.set(moment)], lives_on, op="purge")
+    return marked
+
+
+def needed(tenant_id: TenantId, chat_id: ChatId, at: datetime, *, uncleaned_at: datetime) -> int:
+    """Has what the cleanup of a chat needs expire at `at` where that is done, else at `uncleaned_at`; how many.
+
+    The head is the last, and has the time of the rest. Can be broken off and begun again.
+    Raises ServiceUnavailable.
+    """
+    pk, marked, all_gone = keys.partition(tenant_id, chat_id), 0, True
+    for prefix in _NEEDED:
+        for raw in between(pk, prefix, prefix + "~", page=BATCH):
+            is_gone, still_so = _seen(raw)
+            all_gone = all_gone and is_gone
+            marked += _expires(raw, at if is_gone else uncleaned_at, still_so)
+    for raw in between(pk, keys.CHAT_SK, keys.CHAT_SK + "~", page=1):
+        marked += _expires(raw, at if all_gone else uncleaned_at, ChatItem.deleted_at.exists())
+    return marked
+
+
+def _seen(raw: Raw) -> tuple[bool, Condition]:
+    """Whether the provider has nothing any more of what an item names, and the condition that it is still as seen."""
+    if raw["sk"]["S"].startswith(keys.VECTOR_STORE_PREFIX):
+        is_gone = "gone_at" in raw
+        return is_gone, VectorStoreItem.gone_at.exists() if is_gone else VectorStoreItem.gone_at.does_not_exist()
+    is_gone, done = raw.get("cleanup", {}).get("S") == CleanupStatus.DONE.value, CleanupStatus.DONE.value
+    return is_gone, AttachmentItem.cleanup_status == done if is_gone else ~(AttachmentItem.cleanup_status == done)
+
+
+def _expires(raw: Raw, at: datetime, still_so: Condition) -> bool:
+    moment = int(at.timestamp())
+    if _expires_at(raw) == moment:
+        return False
+    item = ExpiringItem(raw["pk"]["S"], raw["sk"]["S"])
+    exists: Condition = ExpiringItem.pk.exists() & still_so
+    return update_one(item, [ExpiringItem.expires_at.set(moment)], exists, op="purge")
+
+
+def _expires_at(raw: Raw) -> int | None:
+    return int(raw["expires_at"]["N"]) if "expires_at" in raw else None

@@ -1,9 +1,10 @@
 """Quota items: one per user and month, with its days inside; every change is part of a turn's transaction.
 
+    turns                 turns that began in the month: who recomputes the rest knows by it whether all were found
     total, total_r        micro-credits committed in the month (spent + reserved), and those that are only reserved
     premium, premium_r    the same of premium turns, which count in both
     21t, 21p              committed on the 21st, in total and by premium turns
-    21w, 21c              web searches and code interpreter calls of the 21st
+    21w, 21c              committed on the 21st: web searches and code interpreter calls, made and reserved
 
 A limit is a condition on what is committed, so a day needs no more than that, and a whole month stays below 1 KB: one
 write of two units does for both periods (turns-and-quota 4 and 6, docs/decisions/0006-data-model.md).
@@ -18,13 +19,14 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action
 
-from minichat.domain.identity import TenantId, UserId
-from minichat.domain.ledger import Account, Difference, Entry, named
+from minichat.domain.errors import CreditsTaken
+from minichat.domain.identity import TenantId, UserId, from_seconds
+from minichat.domain.ledger import TURNS, Account, Difference, Entry, Statement, named
 from minichat.domain.policy import UserLimits
 from minichat.domain.quota import periods
 from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.standing import Committed, Standing, limit_of
-from minichat.domain.turn import Turn
+from minichat.domain.turn import ToolCalls, Turn
 from minichat.storage import keys
 from minichat.storage.items import QuotaItem, Raw, batch_get
 from minichat.storage.keys import Key
@@ -35,7 +37,10 @@ DailyCounter = Literal["t", "p", "w", "c"]
 
 
 _DAILY = {"t": "total", "p": "premium", "w": "web searches", "c": "code interpreter calls"}
+_TOOLS: Sequence[tuple[DailyCounter, str]] = (("w", "web_search"), ("c", "code_interpreter"))
+"""The counters of calls of tools, and what these are called in ToolCalls and as the scope of a quota."""
 _MONTHLY = {
+    "begun": TURNS,
     "total": "total",
     "total_reserved": "total reserved",
     "premium": "premium",
@@ -73,25 +78,26 @@ def read(tenant_id: TenantId, user_id: UserId, limits: UserLimits, now: datetime
     return standing(limits, batch_get([where]).get(where), now)
 
 
-def entries(where: Account) -> Counter[Entry]:
-    """Everything that an account's item says, in one consistent read."""
+def entries(where: Account) -> Counter[Entry] | None:
+    """Everything that an account's item says, in one consistent read; None when there is none (any more)."""
     where_ = keys.quota(TenantId(where.tenant_id), UserId(where.user_id), where.month)
     raw = batch_get([where_]).get(where_)
-    return Counter() if raw is None else _entries(where.month, raw)
+    return None if raw is None else _entries(where.month, raw)
 
 
-def account(raw: Raw) -> tuple[Account, Counter[Entry]] | None:
-    """The account of a stored item and everything that it says; None when the item is no quota item."""
-    prefix, _, month = raw["sk"]["S"].partition("#")
-    if prefix != "QUOTA":
-        return None
+def statement(raw: Raw) -> Statement:
+    """What a stored quota item says."""
     tenant_id, user_id = raw["pk"]["S"].removeprefix("T#").split("#U#")
-    return Account(tenant_id, user_id, month), _entries(month, raw)
+    month = raw["sk"]["S"].removeprefix(keys.QUOTA_PREFIX)
+    expires_at = QuotaItem.from_raw_data(dict(raw)).expires_at
+    kept_until = None if expires_at is None else from_seconds(int(expires_at))
+    return Statement(Account(tenant_id, user_id, month), _entries(month, raw), kept_until)
 
 
 def correct(where: Account, wrong: Sequence[Difference]) -> bool:
     """Sets entries of an account to what the turns say; False when one of them is not as it was seen any more.
 
+    What moved and came back to the same number did not move: entries only change by sums.
     Raises ServiceUnavailable.
     """
     item = QuotaItem(*keys.quota(TenantId(where.tenant_id), UserId(where.user_id), where.month))
@@ -122,30 +128,54 @@ def _entries(month: str, raw: Raw) -> Counter[Entry]:
     return found
 
 
-def reserve(turn: Turn, limits: UserLimits, *, retention_days: int) -> Update:
-    """The write that sets the turn's worst case aside, in both periods and every bucket it counts in.
+def reserve(turn: Turn, limits: UserLimits, calls_per_day: ToolCalls, *, retention_days: int) -> Update:
+    """The write that sets the turn's worst case aside, in both periods and every bucket it counts in, and the most
+    calls of tools that it may make.
 
-    It refuses when another turn of the user has taken the credits since they were read: reserves of parallel turns
-    never add up to more than a limit.
+    It refuses when another turn of the user has taken the credits or the calls since they were read: reserves of
+    parallel turns never add up to more than a limit.
     """
     change = _change(turn, reserved=turn.reserve.credits_micro, spent=0)
-    return _update(turn, change, retention_days, _room(turn, limits))
+    change += [QuotaItem.begun.add(1), *_calls(turn, ToolCalls(), _reserved_calls(turn))]
+    return _update(turn, change, retention_days, _room(turn, limits, calls_per_day))
+
+
+def taken(turn: Turn, raw: Raw | None, calls_per_day: ToolCalls) -> CreditsTaken:
+    """Why the item, as it was then, had no room for the turn's reserve."""
+    for counter, tool in _TOOLS:
+        wanted = getattr(_reserved_calls(turn), tool)
+        used = count(raw or {}, turn.reserve.daily_period, counter)
+        if wanted and used > getattr(calls_per_day, tool) - wanted:
+            return CreditsTaken(tool)
+    return CreditsTaken()
 
 
 def settle(turn: Turn, settlement: Settlement, ending: Ending, *, retention_days: int) -> Update:
-    """The write that turns the reserve into what was committed, in the periods that the turn began in."""
+    """The write that turns the reserve into what was committed, in the periods that the turn began in.
+
+    Calls that were set aside and not made are given back.
+    """
     actions = _change(turn, reserved=-turn.reserve.credits_micro, spent=settlement.committed_micro)
     actions += [
         QuotaItem.calls.add(1),
         QuotaItem.input_tokens.add(ending.usage.input_tokens),
         QuotaItem.output_tokens.add(ending.usage.output_tokens),
     ]
-    tool_calls: dict[DailyCounter, int] = {"w": ending.tool_calls.web_search, "c": ending.tool_calls.code_interpreter}
-    actions += [_daily(turn, counter).add(calls) for counter, calls in tool_calls.items() if calls]
+    actions += _calls(turn, _reserved_calls(turn), ending.tool_calls)
     return _update(turn, actions, retention_days)
 
 
-def _room(turn: Turn, limits: UserLimits) -> Condition:
+def _reserved_calls(turn: Turn) -> ToolCalls:
+    return ToolCalls(turn.reserve.web_search_calls, turn.reserve.code_interpreter_calls)
+
+
+def _calls(turn: Turn, before: ToolCalls, after: ToolCalls) -> list[Action]:
+    """What it takes that the turn counts with the calls of after instead of those of before."""
+    changes = [(counter, getattr(after, tool) - getattr(before, tool)) for counter, tool in _TOOLS]
+    return [_daily(turn, counter).add(change) for counter, change in changes if change]
+
+
+def _room(turn: Turn, limits: UserLimits, calls_per_day: ToolCalls) -> Condition:
     reserved = turn.reserve.credits_micro
     total, today = QuotaItem.total, _daily(turn, "t")
     room: Condition = total.does_not_exist() | (total <= limit_of(limits, "total", "monthly") - reserved)
@@ -154,6 +184,10 @@ def _room(turn: Turn, limits: UserLimits) -> Condition:
         premium, today = QuotaItem.premium, _daily(turn, "p")
         room &= premium.does_not_exist() | (premium <= limit_of(limits, "premium", "monthly") - reserved)
         room &= today.does_not_exist() | (today <= limit_of(limits, "premium", "daily") - reserved)
+    for counter, tool in _TOOLS:
+        if calls := getattr(_reserved_calls(turn), tool):
+            today, most = _daily(turn, counter), getattr(calls_per_day, tool)
+            room &= today.does_not_exist() | (today <= most - calls)
     return room
 
 

@@ -1,7 +1,7 @@
 """Which attachments messages refer to: each counts the visible messages that were sent with it.
 
     send             counts it: only while it is ready and nobody deleted it
-    retry, edit      write nothing: the reference goes over from the message that is hidden to the new one
+    retry, edit      write nothing: the reference goes over from the message that goes to the new one
     delete a turn    uncounts it
 
 An attachment is deleted only while its count is zero. So one that a visible message refers to is there and stays ready,

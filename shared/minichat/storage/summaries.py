@@ -4,8 +4,9 @@ What the conditions prevent:
 
     two summaries at once        SUMMARY: its frontier must be the base, and it must not be stale; without a base there
                                  must be none, or a stale one
-    what was said and taken back message at the target: not hidden. Turns are only ever deleted from the latest
-                                 backwards, so while the last message of a range is there, all of it is as it was read
+    what was said and taken back message at the target: there, for what is taken back moves (in chats of an earlier
+                                 version: not hidden). Turns are only ever deleted from the latest backwards, so while
+                                 the last message of a range is there, all of it is as it was read
     a summary of a deleted chat  head: not deleted. Who expires the chat's items comes after that, and finds it
 
 The head says where the frontier is, so that the mutation of a covered turn knows that it has to mark the summary, and

@@ -4,17 +4,23 @@ DynamoDB answers a cancelled transaction with one reason per write. A reason is 
 caller decides what it means from the old item) or a collision with another transaction or a throttle (passing: the
 same transaction is sent again after a pause). While any reason is passing, the others are not yet the whole truth, so
 the transaction is retried first. A call whose answer was lost is repeated too. A `ClientRequestToken` makes every
-repetition, ours and botocore's, the same transaction: applied at most once within DynamoDB's ten minutes.
+repetition the same transaction: applied at most once within DynamoDB's ten minutes.
+
+When no answer comes for as long as the patience lasts, the transaction may have taken effect or not. Then the table is
+asked for something that only this transaction makes: an event, as a rule, whose id nobody else has.
 """
 
-import itertools
+import math
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
 from pynamodb.exceptions import PutError, PynamoDBException, TransactWriteError, UpdateError
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
@@ -23,10 +29,17 @@ from pynamodb.transactions import TransactWrite
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.observability import count, measured, observe, tally
-from minichat.storage.items import Raw, connection
+from minichat.storage.items import OutboxItem, Raw, connection, is_there
 
 PATIENCE_SECONDS = 8
-"""How long a write is repeated before the caller is told to come back: contention on one chat passes much sooner."""
+"""How long a write is repeated before the caller is told to come back: contention on one chat passes much sooner.
+
+The last attempt begins within it and may hang as long as the client's timeouts allow (5 s), and so may the question
+that follows: 18 s at worst, within the 20 s of the API's function and the 29 s of its gateway.
+"""
+LEAST_ATTEMPTS = 2
+"""However long the first one hangs: one whose answer was lost is worth nothing until it is asked for again."""
+_at_most: ContextVar[float] = ContextVar("at_most", default=math.inf)
 FIRST_PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 0.5
 
@@ -38,9 +51,11 @@ _PASSING_CALLS = frozenset(
         "ThrottlingException",
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
-        "InternalServerError",
     }
 )
+_SERVER_ERROR = 500
+"""Status from which on a failure is DynamoDB's own: it may pass, and what was asked for may have been done."""
+_NEVER_SENT = (ConnectTimeoutError, EndpointConnectionError)
 _CONFLICTS = frozenset({"TransactionConflict", "TransactionConflictException"})
 
 
@@ -76,6 +91,15 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Delete:
+    """Removes the item that has this one's key, as far as the condition holds. Its old item is not told."""
+
+    name: str
+    item: Model
+    condition: Condition
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """Writes nothing: the item that has this one's key must meet the condition."""
 
@@ -84,41 +108,58 @@ class Check:
     condition: Condition
 
 
-Write = Put | Update | Check
+Write = Put | Update | Delete | Check
 
 
-def commit(writes: Sequence[Write], *, token: str, op: str = "other") -> None:
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Writes inside are repeated for so long at most: for whoever has many to make, and comes again."""
+    token = _at_most.set(seconds)
+    try:
+        yield
+    finally:
+        _at_most.reset(token)
+
+
+def commit(
+    writes: Sequence[Write], *, token: str, op: str = "other", took_effect: Callable[[], bool] | None = None
+) -> None:
     """Applies all writes or none. `token`, at most 36 characters, names this transaction among its repetitions; `op`
     says what it is for, in metrics.
 
+    `took_effect` is asked when no answer came; without it the first event among the writes is looked for.
+
     Raises Refused when a condition did not hold; ServiceUnavailable when DynamoDB did not answer or collisions did
-    not end; Rejected when it never takes the transaction.
+    not end, and as far as can be known nothing was done; Rejected when it never takes the transaction.
     """
-    # TransactWrite sends checks, then puts, then updates, and reasons come in that order.
-    names = [write.name for kind in (Check, Put, Update) for write in writes if isinstance(write, kind)]
-    for _ in _attempts():
+    # TransactWrite sends checks, then deletes, puts and updates, and reasons come in that order.
+    names = [write.name for kind in (Check, Delete, Put, Update) for write in writes if isinstance(write, kind)]
+    attempts = _Attempts(op)
+    for _ in attempts:
         try:
             with measured("transaction"):
                 units = _send(writes, token)
         except TransactWriteError as error:
-            if not _is_passing(error, op):
+            if not attempts.may_pass(error):
                 _raise_refusal(error, names)
         else:
             observe("consumed_write_units", units, "Count", op=op)
             return
-    raise ServiceUnavailable
+    if not (attempts.unsure and (took_effect or _its_event(writes))()):
+        raise ServiceUnavailable
 
 
 def put_one(model: Model, *, op: str = "other") -> None:
     """Stores one item, whether it was there or not; `op` as for `commit`.
 
-    Raises ServiceUnavailable as `commit` does.
+    Raises ServiceUnavailable when DynamoDB did not answer; the item may be stored all the same.
     """
-    for _ in _attempts():
+    attempts = _Attempts(op)
+    for _ in attempts:
         try:
             answer = model.save()
         except PutError as error:
-            if not _is_passing(error, op):
+            if not attempts.may_pass(error):
                 raise _rejected(error) from error
         else:
             observe("consumed_write_units", _units(answer), "Count", op=op)
@@ -129,16 +170,19 @@ def put_one(model: Model, *, op: str = "other") -> None:
 def update_one(model: Model, actions: Sequence[Action], condition: Condition, *, op: str = "other") -> bool:
     """Changes one item under a condition and reads it back into `model`; False when the condition did not hold.
 
+    A single write has no token: when the answer to it was lost and its repetition is refused, what refuses it may be
+    its own first attempt. So either the condition still holds after it, or the caller looks who it was.
     `op` as for `commit`.
 
-    Raises ServiceUnavailable as `commit` does.
+    Raises ServiceUnavailable when DynamoDB did not answer; the item may be changed all the same.
     """
-    for _ in _attempts():
+    attempts = _Attempts(op)
+    for _ in attempts:
         try:
             answer = model.update(actions=list(actions), condition=condition)
         except UpdateError as error:
             # Asked first: an answer that was lost has no code at all.
-            if _is_passing(error, op):
+            if attempts.may_pass(error):
                 continue
             if error.cause_response_code == "ConditionalCheckFailedException":
                 return False
@@ -147,6 +191,11 @@ def update_one(model: Model, actions: Sequence[Action], condition: Condition, *,
             observe("consumed_write_units", _units(answer), "Count", op=op)
             return True
     raise ServiceUnavailable
+
+
+def _its_event(writes: Sequence[Write]) -> Callable[[], bool]:
+    event = next((write.item for write in writes if isinstance(write.item, OutboxItem)), None)
+    return bool if event is None else partial(is_there, event)
 
 
 class _Transaction(TransactWrite):
@@ -166,6 +215,8 @@ def _send(writes: Sequence[Write], token: str) -> float:
             match write:
                 case Put(item=item, condition=condition):
                     transaction.save(item, condition=condition, return_values="ALL_OLD")
+                case Delete(item=item, condition=condition):
+                    transaction.delete(item, condition=condition)
                 case Check(item=item, condition=condition):
                     keys = item.pk, item.sk  # type: ignore[attr-defined]  # both tables have them
                     transaction.condition_check(type(item), *keys, condition=condition)
@@ -178,21 +229,6 @@ def _units(answer: Mapping[str, Any]) -> float:
     """The write units of an answer: of one table, or of each that a transaction wrote to."""
     consumed = answer.get("ConsumedCapacity", [])
     return sum(float(table["CapacityUnits"]) for table in (consumed if isinstance(consumed, list) else [consumed]))
-
-
-def _is_passing(error: PynamoDBException, op: str) -> bool:
-    """Whether the same write may succeed later; a collision with another transaction is counted."""
-    if isinstance(error, TransactWriteError) and error.cancellation_reasons:
-        codes = {reason.code for reason in error.cancellation_reasons if reason is not None}
-        is_passing = bool(codes & _PASSING)
-    elif isinstance(error.cause, BotoCoreError):
-        return True
-    else:
-        codes = {str(error.cause_response_code)}
-        is_passing = bool(codes & _PASSING_CALLS)
-    if codes & _CONFLICTS:
-        count("transaction_conflict_total", op=op)
-    return is_passing
 
 
 def _raise_refusal(error: TransactWriteError, names: Sequence[str]) -> None:
@@ -211,13 +247,46 @@ def _rejected(error: PynamoDBException) -> Rejected:
     return Rejected(str(error.cause_response_code))
 
 
-def _attempts() -> Iterator[int]:
-    """Counts attempts, pausing with jitter between them, for as long as it makes sense."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    for attempt in itertools.count():
-        yield attempt
-        if time.monotonic() > deadline:
-            return
-        tally("write_repetitions")
-        longest = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS)
-        time.sleep(random.uniform(longest / 2, longest))  # noqa: S311  jitter, not a secret
+class _Attempts:
+    """The attempts at one write, pausing with jitter between them, for as long as it makes sense.
+
+    `unsure` once an attempt has ended without saying whether it did anything.
+    """
+
+    def __init__(self, op: str) -> None:
+        self.unsure = False
+        self._op = op
+
+    def __iter__(self) -> Iterator[int]:
+        deadline, attempt = time.monotonic() + min(PATIENCE_SECONDS, _at_most.get()), 0
+        while attempt < LEAST_ATTEMPTS or time.monotonic() <= deadline:
+            if attempt:
+                tally("write_repetitions")
+                longest = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS)
+                time.sleep(random.uniform(longest / 2, longest))  # noqa: S311  jitter, not a secret
+            yield attempt
+            attempt += 1
+
+    def may_pass(self, error: PynamoDBException) -> bool:
+        """Whether the same write may succeed later; a collision with another transaction is counted."""
+        if isinstance(error, TransactWriteError) and error.cancellation_reasons:
+            codes = {reason.code for reason in error.cancellation_reasons if reason is not None}
+            passes = bool(codes & _PASSING)
+        elif isinstance(error.cause, BotoCoreError):
+            self.unsure |= not isinstance(error.cause, _NEVER_SENT)
+            return True
+        else:
+            codes = {str(error.cause_response_code)}
+            failed = _status(error) >= _SERVER_ERROR
+            self.unsure |= failed
+            passes = failed or bool(codes & _PASSING_CALLS)
+        if codes & _CONFLICTS:
+            count("transaction_conflict_total", op=self._op)
+        return passes
+
+
+def _status(error: PynamoDBException) -> int:
+    # pynamodb leaves the status out of the error that it makes of botocore's.
+    origin = None if error.cause is None else error.cause.__cause__
+    answer: Mapping[str, Any] = origin.response if isinstance(origin, ClientError) else {}
+    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

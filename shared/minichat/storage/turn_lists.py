@@ -2,29 +2,48 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
+
+from pynamodb.expressions.condition import Condition
 
 from minichat.domain.identity import ChatId, TenantId
 from minichat.domain.turn import Turn, TurnState
-from minichat.storage import keys, turns
-from minichat.storage.items import Running, TurnItem, batch_get, between, query
+from minichat.storage import keys, turns, unreadable
+from minichat.storage.items import Running, TurnItem, answered, batch_get, between, table
 from minichat.storage.keys import Key
+from minichat.storage.unreadable import Unreadable
+
+PAGE = 100
 
 
-def running_since(cutoff: datetime, *, limit: int) -> list[Turn]:
-    """Up to `limit` running turns that began before `cutoff`, the oldest sign of life first.
+def running_since(cutoff: datetime, shard: str) -> Iterator[list[Turn | Unreadable]]:
+    """The running turns of a shard (`keys.RUNNING_SHARDS`) that began before `cutoff`, the oldest first, in pages.
 
     The index knows when a turn began; its sign of life is read from the turn itself, which alone decides.
+    Raises ServiceUnavailable.
     """
-    found: list[Key] = []
-    for shard in keys.RUNNING_SHARDS:
-        entries, _ = query(shard, TurnItem.started_at <= cutoff, limit=limit, index=Running.Meta.index_name)
-        found += [Key(entry["pk"]["S"], entry["sk"]["S"]) for entry in entries]
-    known = [turns.from_raw(raw) for raw in batch_get(found).values()]
-    alive = [turn for turn in known if turn is not None and turn.state is TurnState.RUNNING]
-    return sorted(alive, key=lambda turn: turn.last_progress_at)[:limit]
+    for where in _pages(shard, TurnItem.started_at <= cutoff):
+        found = batch_get(where)
+        known = [unreadable.read(found[key], turns.from_raw) for key in where if key in found]
+        yield [one for one in known if isinstance(one, Unreadable) or (one and one.state is TurnState.RUNNING)]
 
 
-def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Turn]:
-    """Every turn of a chat, deleted ones too."""
-    found = between(keys.partition(tenant_id, chat_id), keys.TURN_PREFIX, keys.TURN_END, page=100)
-    return (turn for raw in found if (turn := turns.from_raw(raw)) is not None)
+def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Turn | Unreadable]:
+    """Every turn of a chat, deleted ones too.
+
+    Raises ServiceUnavailable.
+    """
+    found = between(keys.partition(tenant_id, chat_id), keys.TURN_PREFIX, keys.TURN_END, page=PAGE)
+    return (turn for raw in found if (turn := unreadable.read(raw, turns.from_raw)) is not None)
+
+
+def _pages(shard: str, condition: Condition) -> Iterator[list[Key]]:
+    """The keys that the index of running turns has in a shard, from its start to its end."""
+    index, start = Running.Meta.index_name, None
+    while True:
+        page = partial(table().query, shard, range_key_condition=condition, index_name=index, limit=PAGE)
+        answer = answered(partial(page, exclusive_start_key=start))
+        yield [Key(entry["pk"]["S"], entry["sk"]["S"]) for entry in answer["Items"]]
+        start = answer.get("LastEvaluatedKey")
+        if start is None:
+            return

@@ -1,4 +1,4 @@
-"""Turns: how one starts, replaces another, is deleted and is finalized. Each is one transaction.
+"""Turns: how one starts, replaces another and is deleted, each in one transaction; and how its teller holds it.
 
 What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_id>`):
 
@@ -8,34 +8,35 @@ What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_i
     a fork of the conversation  head: latest_request_id must be what the new turn calls its predecessor
     a message out of order      head: last_message_at must be what the new message's time was taken after; a turn that
                                 came and was deleted since leaves the same latest_request_id behind
-    two finalizers              turn: state must be running; the winner ends it
+    two tellers                 turn: the teller must be who it was when the turn was read
 """
 
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import dataclass, field, fields
+from dataclasses import replace as replace_fields
+from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
-from pynamodb.attributes import Attribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import (
+    ChatMoved,
     CreditsTaken,
     GenerationInProgress,
     InvalidAttachment,
     RequestIdConflict,
-    SummaryMoved,
 )
-from minichat.domain.identity import Call, ChatId, MessageId, RequestId, TenantId
+from minichat.domain.identity import Call, ChatId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.domain.policy import UserLimits
-from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.turn import Reserve, ToolCalls, Turn, TurnState, check_mutation
 from minichat.domain.usage import Usage
 from minichat.storage import chats, keys, messages, quota, references, summaries
+from minichat.storage.attributes import is_still
 from minichat.storage.items import ChatItem, OutboxItem, Raw, TurnItem, batch_get
 from minichat.storage.transact import Put, Refused, Update, Write, commit, update_one
 
@@ -43,6 +44,9 @@ T = TypeVar("T")
 
 _NESTED: dict[str, type[Any]] = {"reserve": Reserve, "usage": Usage, "tool_calls": ToolCalls}
 _KEYS = frozenset({"tenant_id", "chat_id", "request_id"})
+
+LATE_SECONDS = 5
+"""A third of the time after which a turn that has not begun counts as dead: whose commit took longer looks first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Start:
     turn: Turn
     message: Message
     limits: UserLimits
+    calls_per_day: ToolCalls = field(default_factory=ToolCalls)
     events: tuple[OutboxItem, ...] = ()
     referred_to: tuple[Attachment, ...] = ()
 
@@ -83,14 +88,14 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
     """Begins a turn: head, turn, user message and quota in one transaction.
 
     Raises, in the order of contract 2: ChatNotFound, RequestIdConflict, GenerationInProgress, InvalidAttachment,
-    CreditsTaken.
+    CreditsTaken. ServiceUnavailable, and then the turn may have begun all the same.
     """
     head = _begin(call, chat, new, ended_messages=0)
     free = chats.owned_by(call.caller) & ChatItem.running_request_id.does_not_exist() & _nothing_new_in(chat)
     writes: list[Write] = [Update("chat", head[0], head[1], free), *_new_turn(new, retention_days)]
     writes += references.added(call, new.referred_to)
     try:
-        commit(writes, token=new.turn.turn_id, op="start_turn")
+        _commit_start(call, new.turn, writes, op="start_turn")
     except Refused as refused:
         if "chat" in refused.old:
             visible(chats.from_raw(refused.old["chat"]), call.caller)
@@ -102,14 +107,24 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
             raise GenerationInProgress(_running(refused.old["chat"])) from refused
         if lost := references.lost(refused, new.referred_to):
             raise InvalidAttachment(*lost) from refused
-        raise CreditsTaken from refused
+        raise quota.taken(new.turn, refused.old.get("quota"), new.calls_per_day) from refused
 
 
-def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The latest turn, which is to go, and its messages as they were found."""
+
+    turn: Turn
+    said: tuple[messages.Found, ...]
+
+
+def replace(call: Call, chat: Chat, target: Target, new: Start, *, retention_days: int) -> None:
     """Puts a new turn in the place of the latest one: retry and edit, in one transaction.
 
-    Raises what `check_mutation` finds in what the winner left, SummaryMoved, or CreditsTaken.
+    Raises what `check_mutation` finds in what the winner left, ChatMoved, or CreditsTaken; ServiceUnavailable as
+    `start` does.
     """
+    old = target.turn
     head, actions = _begin(call, chat, new, ended_messages=old.messages)
     forgetting, stale = _forgetting(chat, old)
     unchanged = _is_mutable(call, chat, old) & _nothing_new_in(chat)
@@ -117,20 +132,57 @@ def replace(call: Call, chat: Chat, old: Turn, new: Start, *, retention_days: in
         Update("chat", head, [*actions, *forgetting], unchanged),
         *stale,
         _end_of_old(call, old, TurnItem.replaced_by_request_id.set(new.turn.request_id)),
-        *_hidden_messages(call, old),
+        *_withdrawn(call, target),
         *_new_turn(new, retention_days),
     ]
     try:
-        commit(writes, token=new.turn.turn_id, op="replace_turn")
+        _commit_start(call, new.turn, writes, op="replace_turn")
     except Refused as refused:
+        if refused.old.keys() == {"quota"}:
+            raise quota.taken(new.turn, refused.old["quota"], new.calls_per_day) from refused
         _raise_refusal(call, chat, old, refused)
 
 
-def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, token: str) -> None:
-    """Hides the latest turn and its messages; the turn before it is the latest again.
+def _commit_start(call: Call, turn: Turn, writes: Sequence[Write], *, op: str) -> None:
+    """Commits the beginning of a turn. What took so long that others may count its process as dead is renewed first:
+    who goes on to call the provider is the turn's one teller.
 
-    Raises what `check_mutation` finds in what the winner left, or SummaryMoved.
+    Raises Refused and ServiceUnavailable as `commit` does; GenerationInProgress when another goes on with the turn.
     """
+    began = time.monotonic()
+
+    def is_mine() -> bool:
+        now = call.now + timedelta(seconds=time.monotonic() - began)
+        return progress(replace_fields(call, now=now), turn, provider_called=False) is not None
+
+    commit(writes, token=turn.turn_id, op=op, took_effect=is_mine)
+    if time.monotonic() - began > LATE_SECONDS and not is_mine():
+        raise GenerationInProgress(turn.request_id)
+
+
+def take_over(call: Call, dead: Turn) -> Turn | None:
+    """The turn, whose answer this process makes now in the place of one that died before it called the provider.
+
+    None when the turn is not as it was seen any more: alive, over, or taken over by another.
+    """
+    teller = call.new_id(call.now)
+    as_seen = is_still(TurnItem.teller, dead.teller) & (TurnItem.last_progress_at == dead.last_progress_at)
+    as_seen &= TurnItem.provider_request_started_at.does_not_exist() & TurnItem.cancel_requested_at.does_not_exist()
+    as_seen |= TurnItem.teller == teller  # only the answer was lost
+    item = TurnItem(*keys.turn(dead.tenant_id, dead.chat_id, dead.request_id))
+    actions = [TurnItem.teller.set(teller), TurnItem.last_progress_at.set(call.now)]
+    running: Condition = TurnItem.state == TurnState.RUNNING.value
+    if not update_one(item, actions, running & as_seen, op="take_over_turn"):
+        return None
+    return replace_fields(dead, teller=teller, last_progress_at=call.now)
+
+
+def delete(call: Call, chat: Chat, target: Target, events: Sequence[OutboxItem], *, token: str) -> None:
+    """Hides the latest turn, and takes back its messages; the turn before it is the latest again.
+
+    Raises what `check_mutation` finds in what the winner left, or ChatMoved.
+    """
+    turn = target.turn
     latest = ChatItem.latest_request_id
     back = latest.set(turn.prev_request_id) if turn.prev_request_id else latest.remove()
     forgetting, stale = _forgetting(chat, turn)
@@ -139,7 +191,7 @@ def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, 
         Update("chat", ChatItem(*keys.chat(chat.tenant_id, chat.chat_id)), actions, _is_mutable(call, chat, turn)),
         *stale,
         _end_of_old(call, turn),
-        *_hidden_messages(call, turn),
+        *_withdrawn(call, target),
         *references.released(turn),
         *_events(events),
     ]
@@ -149,50 +201,11 @@ def delete(call: Call, chat: Chat, turn: Turn, events: Sequence[OutboxItem], *, 
         _raise_refusal(call, chat, turn, refused)
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The end of a turn: the answer's message when there is one, the events it causes, and the last of its stream."""
-
-    ending: Ending
-    settlement: Settlement
-    answer: Message | None
-    events: tuple[OutboxItem, ...]
-    parts: tuple[Put, ...] = ()
-    events_stored: int = 0
-    terminal_number: int | None = None
-    stale_since: datetime | None = None
-
-
-def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
-    """Moves a running turn to its end, settles it, and lets its events out; False when another finalizer won.
-
-    With `stale_since` it is ended for being dead: a sign of life after that instant counts as another's win.
-    """
-    item = TurnItem(*keys.turn(turn.tenant_id, turn.chat_id, turn.request_id))
-    head = ChatItem(*keys.chat(turn.tenant_id, turn.chat_id))
-    free: list[Action] = [ChatItem.running_request_id.remove()]
-    answer: list[Put] = []
-    if end.answer is not None:
-        free += [ChatItem.message_count.add(1), ChatItem.last_message_at.set(end.answer.created_at)]
-        answer = messages.put(turn.tenant_id, turn.chat_id, end.answer)
-    # The one condition that makes a finalizer the only one.
-    running: Condition = TurnItem.state == TurnState.RUNNING.value
-    if end.stale_since is not None:
-        running &= TurnItem.last_progress_at <= end.stale_since
-    writes: list[Write] = [
-        Update("turn", item, _ending(call, end), running),
-        # While a turn runs its head names it: nothing but this transaction takes the name away.
-        Update("chat", head, free, ChatItem.running_request_id == turn.request_id),
-        *answer,
-        *end.parts,
-        quota.settle(turn, end.settlement, end.ending, retention_days=retention_days),
-        *_events(end.events),
-    ]
-    try:
-        commit(writes, token=call.new_id(call.now), op="finish_turn")
-    except Refused:
-        return False
-    return True
+def told_by(turn: Turn) -> Condition:
+    """The turn runs, and nobody has taken it over since it was read."""
+    condition: Condition = TurnItem.state == TurnState.RUNNING.value
+    condition &= is_still(TurnItem.teller, turn.teller)
+    return condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +220,9 @@ def look(turn: Turn) -> Progress | None:
 
     Raises ServiceUnavailable.
     """
-    _, now = read(turn.tenant_id, turn.chat_id, turn.request_id)
-    if now is None or now.state is not TurnState.RUNNING:
+    key = keys.turn(turn.tenant_id, turn.chat_id, turn.request_id)
+    now = from_raw(batch_get([key]).get(key))
+    if now is None or now.state is not TurnState.RUNNING or now.teller != turn.teller:
         return None
     return Progress(cancel_requested=now.cancel_requested_at is not None)
 
@@ -220,7 +234,7 @@ def progress(call: Call, turn: Turn, *, provider_called: bool) -> Progress | Non
     if provider_called:
         called = TurnItem.provider_request_started_at
         actions.append(called.set(called | call.now))
-    if not update_one(item, actions, TurnItem.state == TurnState.RUNNING.value, op="renew_turn"):
+    if not update_one(item, actions, told_by(turn), op="renew_turn"):
         return None
     return Progress(cancel_requested=item.cancel_requested_at is not None)
 
@@ -275,7 +289,7 @@ def _new_turn(new: Start, retention_days: int) -> list[Write]:
     return [
         Put("turn", item, TurnItem.pk.does_not_exist()),
         *messages.put(turn.tenant_id, turn.chat_id, new.message),
-        quota.reserve(turn, new.limits, retention_days=retention_days),
+        quota.reserve(turn, new.limits, new.calls_per_day, retention_days=retention_days),
         *_events(new.events),
     ]
 
@@ -292,11 +306,18 @@ def _end_of_old(call: Call, old: Turn, *actions: Action) -> Update:
     return Update("old turn", item, [TurnItem.deleted_at.set(call.now), *actions], condition)
 
 
-def _hidden_messages(call: Call, turn: Turn) -> list[Update]:
-    ids: list[MessageId] = [turn.user_message_id]
-    if turn.answered:
-        ids.append(turn.assistant_message_id)
-    return [messages.hide(turn.tenant_id, turn.chat_id, message_id, call.now) for message_id in ids]
+def _withdrawn(call: Call, target: Target) -> list[Write]:
+    """What takes the turn's messages out of the conversation."""
+    turn, found = target.turn, {one.message.message_id: one for one in target.said}
+    ids = [turn.user_message_id, *([turn.assistant_message_id] if turn.answered else [])]
+    writes: list[Write] = []
+    for message_id in ids:
+        if message_id in found:
+            writes += messages.withdraw(turn.tenant_id, turn.chat_id, found[message_id], call.now)
+        else:
+            # Another was faster, and the other conditions say so.
+            writes.append(messages.must_be_gone(turn.tenant_id, turn.chat_id, message_id))
+    return writes
 
 
 def _forgetting(chat: Chat, turn: Turn) -> tuple[list[Action], list[Update]]:
@@ -311,19 +332,14 @@ def _is_mutable(call: Call, chat: Chat, turn: Turn) -> Condition:
     condition: Condition = chats.owned_by(call.caller)
     condition &= ChatItem.latest_request_id == turn.request_id
     condition &= ChatItem.running_request_id.does_not_exist()
-    condition &= _is(ChatItem.summarized_up_to, chat.summarized_up_to)
+    condition &= is_still(ChatItem.summarized_up_to, chat.summarized_up_to)
     return condition
 
 
 def _nothing_new_in(chat: Chat) -> Condition:
     """No turn has begun since `chat` was read, not even one that is gone again."""
-    condition: Condition = _is(ChatItem.latest_request_id, chat.latest_request_id)
-    condition &= _is(ChatItem.last_message_at, chat.last_message_at)
-    return condition
-
-
-def _is(attribute: Attribute[T], seen: T | None) -> Condition:
-    condition: Condition = attribute.does_not_exist() if seen is None else attribute == seen
+    condition: Condition = is_still(ChatItem.latest_request_id, chat.latest_request_id)
+    condition &= is_still(ChatItem.last_message_at, chat.last_message_at)
     return condition
 
 
@@ -333,39 +349,17 @@ def _raise_refusal(call: Call, chat: Chat, target: Turn, refused: Refused) -> No
     now_turn = from_raw(refused.old["old turn"]) if "old turn" in refused.old else target
     now_chat, _ = check_mutation(call.caller, now_chat, now_turn, target.request_id)
     if now_chat.running_request_id is None and now_chat.summarized_up_to != chat.summarized_up_to:
-        raise SummaryMoved from refused
+        raise ChatMoved from refused
     if "chat" in refused.old:
         raise GenerationInProgress(_running(refused.old["chat"])) from refused
+    if any(name.startswith(messages.TAKEN_BACK) for name in refused.old):
+        raise ChatMoved from refused
     raise CreditsTaken from refused
 
 
 def _running(head: Raw | None) -> RequestId | None:
     chat = chats.from_raw(head)
     return chat.running_request_id if chat else None
-
-
-def _ending(call: Call, end: Finish) -> list[Action]:
-    ending = end.ending
-    actions: list[Action] = [
-        TurnItem.state.set(ending.state.value),
-        TurnItem.completed_at.set(call.now),
-        TurnItem.committed_credits_micro.set(end.settlement.committed_micro),
-        TurnItem.settlement_method.set(end.settlement.method),
-        # Out of the index of running turns.
-        TurnItem.running_shard.remove(),
-    ]
-    if end.answer is not None:
-        actions.append(TurnItem.messages.set(2))
-    optional: Iterable[tuple[Any, Any]] = [
-        (TurnItem.error_code, ending.error_code),
-        (TurnItem.error_detail, ending.error_detail),
-        (TurnItem.provider_response_id, ending.provider_response_id),
-        (TurnItem.events_stored, end.events_stored),
-        (TurnItem.terminal_number, end.terminal_number),
-        *((getattr(TurnItem, f"usage_{f.name}"), getattr(ending.usage, f.name)) for f in fields(Usage)),
-        *((getattr(TurnItem, f"tool_calls_{f.name}"), getattr(ending.tool_calls, f.name)) for f in fields(ToolCalls)),
-    ]
-    return actions + [attribute.set(value) for attribute, value in optional if value]
 
 
 def _events(events: Iterable[OutboxItem]) -> list[Put]:

@@ -1,5 +1,8 @@
 """How an attachment comes in: every step is conditional on the one before, and on nobody having deleted it meanwhile.
 
+    claims    before a provider is asked for anything: only in a chat that is not deleted
+    notes     of what it made: as long as no cleanup is through, also in a deleted chat, whose cleanup then knows of it
+
 The chat's head counts its documents and bytes, in the transactions that make, fail and delete attachments: however many
 of them there are at once, the limits hold.
 """
@@ -18,6 +21,7 @@ from minichat.domain.files import FileLimits
 from minichat.domain.identity import AttachmentId, Call
 from minichat.storage import attachments, chats, documents, keys
 from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, UploadedOnceItem, VectorStoreItem
+from minichat.storage.attributes import is_still
 from minichat.storage.items import ChatItem, OutboxItem
 from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, update_one
 
@@ -117,11 +121,13 @@ def take(seen: Attachment, worker: str, *, now: datetime, until: datetime) -> bo
     Raises ServiceUnavailable, as everything below does.
     """
     free = AttachmentItem.ingest_until.does_not_exist() | (AttachmentItem.ingest_until <= now)
-    free |= AttachmentItem.ingest_worker == worker  # only the answer was lost
+    attempts, counted = seen.ingest.attempts, AttachmentItem.ingest_attempts
+    free &= counted == attempts if attempts else counted.does_not_exist()
+    free |= AttachmentItem.ingest_worker == worker  # only the answer was lost: set, not added to, it counts once
     actions = [
         AttachmentItem.ingest_worker.set(worker),
         AttachmentItem.ingest_until.set(until),
-        AttachmentItem.ingest_attempts.add(1),
+        counted.set(attempts + 1),
     ]
     return update_one(_item(seen), actions, _open() & free, op="ingest")
 
@@ -133,9 +139,9 @@ def release(seen: Attachment, worker: str) -> None:
     update_one(_item(seen), actions, own, op="ingest")
 
 
-def upload_begins(seen: Attachment, worker: str, now: datetime) -> bool:
-    """Records that the provider is about to be sent the file."""
-    return _step(seen, worker, [AttachmentItem.upload_began_at.set(now)], AttachmentStatus.PENDING)
+def upload_begins(seen: Attachment, worker: str, now: datetime, *, token: str) -> bool:
+    """Records that the provider is about to be sent the file; False when the worker is too late."""
+    return _claim(seen, worker, [AttachmentItem.upload_began_at.set(now)], AttachmentStatus.PENDING, token=token)
 
 
 def uploaded(seen: Attachment, worker: str, file_id: str) -> bool:
@@ -144,19 +150,19 @@ def uploaded(seen: Attachment, worker: str, file_id: str) -> bool:
         AttachmentItem.provider_file_id.set(file_id),
         AttachmentItem.status.set(AttachmentStatus.UPLOADED.value),
     ]
-    return _step(seen, worker, actions, AttachmentStatus.PENDING)
+    return update_one(_item(seen), actions, _may_step(worker, AttachmentStatus.PENDING), op="ingest")
 
 
-def enters_store(seen: Attachment, worker: str, vector_store_id: str) -> bool:
-    """Records which vector store the file is about to be put into."""
+def enters_store(seen: Attachment, worker: str, vector_store_id: str, *, token: str) -> bool:
+    """Records which vector store the file is about to be put into; False when the worker is too late."""
     actions = [AttachmentItem.vector_store_id.set(vector_store_id)]
-    return _step(seen, worker, actions, AttachmentStatus.UPLOADED)
+    return _claim(seen, worker, actions, AttachmentStatus.UPLOADED, token=token)
 
 
 def ready(seen: Attachment, worker: str, thumbnail: Thumbnail | None, *, token: str) -> bool:
     """Records that the attachment can be used, as it is seen: one transaction, in which turns get to know a document.
 
-    Not in a chat that is deleted: its items may have got their time to live, and this one would live on.
+    Not in a chat that is deleted: its items may have got their time to live, and a picture would live on.
     """
     actions: list[Action] = [
         AttachmentItem.status.set(AttachmentStatus.READY.value),
@@ -164,24 +170,21 @@ def ready(seen: Attachment, worker: str, thumbnail: Thumbnail | None, *, token: 
         AttachmentItem.ingest_until.remove(),
     ]
     writes: list[Write] = [
-        Check("chat", _head(seen), ChatItem.pk.exists() & ChatItem.deleted_at.does_not_exist()),
+        _of_a_living_chat(seen),
         Update("attachment", _item(seen), actions, _may_step(worker, AttachmentStatus.UPLOADED)),
         *([documents.add(seen)] if seen.kind == "document" else []),
     ]
     if thumbnail is not None:
         picture = ThumbnailItem(*_picture(seen), data=thumbnail.data, width=thumbnail.width, height=thumbnail.height)
         writes.append(Put("thumbnail", picture))
-    try:
-        commit(writes, token=token, op="ingest")
-    except Refused:
-        return False
-    return True
+    return _committed(writes, token)
 
 
 def failed(seen: Attachment, worker: str, code: ErrorCode, *, nothing_left: bool, token: str) -> bool:
     """Records why the attachment will never be ready, and uncounts it: one transaction.
 
-    `nothing_left`: its provider has nothing of it; otherwise its ids stay, for the cleanup after its deletion.
+    `nothing_left`: its provider has nothing of it; otherwise what tells where to look stays, for the cleanup after its
+    deletion.
     """
     actions: list[Action] = [
         AttachmentItem.status.set(AttachmentStatus.FAILED.value),
@@ -190,39 +193,41 @@ def failed(seen: Attachment, worker: str, code: ErrorCode, *, nothing_left: bool
         AttachmentItem.ingest_until.remove(),
     ]
     if nothing_left:
-        actions += [AttachmentItem.provider_file_id.remove(), AttachmentItem.vector_store_id.remove()]
+        at_provider = (
+            AttachmentItem.provider_file_id,
+            AttachmentItem.vector_store_id,
+            AttachmentItem.upload_began_at,
+        )
+        actions += [attribute.remove() for attribute in at_provider]
     writes = [
         Update("chat", _head(seen), _uncounted(seen), ChatItem.pk.exists()),
         Update("attachment", _item(seen), actions, _open() & (AttachmentItem.ingest_worker == worker)),
     ]
-    try:
-        commit(writes, token=token, op="ingest")
-    except Refused:
-        return False
-    return True
+    return _committed(writes, token)
 
 
 def claim_store(claim: VectorStore, seen: Attachment, worker: str, *, token: str) -> bool:
     """Claims the chat's vector store for the attachment's worker; False when it is claimed, or the worker too late.
 
-    In one transaction with the attachment: once its cleanup has begun nobody claims a store that no cleanup would see.
+    In one transaction with chat and attachment: once either is deleted nobody claims a store that no cleanup would see.
     """
     own = _open() & (AttachmentItem.ingest_worker == worker)
-    writes: list[Put | Update] = [
+    writes: list[Write] = [
+        _of_a_living_chat(seen),
         attachments.claim_vector_store(claim),
         Update("attachment", _item(seen), [AttachmentItem.ingest_worker.set(worker)], own),
     ]
-    try:
-        commit(writes, token=token, op="ingest")
-    except Refused:
-        return False
-    return True
+    return _committed(writes, token)
 
 
 def take_store_over(seen: VectorStore, worker: str, until: datetime) -> bool:
-    """Makes an expired claim this worker's."""
+    """Makes an expired claim this worker's.
+
+    In a chat that was deleted meanwhile, too: its cleanup notices the new claim, and waits for its end.
+    """
     changed = [VectorStoreItem.claimed_by.set(worker), VectorStoreItem.claimed_until.set(until)]
-    return update_one(_store(seen), changed, _unnamed(seen.claimed_by), op="ingest")
+    as_seen = _unnamed(seen.claimed_by) & is_still(VectorStoreItem.claimed_until, seen.claimed_until)
+    return update_one(_store(seen), changed, as_seen, op="ingest")
 
 
 def name_store(seen: VectorStore, worker: str, vector_store_id: str) -> bool:
@@ -236,8 +241,21 @@ def let_store_go(seen: VectorStore, worker: str, now: datetime) -> None:
     update_one(_store(seen), [VectorStoreItem.claimed_until.set(now)], _unnamed(worker), op="ingest")
 
 
-def _step(seen: Attachment, worker: str, actions: Sequence[Action], after: AttachmentStatus) -> bool:
-    return update_one(_item(seen), actions, _may_step(worker, after), op="ingest")
+def _claim(seen: Attachment, worker: str, actions: Sequence[Action], after: AttachmentStatus, *, token: str) -> bool:
+    step = Update("attachment", _item(seen), actions, _may_step(worker, after))
+    return _committed([_of_a_living_chat(seen), step], token)
+
+
+def _committed(writes: Sequence[Write], token: str) -> bool:
+    try:
+        commit(writes, token=token, op="ingest")
+    except Refused:
+        return False
+    return True
+
+
+def _of_a_living_chat(seen: Attachment) -> Check:
+    return Check("chat", _head(seen), ChatItem.pk.exists() & ChatItem.deleted_at.does_not_exist())
 
 
 def _may_step(worker: str, after: AttachmentStatus) -> Condition:
@@ -256,8 +274,7 @@ def _open() -> Condition:
 def _unnamed(claimed_by: str | None) -> Condition:
     condition: Condition = VectorStoreItem.pk.exists() & VectorStoreItem.vector_store_id.does_not_exist()
     condition &= VectorStoreItem.gone_at.does_not_exist()
-    same = VectorStoreItem.claimed_by
-    condition &= same.does_not_exist() if claimed_by is None else same == claimed_by
+    condition &= is_still(VectorStoreItem.claimed_by, claimed_by)
     return condition
 
 

@@ -1,15 +1,61 @@
 """Tables read from end to end, for operators' commands. No request ever does this."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import Any
 
+from botocore.exceptions import BotoCoreError, EndpointConnectionError
 from pynamodb.connection.table import TableConnection
 from pynamodb.exceptions import ScanError
 
+from minichat.domain.chat import Chat
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import TenantId, uuid7_floor
-from minichat.storage import keys
+from minichat.domain.ledger import Statement
+from minichat.domain.metering import Entry, Total
+from minichat.domain.turn import Turn
+from minichat.storage import chats, keys, ledger, quota, turns, unreadable
 from minichat.storage.items import Raw, outbox_table, table
+from minichat.storage.unreadable import Unreadable
+
+PATIENCE_SECONDS = 60
+"""How long a page is asked for again: a reading of a large table is not given up for one throttle."""
+LONGEST_PAUSE_SECONDS = 5
+_PASSING = frozenset(
+    {
+        "InternalServerError",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "ServiceUnavailable",
+        "ThrottlingException",
+    }
+)
+
+Record = Turn | Chat | Statement | Entry | Total
+
+
+def records(tenant_id: TenantId | None = None) -> Iterator[Record | Unreadable]:
+    """Turns, heads of chats, quota, ledger and totals, of a tenant or of all, as `items` finds them.
+
+    Raises ServiceUnavailable.
+    """
+    for raw in items():
+        if (tenant_id is None or is_of(raw, tenant_id)) and (reader := _reader(raw)) is not None:
+            yield unreadable.read(raw, reader)
+
+
+def _reader(raw: Raw) -> Callable[[Raw], Any] | None:
+    pk, sk = raw["pk"]["S"], raw["sk"]["S"]
+    if sk.startswith(keys.TURN_PREFIX):
+        return turns.from_raw
+    if sk == keys.CHAT_SK:
+        return chats.from_raw
+    if sk.startswith(keys.QUOTA_PREFIX):
+        return quota.statement
+    if pk.endswith("#USAGE"):
+        return ledger.total_of
+    return ledger.entry_of if "#L#" in pk else None
 
 
 def items() -> Iterator[Raw]:
@@ -37,11 +83,23 @@ def is_of(item: Raw, tenant_id: TenantId) -> bool:
 def _items(of: TableConnection) -> Iterator[Raw]:
     start = None
     while True:
-        try:
-            page = of.scan(exclusive_start_key=start, consistent_read=True)
-        except ScanError as error:
-            raise ServiceUnavailable from error
+        page = _page(of, start)
         yield from page["Items"]
         start = page.get("LastEvaluatedKey")
         if start is None:
             return
+
+
+def _page(of: TableConnection, start: Any) -> Any:
+    deadline, pause = time.monotonic() + PATIENCE_SECONDS, 0.1
+    while True:
+        try:
+            return of.scan(exclusive_start_key=start, consistent_read=True)
+        except ScanError as error:
+            # Whoever cannot even connect to begin with is told so at once.
+            nobody_there = start is None and isinstance(error.cause, EndpointConnectionError)
+            passing = isinstance(error.cause, BotoCoreError) or error.cause_response_code in _PASSING
+            if nobody_there or not passing or time.monotonic() > deadline:
+                raise ServiceUnavailable from error
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

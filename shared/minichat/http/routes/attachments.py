@@ -10,14 +10,14 @@ from starlette.requests import Request
 from minichat.domain import errors
 from minichat.domain.identity import AttachmentId
 from minichat.http.bodies import AnnounceFile
-from minichat.http.deps import IdempotencyKey, TheApp, TheCall, TheChat
+from minichat.http.deps import Authenticated, IdempotencyKey, TheApp, TheCall, TheChat
 from minichat.http.multipart import FIELD, read_file
 from minichat.http.problems import documented
 from minichat.http.schemas import AttachmentDetail, AttachmentUpload, attachment_detail, attachment_upload
 from minichat.observability import note
 from minichat.services import attachments, chats
 
-router = APIRouter(tags=["attachments"])
+router = APIRouter(tags=["attachments"], route_class=Authenticated)
 
 _REFUSALS = (
     errors.ChatNotFound,
@@ -34,7 +34,13 @@ _MULTIPART: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": [FIELD],
-                    "properties": {FIELD: {"type": "string", "format": "binary", "description": "With its type."}},
+                    "properties": {
+                        FIELD: {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "Its type, or its name, says what it is.",
+                        }
+                    },
                 }
             }
         },

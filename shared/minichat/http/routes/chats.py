@@ -8,13 +8,13 @@ from starlette.responses import Response
 
 from minichat.domain import errors
 from minichat.http import listing
-from minichat.http.bodies import CreateChat, RenameChat
-from minichat.http.deps import IdempotencyKey, TheApp, TheCall, TheChat
+from minichat.http.bodies import CreateChat, ListChats, RenameChat
+from minichat.http.deps import Authenticated, IdempotencyKey, TheApp, TheCall, TheChat
 from minichat.http.problems import documented
 from minichat.http.schemas import ChatDetail, Page, chat_detail
 from minichat.services import chats
 
-router = APIRouter(tags=["chats"])
+router = APIRouter(tags=["chats"], route_class=Authenticated)
 
 
 @router.post("/chats", status_code=201, responses=documented(errors.InvalidModel, errors.IdempotencyKeyConflict))
@@ -36,11 +36,10 @@ def list_chats(
     request: Request,
     call: TheCall,
     app: TheApp,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: str | None = None,
+    wish: Annotated[ListChats, Query()],
 ) -> Page[ChatDetail]:
-    """The caller's chats, the most recently active first."""
-    return listing.chats(call, app.cursors, listing.Query.of(request, limit, cursor))
+    """The caller's chats, the most recently active first. A page that a filter leaves short may have a next one."""
+    return listing.chats(call, app.cursors, listing.Query.of(request, wish.limit, wish.cursor, filter_=wish.filter_))
 
 
 @router.get("/chats/{chat_id}", responses=documented(errors.ChatNotFound))

@@ -9,11 +9,11 @@ from starlette.responses import JSONResponse, Response
 from minichat.domain import errors
 from minichat.http import listing
 from minichat.http.bodies import ListMessages
-from minichat.http.deps import TheApp, TheCall, TheChat
+from minichat.http.deps import Authenticated, TheApp, TheCall, TheChat
 from minichat.http.problems import documented
 from minichat.http.schemas import MessageView, Page, SelectedMessageView
 
-router = APIRouter(tags=["messages"])
+router = APIRouter(tags=["messages"], route_class=Authenticated)
 
 _PAGE: dict[int | str, dict[str, Any]] = {
     200: {"model": Page[MessageView] | Page[SelectedMessageView], "description": "With `$select`: its members only."}

@@ -3,11 +3,11 @@
 from fastapi import APIRouter
 
 from minichat.domain import errors
-from minichat.http.deps import TheApp, TheCall
+from minichat.http.deps import Authenticated, TheApp, TheCall
 from minichat.http.problems import documented
 from minichat.http.schemas import ModelList, ModelView, model_view
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], route_class=Authenticated)
 
 
 @router.get("/models", responses=documented())

@@ -3,12 +3,12 @@
 from fastapi import APIRouter
 
 from minichat.domain.standing import remaining
-from minichat.http.deps import TheApp, TheCall
+from minichat.http.deps import Authenticated, TheApp, TheCall
 from minichat.http.problems import documented
 from minichat.http.schemas import QuotaStatus, quota_status
 from minichat.storage import quota
 
-router = APIRouter(tags=["quota"])
+router = APIRouter(tags=["quota"], route_class=Authenticated)
 
 
 @router.get("/quota/status", responses=documented())

@@ -7,14 +7,14 @@ from starlette.responses import Response
 
 from minichat.domain import errors
 from minichat.domain.turn import TurnState, readable
-from minichat.http.deps import TheApp, TheCall, TheChat, TheTurn
+from minichat.http.deps import Authenticated, TheApp, TheCall, TheChat, TheTurn
 from minichat.http.problems import MUTATION_ERRORS, documented
 from minichat.http.schemas import TurnStatus, turn_status
 from minichat.services import mutate
 from minichat.services.cancel import cancel
 from minichat.services.orphans import looked_at
 
-router = APIRouter(tags=["turns"])
+router = APIRouter(tags=["turns"], route_class=Authenticated)
 
 _ENDED_BEFORE: dict[int | str, dict[str, Any]] = {
     200: {"model": TurnStatus, "description": "The turn had ended before."}

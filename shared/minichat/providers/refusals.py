@@ -1,0 +1,106 @@
+"""What a provider says when it says no: what the user is told of it, and whether and when to ask again.
+
+The status decides first, the words of the body second. One of them turns it over: an account without money is refused
+with the status of too many requests, and no patience helps it.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from minichat.domain.usage import Usage
+from minichat.providers.chunks import Failed, FailureCode
+from minichat.providers.fields import UNREADABLE, at, document
+
+RATE_LIMITED = frozenset({"rate_limit_exceeded", "rate_limit_error", "too_many_requests", "throttlingexception", "429"})
+TIMED_OUT = frozenset({"timeout_error", "modeltimeoutexception", "vector_store_timeout", "408", "504"})
+OUT_OF_CREDIT = frozenset(
+    {
+        *("insufficient_quota", "insufficient_balance", "billing_hard_limit_reached", "billing_not_active"),
+        *("project_spend_limit_exceeded", "organization_spend_limit_exceeded"),
+        *("billing_error", "contract_spend_limit_reached", "enforced_spend_limit_reached"),
+        *("linked_organization_spend_limit_reached", "linked_organization_billing_unavailable"),
+    }
+)
+"""What providers call it when somebody has to pay first."""
+
+_TIMEOUT_STATUSES = frozenset({408, 504, 524})
+_UNSURE_STATUSES = _TIMEOUT_STATUSES | {502, 520}
+"""Of gateways, when whoever stands behind them took too long, or broke off: it may be at work still."""
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?")
+_WAITS = (("retry-after-ms", 1000), ("x-ms-retry-after-ms", 1000), ("retry-after", 1))
+"""Headers that say how long to wait, with their units in a second, the most exact first."""
+
+
+def code_of(*words: Any) -> FailureCode:
+    """What the user is told of a failure that a provider describes with these words; what are none do not count."""
+    said = set(_words(words))
+    if said & OUT_OF_CREDIT:
+        return "provider_error"
+    if said & RATE_LIMITED:
+        return "rate_limited"
+    return "provider_timeout" if said & TIMED_OUT else "provider_error"
+
+
+def failed(problem: Any, usage: Usage) -> Failed:
+    """The failure that this JSON describes: an object with its words, or a sentence."""
+    if not isinstance(problem, dict):
+        problem = {"message": problem}
+    words = list(_words(_said(problem)))
+    diagnostic = f"{words[0] if words else ''}: {problem.get('message') or ''}"
+    return Failed(code_of(*words), diagnostic, usage, refused=True)
+
+
+def of_status(status: int, headers: Mapping[str, str], body: str) -> tuple[Failed, bool]:
+    """The failure that a status other than 200 is, and whether the same request may succeed later."""
+    words = set(_words(_of_body(body)))
+    code: FailureCode = "provider_error"
+    if status in _TIMEOUT_STATUSES:
+        code = "provider_timeout"
+    elif status == 429 and not words & OUT_OF_CREDIT:
+        code = "rate_limited"
+    asked_to_try = {"true": True, "false": False}.get(headers.get("x-should-retry", "").lower())
+    may_pass = (status == 429 or status >= 500) if asked_to_try is None else asked_to_try
+    said_no = status >= 300 and status not in _UNSURE_STATUSES
+    failure = Failed(code, f"status {status}: {body}", refused=said_no)
+    return failure, may_pass and not words & OUT_OF_CREDIT
+
+
+def seconds_to_wait(headers: Mapping[str, str], now: datetime) -> float:
+    """For how many seconds a provider asks not to be asked again; 0 when it does not say, or cannot be understood.
+
+    A date is compared with the provider's own clock, where its answer tells that.
+    """
+    for name, units in _WAITS:
+        if _NUMBER.fullmatch(found := headers.get(name, "").strip()):
+            return float(found) / units
+    until = _date(headers.get("retry-after", ""))
+    return 0 if until is None else max((until - (_date(headers.get("date", "")) or now)).total_seconds(), 0)
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        found = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
+
+
+def _of_body(body: str) -> tuple[Any, ...]:
+    try:
+        found = document(body)
+    except UNREADABLE:
+        return ()
+    return *_said(found), *_said(found.get("error"))
+
+
+def _said(problem: Any) -> tuple[Any, ...]:
+    return at(problem, "code"), at(problem, "type"), at(problem, "details", "error_code"), at(problem, "__type")
+
+
+def _words(found: tuple[Any, ...]) -> Iterator[str]:
+    """Those of these that are words. That an error is of type error says nothing."""
+    said = (str(one).casefold() for one in found if isinstance(one, str | int))
+    return (word for word in said if word not in {"", "error"})

@@ -1,0 +1,117 @@
+"""What of deleted chats and attachments a provider may still have: for operators, who alone can have it tried again.
+
+Nothing of this expires before it is cleaned up, so that it is found however late (services.purge).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from minichat.domain.cleanup import CleanupStatus
+from minichat.domain.identity import AttachmentId, ChatId, NewId, TenantId, micros
+from minichat.events.payloads import Event
+from minichat.events.queues import REDRIVEN, SCHEMA_VERSION, Message, send_one
+from minichat.services import chats
+from minichat.services.attachments import to_be_cleaned
+from minichat.settings import Queues
+from minichat.storage import attachments, keys, whole
+from minichat.storage import chats as stored_chats
+from minichat.storage.items import Raw
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOver:
+    """Something that was deleted at that instant and is not cleaned up: a chat of which nothing was yet, a chat's
+    vector store at a provider, or an attachment; how many attempts on it failed, and the last one's reason."""
+
+    tenant_id: TenantId
+    chat_id: ChatId
+    what: str
+    deleted_at: datetime
+    attempts: int = 0
+    reason: str | None = None
+    attachment_id: AttachmentId | None = None
+
+
+def left_over(before: datetime, tenant_id: TenantId | None = None) -> list[LeftOver]:
+    """Everything that was deleted before that instant and is not cleaned up, the oldest first; of a tenant, or of all.
+
+    The table is read once.
+    Raises ServiceUnavailable.
+    """
+    deleted: dict[str, datetime] = {}
+    waiting: list[Raw] = []
+    for raw in whole.items():
+        if "#C#" in raw["pk"]["S"] and (tenant_id is None or whole.is_of(raw, tenant_id)):
+            if raw["sk"]["S"] == keys.CHAT_SK and (chat := stored_chats.from_raw(raw)) is not None and chat.deleted_at:
+                deleted[raw["pk"]["S"]] = chat.deleted_at
+            waiting += [raw] if _may_wait(raw) else []
+    found = (one for raw in waiting if (one := _of(raw, deleted.get(raw["pk"]["S"]))) is not None)
+    return sorted((one for one in found if one.deleted_at < before), key=lambda one: one.deleted_at)
+
+
+def try_again(found: Iterable[LeftOver], queues: Queues, now: datetime, new_id: NewId) -> Iterator[LeftOver]:
+    """Sends each to its cleanup once more, as a redrive does, but also when its message is long lost.
+
+    Tells what it sent for, of a chat one.
+    Raises ServiceUnavailable, after which what was told has been sent.
+    """
+    # One event has all of a chat cleaned up.
+    for one in {(one.tenant_id, one.chat_id, one.attachment_id): one for one in found}.values():
+        event = _event(one, now, new_id)
+        if event is None:
+            continue
+        event_id, url = new_id(now), queues.urls[event.queue]
+        group = keys.partition(one.tenant_id, one.chat_id) if url.endswith(".fifo") else one.tenant_id
+        attributes = {
+            "event_type": event.event_type,
+            "event_id": event_id,
+            "tenant_id": one.tenant_id,
+            "dedupe_key": event.dedupe_key(event_id),
+            "schema_version": SCHEMA_VERSION,
+            REDRIVEN: str(micros(now)),
+        }
+        send_one(url, Message(event_id, group, event.payload(), attributes))
+        yield one
+
+
+def _may_wait(raw: Raw) -> bool:
+    """Whether an item is one of a deleted chat's, or of a deleted attachment's, that names what is to be cleaned up."""
+    sk = raw["sk"]["S"]
+    if sk.startswith(keys.ATTACHMENT_PREFIX):
+        is_deleted = bool({"deleted_at", "cleanup", "expires_at"} & raw.keys())
+        return is_deleted and raw.get("cleanup", {}).get("S") != CleanupStatus.DONE.value
+    if sk.startswith(keys.VECTOR_STORE_PREFIX):
+        return "expires_at" in raw and "gone_at" not in raw
+    return sk == keys.CHAT_SK and "deleted_at" in raw and "expires_at" not in raw
+
+
+def _of(raw: Raw, chat_deleted_at: datetime | None) -> LeftOver | None:
+    sk = raw["sk"]["S"]
+    if sk.startswith(keys.ATTACHMENT_PREFIX):
+        one = attachments.from_raw(raw)
+        at = one.deleted_at or chat_deleted_at or one.created_at
+        cleanup = one.cleanup
+        # A deleted chat's cleanup looks after its attachments, too.
+        alone = one.attachment_id if chat_deleted_at is None else None
+        what = f"attachment {one.attachment_id}"
+        return LeftOver(one.tenant_id, one.chat_id, what, at, cleanup.attempts, cleanup.last_error, alone)
+    if chat_deleted_at is None:
+        return None
+    if sk.startswith(keys.VECTOR_STORE_PREFIX):
+        store = attachments.store_from_raw(raw)
+        return LeftOver(store.tenant_id, store.chat_id, f"vector store at {store.provider}", chat_deleted_at)
+    chat = stored_chats.from_raw(raw)
+    assert chat is not None
+    return LeftOver(chat.tenant_id, chat.chat_id, "chat", chat_deleted_at)
+
+
+def _event(one: LeftOver, now: datetime, new_id: NewId) -> Event | None:
+    """What has it cleaned up; None when it is gone by now."""
+    if one.attachment_id is not None:
+        attachment = attachments.read(one.tenant_id, one.chat_id, one.attachment_id)
+        if attachment is None or attachment.deleted_at is None:
+            return None
+        return to_be_cleaned(attachment, attachment.deleted_at)
+    chat = stored_chats.read(one.tenant_id, one.chat_id)
+    return None if chat is None or chat.deleted_at is None else chats.to_be_cleaned(chat, chat.deleted_at, new_id(now))

@@ -1,0 +1,61 @@
+"""Reactions of a chat's owner to its answers (contract 1): one a message, stored with it, gone with its turn."""
+
+from datetime import datetime
+
+from minichat.domain.chat import visible
+from minichat.domain.errors import InvalidReactionTarget, MessageNotFound, ServiceUnavailable
+from minichat.domain.identity import Call, ChatId, MessageId
+from minichat.domain.message import Reaction
+from minichat.events.payloads import ReactionChanged
+from minichat.storage import outbox, reactions
+from minichat.storage.reactions import Reacted
+
+LOOKS = 5
+"""How often a message that changes between look and write is looked at again: each time somebody else wrote."""
+
+
+def react(call: Call, chat_id: ChatId, message_id: MessageId, reaction: Reaction) -> datetime:
+    """Since when the message has this reaction, which it has now.
+
+    Raises ChatNotFound; MessageNotFound; InvalidReactionTarget when the message is no assistant's; ServiceUnavailable.
+    """
+    return _changed(call, chat_id, message_id, reaction)
+
+
+def take_back(call: Call, chat_id: ChatId, message_id: MessageId) -> None:
+    """The message has no reaction any more.
+
+    Raises ChatNotFound, MessageNotFound, ServiceUnavailable.
+    """
+    _changed(call, chat_id, message_id, None)
+
+
+def _changed(call: Call, chat_id: ChatId, message_id: MessageId, reaction: Reaction | None) -> datetime:
+    for _ in range(LOOKS):
+        chat, now = reactions.read(call.caller.tenant_id, chat_id, message_id)
+        visible(chat, call.caller)
+        if now is None:
+            raise MessageNotFound
+        if reaction is not None and now.role != "assistant":
+            raise InvalidReactionTarget
+        if now.reaction == reaction:
+            return now.since or call.now
+        event = outbox.item(call, chat_id, _event(call, now, reaction))
+        if reactions.write(call, now, reaction, event):
+            return call.now
+    raise ServiceUnavailable
+
+
+def _event(call: Call, now: Reacted, reaction: Reaction | None) -> ReactionChanged:
+    return ReactionChanged(
+        event_type="reaction_delete" if reaction is None else "reaction_set",
+        tenant_id=call.caller.tenant_id,
+        timestamp=call.now,
+        requester_type=call.caller.subject_type,
+        trace_id=call.trace_id or None,
+        chat_id=now.chat_id,
+        actor_user_id=call.caller.user_id,
+        message_id=now.message_id,
+        request_id=now.request_id,
+        reaction=reaction,
+    )

@@ -1,0 +1,91 @@
+"""The end of a turn, in one transaction: of two finalizers the second finds the turn no longer running."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from pynamodb.expressions.update import Action
+
+from minichat.domain.identity import Call
+from minichat.domain.message import Message
+from minichat.domain.settlement import Ending, Settlement
+from minichat.domain.turn import ToolCalls, Turn
+from minichat.domain.usage import Usage
+from minichat.storage import keys, messages, quota, turns
+from minichat.storage.items import ChatItem, OutboxItem, TurnItem
+from minichat.storage.transact import Put, Refused, Update, Write, commit
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of a turn: the answer's message when there is one, the events it causes, and the last of its stream.
+
+    `token` names it among its repetitions, which are made of the same values.
+    """
+
+    token: str
+    ending: Ending
+    settlement: Settlement
+    answer: Message | None
+    events: tuple[OutboxItem, ...]
+    parts: tuple[Put, ...] = ()
+    events_stored: int = 0
+    terminal_number: int | None = None
+    stale_since: datetime | None = None
+
+
+def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
+    """Moves a running turn to its end, settles it, and lets its events out; False when another finalizer won.
+
+    With `stale_since` it is ended for being dead: a sign of life after that instant counts as another's win.
+    """
+    item = TurnItem(*keys.turn(turn.tenant_id, turn.chat_id, turn.request_id))
+    head = ChatItem(*keys.chat(turn.tenant_id, turn.chat_id))
+    free: list[Action] = [ChatItem.running_request_id.remove()]
+    answer: list[Put] = []
+    if end.answer is not None:
+        free += [ChatItem.message_count.add(1), ChatItem.last_message_at.set(end.answer.created_at)]
+        answer = messages.put(turn.tenant_id, turn.chat_id, end.answer)
+    # The one condition that makes a finalizer the only one.
+    running = turns.told_by(turn)
+    if end.stale_since is not None:
+        running &= TurnItem.last_progress_at <= end.stale_since
+    writes: list[Write] = [
+        Update("turn", item, _ending(call, end), running),
+        # While a turn runs its head names it: nothing but this transaction takes the name away.
+        Update("chat", head, free, ChatItem.running_request_id == turn.request_id),
+        *answer,
+        *end.parts,
+        quota.settle(turn, end.settlement, end.ending, retention_days=retention_days),
+        *(Put(f"event {event.sk}", event) for event in end.events),
+    ]
+    try:
+        commit(writes, token=end.token, op="finish_turn")
+    except Refused:
+        return False
+    return True
+
+
+def _ending(call: Call, end: Finish) -> list[Action]:
+    ending = end.ending
+    actions: list[Action] = [
+        TurnItem.state.set(ending.state.value),
+        TurnItem.completed_at.set(call.now),
+        TurnItem.committed_credits_micro.set(end.settlement.committed_micro),
+        TurnItem.settlement_method.set(end.settlement.method),
+        # Out of the index of running turns.
+        TurnItem.running_shard.remove(),
+    ]
+    if end.answer is not None:
+        actions.append(TurnItem.messages.set(2))
+    optional: Iterable[tuple[Any, Any]] = [
+        (TurnItem.error_code, ending.error_code),
+        (TurnItem.error_detail, ending.error_detail),
+        (TurnItem.provider_response_id, ending.provider_response_id),
+        (TurnItem.events_stored, end.events_stored),
+        (TurnItem.terminal_number, end.terminal_number),
+        *((getattr(TurnItem, f"usage_{f.name}"), getattr(ending.usage, f.name)) for f in fields(Usage)),
+        *((getattr(TurnItem, f"tool_calls_{f.name}"), getattr(ending.tool_calls, f.name)) for f in fields(ToolCalls)),
+    ]
+    return actions + [attribute.set(value) for attribute, value in optional if value]

@@ -1,0 +1,74 @@
+"""Reactions: an attribute of the message, changed under the conditions that it is as it was read."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+
+from minichat.domain.chat import Chat
+from minichat.domain.identity import Call, ChatId, MessageId, RequestId, TenantId
+from minichat.domain.message import Reaction, Role
+from minichat.storage import chats, keys
+from minichat.storage.items import ChatItem, MessageItem, OutboxItem, batch_get
+from minichat.storage.transact import Check, Put, Refused, Update, commit
+
+
+@dataclass(frozen=True, slots=True)
+class Reacted:
+    """A visible message, as far as reactions go, and what its owner thinks of it."""
+
+    chat_id: ChatId
+    message_id: MessageId
+    role: Role
+    request_id: RequestId
+    reaction: Reaction | None
+    since: datetime | None
+
+
+def read(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> tuple[Chat | None, Reacted | None]:
+    """The chat's head and one of its visible messages, in one consistent round trip.
+
+    Raises ServiceUnavailable.
+    """
+    chat_key, message_key = keys.chat(tenant_id, chat_id), keys.message(tenant_id, chat_id, message_id)
+    found = batch_get([chat_key, message_key])
+    chat = chats.from_raw(found.get(chat_key))
+    if message_key not in found:
+        return chat, None
+    item = MessageItem.from_raw_data(dict(found[message_key]))
+    if item.deleted_at is not None:
+        return chat, None
+    request_id = RequestId(item.request_id)
+    return chat, Reacted(chat_id, message_id, item.role, request_id, item.reaction, item.reacted_at)
+
+
+def write(call: Call, seen: Reacted, reaction: Reaction | None, event: OutboxItem) -> bool:
+    """Puts the reaction in place of the one that was seen, or takes that away; False when something changed since.
+
+    Raises ServiceUnavailable.
+    """
+    tenant_id = call.caller.tenant_id
+    item = MessageItem(*keys.message(tenant_id, seen.chat_id, seen.message_id))
+    # A turn that is deleted meanwhile takes its messages along.
+    as_seen: Condition = MessageItem.pk.exists() & MessageItem.deleted_at.does_not_exist()
+    said = MessageItem.reaction
+    as_seen &= said.does_not_exist() if seen.reaction is None else said == seen.reaction
+    actions: list[Action] = (
+        [said.remove(), MessageItem.reacted_at.remove()]
+        if reaction is None
+        else [said.set(reaction), MessageItem.reacted_at.set(call.now)]
+    )
+    try:
+        commit(
+            [
+                Check("chat", ChatItem(*keys.chat(tenant_id, seen.chat_id)), chats.owned_by(call.caller)),
+                Update("message", item, actions, as_seen),
+                Put("event", event),
+            ],
+            token=call.new_id(call.now),
+            op="react",
+        )
+    except Refused:
+        return False
+    return True

@@ -1,0 +1,700 @@
+"""A scene for each row of the table of architecture 5: what writes, about to do so, and what may happen beside it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from itertools import count
+from typing import Any
+from uuid import uuid4
+
+import boto3
+
+from minichat.domain.attachment import Attachment, VectorStore
+from minichat.domain.chat import Chat
+from minichat.domain.cleanup import Cleanup, CleanupStatus
+from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, UserId
+from minichat.domain.ledger import Account, Difference
+from minichat.domain.message import Reaction
+from minichat.domain.settlement import Ending
+from minichat.domain.stream import Delta
+from minichat.domain.summary import Compression, Frontier, Summary
+from minichat.domain.turn import Turn, TurnState
+from minichat.domain.usage import Usage
+from minichat.events.payloads import ChatCleanup, UsageEvent
+from minichat.services import attachments as files
+from minichat.services import chats, mutate, orphans, purge, reactions
+from minichat.services.cancel import cancel
+from minichat.services.finalize import Finalizer, finalize
+from minichat.services.record import Record
+from minichat.services.rules import Rules
+from minichat.services.send import Running, SendMessage, send
+from minichat.settings import Settings, Store
+from minichat.storage import attachments, keys, ledger, outbox, policies, quota, summaries, turns, uploads
+from minichat.storage import chats as stored_chats
+from tests.builders import NOW, a_model, a_policy, new_id
+from tests.integration.walk import Act, Scene, items_of
+from tests.invariants import Item, Tables
+from tests.ready_files import announced, ready, stored
+
+MODEL = a_model(
+    preference={"is_default": True}, general_config={"tool_support": {"file_search": True, "web_search": True}}
+)
+RULES = Rules(Settings(), a_policy(MODEL))
+ENDING = Ending(TurnState.COMPLETED, text="fine", usage=Usage(10, 5))
+_versions = count(1)
+
+
+class World:
+    """A tenant of its own, with a clock of its own that goes on a second with each call."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.caller = Caller(TenantId(str(uuid4())), UserId(str(uuid4())))
+        self.now = NOW
+        self.version = 0
+        self.chats: set[ChatId] = set()
+
+    def tables(self) -> Tables:
+        """What there is of this tenant, and of the version of the policy that the scene is about."""
+        tenant_id, user_id = self.caller.tenant_id, self.caller.user_id
+        listed = stored_chats.ids_of(tenant_id, user_id)
+        partitions = {keys.partition(tenant_id, chat_id) for chat_id in {*self.chats, *listed}}
+        day = self.now.date().isoformat()
+        partitions |= {keys.quota(tenant_id, user_id, day).pk, keys.usage(tenant_id, day).pk}
+        mine = items_of(self.store, [*partitions, keys.ledger_entry(tenant_id, day, "").pk])
+        policy = [one for one in items_of(self.store, [keys.POLICY]).conversations if self._is_mine(one)]
+        return Tables(mine.conversations + policy, mine.outbox)
+
+    def _is_mine(self, item: Item) -> bool:
+        return item["sk"] == keys.policy_version(self.version).sk or item.get("version") == self.version
+
+    def call(self, after: timedelta = timedelta(seconds=1)) -> Call:
+        """The next call."""
+        self.now += after
+        return Call(self.caller, self.now, new_id)
+
+    def later(self) -> Call:
+        """A call after so much silence that a turn counts as dead that has not begun."""
+        return self.call(orphans.BEGINNING_PATIENCE + timedelta(seconds=1))
+
+    def chat(self) -> Chat:
+        """A new chat."""
+        chat = chats.create(self.call(), chats.NewChat(), RULES)
+        self.chats.add(chat.chat_id)
+        return chat
+
+    def turn(self, chat: Chat, content: str = "hello") -> Turn:
+        """A turn that runs."""
+        return _running(send(self.call(), SendMessage(chat.chat_id, content, _id()), RULES))
+
+    def ended(self, chat: Chat) -> Turn:
+        """A turn with its answer."""
+        turn = self.turn(chat)
+        assert finalize(self.call(), turn, ENDING, RULES.settings)
+        return turn
+
+    def file(self, chat: Chat) -> Attachment:
+        """A document that is announced."""
+        return announced(self.call(), chat, RULES, "application/pdf", "a.pdf")
+
+    def ready(self, chat: Chat) -> Attachment:
+        """A document that can be sent with."""
+        return ready(self.call(), self.file(chat))
+
+    def taken(self, chat: Chat) -> Attachment:
+        """A document that worker `w` works on."""
+        file = self.file(chat)
+        assert uploads.take(file, "w", now=self.now, until=self.now + timedelta(minutes=5))
+        return stored(file)
+
+    def uploaded(self, chat: Chat) -> Attachment:
+        """The same, with its file at the provider."""
+        file = self.taken(chat)
+        assert uploads.uploaded(file, "w", "file-1")
+        return stored(file)
+
+    def claim(self, worker: str = "w", until: timedelta = timedelta(minutes=1), *, chat: Chat) -> VectorStore:
+        """A worker's claim on the chat's vector store."""
+        where = chat.tenant_id, chat.chat_id, "openai"
+        return VectorStore(*where, claimed_by=worker, claimed_at=self.now, claimed_until=self.now + until)
+
+    def claimed(self, chat: Chat, until: timedelta = timedelta(minutes=1)) -> VectorStore:
+        """The chat's vector store, claimed by worker `w`."""
+        claim = self.claim(chat=chat, until=until)
+        assert uploads.claim_store(claim, self.uploaded(chat), "w", token=new_id(self.now))
+        return claim
+
+
+def _id() -> RequestId:
+    return RequestId(str(uuid4()))
+
+
+def _running(outcome: object) -> Turn:
+    assert isinstance(outcome, Running)
+    return outcome.turn
+
+
+# What happens beside many of the writes.
+
+
+def _delete_chat(world: World, chat: Chat) -> Act:
+    return lambda: chats.delete(world.call(), chat.chat_id)
+
+
+def _send(world: World, chat: Chat, **said: Any) -> Act:
+    return lambda: type(send(world.call(), SendMessage(chat.chat_id, "else", _id(), **said), RULES)).__name__
+
+
+def _retry(world: World, turn: Turn) -> Act:
+    return lambda: type(mutate.retry(world.call(), turn.chat_id, turn.request_id, _id(), RULES)).__name__
+
+
+def _delete_turn(world: World, turn: Turn) -> Act:
+    return lambda: mutate.delete(world.call(), turn.chat_id, turn.request_id, RULES.settings)
+
+
+def _finish(world: World, turn: Turn) -> Act:
+    return lambda: "Ended" if finalize(world.call(), turn, ENDING, RULES.settings) else "lost"
+
+
+def _cancel(world: World, turn: Turn) -> Act:
+    def act() -> str:
+        now = cancel(world.call(), turn.chat_id, turn.request_id, RULES.settings)
+        return "asked" if now.cancel_requested_at is not None else now.state.public
+
+    return act
+
+
+def _renew(world: World, turn: Turn) -> Act:
+    return lambda: "alive" if turns.progress(world.call(), turn, provider_called=True) else "lost"
+
+
+def _delete_file(world: World, file: Attachment) -> Act:
+    return lambda: files.delete(world.call(), file.chat_id, file.attachment_id)
+
+
+# The rows.
+
+
+def _chats_create(world: World) -> Scene:
+    return Scene(lambda: chats.create(world.call(), chats.NewChat(), RULES) and "ok")
+
+
+def _chats_create_once(world: World) -> Scene:
+    wish, made = chats.NewChat(idempotency_key="k"), set[ChatId]()
+
+    def act() -> str:
+        made.add(chats.create(world.call(), wish, RULES).chat_id)
+        return "ok" if len(made) == 1 else "another"
+
+    return Scene(act, beside={"chats.create_once": act})
+
+
+def _chats_rename(world: World) -> Scene:
+    chat = world.chat()
+    turn = world.turn(chat)
+    return Scene(
+        lambda: chats.rename(world.call(), chat.chat_id, "renamed") and "ok",
+        beside={"chats.delete": _delete_chat(world, chat), "endings.finish": _finish(world, turn)},
+    )
+
+
+def _chats_delete(world: World) -> Scene:
+    chat = world.chat()
+    old = world.ended(chat)
+    act = _delete_chat(world, chat)
+    return Scene(
+        act,
+        beside={
+            "chats.delete": act,
+            "turns.start": _send(world, chat),
+            "turns.replace": _retry(world, old),
+            "turns.delete": _delete_turn(world, old),
+            "uploads.create": lambda: world.file(chat) and "ok",
+        },
+    )
+
+
+def _turns_start(world: World) -> Scene:
+    chat = world.chat()
+    old, file = world.ended(chat), world.ready(chat)
+    command = SendMessage(chat.chat_id, "hello", _id(), (file.attachment_id,))
+
+    def sends(call: Callable[[], Call]) -> Act:
+        return lambda: type(send(call(), command, RULES)).__name__
+
+    return Scene(
+        sends(world.call),
+        after=sends(world.later),
+        beside={
+            "turns.start": _send(world, chat),
+            "turns.replace": _retry(world, old),
+            "turns.delete": _delete_turn(world, old),
+            "chats.delete": _delete_chat(world, chat),
+            "uploads.delete": _delete_file(world, file),
+        },
+        changes=frozenset({"teller"}),
+    )
+
+
+def _turns_replace(world: World) -> Scene:
+    chat = world.chat()
+    old = world.ended(chat)
+
+    def retries(call: Callable[[], Call]) -> Act:
+        return lambda: type(mutate.retry(call(), chat.chat_id, old.request_id, _id(), RULES)).__name__
+
+    def edit() -> str:
+        return type(mutate.edit(world.call(), old.request_id, SendMessage(chat.chat_id, "x", _id()), RULES)).__name__
+
+    return Scene(
+        retries(world.call),
+        after=retries(world.later),
+        beside={
+            "turns.start": _send(world, chat),
+            "turns.replace": edit,
+            "turns.delete": _delete_turn(world, old),
+            "chats.delete": _delete_chat(world, chat),
+        },
+        changes=frozenset({"teller"}),
+    )
+
+
+def _turns_delete(world: World) -> Scene:
+    chat = world.chat()
+    old = world.ended(chat)
+    act = _delete_turn(world, old)
+    return Scene(
+        act,
+        beside={
+            "turns.delete": act,
+            "turns.start": _send(world, chat),
+            "turns.replace": _retry(world, old),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _turns_take_over(world: World) -> Scene:
+    chat = world.chat()
+    command = SendMessage(chat.chat_id, "hello", _id())
+    dead = _running(send(world.call(), command, RULES))
+    world.later()
+
+    def sends(call: Callable[[], Call]) -> Act:
+        return lambda: type(send(call(), command, RULES)).__name__
+
+    again = sends(world.call)
+    return Scene(
+        again,
+        after=sends(world.later),
+        beside={
+            "turns.take_over": again,
+            "turns.progress": _renew(world, dead),
+            "endings.finish": _finish(world, dead),
+        },
+    )
+
+
+def _turns_progress(world: World) -> Scene:
+    turn = world.turn(world.chat())
+    return Scene(
+        _renew(world, turn),
+        beside={"endings.finish": _finish(world, turn), "turns.request_cancel": _cancel(world, turn)},
+    )
+
+
+def _turns_request_cancel(world: World) -> Scene:
+    chat = world.chat()
+    turn = world.turn(chat)
+    act = _cancel(world, turn)
+    return Scene(
+        act,
+        beside={
+            "turns.request_cancel": act,
+            "endings.finish": _finish(world, turn),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _endings_finish(world: World) -> Scene:
+    chat = world.chat()
+    turn = world.turn(chat)
+    act = _finish(world, turn)
+
+    def watchdog() -> str:
+        seen = replace(turn, last_progress_at=world.now - timedelta(hours=1))
+        ending = Ending(TurnState.FAILED, "orphan_timeout", provider_called=True)
+        by = Finalizer(stale_since=world.now)
+        return "Ended" if finalize(world.call(), seen, ending, RULES.settings, by) else "lost"
+
+    return Scene(
+        act,
+        beside={
+            "endings.finish": watchdog,
+            "turns.progress": _renew(world, turn),
+            "turns.request_cancel": _cancel(world, turn),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _record_store(world: World) -> Scene:
+    turn = world.turn(world.chat())
+
+    def act() -> str:
+        record = Record()
+        record.add(Delta("part of it"))
+        asyncio.run(record.store(turn, RULES.settings.streaming))
+        return "ok"
+
+    return Scene(act, beside={"endings.finish": _finish(world, turn)})
+
+
+def _purge_expire(world: World) -> Scene:
+    chat = world.chat()
+    world.ended(chat)
+    world.file(chat)
+    chats.delete(world.call(), chat.chat_id)
+    event = ChatCleanup(
+        tenant_id=chat.tenant_id,
+        chat_id=chat.chat_id,
+        user_id=chat.user_id,
+        system_request_id=_id(),
+        chat_deleted_at=world.now,
+    )
+
+    def act() -> str:
+        purge.expire(event, RULES.settings, world.call().now, new_id)
+        return "ok"
+
+    return Scene(act, beside={"purge.expire": act})
+
+
+def _summaries_write(world: World) -> Scene:
+    chat = world.chat()
+    world.ended(chat)
+    last = world.ended(chat)
+    frontier = Frontier(world.now, last.assistant_message_id)
+
+    def act() -> str:
+        call, made = world.call(), Summary("They talked.", frontier, 10)
+        event = outbox.item(call, chat.chat_id, used(world, system=True))
+        return str(summaries.write(call, chat.chat_id, Compression(None, frontier), made, event))
+
+    return Scene(
+        act,
+        beside={
+            "summaries.write": act,
+            "turns.delete": _delete_turn(world, last),
+            "turns.replace": _retry(world, last),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _reactions_write(world: World) -> Scene:
+    chat = world.chat()
+    turn = world.ended(chat)
+
+    def reacts(reaction: Reaction) -> Act:
+        return lambda: reactions.react(world.call(), chat.chat_id, turn.assistant_message_id, reaction) and "ok"
+
+    return Scene(
+        reacts("like"),
+        beside={
+            "reactions.write": reacts("dislike"),
+            "turns.delete": _delete_turn(world, turn),
+            "turns.replace": _retry(world, turn),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _uploads_create(world: World) -> Scene:
+    chat = world.chat()
+    wish, made = files.NewFile("a.pdf", "application/pdf", 9, "k"), set[str]()
+
+    def act() -> str:
+        made.add(files.announce(world.call(), chat, wish, RULES)[0].attachment_id)
+        return "ok" if len(made) == 1 else "another"
+
+    return Scene(act, beside={"uploads.create": act, "chats.delete": _delete_chat(world, chat)})
+
+
+def _uploads_delete(world: World) -> Scene:
+    chat = world.chat()
+    file = world.ready(chat)
+    act = _delete_file(world, file)
+    return Scene(
+        act,
+        beside={
+            "uploads.delete": act,
+            "turns.start": _send(world, chat, attachment_ids=(file.attachment_id,)),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _uploads_take(world: World) -> Scene:
+    file = world.file(world.chat())
+
+    def takes(worker: str) -> Act:
+        return lambda: str(uploads.take(file, worker, now=world.now, until=world.now + timedelta(minutes=5)))
+
+    return Scene(takes("w"), beside={"uploads.take": takes("v"), "uploads.delete": _delete_file(world, file)})
+
+
+def _uploads_release(world: World) -> Scene:
+    file = world.taken(world.chat())
+    return Scene(lambda: uploads.release(file, "w"), beside={"uploads.delete": _delete_file(world, file)})
+
+
+def _uploads_upload_begins(world: World) -> Scene:
+    file = world.taken(world.chat())
+    return Scene(
+        lambda: str(uploads.upload_begins(file, "w", world.now, token=new_id(world.now))),
+        beside={"uploads.delete": _delete_file(world, file)},
+    )
+
+
+def _uploads_uploaded(world: World) -> Scene:
+    file = world.taken(world.chat())
+    return Scene(
+        lambda: str(uploads.uploaded(file, "w", "file-1")), beside={"uploads.delete": _delete_file(world, file)}
+    )
+
+
+def _uploads_enters_store(world: World) -> Scene:
+    file = world.uploaded(world.chat())
+    return Scene(
+        lambda: str(uploads.enters_store(file, "w", "vs-1", token=new_id(world.now))),
+        beside={"uploads.delete": _delete_file(world, file)},
+    )
+
+
+def _uploads_ready(world: World) -> Scene:
+    chat = world.chat()
+    file = world.uploaded(chat)
+    return Scene(
+        lambda: str(uploads.ready(file, "w", None, token=new_id(world.now))),
+        beside={"uploads.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
+    )
+
+
+def _uploads_failed(world: World) -> Scene:
+    chat = world.chat()
+    file = world.uploaded(chat)
+    return Scene(
+        lambda: str(uploads.failed(file, "w", "indexing_failed", nothing_left=True, token=new_id(world.now))),
+        beside={"uploads.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
+    )
+
+
+def _uploads_claim_store(world: World) -> Scene:
+    chat = world.chat()
+    mine, other = world.uploaded(chat), world.file(chat)
+    assert uploads.take(other, "v", now=world.now, until=world.now + timedelta(minutes=5))
+
+    def claims(file: Attachment, worker: str) -> Act:
+        claim = world.claim(worker, chat=chat)
+        return lambda: str(uploads.claim_store(claim, file, worker, token=new_id(world.now)))
+
+    return Scene(
+        claims(mine, "w"),
+        beside={
+            "uploads.claim_store": claims(other, "v"),
+            "uploads.delete": _delete_file(world, mine),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _uploads_take_store_over(world: World) -> Scene:
+    chat = world.chat()
+    dead = world.claimed(chat, until=timedelta())
+    until = world.now + timedelta(minutes=1)
+    return Scene(
+        lambda: str(uploads.take_store_over(dead, "v", until)),
+        beside={
+            "uploads.take_store_over": lambda: str(uploads.take_store_over(dead, "u", until)),
+            "uploads.name_store": lambda: str(uploads.name_store(dead, "w", "vs-1")),
+            "attachments.vector_store_gone": lambda: str(attachments.vector_store_gone(dead, world.now)),
+        },
+    )
+
+
+def _uploads_name_store(world: World) -> Scene:
+    claim = world.claimed(world.chat())
+    until = world.now + timedelta(minutes=1)
+    return Scene(
+        lambda: str(uploads.name_store(claim, "w", "vs-1")),
+        beside={
+            "uploads.take_store_over": lambda: str(uploads.take_store_over(claim, "v", until)),
+            "attachments.vector_store_gone": lambda: str(attachments.vector_store_gone(claim, world.now)),
+        },
+    )
+
+
+def _uploads_let_store_go(world: World) -> Scene:
+    claim = world.claimed(world.chat())
+    until = world.now + timedelta(minutes=1)
+    return Scene(
+        lambda: uploads.let_store_go(claim, "w", world.now),
+        beside={"uploads.take_store_over": lambda: str(uploads.take_store_over(claim, "v", until))},
+    )
+
+
+def _attachments_settle(world: World) -> Scene:
+    chat = world.chat()
+    file = world.ready(chat)
+    files.delete(world.call(), chat.chat_id, file.attachment_id)
+    seen = stored(file)
+
+    def settles(cleanup: Cleanup) -> Act:
+        return lambda: str(attachments.settle(seen, cleanup))
+
+    done = settles(Cleanup(CleanupStatus.DONE, updated_at=world.now))
+    failed = settles(Cleanup(CleanupStatus.PENDING, 1, "down", world.now))
+    return Scene(done, beside={"attachments.settle": failed})
+
+
+def _attachments_vector_store_gone(world: World) -> Scene:
+    claim = world.claimed(world.chat(), until=timedelta())
+    until = world.now + timedelta(minutes=1)
+    return Scene(
+        lambda: str(attachments.vector_store_gone(claim, world.now)),
+        beside={
+            "attachments.vector_store_gone": lambda: str(attachments.vector_store_gone(claim, world.now)),
+            "uploads.take_store_over": lambda: str(uploads.take_store_over(claim, "v", until)),
+            "uploads.name_store": lambda: str(uploads.name_store(claim, "w", "vs-1")),
+        },
+    )
+
+
+def _quota_correct(world: World) -> Scene:
+    chat = world.chat()
+    turn = world.turn(chat)
+    month = f"{world.now:%Y-%m}-01"
+    where = keys.quota(world.caller.tenant_id, world.caller.user_id, month)
+    _added(world, where, total=7)
+    account = Account(world.caller.tenant_id, world.caller.user_id, month)
+    reserved = turn.reserve.credits_micro
+    found = [Difference(account, month[:7], "total", reserved + 7, reserved)]
+    return Scene(
+        lambda: str(quota.correct(account, found)),
+        beside={"endings.finish": _finish(world, turn), "turns.start": _send(world, world.chat())},
+        is_broken=True,
+    )
+
+
+def _ledger_book(world: World) -> Scene:
+    event = used(world)
+
+    def books() -> str:
+        return str(ledger.book(event, new_id(world.now), retention_days=400))
+
+    return Scene(books, beside={"ledger.book": books})
+
+
+def _ledger_correct(world: World) -> Scene:
+    tenant, day = world.caller.tenant_id, world.now.date().isoformat()
+    ledger.book(used(world), new_id(world.now), retention_days=400)
+    right = next(one for one in ledger.totals(tenant, day, day) if one.user_id is None)
+    _added(world, keys.usage(tenant, day), micro=1)
+    seen = next(one for one in ledger.totals(tenant, day, day) if one.user_id is None).used
+    more = used(world)
+    return Scene(
+        lambda: str(ledger.correct(right, seen, retention_days=400)),
+        beside={"ledger.book": lambda: str(ledger.book(more, new_id(world.now), retention_days=400))},
+    )
+
+
+def _policies_publish(world: World) -> Scene:
+    version = next(_versions)
+    world.version = version
+
+    def publishes(title: str) -> Act:
+        policy = a_policy(MODEL.model_copy(update={"display_name": title}), policy_version=version)
+        return lambda: policies.publish(policy, at=world.now, by="me", token=new_id(world.now))
+
+    return Scene(publishes("Mine"), beside={"policies.publish": publishes("Theirs")})
+
+
+def used(world: World, *, system: bool = False) -> UsageEvent:
+    """What a turn of the tenant has used, or something that the system did by itself."""
+    values: dict[str, Any] = {
+        "tenant_id": world.caller.tenant_id,
+        "user_id": None if system else world.caller.user_id,
+        "chat_id": str(uuid4()),
+        "turn_id": None if system else str(uuid4()),
+        "request_id": str(uuid4()),
+        "requester_type": "system" if system else "user",
+        "selected_model": "small",
+        "effective_model": "small",
+        "terminal_state": "completed",
+        "billing_outcome": "system_task" if system else "completed",
+        "settlement_method": "none" if system else "actual",
+        "usage": {"input_tokens": 10, "output_tokens": 5},
+        "reserved_credits_micro": 0,
+        "actual_credits_micro": 0 if system else 7,
+        "committed_credits_micro": 0 if system else 7,
+        "policy_version_applied": 1,
+        "system_task_type": "thread_summary_update" if system else None,
+        "timestamp": world.now,
+    }
+    return UsageEvent(**values)
+
+
+def _added(world: World, where: keys.Key, **added: int) -> None:
+    """Adds to attributes of an item, behind the product's back."""
+    table: Any = boto3.resource("dynamodb", endpoint_url=world.store.endpoint, region_name=world.store.region).Table(
+        world.store.conversation_table
+    )
+    for name, value in added.items():
+        table.update_item(
+            Key=where._asdict(),
+            UpdateExpression="ADD #name :value",
+            ExpressionAttributeNames={"#name": name},
+            ExpressionAttributeValues={":value": value},
+        )
+
+
+SCENES: dict[str, Callable[[World], Scene]] = {
+    "chats.create": _chats_create,
+    "chats.create_once": _chats_create_once,
+    "chats.rename": _chats_rename,
+    "chats.delete": _chats_delete,
+    "turns.start": _turns_start,
+    "turns.replace": _turns_replace,
+    "turns.delete": _turns_delete,
+    "turns.take_over": _turns_take_over,
+    "turns.progress": _turns_progress,
+    "turns.request_cancel": _turns_request_cancel,
+    "endings.finish": _endings_finish,
+    "record.store": _record_store,
+    "purge.expire": _purge_expire,
+    "summaries.write": _summaries_write,
+    "reactions.write": _reactions_write,
+    "uploads.create": _uploads_create,
+    "uploads.delete": _uploads_delete,
+    "uploads.take": _uploads_take,
+    "uploads.release": _uploads_release,
+    "uploads.upload_begins": _uploads_upload_begins,
+    "uploads.uploaded": _uploads_uploaded,
+    "uploads.enters_store": _uploads_enters_store,
+    "uploads.ready": _uploads_ready,
+    "uploads.failed": _uploads_failed,
+    "uploads.claim_store": _uploads_claim_store,
+    "uploads.take_store_over": _uploads_take_store_over,
+    "uploads.name_store": _uploads_name_store,
+    "uploads.let_store_go": _uploads_let_store_go,
+    "attachments.settle": _attachments_settle,
+    "attachments.vector_store_gone": _attachments_vector_store_gone,
+    "quota.correct": _quota_correct,
+    "ledger.book": _ledger_book,
+    "ledger.correct": _ledger_correct,
+    "policies.publish": _policies_publish,
+}

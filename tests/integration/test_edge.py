@@ -1,0 +1,208 @@
+"""What the edge of a request promises whoever sends it: the token first, headers on every answer, words for the log."""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+
+from minichat.http.app import create_app
+from minichat.local.issuer import KEY_ID, Issuer
+from minichat.observability import logger
+from minichat.settings import Settings, Store
+from tests.builders import an_id
+from tests.conftest import fresh_tables
+
+PREFIX = "/mini-chat/v1"
+HOUR = timedelta(hours=1)
+ANOTHERS = ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.fixture(scope="module")
+def tables(engine: str) -> Store:
+    return fresh_tables(engine)
+
+
+@pytest.fixture
+async def client(tmp_path: Path, tables: Store) -> AsyncIterator[httpx2.AsyncClient]:
+    keys = json.loads(Issuer(tmp_path).jwks_file.read_text())
+    encrypting = json.loads(ECAlgorithm.to_jwk(ANOTHERS.public_key())) | {"kid": "encrypting", "use": "enc"}
+    jwks = tmp_path / "published.json"
+    jwks.write_text(json.dumps({"keys": [*keys["keys"], encrypting]}))
+    settings = Settings.model_validate(
+        {
+            "store": tables,
+            "cursor_secret": "long enough, and nobody else's",
+            "auth": {"jwks": str(jwks), "features_claim": "features"},
+        }
+    )
+    transport = httpx2.ASGITransport(create_app(settings))
+    async with httpx2.AsyncClient(transport=transport, base_url=f"http://test{PREFIX}") as started:
+        yield started
+
+
+@pytest.fixture
+def log() -> Iterator[list[dict[str, Any]]]:
+    """The fields of the log lines from now on."""
+    lines: list[dict[str, Any]] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(vars(record))
+
+    handler, edge = Kept(), logging.getLogger(logger.name)
+    edge.addHandler(handler)
+    yield lines
+    edge.removeHandler(handler)
+
+
+def token(folder: Path, *, key: Any = None, kid: str = KEY_ID, algorithm: str = "ES256", **said: object) -> str:
+    """A token with these claims, those that are None left out; signed with the folder's key unless with another."""
+    auth, now = Settings().auth, datetime.now(UTC)
+    claims: dict[str, object] = {
+        "iss": auth.issuer,
+        "aud": auth.audience,
+        "exp": now + HOUR,
+        "tenant_id": an_id(1),
+        "sub": an_id(2),
+        "features": ["ai_chat"],
+    }
+    whole = {name: value for name, value in (claims | said).items() if value is not None}
+    signing = key or (folder / "issuer-key.pem").read_text()
+    return jwt.encode(whole, signing, algorithm=algorithm, headers={"kid": kid})
+
+
+def bearer(given: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {given}"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("expired", {"exp": datetime.now(UTC) - HOUR}),
+        ("not_yet_valid", {"nbf": datetime.now(UTC) + HOUR}),
+        ("issuer", {"iss": "https://elsewhere.example"}),
+        ("audience", {"aud": "others"}),
+        ("claim", {"exp": None}),
+        ("claim", {"tenant_id": None}),
+        ("claim", {"sub": "no id of ours"}),
+        ("signature", {"key": ANOTHERS}),
+        ("key", {"kid": "unknown"}),
+        ("key", {"kid": "encrypting", "key": ANOTHERS}),
+        ("algorithm", {"algorithm": "HS256", "key": "a symmetric secret of more than thirty-two bytes"}),
+    ],
+)
+async def test_the_log_says_why_a_token_is_none_and_the_caller_is_not_told(
+    client: httpx2.AsyncClient, tmp_path: Path, log: list[dict[str, Any]], reason: str, said: dict[str, Any]
+) -> None:
+    answer = await client.get("/chats", headers=bearer(token(tmp_path, **said)))
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+    assert answer.json()["detail"] == "A valid bearer token is required."
+    assert (log[-1]["code"], log[-1]["reason"], log[-1]["status"]) == ("unauthenticated", reason, 401)
+
+
+@pytest.mark.parametrize(
+    ("reason", "headers"),
+    [("missing", {}), ("missing", {"authorization": "Basic YTpi"}), ("malformed", bearer("a.b.c"))],
+)
+async def test_a_header_that_holds_no_token_is_refused_alike(
+    client: httpx2.AsyncClient, log: list[dict[str, Any]], reason: str, headers: dict[str, str]
+) -> None:
+    assert (await client.get("/chats", headers=headers)).status_code == 401
+    assert log[-1]["reason"] == reason
+
+
+@pytest.mark.parametrize(
+    ("features", "status"),
+    [
+        (["ai_chat"], 200),
+        (["search", "ai_chat"], 200),
+        ("search ai_chat", 200),
+        ({"ai_chat": True}, 200),
+        ("no_ai_chat_for_you", 403),
+        ("ai_chat_trial", 403),
+        (["no_ai_chat_for_you"], 403),
+        ({"ai_chat": False}, 403),
+        ({"ai_chat": "true"}, 403),
+        ([], 403),
+        ("", 403),
+        (True, 403),
+        (None, 403),
+    ],
+)
+async def test_a_licence_names_the_feature_whole(
+    client: httpx2.AsyncClient, tmp_path: Path, features: object, status: int
+) -> None:
+    answer = await client.get("/chats", headers=bearer(token(tmp_path, features=features)))
+    assert answer.status_code == status
+    assert answer.json().get("code") == (None if status == 200 else "feature_not_licensed")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/chats", b"{"),
+        ("POST", "/chats", b'{"title": 7}'),
+        ("GET", "/chats/no-uuid", b""),
+        ("POST", "/chats/no-uuid/messages:stream", b"["),
+        ("PUT", "/chats/no-uuid/messages/no-uuid/reaction", b"{}"),
+        ("GET", "/chats?limit=0", b""),
+    ],
+)
+async def test_of_a_strangers_request_nothing_is_read(
+    client: httpx2.AsyncClient, method: str, path: str, body: bytes
+) -> None:
+    answer = await client.request(method, path, content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/chats", "GET, POST"),
+        (f"/chats/{an_id(1)}", "DELETE, GET, PATCH"),
+        (f"/chats/{an_id(1)}/turns/{an_id(2)}", "DELETE, GET, PATCH"),
+        (f"/chats/{an_id(1)}/attachments/{an_id(2)}", "DELETE, GET"),
+        (f"/chats/{an_id(1)}/messages/{an_id(2)}/reaction", "DELETE, PUT"),
+        ("/quota/status", "GET"),
+    ],
+)
+async def test_a_method_that_a_path_lacks_is_answered_with_all_that_it_has(
+    client: httpx2.AsyncClient, tmp_path: Path, path: str, allowed: str
+) -> None:
+    answer = await client.request("TRACE", path, headers=bearer(token(tmp_path)))
+    assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+    assert answer.headers["allow"] == allowed
+
+
+async def test_nobody_between_keeps_an_answer_or_guesses_its_type(client: httpx2.AsyncClient, tmp_path: Path) -> None:
+    for path in ("/chats", "/health", "/unknown", f"/chats/{an_id(1)}"):
+        answer = await client.get(path, headers=bearer(token(tmp_path)))
+        assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("no-store", "nosniff")
+
+
+async def test_a_log_line_says_whether_its_process_was_new(
+    client: httpx2.AsyncClient, log: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "minichat-api")
+    for _ in range(2):
+        await client.get("/health")
+    assert [line["cold_start"] for line in log] == [True, False]
+    assert {line["function"] for line in log} == {"minichat-api"}
+
+
+async def test_what_does_not_answer_is_named_in_the_log_alone(
+    client: httpx2.AsyncClient, tmp_path: Path, log: list[dict[str, Any]]
+) -> None:
+    (tmp_path / "published.json").unlink()
+    answer = await client.get("/chats", headers=bearer(token(tmp_path)))
+    assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
+    assert "published.json" not in answer.text
+    assert "FileNotFoundError" in log[-1]["cause"]
