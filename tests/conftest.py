@@ -161,7 +161,7 @@ class running_stack:
 
     def __exit__(self, raised: type[BaseException] | None, *_: object) -> None:
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(60)
         assert self._process.stdout is not None
         self._process.stdout.close()
         if raised is None:

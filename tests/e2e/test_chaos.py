@@ -42,7 +42,7 @@ AT_ONCE = 16 if LONG else 8
 TROUBLE = Trouble(
     seed=int(os.environ.get("CHAOS_SEED") or SystemRandom().getrandbits(32)),
     lost_percent=1,
-    skew=30 if LONG else 2,
+    skew=30,
     lives=(10, 30) if LONG else (3, 6),
     timeout=75 if LONG else 30,
 )

@@ -1,19 +1,19 @@
-"""Processes whose clocks differ by a minute: a living turn lives, a dead one is found in time (libfaketime)."""
+"""Processes whose clocks differ by a minute: a living turn lives, a dead one is found in time."""
 
 import os
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from tests.client import Stack
+from tests.clocks import NEEDED, WallClock
 from tests.conftest import another_server, running_stack
+
+pytestmark = pytest.mark.skipif(NEEDED is not None, reason=str(NEEDED))
 
 TIMEOUT_SECONDS = 30
 """The shortest that may be set: by their own clocks these processes would take each other's turns for dead at once."""
@@ -28,29 +28,22 @@ STEP_SECONDS = 0.5
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack whose turns are soon taken for dead."""
-    if shutil.which("faketime") is None:
-        pytest.skip("faketime is not installed")
     with running_stack(tmp_path_factory.mktemp("clocks") / "state", environment=SETTINGS) as started:
         yield started
 
 
-def a_server(stack: Stack, offset: str) -> another_server:
-    """A server of the stack whose clock is off by as much."""
-    shown = subprocess.run(
-        ["faketime", "-m", "-f", offset, "printenv", "LD_PRELOAD"], capture_output=True, text=True, check=True
-    )
-    library = Path(shown.stdout.strip().split(":")[0]).with_name("libfaketimeMT.so.1")
-    wrong = {"LD_PRELOAD": str(library), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    return another_server(stack, **SETTINGS, **wrong)
+def a_server(stack: Stack, ahead: int) -> another_server:
+    """A server of the stack whose clock is so many seconds ahead, or behind."""
+    return another_server(stack, **SETTINGS, **WallClock(stack.state / f"clock{ahead:+d}", ahead).environment)
 
 
 def seconds_off(moment: str) -> float:
     return (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds()
 
 
-@pytest.mark.parametrize(("teller", "looker"), [("-30s", "+30s"), ("+30s", "-30s")])
+@pytest.mark.parametrize(("teller", "looker"), [(-30, 30), (30, -30)])
 def test_a_living_turn_survives_clocks_that_differ_and_ends_itself_when_asked(
-    stack: Stack, teller: str, looker: str
+    stack: Stack, teller: int, looker: int
 ) -> None:
     name, hold, request_id = uuid4().hex, uuid4().hex, str(uuid4())
     with (
@@ -82,8 +75,8 @@ def test_a_living_turn_survives_clocks_that_differ_and_ends_itself_when_asked(
 
 def test_a_dead_turn_blocks_its_chat_for_as_long_as_is_promised_whoevers_clock_is_ahead(stack: Stack) -> None:
     name, hold = uuid4().hex, uuid4().hex
-    with a_server(stack, "-30s") as other, other.user("acme", name) as elsewhere:
-        with a_server(stack, "+30s") as victim, victim.user("acme", name) as user:
+    with a_server(stack, -30) as other, other.user("acme", name) as elsewhere:
+        with a_server(stack, 30) as victim, victim.user("acme", name) as user:
             chat_id = user.new_chat()
             with user.streaming(
                 "POST", f"/chats/{chat_id}/messages:stream", json={"content": f"[[words:9]][[hold:{hold}]]"}

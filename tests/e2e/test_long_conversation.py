@@ -64,7 +64,7 @@ class Unsummarized:
 
     def wait(self, at_most: int) -> None:
         """A user needs longer to type than a summary takes to be written; a test does not."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while self.count() > at_most:
             assert time.monotonic() < deadline, f"{self.count()} messages are not summarized"
             time.sleep(0.05)

@@ -131,7 +131,7 @@ def killed(moment: Literal["before", "after"], operation: str) -> Iterator[None]
 @contextmanager
 def side_by_side(operations: set[str], count: int) -> Iterator[None]:
     """Calls of these operations go on only once `count` of them are in flight together."""
-    together = threading.Barrier(count, timeout=10)
+    together = threading.Barrier(count, timeout=60)
 
     def wait(model: Any, **_: Any) -> None:
         if model.name in operations:

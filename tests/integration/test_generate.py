@@ -83,7 +83,7 @@ def begun(provider: Scripted, rules: Rules, running: Running) -> Channel:
 
 
 async def told(channel: Channel) -> list[StreamEvent]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return [numbered.event async for numbered in channel.read(ping_seconds=60)]
 
 
@@ -244,7 +244,7 @@ async def test_a_reader_that_leaves_ends_the_turn_only_where_so_configured(setti
     channel = begun(Scripted(script), rules, running)
     async with aclosing(channel.read(ping_seconds=60)) as events:
         assert isinstance((await anext(events)).event, Started)
-    await asyncio.wait(generate._answers, timeout=20)
+    await asyncio.wait(generate._answers, timeout=60)
     assert stored(running).state is state
 
 
@@ -394,7 +394,7 @@ async def test_what_an_answer_cites_is_told_before_its_end_and_stored_with_it(*,
     rules = some_rules()
     file = CitedFile(AttachmentId(str(uuid4())), "a.pdf")
     running = replace(a_running_turn(rules), files={"file-abc": file})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         events = [one async for one in begun(Scripted(script), rules, running).read(ping_seconds=60)]
     found = (CITED, Citation("file", file.attachment_id, "a.pdf"))
     assert [one.number for one in events] == [1, 2, 3, 4]
@@ -471,7 +471,7 @@ async def test_a_stop_while_a_turn_is_ending_waits_for_its_end(monkeypatch: pyte
 
     def slowly(end: End) -> object:
         loop.call_soon_threadsafe(ending.set)
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return store(end)
 
     monkeypatch.setattr(End, "store", slowly)

@@ -68,7 +68,7 @@ async def replayed(call: Call, turn: Turn, after: int = 0) -> list[tuple[int | N
 
 
 async def followed(call: Call, resumed: Resumed) -> list[tuple[int | None, Told]]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return _plain([one async for one in follow(call, resumed, FAST.settings, lambda: call.now)])
 
 
