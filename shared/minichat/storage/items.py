@@ -213,43 +213,6 @@ class QuotaItem(ConversationItem):
     expires_at = NumberAttribute(null=True)
 
 
-class LedgerItem(ConversationItem):
-    """What one turn used: written once, never changed. Its key is the usage event's dedupe key."""
-
-    event_id = UnicodeAttribute(attr_name="event")
-    user_id = UnicodeAttribute(attr_name="user", null=True)
-    chat_id = UnicodeAttribute(attr_name="chat")
-    turn_id = UnicodeAttribute(attr_name="turn", null=True)
-    request_id = UnicodeAttribute(attr_name="request")
-    model = UnicodeAttribute()
-    tier = UnicodeAttribute()
-    selected_model = UnicodeAttribute(attr_name="selected")
-    outcome = UnicodeAttribute()
-    settlement_method = UnicodeAttribute(attr_name="settled")
-    policy_version = NumberAttribute(attr_name="policy")
-    committed_credits_micro = NumberAttribute(attr_name="micro")
-    input_tokens = NumberAttribute(attr_name="in")
-    output_tokens = NumberAttribute(attr_name="out")
-    web_search_calls = NumberAttribute(attr_name="web", null=True)
-    code_interpreter_calls = NumberAttribute(attr_name="code", null=True)
-    file_search_calls = NumberAttribute(attr_name="file", null=True)
-    settled_at = InstantAttribute(attr_name="at")
-    expires_at = NumberAttribute()
-
-
-class UsageItem(ConversationItem):
-    """What a tenant, or one of its users, used on a day: the sum of the ledger's entries."""
-
-    turns = NumberAttribute(null=True)
-    committed_credits_micro = NumberAttribute(attr_name="micro", null=True)
-    input_tokens = NumberAttribute(attr_name="in", null=True)
-    output_tokens = NumberAttribute(attr_name="out", null=True)
-    web_search_calls = NumberAttribute(attr_name="web", null=True)
-    code_interpreter_calls = NumberAttribute(attr_name="code", null=True)
-    file_search_calls = NumberAttribute(attr_name="file", null=True)
-    expires_at = NumberAttribute()
-
-
 class ExpiringItem(ConversationItem):
     """Any item, as far as it expires: in seconds since 1970, when DynamoDB may remove it."""
 
