@@ -196,23 +196,6 @@ class MessagePartItem(ConversationItem):
     content = BinaryAttribute(attr_name="text", legacy_encoding=False)
 
 
-class QuotaItem(ConversationItem):
-    """One user's credits in one month, per bucket: what is committed (spent + reserved) and, of it, reserved.
-
-    Its days are in the same item, as attributes that storage.quota names: one write for both periods.
-    """
-
-    begun = NumberAttribute(attr_name="turns", null=True)
-    total = NumberAttribute(null=True)
-    total_reserved = NumberAttribute(attr_name="total_r", null=True)
-    premium = NumberAttribute(null=True)
-    premium_reserved = NumberAttribute(attr_name="premium_r", null=True)
-    calls = NumberAttribute(null=True)
-    input_tokens = NumberAttribute(attr_name="in", null=True)
-    output_tokens = NumberAttribute(attr_name="out", null=True)
-    expires_at = NumberAttribute(null=True)
-
-
 class LedgerItem(ConversationItem):
     """What one turn used: written once, never changed. Its key is the usage event's dedupe key."""
 
