@@ -155,6 +155,7 @@ class TurnItem(ConversationItem):
     reserve_downgrade_reason = UnicodeAttribute(attr_name="r_reason", null=True)
     reserve_web_search_calls = NumberAttribute(attr_name="r_web", null=True)
     reserve_code_interpreter_calls = NumberAttribute(attr_name="r_code", null=True)
+    reserve_bytes_per_token = NumberAttribute(attr_name="r_bytes", null=True)
 
     usage_input_tokens = NumberAttribute(attr_name="u_in", null=True)
     usage_output_tokens = NumberAttribute(attr_name="u_out", null=True)
@@ -196,21 +197,41 @@ class MessagePartItem(ConversationItem):
     content = BinaryAttribute(attr_name="text", legacy_encoding=False)
 
 
-class QuotaItem(ConversationItem):
-    """One user's credits in one month, per bucket: what is committed (spent + reserved) and, of it, reserved.
+class LedgerItem(ConversationItem):
+    """What one turn used: written once, never changed. Its key is the usage event's dedupe key."""
 
-    Its days are in the same item, as attributes that storage.quota names: one write for both periods.
-    """
+    event_id = UnicodeAttribute(attr_name="event")
+    user_id = UnicodeAttribute(attr_name="user", null=True)
+    chat_id = UnicodeAttribute(attr_name="chat")
+    turn_id = UnicodeAttribute(attr_name="turn", null=True)
+    request_id = UnicodeAttribute(attr_name="request")
+    model = UnicodeAttribute()
+    tier = UnicodeAttribute()
+    selected_model = UnicodeAttribute(attr_name="selected")
+    outcome = UnicodeAttribute()
+    settlement_method = UnicodeAttribute(attr_name="settled")
+    policy_version = NumberAttribute(attr_name="policy")
+    committed_credits_micro = NumberAttribute(attr_name="micro")
+    input_tokens = NumberAttribute(attr_name="in")
+    output_tokens = NumberAttribute(attr_name="out")
+    web_search_calls = NumberAttribute(attr_name="web", null=True)
+    code_interpreter_calls = NumberAttribute(attr_name="code", null=True)
+    file_search_calls = NumberAttribute(attr_name="file", null=True)
+    settled_at = InstantAttribute(attr_name="at")
+    expires_at = NumberAttribute()
 
-    begun = NumberAttribute(attr_name="turns", null=True)
-    total = NumberAttribute(null=True)
-    total_reserved = NumberAttribute(attr_name="total_r", null=True)
-    premium = NumberAttribute(null=True)
-    premium_reserved = NumberAttribute(attr_name="premium_r", null=True)
-    calls = NumberAttribute(null=True)
+
+class UsageItem(ConversationItem):
+    """What a tenant, or one of its users, used on a day: the sum of the ledger's entries."""
+
+    turns = NumberAttribute(null=True)
+    committed_credits_micro = NumberAttribute(attr_name="micro", null=True)
     input_tokens = NumberAttribute(attr_name="in", null=True)
     output_tokens = NumberAttribute(attr_name="out", null=True)
-    expires_at = NumberAttribute(null=True)
+    web_search_calls = NumberAttribute(attr_name="web", null=True)
+    code_interpreter_calls = NumberAttribute(attr_name="code", null=True)
+    file_search_calls = NumberAttribute(attr_name="file", null=True)
+    expires_at = NumberAttribute()
 
 
 class ExpiringItem(ConversationItem):

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from pynamodb.attributes import NumberAttribute, UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
@@ -14,8 +13,7 @@ from minichat.domain.turn import Turn
 from minichat.domain.usage import dedupe_key
 from minichat.events.payloads import UsageEvent
 from minichat.storage import keys, unreadable
-from minichat.storage.attributes import InstantAttribute
-from minichat.storage.items import ConversationItem, Raw, batch_get, between
+from minichat.storage.items import LedgerItem, Raw, UsageItem, batch_get, between
 from minichat.storage.keys import Key
 from minichat.storage.transact import Put, Refused, Update, commit, update_one
 from minichat.storage.unreadable import Unreadable
@@ -30,43 +28,6 @@ _COUNTED = {
     "file_search_calls": "file_searches",
 }
 """Attributes of both items, and what they count."""
-
-
-class LedgerItem(ConversationItem):
-    """What one turn used: written once, never changed. Its key is the usage event's dedupe key."""
-
-    event_id = UnicodeAttribute(attr_name="event")
-    user_id = UnicodeAttribute(attr_name="user", null=True)
-    chat_id = UnicodeAttribute(attr_name="chat")
-    turn_id = UnicodeAttribute(attr_name="turn", null=True)
-    request_id = UnicodeAttribute(attr_name="request")
-    model = UnicodeAttribute()
-    tier = UnicodeAttribute()
-    selected_model = UnicodeAttribute(attr_name="selected")
-    outcome = UnicodeAttribute()
-    settlement_method = UnicodeAttribute(attr_name="settled")
-    policy_version = NumberAttribute(attr_name="policy")
-    committed_credits_micro = NumberAttribute(attr_name="micro")
-    input_tokens = NumberAttribute(attr_name="in")
-    output_tokens = NumberAttribute(attr_name="out")
-    web_search_calls = NumberAttribute(attr_name="web", null=True)
-    code_interpreter_calls = NumberAttribute(attr_name="code", null=True)
-    file_search_calls = NumberAttribute(attr_name="file", null=True)
-    settled_at = InstantAttribute(attr_name="at")
-    expires_at = NumberAttribute()
-
-
-class UsageItem(ConversationItem):
-    """What a tenant, or one of its users, used on a day: the sum of the ledger's entries."""
-
-    turns = NumberAttribute(null=True)
-    committed_credits_micro = NumberAttribute(attr_name="micro", null=True)
-    input_tokens = NumberAttribute(attr_name="in", null=True)
-    output_tokens = NumberAttribute(attr_name="out", null=True)
-    web_search_calls = NumberAttribute(attr_name="web", null=True)
-    code_interpreter_calls = NumberAttribute(attr_name="code", null=True)
-    file_search_calls = NumberAttribute(attr_name="file", null=True)
-    expires_at = NumberAttribute()
 
 
 def book(event: UsageEvent, event_id: str, *, retention_days: int) -> bool:
