@@ -62,7 +62,7 @@ def test_a_send_that_is_repeated_after_any_event_is_told_the_rest(
 
 def test_a_replay_that_is_cut_anywhere_is_resumed_by_either_request(user: User) -> None:
     chat_id, request_id = user.new_chat(), str(uuid4())
-    body = {"content": SCRIPT, "request_id": request_id}
+    body = {"content": SCRIPT, "request_id": request_id, "web_search": {"enabled": True}}
     uncut = frames_of(user, send_path(chat_id), body)
     replay = frames_of(user, send_path(chat_id), body)
     assert text_of(replay) == text_of(uncut)

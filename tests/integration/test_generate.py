@@ -113,6 +113,7 @@ async def test_an_answer_is_told_after_it_was_stored() -> None:
         (Failed("provider_timeout", "detail", Usage(5, 5)), "provider_timeout", "actual"),
         (Failed("rate_limited"), "rate_limited", "estimated"),
         (Failed("provider_error", reached=False), "provider_error", "released"),
+        (Failed("rate_limited", refused=True), "rate_limited", "released"),
     ],
 )
 async def test_a_failure_is_settled_by_what_it_cost(last: ProviderChunk, code: str, method: str) -> None:
@@ -124,6 +125,26 @@ async def test_a_failure_is_settled_by_what_it_cost(last: ProviderChunk, code: s
     events = await told(begun(Scripted(script), rules, running))
     assert events[-1] == Error(code, events[-1].message if isinstance(events[-1], Error) else "")
     assert (stored(running).error_code, stored(running).settlement_method) == (code, method)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+async def test_an_answer_that_breaks_off_costs_the_share_that_was_told(share: float) -> None:
+    words, tokens_of_a_word = 2000, 2  # of eight bytes, at four bytes a token
+
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        for _ in range(int(words * share) // 100):
+            yield TextDelta("another " * 100)
+        yield Failed("provider_error")
+
+    rules = some_rules()
+    running = a_running_turn(rules)
+    await told(begun(Scripted(script), rules, running))
+    reserve = running.turn.reserve
+    asked = (reserve.tokens - reserve.max_output_tokens) * reserve.input_multiplier // 1_000_000
+    whole = words * tokens_of_a_word * reserve.output_multiplier // 1_000_000
+    committed = stored(running).committed_credits_micro
+    assert committed is not None
+    assert committed - asked == pytest.approx(whole * share, rel=0.1)
 
 
 async def test_a_cancelled_turn_keeps_its_text_and_closes_the_provider() -> None:

@@ -18,7 +18,7 @@ from minichat.domain.turn import Turn, TurnState
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
 from minichat.services import chats, mutate, reactions, resume
-from minichat.services.finalize import finalize
+from minichat.services.finalize import Finalizer, finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Replay, Running, SendMessage, send
 from minichat.settings import Settings, Store
@@ -46,7 +46,8 @@ def a_send(chat_id: ChatId, content: str = "a question" * 80) -> Turn:
 
 
 def ended(turn: Turn, text: str = "an answer" * 200) -> Turn:
-    assert finalize(a_call(), turn, Ending(TurnState.COMPLETED, text=text), RULES.settings)
+    """The turn, ended by its teller, who had told its text in two events and stored none of them."""
+    assert finalize(a_call(), turn, Ending(TurnState.COMPLETED, text=text), RULES.settings, Finalizer(True, 2))
     return turn
 
 

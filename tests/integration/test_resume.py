@@ -135,7 +135,7 @@ async def test_after_its_parts_expired_an_answer_is_told_from_its_message(store:
 A_PAGE = Cited("web", "https://example.com/a", "A title", "It says so.", (0, 5))
 
 
-@pytest.mark.parametrize("script", [words(3), [*words(1), ToolActivity("web_search", "start")], []])
+@pytest.mark.parametrize("script", [words(3), [*words(1), ToolActivity("file_search", "start")], []])
 async def test_citations_keep_their_number_after_the_parts_expired(store: Store, script: list[ProviderChunk]) -> None:
     running, events = await answered(script, cited=(A_PAGE,))
     assert await replayed(a_call(), running.turn) == _plain(events)
@@ -211,7 +211,7 @@ async def test_a_follower_is_told_nothing_that_a_zombie_stored_after_its_turn_wa
     assert events[-1][1].name == "error"
 
 
-CUT_SCRIPT: list[ProviderChunk] = [*words(3), ToolActivity("web_search", "start"), *words(2)]
+CUT_SCRIPT: list[ProviderChunk] = [*words(3), ToolActivity("file_search", "start"), *words(2)]
 
 
 def text_of(events: list[tuple[int | None, Told]]) -> str:

@@ -9,7 +9,7 @@ import pytest
 from minichat import moment
 from minichat.domain.clock import Offset
 from minichat.storage import store_time, transact
-from minichat.storage.items import connection
+from minichat.storage.items import READ_ATTEMPTS, connection
 from tests.conftest import fresh_tables
 from tests.integration.faults import answered_instead, counted_calls, refused
 
@@ -56,6 +56,6 @@ def test_a_refusal_tells_the_time_as_well(slow_by: timedelta) -> None:
 def test_an_answer_without_a_date_leaves_the_clock_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     moment._offset = Offset()
     monkeypatch.setattr(transact, "PATIENCE_SECONDS", 0.0)
-    with answered_instead("BatchGetItem", [refused("ThrottlingException")]):
+    with answered_instead("BatchGetItem", [refused("ThrottlingException")] * READ_ATTEMPTS):
         store_time.ask()
     assert not moment.has_heard()

@@ -21,7 +21,7 @@ from minichat.providers.chunks import Completed, ProviderChunk, TextDelta
 from minichat.services import generate, lease, orphans, record
 from minichat.services.cancel import cancel
 from minichat.services.channel import Channel, Numbered
-from minichat.services.finalize import finalize
+from minichat.services.finalize import End
 from minichat.services.rules import Rules
 from minichat.services.send import Running
 from minichat.settings import OrphanWatchdog
@@ -32,6 +32,8 @@ from tests.integration.test_generate import Scripted, a_running_turn, begun, som
 pytestmark = pytest.mark.usefixtures("store")
 
 A_PAGE = Cited("web", "https://example.com/a", "A title", "It says so.", (0, 5))
+
+store_end = End.store
 
 
 async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
@@ -152,9 +154,9 @@ async def test_the_end_of_a_turn_is_waited_for_however_often_its_process_is_told
     def slow(*args: Any) -> Any:
         ending.set()
         assert go_on.wait(20)
-        return finalize(*args)
+        return store_end(*args)
 
-    monkeypatch.setattr(generate, "finalize", slow)
+    monkeypatch.setattr(End, "store", slow)
     rules = some_rules(on_disconnect="cancel")
     running = a_running_turn(rules)
     channel = begun(Closing(TextDelta("whole"), Completed(Usage(1, 1)), seconds=0), rules, running)
@@ -202,9 +204,9 @@ async def test_a_turn_lives_while_its_end_is_being_stored(
     def slow(*args: Any) -> Any:
         ending.set()
         assert go_on.wait(20)
-        return finalize(*args)
+        return store_end(*args)
 
-    monkeypatch.setattr(generate, "finalize", slow)
+    monkeypatch.setattr(End, "store", slow)
     monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.05)
     rules = some_rules()
     rules = Rules(

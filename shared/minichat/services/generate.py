@@ -288,10 +288,10 @@ async def _relayed(chunks: AsyncIterator[ProviderChunk], teller: _Teller) -> End
             case Completed() | Incomplete():
                 answer.usage, answer.response_id, answer.cited = chunk.usage, chunk.response_id, chunk.citations
                 return Ending(TurnState.COMPLETED)
-            case Failed(code=code, usage=usage, diagnostic=diagnostic, reached=reached):
+            case Failed(code=code, usage=usage, diagnostic=diagnostic, reached=reached, refused=refused):
                 answer.usage, answer.called = usage, reached
                 logger.warning("provider failed", extra={"code": code, "diagnostic": diagnostic})
-                return Ending(TurnState.FAILED, code)
+                return Ending(TurnState.FAILED, code, refused=refused)
     return Ending(TurnState.FAILED, "provider_error")
 
 

@@ -155,6 +155,7 @@ class TurnItem(ConversationItem):
     reserve_downgrade_reason = UnicodeAttribute(attr_name="r_reason", null=True)
     reserve_web_search_calls = NumberAttribute(attr_name="r_web", null=True)
     reserve_code_interpreter_calls = NumberAttribute(attr_name="r_code", null=True)
+    reserve_bytes_per_token = NumberAttribute(attr_name="r_bytes", null=True)
 
     usage_input_tokens = NumberAttribute(attr_name="u_in", null=True)
     usage_output_tokens = NumberAttribute(attr_name="u_out", null=True)
