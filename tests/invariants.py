@@ -3,7 +3,9 @@
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import boto3
 
@@ -11,7 +13,9 @@ from minichat.settings import Store
 
 Item = dict[str, Any]
 
-_SUM = r"turns|(total|premium)(_r)?|\d\d[tpwc]"
+_SUM = r"turns|(total|premium)(_r)?|\d\d[tpwcfiub]"
+
+_COSTS_NOTHING = {"upload_abandoned", "upload_failed", "vector_store_failed"}
 
 
 @dataclass(frozen=True)
@@ -158,11 +162,17 @@ def _of_quota(tables: Tables) -> list[str]:
             sums = turns_say[f"{pk.split('#C#')[0]}#U#{turn['user']}", f"QUOTA#{turn['r_month']}"]
             day = turn["r_day"][-2:]
             sums.update({"turns": 1, "total": committed, "total_r": reserved, f"{day}t": committed})
-            for counter, tool in (("w", "web"), ("c", "code")):
+            for counter, tool in (("w", "web"), ("c", "code"), ("f", "file")):
                 calls = turn.get(f"{'r' if turn['state'] == 'running' else 't'}_{tool}", 0)
                 sums[f"{day}{counter}"] += calls
+            sums[f"{day}i"] += turn.get("r_img", 0) * (turn.get("settled") != "released")
             if turn["r_premium"]:
                 sums.update({"premium": committed, "premium_r": reserved, f"{day}p": committed})
+        for attachment_id, file in chat.attachments.items():
+            if "user" in file and file.get("error") not in _COSTS_NOTHING:
+                made = datetime.fromtimestamp((UUID(attachment_id).int >> 80) / 1000, UTC)
+                sums = turns_say[f"{pk.split('#C#')[0]}#U#{file['user']}", f"QUOTA#{made:%Y-%m}-01"]
+                sums.update({f"{made:%d}u": 1, f"{made:%d}b": file["size"]})
     found = []
     for item in tables.conversations:
         if item["sk"].startswith("QUOTA#"):

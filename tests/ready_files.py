@@ -12,10 +12,12 @@ from minichat.storage import attachments, objects, uploads
 from tests.builders import new_id
 
 
-def announced(call: Call, chat: Chat, rules: Rules, content_type: str, name: str) -> Attachment:
+def announced(
+    call: Call, chat: Chat, rules: Rules, content_type: str, name: str, size: int = 9, *, key: str | None = None
+) -> Attachment:
     """A new attachment, pending. Nobody posts its form."""
     with patch.object(objects, "form", lambda key, *_, **__: objects.Form("https://bucket", {"key": key})):
-        return service.announce(call, chat, service.NewFile(name, content_type, 9), rules)[0]
+        return service.announce(call, chat, service.NewFile(name, content_type, size, key), rules)[0]
 
 
 def ready(call: Call, attachment: Attachment, picture: bytes | None = None) -> Attachment:

@@ -115,7 +115,8 @@ class Streaming(_Group):
 
 
 class Quota(_Group):
-    """Settlement tolerance and daily tool limits (turns-and-quota 4, 6, 7)."""
+    """Settlement tolerance, and what is limited by its number (turns-and-quota 4, 6, 7): per message, per user and
+    day."""
 
     overshoot_tolerance_factor: Annotated[float, Field(ge=1.0, le=1.5)] = 1.10
     warning_threshold_pct: Annotated[int, Field(ge=1, le=99)] = 80
@@ -123,6 +124,11 @@ class Quota(_Group):
     web_search_daily_quota: Annotated[int, Field(ge=0)] = 75
     code_interpreter_max_calls_per_message: Annotated[int, Field(ge=0)] = 10
     code_interpreter_daily_quota: Annotated[int, Field(ge=0)] = 50
+    file_search_max_calls_per_message: Annotated[int, Field(ge=1)] = 10
+    file_search_daily_quota: Annotated[int, Field(ge=0)] = 200
+    image_inputs_daily_quota: Annotated[int, Field(ge=0, description="images that models look at")] = 50
+    uploads_daily_quota: Annotated[int, Field(ge=0, description="files")] = 100
+    upload_mb_daily_quota: Annotated[int, Field(ge=0, description="of all files together")] = 500
     retention_days: Annotated[int, Field(ge=32)] = 400
 
     @property

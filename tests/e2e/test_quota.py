@@ -72,6 +72,9 @@ def test_without_any_room_a_send_is_refused_and_leaves_no_trace(metered: Stack) 
             "quota_exceeded",
             "tokens",
         )
+        # No day has as much as this reserve: waiting for the next does not help.
+        assert refused.problem["quota_tier"] == "total"
+        assert not {"next_reset", "retry_after_seconds"} & refused.problem.keys()
         assert user.messages(chat_id) == []
         assert user.chat(chat_id)["message_count"] == 0
     assert _status(metered, "none")["total"]["daily"]["used_credits_micro"] == 0
@@ -104,6 +107,19 @@ def test_ten_chats_at_once_search_no_more_often_than_a_day_allows(metered: Stack
         assert sum(event.data["phase"] == "start" for event in begun) == SEARCHES_A_DAY
         refused = [answer.problem for answer in answers if answer.status != 200]
         assert {(problem["code"], problem["quota_scope"]) for problem in refused} == {("quota_exceeded", "web_search")}
-        assert user.send(chats[0], "[[say:more]]", **SEARCHING).problem["quota_scope"] == "web_search"
+        again = user.http.post(f"/chats/{chats[0]}/messages:stream", json={"content": "more", **SEARCHING})
+        problem = again.json()
+        assert (problem["quota_scope"], problem["quota_period"]) == ("web_search", "daily")
+        assert problem["next_reset"].endswith("T00:00:00Z")
+        assert again.headers["retry-after"] == str(problem["retry_after_seconds"])
+        assert 1 <= problem["retry_after_seconds"] <= 86_400
+        counts = {(one["scope"], one["unit"]): one for one in user.http.get("/quota/status").json()["counts"]}
+        searches = counts["web_search", "calls"]
+        assert (searches["limit"], searches["used"], searches["remaining"]) == (SEARCHES_A_DAY, SEARCHES_A_DAY, 0)
+        assert searches["exhausted"]
+        assert searches["next_reset"] == problem["next_reset"]
+        assert {("file_search", "calls"), ("image_inputs", "images"), ("uploads", "files"), ("uploads", "bytes")} <= {
+            *counts
+        }
         # Who wants no search is answered.
         assert user.send(chats[0], "[[say:more]]").text == "more"

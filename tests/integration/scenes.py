@@ -23,7 +23,7 @@ from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.events.payloads import UsageEvent
 from minichat.services import attachments as files
-from minichat.services import chats, mutate, orphans, reactions
+from minichat.services import chats, mutate, orphans, reactions, refusals
 from minichat.services.cancel import cancel
 from minichat.services.finalize import Finalizer, finalize
 from minichat.services.record import Record
@@ -506,7 +506,7 @@ def _uploads_failed(world: World) -> Scene:
     chat = world.chat()
     file = world.uploaded(chat)
     return Scene(
-        lambda: str(uploads.failed(file, "w", "indexing_failed", nothing_left=True, token=new_id(world.now))),
+        lambda: str(uploads.failed(file, "w", "upload_failed", nothing_left=True, token=new_id(world.now))),
         beside={"uploads.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
     )
 
@@ -630,6 +630,17 @@ def _ledger_correct(world: World) -> Scene:
     )
 
 
+def _outbox_once(world: World) -> Scene:
+    # Where events are that belong to no chat: the scene looks there, too.
+    world.chats.add(ChatId("decision_refused"))
+    refusal, told = refusals.Refusal(world.caller, "quota", "quota_exceeded"), world.now
+
+    def act() -> str:
+        return str(refusals.Told().tell(refusal, told, ""))
+
+    return Scene(act, beside={"outbox.once": act})
+
+
 def _policies_publish(world: World) -> Scene:
     version = next(_versions)
     world.version = version
@@ -715,5 +726,6 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "quota.correct": _quota_correct,
     "ledger.book": _ledger_book,
     "ledger.correct": _ledger_correct,
+    "outbox.once": _outbox_once,
     "policies.publish": _policies_publish,
 }

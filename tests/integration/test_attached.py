@@ -212,11 +212,14 @@ def test_a_days_calls_of_the_interpreter_are_counted_against_its_quota(store: St
         assert finalize(a_call(), sent(chat, rules=rules).turn, ending, rules.settings)
     with pytest.raises(QuotaExceeded) as refusal:
         sent(chat, rules=rules)
-    assert refusal.value.scope == "code_interpreter"
+    assert refusal.value.limit.scope == "code_interpreter"
     assert not sent(a_chat(), rules=rules).admission.tools.any
 
 
 def test_an_attachment_is_deleted_or_sent_with_a_message_but_never_both(store: Store) -> None:
+    # Turns that run set searches aside, and nobody ends these.
+    quota = Settings().quota.model_copy(update={"file_search_daily_quota": 10_000})
+    plenty = Rules(Settings(quota=quota), RULES.policy)
     both: dict[str, int] = {"sent": 0, "deleted": 0}
     for round_ in range(60):
         chat = a_chat()
@@ -225,7 +228,7 @@ def test_an_attachment_is_deleted_or_sent_with_a_message_but_never_both(store: S
         def attempt(number: int, chat: Chat = chat, attachment: Attachment = attachment) -> Any:
             if number:
                 return service.delete(a_call(), chat.chat_id, attachment.attachment_id)
-            return sent(chat, attachment)
+            return sent(chat, attachment, rules=plenty)
 
         answers = at_once(attempt, first=round_ % 2)
         now = stored(attachment)

@@ -106,7 +106,7 @@ def test_of_a_hundred_uploads_at_49_of_50_documents_one_gets_in(store: Store) ->
     won = [one for one in answers if isinstance(one, Attachment)]
     lost = [one for one in answers if isinstance(one, QuotaExceeded)]
     assert (len(won), len(lost)) == (1, 99), [one for one in answers if one not in won and one not in lost][:3]
-    assert {(one.scope, "50" in str(one)) for one in lost} == {("uploads", True)}
+    assert {(one.limit.scope, "50" in str(one)) for one in lost} == {("uploads", True)}
     assert counted(chat.chat_id) == (50, 50 * len(PDF))
     assert len(list(attachments.of_chat(chat.tenant_id, chat.chat_id))) == 50
 

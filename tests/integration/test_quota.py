@@ -75,7 +75,7 @@ def raced(rules: Rules, count: int, *, web_search: bool = False) -> list[Running
             command = SendMessage(chat_id, "x", RequestId(str(uuid4())), web_search=web_search)
             outcome = send(a_call(), command, rules)
         except errors.QuotaExceeded as refusal:
-            return refusal.scope
+            return refusal.limit.scope
         assert isinstance(outcome, Running)
         return outcome
 
@@ -139,7 +139,7 @@ def test_searches_that_a_turn_did_not_make_are_given_back_at_its_end(store: Stor
     running = a_searching_turn(rules)
     with pytest.raises(errors.QuotaExceeded) as refusal:
         a_searching_turn(rules)
-    assert refusal.value.scope == "web_search"
+    assert refusal.value.limit.scope == "web_search"
     assert finalize(a_call(), running.turn, ending, rules.settings)
     assert searches_of_today(store) == made
     assert violations(Tables.of(store)) == []
@@ -202,7 +202,7 @@ def test_searches_are_settled_into_the_day_in_which_their_turn_began(store: Stor
     assert finalize(tomorrow, running.turn, ending, rules.settings)
     limits = rules.policy.user_limits.default
     then, now = (
-        quota.read(tomorrow.caller.tenant_id, tomorrow.caller.user_id, limits, instant).daily.web_search_calls
+        quota.read(tomorrow.caller.tenant_id, tomorrow.caller.user_id, limits, instant).daily.counts.web_search
         for instant in (NOW, tomorrow.now)
     )
     assert (then, now) == (1, 0)

@@ -1,5 +1,6 @@
 """The cascade: which model answers, why another one does, and when none may."""
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ from minichat.domain.identity import AttachmentId
 from minichat.domain.policy import KillSwitches, Policy
 from minichat.domain.standing import Committed, Standing, next_reset, remaining
 from minichat.domain.tools import Document
+from minichat.domain.turn import DayCounts
 from tests.builders import NOW, a_model, a_policy, some_limits
 
 PREMIUM = a_model(
@@ -78,7 +80,7 @@ def test_without_room_for_the_worst_case_nobody_answers(room: int) -> None:
     full = Standing(limits, daily=Committed(total=10_000 - room))
     with pytest.raises(errors.QuotaExceeded) as refusal:
         _admitted(a_policy(STANDARD), "small", full)
-    assert refusal.value.scope == "tokens"
+    assert refusal.value.limit.scope == "tokens"
 
 
 def test_room_for_exactly_the_worst_case_is_enough() -> None:
@@ -93,18 +95,18 @@ def test_a_standard_turn_does_not_count_against_premium() -> None:
 
 
 def test_web_search_is_limited_only_where_it_is_asked_for() -> None:
-    searched = Standing(some_limits(), daily=Committed(web_search_calls=75))
+    searched = Standing(some_limits(), daily=Committed(counts=DayCounts(web_search=75)))
     assert _admitted(a_policy(PREMIUM), standing=searched).tools.web_search is False
     with pytest.raises(errors.QuotaExceeded) as refusal:
         _admitted(a_policy(PREMIUM), standing=searched, web_search=True)
-    assert refusal.value.scope == "web_search"
+    assert refusal.value.limit.scope == "web_search"
     with pytest.raises(errors.WebSearchDisabled):
         _admitted(a_policy(PREMIUM, kill_switches=KillSwitches(disable_web_search=True)), web_search=True)
 
 
 @pytest.mark.parametrize(("used", "may"), [(0, 2), (73, 2), (74, 1)])
 def test_a_turn_sets_aside_the_searches_that_it_may_make_and_no_more_than_are_left(used: int, may: int) -> None:
-    searched = Standing(some_limits(), daily=Committed(web_search_calls=used))
+    searched = Standing(some_limits(), daily=Committed(counts=DayCounts(web_search=used)))
     admission = _admitted(a_policy(PREMIUM), standing=searched, web_search=True)
     assert (admission.reserve.web_search_calls, admission.reserve.code_interpreter_calls) == (may, 0)
     assert admission.model.max_tool_calls == may
@@ -113,7 +115,7 @@ def test_a_turn_sets_aside_the_searches_that_it_may_make_and_no_more_than_are_le
 
 def test_a_turn_that_another_process_goes_on_with_may_make_the_calls_that_were_set_aside() -> None:
     policy, wish = a_policy(PREMIUM), Wish("large", "x" * 4000, web_search=True)
-    searched = Standing(some_limits(), daily=Committed(web_search_calls=74))
+    searched = Standing(some_limits(), daily=Committed(counts=DayCounts(web_search=74)))
     began = admit(policy, wish, searched, DEPLOYMENT, NOW).reserve
     again = readmit(policy, wish, began, DEPLOYMENT, NOW)
     assert again is not None
@@ -131,14 +133,14 @@ def test_a_turn_sets_aside_nothing_for_a_tool_that_its_model_does_not_have() -> 
 def test_calls_of_the_interpreter_are_set_aside_where_it_is_offered(used: int, may: int) -> None:
     sheet = Document(AttachmentId("a"), "a.xlsx", XLSX, "openai", "file-1", None)
     model = a_model(id="large", general_config={"tool_support": {"code_interpreter": True}}, max_tool_calls=5)
-    standing = Standing(some_limits(), daily=Committed(code_interpreter_calls=used))
+    standing = Standing(some_limits(), daily=Committed(counts=DayCounts(code_interpreter=used)))
     limits = Limits(100, file_providers=frozenset({"openai"}))
     admission = admit(a_policy(model), Wish("large", "x", documents=[sheet]), standing, limits, NOW)
     assert (admission.reserve.code_interpreter_calls, admission.model.max_tool_calls) == (may, min(may, 5))
-    full = Standing(some_limits(), daily=Committed(code_interpreter_calls=50))
+    full = Standing(some_limits(), daily=Committed(counts=DayCounts(code_interpreter=50)))
     with pytest.raises(errors.QuotaExceeded) as refusal:
         admit(a_policy(model), Wish("large", "x", documents=[sheet]), full, limits, NOW)
-    assert refusal.value.scope == "code_interpreter"
+    assert refusal.value.limit.scope == "code_interpreter"
 
 
 @pytest.mark.parametrize(
@@ -187,3 +189,24 @@ def test_a_turn_does_not_go_on_where_its_reserve_is_not_enough_or_its_wish_not_a
     first = admit(a_policy(PREMIUM, STANDARD), wish, NOTHING, DEPLOYMENT, NOW).reserve
     assert readmit(a_policy(PREMIUM, STANDARD), wish, first, DEPLOYMENT, NOW) is not None
     assert readmit(policy, wish, first, DEPLOYMENT, NOW) is None
+
+
+def _refusal(standing: Standing) -> errors.UsedUp:
+    with pytest.raises(errors.QuotaExceeded) as refusal:
+        _admitted(a_policy(STANDARD), "small", standing)
+    return refusal.value.limit
+
+
+def test_a_refusal_names_the_limit_that_resets_last() -> None:
+    limits = some_limits(total=100_000)
+    nearly = Committed(total=99_999)
+    tomorrow, next_month = next_reset("daily", NOW), next_reset("monthly", NOW)
+    seconds = math.ceil((tomorrow - NOW).total_seconds())
+    day = errors.UsedUp("tokens", "total", "daily", tomorrow, seconds)
+    assert _refusal(Standing(limits, daily=nearly)) == day
+    month = _refusal(Standing(limits, daily=nearly, monthly=nearly))
+    assert (month.period, month.next_reset) == ("monthly", next_month)
+
+
+def test_a_refusal_that_no_reset_helps_names_none() -> None:
+    assert _refusal(Standing(some_limits(total=10))) == errors.UsedUp("tokens", "total", "daily")

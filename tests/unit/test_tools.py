@@ -12,6 +12,7 @@ from minichat.domain.identity import AttachmentId, ChatId, TenantId
 from minichat.domain.policy import KillSwitches, Model, Policy
 from minichat.domain.standing import Committed, Standing
 from minichat.domain.tools import Document, Tools
+from minichat.domain.turn import DayCounts
 from tests.builders import NOW, a_model, a_policy, an_id, some_limits
 
 ALL_TOOLS = {"tool_support": {"web_search": True, "file_search": True, "code_interpreter": True}}
@@ -133,7 +134,7 @@ def test_a_substitute_that_cannot_see_the_image_is_passed_over() -> None:
     assert _admitted(PREMIUM, blind, standing=FULL).reserve.effective_model == "blind"
     with pytest.raises(errors.QuotaExceeded) as refusal:
         _admitted(PREMIUM, blind, standing=FULL, images=[IMAGE])
-    assert refusal.value.scope == "tokens"
+    assert refusal.value.limit.scope == "tokens"
     assert _admitted(PREMIUM, SEEING, standing=FULL, images=[IMAGE]).reserve.effective_model == "small"
 
 
@@ -157,11 +158,11 @@ def test_the_tools_are_those_of_the_model_that_runs() -> None:
 
 
 def test_the_days_interpreter_calls_count_only_where_it_would_be_offered() -> None:
-    used = Standing(some_limits(), daily=Committed(code_interpreter_calls=50))
+    used = Standing(some_limits(), daily=Committed(counts=DayCounts(code_interpreter=50)))
     assert _admitted(SEEING, standing=used, documents=[PDF]).tools.vector_stores
     assert not _admitted(a_model(), standing=used, documents=[SHEET]).tools.any
     with pytest.raises(errors.QuotaExceeded) as refusal:
         _admitted(SEEING, standing=used, documents=[SHEET])
-    assert refusal.value.scope == "code_interpreter"
-    almost = Standing(some_limits(), daily=Committed(code_interpreter_calls=49))
+    assert refusal.value.limit.scope == "code_interpreter"
+    almost = Standing(some_limits(), daily=Committed(counts=DayCounts(code_interpreter=49)))
     assert _admitted(SEEING, standing=almost, documents=[SHEET]).tools.code_files

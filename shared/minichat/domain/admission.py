@@ -6,12 +6,12 @@ from datetime import datetime
 
 from minichat.domain.attachment import Attachment
 from minichat.domain.context import Assembly, Snapshot, Space, assemble, instructions
-from minichat.domain.errors import ImagesDisabled, QuotaExceeded, UnsupportedMedia, WebSearchDisabled
+from minichat.domain.errors import ImagesDisabled, QuotaExceeded, UnsupportedMedia, UsedUp, WebSearchDisabled
 from minichat.domain.policy import Model, Policy
 from minichat.domain.quota import Load, check_input, input_tokens, output_cap, reserve, surcharges
-from minichat.domain.standing import Standing
+from minichat.domain.standing import Standing, lacking
 from minichat.domain.tools import Document, Tools, sees, tools_of
-from minichat.domain.turn import Reserve, ToolCalls
+from minichat.domain.turn import DayCounts, Reserve, ToolCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Limits:
     max_output_tokens: int
     web_search_guard: str = ""
     file_search_guard: str = ""
-    calls_per_message: ToolCalls = field(default_factory=lambda: ToolCalls(web_search=2, code_interpreter=10))
-    calls_per_day: ToolCalls = field(default_factory=lambda: ToolCalls(web_search=75, code_interpreter=50))
+    calls_per_message: ToolCalls = field(default_factory=lambda: ToolCalls(2, 10, 10))
+    per_day: DayCounts = field(default_factory=lambda: DayCounts(75, 50, 200, 50))
     file_providers: frozenset[str] = frozenset()
 
 
@@ -42,7 +42,7 @@ class Limits:
 class Admission:
     """The answer may be made: by this model, with this prompt and these images and tools, against this reserve.
 
-    As long as all turns of the user's day together set no more than `calls_per_day` aside.
+    As long as all turns of the user's day together set no more than `per_day` aside.
     """
 
     model: Model
@@ -50,7 +50,7 @@ class Admission:
     reserve: Reserve
     tools: Tools = field(default_factory=Tools)
     images: tuple[Attachment, ...] = ()
-    calls_per_day: ToolCalls = field(default_factory=ToolCalls)
+    per_day: DayCounts = field(default_factory=DayCounts)
 
 
 def admit(policy: Policy, wish: Wish, standing: Standing, limits: Limits, now: datetime) -> Admission:
@@ -61,24 +61,30 @@ def admit(policy: Policy, wish: Wish, standing: Standing, limits: Limits, now: d
     A message with images is refused by a selected model that cannot see them; as a substitute such a model is passed
     over.
 
-    Raises WebSearchDisabled, ImagesDisabled, QuotaExceeded (scope `web_search`, `code_interpreter` or `tokens`),
-    UnsupportedMedia, InputTooLong, ContextBudgetExceeded.
+    Raises WebSearchDisabled, ImagesDisabled, QuotaExceeded (scope `web_search`, `image_inputs`, `code_interpreter`,
+    `file_search` or `tokens`), UnsupportedMedia, InputTooLong, ContextBudgetExceeded.
     """
-    _check_switches(policy, wish, standing, limits)
-    blind, weighed = False, False
+    _check_switches(policy, wish)
+    wanted = DayCounts(web_search=int(wish.web_search), image_inputs=len(wish.images))
+    if (none_left := lacking(standing.daily.counts, wanted, limits.per_day, now)) is not None:
+        raise QuotaExceeded(none_left)
+    blind = False
+    weighed: UsedUp | None = None
     for model, reason in _cascade(policy, wish.model_id):
         if not sees(model, wish.images, limits.file_providers):
             if reason is None:
                 raise UnsupportedMedia
             blind = True
             continue
-        weighed = True
         admission = _admission(policy, wish, model, limits, now)
         if reason is not None:
             admission = _downgraded(admission, wish.model_id, reason)
         if standing.fits(admission.reserve):
-            return _with_calls(admission, standing, limits)
-    raise UnsupportedMedia if blind and not weighed else QuotaExceeded
+            return _with_calls(admission, standing, limits, now)
+        weighed = standing.lacks(admission.reserve, now)
+    if weighed is None:
+        raise UnsupportedMedia if blind else QuotaExceeded
+    raise QuotaExceeded(weighed)
 
 
 def readmit(policy: Policy, wish: Wish, reserve: Reserve, limits: Limits, now: datetime) -> Admission | None:
@@ -96,46 +102,52 @@ def readmit(policy: Policy, wish: Wish, reserve: Reserve, limits: Limits, now: d
     worst, tools = admission.reserve, admission.tools
     if worst.tokens > reserve.tokens or worst.credits_micro > reserve.credits_micro:
         return None
-    if (tools.web_search and not reserve.web_search_calls) or (tools.code_files and not reserve.code_interpreter_calls):
+    set_aside = reserve.day_counts
+    if any(not getattr(set_aside, tool) for tool in _offered(tools)):
         return None
     return _telling_of_calls(replace(admission, reserve=reserve))
 
 
-def _check_switches(policy: Policy, wish: Wish, standing: Standing, limits: Limits) -> None:
+def _check_switches(policy: Policy, wish: Wish) -> None:
     """What is refused whichever model answers."""
     if wish.web_search and policy.kill_switches.disable_web_search:
         raise WebSearchDisabled
     if wish.images and policy.kill_switches.disable_images:
         raise ImagesDisabled
-    if wish.web_search and standing.daily.web_search_calls >= limits.calls_per_day.web_search:
-        raise QuotaExceeded("web_search")
 
 
-def _with_calls(admission: Admission, standing: Standing, limits: Limits) -> Admission:
-    """With the most calls of tools that the turn may make set aside: a message's, or what is left of the day's.
+def _with_calls(admission: Admission, standing: Standing, limits: Limits, now: datetime) -> Admission:
+    """With its images set aside, and the most calls of tools that the turn may make: a message's, or what is left of
+    the day's.
 
-    Raises QuotaExceeded (scope `code_interpreter`).
+    Raises QuotaExceeded (scope of a tool of which none is left).
     """
-    tools, used, a_day, a_message = admission.tools, standing.daily, limits.calls_per_day, limits.calls_per_message
-    searches = runs = 0
-    if tools.web_search:
-        searches = min(a_message.web_search, a_day.web_search - used.web_search_calls)
-    if tools.code_files:
-        left = a_day.code_interpreter - used.code_interpreter_calls
-        if left <= 0:
-            raise QuotaExceeded("code_interpreter")
-        runs = min(a_message.code_interpreter, left)
-    reserve = replace(admission.reserve, web_search_calls=searches, code_interpreter_calls=runs)
-    return _telling_of_calls(replace(admission, reserve=reserve, calls_per_day=a_day))
+    per_day, used, may = limits.per_day, standing.daily.counts, {}
+    for tool in _offered(admission.tools):
+        if (none_left := lacking(used, DayCounts(**{tool: 1}), per_day, now)) is not None:
+            raise QuotaExceeded(none_left)
+        left = getattr(per_day, tool) - getattr(used, tool)
+        may[f"{tool}_calls"] = min(getattr(limits.calls_per_message, tool), left)
+    reserve = replace(admission.reserve, image_inputs=len(admission.images), **may)
+    return _telling_of_calls(replace(admission, reserve=reserve, per_day=per_day))
+
+
+def _offered(tools: Tools) -> list[str]:
+    """The tools that the model may use, as ToolCalls names them."""
+    offered = {
+        "web_search": tools.web_search,
+        "code_interpreter": tools.code_files,
+        "file_search": tools.vector_stores,
+    }
+    return [tool for tool, may in offered.items() if may]
 
 
 def _telling_of_calls(admission: Admission) -> Admission:
     """With a model that is told of the calls that are set aside: one that keeps to them need not be stopped, which
     fails the turn."""
-    most = admission.reserve.web_search_calls + admission.reserve.code_interpreter_calls
-    tools, model = admission.tools, admission.model
-    # Searches in files are not counted, and share the provider's number with the others.
-    if not tools.any or tools.vector_stores or model.max_tool_calls <= most:
+    reserve, model = admission.reserve, admission.model
+    most = reserve.web_search_calls + reserve.code_interpreter_calls + reserve.file_search_calls
+    if not admission.tools.any or model.max_tool_calls <= most:
         return admission
     return replace(admission, model=model.model_copy(update={"max_tool_calls": most}))
 

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from minichat.domain.cleanup import Cleanup
 from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId, instant_of
+from minichat.domain.turn import DayCounts
 
 AttachmentKind = Literal["document", "image"]
 ErrorCode = Literal[
@@ -25,6 +26,8 @@ ErrorCode = Literal[
     "indexing_failed",
 ]
 """Why an attachment failed: stable words for clients."""
+NOT_THE_FILES_FAULT = frozenset[ErrorCode]({"upload_abandoned", "upload_failed", "vector_store_failed"})
+"""Failures that cost the user nothing of the day's uploads: the file never came, or its provider did not take it."""
 
 
 class AttachmentStatus(StrEnum):
@@ -89,6 +92,11 @@ class Attachment:
     def created_at(self) -> datetime:
         """When it was made: its id says so."""
         return instant_of(UUID(self.attachment_id))
+
+    @property
+    def day_counts(self) -> DayCounts:
+        """What it takes of the numbers of the day that it was made in."""
+        return DayCounts(uploads=1, upload_bytes=self.size_bytes)
 
     @property
     def is_open(self) -> bool:

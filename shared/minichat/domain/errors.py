@@ -40,7 +40,11 @@ A message is written for the caller: it names what was wrong and never what is i
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from minichat.domain.identity import Caller
 
 TokenFault = Literal[
     "missing", "malformed", "algorithm", "key", "signature", "issuer", "audience", "expired", "not_yet_valid", "claim"
@@ -160,10 +164,14 @@ class Forbidden(ChatError):
 
 
 class FeatureNotLicensed(ChatError):
-    """The tenant's licence does not include the chat."""
+    """The tenant's licence does not include the chat; `caller` is who asked, whose token is good otherwise."""
 
     code = "feature_not_licensed"
     detail = "The chat feature is not licensed for this tenant."
+
+    def __init__(self, caller: "Caller | None" = None) -> None:
+        self.caller = caller
+        super().__init__()
 
 
 class ChatNotFound(ChatError):
@@ -288,22 +296,35 @@ class ContextBudgetExceeded(ChatError):
     detail = "The message and the instructions do not fit the model's context window."
 
 
+@dataclass(frozen=True, slots=True)
+class UsedUp:
+    """Which limit is used up: of what; of credits also in which bucket; in which period, if it has one.
+
+    `next_reset` is when it begins anew, in `retry_after_seconds`; both are absent where waiting does not help, since
+    what was asked for is more than the whole limit, or the limit has no period.
+    """
+
+    scope: str = "tokens"
+    tier: str | None = None
+    period: str | None = None
+    next_reset: datetime | None = None
+    retry_after_seconds: int | None = None
+
+
 class QuotaExceeded(ChatError):
-    """A limit is used up; `scope` names which."""
+    """A limit is used up."""
 
     code = "quota_exceeded"
     detail = "The quota is used up."
 
-    def __init__(
-        self, scope: str = "tokens", retry_after_seconds: int | None = None, detail: str | None = None
-    ) -> None:
-        self.scope = scope
-        self.retry_after_seconds = retry_after_seconds
+    def __init__(self, limit: UsedUp = UsedUp(), detail: str | None = None) -> None:
+        self.limit = limit
+        self.retry_after_seconds = limit.retry_after_seconds
         super().__init__(detail)
 
 
 class CreditsTaken(QuotaExceeded):
-    """Other turns took the credits, or the calls of a tool, between the look at them and the transaction."""
+    """Other turns took the credits, or a number of the day's, between the look at them and the transaction."""
 
 
 class RateLimited(ChatError):

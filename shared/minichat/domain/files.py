@@ -3,13 +3,14 @@
 import codecs
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from minichat.domain.attachment import Attachment, AttachmentKind
 from minichat.domain.errors import FieldError as Wrong
 from minichat.domain.errors import FileTooLarge, InvalidRequest, UnsupportedFileType
 from minichat.domain.text import is_blank
+from minichat.domain.turn import DayCounts
 
 Purpose = Literal["file_search", "code_interpreter"]
 
@@ -79,12 +80,15 @@ _BEGINNINGS: Mapping[str, tuple[bytes, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class FileLimits:
-    """Bytes of one file of each kind; documents of a chat, and bytes of all its files together."""
+    """Bytes of one file of each kind; documents of a chat, and bytes of all its files together; what a user may give
+    to all chats in a day, and for how many days that is remembered."""
 
     document_bytes: int
     image_bytes: int
     documents_per_chat: int
     bytes_per_chat: int
+    per_day: DayCounts = field(default_factory=DayCounts)
+    retention_days: int = 400
 
     def of(self, kind: AttachmentKind) -> int:
         """Bytes that a file of this kind may have."""
@@ -95,9 +99,7 @@ class FileLimits:
         if max_file_size_mb is None:
             return self
         most = max_file_size_mb * 1024 * 1024
-        return FileLimits(
-            min(self.document_bytes, most), min(self.image_bytes, most), self.documents_per_chat, self.bytes_per_chat
-        )
+        return replace(self, document_bytes=min(self.document_bytes, most), image_bytes=min(self.image_bytes, most))
 
 
 def type_of(declared: str, filename: str, *, allow_csv: bool) -> FileType:

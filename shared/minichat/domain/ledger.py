@@ -8,13 +8,20 @@ from uuid import UUID
 
 from minichat.domain.identity import instant_of
 from minichat.domain.quota import periods
-from minichat.domain.turn import Turn, TurnState
+from minichat.domain.turn import DayCounts, Turn, TurnState
 
 if TYPE_CHECKING:  # functions that only count quota need no metering
     from minichat.domain.metering import Entry as MeteringEntry
 
 Entry = tuple[str, str]
 """A period and what is counted in it: `2026-11` or `2026-11-21`, and e.g. `total`, in micro-credits."""
+COUNTED = {
+    "web_search": "web searches",
+    "code_interpreter": "code interpreter calls",
+    "file_search": "file searches",
+    "image_inputs": "image inputs",
+}
+"""The numbers of a day that turns tell, by their scope. Uploads are not among them: see storage.quota."""
 TURNS = "turns"
 """The entry of a month that counts the turns which began in it."""
 
@@ -65,10 +72,7 @@ def booked(turn: Turn) -> Counter[Entry]:
     reserved = turn.reserve.credits_micro if running else 0
     committed = reserved + (turn.committed_credits_micro or 0)
     entries: Counter[Entry] = Counter({(month, TURNS): 1})
-    entries[day, "web searches"] = turn.reserve.web_search_calls if running else turn.tool_calls.web_search
-    entries[day, "code interpreter calls"] = (
-        turn.reserve.code_interpreter_calls if running else turn.tool_calls.code_interpreter
-    )
+    entries.update(_counted(day, turn.day_counts))
     for bucket in ("total", "premium") if turn.reserve.premium else ("total",):
         entries[month, bucket] = entries[day, bucket] = committed
         entries[month, f"{bucket} reserved"] = reserved
@@ -97,9 +101,13 @@ def booked_by_purged(entry: "MeteringEntry") -> Counter[Entry]:
     entries[named(month), "calls"] = 1
     entries[named(month), "input tokens"] = used.input_tokens
     entries[named(month), "output tokens"] = used.output_tokens
-    entries[day, "web searches"] = used.web_searches
-    entries[day, "code interpreter calls"] = used.code_interpreter_calls
+    counts = DayCounts(used.web_searches, used.code_interpreter_calls, used.file_searches, used.image_inputs)
+    entries.update(_counted(day, counts))
     return entries
+
+
+def _counted(day: str, counts: DayCounts) -> Counter[Entry]:
+    return Counter({(day, told): getattr(counts, scope) for scope, told in COUNTED.items()})
 
 
 def differences(where: Account, says: Counter[Entry], turns_say: Counter[Entry]) -> list[Difference]:

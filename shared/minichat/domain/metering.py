@@ -9,7 +9,8 @@ from minichat.domain.turn import Turn
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """Settled turns, what they were charged in micro-credits, their tokens and their calls of tools."""
+    """Settled turns, what they were charged in micro-credits, their tokens, calls of tools, and images that were looked
+    at."""
 
     turns: int = 0
     committed_micro: int = 0
@@ -18,6 +19,7 @@ class Used:
     web_searches: int = 0
     code_interpreter_calls: int = 0
     file_searches: int = 0
+    image_inputs: int = 0
 
     def __add__(self, other: "Used") -> "Used":
         return Used(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
@@ -56,6 +58,7 @@ def used_by(turn: Turn) -> Used:
         web_searches=turn.tool_calls.web_search,
         code_interpreter_calls=turn.tool_calls.code_interpreter,
         file_searches=turn.tool_calls.file_search,
+        image_inputs=turn.day_counts.image_inputs,
     )
 
 

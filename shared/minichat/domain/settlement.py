@@ -19,6 +19,7 @@ _CHARGED = frozenset(
         "rate_limited",
         "web_search_calls_exceeded",
         "code_interpreter_calls_exceeded",
+        "file_search_calls_exceeded",
         "unexpected_tool_use",
         "message_persistence_failed",
         "orphan_timeout",

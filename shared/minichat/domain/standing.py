@@ -3,28 +3,30 @@
 Buckets are `total`, the ceiling over everything, and `premium`, a cap inside it. A premium turn counts in both.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, time, timedelta
-from typing import Literal
+from math import ceil
+from typing import Literal, cast
 
+from minichat.domain.errors import UsedUp
 from minichat.domain.policy import Limits, UserLimits
 from minichat.domain.quota import periods
-from minichat.domain.turn import Reserve
+from minichat.domain.turn import DayCounts, Reserve
 
 Period = Literal["daily", "monthly"]
 Bucket = Literal["total", "premium"]
+Scope = Literal["web_search", "code_interpreter", "file_search", "image_inputs", "uploads"]
 PERIODS: tuple[Period, ...] = ("daily", "monthly")
 BUCKETS: tuple[Bucket, ...] = ("premium", "total")
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Micro-credits spent and reserved in one period, and the day's web searches and code interpreter calls."""
+    """Micro-credits spent and reserved in one period, and the numbers of a day."""
 
     total: int = 0
     premium: int = 0
-    web_search_calls: int = 0
-    code_interpreter_calls: int = 0
+    counts: DayCounts = field(default_factory=DayCounts)
 
     def changed(self, micro: int, reserve: Reserve) -> "Committed":
         """With as much more in every bucket that the reserve counts in."""
@@ -46,6 +48,16 @@ class Standing:
             for bucket, _, committed, limit in self.entries()
             if bucket == "total" or reserve.premium
         )
+
+    def lacks(self, reserve: Reserve, now: datetime) -> UsedUp:
+        """Which limit of credits the reserve does not fit: of several the one that begins anew last."""
+        lacking = [
+            _used_up("tokens", period, now, bucket=bucket, helps=reserve.credits_micro <= limit)
+            for bucket, period, committed, limit in self.entries()
+            if committed + reserve.credits_micro > limit and (bucket == "total" or reserve.premium)
+        ]
+        never = datetime.max.replace(tzinfo=UTC)
+        return max(lacking, key=lambda one: one.next_reset or never, default=UsedUp())
 
     def settled(self, reserve: Reserve, committed_micro: int, now: datetime) -> "Standing":
         """Where the user stands at `now` once this reserve is settled; a period that is over is not touched."""
@@ -101,6 +113,51 @@ def remaining(standing: Standing, warning_threshold_pct: int, now: datetime) -> 
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How a user stands with one number of a day, as clients see it."""
+
+    scope: Scope
+    unit: Literal["calls", "images", "files", "bytes"]
+    limit: int
+    used: int
+    next_reset: datetime
+
+
+_UNITS: dict[str, Literal["images", "files", "bytes"]] = {
+    "image_inputs": "images",
+    "uploads": "files",
+    "upload_bytes": "bytes",
+}
+
+
+def counted(used: DayCounts, per_day: DayCounts, now: datetime) -> list[Counted]:
+    """How a user stands with every number of the day."""
+    return [
+        Counted(
+            _scope_of(member.name),
+            _UNITS.get(member.name, "calls"),
+            getattr(per_day, member.name),
+            getattr(used, member.name),
+            next_reset("daily", now),
+        )
+        for member in fields(DayCounts)
+    ]
+
+
+def lacking(used: DayCounts, wanted: DayCounts, per_day: DayCounts, now: datetime) -> UsedUp | None:
+    """Which number of a day has not as much left as is wanted; None when all have."""
+    for member in fields(DayCounts):
+        more, most = getattr(wanted, member.name), getattr(per_day, member.name)
+        if more and getattr(used, member.name) + more > most:
+            return _used_up(_scope_of(member.name), "daily", now, helps=more <= most)
+    return None
+
+
+def _scope_of(member: str) -> Scope:
+    return "uploads" if member == "upload_bytes" else cast(Scope, member)
+
+
 def limit_of(limits: UserLimits, bucket: Bucket, period: Period) -> int:
     """One limit, in micro-credits."""
     chosen: Limits = limits.standard if bucket == "total" else limits.premium
@@ -113,3 +170,11 @@ def next_reset(period: Period, now: datetime) -> datetime:
     tomorrow = today + timedelta(days=1)
     next_month = (today.replace(day=1) + timedelta(days=32)).replace(day=1)
     return datetime.combine(tomorrow if period == "daily" else next_month, time(), UTC)
+
+
+def _used_up(scope: str, period: Period, now: datetime, *, bucket: Bucket | None = None, helps: bool) -> UsedUp:
+    """A limit that is used up; with the time of its reset when waiting for it `helps`."""
+    if not helps:
+        return UsedUp(scope, bucket, period)
+    reset = next_reset(period, now)
+    return UsedUp(scope, bucket, period, reset, max(ceil((reset - now).total_seconds()), 1))

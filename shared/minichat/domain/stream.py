@@ -84,6 +84,7 @@ ERROR_MESSAGES = {
     "rate_limited": "The provider is receiving too many requests.",
     "web_search_calls_exceeded": "The answer needed more web searches than one message may use.",
     "code_interpreter_calls_exceeded": "The answer needed more code interpreter calls than one message may use.",
+    "file_search_calls_exceeded": "The answer needed more searches in files than one message may use.",
     "cancelled": "The turn was cancelled.",
     "internal_error": "The answer could not be completed.",
 }

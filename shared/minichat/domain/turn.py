@@ -38,6 +38,21 @@ class ToolCalls:
 
 
 @dataclass(frozen=True, slots=True)
+class DayCounts:
+    """What is limited by its number per user and day: what is taken of each, or the most that a day has.
+
+    A member is named as its quota's scope; the scope of `upload_bytes` is `uploads`.
+    """
+
+    web_search: int = 0
+    code_interpreter: int = 0
+    file_search: int = 0
+    image_inputs: int = 0
+    uploads: int = 0
+    upload_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Reserve:
     """What a turn was admitted with; immutable, and the only thing that settlement reads (turns-and-quota 1, 6).
 
@@ -59,10 +74,26 @@ class Reserve:
     premium: bool = False
     decision: QuotaDecision = "allow"
     downgrade_reason: str | None = None
-    # The most calls that it may make, set aside of the day's; none of a turn that an earlier version began.
+    # The most calls that it may make, and its images, set aside of the day's; none of a turn that an earlier version
+    # began.
     web_search_calls: int = 0
     code_interpreter_calls: int = 0
+    file_search_calls: int = 0
+    image_inputs: int = 0
     bytes_per_token: int = 4
+
+    @property
+    def day_counts(self) -> DayCounts:
+        """What is set aside of the day's numbers."""
+        return DayCounts(self.web_search_calls, self.code_interpreter_calls, self.file_search_calls, self.image_inputs)
+
+    def used(self, calls: ToolCalls, method: SettlementMethod | None) -> DayCounts:
+        """What of the day's numbers a turn with these calls used once it was settled so.
+
+        Its images count when a model was paid to look at them: all of them, or none when the turn was released.
+        """
+        images = 0 if method == "released" else self.image_inputs
+        return DayCounts(calls.web_search, calls.code_interpreter, calls.file_search, images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +144,13 @@ class Turn:
     def answered(self) -> bool:
         """Whether an assistant message exists: a completed turn, or a cancelled one that had text."""
         return self.messages > 1
+
+    @property
+    def day_counts(self) -> DayCounts:
+        """What it takes of the numbers of its first day: what is set aside while it runs, then what it used."""
+        if self.state is TurnState.RUNNING:
+            return self.reserve.day_counts
+        return self.reserve.used(self.tool_calls, self.settlement_method)
 
     @property
     def updated_at(self) -> datetime:

@@ -88,6 +88,7 @@ class UsageEvent(Event):
     web_search_calls: int = 0
     code_interpreter_calls: int = 0
     file_search_calls: int = 0
+    image_inputs: int = 0
     system_task_type: str | None = None
     timestamp: datetime
 
@@ -221,6 +222,23 @@ class AttachmentDeleted(_OfChat):
     attachment_id: str
 
 
+class DecisionRefused(_Audit):
+    """A decision went against a caller: the tenant's licence, a quota, a kill switch or a rate.
+
+    It is the first of its kind in a minute; those after it leave no event. `code` is that of the problem; the chat is
+    there where the request named one.
+    """
+
+    event_type: Literal["decision_refused"] = "decision_refused"
+    actor_user_id: str
+    decision: Literal["license", "quota", "kill_switch", "rate"]
+    code: str
+    chat_id: str | None = None
+    quota_scope: str | None = None
+    quota_tier: str | None = None
+    quota_period: str | None = None
+
+
 class PolicyPublished(_Audit):
     """Another version of the policy is in force: the deployment's, and no tenant's."""
 
@@ -239,6 +257,7 @@ AuditEvent = Annotated[
     | ReactionChanged
     | ChatDeleted
     | AttachmentDeleted
+    | DecisionRefused
     | PolicyPublished,
     Field(discriminator="event_type"),
 ]

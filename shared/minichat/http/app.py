@@ -14,14 +14,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from minichat.domain.errors import ChatError, FeatureNotLicensed, Forbidden, ServiceUnavailable, Unauthenticated
+from minichat.domain.errors import ChatError
 from minichat.http import cors, problems
 from minichat.http.auth import Authenticator
 from minichat.http.deps import App
 from minichat.http.edge import Edge
 from minichat.http.paging import CursorCodec
+from minichat.http.refused import Refused
 from minichat.moment import now
-from minichat.observability import count, note
 from minichat.providers.registry import Providers
 from minichat.services import generate
 from minichat.services.rules import InForce
@@ -74,6 +74,7 @@ def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge |
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan, redirect_slashes=False)
     cursors = CursorCodec(settings.cursor_secret.get_secret_value())
     app.state.minichat = App(machine, InForce(settings), Authenticator(settings.auth), cursors)
+    app.state.refused = Refused()
     for router in routers(parts):
         app.include_router(router, prefix=f"{settings.url_prefix}/v1")
     app.add_exception_handler(ChatError, _refused)
@@ -98,22 +99,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, ChatError)
-    match error:
-        case Forbidden() | FeatureNotLicensed():
-            count("authz_denied_total", code=error.code)
-        case Unauthenticated(reason=reason):
-            note(reason=reason)
-        case ServiceUnavailable():
-            note(cause=_cause(error))
+    await request.app.state.refused.note(request, error)
     return problems.of_error(request, error)
-
-
-def _cause(error: ServiceUnavailable) -> str:
-    """What did not answer, in the words of what noticed it: for the log alone."""
-    causes = [error.__cause__ or error.__context__ or error]
-    while (deeper := causes[-1].__cause__) is not None:
-        causes.append(deeper)
-    return " < ".join(type(cause).__name__ for cause in causes)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

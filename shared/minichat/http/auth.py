@@ -125,10 +125,11 @@ class Authenticator:
             subject = UUID(str(claims[auth.subject_claim]))
         except (KeyError, ValueError):
             raise Unauthenticated("claim") from None
+        subject_type = "system" if claims.get(auth.subject_type_claim) == "system" else "user"
+        caller = Caller(TenantId(str(tenant)), UserId(str(subject)), subject_type)
         if auth.features_claim is not None and not _lists(claims.get(auth.features_claim), auth.required_feature):
-            raise FeatureNotLicensed
-        subject_type = claims.get(auth.subject_type_claim)
-        return Caller(TenantId(str(tenant)), UserId(str(subject)), "system" if subject_type == "system" else "user")
+            raise FeatureNotLicensed(caller)
+        return caller
 
 
 def _lists(features: object, wanted: str) -> bool:

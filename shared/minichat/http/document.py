@@ -1,5 +1,6 @@
 """The OpenAPI document: generated from the routes, with every refusal and every stream event described."""
 
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -36,6 +37,15 @@ class Problem(BaseModel):
         default=None, description="Where the stream of the turn that is in the way can be joined."
     )
     quota_scope: str | None = Field(default=None, description="With `quota_exceeded`: which limit is used up.")
+    quota_tier: str | None = Field(
+        default=None, description="With the scope `tokens`: whose limit it is, `premium` or `total`."
+    )
+    quota_period: str | None = Field(
+        default=None, description="`daily` or `monthly`; absent for a limit that has no period, such as a chat's."
+    )
+    next_reset: datetime | None = Field(
+        default=None, description="When the limit begins anew; absent where waiting for it does not help."
+    )
     retry_after_seconds: int | None = None
 
 

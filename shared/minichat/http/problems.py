@@ -83,8 +83,8 @@ def of_error(request: Request, error: errors.ChatError) -> Response:
             extra |= _stream_url(request, joinable)
         case errors.GenerationInProgress(request_id=joinable):
             extra |= _stream_url(request, joinable)
-        case errors.QuotaExceeded(scope=scope):
-            extra["quota_scope"] = scope
+        case errors.QuotaExceeded(limit=limit):
+            extra |= _used_up(limit)
     seconds = getattr(error, "retry_after_seconds", None)
     if seconds is not None:
         extra["retry_after_seconds"] = seconds
@@ -94,6 +94,13 @@ def of_error(request: Request, error: errors.ChatError) -> Response:
     if isinstance(error, errors.Unauthenticated):
         response.headers["www-authenticate"] = "Bearer"
     return response
+
+
+def _used_up(limit: errors.UsedUp) -> dict[str, str]:
+    told = {"quota_scope": limit.scope, "quota_tier": limit.tier, "quota_period": limit.period}
+    if limit.next_reset is not None:
+        told["next_reset"] = limit.next_reset.isoformat().replace("+00:00", "Z")
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _stream_url(request: Request, request_id: str | None) -> dict[str, str]:

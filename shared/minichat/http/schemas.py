@@ -12,7 +12,7 @@ from minichat.domain.attachment import Attachment, Thumbnail
 from minichat.domain.chat import Chat
 from minichat.domain.message import Message
 from minichat.domain.policy import Model
-from minichat.domain.standing import BUCKETS, Remaining
+from minichat.domain.standing import BUCKETS, Counted, Remaining
 from minichat.domain.turn import Turn, TurnState
 from minichat.storage.objects import Form
 
@@ -183,10 +183,24 @@ class QuotaTier(BaseModel):
     periods: list[QuotaPeriod]
 
 
+class QuotaCount(BaseModel):
+    """One number that is limited per day, by the `quota_scope` of its refusal."""
+
+    scope: Literal["web_search", "code_interpreter", "file_search", "image_inputs", "uploads"]
+    unit: Literal["calls", "images", "files", "bytes"]
+    period: Literal["daily"]
+    limit: int
+    used: int
+    remaining: int
+    next_reset: datetime
+    exhausted: bool
+
+
 class QuotaStatus(BaseModel):
-    """Where a user stands. A limit of 0 is left out."""
+    """Where a user stands. A limit of credits that is 0 is left out."""
 
     tiers: list[QuotaTier]
+    counts: list[QuotaCount]
     warning_threshold_pct: int
 
 
@@ -280,13 +294,27 @@ def _attachment(attachment: Attachment) -> dict[str, object]:
     }
 
 
-def quota_status(found: Sequence[Remaining], warning_threshold_pct: int) -> QuotaStatus:
-    """What is left, tier by tier."""
+def quota_status(found: Sequence[Remaining], counts: Sequence[Counted], warning_threshold_pct: int) -> QuotaStatus:
+    """What is left, tier by tier, and of each number of the day."""
     tiers = [
         QuotaTier(tier=bucket, periods=[_quota_period(one) for one in found if one.bucket == bucket])
         for bucket in BUCKETS
     ]
-    return QuotaStatus(tiers=tiers, warning_threshold_pct=warning_threshold_pct)
+    told = [_quota_count(one) for one in counts]
+    return QuotaStatus(tiers=tiers, counts=told, warning_threshold_pct=warning_threshold_pct)
+
+
+def _quota_count(one: Counted) -> QuotaCount:
+    return QuotaCount(
+        scope=one.scope,
+        unit=one.unit,
+        period="daily",
+        limit=one.limit,
+        used=one.used,
+        remaining=max(one.limit - one.used, 0),
+        next_reset=one.next_reset,
+        exhausted=one.used >= one.limit,
+    )
 
 
 def _quota_period(one: Remaining) -> QuotaPeriod:

@@ -124,6 +124,8 @@ def limits_of(chat: Chat, rules: Rules) -> FileLimits:
         image_bytes=settings.image_max_kb * 1024,
         documents_per_chat=settings.max_documents_per_chat,
         bytes_per_chat=settings.max_total_mb_per_chat * 1024 * 1024,
+        per_day=rules.per_day,
+        retention_days=rules.settings.quota.retention_days,
     ).with_model(_model(chat, rules).general_config.max_file_size_mb)
 
 

@@ -254,6 +254,7 @@ def _usage_event(call: Call, turn: Turn, ending: Ending, settlement: Settlement)
         web_search_calls=ending.tool_calls.web_search,
         code_interpreter_calls=ending.tool_calls.code_interpreter,
         file_search_calls=ending.tool_calls.file_search,
+        image_inputs=turn.reserve.used(ending.tool_calls, settlement.method).image_inputs,
         timestamp=call.now,
     )
 

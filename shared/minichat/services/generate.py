@@ -18,7 +18,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -272,7 +272,7 @@ async def _read(teller: _Teller) -> None:
 
 async def _relayed(chunks: AsyncIterator[ProviderChunk], teller: _Teller) -> Ending:
     answer, reserve = teller.answer, teller.running.turn.reserve
-    limits = {"web_search": reserve.web_search_calls, "code_interpreter": reserve.code_interpreter_calls}
+    limits = asdict(reserve.day_counts)
     async for chunk in chunks:
         match chunk:
             case TextDelta(text=text):

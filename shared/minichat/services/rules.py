@@ -10,7 +10,7 @@ from minichat.domain.admission import Limits
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Clock
 from minichat.domain.policy import Policy
-from minichat.domain.turn import ToolCalls
+from minichat.domain.turn import DayCounts, ToolCalls
 from minichat.moment import now
 from minichat.observability import logger
 from minichat.settings import Settings, SettingsError, read_document
@@ -37,12 +37,23 @@ class Rules:
             ToolCalls(
                 web_search=settings.quota.web_search_max_calls_per_message,
                 code_interpreter=settings.quota.code_interpreter_max_calls_per_message,
+                file_search=settings.quota.file_search_max_calls_per_message,
             ),
-            ToolCalls(
-                web_search=settings.quota.web_search_daily_quota,
-                code_interpreter=settings.quota.code_interpreter_daily_quota,
-            ),
+            self.per_day,
             frozenset(name for name, provider in settings.providers.items() if provider.keeps_files),
+        )
+
+    @property
+    def per_day(self) -> DayCounts:
+        """The most of everything that is limited by its number per user and day."""
+        quota = self.settings.quota
+        return DayCounts(
+            web_search=quota.web_search_daily_quota,
+            code_interpreter=quota.code_interpreter_daily_quota,
+            file_search=quota.file_search_daily_quota,
+            image_inputs=quota.image_inputs_daily_quota,
+            uploads=quota.uploads_daily_quota,
+            upload_bytes=quota.upload_mb_daily_quota * 1024 * 1024,
         )
 
 

@@ -238,7 +238,7 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         said_at,
         attachment_ids=command.attachment_ids,
     )
-    return turns.Start(turn, message, limits, admission.calls_per_day)
+    return turns.Start(turn, message, limits, admission.per_day)
 
 
 def started(new: turns.Start, admission: Admission, wish: Wish, rules: Rules) -> Running:

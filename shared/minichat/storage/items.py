@@ -155,6 +155,8 @@ class TurnItem(ConversationItem):
     reserve_downgrade_reason = UnicodeAttribute(attr_name="r_reason", null=True)
     reserve_web_search_calls = NumberAttribute(attr_name="r_web", null=True)
     reserve_code_interpreter_calls = NumberAttribute(attr_name="r_code", null=True)
+    reserve_file_search_calls = NumberAttribute(attr_name="r_file", null=True)
+    reserve_image_inputs = NumberAttribute(attr_name="r_img", null=True)
     reserve_bytes_per_token = NumberAttribute(attr_name="r_bytes", null=True)
 
     usage_input_tokens = NumberAttribute(attr_name="u_in", null=True)
@@ -217,6 +219,7 @@ class LedgerItem(ConversationItem):
     web_search_calls = NumberAttribute(attr_name="web", null=True)
     code_interpreter_calls = NumberAttribute(attr_name="code", null=True)
     file_search_calls = NumberAttribute(attr_name="file", null=True)
+    image_inputs = NumberAttribute(attr_name="img", null=True)
     settled_at = InstantAttribute(attr_name="at")
     expires_at = NumberAttribute()
 
@@ -231,6 +234,7 @@ class UsageItem(ConversationItem):
     web_search_calls = NumberAttribute(attr_name="web", null=True)
     code_interpreter_calls = NumberAttribute(attr_name="code", null=True)
     file_search_calls = NumberAttribute(attr_name="file", null=True)
+    image_inputs = NumberAttribute(attr_name="img", null=True)
     expires_at = NumberAttribute()
 
 

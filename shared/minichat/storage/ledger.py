@@ -26,8 +26,10 @@ _COUNTED = {
     "web_search_calls": "web_searches",
     "code_interpreter_calls": "code_interpreter_calls",
     "file_search_calls": "file_searches",
+    "image_inputs": "image_inputs",
 }
 """Attributes of both items, and what they count."""
+_ALWAYS = frozenset({"committed_credits_micro", "input_tokens", "output_tokens"})
 
 
 def book(event: UsageEvent, event_id: str, *, retention_days: int) -> bool:
@@ -54,7 +56,7 @@ def book(event: UsageEvent, event_id: str, *, retention_days: int) -> bool:
         policy_version=event.policy_version_applied,
         settled_at=event.timestamp,
         expires_at=expires_at,
-        **{name: count for name, count in counted.items() if count or not name.endswith("_calls")},
+        **{name: count for name, count in counted.items() if count or name in _ALWAYS},
     )
     totals = [keys.usage(tenant_id, day)]
     if event.user_id is not None:
@@ -179,4 +181,5 @@ def _used(event: UsageEvent) -> Used:
         web_searches=event.web_search_calls,
         code_interpreter_calls=event.code_interpreter_calls,
         file_searches=event.file_search_calls,
+        image_inputs=event.image_inputs,
     )

@@ -7,6 +7,7 @@ from minichat.events.payloads import Event, PolicyPublished
 from minichat.storage import keys
 from minichat.storage.items import OutboxItem
 from minichat.storage.keys import Key
+from minichat.storage.transact import put_one
 
 KEPT = timedelta(days=7)
 """How long an operator can publish an event again."""
@@ -35,6 +36,15 @@ def item(call: Call, chat_id: ChatId, event: Event, *, delay_seconds: int | None
     made = _item(key, event, call.now, trace_id=call.trace_id or None)
     made.delay_seconds = delay_seconds
     return made
+
+
+def once(event: Event, event_id: str, at: datetime) -> bool:
+    """Lets an event of no chat out, outside of any transaction; False when one with its id is out already.
+
+    Raises ServiceUnavailable, and then it may be out all the same.
+    """
+    key = keys.outbox(TenantId(event.tenant_id), ChatId(event.event_type), event_id)
+    return put_one(_item(key, event, at, trace_id=None), OutboxItem.pk.does_not_exist(), op="refusal")
 
 
 def _item(key: Key, event: Event, at: datetime, *, trace_id: str | None) -> OutboxItem:

@@ -4,14 +4,17 @@
     total, total_r        micro-credits committed in the month (spent + reserved), and those that are only reserved
     premium, premium_r    the same of premium turns, which count in both
     21t, 21p              committed on the 21st, in total and by premium turns
-    21w, 21c              committed on the 21st: web searches and code interpreter calls, made and reserved
+    21w, 21c, 21f, 21i    committed on the 21st: web searches, code interpreter calls, searches in files, and images
+                          that models look at, made and reserved
+    21u, 21b              files that were given to chats on the 21st, and their bytes
 
 A limit is a condition on what is committed, so a day needs no more than that, and a whole month stays below 1 KB: one
 write of two units does for both periods (turns-and-quota 4 and 6, docs/decisions/0006-data-model.md).
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
@@ -20,14 +23,13 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action
 
-from minichat.domain.errors import CreditsTaken
 from minichat.domain.identity import TenantId, UserId, from_seconds
-from minichat.domain.ledger import TURNS, Account, Difference, Entry, Statement, named
+from minichat.domain.ledger import COUNTED, TURNS, Account, Difference, Entry, Statement, named
 from minichat.domain.policy import UserLimits
 from minichat.domain.quota import periods
 from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.standing import Committed, Standing, limit_of
-from minichat.domain.turn import ToolCalls, Turn
+from minichat.domain.turn import DayCounts, Turn
 from minichat.storage import keys
 from minichat.storage.items import ConversationItem, Raw, batch_get
 from minichat.storage.keys import Key
@@ -51,13 +53,20 @@ class QuotaItem(ConversationItem):
     expires_at = NumberAttribute(null=True)
 
 
-DailyCounter = Literal["t", "p", "w", "c"]
-"""What is counted per day: total and premium micro-credits, web searches, code interpreter calls."""
+DailyCounter = Literal["t", "p", "w", "c", "f", "i", "u", "b"]
+"""What is counted per day: total and premium micro-credits, and what DayCounts has, in its order."""
 
 
-_DAILY = {"t": "total", "p": "premium", "w": "web searches", "c": "code interpreter calls"}
-_TOOLS: Sequence[tuple[DailyCounter, str]] = (("w", "web_search"), ("c", "code_interpreter"))
-"""The counters of calls of tools, and what these are called in ToolCalls and as the scope of a quota."""
+_COUNTERS: dict[str, DailyCounter] = {
+    "web_search": "w",
+    "code_interpreter": "c",
+    "file_search": "f",
+    "image_inputs": "i",
+    "uploads": "u",
+    "upload_bytes": "b",
+}
+# Without the uploads, which no turn tells: what is left of them is in attachments, which go with their chats.
+_DAILY = {"t": "total", "p": "premium"} | {_COUNTERS[scope]: told for scope, told in COUNTED.items()}
 _MONTHLY = {
     "begun": TURNS,
     "total": "total",
@@ -81,7 +90,7 @@ def standing(limits: UserLimits, raw: Raw | None, now: datetime) -> Standing:
     if raw is None:
         return Standing(limits)
     today, _ = periods(now)
-    daily = Committed(*(count(raw, today, counter) for counter in ("t", "p", "w", "c")))
+    daily = Committed(count(raw, today, "t"), count(raw, today, "p"), counts(raw, today))
     item = QuotaItem.from_raw_data(dict(raw))
     return Standing(limits, daily, Committed(int(item.total or 0), int(item.premium or 0)))
 
@@ -89,6 +98,11 @@ def standing(limits: UserLimits, raw: Raw | None, now: datetime) -> Standing:
 def count(raw: Mapping[str, Mapping[str, Any]], day: str, counter: DailyCounter) -> int:
     """One counter of a day (`2026-11-21`) of a month's item."""
     return int(raw.get(_name(day, counter), {"N": "0"})["N"])
+
+
+def counts(raw: Raw, day: str) -> DayCounts:
+    """The numbers of a day (`2026-11-21`) of a month's item."""
+    return DayCounts(*(count(raw, day, _COUNTERS[member.name]) for member in fields(DayCounts)))
 
 
 def read(tenant_id: TenantId, user_id: UserId, limits: UserLimits, now: datetime) -> Standing:
@@ -147,32 +161,26 @@ def _entries(month: str, raw: Raw) -> Counter[Entry]:
     return found
 
 
-def reserve(turn: Turn, limits: UserLimits, calls_per_day: ToolCalls, *, retention_days: int) -> Update:
-    """The write that sets the turn's worst case aside, in both periods and every bucket it counts in, and the most
-    calls of tools that it may make.
+def reserve(turn: Turn, limits: UserLimits, per_day: DayCounts, *, retention_days: int) -> Update:
+    """The write that sets the turn's worst case aside, in both periods and every bucket it counts in, its images, and
+    the most calls of tools that it may make.
 
-    It refuses when another turn of the user has taken the credits or the calls since they were read: reserves of
+    It refuses when another turn of the user has taken the credits or the numbers since they were read: reserves of
     parallel turns never add up to more than a limit.
     """
+    day, set_aside = turn.reserve.daily_period, turn.reserve.day_counts
     change = _change(turn, reserved=turn.reserve.credits_micro, spent=0)
-    change += [QuotaItem.begun.add(1), *_calls(turn, ToolCalls(), _reserved_calls(turn))]
-    return _update(turn, change, retention_days, _room(turn, limits, calls_per_day))
-
-
-def taken(turn: Turn, raw: Raw | None, calls_per_day: ToolCalls) -> CreditsTaken:
-    """Why the item, as it was then, had no room for the turn's reserve."""
-    for counter, tool in _TOOLS:
-        wanted = getattr(_reserved_calls(turn), tool)
-        used = count(raw or {}, turn.reserve.daily_period, counter)
-        if wanted and used > getattr(calls_per_day, tool) - wanted:
-            return CreditsTaken(tool)
-    return CreditsTaken()
+    change += [QuotaItem.begun.add(1), *_counting(day, DayCounts(), set_aside)]
+    room = _room(turn, limits)
+    for one in _left(day, set_aside, per_day):
+        room &= one
+    return _update(turn, change, retention_days, room)
 
 
 def settle(turn: Turn, settlement: Settlement, ending: Ending, *, retention_days: int) -> Update:
     """The write that turns the reserve into what was committed, in the periods that the turn began in.
 
-    Calls that were set aside and not made are given back.
+    Calls that were set aside and not made are given back, and images that no model was paid to look at.
     """
     actions = _change(turn, reserved=-turn.reserve.credits_micro, spent=settlement.committed_micro)
     actions += [
@@ -180,21 +188,43 @@ def settle(turn: Turn, settlement: Settlement, ending: Ending, *, retention_days
         QuotaItem.input_tokens.add(ending.usage.input_tokens),
         QuotaItem.output_tokens.add(ending.usage.output_tokens),
     ]
-    actions += _calls(turn, _reserved_calls(turn), ending.tool_calls)
+    used = turn.reserve.used(ending.tool_calls, settlement.method)
+    actions += _counting(turn.reserve.daily_period, turn.reserve.day_counts, used)
     return _update(turn, actions, retention_days)
 
 
-def _reserved_calls(turn: Turn) -> ToolCalls:
-    return ToolCalls(turn.reserve.web_search_calls, turn.reserve.code_interpreter_calls)
+def take(user: Key, day: str, taken: DayCounts, per_day: DayCounts, *, retention_days: int) -> Update:
+    """The write that takes numbers of a day outside of any turn; it refuses when others have left too few.
+
+    `user` is where the user's quota of that month is. More than a day has is not for this write to refuse.
+    """
+    kept = QuotaItem.expires_at.set(_kept_until(user.sk.removeprefix(keys.QUOTA_PREFIX), retention_days))
+    room = None
+    for one in _left(day, taken, per_day):
+        room = one if room is None else room & one
+    return Update("quota", QuotaItem(*user), [*_counting(day, DayCounts(), taken), kept], room)
 
 
-def _calls(turn: Turn, before: ToolCalls, after: ToolCalls) -> list[Action]:
-    """What it takes that the turn counts with the calls of after instead of those of before."""
-    changes = [(counter, getattr(after, tool) - getattr(before, tool)) for counter, tool in _TOOLS]
-    return [_daily(turn, counter).add(change) for counter, change in changes if change]
+def give_back(user: Key, day: str, taken: DayCounts) -> Update:
+    """The write that undoes `take`."""
+    return Update("quota", QuotaItem(*user), _counting(day, taken, DayCounts()))
 
 
-def _room(turn: Turn, limits: UserLimits, calls_per_day: ToolCalls) -> Condition:
+def _counting(day: str, before: DayCounts, after: DayCounts) -> list[Action]:
+    """What it takes that the day counts what is after instead of what was before."""
+    changes = [(letter, getattr(after, member) - getattr(before, member)) for member, letter in _COUNTERS.items()]
+    return [Path(_name(day, letter)).add(change) for letter, change in changes if change]
+
+
+def _left(day: str, wanted: DayCounts, per_day: DayCounts) -> Iterator[Condition]:
+    """What must hold that the day has as much left as is wanted."""
+    for member, letter in _COUNTERS.items():
+        if more := getattr(wanted, member):
+            today = Path(_name(day, letter))
+            yield today.does_not_exist() | (today <= getattr(per_day, member) - more)
+
+
+def _room(turn: Turn, limits: UserLimits) -> Condition:
     reserved = turn.reserve.credits_micro
     total, today = QuotaItem.total, _daily(turn, "t")
     room: Condition = total.does_not_exist() | (total <= limit_of(limits, "total", "monthly") - reserved)
@@ -203,10 +233,6 @@ def _room(turn: Turn, limits: UserLimits, calls_per_day: ToolCalls) -> Condition
         premium, today = QuotaItem.premium, _daily(turn, "p")
         room &= premium.does_not_exist() | (premium <= limit_of(limits, "premium", "monthly") - reserved)
         room &= today.does_not_exist() | (today <= limit_of(limits, "premium", "daily") - reserved)
-    for counter, tool in _TOOLS:
-        if calls := getattr(_reserved_calls(turn), tool):
-            today, most = _daily(turn, counter), getattr(calls_per_day, tool)
-            room &= today.does_not_exist() | (today <= most - calls)
     return room
 
 
@@ -237,6 +263,11 @@ def _name(day: str, counter: DailyCounter) -> str:
 def _update(turn: Turn, actions: list[Action], retention_days: int, condition: Condition | None = None) -> Update:
     month = turn.reserve.monthly_period
     item = QuotaItem(*keys.quota(turn.tenant_id, turn.requester_user_id, month))
+    kept = QuotaItem.expires_at.set(_kept_until(month, retention_days))
+    return Update("quota", item, [*actions, kept], condition)
+
+
+def _kept_until(month: str, retention_days: int) -> int:
+    """When an item expires, in seconds since 1970."""
     kept_until = date.fromisoformat(month) + timedelta(days=retention_days)
-    expires_at = int((kept_until - date(1970, 1, 1)).total_seconds())
-    return Update("quota", item, [*actions, QuotaItem.expires_at.set(expires_at)], condition)
+    return int((kept_until - date(1970, 1, 1)).total_seconds())

@@ -146,25 +146,28 @@ def commit(
             observe("consumed_write_units", units, "Count", op=op)
             return
     if not (attempts.unsure and (took_effect or _its_event(writes))()):
-        raise ServiceUnavailable
+        raise ServiceUnavailable from attempts.failure
 
 
-def put_one(model: Model, *, op: str = "other") -> None:
-    """Stores one item, whether it was there or not; `op` as for `commit`.
+def put_one(model: Model, condition: Condition | None = None, *, op: str = "other") -> bool:
+    """Stores one item, whether it was there or not; False when a condition did not hold. `op` as for `commit`.
 
     Raises ServiceUnavailable when DynamoDB did not answer; the item may be stored all the same.
     """
     attempts = _Attempts(op)
     for _ in attempts:
         try:
-            answer = model.save()
+            answer = model.save(condition)
         except PutError as error:
-            if not attempts.may_pass(error):
-                raise _rejected(error) from error
+            if attempts.may_pass(error):
+                continue
+            if error.cause_response_code == "ConditionalCheckFailedException":
+                return False
+            raise _rejected(error) from error
         else:
             observe("consumed_write_units", _units(answer), "Count", op=op)
-            return
-    raise ServiceUnavailable
+            return True
+    raise ServiceUnavailable from attempts.failure
 
 
 def update_one(model: Model, actions: Sequence[Action], condition: Condition, *, op: str = "other") -> bool:
@@ -190,7 +193,7 @@ def update_one(model: Model, actions: Sequence[Action], condition: Condition, *,
         else:
             observe("consumed_write_units", _units(answer), "Count", op=op)
             return True
-    raise ServiceUnavailable
+    raise ServiceUnavailable from attempts.failure
 
 
 def _its_event(writes: Sequence[Write]) -> Callable[[], bool]:
@@ -250,11 +253,12 @@ def _rejected(error: PynamoDBException) -> Rejected:
 class _Attempts:
     """The attempts at one write, pausing with jitter between them, for as long as it makes sense.
 
-    `unsure` once an attempt has ended without saying whether it did anything.
+    `unsure` once an attempt has ended without saying whether it did anything; `failure` is how the last one ended.
     """
 
     def __init__(self, op: str) -> None:
         self.unsure = False
+        self.failure: PynamoDBException | None = None
         self._op = op
 
     def __iter__(self) -> Iterator[int]:
@@ -269,6 +273,7 @@ class _Attempts:
 
     def may_pass(self, error: PynamoDBException) -> bool:
         """Whether the same write may succeed later; a collision with another transaction is counted."""
+        self.failure = error
         if isinstance(error, TransactWriteError) and error.cancellation_reasons:
             codes = {reason.code for reason in error.cancellation_reasons if reason is not None}
             passes = bool(codes & _PASSING)

@@ -33,7 +33,8 @@ from minichat.domain.errors import (
 from minichat.domain.identity import Call, ChatId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.domain.policy import UserLimits
-from minichat.domain.turn import Reserve, ToolCalls, Turn, TurnState, check_mutation
+from minichat.domain.standing import lacking
+from minichat.domain.turn import DayCounts, Reserve, ToolCalls, Turn, TurnState, check_mutation
 from minichat.domain.usage import Usage
 from minichat.storage import chats, keys, messages, quota, references, summaries
 from minichat.storage.attributes import is_still
@@ -56,7 +57,7 @@ class Start:
     turn: Turn
     message: Message
     limits: UserLimits
-    calls_per_day: ToolCalls = field(default_factory=ToolCalls)
+    per_day: DayCounts = field(default_factory=DayCounts)
     events: tuple[OutboxItem, ...] = ()
     referred_to: tuple[Attachment, ...] = ()
 
@@ -107,7 +108,7 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
             raise GenerationInProgress(_running(refused.old["chat"])) from refused
         if lost := references.lost(refused, new.referred_to):
             raise InvalidAttachment(*lost) from refused
-        raise quota.taken(new.turn, refused.old.get("quota"), new.calls_per_day) from refused
+        raise _taken(call, new, refused.old.get("quota")) from refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def replace(call: Call, chat: Chat, target: Target, new: Start, *, retention_day
         _commit_start(call, new.turn, writes, op="replace_turn")
     except Refused as refused:
         if refused.old.keys() == {"quota"}:
-            raise quota.taken(new.turn, refused.old["quota"], new.calls_per_day) from refused
+            raise _taken(call, new, refused.old["quota"]) from refused
         _raise_refusal(call, chat, old, refused)
 
 
@@ -289,7 +290,7 @@ def _new_turn(new: Start, retention_days: int) -> list[Write]:
     return [
         Put("turn", item, TurnItem.pk.does_not_exist()),
         *messages.put(turn.tenant_id, turn.chat_id, new.message),
-        quota.reserve(turn, new.limits, new.calls_per_day, retention_days=retention_days),
+        quota.reserve(turn, new.limits, new.per_day, retention_days=retention_days),
         *_events(new.events),
     ]
 
@@ -355,6 +356,13 @@ def _raise_refusal(call: Call, chat: Chat, target: Turn, refused: Refused) -> No
     if any(name.startswith(messages.TAKEN_BACK) for name in refused.old):
         raise ChatMoved from refused
     raise CreditsTaken from refused
+
+
+def _taken(call: Call, new: Start, raw: Raw | None) -> CreditsTaken:
+    """Why the quota's item, as it was then, had no room for the turn's reserve."""
+    standing = quota.standing(new.limits, raw, call.now)
+    none_left = lacking(standing.daily.counts, new.turn.reserve.day_counts, new.per_day, call.now)
+    return CreditsTaken(none_left or standing.lacks(new.turn.reserve, call.now))
 
 
 def _running(head: Raw | None) -> RequestId | None:

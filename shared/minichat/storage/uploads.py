@@ -3,8 +3,9 @@
     claims    before a provider is asked for anything: only in a chat that is not deleted
     notes     of what it made: as long as no cleanup is through, also in a deleted chat, whose cleanup then knows of it
 
-The chat's head counts its documents and bytes, in the transactions that make, fail and delete attachments: however many
-of them there are at once, the limits hold.
+The chat's head counts its documents and bytes, in the transactions that make, fail and delete attachments, and the
+user's quota counts files and bytes of the day in those that make them, and that find them failed for no fault of
+theirs: however many of them there are at once, the limits hold.
 """
 
 from collections.abc import Sequence
@@ -13,13 +14,23 @@ from datetime import datetime
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
-from minichat.domain.attachment import Attachment, AttachmentStatus, ErrorCode, Thumbnail, VectorStore
+from minichat.domain.attachment import (
+    NOT_THE_FILES_FAULT,
+    Attachment,
+    AttachmentStatus,
+    ErrorCode,
+    Thumbnail,
+    VectorStore,
+)
 from minichat.domain.chat import visible
 from minichat.domain.cleanup import CleanupStatus
-from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict, QuotaExceeded
+from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict, QuotaExceeded, UsedUp
 from minichat.domain.files import FileLimits
 from minichat.domain.identity import AttachmentId, Call
-from minichat.storage import attachments, chats, documents, keys
+from minichat.domain.quota import periods
+from minichat.domain.standing import lacking
+from minichat.domain.turn import DayCounts
+from minichat.storage import attachments, chats, documents, keys, quota
 from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, UploadedOnceItem, VectorStoreItem
 from minichat.storage.attributes import is_still
 from minichat.storage.items import ChatItem, OutboxItem
@@ -35,7 +46,7 @@ def create(
 
     Of an idempotency key that made one before it is that one's id, and nothing is stored.
     Raises ChatNotFound; IdempotencyKeyConflict when the key came with another request; QuotaExceeded when the chat has
-    as many documents, or bytes, as it may.
+    as many documents, or bytes, as it may, or the user's day.
     """
     item = ChatItem(*keys.chat(attachment.tenant_id, attachment.chat_id))
     size, documents = attachment.size_bytes, int(attachment.kind == "document")
@@ -44,9 +55,14 @@ def create(
         room &= ChatItem.documents.does_not_exist() | (ChatItem.documents < limits.documents_per_chat)
     if size > limits.bytes_per_chat:
         raise _full_of_bytes(limits)
+    if (never := lacking(DayCounts(), attachment.day_counts, limits.per_day, call.now)) is not None:
+        raise QuotaExceeded(never)
+    day, _ = periods(call.now)
+    user = quota.key(attachment.tenant_id, call.caller.user_id, call.now)
     writes: list[Put | Update] = [
         Update("chat", item, _counted(documents, size), chats.owned_by(call.caller) & room),
         attachments.put(attachment),
+        quota.take(user, day, attachment.day_counts, limits.per_day, retention_days=limits.retention_days),
         Put("event", expected),
         *([_unused(call, attachment, once)] if once is not None else []),
     ]
@@ -58,13 +74,25 @@ def create(
             if first.fingerprint != once.fingerprint:
                 raise IdempotencyKeyConflict from refused
             return AttachmentId(first.attachment_id)
-        raw = refused.old.get("chat")
+        raise _too_many(call, attachment, limits, refused) from refused
+    return attachment.attachment_id
+
+
+def _too_many(call: Call, attachment: Attachment, limits: FileLimits, refused: Refused) -> QuotaExceeded:
+    """Why there was no room for an attachment: in its chat, or in its owner's day.
+
+    Raises ChatNotFound.
+    """
+    if "chat" in refused.old:
+        raw = refused.old["chat"]
         visible(chats.from_raw(raw), call.caller)
         assert raw is not None
-        if int(raw.get("bytes", {}).get("N", 0)) > limits.bytes_per_chat - size:
-            raise _full_of_bytes(limits) from refused
-        raise QuotaExceeded("uploads", detail=f"A chat has at most {limits.documents_per_chat} documents.") from refused
-    return attachment.attachment_id
+        if int(raw.get("bytes", {}).get("N", 0)) > limits.bytes_per_chat - attachment.size_bytes:
+            return _full_of_bytes(limits)
+        detail = f"A chat has at most {limits.documents_per_chat} documents."
+        return QuotaExceeded(UsedUp("uploads"), detail)
+    used = quota.counts(refused.old.get("quota") or {}, periods(call.now)[0])
+    return QuotaExceeded(lacking(used, attachment.day_counts, limits.per_day, call.now) or UsedUp("uploads"))
 
 
 def _unused(call: Call, attachment: Attachment, once: chats.Once) -> Put:
@@ -181,7 +209,8 @@ def ready(seen: Attachment, worker: str, thumbnail: Thumbnail | None, *, token: 
 
 
 def failed(seen: Attachment, worker: str, code: ErrorCode, *, nothing_left: bool, token: str) -> bool:
-    """Records why the attachment will never be ready, and uncounts it: one transaction.
+    """Records why the attachment will never be ready, and uncounts it: one transaction. For no fault of its own it is
+    taken out of the user's day, too.
 
     `nothing_left`: its provider has nothing of it; otherwise what tells where to look stays, for the cleanup after its
     deletion.
@@ -203,6 +232,10 @@ def failed(seen: Attachment, worker: str, code: ErrorCode, *, nothing_left: bool
         Update("chat", _head(seen), _uncounted(seen), ChatItem.pk.exists()),
         Update("attachment", _item(seen), actions, _open() & (AttachmentItem.ingest_worker == worker)),
     ]
+    if code in NOT_THE_FILES_FAULT and seen.uploaded_by is not None:
+        day, _ = periods(seen.created_at)
+        user = quota.key(seen.tenant_id, seen.uploaded_by, seen.created_at)
+        writes.append(quota.give_back(user, day, seen.day_counts))
     return _committed(writes, token)
 
 
@@ -290,7 +323,8 @@ def _uncounted(seen: Attachment) -> list[Action]:
 
 
 def _full_of_bytes(limits: FileLimits) -> QuotaExceeded:
-    return QuotaExceeded("uploads", detail=f"The files of a chat have at most {limits.bytes_per_chat} bytes together.")
+    detail = f"The files of a chat have at most {limits.bytes_per_chat} bytes together."
+    return QuotaExceeded(UsedUp("uploads"), detail)
 
 
 def _head(seen: Attachment) -> ChatItem:
