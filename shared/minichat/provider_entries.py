@@ -82,6 +82,10 @@ class Provider(_Group):
     ] = ()
     timeouts: Timeouts = Timeouts()
     retries: Annotated[int, Field(ge=0, le=5)] = 2
+    tells_who_asks: Annotated[
+        bool,
+        Field(description="sends keyed hashes of user, tenant and chat; some servers refuse members they do not know"),
+    ] = True
     allow_insecure: Annotated[
         bool, Field(description="permits plain HTTP and private addresses: local servers, private endpoints")
     ] = False

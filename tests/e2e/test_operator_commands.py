@@ -16,6 +16,7 @@ import pytest
 
 from minichat.local.process import free_port
 from minichat.services.rules import SHIPPED_POLICY
+from minichat.settings import Store
 from tests.client import Stack
 from tests.conftest import running_stack
 
@@ -64,6 +65,23 @@ def test_a_published_policy_is_followed_within_seconds_without_a_restart(operate
     assert in_force(operated) == 7
     history = minichat(operated, "policy", "history").stdout.splitlines()
     assert [line.split()[:2] for line in history[1:2]] == [["7", "*"]]
+
+
+def test_a_turn_is_found_by_what_its_provider_calls_the_answer_and_no_client_is_told_that(operated: Stack) -> None:
+    with operated.user() as user:
+        chat_id = user.new_chat()
+        told = user.send(chat_id, "[[say:found]]")
+        request_id = told.events[0].data["request_id"]
+        shown = [user.http.get(f"/chats/{chat_id}/{path}").text for path in (f"turns/{request_id}", "messages")]
+    said = operated.about["environment"]
+    database = boto3.resource("dynamodb", endpoint_url=said["MINICHAT_STORE__ENDPOINT"], region_name="us-east-1")
+    table = database.Table(Store().conversation_table)
+    (called,) = {item["resp_id"] for item in table.scan()["Items"] if item["sk"] == f"TURN#{request_id}"}
+    found = minichat(operated, "turns", "find", str(called))
+    assert (found.returncode, [one["request_id"] for one in json.loads(found.stdout)]) == (0, [request_id])
+    assert str(called) not in "".join([*shown, *(repr(event) for event in told.events)])
+    nothing = minichat(operated, "turns", "find", "resp_of_nobody")
+    assert (nothing.returncode, json.loads(nothing.stdout)) == (1, [])
 
 
 @pytest.mark.parametrize(

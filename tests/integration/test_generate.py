@@ -8,6 +8,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 
 from minichat.domain.citations import Citation, Cited, CitedFile
 from minichat.domain.identity import AttachmentId, ChatId, RequestId, TenantId
@@ -15,6 +16,7 @@ from minichat.domain.settlement import Ending
 from minichat.domain.stream import Citations, Delta, Done, Error, Ping, Started, StreamEvent
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
+from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.prompt import Prompt
 from minichat.services import chats, generate
@@ -373,6 +375,28 @@ async def test_a_provider_is_told_of_what_is_left_of_the_day() -> None:
         rules, provider = searching_rules(left_today), Scripted(script)
         await told(begun(provider, rules, a_running_turn(rules, web_search=True)))
         assert [prompt.max_tool_calls for prompt in provider.prompts] == [most]
+
+
+async def test_a_provider_is_told_who_asks_in_hashes_and_its_own_name_of_the_answer_is_found_by_operators(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield Completed(Usage(1, 1), "resp_of_the_provider")
+
+    rules, provider = some_rules(), Scripted(script)
+    rules = replace(rules, settings=rules.settings.model_copy(update={"cursor_secret": SecretStr("a secret")}))
+    running, trace_id = a_running_turn(rules), "4bf92f3577b34da6a3ce929d0e0e4736"
+    machine = generate.Machine(rules.settings, provider, lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
+    events = await told(generate.begin(replace(a_call(), trace_id=trace_id), running, machine))
+    (prompt,) = provider.prompts
+    assert prompt.user == identity.told(prompt, running.turn, "a secret", trace_id).user == prompt.metadata["user"]
+    assert str(prompt.traceparent).startswith(f"00-{trace_id}-")
+    assert running.turn.requester_user_id not in repr(prompt)
+    assert stored(running).provider_response_id == "resp_of_the_provider"
+    (line,) = [vars(record) for record in caplog.records if record.message == "answer"]
+    assert (line["provider_response_id"], line["trace_id"]) == ("resp_of_the_provider", trace_id)
+    assert (line["turn_id"], line["state"]) == (running.turn.turn_id, "completed")
+    assert "resp_of_the_provider" not in repr(events)
 
 
 async def test_an_answer_that_the_store_will_never_take_ends_as_failed(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import MetadataRetrievalError
 from botocore.session import Session
 
+from minichat import observability
 from minichat.domain.identity import TenantId
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Timeouts
@@ -28,6 +30,7 @@ from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, an_entry, failu
 ADAPTERS = ("openai_responses", "openai_chat", "anthropic_messages", "bedrock_converse")
 KEY_HEADERS = ("authorization:", "api-key:", "x-api-key:", "cookie:")
 NOWHERE = "http://127.0.0.1:9"
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 DONE = b'event: response.completed\r\rdata: {"type": "response.completed", "response": {"id": "resp_1"}}\r\r'
@@ -279,7 +282,7 @@ def test_what_is_sent_to_bedrock_is_what_was_signed(monkeypatch: pytest.MonkeyPa
         async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             entry = an_entry(url, kind="bedrock_converse", region="us-east-1")
-            prompt = replace(a_prompt("Größe"), model=profile)
+            prompt = replace(a_prompt("Größe"), model=profile, traceparent=TRACEPARENT)
             async with asyncio.timeout(WAIT_SECONDS), providers_of(entry) as providers:
                 assert [chunk async for chunk in providers.stream(TENANT, "it", prompt)]
 
@@ -290,12 +293,45 @@ def test_what_is_sent_to_bedrock_is_what_was_signed(monkeypatch: pytest.MonkeyPa
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     assert path == f"/model/{profile.replace(':', '%3A').replace('/', '%2F')}/converse-stream"
     assert headers["x-amz-security-token"] == "session-token"
+    assert headers["traceparent"] == TRACEPARENT
     signed = AWSRequest("POST", f"http://{headers['host']}{path}", {"content-type": headers["content-type"]}, content)
     signed.headers["X-Amz-Date"] = signed.context["timestamp"] = headers["x-amz-date"]
     signed.headers["X-Amz-Security-Token"] = "session-token"
     judge = SigV4Auth(role, "bedrock", "us-east-1")
     signature = judge.signature(judge.string_to_sign(signed, judge.canonical_request(signed)), signed)
     assert headers["authorization"].endswith(f"Signature={signature}")
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_provider_hears_who_asks_unless_its_entry_forbids_it_and_the_trace_in_any_case(
+    tells: bool,
+) -> None:
+    sent = b""
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        sent = await reader.readuntil(b"\r\n\r\n")
+        sent += await reader.readexactly(int(re.findall(rb"(?i)content-length: (\d+)", sent)[0]))
+        writer.write(b"HTTP/1.1 400 X\r\nx-request-id: req_theirs\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def run() -> dict[str, Any]:
+        event = observability.begin()
+        async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            prompt = replace(a_prompt("hi"), user="hash", metadata={"chat": "hash"}, traceparent=TRACEPARENT)
+            async with asyncio.timeout(WAIT_SECONDS), providers_of(an_entry(url, tells_who_asks=tells)) as providers:
+                assert [chunk async for chunk in providers.stream(TENANT, "it", prompt)]
+        return event.fields
+
+    fields = asyncio.run(run())
+    head, _, content = sent.partition(b"\r\n\r\n")
+    body = json.loads(content)
+    assert (body.get("user"), body.get("metadata")) == (("hash", {"chat": "hash"}) if tells else (None, None))
+    assert f"traceparent: {TRACEPARENT}".encode() in head.lower()
+    # What its support asks for, also of a request that failed.
+    assert fields["provider_request_id"] == "req_theirs"
 
 
 def test_a_tenant_has_a_provider_and_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ from starlette.routing import Route
 from minichat.local import scripted_files
 from minichat.local.dialects.anthropic import Messages
 from minichat.local.dialects.bedrock import Converse
-from minichat.local.dialects.dialect import SECRETS, Cite, Dialect, Said, Tokens
+from minichat.local.dialects.dialect import SECRETS, Cite, Dialect, Said, Tokens, wrong_identity
 from minichat.local.dialects.openai import Chat, Responses
 
 DEFAULT_DELAY_MS = 15
@@ -174,6 +174,8 @@ async def _answer(request: Request, *, dialect: type[Dialect]) -> Response:
         return refusal
     if "strict" in script.said and not _alternates(given):
         return JSONResponse(dialect.problem(400, "Conversation roles must alternate."), 400)
+    if (wrong := wrong_identity(body, request.headers.get("traceparent"))) is not None:
+        return JSONResponse(dialect.problem(400, wrong), 400)
     text = "".join(script.pieces())
     tools, cites = _used(script, body, request.app.state.files)
     script = replace(script, tools=tools)

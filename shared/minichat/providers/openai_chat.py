@@ -53,7 +53,8 @@ def reader() -> Reading:
 
 
 def body(prompt: Prompt, output_cap: str) -> dict[str, Any]:
-    """The request of a prompt; `output_cap` is what the server calls the output limit.
+    """The request of a prompt; `output_cap` is what the server calls the output limit. `metadata` is left out: OpenAI
+    refuses it where nothing is stored.
 
     `extra_body` may set or replace anything but what this backend answers for: model, conversation, output cap, and
     that one answer is streamed and counted.
@@ -63,8 +64,6 @@ def body(prompt: Prompt, output_cap: str) -> dict[str, Any]:
         made["web_search_options"] = {"search_context_size": prompt.web_search_context_size}
     if prompt.user is not None:
         made["user"] = prompt.user
-    if prompt.metadata:
-        made["metadata"] = prompt.metadata
     made.update((name, value) for name, value in extra.items() if name not in {*OUTPUT_CAPS, "n"})
     instructions = [{"role": "system", "content": prompt.instructions}] if prompt.instructions else []
     said = [

@@ -21,7 +21,8 @@ class Prompt:
 
     Vector stores, files for the code interpreter and images are for providers that have files; no other is sent any.
 
-    `user` and `metadata` are opaque hashes made by the caller; no id of tenant, user or chat leaves the backend.
+    `user` and `metadata` are opaque hashes (`identity`); no id of tenant, user or chat leaves the backend.
+    `traceparent` is a header (W3C Trace Context).
     """
 
     model: str
@@ -36,6 +37,7 @@ class Prompt:
     api_params: dict[str, Any] = field(default_factory=dict)
     user: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    traceparent: str | None = None
 
 
 def parameters(prompt: Prompt) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Protocol
 
 import httpx2
@@ -44,7 +45,11 @@ class Providers:
             diagnostic = f"providers.{provider_id}.auth.secret: {where} has no key, or cannot be read"
             yield Failed("provider_error", diagnostic, reached=False)
             return
+        if not entry.tells_who_asks:
+            prompt = replace(prompt, user=None, metadata={})
         exchange = adapter(entry.kind).exchange(entry, prompt)
+        if prompt.traceparent is not None:
+            exchange = replace(exchange, headers={**exchange.headers, "traceparent": prompt.traceparent})
         line = transport.Line(self._client(entry), entry, key)
         async with aclosing(transport.stream(line, exchange)) as chunks:
             async for chunk in chunks:

@@ -27,6 +27,9 @@ MAX_PAUSE_SECONDS = 5.0
 """A user waits: who asks for more patience than this (Retry-After) is not asked again."""
 MAX_ERROR_BODY_BYTES = 16_384
 ERROR_BODY_SECONDS = 2.0
+_REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
+"""Where providers say what they call a request: what their support asks for."""
+MAX_ID_CHARACTERS = 128
 
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
@@ -188,6 +191,7 @@ async def _attempt(line: Line, key: str | None, exchange: Exchange, by: float) -
         failed = Failed(code, repr(error), reached=connected)
         raise _Refused(failed, may_pass=not connected) from None
     # What it says of its type is not asked: gateways name lists of types, another one or none.
+    _note_its_name(response)
     if response.status_code == 200:
         return response
     try:
@@ -197,6 +201,15 @@ async def _attempt(line: Line, key: str | None, exchange: Exchange, by: float) -
     failed, may_pass = refusals.of_status(response.status_code, response.headers, text)
     wait = refusals.seconds_to_wait(response.headers, now())
     raise _Refused(failed, may_pass=may_pass, status=response.status_code, retry_after=wait)
+
+
+def _note_its_name(response: httpx2.Response) -> None:
+    """What the provider calls the request, for the log line alone."""
+    from minichat.observability import note  # noqa: PLC0415  more than an adapter costs, and there by now
+
+    name = next((response.headers[header] for header in _REQUEST_IDS if header in response.headers), None)
+    if name is not None:
+        note(provider_request_id=name[:MAX_ID_CHARACTERS])
 
 
 async def _error_text(response: httpx2.Response) -> str:

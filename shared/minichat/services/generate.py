@@ -30,6 +30,7 @@ from minichat.domain.stream import Delta, Started, StreamEvent, Tool
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.observability import count, emit, logger, observe
+from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.prompt import Prompt, PromptMessage
 from minichat.providers.registry import Providers
@@ -198,6 +199,7 @@ async def _produce(teller: _Teller) -> None:
         ended = await _finalize(call, running, ending, machine, teller.record)
         if ended is not None:
             _measure(running, ended.ending, machine.clock())
+            _log(call, running, ended.ending)
             for number, event in enumerate(ended.last_events, start=ended.number):
                 await teller.channel.put(Numbered(number, event))
     except Lost:
@@ -225,6 +227,24 @@ def _measure(running: Running, ending: Ending, now: datetime) -> None:
         observe("ttft_ms", ending.ttft_ms, "Milliseconds", provider=provider, model=model)
     total_ms = max((now - running.turn.started_at).total_seconds() * 1000, 0)
     observe("stream_total_ms", total_ms, "Milliseconds", provider=provider, model=model)
+
+
+def _log(call: Call, running: Running, ending: Ending) -> None:
+    """The one line that says what the provider calls an answer, beside everything that it is called here."""
+    turn, model = running.turn, running.admission.model
+    ids = {"trace_id": call.trace_id, "tenant_id": turn.tenant_id, "chat_id": turn.chat_id, "turn_id": turn.turn_id}
+    logger.info(
+        "answer",
+        extra={
+            **ids,
+            "request_id": turn.request_id,
+            "provider": model.provider_id,
+            "model": model.id,
+            "provider_response_id": ending.provider_response_id,
+            "state": ending.state.value,
+            "error_code": ending.error_code,
+        },
+    )
 
 
 async def _answer(teller: _Teller, renewing: asyncio.Task[None]) -> Ending:
@@ -262,7 +282,8 @@ async def _read(teller: _Teller) -> None:
     """Tells what the provider says. With its last word the end is known, however long its stream takes to close."""
     model = teller.running.admission.model
     teller.answer.called = True
-    prompt = _prompt(teller.running)
+    secret = teller.machine.settings.cursor_secret.get_secret_value()
+    prompt = identity.told(_prompt(teller.running), teller.running.turn, secret, teller.call.trace_id)
     async with aclosing(
         teller.machine.providers.stream(teller.running.turn.tenant_id, model.provider_id, prompt)
     ) as chunks:

@@ -5,7 +5,8 @@ The scripted provider decides what is said and when; a dialect turns it into byt
 """
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -107,6 +108,34 @@ class Dialect(Protocol):
     @staticmethod
     def problem(status: int, message: str) -> dict[str, Any]:
         """The body of a refusal."""
+
+
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_BEDROCK_METADATA = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,.-]{1,256}")
+
+
+def wrong_identity(body: Mapping[str, Any], traceparent: str | None) -> str | None:
+    """What a provider refuses in what a request says of who asks, or None.
+
+    OpenAI: a `user` of 64 characters, 16 pairs of `metadata`, keys of 64 and values of 512 characters, and none of a
+    chat completion that is not stored. Anthropic: a `user_id` of 256 characters, and nothing else. Bedrock: 16 pairs of
+    `requestMetadata`, of 256 characters each and of few kinds.
+    """
+    if traceparent is not None and not _TRACEPARENT.fullmatch(traceparent):
+        return "The header traceparent is malformed."
+    user, metadata = body.get("user"), body.get("metadata") or {}
+    if "user_id" in metadata:
+        fine = metadata.keys() == {"user_id"} and len(metadata["user_id"]) <= 256
+        return None if fine else "metadata: extra inputs are not permitted"
+    if user is not None and not (isinstance(user, str) and len(user) <= 64):
+        return "Invalid 'user': string too long."
+    if metadata and "messages" in body and not body.get("store"):
+        return "The 'metadata' parameter is only allowed when 'store' is enabled."
+    if len(metadata) > 16 or any(len(key) > 64 or len(value) > 512 for key, value in metadata.items()):
+        return "Invalid 'metadata'."
+    told = body.get("requestMetadata") or {}
+    fine = len(told) <= 16 and all(map(_BEDROCK_METADATA.fullmatch, [*told.keys(), *told.values()]))
+    return None if fine else "requestMetadata failed to satisfy constraint"
 
 
 def sse(name: str | None, data: dict[str, Any] | bytes) -> bytes:

@@ -1,0 +1,35 @@
+"""What a provider is told of who asks: hashes that nobody can turn back, and the trace.
+
+Providers ask for the user behind a call, to find abuse, and show metadata in their own logs. Both are keyed hashes (128
+bits of HMAC with SHA-256): the same user is the same word for ever, and no list of our ids tells who. They fit
+everywhere: OpenAI takes 64 characters as a user, 16 pairs of 64 and 512 as metadata; Bedrock's values have 256 of few
+kinds; Anthropic wants a hash, and nothing that names anybody (context-attachments-providers 4).
+"""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import replace
+
+from minichat.domain.turn import Turn
+from minichat.providers.prompt import Prompt
+
+_PURPOSE = b"minichat provider identity"
+"""Keeps the key apart from what else its secret is for."""
+HASH_CHARACTERS = 32
+
+
+def told(prompt: Prompt, turn: Turn, secret: str, trace_id: str) -> Prompt:
+    """The prompt of a turn, with hashes of its user, tenant and chat, and the trace that its call belongs to."""
+    said = {"user": turn.requester_user_id, "tenant": turn.tenant_id, "chat": turn.chat_id}
+    key = hmac.digest(secret.encode(), _PURPOSE, "sha256")
+    hashes = {
+        kind: hmac.new(key, f"{kind} {turn.tenant_id} {value}".encode(), hashlib.sha256).hexdigest()[:HASH_CHARACTERS]
+        for kind, value in said.items()
+    }
+    metadata = {**hashes, "request_type": "chat"}
+    if not trace_id:
+        return replace(prompt, user=hashes["user"], metadata=metadata)
+    # Sampled: there is a log line of it here.
+    traceparent = f"00-{trace_id}-{secrets.token_hex(8)}-01"
+    return replace(prompt, user=hashes["user"], metadata={**metadata, "trace_id": trace_id}, traceparent=traceparent)
