@@ -33,7 +33,7 @@ from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Replay, Running, SendMessage, send
-from minichat.settings import Attachments, Settings, Store
+from minichat.settings import Attachments, Auth, Settings, Store
 from minichat.storage import attachments, keys, messages, uploads
 from minichat.storage.documents import from_raw
 from minichat.storage.items import batch_get
@@ -49,6 +49,7 @@ MODEL = a_model(preference={"is_default": True}, multimodal_capabilities=["VISIO
 RULES = Rules(Settings(), a_policy(MODEL))
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 READS = {"BatchGetItem", "Query"}
+ENDS = {"turn_completed", "turn_failed"}
 
 
 def a_chat() -> Chat:
@@ -137,10 +138,52 @@ def test_the_audit_trail_tells_what_a_message_was_sent_with(store: Store, called
     running = sent(chat, document, image)
     assert finalize(a_call(), running.turn, Ending(TurnState.CANCELLED, provider_called=called), RULES.settings)
     (event,) = (json.loads(item["payload"]) for item in Tables.of(store).outbox if item["type"] == "turn_failed")
+    pdf = {"filename": "a.pdf", "content_type": "application/pdf", "size_bytes": 9}
+    png = {"filename": "a.png", "content_type": "image/png", "size_bytes": 9, "image_used_in_turn": called}
     assert event["attachments"] == [
-        {"attachment_id": document.attachment_id, "attachment_kind": "document"},
-        {"attachment_id": image.attachment_id, "attachment_kind": "image", "image_used_in_turn": called},
+        {"attachment_id": document.attachment_id, "attachment_kind": "document", **pdf},
+        {"attachment_id": image.attachment_id, "attachment_kind": "image", **png},
     ]
+
+
+def test_the_audit_trail_has_no_secret_of_a_file_name(store: Store) -> None:
+    chat = a_chat()
+    key = "ghp_0123456789abcdefghijABCDEFGHIJ012345"
+    file = ready(announced(chat, "text/plain", f"{key}.txt"))
+    running = sent(chat, file)
+    assert finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="a"), RULES.settings)
+    other = ready(announced(chat, "text/plain", f"{key}.txt"))
+    service.delete(a_call(), chat.chat_id, other.attachment_id)
+    told = {item["type"]: item["payload"] for item in Tables.of(store).outbox if item["queue"] == "audit"}
+    assert key not in "".join(told.values())
+    deleted = json.loads(told["attachment_delete"])
+    assert (deleted["attachment_kind"], deleted["content_type"], deleted["size_bytes"]) == ("document", "text/plain", 9)
+    assert deleted["filename"] == "[redacted:github-token].txt"
+
+
+@pytest.mark.parametrize(
+    ("claim", "ending", "told"),
+    [
+        (None, Ending(TurnState.COMPLETED, text="a"), {"quota": {"decision": "allow"}}),
+        (
+            "features",
+            Ending(TurnState.FAILED, "file_search_calls_exceeded"),
+            {
+                "license": {"feature": "ai_chat", "decision": "allow"},
+                "quota": {"decision": "allow", "quota_scope": "file_search"},
+            },
+        ),
+    ],
+)
+def test_the_audit_trail_tells_which_decisions_a_turn_met(
+    store: Store, claim: str | None, ending: Ending, told: dict[str, Any]
+) -> None:
+    settings = Settings(auth=Auth(features_claim=claim))
+    assert finalize(a_call(), sent(a_chat()).turn, ending, settings)
+    (event,) = (json.loads(item["payload"]) for item in Tables.of(store).outbox if item["type"] in ENDS)
+    decisions = event["policy_decisions"]
+    # What has its default may be absent.
+    assert {name: decisions[name] | told[name] for name in decisions} == told
 
 
 def test_what_is_not_ready_or_deleted_is_not_offered(store: Store) -> None:

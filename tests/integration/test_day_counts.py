@@ -36,7 +36,7 @@ MB = 1024 * 1024
 
 
 def rules_with(**limits: int) -> Rules:
-    return Rules(Settings(quota=Quota(**limits)), a_policy(MODEL))  # type: ignore[arg-type]
+    return Rules(Settings(quota=Quota(**limits)), a_policy(MODEL))
 
 
 def a_file(chat: Chat, rules: Rules, *, image: bool = False) -> Attachment:

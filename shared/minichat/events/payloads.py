@@ -116,17 +116,26 @@ class Latency(_Part):
     total_ms: int | None = None
 
 
+class LicenseDecision(_Part):
+    """The feature that the caller's token had to name, and did."""
+
+    feature: str
+    decision: Literal["allow"] = "allow"
+
+
 class QuotaDecisionRecord(_Part):
-    """What the admission decided."""
+    """What the admission decided; the scope is that of the quota which downgraded the turn, or ended it."""
 
     decision: str
+    quota_scope: str | None = None
     downgrade_from: str | None = None
     downgrade_reason: str | None = None
 
 
 class PolicyDecisions(_Part):
-    """Decisions that let the turn run."""
+    """Decisions that let the turn run; without a `license` the deployment asks for none."""
 
+    license: LicenseDecision | None = None
     quota: QuotaDecisionRecord
 
 
@@ -143,6 +152,9 @@ class AttachmentUse(_Part):
 
     attachment_id: str
     attachment_kind: Literal["document", "image"]
+    filename: str | None = None
+    content_type: str | None = None
+    size_bytes: int | None = None
     image_used_in_turn: bool | None = None
 
 
@@ -220,6 +232,10 @@ class AttachmentDeleted(_OfChat):
     event_type: Literal["attachment_delete"] = "attachment_delete"
     actor_user_id: str
     attachment_id: str
+    attachment_kind: Literal["document", "image"] | None = None
+    filename: str | None = None
+    content_type: str | None = None
+    size_bytes: int | None = None
 
 
 class DecisionRefused(_Audit):

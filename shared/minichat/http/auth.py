@@ -15,7 +15,7 @@ import jwt
 from starlette.requests import Request
 
 from minichat.domain.errors import FeatureNotLicensed, ServiceUnavailable, TokenFault, Unauthenticated
-from minichat.domain.identity import Caller, TenantId, UserId
+from minichat.domain.identity import Caller, SubjectType, TenantId, UserId
 from minichat.settings import Auth
 
 ALGORITHMS = ["RS256", "ES256"]
@@ -125,7 +125,7 @@ class Authenticator:
             subject = UUID(str(claims[auth.subject_claim]))
         except (KeyError, ValueError):
             raise Unauthenticated("claim") from None
-        subject_type = "system" if claims.get(auth.subject_type_claim) == "system" else "user"
+        subject_type: SubjectType = "system" if claims.get(auth.subject_type_claim) == "system" else "user"
         caller = Caller(TenantId(str(tenant)), UserId(str(subject)), subject_type)
         if auth.features_claim is not None and not _lists(claims.get(auth.features_claim), auth.required_feature):
             raise FeatureNotLicensed(caller)

@@ -22,6 +22,7 @@ from minichat.events.payloads import (
     Event,
     FrontierRef,
     Latency,
+    LicenseDecision,
     PolicyDecisions,
     PolicyPublished,
     QuotaDecisionRecord,
@@ -66,6 +67,8 @@ _ENDED: dict[str, Any] = _OF_CHAT | {
     "policy_version_applied": 7,
     "latency_ms": Latency(ttft_ms=412, total_ms=2871),
 }
+_PICTURE: dict[str, Any] = {"filename": "moon.png", "content_type": "image/png", "size_bytes": 48_213}
+_DOCUMENT: dict[str, Any] = {"filename": "moon.pdf", "content_type": "application/pdf", "size_bytes": 812_004}
 _ACTOR = _OF_CHAT | {"actor_user_id": _USER, "turn_id": _TURN}
 
 EXAMPLES: dict[str, list[Event]] = {
@@ -76,13 +79,17 @@ EXAMPLES: dict[str, list[Event]] = {
             effective_model="gpt-4.1-mini",
             usage=TokenUsage(input_tokens=812, output_tokens=240, cache_read_input_tokens=512),
             policy_decisions=PolicyDecisions(
+                license=LicenseDecision(feature="ai_chat"),
                 quota=QuotaDecisionRecord(
-                    decision="downgrade", downgrade_from="gpt-4.1", downgrade_reason="premium_quota_exhausted"
-                )
+                    decision="downgrade",
+                    quota_scope="tokens",
+                    downgrade_from="gpt-4.1",
+                    downgrade_reason="premium_quota_exhausted",
+                ),
             ),
             attachments=[
-                AttachmentUse(attachment_id=_ATTACHMENT, attachment_kind="image", image_used_in_turn=True),
-                AttachmentUse(attachment_id=_SECOND_ATTACHMENT, attachment_kind="document"),
+                AttachmentUse(attachment_id=_ATTACHMENT, attachment_kind="image", image_used_in_turn=True, **_PICTURE),
+                AttachmentUse(attachment_id=_SECOND_ATTACHMENT, attachment_kind="document", **_DOCUMENT),
             ],
             tool_calls=ToolCallCounts(web_search_calls=1),
         ),
@@ -116,7 +123,9 @@ EXAMPLES: dict[str, list[Event]] = {
             request_id=_REQUEST,
         ),
         ChatDeleted(**_OF_CHAT, actor_user_id=_USER),
-        AttachmentDeleted(**_OF_CHAT, actor_user_id=_USER, attachment_id=_ATTACHMENT),
+        AttachmentDeleted(
+            **_OF_CHAT, actor_user_id=_USER, attachment_id=_SECOND_ATTACHMENT, attachment_kind="document", **_DOCUMENT
+        ),
         DecisionRefused(
             **_AUDIT,
             actor_user_id=_USER,

@@ -23,6 +23,7 @@ from minichat.domain.identity import AttachmentId, Call, ChatId
 from minichat.domain.policy import Model
 from minichat.events.payloads import AttachmentCleanup, AttachmentDeleted, AttachmentExpected
 from minichat.services import chats
+from minichat.services.audited import clean_filename
 from minichat.services.rules import Rules
 from minichat.storage import attachments, keys, objects, outbox, uploads
 from minichat.storage import chats as stored_chats
@@ -190,6 +191,10 @@ def _deleted(call: Call, attachment: Attachment) -> AttachmentDeleted:
         chat_id=attachment.chat_id,
         actor_user_id=call.caller.user_id,
         attachment_id=attachment.attachment_id,
+        attachment_kind=attachment.kind,
+        filename=clean_filename(attachment),
+        content_type=attachment.content_type,
+        size_bytes=attachment.size_bytes,
     )
 
 

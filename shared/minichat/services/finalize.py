@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from minichat.domain.errors import ServiceUnavailable
-from minichat.domain.identity import MICROSECOND, AttachmentId, Call, instant_of
+from minichat.domain.identity import MICROSECOND, Call, instant_of
 from minichat.domain.message import MESSAGE_MAX_BYTES, Message
 from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import Ending, Settlement, settle
@@ -16,12 +16,9 @@ from minichat.domain.summary import Compression, Frontier
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.events.payloads import (
-    AttachmentUse,
     Event,
     FrontierRef,
     Latency,
-    PolicyDecisions,
-    QuotaDecisionRecord,
     ThreadSummaryTask,
     TokenUsage,
     ToolCallCounts,
@@ -29,7 +26,8 @@ from minichat.events.payloads import (
     UsageEvent,
 )
 from minichat.observability import count, logger, observe
-from minichat.settings import Settings
+from minichat.services.audited import attachment_uses, policy_decisions
+from minichat.settings import Auth, Settings
 from minichat.storage import endings, messages, outbox, parts, quota
 from minichat.storage.transact import Put, Rejected
 
@@ -85,7 +83,7 @@ class End:
     def __init__(
         self, call: Call, turn: Turn, ending: Ending, settings: Settings, finalizer: Finalizer = Finalizer()
     ) -> None:
-        """Raises ServiceUnavailable when the prompt cannot be read that the audit trail wants."""
+        """Raises ServiceUnavailable when what the audit trail wants of the message cannot be read."""
         self._call = replace(call, now=max(call.now, turn.started_at + MICROSECOND))
         self._turn, self._settings, self._by = turn, settings, finalizer
         self._make(ending if len(ending.text.encode()) <= MESSAGE_MAX_BYTES else _without_answer(ending))
@@ -134,7 +132,7 @@ class End:
             parts_told = parts.puts(turn, by.stored + 1, (*by.pending, *map(told, last_events)), kept=kept)
         events: list[Event] = [
             _usage_event(call, turn, ending, settlement),
-            _audit_event(call, turn, ending, self._content(ending)),
+            _audit_event(call, turn, ending, self._settings.auth, self._content(ending)),
         ]
         if completed and by.compression is not None:
             events.append(_summary_task(call, turn, by.compression))
@@ -275,10 +273,9 @@ def _ref(frontier: Frontier) -> FrontierRef:
     return FrontierRef(created_at=frontier.created_at, message_id=frontier.message_id)
 
 
-def _audit_event(call: Call, turn: Turn, ending: Ending, content: dict[str, str]) -> TurnEnded:
+def _audit_event(call: Call, turn: Turn, ending: Ending, auth: Auth, content: dict[str, str]) -> TurnEnded:
     completed = ending.state is TurnState.COMPLETED
     cancelled = ending.state is TurnState.CANCELLED
-    downgraded = turn.reserve.decision == "downgrade"
     return TurnEnded(
         event_type="turn_completed" if completed else "turn_failed",
         tenant_id=turn.tenant_id,
@@ -294,27 +291,13 @@ def _audit_event(call: Call, turn: Turn, ending: Ending, content: dict[str, str]
         policy_version_applied=turn.reserve.policy_version,
         usage=TokenUsage.of(ending.usage),
         latency_ms=Latency(ttft_ms=ending.ttft_ms, total_ms=int((call.now - turn.started_at).total_seconds() * 1000)),
-        policy_decisions=PolicyDecisions(
-            quota=QuotaDecisionRecord(
-                decision=turn.reserve.decision,
-                downgrade_from=turn.reserve.selected_model if downgraded else None,
-                downgrade_reason=turn.reserve.downgrade_reason,
-            )
-        ),
+        policy_decisions=policy_decisions(turn, ending, auth),
         error_code="cancelled" if cancelled else ending.error_code,
-        attachments=[_use(turn, ending, attachment_id) for attachment_id in turn.attachment_ids],
+        attachments=attachment_uses(turn, ending),
         tool_calls=ToolCallCounts(
             file_search_calls=ending.tool_calls.file_search,
             web_search_calls=ending.tool_calls.web_search,
             code_interpreter_calls=ending.tool_calls.code_interpreter,
         ),
         **content,
-    )
-
-
-def _use(turn: Turn, ending: Ending, attachment_id: AttachmentId) -> AttachmentUse:
-    if attachment_id not in turn.image_ids:
-        return AttachmentUse(attachment_id=attachment_id, attachment_kind="document")
-    return AttachmentUse(
-        attachment_id=attachment_id, attachment_kind="image", image_used_in_turn=ending.provider_called
     )

@@ -1,13 +1,14 @@
 """Events on their way out, written in the transaction that causes them."""
 
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 from minichat.domain.identity import Call, ChatId, TenantId
-from minichat.events.payloads import Event, PolicyPublished
+from minichat.events.payloads import DecisionRefused, Event, PolicyPublished
 from minichat.storage import keys
 from minichat.storage.items import OutboxItem
 from minichat.storage.keys import Key
-from minichat.storage.transact import put_one
+from minichat.storage.transact import Put, Refused, commit
 
 KEPT = timedelta(days=7)
 """How long an operator can publish an event again."""
@@ -38,13 +39,18 @@ def item(call: Call, chat_id: ChatId, event: Event, *, delay_seconds: int | None
     return made
 
 
-def once(event: Event, event_id: str, at: datetime) -> bool:
-    """Lets an event of no chat out, outside of any transaction; False when one with its id is out already.
+def once(event: DecisionRefused, event_id: str, at: datetime) -> bool:
+    """Lets an event of no chat out by itself; False when one with its id is out already.
 
     Raises ServiceUnavailable, and then it may be out all the same.
     """
     key = keys.outbox(TenantId(event.tenant_id), ChatId(event.event_type), event_id)
-    return put_one(_item(key, event, at, trace_id=None), OutboxItem.pk.does_not_exist(), op="refusal")
+    absent = OutboxItem.pk.does_not_exist()
+    try:
+        commit([Put("event", _item(key, event, at, trace_id=event.trace_id), absent)], token=str(uuid4()), op="refusal")
+    except Refused:
+        return False
+    return True
 
 
 def _item(key: Key, event: Event, at: datetime, *, trace_id: str | None) -> OutboxItem:

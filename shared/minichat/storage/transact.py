@@ -149,24 +149,21 @@ def commit(
         raise ServiceUnavailable from attempts.failure
 
 
-def put_one(model: Model, condition: Condition | None = None, *, op: str = "other") -> bool:
-    """Stores one item, whether it was there or not; False when a condition did not hold. `op` as for `commit`.
+def put_one(model: Model, *, op: str = "other") -> None:
+    """Stores one item, whether it was there or not; `op` as for `commit`.
 
     Raises ServiceUnavailable when DynamoDB did not answer; the item may be stored all the same.
     """
     attempts = _Attempts(op)
     for _ in attempts:
         try:
-            answer = model.save(condition)
+            answer = model.save()
         except PutError as error:
-            if attempts.may_pass(error):
-                continue
-            if error.cause_response_code == "ConditionalCheckFailedException":
-                return False
-            raise _rejected(error) from error
+            if not attempts.may_pass(error):
+                raise _rejected(error) from error
         else:
             observe("consumed_write_units", _units(answer), "Count", op=op)
-            return True
+            return
     raise ServiceUnavailable from attempts.failure
 
 
