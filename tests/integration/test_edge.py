@@ -13,10 +13,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
+from minichat.domain.errors import ServiceUnavailable
 from minichat.http.app import create_app
 from minichat.local.issuer import KEY_ID, Issuer
 from minichat.observability import logger
 from minichat.settings import Settings, Store
+from minichat.storage import quota
 from tests.builders import an_id
 from tests.conftest import fresh_tables
 
@@ -206,3 +208,33 @@ async def test_what_does_not_answer_is_named_in_the_log_alone(
     assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
     assert "published.json" not in answer.text
     assert "FileNotFoundError" in log[-1]["cause"]
+
+
+async def test_a_store_that_nobody_reaches_is_named_in_the_log_alone(
+    tmp_path: Path, log: list[dict[str, Any]], engine: str
+) -> None:
+    jwks = Issuer(tmp_path).jwks_file
+    nowhere = {"endpoint": "http://127.0.0.1:9"}
+    values = {"store": nowhere, "cursor_secret": "long enough, and nobody else's", "auth": {"jwks": str(jwks)}}
+    transport = httpx2.ASGITransport(create_app(Settings.model_validate(values)))
+    try:
+        async with httpx2.AsyncClient(transport=transport, base_url=f"http://test{PREFIX}") as lost:
+            answer = await lost.get("/quota/status", headers=bearer(token(tmp_path)))
+    finally:
+        fresh_tables(engine)  # connected to an engine again, for the tests that follow
+    assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
+    assert "127.0.0.1" not in answer.text
+    assert "EndpointConnectionError" in log[-1]["cause"]
+
+
+async def test_who_finds_out_by_itself_that_it_cannot_go_on_is_named(
+    client: httpx2.AsyncClient, tmp_path: Path, log: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gives_up(*_: object, **__: object) -> None:
+        raise ServiceUnavailable
+
+    monkeypatch.setattr(quota, "read", gives_up)
+    answer = await client.get("/quota/status", headers=bearer(token(tmp_path)))
+    assert (answer.status_code, log[-1]["status"]) == (503, 503)
+    assert "gives_up" in log[-1]["cause"]
+    assert "gives_up" not in answer.text

@@ -72,12 +72,26 @@ def _chat_id(request: Request) -> str | None:
 
 def _cause(error: errors.ServiceUnavailable) -> str:
     """What did not answer, in the words of what noticed it, or who found out by itself: for the log alone."""
-    causes = [error.__cause__ or error.__context__ or error]
-    while (deeper := causes[-1].__cause__) is not None:
+    causes: list[BaseException] = [error]
+    while (deeper := _deeper(causes[-1])) is not None and deeper not in causes:
         causes.append(deeper)
     if causes != [error]:
-        return " < ".join(type(cause).__name__ for cause in causes)
+        return " < ".join(map(_name, causes[1:]))
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     return "unknown" if last is None else last.tb_frame.f_code.co_qualname
+
+
+def _deeper(error: BaseException) -> BaseException | None:
+    # pynamodb has an attribute of its own for what was below it.
+    below = getattr(error, "cause", None)
+    known = error.__cause__ or (below if isinstance(below, BaseException) else None)
+    return known or (error.__context__ if isinstance(error, errors.ServiceUnavailable) else None)
+
+
+def _name(error: BaseException) -> str:
+    """The kind of an error, with AWS's word for it where it has one: `ThrottlingException`."""
+    said = getattr(error, "response", None)
+    code = said.get("Error", {}).get("Code") if isinstance(said, dict) else None
+    return type(error).__name__ if code is None else f"{type(error).__name__} {code}"
