@@ -21,8 +21,8 @@ from minichat.domain.errors import (
     InvalidTurnState,
     NotLatestTurn,
 )
-from minichat.http import app
 from minichat.http.edge import Edge
+from minichat.http.refused import Refused
 from minichat.observability import Measurement, begin, count, emit, observe
 from minichat.services.outcome import counted
 from minichat.settings import SettingsError, load
@@ -220,7 +220,7 @@ def test_an_operation_is_counted_by_how_it_ended(refusal: Exception | None, resu
 async def test_a_denial_is_counted(refusal: ChatError, counts: list[object]) -> None:
     event = begin()
     request = Request({"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""})
-    await app._refused(request, refusal)
+    await Refused().note(request, refusal)
     assert [one.dimensions for one in event.measurements if one.name == "authz_denied_total"] == counts
 
 

@@ -58,7 +58,6 @@ def test_chat_completions_are_asked_for_one_counted_stream() -> None:
         "top_k": 1,
         "web_search_options": {"search_context_size": "low"},
         "user": "u",
-        "metadata": {"chat": "c"},
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}],
     }
 
