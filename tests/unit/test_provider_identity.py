@@ -52,6 +52,12 @@ def test_the_same_user_is_the_same_word_and_nobody_else_is() -> None:
     assert of(ann, secret="another deployment's").user != said.user
 
 
+def test_without_a_secret_nobody_is_told_of_but_the_trace() -> None:
+    prompt = of(somebody(), secret="")
+    assert (prompt.user, prompt.metadata) == (None, {})
+    assert TRACE in str(prompt.traceparent)
+
+
 @pytest.mark.parametrize("kind", BODIES)
 def test_no_id_of_ours_leaves_and_every_provider_takes_what_does(kind: str) -> None:
     turn = somebody()

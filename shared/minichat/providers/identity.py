@@ -20,16 +20,20 @@ HASH_CHARACTERS = 32
 
 
 def told(prompt: Prompt, turn: Turn, secret: str, trace_id: str) -> Prompt:
-    """The prompt of a turn, with hashes of its user, tenant and chat, and the trace that its call belongs to."""
+    """The prompt of a turn, with hashes of its user, tenant and chat, and the trace that its call belongs to.
+
+    Without a secret there are no hashes: anybody who knows an id could make the same.
+    """
+    if trace_id:
+        # Sampled: there is a log line of it here.
+        prompt = replace(prompt, traceparent=f"00-{trace_id}-{secrets.token_hex(8)}-01")
+    if not secret:
+        return prompt
     said = {"user": turn.requester_user_id, "tenant": turn.tenant_id, "chat": turn.chat_id}
     key = hmac.digest(secret.encode(), _PURPOSE, "sha256")
     hashes = {
         kind: hmac.new(key, f"{kind} {turn.tenant_id} {value}".encode(), hashlib.sha256).hexdigest()[:HASH_CHARACTERS]
         for kind, value in said.items()
     }
-    metadata = {**hashes, "request_type": "chat"}
-    if not trace_id:
-        return replace(prompt, user=hashes["user"], metadata=metadata)
-    # Sampled: there is a log line of it here.
-    traceparent = f"00-{trace_id}-{secrets.token_hex(8)}-01"
-    return replace(prompt, user=hashes["user"], metadata={**metadata, "trace_id": trace_id}, traceparent=traceparent)
+    trace = {"trace_id": trace_id} if trace_id else {}
+    return replace(prompt, user=hashes["user"], metadata={**hashes, "request_type": "chat", **trace})
