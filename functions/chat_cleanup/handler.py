@@ -15,6 +15,7 @@ from minichat.providers.files import Files
 from minichat.services import cleanup, purge
 from minichat.settings import current
 from minichat.storage.items import connect
+from minichat.storage.purge import NotMarked
 
 ONE_MORE = timedelta(seconds=20)
 """What the attachment that is being cleaned up may still take when time is up."""
@@ -32,10 +33,17 @@ def handler(event: dict[str, Any], context: LambdaContext) -> object:
 
 def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
     where = TenantId(event.tenant_id), ChatId(event.chat_id)
+    unmarked: NotMarked | None = None
     try:
         # First, for it depends on nobody else.
-        purge.expire(event, current(), now(), new_id)
+        try:
+            purge.expire(event, current(), now(), new_id)
+        except NotMarked as problem:
+            # An item that cannot be written keeps no file at its provider.
+            unmarked = problem
         outcome = cleanup.clean_chat_resources(*where, _means, ends_at=ends_at, redriven=received.redriven)
+        if unmarked is not None:
+            raise unmarked
         if outcome is Outcome.DONE:
             purge.expire_cleaned(event, current())
     except (purge.NotDeleted, cleanup.NotDeleted):

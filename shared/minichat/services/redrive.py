@@ -94,7 +94,10 @@ def redrive(
             try:
                 _send_back(queue, queues, letter, again)
             except (ServiceUnavailable, *_UNHEARD_OF):
-                logger.exception("a dead letter cannot be sent", extra={"queue": queue, "receipt": letter.receipt})
+                logger.exception(
+                    "a dead letter cannot be sent",
+                    extra={"queue": queue, "event_id": letter.attributes.get("event_id")},
+                )
                 kept.append(letter)
                 yield letter, "failed"
                 continue

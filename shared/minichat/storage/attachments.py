@@ -17,11 +17,12 @@ from minichat.domain.attachment import Attachment, AttachmentStatus, Ingest, Thu
 from minichat.domain.chat import Chat
 from minichat.domain.cleanup import Cleanup, CleanupStatus
 from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId
-from minichat.storage import chats, keys
+from minichat.storage import chats, keys, unreadable
 from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, VectorStoreItem
 from minichat.storage.attributes import is_still
 from minichat.storage.items import Raw, batch_get, between
 from minichat.storage.transact import Put, update_one
+from minichat.storage.unreadable import Unreadable
 
 PAGE_ITEMS = 50
 
@@ -94,13 +95,13 @@ def shown(tenant_id: TenantId, chat_id: ChatId, attachment_ids: Iterable[Attachm
     ]
 
 
-def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Attachment]:
+def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Attachment | Unreadable]:
     """Every attachment of a chat, deleted ones too, the oldest first; read in pages, as far as the reader goes.
 
     Raises ServiceUnavailable.
     """
     for raw in _items(keys.partition(tenant_id, chat_id), keys.ATTACHMENT_PREFIX):
-        yield from_raw(raw)
+        yield unreadable.read(raw, from_raw)
 
 
 def settle(seen: Attachment, cleanup: Cleanup) -> bool:
@@ -150,13 +151,13 @@ def vector_store(tenant_id: TenantId, chat_id: ChatId, provider: str) -> VectorS
     return None if raw is None else store_from_raw(raw)
 
 
-def vector_stores(tenant_id: TenantId, chat_id: ChatId) -> list[VectorStore]:
+def vector_stores(tenant_id: TenantId, chat_id: ChatId) -> list[VectorStore | Unreadable]:
     """The chat's vector stores, one per provider, those that are gone too.
 
     Raises ServiceUnavailable.
     """
     found = _items(keys.partition(tenant_id, chat_id), keys.VECTOR_STORE_PREFIX)
-    return [store_from_raw(raw) for raw in found]
+    return [unreadable.read(raw, store_from_raw) for raw in found]
 
 
 def vector_store_gone(seen: VectorStore, at: datetime) -> bool:
