@@ -69,6 +69,14 @@ orphans: .venv/dev.installed .tools/ministack/installed ## Kill servers and wait
 events: .venv/dev.installed .tools/ministack/installed ## Send 10,000 turns while relay and consumers are killed at random; takes long
 	EVENTS_TURNS=10000 $(PYTEST) -s --timeout 7200 tests/e2e/test_events.py
 
+.PHONY: chaos
+chaos: .venv/dev.installed .tools/ministack/installed ## Ask for 10,000 answers while all that can go wrong does; takes hours
+	CHAOS_TURNS=10000 $(PYTEST) -s --timeout 28800 tests/e2e/test_chaos.py
+
+.PHONY: clocks
+clocks: .venv/dev.installed tools ## Run the suite with clocks that are days wrong, and at a month's end; takes hours; ARGS=--help
+	$(VENV)/python -m tests.clocks $(ARGS)
+
 .PHONY: long
 long: .venv/dev.installed .tools/ministack/installed ## Hold a conversation of 300 turns in a small window
 	LONG_TURNS=300 $(PYTEST) -s tests/e2e/test_long_conversation.py

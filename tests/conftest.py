@@ -159,11 +159,14 @@ class running_stack:
         about = json.loads((self._state / "dev.json").read_text())
         return Stack(about, self._state, self._process, "".join(said))
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, raised: type[BaseException] | None, *_: object) -> None:
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(60)
         assert self._process.stdout is not None
         self._process.stdout.close()
+        if raised is None:
+            logs = (log.read_text(errors="replace") for log in (self._state / "logs").glob("*.log"))
+            assert [line for log in logs for line in log.splitlines() if limits.REFUSED in line] == []
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tests.client import User
 
 MB = 1024 * 1024
 PDF = b"%PDF-1.7\nThe moon is 384,400 km away."
-ENDS_SECONDS = 30
+ENDS_SECONDS = 60
 
 
 def a_picture(width: int = 300, height: int = 200, kind: str = "PNG") -> bytes:

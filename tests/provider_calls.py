@@ -16,7 +16,7 @@ from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChu
 from minichat.providers.prompt import Prompt, PromptMessage
 from minichat.providers.registry import Providers
 
-WAIT_SECONDS = 10
+WAIT_SECONDS = 60
 TENANT = TenantId("acme")
 
 

@@ -15,6 +15,7 @@ from minichat.moment import new_id, now
 from minichat.providers.files import Files
 from minichat.services.ingest import Means, Outcome, ingest
 from minichat.settings import current
+from minichat.storage import store_time
 from minichat.storage.items import connect
 
 TO_END = timedelta(seconds=45)
@@ -27,6 +28,7 @@ _means = Means(Files(current().providers), current().attachments, now, new_id, t
 
 def handler(event: dict[str, Any], context: LambdaContext) -> object:
     """Which messages have to come again."""
+    store_time.ask()
     ends_at = now() + timedelta(milliseconds=context.get_remaining_time_in_millis()) - TO_END
     told = AttachmentExpected | Arrived | Tested
     return consume(event, "attachment-ingest", told, lambda said, received: _taken_in(said, received, ends_at))

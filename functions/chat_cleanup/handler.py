@@ -14,6 +14,7 @@ from minichat.moment import new_id, now
 from minichat.providers.files import Files
 from minichat.services import cleanup, purge
 from minichat.settings import current
+from minichat.storage import store_time
 from minichat.storage.items import connect
 from minichat.storage.purge import NotMarked
 
@@ -27,6 +28,7 @@ _means = cleanup.Means(Files(current().providers), current().cleanup, now)
 
 def handler(event: dict[str, Any], context: LambdaContext) -> object:
     """Which messages have to come again."""
+    store_time.ask()
     ends_at = now() + timedelta(milliseconds=context.get_remaining_time_in_millis()) - ONE_MORE
     return consume(event, "chat-cleanup", ChatCleanup, lambda cleaned, received: _clean(cleaned, received, ends_at))
 

@@ -6,6 +6,7 @@ from minichat.moment import new_id, now
 from minichat.observability import begin, emit, logger
 from minichat.services.orphans import SWEEP_SECONDS, sweep
 from minichat.settings import current
+from minichat.storage import store_time
 from minichat.storage.items import connect
 
 LAST_SECONDS = 20
@@ -19,6 +20,7 @@ def handler(event: dict[str, object], context: LambdaContext | None) -> dict[str
     del event
     seconds = context.get_remaining_time_in_millis() / 1000 - LAST_SECONDS if context is not None else SWEEP_SECONDS
     begin()
+    store_time.ask()
     try:
         swept = sweep(now(), new_id, current(), seconds=seconds)
     finally:

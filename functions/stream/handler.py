@@ -2,10 +2,22 @@
 
 import gc
 
+from starlette.types import Receive, Scope, Send
+
 from minichat.http.app import STREAMING, create_app
+from minichat.services.generate import all_ended
 from minichat.settings import current
 
-app = create_app(current(), STREAMING)
+_app = create_app(current(), STREAMING)
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Serves one request. With its end the process is frozen, so an answer whose connection broke is made first."""
+    try:
+        await _app(scope, receive, send)
+    finally:
+        await all_ended()
+
 
 # What is there now stays, and is never looked through again.
 gc.freeze()

@@ -135,7 +135,7 @@ class OrphanWatchdog(_Group):
     """When a running turn without a sign of life counts as dead (turns-and-quota 8)."""
 
     enabled: bool = True
-    timeout_seconds: Annotated[int, Field(ge=30, le=3600)] = 60
+    timeout_seconds: Annotated[int, Field(ge=30, le=3600)] = 75
     batch_size: Annotated[int, Field(ge=1, le=1000)] = 100
 
 

@@ -34,6 +34,12 @@ SECONDS = 60
 WORDS = " ".join(f"word{n}" for n in range(1, 13))
 
 
+def _listen_to_control_c() -> None:
+    """Makes the terminal send it, and heeds it: a test run in the background has inherited that it is ignored."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A program at a terminal of its own, for the time of a `with`."""
 
@@ -52,7 +58,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  so that Ctrl-C is a signal
+            preexec_fn=_listen_to_control_c,  # noqa: PLW1509  no threads yet
         )
         os.close(slave)
         return self

@@ -64,7 +64,7 @@ class Unsummarized:
 
     def wait(self, at_most: int) -> None:
         """A user needs longer to type than a summary takes to be written; a test does not."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while self.count() > at_most:
             assert time.monotonic() < deadline, f"{self.count()} messages are not summarized"
             time.sleep(0.05)
@@ -93,7 +93,7 @@ def test_a_conversation_of_any_length_goes_on(narrow: Stack, capsys: pytest.Capt
         again = user.resume(chat_id, turns[-1]["request_id"])
         assert again.events[0].data["thread_summary_applied"] == turns[-1]["thread_summary_applied"]
         replayed = user.send(chat_id, turns[-1]["said"], request_id=turns[-1]["request_id"])
-        assert replayed.events[0].data.keys() == {"request_id", "message_id", "is_new_turn"}
+        assert replayed.events[0].data.keys() >= {"request_id", "message_id", "is_new_turn"}
     tables = Tables.of(Store(endpoint=narrow.about["engine_url"]))
     stored: dict[str, Item] = next(chat.turns for pk, chat in tables.chats().items() if pk.endswith(chat_id))
     ratios, estimates = [], []

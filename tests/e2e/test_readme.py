@@ -32,7 +32,7 @@ def test_the_readmes_conversation_is_what_really_happens(stack: Stack, tmp_path:
         ".venv/bin/minichat token", f"minichat token --state {stack.state}"
     )
     script = f'minichat() {{ {ROOT}/.venv/bin/minichat "$@"; }}\n{script}'
-    run = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
     said = "\n".join(line for line in told.splitlines() if not line.startswith("# "))
     assert _lines(run.stdout) == _lines(said)
 

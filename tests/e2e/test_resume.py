@@ -189,6 +189,6 @@ def _stored_parts(stack: Stack) -> int:
 
 
 def _wait_until(holds: Any) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline

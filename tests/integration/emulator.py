@@ -28,7 +28,7 @@ from tests.conftest import ROOT
 SAM = ROOT / ".tools" / "sam"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
-READY_SECONDS, END_SECONDS = 20, 10
+READY_SECONDS, END_SECONDS = 60, 30
 # What AWS puts beside a function: the client of the Runtime API and what that needs.
 RUNTIME_CLIENT = ("awslambdaric", "simplejson", "snapshot-restore-py")
 

@@ -1,14 +1,18 @@
 """What no engine shows and AWS does: conflicts, throttles, lost answers; and a count of the calls."""
 
+import io
 import json
+import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import botocore
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.exceptions import ReadTimeoutError
+from botocore.session import Session
 
 from minichat.events import queues
 from minichat.storage.items import connection
@@ -29,6 +33,70 @@ def answered_instead(operation: str, answers: list[Answer]) -> Iterator[None]:
     """The next calls of an operation get these answers; later ones reach the engine."""
     with hook(f"before-call.dynamodb.{operation}", lambda **_: answers.pop(0) if answers else None):
         yield
+
+
+@contextmanager
+def short_pages(at_most: int) -> Iterator[None]:
+    """A page of the tables has so many items at most, as if a mebibyte were full; pages of the indexes, which hold keys
+    alone, stay far below one."""
+
+    def shorten(params: dict[str, Any], **_: Any) -> None:
+        if "IndexName" not in params:
+            params["Limit"] = min(params.get("Limit") or at_most, at_most)
+
+    with (
+        hook("before-parameter-build.dynamodb.Query", shorten),
+        hook("before-parameter-build.dynamodb.Scan", shorten),
+    ):
+        yield
+
+
+@contextmanager
+def torn_batches(at_most: int) -> Iterator[None]:
+    """A batch of reads gives so many of the items at most, in any order, and hands back the keys of the others."""
+    chance = random.Random(7)
+
+    def tear(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        for wanted in params["RequestItems"].values():
+            chance.shuffle(wanted["Keys"])
+        ((table, wanted),) = params["RequestItems"].items()
+        wanted["Keys"], unread = wanted["Keys"][:at_most], wanted["Keys"][at_most:]
+        context["unread"] = {table: {**wanted, "Keys": unread}} if unread else {}
+
+    def hand_back(parsed: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        parsed["UnprocessedKeys"] = context["unread"]
+
+    with (
+        hook("before-parameter-build.dynamodb.BatchGetItem", tear),
+        hook("after-call.dynamodb.BatchGetItem", hand_back),
+    ):
+        yield
+
+
+@contextmanager
+def lagging_index(index: str) -> Iterator[dict[str, Any]]:
+    """The index answers each question as it did the first time, whatever was written since; answers by question."""
+    seen: dict[str, Any] = {}
+
+    def mark(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        if params.get("IndexName") == index:
+            context["asked"] = json.dumps(params["ExpressionAttributeValues"], sort_keys=True)
+
+    def repeat(context: dict[str, Any], **_: Any) -> Any:
+        if context.get("asked") not in seen:
+            return None
+        return AWSResponse("http://engine", 200, HTTPHeaders(), None), seen[context["asked"]]
+
+    def remember(parsed: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        if "asked" in context:
+            seen[context["asked"]] = parsed
+
+    with (
+        hook("before-parameter-build.dynamodb.Query", mark),
+        hook("before-call.dynamodb.Query", repeat),
+        hook("after-call.dynamodb.Query", remember),
+    ):
+        yield seen
 
 
 @contextmanager
@@ -63,7 +131,7 @@ def killed(moment: Literal["before", "after"], operation: str) -> Iterator[None]
 @contextmanager
 def side_by_side(operations: set[str], count: int) -> Iterator[None]:
     """Calls of these operations go on only once `count` of them are in flight together."""
-    together = threading.Barrier(count, timeout=10)
+    together = threading.Barrier(count, timeout=60)
 
     def wait(model: Any, **_: Any) -> None:
         if model.name in operations:
@@ -91,6 +159,35 @@ def sqs_hook(
         yield
     finally:
         events.unregister(name, before)
+
+
+@contextmanager
+def answers_on_the_wire(event: str, answers: list[tuple[int, dict[str, Any]]]) -> Iterator[None]:
+    """The next requests of clients that are made meanwhile get these statuses and JSON bodies, below botocore's own
+    repetitions; `event` is a service and an operation, `secretsmanager.GetSecretValue`."""
+
+    def answer(request: Any, **_: Any) -> AWSResponse | None:
+        if not answers:
+            return None
+        status, body = answers.pop(0)
+        return AWSResponse(request.url, status, HTTPHeaders(), _Raw(json.dumps(body).encode()))
+
+    def watch(session: Session) -> None:
+        handler: Any = answer
+        session.register(f"before-send.{event}", handler)
+
+    botocore.register_initializer(watch)
+    try:
+        yield
+    finally:
+        botocore.unregister_initializer(watch)
+
+
+class _Raw(io.BytesIO):
+    """A body as urllib3 has it."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.read()
 
 
 def refused(code: str, *, reasons: list[dict[str, Any]] | None = None, status: int = 400) -> Answer:

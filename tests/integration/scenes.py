@@ -21,16 +21,16 @@ from minichat.domain.stream import Delta
 from minichat.domain.summary import Compression, Frontier, Summary
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
-from minichat.events.payloads import ChatCleanup, UsageEvent
+from minichat.events.payloads import UsageEvent
 from minichat.services import attachments as files
-from minichat.services import chats, mutate, orphans, purge, reactions
+from minichat.services import chats, mutate, orphans, reactions
 from minichat.services.cancel import cancel
 from minichat.services.finalize import Finalizer, finalize
 from minichat.services.record import Record
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
-from minichat.storage import attachments, keys, ledger, outbox, policies, quota, summaries, turns, uploads
+from minichat.storage import attachments, keys, ledger, outbox, policies, purge, quota, summaries, turns, uploads
 from minichat.storage import chats as stored_chats
 from tests.builders import NOW, a_model, a_policy, new_id
 from tests.integration.walk import Act, Scene, items_of
@@ -353,24 +353,39 @@ def _record_store(world: World) -> Scene:
     return Scene(act, beside={"endings.finish": _finish(world, turn)})
 
 
-def _purge_expire(world: World) -> Scene:
+def _purge_contents(world: World) -> Scene:
     chat = world.chat()
     world.ended(chat)
-    world.file(chat)
     chats.delete(world.call(), chat.chat_id)
-    event = ChatCleanup(
-        tenant_id=chat.tenant_id,
-        chat_id=chat.chat_id,
-        user_id=chat.user_id,
-        system_request_id=_id(),
-        chat_deleted_at=world.now,
-    )
+    at = world.now + timedelta(days=30)
 
     def act() -> str:
-        purge.expire(event, RULES.settings, world.call().now, new_id)
+        purge.contents(chat.tenant_id, chat.chat_id, at)
         return "ok"
 
-    return Scene(act, beside={"purge.expire": act})
+    return Scene(act, beside={"purge.contents": act})
+
+
+def _purge_needed(world: World) -> Scene:
+    chat = world.chat()
+    claim = world.claimed(chat, until=timedelta())
+    file = world.ready(chat)
+    chats.delete(world.call(), chat.chat_id)
+    at = world.now + timedelta(days=30)
+
+    def act() -> str:
+        purge.needed(chat.tenant_id, chat.chat_id, at, uncleaned_at=at + timedelta(days=3650))
+        return "ok"
+
+    return Scene(
+        act,
+        beside={
+            "purge.needed": act,
+            "attachments.settle": lambda: attachments.settle(file, Cleanup(CleanupStatus.DONE, updated_at=world.now)),
+            "attachments.vector_store_gone": lambda: attachments.vector_store_gone(claim, world.now),
+        },
+        next_go=act,
+    )
 
 
 def _summaries_write(world: World) -> Scene:
@@ -453,10 +468,11 @@ def _uploads_release(world: World) -> Scene:
 
 
 def _uploads_upload_begins(world: World) -> Scene:
-    file = world.taken(world.chat())
+    chat = world.chat()
+    file = world.taken(chat)
     return Scene(
         lambda: str(uploads.upload_begins(file, "w", world.now, token=new_id(world.now))),
-        beside={"uploads.delete": _delete_file(world, file)},
+        beside={"uploads.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
     )
 
 
@@ -468,10 +484,11 @@ def _uploads_uploaded(world: World) -> Scene:
 
 
 def _uploads_enters_store(world: World) -> Scene:
-    file = world.uploaded(world.chat())
+    chat = world.chat()
+    file = world.uploaded(chat)
     return Scene(
         lambda: str(uploads.enters_store(file, "w", "vs-1", token=new_id(world.now))),
-        beside={"uploads.delete": _delete_file(world, file)},
+        beside={"uploads.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
     )
 
 
@@ -675,7 +692,8 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "turns.request_cancel": _turns_request_cancel,
     "endings.finish": _endings_finish,
     "record.store": _record_store,
-    "purge.expire": _purge_expire,
+    "purge.contents": _purge_contents,
+    "purge.needed": _purge_needed,
     "summaries.write": _summaries_write,
     "reactions.write": _reactions_write,
     "uploads.create": _uploads_create,

@@ -241,7 +241,7 @@ def test_an_answer_that_was_lost_is_not_another_attempt(store: Store, scripted_p
 
 def at_once(attachment: Attachment, files: Files, workers: int = 8) -> list[Outcome]:
     """The outcomes of as many workers that got the same event at the same moment."""
-    start = threading.Barrier(workers, timeout=10)
+    start = threading.Barrier(workers, timeout=60)
 
     def work(_: int) -> Outcome:
         start.wait()

@@ -1,5 +1,6 @@
 """The Lambda handlers as a fresh process loads them, with events as API Gateway sends them."""
 
+import base64
 import json
 import os
 import re
@@ -11,11 +12,24 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from aws_lambda_powertools.utilities.parser.models import APIGatewayProxyEventModel
 
-from minichat.local.issuer import Issuer
-from minichat.settings import Store
+from minichat.domain.identity import Call, Caller, RequestId, TenantId, UserId
+from minichat.domain.settlement import Ending
+from minichat.domain.turn import TurnState
+from minichat.domain.usage import Usage
+from minichat.local.issuer import Issuer, as_uuid
+from minichat.services import chats
+from minichat.services.finalize import finalize
+from minichat.services.rules import Rules
+from minichat.services.send import Running, SendMessage, send
+from minichat.settings import Settings, Store
+from tests.builders import a_call, a_model, a_policy, new_id
 from tests.conftest import ROOT
 from tests.gateway import proxy_event
+
+LARGEST_ANSWER_BYTES = 6_291_556
+"""Of a buffered answer, as it goes to the Runtime API (Lambda quotas: 6 MB)."""
 
 _INVOKE = """
 import json, sys
@@ -126,6 +140,58 @@ def _header(answer: dict[str, Any], name: str) -> str | None:
     several = answer.get("multiValueHeaders", {}).get(name, [None])
     found: str | None = answer["headers"].get(name, several[0])
     return found
+
+
+def test_an_event_is_what_a_gateway_sends(environment: dict[str, str]) -> None:
+    event = json.loads(json.dumps(proxy_event("POST", "/chats", environment["TOKEN"], {"title": "x"})))
+    assert APIGatewayProxyEventModel.model_validate(event).requestContext.identity.sourceIp is not None
+    # Above 2,048 bytes it comes to the runtime in chunks.
+    assert len(json.dumps(proxy_event("GET", "/chats", environment["TOKEN"]))) > 2_048
+
+
+def test_what_a_gateway_leaves_out_or_sends_in_another_form_is_understood(environment: dict[str, str]) -> None:
+    token = environment["TOKEN"]
+    encoded = proxy_event("POST", "/chats", token)
+    encoded |= {"body": base64.b64encode(b'{"title": "in base64"}').decode(), "isBase64Encoded": True}
+    lower = proxy_event("GET", "/chats", token)
+    for name in ("headers", "multiValueHeaders"):
+        lower[name] = {key.lower(): value for key, value in lower[name].items()}
+    single = proxy_event("GET", "/chats", token, query={"limit": "1"})
+    single |= {"multiValueHeaders": None, "multiValueQueryStringParameters": None}
+    bare = proxy_event("GET", "/chats")
+    bare |= {"headers": None, "multiValueHeaders": None, "pathParameters": None}
+    spaced = proxy_event("GET", "/chats/no such chat", token)
+    answers = invoked(environment, encoded, lower, single, bare, spaced)
+    assert [answer["statusCode"] for answer in answers] == [201, 200, 200, 401, 400]
+    assert [one["title"] for one in json.loads(answers[1]["body"])["items"]] == ["in base64"]
+    assert json.loads(answers[2]["body"])["page_info"]["limit"] == 1
+
+
+def test_a_page_of_long_messages_is_no_larger_than_lambda_can_answer(environment: dict[str, str], store: Store) -> None:
+    rules = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+    call = Call(Caller(TenantId(as_uuid("acme")), UserId(as_uuid("ann"))), a_call().now, new_id)
+    chat_id = chats.create(call, chats.NewChat(), rules).chat_id
+    answers = ['"\\\n' * 150_000, "é" * 500_000, "plain " * 100_000, "\x01" * 500_000]
+    for text in answers:
+        later = Call(call.caller, a_call().now, new_id)
+        running = send(later, SendMessage(chat_id, "go on", RequestId(str(uuid4()))), rules)
+        assert isinstance(running, Running)
+        finalize(later, running.turn, Ending(TurnState.COMPLETED, text=text, usage=Usage(1, 1)), rules.settings)
+    told: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        (answer,) = invoked(
+            environment,
+            proxy_event("GET", f"/chats/{chat_id}/messages", environment["TOKEN"], query={"limit": "100"} | cursor),
+        )
+        assert len(json.dumps(answer, ensure_ascii=False).encode()) <= LARGEST_ANSWER_BYTES
+        page = json.loads(answer["body"])
+        assert page["items"]
+        told += [one["content"] for one in page["items"] if one["role"] == "assistant"]
+        if page["page_info"]["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["page_info"]["next_cursor"]}
+    assert told == answers
 
 
 def test_wrong_settings_end_the_start_and_name_their_key(environment: dict[str, str]) -> None:

@@ -112,6 +112,7 @@ def test_a_schedule_sends_what_scheduler_does_and_waits_for_nobody() -> None:
     assert event["time"] == "2026-11-21T01:02:03Z"
     assert (event["source"], event["detail-type"], event["detail"]) == ("aws.scheduler", "Scheduled Event", "{}")
     assert event.keys() == scheduled_event("x", moment.now()).keys()
+    assert len(json.dumps(event)) < 1024  # of the mebibyte that an asynchronous invocation takes
     assert 0 < context.get_remaining_time_in_millis() <= 50_000
 
 

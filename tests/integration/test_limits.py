@@ -47,7 +47,7 @@ def condition(text: str, **values: Any) -> dict[str, Any]:
     return {"ConditionExpression": text, "ExpressionAttributeValues": {f":{name}": one for name, one in values.items()}}
 
 
-X = {"ExpressionAttributeValues": {":x": TEXT}}
+X: dict[str, Any] = {"ExpressionAttributeValues": {":x": TEXT}}
 EXISTS: Request = ("ConditionCheck", {"Key": an_item(), "ConditionExpression": "attribute_not_exists(pk)"})
 MANY = {f"v{number}": TEXT for number in range(101)}
 
@@ -86,7 +86,7 @@ REFUSED: dict[str, Request] = {
     "33 levels": put(an_item(n=reduce(lambda inner, _: {"L": [inner]}, range(33), TEXT))),
     "an addition to a text": update("ADD owner :x", "text", ExpressionAttributeValues={":x": {"N": "1"}}),
     "a sum with what is not there": update("SET n = n + :x", "none", ExpressionAttributeValues={":x": {"N": "1"}}),
-    "the name of an attribute of 64 KB": put(an_item(**{"a" * 65_536: TEXT})),
+    "the name of an attribute of 64 KB": put({**an_item(), "a" * 65_536: TEXT}),
     "101 keys at once": ("BatchGetItem", {"Keys": [an_item(str(number)) for number in range(101)]}),
     "one key twice": ("BatchGetItem", {"Keys": [an_item(), an_item()]}),
     "a consistent read of an index": (
@@ -148,7 +148,7 @@ TAKEN: dict[str, Request] = {
 def asked(any_engine: str) -> Callable[[Request], Any]:
     """Sends a request about the conversation table to an engine, as it is."""
     store = fresh_tables(any_engine)
-    client = boto3.client(
+    client: Any = boto3.client(
         "dynamodb",
         endpoint_url=store.endpoint,
         region_name=store.region,
@@ -221,7 +221,7 @@ def test_a_page_ends_at_a_mebibyte_and_numbers_are_texts(asked: Callable[[Reques
 def queue(engine: str) -> Callable[..., Any]:
     """Calls SQS about a standard queue, and a FIFO one, of these tests' own."""
     access = QueueAccess.made_at(engine, "us-east-1")
-    client = boto3.client(
+    client: Any = boto3.client(
         "sqs",
         endpoint_url=engine,
         region_name="us-east-1",
@@ -250,7 +250,7 @@ def message(body: str = "a", **said: Any) -> tuple[str, dict[str, Any]]:
     return "SendMessage", {"MessageBody": body, **said}
 
 
-def with_attributes(body: str = "a", **attributes: Any) -> tuple[str, dict[str, Any]]:
+def with_attributes(attributes: dict[str, Any], body: str = "a") -> tuple[str, dict[str, Any]]:
     return message(body, MessageAttributes=attributes)
 
 
@@ -262,13 +262,13 @@ REFUSED_BY_SQS: dict[str, tuple[str, dict[str, Any]]] = {
     "no body": message(""),
     "a character that XML has not": message("a\x0bb"),
     "a character that is none": message("a\uffffb"),
-    "such a character in an attribute": with_attributes(a=attribute("\0")),
-    "an attribute without a value": with_attributes(a=attribute("")),
-    "eleven attributes": with_attributes(**{f"a{number}": attribute() for number in range(11)}),
-    "an attribute with a name of AWS": with_attributes(**{"AWS.x": attribute()}),
-    "an attribute of an unknown type": with_attributes(a=attribute("x", "Text")),
+    "such a character in an attribute": with_attributes({"a": attribute("\0")}),
+    "an attribute without a value": with_attributes({"a": attribute("")}),
+    "eleven attributes": with_attributes({f"a{number}": attribute() for number in range(11)}),
+    "an attribute with a name of AWS": with_attributes({"AWS.x": attribute()}),
+    "an attribute of an unknown type": with_attributes({"a": attribute("x", "Text")}),
     "a message of a mebibyte and a byte": message("x" * (MEBIBYTE + 1)),
-    "a message of a mebibyte and attributes": with_attributes("x" * MEBIBYTE, a=attribute()),
+    "a message of a mebibyte and attributes": with_attributes({"a": attribute()}, "x" * MEBIBYTE),
     "a batch of more than a mebibyte": ("SendMessageBatch", batch(*["x" * 200_000] * 6)),
     "a batch that attributes make too large": half_a_mebibyte_twice(MessageAttributes={"a": attribute()}),
     "eleven messages": ("SendMessageBatch", batch(*["x"] * 11)),

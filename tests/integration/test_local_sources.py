@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, get_args
 from uuid import uuid4
 
+import boto3
 import pytest
 from aws_lambda_powertools.utilities.parser.models import (
     DynamoDBStreamLambdaOnFailureDestinationModel,
+    DynamoDBStreamModel,
 )
+from botocore.config import Config
 
 from minichat import moment
 from minichat.domain.identity import ChatId, TenantId
@@ -23,6 +26,7 @@ from minichat.events.payloads import ChatDeleted
 from minichat.events.payloads import Queue as QueueName
 from minichat.local import queues as local_queues
 from minichat.local import streams
+from minichat.local.lambda_events import stream_record
 from minichat.local.mappings import Handler, Mapping, mapped
 from minichat.local.sources import Queue, poll, side_by_side
 from minichat.local.streams import Stream, deliver, follow, hand_out, matches, pattern, ready
@@ -428,6 +432,26 @@ def test_records_that_were_delivered_before_a_process_was_killed_may_be_delivere
     streams._serve_shard(relay, handler, Stream(shards, STREAM), reading)
     assert seen == ["p 0", "p 1", "p 1", "p 2"]
     assert reading.over == {"p"}
+
+
+def test_what_changes_nothing_is_no_record_and_what_is_deleted_has_no_image(events: QueueAccess, store: Store) -> None:
+    # Engines name shards more briefly than AWS does.
+    brief = Config(parameter_validation=False)
+    options: dict[str, Any] = {"region_name": store.region, "endpoint_url": store.endpoint}
+    table = boto3.resource("dynamodb", **options).Table(store.outbox_table)
+    for value in (1, 1, 2):
+        table.put_item(Item={"pk": "p", "sk": "s", "value": value, "raw": b"\xf0\x9f"})
+    table.delete_item(Key={"pk": "p", "sk": "s"})
+    stream = Stream(boto3.client("dynamodbstreams", config=brief, **options), table.latest_stream_arn)
+    (shard,) = stream.shards()
+    iterator = streams._iterator(stream, shard["ShardId"], None, "TRIM_HORIZON")
+    found = stream.client.get_records(ShardIterator=iterator)["Records"]
+    handed = [stream_record(record, stream.arn) for record in found]
+    assert [record["eventName"] for record in handed] == ["INSERT", "MODIFY", "REMOVE"]
+    DynamoDBStreamModel.model_validate({"Records": json.loads(json.dumps(handed))})
+    assert handed[0]["dynamodb"]["NewImage"]["value"] == {"N": "1"}
+    assert handed[0]["dynamodb"]["NewImage"]["raw"] == {"B": "8J8="}
+    assert "NewImage" not in handed[2]["dynamodb"]
 
 
 def test_a_place_in_a_stream_outlives_the_process_but_not_the_stream(tmp_path: Path) -> None:

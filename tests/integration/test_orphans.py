@@ -233,7 +233,7 @@ def test_of_eight_watchdogs_and_a_late_finalizer_one_wins(store: Store) -> None:
         start = threading.Barrier(9)
 
         def watchdog(_: int, start: threading.Barrier = start, dead: Turn = dead, call: Call = call) -> object:
-            start.wait(10)
+            start.wait(60)
             return finalize(
                 call,
                 dead,
@@ -243,7 +243,7 @@ def test_of_eight_watchdogs_and_a_late_finalizer_one_wins(store: Store) -> None:
             )
 
         def late(start: threading.Barrier = start, dead: Turn = dead) -> object:
-            start.wait(10)
+            start.wait(60)
             return finalize(a_call(), dead, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings)
 
         with ThreadPoolExecutor(9) as pool:

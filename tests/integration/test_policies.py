@@ -81,7 +81,7 @@ def test_of_eight_operators_who_publish_a_version_at_once_one_does(store: Store)
         start = threading.Barrier(8)
 
         def operate(name: str, number: int = number, start: threading.Barrier = start) -> str | None:
-            start.wait(20)
+            start.wait(60)
             try:
                 publish(version(number), by=name)
             except policies.VersionTaken:

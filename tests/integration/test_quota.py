@@ -70,7 +70,7 @@ def raced(rules: Rules, count: int, *, web_search: bool = False) -> list[Running
     start = threading.Barrier(count)
 
     def one(chat_id: ChatId) -> Running | str:
-        start.wait(20)
+        start.wait(60)
         try:
             command = SendMessage(chat_id, "x", RequestId(str(uuid4())), web_search=web_search)
             outcome = send(a_call(), command, rules)

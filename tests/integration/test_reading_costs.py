@@ -18,7 +18,7 @@ from minichat.domain.turn import Turn, TurnState
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
 from minichat.services import chats, mutate, reactions, resume
-from minichat.services.finalize import finalize
+from minichat.services.finalize import Finalizer, finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Replay, Running, SendMessage, send
 from minichat.settings import Settings, Store
@@ -46,7 +46,8 @@ def a_send(chat_id: ChatId, content: str = "a question" * 80) -> Turn:
 
 
 def ended(turn: Turn, text: str = "an answer" * 200) -> Turn:
-    assert finalize(a_call(), turn, Ending(TurnState.COMPLETED, text=text), RULES.settings)
+    """The turn, ended by its teller, who had told its text in two events and stored none of them."""
+    assert finalize(a_call(), turn, Ending(TurnState.COMPLETED, text=text), RULES.settings, Finalizer(True, 2))
     return turn
 
 
@@ -166,22 +167,16 @@ def message(turn: Turn, which: str) -> Message | None:
     return messages.read(turn.tenant_id, turn.chat_id, message_id)
 
 
-def test_a_replay_that_began_before_its_turn_was_replaced_has_the_whole_answer(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_replay_that_began_before_its_turn_was_replaced_has_the_whole_answer(store: Store) -> None:
     chat_id = a_chat()
     turn = ended(a_send(chat_id, "a question"), "an answer")
-    original = messages.read
-
-    def after_a_retry(*about: Any) -> Message | None:
-        monkeypatch.setattr(messages, "read", original)
-        a_retry(turn)
-        return original(*about)
-
-    monkeypatch.setattr(messages, "read", after_a_retry)
-    replay = send(a_call(), SendMessage(chat_id, "a question", turn.request_id), RULES)
-    assert isinstance(replay, Replay)
-    assert replay.text == "an answer"
+    found = send(a_call(), SendMessage(chat_id, "a question", turn.request_id), RULES)
+    assert isinstance(found, Replay)
+    a_retry(turn)
+    call = a_call()
+    replay = resume.replay(call, found.turn, RULES.settings)
+    told = [one.event async for one in resume.follow(call, replay, RULES.settings, lambda: call.now)]
+    assert [one.content for one in told if isinstance(one, Delta)] == ["an answer"]
 
 
 async def test_a_stream_is_told_from_the_message_though_its_turn_was_replaced_meanwhile(store: Store) -> None:

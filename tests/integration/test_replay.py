@@ -111,13 +111,13 @@ def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch:
     running = a_running()
     turn = running.turn
     chats.delete(at(turn, timedelta(seconds=1)), turn.chat_id)
-    late = at(turn, timedelta(seconds=17))  # 17 s of silence since it was asked to stop: looks dead
+    late = at(turn, orphans.CANCEL_PATIENCE)  # silent since it was asked to stop: looks dead
 
     original = parts.after
 
     def pause(*args: Any, **more: Any) -> Any:
-        # Between look and end: the process, stalled for 16 s, goes on.
-        turns.progress(at(turn, timedelta(seconds=17)), turn, provider_called=True)
+        # Between look and end: the process, which was stalled, goes on.
+        turns.progress(late, turn, provider_called=True)
         return original(*args, **more)
 
     monkeypatch.setattr(parts, "after", pause)
@@ -128,7 +128,7 @@ def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch:
         refused_to = True
     monkeypatch.setattr(parts, "after", original)
     # The process sees the flag and ends its turn, with its text.
-    end = finalize(at(turn, timedelta(seconds=18)), turn, Ending(TurnState.CANCELLED, text="so far"), RULES.settings)
+    end = finalize(late, turn, Ending(TurnState.CANCELLED, text="so far"), RULES.settings)
     assert end is not None
     left = without_time_to_live(store, turn.chat_id)
     assert refused_to or not left, f"purged, message deleted; these stay for ever: {left}"
@@ -425,9 +425,12 @@ def test_p5b_turns_that_expire_between_the_two_looks_are_not_taken_from_the_acco
 # --- P6: teller.pml ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("second", ["shutdown", "client leaves"])
 async def test_p6_a_second_cancel_does_not_keep_a_turn_from_its_end(second: str) -> None:
-    """Asked to stop, the teller closes the provider's stream; who cancels it then makes it forget the turn's end."""
+    """A turn that was asked to stop ends so, whoever wants it to stop while the provider's stream is being closed.
+
+    The fault: asked to stop, the teller closes the provider's stream; who cancelled it then made it forget the end."""
     closing = asyncio.Event()
 
     async def script() -> AsyncGenerator[ProviderChunk, None]:
@@ -464,8 +467,11 @@ async def test_p6_a_second_cancel_does_not_keep_a_turn_from_its_end(second: str)
     assert stored(running.turn).state is TurnState.CANCELLED, "2 s later: nobody ends it but the watchdog"
 
 
+@pytest.mark.usefixtures("store")
 async def test_p6b_a_cancel_is_seen_while_the_store_of_the_stream_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`_record` looks and stores side by side and waits for both: who is slow to store is slow to stop."""
+    """A cancel is acted on within two seconds, however long the stream's parts take to be stored.
+
+    The fault: one task looked and stored side by side and waited for both: who was slow to store was slow to stop."""
 
     def slow(*_: Any, **__: Any) -> None:
         time.sleep(4)  # throttled: `put_one` is repeated for up to eight seconds
@@ -662,7 +668,9 @@ def test_p9_parallel_turns_do_not_exceed_the_daily_number_of_searches(store: Sto
 
 @pytest.mark.parametrize("skew", [5, 15, 30])
 def test_p10a_a_living_turn_survives_clocks_that_differ(store: Store, skew: int) -> None:
-    """The teller's clock is `skew` seconds behind, the watchdog's as much ahead; the lease was renewed 5 s ago."""
+    """Nobody ends a turn that was renewed five seconds ago, be the teller's clock 30 s behind and the watchdog's ahead.
+
+    The fault: the patience had no room for clocks that differ by as much as itself."""
     behind, ahead = timedelta(seconds=-skew), timedelta(seconds=skew)
     turn = a_running().turn
     true_now = turn.started_at + timedelta(seconds=120)
@@ -673,6 +681,9 @@ def test_p10a_a_living_turn_survives_clocks_that_differ(store: Store, skew: int)
 
 @pytest.mark.parametrize("skew", [2, 5, 10])
 def test_p10b_a_living_turn_that_is_asked_to_stop_ends_itself(store: Store, skew: int) -> None:
+    """Who asks a living turn to stop does not end it in its stead, though their clocks differ.
+
+    The fault: the shorter patience of a cancel had room for clocks that differ by five seconds."""
     behind, ahead = timedelta(seconds=-skew), timedelta(seconds=skew)
     turn = a_running().turn
     true_now = turn.started_at + timedelta(seconds=120)
@@ -683,7 +694,10 @@ def test_p10b_a_living_turn_that_is_asked_to_stop_ends_itself(store: Store, skew
 
 @pytest.mark.parametrize("ahead", [30, 3600])
 def test_p10c_one_clock_that_ran_ahead_does_not_keep_a_dead_turn_alive(store: Store, ahead: int) -> None:
-    """`next_instant` starts a turn after the chat's newest message, whoever's clock wrote that."""
+    """A dead turn is found after its patience, whatever time the chat's messages claim.
+
+    The fault: a turn, and with it its sign of life, started after the chat's newest message, whoever's clock wrote
+    that."""
     first = a_running()
     fast = Call(a_caller(), first.turn.started_at + timedelta(seconds=ahead), new_id)
     finalize(fast, first.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings)
@@ -720,7 +734,9 @@ def test_p13_what_a_provider_has_of_a_chat_is_known_until_it_is_deleted(store: S
 
 
 async def test_p11a_a_zombie_writes_nothing_that_is_told(store: Store) -> None:
-    """Frozen in its first second, ended by another, it wakes up: what it stores beside its look is told then."""
+    """A turn that was ended without a stored event has no text, in its stream as in its message.
+
+    The fault: its teller, frozen in its first second and ended by another, woke up and stored; nothing bounded that."""
     turn = a_running().turn
     zombie = Record()
     for word in ("I ", "am ", "back"):
@@ -739,7 +755,9 @@ async def test_p11a_a_zombie_writes_nothing_that_is_told(store: Store) -> None:
 
 
 async def test_p11b_a_slow_reader_loses_nothing_when_the_parts_expire(store: Store) -> None:
-    """`are_kept` is asked again for every 200 events; a no counts as: that was all."""
+    """A reader that began while the parts were kept is told all of them, though their time ends meanwhile.
+
+    The fault: whether they are kept was asked again for every 200 events, and a no counted as: that was all."""
     turn = a_running().turn
     record = Record()
     for number in range(450):
@@ -774,6 +792,7 @@ async def test_p11b_a_slow_reader_loses_nothing_when_the_parts_expire(store: Sto
 
 
 def test_p12_a_chat_that_is_renamed_by_a_slow_clock_does_not_go_back(store: Store) -> None:
+    """A chat only moves to the front of its owner's list, whoever's clock renames it."""
     call = a_call()
     chat = chats.create(call, chats.NewChat(), RULES)
     renamed = chats.rename(Call(call.caller, call.now - timedelta(seconds=30), new_id), chat.chat_id, "later")

@@ -5,25 +5,27 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
+import boto3
 import pytest
 
 from minichat.domain import errors
 from minichat.domain.citations import Citation, Cited
 from minichat.domain.identity import Call
 from minichat.domain.settlement import Ending
-from minichat.domain.stream import Citations, Delta, Told, told
+from minichat.domain.stream import Citations, Delta, Started, Told, told
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.providers.chunks import Completed, ProviderChunk, TextDelta, ToolActivity
 from minichat.services import cancel, orphans
 from minichat.services.channel import Numbered
-from minichat.services.finalize import finalize
+from minichat.services.finalize import Finalizer, finalize
 from minichat.services.record import Record
-from minichat.services.resume import Resumed, follow, resume
+from minichat.services.resume import Resumed, follow, replay, resume
 from minichat.services.send import Running
 from minichat.settings import Store, Streaming
-from minichat.storage import messages, parts, turns
+from minichat.storage import keys, messages, parts, turns
 from tests.builders import a_call, new_id
 from tests.integration.faults import answered_instead, counted_calls, refused
 from tests.integration.test_generate import Scripted, a_running_turn, begun, some_rules
@@ -31,6 +33,7 @@ from tests.invariants import Tables, violations
 
 RULES = some_rules(progress_interval_seconds=1)
 FAST = some_rules()
+TIMEOUT = timedelta(seconds=RULES.settings.orphan_watchdog.timeout_seconds)
 
 
 def words(count: int) -> list[ProviderChunk]:
@@ -59,8 +62,13 @@ def now_is(turn: Turn, after: timedelta) -> Call:
 
 
 async def replayed(call: Call, turn: Turn, after: int = 0) -> list[tuple[int | None, Told]]:
-    resumed = await asyncio.to_thread(resume, call, turn.chat_id, turn.request_id, after, FAST.settings)
-    async with asyncio.timeout(20):
+    return await followed(
+        call, await asyncio.to_thread(resume, call, turn.chat_id, turn.request_id, after, FAST.settings)
+    )
+
+
+async def followed(call: Call, resumed: Resumed) -> list[tuple[int | None, Told]]:
+    async with asyncio.timeout(60):
         return _plain([one async for one in follow(call, resumed, FAST.settings, lambda: call.now)])
 
 
@@ -127,7 +135,7 @@ async def test_after_its_parts_expired_an_answer_is_told_from_its_message(store:
 A_PAGE = Cited("web", "https://example.com/a", "A title", "It says so.", (0, 5))
 
 
-@pytest.mark.parametrize("script", [words(3), [*words(1), ToolActivity("web_search", "start")], []])
+@pytest.mark.parametrize("script", [words(3), [*words(1), ToolActivity("file_search", "start")], []])
 async def test_citations_keep_their_number_after_the_parts_expired(store: Store, script: list[ProviderChunk]) -> None:
     running, events = await answered(script, cited=(A_PAGE,))
     assert await replayed(a_call(), running.turn) == _plain(events)
@@ -157,7 +165,7 @@ async def test_as_much_as_may_be_cited_is_stored_and_told_again(store: Store) ->
 
 async def test_a_turn_that_died_before_it_stored_anything_has_a_start_and_an_end(store: Store) -> None:
     running = a_running_turn(RULES)
-    late = now_is(running.turn, timedelta(seconds=61))
+    late = now_is(running.turn, TIMEOUT)
     events = await replayed(late, running.turn)
     assert [one[1].name for one in events] == ["stream_started", "error"]
     # Whatever its client was told before it died has a lower number.
@@ -170,7 +178,7 @@ async def test_what_a_zombie_stores_after_its_turn_was_ended_is_never_told(store
     for text in ("one ", "two "):
         record.add(Delta(text))
     await record.store(running.turn, Streaming())
-    late = now_is(running.turn, timedelta(seconds=61))
+    late = now_is(running.turn, TIMEOUT)
     before = await replayed(late, running.turn)
     record.add(Delta("three "))
     await record.store(running.turn, Streaming())
@@ -178,6 +186,105 @@ async def test_what_a_zombie_stores_after_its_turn_was_ended_is_never_told(store
     ended = _stored(running.turn)
     assert (ended.error_code, ended.events_stored, ended.answered) == ("orphan_timeout", 2, True)
     assert violations(Tables.of(store)) == []
+
+
+async def test_a_follower_is_told_nothing_that_a_zombie_stored_after_its_turn_was_ended(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The follower has read the turn as running; it is ended, a zombie stores, and the follower looks for parts."""
+    running = a_running_turn(RULES)
+    record, late, original = Record(), now_is(running.turn, TIMEOUT), parts.after
+    record.add(Delta("one "))
+    await record.store(running.turn, Streaming())
+
+    def ended_meanwhile(*args: Any, **more: Any) -> Any:
+        monkeypatch.setattr(parts, "after", original)
+        assert orphans.ended_as_orphan(late, running.turn, RULES.settings)
+        record.add(Delta("two "))
+        asyncio.run(record.store(running.turn, Streaming()))
+        return original(*args, **more)
+
+    follower = Resumed(running.turn, 0)
+    monkeypatch.setattr(parts, "after", ended_meanwhile)
+    events = await followed(late, follower)
+    assert [data.data.get("content") for _, data in events if data.name == "delta"] == ["one "]
+    assert events[-1][1].name == "error"
+
+
+CUT_SCRIPT: list[ProviderChunk] = [*words(3), ToolActivity("file_search", "start"), *words(2)]
+
+
+def text_of(events: list[tuple[int | None, Told]]) -> str:
+    return "".join(event.data["content"] for _, event in events if event.name == "delta")
+
+
+@pytest.mark.parametrize("cited", [(), (Cited("web", "https://example.com/a", "A title", "It says so.", (0, 5)),)])
+@pytest.mark.parametrize("age", [timedelta(), timedelta(hours=24)], ids=["kept", "expired"])
+async def test_a_replay_that_is_cut_anywhere_and_resumed_tells_everything_once(
+    store: Store, age: timedelta, cited: tuple[Cited, ...]
+) -> None:
+    running, events = await answered(CUT_SCRIPT, cited=cited)
+    late = now_is(running.turn, age)
+    again = await followed(late, replay(late, _stored(running.turn), FAST.settings))
+    original = _plain(events)
+    assert [number for number, _ in again][-1] == original[-1][0]
+    assert text_of(again) == text_of(original)
+    assert again[0] == (1, Told("stream_started", {**original[0][1].data, "is_new_turn": False}))
+    assert "quota_warnings" in original[-1][1].data
+    assert "quota_warnings" not in again[-1][1].data
+    if not age:
+        assert again[1:-1] == original[1:-1]
+    for cut, (number, _) in enumerate(again, start=1):
+        rest = await replayed(late, running.turn, number or 0)
+        assert text_of(again[:cut]) + text_of(rest) == text_of(original)
+        assert [event.name for _, event in [*again[:cut], *rest]] == [event.name for _, event in again]
+        assert [one for one, _ in rest] == [one for one, _ in again[cut:]]
+
+
+@pytest.mark.parametrize("age", [timedelta(), timedelta(hours=24)], ids=["kept", "expired"])
+async def test_what_is_left_of_a_dead_turn_is_told_once_wherever_its_replay_is_cut(
+    store: Store, age: timedelta
+) -> None:
+    running = a_running_turn(RULES)
+    record = Record()
+    for event in (Started(running.turn.request_id, running.turn.assistant_message_id, True), Delta("one "), Delta("2")):
+        record.add(event)
+    await record.store(running.turn, Streaming())
+    late = now_is(running.turn, TIMEOUT + age)
+    assert orphans.ended_as_orphan(late, running.turn, RULES.settings)
+    whole = await replayed(late, running.turn)
+    assert (text_of(whole), whole[-1][1].name, whole[-1][0]) == ("one 2", "error", 1_000_003)
+    for cut, (number, _) in enumerate(whole, start=1):
+        assert await replayed(late, running.turn, number or 0) == whole[cut:]
+    if age:
+        assert [number for number, _ in whole] == [1, 3, 1_000_003]
+        with pytest.raises(errors.InvalidRequest):  # of somebody who was told single events then
+            resume(late, running.turn.chat_id, running.turn.request_id, 2, FAST.settings)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+async def test_a_reader_whose_next_part_expires_gets_the_rest_or_no_last_word(store: Store, after: int) -> None:
+    """Three parts of 20 words; the second disappears while the first is told."""
+    running = a_running_turn(RULES)
+    turn, record, words_said = running.turn, Record(), [f"{number} " for number in range(60)]
+    record.add(Started(turn.request_id, turn.assistant_message_id, True))
+    for number, word in enumerate(words_said, start=1):
+        record.add(Delta(word))
+        if number % 20 == 0:
+            await record.store(turn, Streaming())
+    ending = Ending(TurnState.COMPLETED, text="".join(words_said), usage=Usage(1, 60))
+    assert finalize(a_call(), turn, ending, RULES.settings, Finalizer(True, record.stored)) is not None
+    call = a_call()
+    resumed = resume(call, turn.chat_id, turn.request_id, after, FAST.settings)
+    raw_table(store).delete_item(Key=keys.stream_part(turn.tenant_id, turn.chat_id, turn.request_id, 41)._asdict())
+    events = await followed(call, resumed)
+    if after > 1:
+        # What it has of the text is not known here: it is told what is there, and comes again for the rest.
+        assert text_of(events) == "".join(words_said[after - 1 : 20])
+        assert (events[-1][0], events[-1][1].name) == (21, "delta")
+    else:
+        assert text_of(events) == "".join(words_said)
+        assert [(number, event.name) for number, event in events[-3:]] == [(21, "delta"), (61, "delta"), (62, "done")]
 
 
 async def test_a_part_that_was_stored_twice_is_told_once(store: Store) -> None:
@@ -228,6 +335,11 @@ async def test_a_follower_pings_while_nothing_happens_and_leaves_when_its_time_i
     assert events
     assert {one.number for one in events} == {None}
     finalize(a_call(), running.turn, Ending(TurnState.CANCELLED), FAST.settings)
+
+
+def raw_table(store: Store) -> Any:
+    endpoint, region = store.endpoint, store.region
+    return boto3.resource("dynamodb", endpoint_url=endpoint, region_name=region).Table(store.conversation_table)
 
 
 def _stored(turn: Turn) -> Turn:

@@ -263,7 +263,7 @@ def test_two_hundred_streams_at_once(url: str) -> None:
     script = f"[[words:5]][[delay:0]][[hold:{name}]]"
 
     async def run() -> list[str]:
-        async with providers_of(an_entry(url)) as providers, asyncio.timeout(30):
+        async with providers_of(an_entry(url)) as providers, asyncio.timeout(60):
 
             async def one() -> str:
                 return text_of([chunk async for chunk in providers.stream(TENANT, "it", a_prompt(script))])

@@ -93,7 +93,7 @@ def test_a_send_whose_messages_are_newer_than_the_head_is_refused(
     recent, head_was_read = messages.recent, threading.Event()
 
     def after_another(*about: object, **more: object) -> messages.Newest:
-        assert head_was_read.wait(10)
+        assert head_was_read.wait(60)
         monkeypatch.setattr(messages, "recent", recent)
         ended(a_send(chat_id, "another"), "answer")
         return recent(*about, **more)  # type: ignore[arg-type]  # handed on as it came

@@ -3,16 +3,27 @@
 import asyncio
 import base64
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from stream_runtime import scope_of
 
+from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, UserId
+from minichat.domain.turn import Turn, TurnState
+from minichat.local.issuer import Issuer, as_uuid
+from minichat.moment import new_id, now
+from minichat.services import chats
+from minichat.services.rules import Rules, first_policy
+from minichat.settings import Settings, Store
+from minichat.storage import messages, turns
 from tests.gateway import proxy_event
-from tests.integration.deliveries import Holds
+from tests.integration.deliveries import Drops, Holds
 from tests.integration.runtime_api import RuntimeApi
 from tests.integration.streaming import a_gate, an_event, running, told
+from tests.provider_files import a_scripted_provider
 
 BODY = b'{"a": "\\u00fc"}'
 """Of every event."""
@@ -146,6 +157,46 @@ async def test_the_streaming_function_answers_through_it(tmp_path: Path) -> None
         assert refused.head["statusCode"] == 401
         assert refused.head["headers"]["content-type"] == "application/problem+json"
         assert json.loads(await refused.rest())["code"] == "unauthenticated"
+
+
+async def test_an_answer_whose_connection_breaks_is_made_before_its_invocation_ends(
+    store: Store, tmp_path: Path
+) -> None:
+    """With the end of an invocation its process is frozen, or gone: whoever still answered in it would be dead."""
+    issuer, rules = Issuer(tmp_path), Rules(Settings(), first_policy(Settings()))
+    caller = Caller(TenantId(as_uuid("acme")), UserId(as_uuid("ann")))
+    chat_id = chats.create(Call(caller, now(), new_id), chats.NewChat(), rules).chat_id
+    request_id = RequestId(str(uuid4()))
+    with a_scripted_provider(tmp_path) as provider:
+        environment = {
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "MINICHAT_STORE__ENDPOINT": str(store.endpoint),
+            "MINICHAT_STORE__CONVERSATION_TABLE": store.conversation_table,
+            "MINICHAT_STORE__OUTBOX_TABLE": store.outbox_table,
+            "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
+            "MINICHAT_CURSOR_SECRET": "secret",
+            "MINICHAT_PROVIDERS": json.dumps({"openai": {"base_url": provider, "allow_insecure": True}}),
+        }
+        token = issuer.token("acme", "ann", now=datetime.now(UTC), lifetime=timedelta(hours=1))
+        body = {"content": "[[words:40]][[delay:50]]", "request_id": request_id}
+        event = proxy_event("POST", f"/chats/{chat_id}/messages:stream", token, body)
+        async with RuntimeApi() as api, running(api, tmp_path, "functions.stream.handler.app", **environment):
+            api.at_response.append(Drops(after=1))
+            assert (await api.invoke(event)).head["statusCode"] == 200
+            async with asyncio.timeout(30):
+                while (await asyncio.to_thread(_turn, caller, chat_id, request_id)).state is TurnState.RUNNING:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+    turn = _turn(caller, chat_id, request_id)
+    answer = messages.read(turn.tenant_id, chat_id, turn.assistant_message_id)
+    assert answer is not None
+    assert (turn.state, answer.content.split()[-1]) == (TurnState.COMPLETED, "word40")
+
+
+def _turn(caller: Caller, chat_id: ChatId, request_id: RequestId) -> Turn:
+    _, found = turns.read(caller.tenant_id, chat_id, request_id)
+    assert found is not None
+    return found
 
 
 def _scope(event: dict[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class Scene:
     """A write about to be made. `again` repeats it at once, `after` comes after its process died; both are `act` where
     nothing else is said. `beside` has what may happen at the same time, by the name of its row, and `changes` the
     attributes that tell that somebody came after a death. `is_broken`: it is a repair, and no invariant holds yet.
+    What passes over something that changes meanwhile comes to it in its `next_go`, which there always is.
     """
 
     act: Act
@@ -60,6 +61,7 @@ class Scene:
     beside: Mapping[str, Act] = field(default_factory=dict)
     changes: frozenset[str] = frozenset()
     is_broken: bool = False
+    next_go: Act | None = None
 
 
 def table() -> dict[str, Row]:

@@ -95,7 +95,7 @@ def test_no_file_names_a_package_index() -> None:
 def test_a_function_starts_from_its_zip_and_the_layer_alone(name: str, tmp_path: Path) -> None:
     logical_id = "".join(word.capitalize() for word in name.split("_")) + "Function"
     build = ["make", "--makefile", "functions/Makefile", f"build-{logical_id}"]
-    subprocess.run(build, cwd=ROOT, env={**os.environ, "ARTIFACTS_DIR": str(tmp_path)}, check=True, timeout=60)
+    subprocess.run(build, cwd=ROOT, env={**os.environ, "ARTIFACTS_DIR": str(tmp_path)}, check=True, timeout=120)
     assert {path.name for path in tmp_path.iterdir()} == {"functions", "minichat"}
     assert {path.name for path in (tmp_path / "functions").iterdir()} - {"__pycache__"} == {"__init__.py", name}
     assert not {"local", "cli"} & {path.name for path in (tmp_path / "minichat").iterdir()}

@@ -32,6 +32,11 @@ KNOWN = Usage(800, 200)
         (Ending(FAILED, "context_length_exceeded", usage=KNOWN), ("failed", "released")),
         (Ending(FAILED, "validation_error"), ("failed", "released")),
         (Ending(FAILED, "provider_error", provider_called=False), ("failed", "released")),
+        (Ending(FAILED, "provider_error", refused=True), ("failed", "released")),
+        (Ending(FAILED, "rate_limited", refused=True), ("failed", "released")),
+        (Ending(FAILED, "provider_error", refused=True, usage=KNOWN), ("failed", "actual")),
+        (Ending(FAILED, "context_length_exceeded", text="so far"), ("failed", "estimated")),
+        (Ending(FAILED, "context_length_exceeded", text="so far", usage=KNOWN), ("failed", "actual")),
         (Ending(FAILED, "orphan_timeout", usage=KNOWN), ("aborted", "actual")),
         (Ending(FAILED, "orphan_timeout"), ("aborted", "estimated")),
         (Ending(FAILED, "orphan_timeout", provider_called=False), ("aborted", "released")),
@@ -86,6 +91,43 @@ def test_an_estimate_is_the_input_and_the_generation_floor(tokens: int, max_outp
 def test_what_was_never_sent_costs_nothing() -> None:
     settled = settle(Ending(CANCELLED, provider_called=False), a_reserve(), 110)
     assert settled == Settlement("aborted", "released", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_per_token", "expected"),
+    [("", 4, 1050), ("x" * 200, 4, 1050), ("x" * 201, 4, 1051), ("x" * 4000, 4, 2000), ("é" * 300, 3, 1200)],
+)
+def test_what_was_told_is_paid_for(text: str, bytes_per_token: int, expected: int) -> None:
+    reserve = a_reserve(output_multiplier=1_000_000, bytes_per_token=bytes_per_token)
+    for ending in (
+        Ending(CANCELLED, text=text),
+        Ending(FAILED, "orphan_timeout", text=text),
+        Ending(FAILED, "provider_error", text=text),
+        Ending(FAILED, "internal_error", text=text),
+    ):
+        assert settle(ending, reserve, 110).committed_micro == expected
+
+
+def test_what_was_told_costs_no_more_than_the_reserve() -> None:
+    settled = settle(Ending(CANCELLED, text="x" * 10**6), a_reserve(credits_micro=4000), 110)
+    assert settled.committed_micro == 4000
+
+
+@given(
+    state=st.sampled_from([COMPLETED, FAILED, CANCELLED]),
+    code=st.sampled_from([None, *sorted(KNOWN_ERROR_CODES), "unknown"]),
+    refused=st.booleans(),
+    text=st.text(max_size=400),
+)
+def test_told_text_is_never_free_and_a_refusal_always_is(
+    state: TurnState, code: str | None, refused: bool, text: str
+) -> None:
+    reserve = a_reserve(credits_micro=10**9, output_multiplier=1_000_000)
+    settled = settle(Ending(state, code, text=text, refused=refused and not text), reserve, 110)
+    if text:
+        assert settled.committed_micro >= -(-len(text.encode()) // 4)
+    elif refused and state is FAILED:
+        assert settled.committed_micro == 0
 
 
 @given(

@@ -44,6 +44,15 @@ SUFFIXES = {
 }
 
 
+QUEUE_URL = "https://sqs.ap-southeast-2.amazonaws.com/123456789012/" + "q" * 80
+"""As long as one can be: the name that CloudFormation makes is cut at the 80 characters that SQS allows."""
+LONG = {
+    "AWS::Region": "ap-southeast-2",
+    "AWS::StackName": "s" * 64,
+    "StreamSeconds": "900",
+}
+
+
 @pytest.fixture(scope="module")
 def translated() -> dict[str, Any]:
     """The CloudFormation template that SAM makes of ours."""
@@ -192,7 +201,7 @@ def test_a_function_is_found_by_its_name(functions: dict[str, dict[str, Any]]) -
         module, _, attribute = properties["Handler"].rpartition(".")
         assert module == f"functions.{_snake(name.removesuffix('Function'))}.handler"
         source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
-        assert re.search(rf"^({attribute} = |def {attribute}\()", source, re.MULTILINE)
+        assert re.search(rf"^({attribute} = |(async )?def {attribute}\()", source, re.MULTILINE)
 
 
 def test_every_function_is_bounded_and_logs_into_its_own_group(
@@ -215,10 +224,23 @@ def test_the_settings_of_every_function_are_real_ones(functions: dict[str, dict[
         assert settings.metrics_namespace == "MiniChat/sample"
         assert settings.cursor_secret.get_secret_value()
         assert settings.store.endpoint is None
+        if properties["Environment"]["Variables"]["MINICHAT_PROVIDERS"] == {"Ref": "AWS::NoValue"}:
+            continue
         (provider,) = settings.providers.values()
         assert provider.base_url == "https://sample"
         assert provider.auth is not None
         assert provider.auth.secret.source == "secretsmanager"
+
+
+def test_the_variables_of_every_function_fit_into_four_kilobytes(functions: dict[str, dict[str, Any]]) -> None:
+    # AWS Lambda quotas: 4 KB for all variables of a function together, names included.
+    sizes = {
+        name: sum(
+            len(variable) + len(_longest(value)) for variable, value in properties["Environment"]["Variables"].items()
+        )
+        for name, properties in functions.items()
+    }
+    assert max(sizes.values()) <= 4096, sizes
 
 
 def test_an_answer_ends_before_its_function_does(
@@ -303,6 +325,31 @@ def test_settings_name_every_queue_that_an_event_goes_to() -> None:
     assert set(urls) == set(get_args(Queue))
     assert set(dead_letters) == {*urls, "outbox-relay"}
     assert {_snake(url.strip("${}").removesuffix("Queue")).replace("_", "-") for url in urls.values()} == set(urls)
+
+
+def test_a_consumer_knows_its_own_queue_and_the_relay_all(functions: dict[str, dict[str, Any]]) -> None:
+    for name, properties in functions.items():
+        queues, own = _settings(properties).queues, _snake(name.removesuffix("Function")).replace("_", "-")
+        if own in get_args(Queue):
+            assert (set(queues.urls), set(queues.dead_letters)) == ({own}, {own})
+            logical_id = _camel(own)
+            assert queues.urls[own] == f"${{{logical_id}Queue}}"
+            assert queues.dead_letters[own] == f"${{{logical_id}DeadLetterQueue}}"
+        elif own == "outbox-relay":
+            assert (set(queues.urls), set(queues.dead_letters)) == (set(get_args(Queue)), {*get_args(Queue), own})
+        else:
+            assert (queues.urls, queues.dead_letters) == ({}, {})
+
+
+def test_what_a_schedule_starts_is_not_tried_again_by_anybody(translated: dict[str, Any]) -> None:
+    schedules = _of_type(translated, "AWS::Scheduler::Schedule")
+    assert len(schedules) == 2
+    for schedule in schedules.values():
+        assert schedule["Target"]["RetryPolicy"] == {"MaximumRetryAttempts": 0}
+    configured = _of_type(translated, "AWS::Lambda::EventInvokeConfig").values()
+    called = sorted(json.dumps(schedule["Target"]["Arn"]) for schedule in schedules.values())
+    assert [one["MaximumRetryAttempts"] for one in configured] == [0, 0]
+    assert sorted(json.dumps({"Fn::GetAtt": [one["FunctionName"]["Ref"], "Arn"]}) for one in configured) == called
 
 
 def test_sources_retry_what_failed_and_nothing_else(translated: dict[str, Any]) -> None:
@@ -556,7 +603,8 @@ def _statements() -> Iterator[tuple[str, dict[str, Any]]]:
 def _settings(function: dict[str, Any]) -> Settings:
     """The settings that a function would start with, were every parameter without a default `sample`."""
     variables = function["Environment"]["Variables"]
-    return load({name: _sample(value) for name, value in variables.items() if name.startswith("MINICHAT_")})
+    said = {name: value for name, value in variables.items() if value != {"Ref": "AWS::NoValue"}}
+    return load({name: _sample(value) for name, value in said.items() if name.startswith("MINICHAT_")})
 
 
 def _sample(value: Any) -> str:
@@ -578,6 +626,31 @@ def _sample(value: Any) -> str:
     return "sample"
 
 
+def _longest(value: Any) -> str:
+    """The value of a variable in a deployment whose names are all long; free texts have a hundred characters."""
+    longest = "x" * 100  # the name of a table: those of the stacks around it are in it
+    match value:
+        case str():
+            longest = value
+        case {"Fn::If": [_, *branches]}:
+            longest = max(map(_longest, branches), key=len)
+        case {"Ref": "AWS::NoValue"}:
+            longest = ""
+        case {"Ref": name}:
+            parameter = ROOT_TEMPLATE["Parameters"].get(name, {})
+            longest = LONG.get(name) or "x" * int(parameter.get("MaxLength", 100))
+        case {"Fn::Join": [_, parameter]}:
+            longest = _longest(parameter)
+        case {"Fn::Sub": text}:
+            longest = re.sub(r"\$\{([^}]+)\}", lambda found: _longest({"Ref": found[1]}), text)
+        case {"Fn::GetAtt": ["Queues", output]}:
+            text = QUEUES["Outputs"][output.removeprefix("Outputs.")]["Value"]["Fn::Sub"]
+            longest = re.sub(r"\$\{[^}]+\}", QUEUE_URL, text)
+        case _:
+            assert "Fn::GetAtt" in value
+    return longest
+
+
 def _allowed(value: Any) -> list[Any]:
     """What a value may be: itself, or everything that its parameter allows."""
     return [value] if not isinstance(value, dict) else list(ROOT_TEMPLATE["Parameters"][value["Ref"]]["AllowedValues"])
@@ -585,6 +658,10 @@ def _allowed(value: Any) -> list[Any]:
 
 def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("-"))
 
 
 def _function_behind(integrations: dict[tuple[str, str], dict[str, Any]], method: str, url: str) -> str | None:

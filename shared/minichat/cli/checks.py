@@ -8,6 +8,7 @@ import socket
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,6 @@ from minichat.events.payloads import Queue
 from minichat.http.auth import read_keys
 from minichat.local import tables
 from minichat.local.tables import NotACheckout
-from minichat.moment import now
 from minichat.provider_entries import Provider
 from minichat.providers import credentials
 from minichat.providers.egress import is_public
@@ -221,7 +221,7 @@ def _keys(has_keys: Mapping[str, Any], table: Mapping[str, Any]) -> list[tuple[s
 
 
 def _clock(settings: Settings) -> Finding:
-    """The store's time is in every answer of it, in refusals too."""
+    """The store's time is in every answer of it, in refusals too. `moment.now` goes by it, and this clock does not."""
     store = settings.store
     try:
         answer = _client("dynamodb", store, store.endpoint).describe_table(TableName=store.conversation_table)
@@ -233,7 +233,7 @@ def _clock(settings: Settings) -> Finding:
     said = metadata.get("HTTPHeaders", {}).get("date")
     if said is None:
         return Finding("ok", "the store does not tell its time")
-    off = abs(round((now() - parsedate_to_datetime(said)).total_seconds()))
+    off = abs(round((datetime.now(UTC) - parsedate_to_datetime(said)).total_seconds()))
     if off <= max(settings.auth.leeway_seconds, 2):
         return Finding("ok", f"{off} s from the store's")
     result: Literal["warning", "failed"] = "failed" if off >= SIGNED_SECONDS else "warning"

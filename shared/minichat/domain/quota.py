@@ -104,6 +104,7 @@ def reserve(model: Model, estimated_input: int, max_output_tokens: int, policy_v
         daily_period=daily,
         monthly_period=monthly,
         premium=model.tier == "premium",
+        bytes_per_token=model.estimation_budgets.bytes_per_token,
     )
 
 

@@ -31,7 +31,10 @@ KNOWN_ERROR_CODES = _CHARGED | _RELEASED
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a turn ended, as its finalizer saw it. `text` is what the client was sent; only a whole answer cites."""
+    """How a turn ended, as its finalizer saw it. `text` is what the client was sent; only a whole answer cites.
+
+    `refused` says that the provider said no before the first event of an answer: it has worked on nothing.
+    """
 
     state: TurnState
     error_code: str | None = None
@@ -40,6 +43,7 @@ class Ending:
     citations: tuple[Citation, ...] = ()
     usage: Usage = field(default_factory=Usage)
     provider_called: bool = True
+    refused: bool = False
     provider_response_id: str | None = None
     tool_calls: ToolCalls = field(default_factory=ToolCalls)
     ttft_ms: int | None = None
@@ -66,25 +70,37 @@ def billing(ending: Ending) -> tuple[BillingOutcome, SettlementMethod]:
             return "aborted", measured if ending.provider_called else "released"
         case TurnState.FAILED:
             outcome: BillingOutcome = "aborted" if ending.error_code == "orphan_timeout" else "failed"
-            if not ending.provider_called or ending.error_code in _RELEASED:
+            if _is_free(ending):
                 return outcome, "released"
-            return outcome, measured if ending.error_code in _CHARGED else "estimated"
+            return outcome, measured if ending.error_code in _CHARGED | _RELEASED else "estimated"
         case TurnState.RUNNING:
             raise ValueError("a running turn has no ending")
+
+
+def _is_free(ending: Ending) -> bool:
+    """Whether a turn failed before its provider did any work; what was told of an answer is never free."""
+    if not ending.provider_called:
+        return True
+    if ending.text:
+        return False
+    return ending.error_code in _RELEASED or (ending.refused and not ending.usage.known)
 
 
 def settle(ending: Ending, reserve: Reserve, overshoot_tolerance_pct: int) -> Settlement:
     """What the turn costs, at the prices that it was admitted with.
 
     Usage 800 + 250 against a reserve of 1000 tokens / 10_000 micro at 1x is within 110 %: 1050. Usage 1000 + 500 is
-    not: the smaller of 1500 and 10_000, flagged.
+    not: the smaller of 1500 and 10_000, flagged. Without usage the text that was told counts, at the model's bytes per
+    token: 4000 bytes of it are 1000 tokens.
     """
     outcome, method = billing(ending)
     if method == "released":
         return Settlement(outcome, method, 0, 0)
     if method == "estimated":
         estimated_input = max(reserve.tokens - reserve.max_output_tokens, 0)
-        committed = min(_price(reserve, estimated_input, reserve.generation_floor), reserve.credits_micro)
+        told = -(-len(ending.text.encode()) // reserve.bytes_per_token)
+        price = _price(reserve, estimated_input, max(told, reserve.generation_floor))
+        committed = min(price, reserve.credits_micro)
         return Settlement(outcome, method, committed, committed)
     actual = _price(reserve, ending.usage.input_tokens, ending.usage.output_tokens)
     used_tokens = ending.usage.input_tokens + ending.usage.output_tokens

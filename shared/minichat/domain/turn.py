@@ -62,6 +62,7 @@ class Reserve:
     # The most calls that it may make, set aside of the day's; none of a turn that an earlier version began.
     web_search_calls: int = 0
     code_interpreter_calls: int = 0
+    bytes_per_token: int = 4
 
 
 @dataclass(frozen=True, slots=True)

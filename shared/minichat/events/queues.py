@@ -4,6 +4,7 @@ A message's body is the event's JSON. Its attributes say what a consumer wants t
 `event_type`, `event_id`, `tenant_id`, `dedupe_key`, `schema_version`, and `trace_id` when there is one.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,10 @@ BATCH_ENTRIES = 10
 LONGEST_POLL_SECONDS = 20
 BATCH_BYTES = 1_048_576
 """Bytes of one message, and of all messages of a batch together, attributes included (AWS limit)."""
+
+
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no message may have. Bodies of ours have none, for they are JSON; a reason may quote one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,9 @@ def send_one(url: str, message: Message, *, again: str = "") -> None:
 
 def _entry(number: str, message: Message, fifo: bool, again: str) -> dict[str, Any]:
     attributes = {
-        name: {"DataType": "String", "StringValue": value} for name, value in message.attributes.items() if value
+        name: {"DataType": "String", "StringValue": _FORBIDDEN.sub("?", value)}
+        for name, value in message.attributes.items()
+        if value
     }
     entry: dict[str, Any] = {
         "Id": number,

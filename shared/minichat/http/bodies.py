@@ -1,8 +1,10 @@
 """Bodies and queries of requests (contract 1). Unknown members are ignored; null for an optional one means absent."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 from uuid import UUID
 
+from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 
@@ -62,17 +64,15 @@ class AnnounceFile(_Body):
     size_bytes: Annotated[int, Field(strict=True, ge=1, description="Exactly so many bytes will be taken.")]
 
 
-class _List(_Body):
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
-    cursor: str | None = None
-
-
-class ListChats(_List):
+@dataclass(frozen=True, slots=True)
+class ListChats:
     """Which chats are wanted."""
 
+    limit: Annotated[int, Query(ge=1, le=100)] = 20
+    cursor: Annotated[str | None, Query()] = None
     filter_: Annotated[
         str | None,
-        Field(
+        Query(
             alias="$filter",
             description="`title` (eq ne in, contains startswith endswith), `updated_at` (eq ne gt ge lt le), "
             "`id` (eq ne in), joined by `and`, `or` and `not`. Texts are compared case by case.",
@@ -80,9 +80,11 @@ class ListChats(_List):
     ] = None
 
 
-class ListMessages(_List):
+class ListMessages(_Body):
     """What part of a conversation is wanted, and how."""
 
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    cursor: str | None = None
     select: Annotated[str | None, Field(alias="$select", description="Members, separated by commas.")] = None
     orderby: Annotated[
         str | None, Field(alias="$orderby", description="`created_at` or `id`, `asc` (default) or `desc`.")

@@ -9,7 +9,7 @@ from typing import TypeVar
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-METHODS = ("GET", "POST", "PATCH", "DELETE")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 SENT_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "traceparent", "X-Request-Id")
 READ_HEADERS = ("Location", "Retry-After", "Server-Timing", "X-Request-Id")
 MAX_AGE_SECONDS = 7200

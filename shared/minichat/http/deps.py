@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -71,18 +71,28 @@ class Authenticated(APIRoute):
         return authenticated
 
 
-async def _call(request: Request) -> Call:
-    # Lambda says when the invocation ends; a server on one machine does not.
+TheApp = Annotated[App, Depends(_app)]
+
+
+async def _call(request: Request, looked: TheApp) -> Call:
+    """The call, at an instant by the store's clock: a new process has heard it by now, for it has looked for the
+    policy."""
+    del looked
+    instant = now()
+    # Lambda says when the invocation ends, by its own clock; a server on one machine does not.
     deadline_ms = request.scope["state"].get("deadline_ms")
-    ends_at = None if deadline_ms is None else datetime.fromtimestamp(deadline_ms / 1000, UTC)
-    return Call(request.state.caller, now(), new_id, request.state.trace_id, ends_at)
+    ends_at = None if deadline_ms is None else instant + timedelta(seconds=deadline_ms / 1000 - time.time())
+    return Call(request.state.caller, instant, new_id, request.state.trace_id, ends_at)
+
+
+LastEventId = Annotated[int | None, Header(ge=0, le=MAX_EVENT_ID)]
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
     """Where a client is in a stream: the `id` of the last event that it has, 0 for none. The header wins."""
 
-    last_event_id: Annotated[int | None, Header(ge=0, le=MAX_EVENT_ID)] = None
+    last_event_id: LastEventId = None
     after: Annotated[int | None, Query(ge=0, le=MAX_EVENT_ID)] = None
 
     @property
@@ -102,7 +112,6 @@ async def _request_id(request_id: UUID) -> RequestId:
 
 
 IdempotencyKey = Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$")]
-TheApp = Annotated[App, Depends(_app)]
 TheCall = Annotated[Call, Depends(_call)]
 TheChat = Annotated[ChatId, Depends(_chat_id)]
 TheTurn = Annotated[RequestId, Depends(_request_id)]

@@ -1,5 +1,7 @@
 """Lists as pages: from a query to the rows, and to the cursors of the neighbouring pages."""
 
+import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -28,7 +30,7 @@ from minichat.observability import measured
 from minichat.storage import attachments as attachment_store
 from minichat.storage import chats as chat_store
 from minichat.storage import messages as message_store
-from minichat.storage.messages import Window
+from minichat.storage.messages import Found, Window
 
 NEWEST_FIRST = "updated_at desc"
 LONGEST_TURN = timedelta(hours=1)
@@ -36,6 +38,12 @@ LONGEST_TURN = timedelta(hours=1)
 
 THUMBNAILS_MAX_BYTES = 1_000_000
 """Of one page: a response from Lambda has at most 6 MB. Those beyond it are shown by `GET …/attachments/ID` alone."""
+
+PAGE_MAX_BYTES = 4_700_000
+"""Of the texts of one page, in JSON within JSON: an answer of Lambda has at most 6,291,556 bytes, thumbnails included,
+and its body is a text in it. A message that is longer has a page of its own."""
+LONGEST_ESCAPE = len(r"\\u0001")
+"""Bytes of the character that takes most."""
 
 _MESSAGE_MEMBERS = frozenset(MessageView.model_fields)
 
@@ -160,12 +168,15 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
             keep=lambda m: wanted.matches({"created_at": m.created_at, "role": m.role, "id": UUID(m.message_id)}),
         )
     visible(chat, call.caller)
-    page = cut(found, query.limit, cursor, lambda one: one.message.message_id)
-    rows = page.rows
+    limit = query.limit
     if members is None or "content" in members:
         with measured("read"):
-            rows = message_store.whole(call.caller.tenant_id, chat_id, rows)
-    shown = [one.message for one in rows]
+            # What cannot be on the page is not read.
+            told = message_store.whole(call.caller.tenant_id, chat_id, found[: min(limit, _worth_reading(found))])
+        limit = min(limit, _that_fit([one.message for one in told]))
+        found = [*told, *found[len(told) :]]
+    page = cut(found, limit, cursor, lambda one: one.message.message_id)
+    shown = [one.message for one in page.rows]
     info = _List(codec, scope, order.canonical(), wanted.canonical()).info(query.limit, page)
     wants_attachments = members is None or "attachments" in members
     sent_with = _summaries(call, chat_id, shown) if wants_attachments else {}
@@ -185,6 +196,24 @@ def _summaries(call: Call, chat_id: ChatId, messages: Sequence[Message]) -> dict
             left -= 0 if attachment.thumbnail is None else len(attachment.thumbnail.data)
             summaries[attachment.attachment_id] = attachment_summary(attachment, pictured=left >= 0)
     return summaries
+
+
+def _worth_reading(found: Sequence[Found]) -> int:
+    """How many of these, by the size of their texts alone, can be on one page; at least one."""
+    sizes = itertools.accumulate(one.size for one in found)
+    return 1 + sum(size <= PAGE_MAX_BYTES for size in sizes)
+
+
+def _that_fit(messages: Sequence[Message]) -> int:
+    """How many of these messages one response can tell, at least one."""
+    left = PAGE_MAX_BYTES
+    if sum(len(message.content) for message in messages) * LONGEST_ESCAPE <= left:
+        return len(messages)
+    for count, message in enumerate(messages):
+        left -= len(json.dumps(json.dumps(message.content, ensure_ascii=False), ensure_ascii=False).encode())
+        if count and left < 0:
+            return count
+    return len(messages)
 
 
 def _window(order: Order, wanted: Filter, cursor: Cursor | None) -> Window:

@@ -1,13 +1,31 @@
 """Stream events as bytes of server-sent events (contract 3): id, event, one line of JSON."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from minichat.domain.stream import told
 from minichat.services.channel import Numbered
 
-HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 MEDIA_TYPE = "text/event-stream"
+
+
+class EventStream(StreamingResponse):
+    """A stream of events; `on_end` is called when it is over, be it that its client had left before its first byte."""
+
+    def __init__(self, events: AsyncIterator[Numbered], on_end: Callable[[], None] = lambda: None) -> None:
+        headers = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
+        super().__init__(encoded(events), headers=headers, media_type=MEDIA_TYPE)
+        self._on_end = on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the response."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._on_end()
 
 
 async def encoded(events: AsyncIterator[Numbered]) -> AsyncIterator[bytes]:

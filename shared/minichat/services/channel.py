@@ -26,25 +26,32 @@ class Channel:
 
     def __init__(self, capacity: int) -> None:
         self.on_leave: Callable[[], object] | None = None
-        self._queue: asyncio.Queue[Numbered | None] = asyncio.Queue(capacity)
-        self._read = True
+        self._capacity = capacity
+        self._queue: asyncio.Queue[Numbered | None] = asyncio.Queue()
+        self._taken = asyncio.Event()
+        self._is_read = True
+        self._all_read = False
 
     async def put(self, numbered: Numbered) -> None:
-        """Hands an event over, waiting while the queue is full; drops it when nobody reads any more."""
-        if self._read:
-            await self._queue.put(numbered)
+        """Hands an event over, then waits while the queue is full; drops it when nobody reads any more.
 
-    async def close(self) -> None:
+        Who is cancelled while it waits has handed its event over: none is missing between those before and after it.
+        """
+        if self._is_read:
+            self._queue.put_nowait(numbered)
+        while self._is_read and self._queue.qsize() >= self._capacity:
+            self._taken.clear()
+            await self._taken.wait()
+
+    def close(self) -> None:
         """Ends the reader's iteration after what was put before."""
-        if self._read:
-            await self._queue.put(None)
+        self._queue.put_nowait(None)
 
     async def read(self, ping_seconds: float) -> AsyncGenerator[Numbered, None]:
         """The events as they come, and a ping after each `ping_seconds` without one."""
-        ended = False
         pending: asyncio.Task[Numbered | None] | None = None
         try:
-            while not ended:
+            while not self._all_read:
                 # The getter outlives a ping: cancelling it could lose the event it just took.
                 pending = pending or asyncio.create_task(self._queue.get())
                 done, _ = await asyncio.wait({pending}, timeout=ping_seconds)
@@ -52,19 +59,21 @@ class Channel:
                     yield PING
                     continue
                 numbered, pending = pending.result(), None
+                self._taken.set()
                 if numbered is None:
-                    ended = True
+                    self._all_read = True
                 else:
                     yield numbered
         finally:
             if pending is not None:
                 pending.cancel()
-            self._leave(early=not ended)
+            self.leave()
 
-    def _leave(self, *, early: bool) -> None:
-        self._read = False
-        # A producer that waits for room goes on: each slot taken here wakes one that waits.
-        while not self._queue.empty():
-            self._queue.get_nowait()
-        if early and self.on_leave is not None:
+    def leave(self) -> None:
+        """Nobody reads, or ever will: a producer that waits for room goes on. Safe to call again."""
+        if not self._is_read:
+            return
+        self._is_read = False
+        self._taken.set()
+        if not self._all_read and self.on_leave is not None:
             self.on_leave()

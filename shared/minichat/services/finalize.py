@@ -3,9 +3,10 @@
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from minichat.domain.errors import ServiceUnavailable
-from minichat.domain.identity import MICROSECOND, AttachmentId, Call
+from minichat.domain.identity import MICROSECOND, AttachmentId, Call, instant_of
 from minichat.domain.message import MESSAGE_MAX_BYTES, Message
 from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import Ending, Settlement, settle
@@ -221,7 +222,8 @@ def _answer(call: Call, turn: Turn, ending: Ending) -> Message | None:
         request_id=turn.request_id,
         role="assistant",
         content=ending.text,
-        created_at=call.now,
+        # The chat's messages are in order, whatever the clocks say; the id says where this one is.
+        created_at=max(call.now, instant_of(UUID(turn.assistant_message_id))),
         model=turn.reserve.effective_model,
         input_tokens=ending.usage.input_tokens or None,
         output_tokens=ending.usage.output_tokens or None,

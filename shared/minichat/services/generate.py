@@ -3,37 +3,42 @@
 The turn is made by a task of its own: a client that leaves does not take it along (contract 3, architecture 4).
 
     begin ── task: _produce ──┬─ reading   provider → text, tools → channel → client
-                              ├─ recording every second: what was told, sign of life, cancel flag
+                              ├─ storing   every second: what was told
+                              ├─ watching  every second: does somebody want the turn to stop?
+                              ├─ renewing  every five seconds, until the end is stored: a sign of life
                               └─ deadline  the time that the function has left
-             whichever ends first → finalize (one transaction) → `done` | `error` → closed
+             whichever is over first → finalize (one transaction) → `done` | `error` → closed
+
+Nobody cancels that task. Who wants it to stop (a client that left, a process that stops) sets an event, as often and as
+late as may be: so nothing between an answer that is known and its stored end can be broken off.
 """
 
 import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from minichat.domain.citations import Cited, citations
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Clock
 from minichat.domain.settlement import KNOWN_ERROR_CODES, Ending
-from minichat.domain.stream import Citations, Delta, Started, StreamEvent, Tool
+from minichat.domain.stream import Delta, Started, StreamEvent, Tool
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.observability import count, emit, logger, observe
-from minichat.providers.chunks import Completed, Failed, Incomplete, TextDelta, ToolActivity
+from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.prompt import Prompt, PromptMessage
 from minichat.providers.registry import Providers
 from minichat.services.channel import Channel, Numbered
-from minichat.services.finalize import End, Ended, Finalizer, terminal_event
+from minichat.services.finalize import End, Ended, Finalizer
+from minichat.services.lease import Lost, asked_to_stop, renew
 from minichat.services.record import Record
 from minichat.services.send import Replay, Running
 from minichat.settings import Settings
-from minichat.storage import turns
 
 FINALIZE_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)
 """Between the attempts to store an end while the store does not answer; after the last the watchdog does it."""
@@ -41,9 +46,12 @@ FINALIZE_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)
 SETTLING_SECONDS = 10
 """What an answer that was cut short needs to be settled and stored."""
 
-T = TypeVar("T")
+CLOSING_SECONDS = 0.5
+"""How long the end of a turn waits for the provider's stream to close; it goes on closing after that."""
 
-_answers: set[asyncio.Task[None]] = set()
+_answers: dict[asyncio.Task[None], asyncio.Event] = {}
+_admissions: set[asyncio.Task[Any]] = set()
+_closing: set[asyncio.Task[None]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +63,17 @@ class Machine:
     clock: Clock
 
 
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """A turn whose answer is being made, and where it is told."""
+
+    turn: Turn
+    channel: Channel
+
+
 @dataclass(slots=True)
 class _Answer:
-    """What has come from the provider so far."""
+    """What has come from the provider so far; `ending` once it has said its last word."""
 
     texts: list[str] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
@@ -66,22 +82,67 @@ class _Answer:
     tool_calls: dict[str, int] = field(default_factory=dict)
     called: bool = False
     first_text_at: datetime | None = None
+    ending: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Stream:
-    """What one answer is told through."""
+class _Teller:
+    """One running turn, what its provider has said, and what of that was told and where.
 
-    record: Record
+    `over` is set as soon as the answer is over, for whatever reason: by the provider's last word, or by somebody who
+    wants it to stop.
+    """
+
+    call: Call
+    running: Running
+    machine: Machine
     channel: Channel
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    record: Record = field(default_factory=Record)
+    answer: _Answer = field(default_factory=_Answer)
 
     async def tell(self, event: StreamEvent) -> None:
         """Numbers the event, so that it will be stored, and hands it to the client."""
         await self.channel.put(self.record.add(event))
 
+    def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts a task beside the others, with whose end the answer is over."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._is_over)
+        return task
 
-class _Lost(Exception):
-    """Another finalizer ended the turn: this writer stops without effect."""
+    def _is_over(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # looked at, lest asyncio reports it: the end of the turn may have been known by then
+        self.over.set()
+
+
+async def admitted(
+    admission: Coroutine[Any, Any, Running | Replay], call: Call, machine: Machine
+) -> Answering | Replay:
+    """What an admission came to; the answer of a turn that it made durable has begun.
+
+    Both happen in a task of their own: a request that is cancelled in between, as a stopping server does, leaves no
+    turn behind that runs and that nobody answers. Raises what the admission does.
+    """
+    task = asyncio.create_task(_begun(admission, call, machine))
+    _admissions.add(task)
+    task.add_done_callback(_admissions.discard)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_never_read)
+        raise
+
+
+async def _begun(admission: Coroutine[Any, Any, Running | Replay], call: Call, machine: Machine) -> Answering | Replay:
+    outcome = await admission
+    return outcome if isinstance(outcome, Replay) else Answering(outcome.turn, begin(call, outcome, machine))
+
+
+def _never_read(task: asyncio.Task[Answering | Replay]) -> None:
+    if not task.cancelled() and task.exception() is None and isinstance(outcome := task.result(), Answering):
+        outcome.channel.leave()
 
 
 def begin(call: Call, running: Running, machine: Machine) -> Channel:
@@ -90,16 +151,16 @@ def begin(call: Call, running: Running, machine: Machine) -> Channel:
     An answer that the invocation has no time for is cut short early enough to be settled and stored within it.
     """
     streaming = machine.settings.streaming
-    channel = Channel(streaming.channel_capacity)
-    task = asyncio.create_task(_produce(call, running, machine, channel))
+    teller = _Teller(call, running, machine, Channel(streaming.channel_capacity))
+    task = asyncio.create_task(_produce(teller))
     if streaming.on_disconnect == "cancel":
-        channel.on_leave = task.cancel
-    _answers.add(task)
-    task.add_done_callback(_answers.discard)
+        teller.channel.on_leave = teller.over.set
+    _answers[task] = teller.over
+    task.add_done_callback(_answers.pop)
     # The client may leave, and the edge of its request with it: nobody else would write what comes after.
     task.add_done_callback(lambda _: emit(machine.settings.metrics_namespace))
     observe("active_streams", len(_answers), "Count")
-    return channel
+    return teller.channel
 
 
 def seconds_for(call: Call, settings: Settings) -> float:
@@ -109,50 +170,45 @@ def seconds_for(call: Call, settings: Settings) -> float:
 
 
 async def stop_all(seconds: float) -> None:
-    """Ends every answer of this process as cancelled, with the text it has: for shutdown."""
-    for task in _answers:
-        task.cancel()
-    if _answers:
-        await asyncio.wait(_answers, timeout=seconds)
+    """Ends every answer of this process as cancelled, with the text it has, also those that begin meanwhile: for
+    shutdown. What has not ended after that time is left to the watchdog."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0 and (under_way := {*_admissions, *_answers}):
+        for over in _answers.values():
+            over.set()
+        await asyncio.wait(under_way, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
 
-LEASE_RENEWAL_SECONDS = 5
-"""Between two writes of a sign of life, which is the longest that a living turn is silent (turns-and-quota 8)."""
+async def all_ended() -> None:
+    """Returns once no answer of this process is being made: after that it may be frozen, or end."""
+    while under_way := {*_admissions, *_answers}:
+        await asyncio.wait(under_way)
 
 
-async def replay(stored: Replay) -> AsyncIterator[Numbered]:
-    """A completed turn told again from what was stored: no provider, no quota, no write (contract 3, rule 5)."""
-    turn = stored.turn
-    events: tuple[StreamEvent, ...] = (
-        Started(turn.request_id, turn.assistant_message_id, is_new_turn=False),
-        Delta(stored.text),
-        *([Citations(stored.citations)] if stored.citations else []),
-        terminal_event(turn, turn.state, None, turn.usage),
-    )
-    for number, event in enumerate(events, start=1):
-        yield Numbered(number, event)
-
-
-async def _produce(call: Call, running: Running, machine: Machine, channel: Channel) -> None:
-    turn = running.turn
-    stream = _Stream(Record(), channel)
-    model = running.admission.model
+async def _produce(teller: _Teller) -> None:
+    call, running, machine = teller.call, teller.running, teller.machine
+    turn, model = running.turn, running.admission.model
     count("stream_started_total", provider=model.provider_id, model=model.id)
+    first_after = machine.settings.streaming.progress_interval_seconds
+    renewing = teller.begin(renew(call, turn, machine.clock, lambda: teller.answer.called, first_after))
     try:
-        await stream.tell(Started(turn.request_id, turn.assistant_message_id, True, turn.summary_tokens))
-        ending = await _answer(call, running, machine, stream)
-        ended = await _undisturbed(_finalize(call, running, ending, machine, stream.record))
+        await teller.tell(Started(turn.request_id, turn.assistant_message_id, True, turn.summary_tokens))
+        ending = await _answer(teller, renewing)
+        # The lease is renewed until the end is stored: that may take longer than a living turn may be silent.
+        ended = await _finalize(call, running, ending, machine, teller.record)
         if ended is not None:
             _measure(running, ended.ending, machine.clock())
             for number, event in enumerate(ended.last_events, start=ended.number):
-                await channel.put(Numbered(number, event))
-    except _Lost:
+                await teller.channel.put(Numbered(number, event))
+    except Lost:
         # Another finalizer ended the turn: its status is the truth, and not ours to tell.
         count("cas_lost_total", actor="stream")
     except Exception:  # the edge of a stream: whatever it is, the client must not wait for ever
         # Without a terminal event: the turn still runs as far as anybody knows, and who resumes it learns its end.
         logger.exception("a turn could not be ended", extra={"turn_id": turn.turn_id})
-    await channel.close()
+    finally:
+        renewing.cancel()
+        teller.channel.close()
 
 
 def _measure(running: Running, ending: Ending, now: datetime) -> None:
@@ -167,110 +223,76 @@ def _measure(running: Running, ending: Ending, now: datetime) -> None:
             count("stream_failed_total", provider=provider, model=model, error_code=str(code))
     if ending.ttft_ms is not None:
         observe("ttft_ms", ending.ttft_ms, "Milliseconds", provider=provider, model=model)
-    total_ms = (now - running.turn.started_at).total_seconds() * 1000
+    total_ms = max((now - running.turn.started_at).total_seconds() * 1000, 0)
     observe("stream_total_ms", total_ms, "Milliseconds", provider=provider, model=model)
 
 
-async def _undisturbed(work: Coroutine[Any, Any, T]) -> T:
-    """The result of work that a stopping process must not break off."""
-    task = asyncio.create_task(work)
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            _uncancel()
-    return task.result()
-
-
-async def _answer(call: Call, running: Running, machine: Machine, stream: _Stream) -> Ending:
+async def _answer(teller: _Teller, renewing: asyncio.Task[None]) -> Ending:
     """How the answer ended: by the provider's last word, a cancel, the deadline or a shutdown.
 
-    Raises _Lost when somebody else ended the turn.
+    Raises Lost when somebody else ended the turn.
     """
-    answer = _Answer()
-    reading = asyncio.create_task(_read(running, machine, stream, answer))
-    recording = asyncio.create_task(_record(call, running.turn, machine, answer, stream.record))
-    try:
-        await asyncio.wait(
-            {reading, recording},
-            timeout=seconds_for(call, machine.settings),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-    except asyncio.CancelledError:
-        # The process stops or, where so configured, the client left: the turn still gets its honest end.
-        _uncancel()
-    ended, flagged = reading.done(), recording.done()
-    for task in (reading, recording):
-        task.cancel()
-    await asyncio.gather(reading, recording, return_exceptions=True)
-    if ended:
-        ending = _outcome(reading)
-    elif flagged and (problem := recording.exception()) is not None:
-        raise problem
-    else:
-        ending = Ending(TurnState.CANCELLED)
-    return _with(answer, ending, running)
+    answer, turn, machine = teller.answer, teller.running.turn, teller.machine
+    streaming = machine.settings.streaming
+    reading = teller.begin(_read(teller))
+    storing = teller.begin(teller.record.keep_storing(turn, streaming))
+    watching = teller.begin(asked_to_stop(turn, streaming.progress_interval_seconds))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds_for(replace(teller.call, now=machine.clock()), machine.settings)):
+            await teller.over.wait()
+    storing.cancel()
+    watching.cancel()
+    if answer.ending is None:
+        reading.cancel()
+    # The provider's stream gets a moment to close; no end waits for a connection that will not.
+    _closing.add(reading)
+    reading.add_done_callback(_closing.discard)
+    await asyncio.wait({storing, watching, reading}, timeout=CLOSING_SECONDS)
+    for task in (renewing, storing, watching, reading):
+        problem = task.exception() if task.done() and not task.cancelled() else None
+        if isinstance(problem, Lost):
+            raise problem
+        if problem is not None:
+            logger.error("a task of an answer failed", exc_info=problem)
+            answer.ending = answer.ending or Ending(TurnState.FAILED, "internal_error")
+    return _with(answer, answer.ending or Ending(TurnState.CANCELLED), teller.running)
 
 
-async def _read(running: Running, machine: Machine, stream: _Stream, answer: _Answer) -> Ending:
-    model = running.admission.model
-    reserve = running.turn.reserve
-    limits = {"web_search": reserve.web_search_calls, "code_interpreter": reserve.code_interpreter_calls}
-    answer.called = True
+async def _read(teller: _Teller) -> None:
+    """Tells what the provider says. With its last word the end is known, however long its stream takes to close."""
+    model = teller.running.admission.model
+    teller.answer.called = True
+    prompt = _prompt(teller.running)
     async with aclosing(
-        machine.providers.stream(running.turn.tenant_id, model.provider_id, _prompt(running))
+        teller.machine.providers.stream(teller.running.turn.tenant_id, model.provider_id, prompt)
     ) as chunks:
-        async for chunk in chunks:
-            match chunk:
-                case TextDelta(text=text):
-                    answer.first_text_at = answer.first_text_at or machine.clock()
-                    answer.texts.append(text)
-                    await stream.tell(Delta(text))
-                case ToolActivity(name=name, phase=phase):
-                    calls = answer.tool_calls.get(name, 0) + (phase == "start")
-                    if calls > limits.get(name, calls):
-                        return Ending(TurnState.FAILED, f"{name}_calls_exceeded")
-                    answer.tool_calls[name] = calls
-                    await stream.tell(Tool(phase, name))
-                case Completed() | Incomplete():
-                    answer.usage, answer.response_id, answer.cited = chunk.usage, chunk.response_id, chunk.citations
-                    return Ending(TurnState.COMPLETED)
-                case Failed(code=code, usage=usage, diagnostic=diagnostic, reached=reached):
-                    answer.usage, answer.called = usage, reached
-                    logger.warning("provider failed", extra={"code": code, "diagnostic": diagnostic})
-                    return Ending(TurnState.FAILED, code)
+        teller.answer.ending = await _relayed(chunks, teller)
+        teller.over.set()
+
+
+async def _relayed(chunks: AsyncIterator[ProviderChunk], teller: _Teller) -> Ending:
+    answer, reserve = teller.answer, teller.running.turn.reserve
+    limits = {"web_search": reserve.web_search_calls, "code_interpreter": reserve.code_interpreter_calls}
+    async for chunk in chunks:
+        match chunk:
+            case TextDelta(text=text):
+                answer.first_text_at = answer.first_text_at or teller.machine.clock()
+                answer.texts.append(text)
+                await teller.tell(Delta(text))
+            case ToolActivity(name=name, phase=phase):
+                calls = answer.tool_calls.get(name, 0) + (phase == "start")
+                if calls > limits.get(name, calls):
+                    return Ending(TurnState.FAILED, f"{name}_calls_exceeded")
+                answer.tool_calls[name] = calls
+                await teller.tell(Tool(phase, name))
+            case Completed() | Incomplete():
+                answer.usage, answer.response_id, answer.cited = chunk.usage, chunk.response_id, chunk.citations
+                return Ending(TurnState.COMPLETED)
+            case Failed(code=code, usage=usage, diagnostic=diagnostic, reached=reached, refused=refused):
+                answer.usage, answer.called = usage, reached
+                logger.warning("provider failed", extra={"code": code, "diagnostic": diagnostic})
+                return Ending(TurnState.FAILED, code, refused=refused)
     return Ending(TurnState.FAILED, "provider_error")
-
-
-async def _record(call: Call, turn: Turn, machine: Machine, answer: _Answer, record: Record) -> None:
-    """Stores what is told and renews the turn's lease, until somebody asks the turn to stop.
-
-    Raises _Lost when the turn is no longer running.
-    """
-    renewed_at = -math.inf
-    while True:
-        await asyncio.sleep(machine.settings.streaming.progress_interval_seconds)
-        now = replace(call, now=machine.clock())
-        renews = time.monotonic() - renewed_at >= LEASE_RENEWAL_SECONDS
-        looking = (
-            asyncio.to_thread(turns.progress, now, turn, provider_called=answer.called)
-            if renews
-            else asyncio.to_thread(turns.look, turn)
-        )
-        storing = record.store(turn, machine.settings.streaming)
-        progress, stored = await asyncio.gather(looking, storing, return_exceptions=True)
-        for problem in (progress, stored):
-            # The next time tries again; the watchdog's patience is many times as long.
-            if isinstance(problem, BaseException) and not isinstance(problem, ServiceUnavailable):
-                raise problem
-        if isinstance(progress, BaseException):
-            continue
-        if renews:
-            renewed_at = time.monotonic()
-        if progress is None:
-            raise _Lost
-        if progress.cancel_requested:
-            return
 
 
 async def _finalize(call: Call, running: Running, ending: Ending, machine: Machine, record: Record) -> Ended | None:
@@ -299,14 +321,6 @@ async def _finalize(call: Call, running: Running, ending: Ending, machine: Machi
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _outcome(reading: asyncio.Task[Ending]) -> Ending:
-    problem = reading.exception()
-    if problem is None:
-        return reading.result()
-    logger.error("an answer broke off", exc_info=problem)
-    return Ending(TurnState.FAILED, "internal_error")
-
-
 def _with(answer: _Answer, ending: Ending, running: Running) -> Ending:
     ttft = answer.first_text_at - running.turn.started_at if answer.first_text_at else None
     text = "".join(answer.texts)
@@ -318,7 +332,8 @@ def _with(answer: _Answer, ending: Ending, running: Running) -> Ending:
         provider_called=answer.called,
         provider_response_id=answer.response_id,
         tool_calls=ToolCalls(**answer.tool_calls),
-        ttft_ms=int(ttft.total_seconds() * 1000) if ttft else None,
+        # Two looks at a clock that may have been set right between them.
+        ttft_ms=max(int(ttft.total_seconds() * 1000), 0) if ttft is not None else None,
     )
 
 
@@ -339,9 +354,3 @@ def _prompt(running: Running) -> Prompt:
         code_files=tools.code_files,
         api_params=model.general_config.api_params.model_dump(exclude_none=True, exclude_defaults=True),
     )
-
-
-def _uncancel() -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    task.uncancel()

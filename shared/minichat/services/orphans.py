@@ -25,8 +25,8 @@ from minichat.settings import Settings
 from minichat.storage import keys, parts, transact, turn_lists, turns
 from minichat.storage.unreadable import Unreadable
 
-CANCEL_PATIENCE = timedelta(seconds=15)
-"""How long a turn that was asked to stop may be silent: three times as long as a living one is at most."""
+CANCEL_PATIENCE = timedelta(seconds=30)
+"""How long a turn that was asked to stop may be silent: twice what a living one is at most (turns-and-quota 8)."""
 BEGINNING_PATIENCE = timedelta(seconds=15)
 """How long a turn may be silent that has not said yet that its provider was called: the first sign of life says so, a
 second after the start. Nothing of it was told to anybody, and it costs nothing, so to be wrong is cheap."""

@@ -1,9 +1,11 @@
 """What the stream of one turn has told: numbered, and stored by a task beside the relay (architecture 4)."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.stream import StreamEvent, Told, told
 from minichat.domain.turn import Turn
 from minichat.services.channel import Numbered
@@ -46,3 +48,13 @@ class Record:
             await asyncio.to_thread(put_one, write.item, op="store_stream")
         self.stored += len(events)
         del self.pending[: len(events)]
+
+    async def keep_storing(self, turn: Turn, streaming: Streaming) -> None:
+        """Stores what was told about once a second, until it is cancelled; what the store refuses now is tried again.
+
+        A write that is under way then may still take effect: what it stores is told by the turn's end once more.
+        """
+        while True:
+            await asyncio.sleep(streaming.progress_interval_seconds)
+            with suppress(ServiceUnavailable):
+                await self.store(turn, streaming)

@@ -1,4 +1,8 @@
-"""The stream of a turn told again, by any instance: from its stored parts, and to its end when it still runs."""
+"""The stream of a turn told again, by any instance: from its stored parts, and to its end when it still runs.
+
+There is one way of telling a turn that is not one's own, and one numbering: for who asks for the stream, for who sends
+a message that was answered before, and for a client library that repeats its request where it was cut (contract 3).
+"""
 
 import asyncio
 import itertools
@@ -9,7 +13,7 @@ from datetime import timedelta
 
 from minichat.domain.errors import ChatNotFound, FieldError, InvalidRequest, ServiceUnavailable, TurnNotFound
 from minichat.domain.identity import Call, ChatId, Clock, RequestId
-from minichat.domain.stream import Citations, Delta, Started
+from minichat.domain.stream import Citations, Delta, Started, Told, told
 from minichat.domain.turn import Turn, TurnState, readable
 from minichat.observability import logger
 from minichat.services.channel import PING, Numbered
@@ -25,10 +29,16 @@ EVENTS_AT_ONCE = 200
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A turn, and the number of the last event of its stream that the client has."""
+    """A turn, and the number of the last event of its stream that the client has.
+
+    `kept` is whether its single events still are. A `replay` is told to somebody who sends its message again: the same
+    stream, which says that the turn is not new, and nothing of a quota as it was then (contract 3, rule 5).
+    """
 
     turn: Turn
     after: int
+    kept: bool = True
+    replay: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -42,47 +52,56 @@ def resume(call: Call, chat_id: ChatId, request_id: RequestId, after: int, setti
     Raises ChatNotFound, TurnNotFound; InvalidRequest when `after` lies beyond the end, or behind events that are no
     longer kept.
     """
-    turn = _read(call, chat_id, request_id, settings)
+    return resumed(call, _read(call, chat_id, request_id, settings), after, settings)
+
+
+def resumed(call: Call, turn: Turn, after: int, settings: Settings) -> Resumed:
+    """As `resume`, of a turn that was read."""
+    kept = _are_kept(call, turn, settings)
     if turn.state is not TurnState.RUNNING:
         if after > _last(turn):
             raise InvalidRequest(
                 FieldError("Last-Event-ID", f"The stream ended with event {_last(turn)}.", "too_large")
             )
-        kept = parts.are_kept(turn, call.now, kept=_kept(settings))
-        if 0 < after < (turn.events_stored or 0) and not kept:
+        if not kept and _untold(turn, _Position.after(after)) is None:
             raise InvalidRequest(
                 FieldError("Last-Event-ID", "Single events are no longer kept: read the stream whole.", "expired")
             )
-    return Resumed(turn, after)
+    return Resumed(turn, after, kept)
+
+
+def replay(call: Call, turn: Turn, settings: Settings) -> Resumed:
+    """A turn that has ended, from its start, for who sends its message again."""
+    return Resumed(turn, 0, _are_kept(call, turn, settings), replay=True)
 
 
 async def follow(call: Call, resumed: Resumed, settings: Settings, clock: Clock) -> AsyncGenerator[Numbered, None]:
     """Everything after what the client has, to the turn's end; a ping while nothing happens.
 
-    It ends without a terminal event when the turn was deleted meanwhile, or when the time of one invocation is up: the
-    client resumes again.
+    It ends without a terminal event when the turn was deleted meanwhile, when what comes next has expired and cannot be
+    told otherwise, or when the time of one invocation is up: the client resumes again.
     """
-    turn, number = resumed.turn, resumed.after
+    turn, at = resumed.turn, _Position.after(resumed.after)
     streaming = settings.streaming
     told_at = time.monotonic()
-    deadline = told_at + seconds_for(call, settings)
+    deadline = told_at + seconds_for(replace(call, now=clock()), settings)
     while time.monotonic() < deadline:
-        now = replace(call, now=clock())
+        batch: list[Numbered] = []
+        has_more = is_last = False
         try:
-            while batch := await asyncio.to_thread(_batch, now, turn, number, settings):
-                for one in batch:
-                    yield one
-                number, told_at = batch[-1].number or number, time.monotonic()
-            if turn.state is not TurnState.RUNNING:
-                for one in await asyncio.to_thread(_end, turn, number):
-                    yield one
-                return
-            turn = await asyncio.to_thread(_read, now, turn.chat_id, turn.request_id, settings)
+            step = await asyncio.to_thread(_next, replace(call, now=clock()), turn, at, settings, is_kept=resumed.kept)
+            batch, turn, is_last = step
+            has_more = len(batch) >= EVENTS_AT_ONCE or turn.state is not TurnState.RUNNING
         except ServiceUnavailable:
             logger.warning("a stream that is followed cannot be read", extra={"turn_id": turn.turn_id})
         except (ChatNotFound, TurnNotFound):
             return
-        if turn.state is not TurnState.RUNNING:
+        for one in batch:
+            yield _again(one) if resumed.replay else one
+            at, told_at = at.moved(one), time.monotonic()
+        if is_last:
+            return
+        if has_more:
             continue
         if time.monotonic() - told_at >= streaming.ping_interval_seconds:
             yield PING
@@ -90,39 +109,87 @@ async def follow(call: Call, resumed: Resumed, settings: Settings, clock: Clock)
         await asyncio.sleep(streaming.follow_interval_seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """The last event that a client has, and how many characters of the answer it has with it, where that is known."""
+
+    number: int
+    characters: int | None
+
+    @classmethod
+    def after(cls, number: int) -> "_Position":
+        # Only the first event is known to hold no text.
+        return cls(number, 0 if number <= 1 else None)
+
+    def moved(self, one: Numbered) -> "_Position":
+        event = told(one.event)
+        text = len(event.data["content"]) if event.name == "delta" else 0
+        return _Position(one.number or self.number, None if self.characters is None else self.characters + text)
+
+
 def _read(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> Turn:
     _, turn = looked_at(call, chat_id, request_id, settings)
     return readable(turn)
 
 
-def _batch(call: Call, turn: Turn, number: int, settings: Settings) -> list[Numbered]:
-    if not parts.are_kept(turn, call.now, kept=_kept(settings)):
+def _next(
+    call: Call, turn: Turn, at: _Position, settings: Settings, *, is_kept: bool
+) -> tuple[list[Numbered], Turn, bool]:
+    """Events that come next, the turn as it is now, and whether these are all that can ever be told."""
+    if turn.state is TurnState.RUNNING:
+        batch = _stored(turn, at, None)
+        # The turn is read after them: once it has ended, a zombie may have stored what never counts.
+        turn = _read(call, turn.chat_id, turn.request_id, settings)
+        if turn.state is not TurnState.RUNNING:
+            batch = [one for one in batch if one.number is not None and one.number <= (turn.events_stored or 0)]
+        return batch, turn, False
+    if is_kept and (batch := _stored(turn, at, turn.events_stored or 0)):
+        return batch, turn, False
+    return _untold(turn, at) or [], turn, True
+
+
+def _stored(turn: Turn, at: _Position, until: int | None) -> list[Numbered]:
+    events = parts.after(turn, at.number, until=until)
+    return [Numbered(number, event) for number, event in itertools.islice(events, EVENTS_AT_ONCE)]
+
+
+def _untold(turn: Turn, at: _Position) -> list[Numbered] | None:
+    """What an ended turn has after its single events, or instead of them; None where that cannot be told.
+
+    The rest of the answer is one delta, under the number of the last event that it stands for.
+    """
+    last, stored = _last(turn), turn.events_stored or 0
+    if at.number >= last:
         return []
-    stored = parts.after(turn, number, until=turn.events_stored)
-    return [Numbered(n, event) for n, event in itertools.islice(stored, EVENTS_AT_ONCE)]
+    start = [Numbered(1, Started(turn.request_id, turn.assistant_message_id, True, turn.summary_tokens))]
+    start = start if at.number == 0 else []
+    ending = [Numbered(last, terminal_event(turn, turn.state, turn.error_code, turn.usage))]
+    if at.number >= stored:
+        return [*start, *ending]
+    message = messages.read(turn.tenant_id, turn.chat_id, turn.assistant_message_id) if turn.answered else None
+    # The terminal event is stored when the turn's own teller ended it.
+    number = stored if turn.terminal_number is not None else stored - 1
+    if message is not None and message.citations:
+        # Told right before the end: they keep the number that they had.
+        ending.insert(0, Numbered(number, Citations(message.citations)))
+        number -= 1
+    if at.number >= number:
+        return [*start, *(one for one in ending if one.number is not None and one.number > at.number)]
+    if at.characters is None or (message is None and at.number > 1):
+        return None
+    text = "" if message is None else message.content[at.characters :]
+    return [*start, *([Numbered(number, Delta(text))] if text else []), *ending]
 
 
-def _end(turn: Turn, number: int) -> list[Numbered]:
-    """What an ended turn has after its parts: the whole answer when there were none, and the terminal event."""
-    last = _last(turn)
-    if number >= last:
-        return []
-    terminal = Numbered(last, terminal_event(turn, turn.state, turn.error_code, turn.usage))
-    return [*_from_message(turn, last), terminal] if number == 0 else [terminal]
-
-
-def _from_message(turn: Turn, last: int) -> list[Numbered]:
-    """The answer as one delta, with the number of the last event that it stands for, and what it cites."""
-    started = Numbered(1, Started(turn.request_id, turn.assistant_message_id, True, turn.summary_tokens))
-    if not turn.answered:
-        return [started]
-    message = messages.read(turn.tenant_id, turn.chat_id, turn.assistant_message_id)
-    if message is None:
-        return [started]
-    # Citations are told right before the end: they keep the number that they had.
-    citing = [Numbered(last - 1, Citations(message.citations))] if message.citations else []
-    answer = [Numbered(last - 1 - len(citing), Delta(message.content))] if message.content else []
-    return [started, *answer, *citing]
+def _again(one: Numbered) -> Numbered:
+    """An event as a replay tells it."""
+    match told(one.event):
+        case Told("stream_started", data):
+            return Numbered(one.number, Told("stream_started", {**data, "is_new_turn": False}))
+        case Told("done", data):
+            kept = {name: value for name, value in data.items() if name != "quota_warnings"}
+            return Numbered(one.number, Told("done", kept))
+    return one
 
 
 def _last(turn: Turn) -> int:
@@ -130,5 +197,6 @@ def _last(turn: Turn) -> int:
     return turn.terminal_number or turn.events_stored or 0
 
 
-def _kept(settings: Settings) -> timedelta:
-    return timedelta(hours=settings.streaming.parts_kept_hours)
+def _are_kept(call: Call, turn: Turn, settings: Settings) -> bool:
+    """Asked once, when a stream is asked for: DynamoDB removes parts late, and not all at once."""
+    return parts.are_kept(turn, call.now, kept=timedelta(hours=settings.streaming.parts_kept_hours))

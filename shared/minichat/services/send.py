@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from minichat.domain.admission import Admission, Wish, admit, readmit
 from minichat.domain.chat import Chat, next_instant, visible
-from minichat.domain.citations import Citation, CitedFile
+from minichat.domain.citations import CitedFile
 from minichat.domain.context import Snapshot, compression, messages_needed
 from minichat.domain.errors import (
     ChatMoved,
@@ -67,11 +67,9 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A turn that was completed before: its stored outcome is the answer."""
+    """A turn that was completed before: its stored stream is the answer."""
 
     turn: Turn
-    text: str
-    citations: tuple[Citation, ...] = ()
 
 
 def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
@@ -209,7 +207,8 @@ def preflight(call: Call, wish: Wish, standing: Standing, rules: Rules) -> Admis
 
 def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, limits: UserLimits) -> turns.Start:
     """The turn and the user message that an admitted command starts with."""
-    started_at = next_instant(chat, call.now)
+    # Where its messages are in the chat, which a clock that ran ahead may have put into the future: nothing else is.
+    said_at = next_instant(chat, call.now)
     turn = Turn(
         tenant_id=chat.tenant_id,
         chat_id=chat.chat_id,
@@ -219,11 +218,11 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         requester_user_id=call.caller.user_id,
         state=TurnState.RUNNING,
         fingerprint=fingerprint(command.content, command.attachment_ids),
-        user_message_id=_message_id(call, started_at),
+        user_message_id=_message_id(call, said_at),
         # Chosen before the message exists; it sorts right after the user's.
-        assistant_message_id=_message_id(call, started_at + MICROSECOND),
-        started_at=started_at,
-        last_progress_at=started_at,
+        assistant_message_id=_message_id(call, said_at + MICROSECOND),
+        started_at=call.now,
+        last_progress_at=call.now,
         reserve=admission.reserve,
         prev_request_id=chat.latest_request_id,
         web_search_enabled=command.web_search,
@@ -236,7 +235,7 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         turn.request_id,
         "user",
         command.content,
-        started_at,
+        said_at,
         attachment_ids=command.attachment_ids,
     )
     return turns.Start(turn, message, limits, admission.calls_per_day)
@@ -265,5 +264,4 @@ def _replay(known: Turn, command: SendMessage) -> Replay:
         raise RequestIdConflict(known.state.public, known.request_id)
     if known.fingerprint != fingerprint(command.content, command.attachment_ids):
         raise RequestIdReused
-    answer = messages.read(known.tenant_id, known.chat_id, known.assistant_message_id)
-    return Replay(known, answer.content, answer.citations) if answer else Replay(known, "")
+    return Replay(known)

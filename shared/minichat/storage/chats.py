@@ -166,14 +166,14 @@ def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:
     Raises ChatNotFound when the caller has no such chat.
     """
     item = ChatItem(*keys.chat(caller.tenant_id, chat_id))
-    actions = [
-        ChatItem.title.set(title),
-        ChatItem.updated_at.set(now),
-        ChatItem.listed_at.set(keys.listed_at(caller.tenant_id, chat_id, now)),
-    ]
-    if not update_one(item, actions, owned_by(caller), op="rename_chat"):
-        raise ChatNotFound
-    return _from_item(item)
+    titled = ChatItem.title.set(title)
+    moved = [ChatItem.updated_at.set(now), ChatItem.listed_at.set(keys.listed_at(caller.tenant_id, chat_id, now))]
+    if update_one(item, [titled, *moved], owned_by(caller) & (ChatItem.updated_at < now), op="rename_chat"):
+        return _from_item(item)
+    # A chat that was moved by a faster clock stays where it is: none goes back.
+    if update_one(item, [titled], owned_by(caller), op="rename_chat"):
+        return _from_item(item)
+    raise ChatNotFound
 
 
 def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str) -> bool:

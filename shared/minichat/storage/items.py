@@ -22,6 +22,7 @@ from pynamodb.models import Model
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.settings import Store
+from minichat.storage import store_time
 from minichat.storage.attributes import IdsAttribute, InstantAttribute
 from minichat.storage.keys import Key
 
@@ -154,6 +155,7 @@ class TurnItem(ConversationItem):
     reserve_downgrade_reason = UnicodeAttribute(attr_name="r_reason", null=True)
     reserve_web_search_calls = NumberAttribute(attr_name="r_web", null=True)
     reserve_code_interpreter_calls = NumberAttribute(attr_name="r_code", null=True)
+    reserve_bytes_per_token = NumberAttribute(attr_name="r_bytes", null=True)
 
     usage_input_tokens = NumberAttribute(attr_name="u_in", null=True)
     usage_output_tokens = NumberAttribute(attr_name="u_out", null=True)
@@ -193,23 +195,6 @@ class MessagePartItem(ConversationItem):
     """One numbered part of a long text, as UTF-8: bytes may be cut anywhere, and travel smaller than escaped text."""
 
     content = BinaryAttribute(attr_name="text", legacy_encoding=False)
-
-
-class QuotaItem(ConversationItem):
-    """One user's credits in one month, per bucket: what is committed (spent + reserved) and, of it, reserved.
-
-    Its days are in the same item, as attributes that storage.quota names: one write for both periods.
-    """
-
-    begun = NumberAttribute(attr_name="turns", null=True)
-    total = NumberAttribute(null=True)
-    total_reserved = NumberAttribute(attr_name="total_r", null=True)
-    premium = NumberAttribute(null=True)
-    premium_reserved = NumberAttribute(attr_name="premium_r", null=True)
-    calls = NumberAttribute(null=True)
-    input_tokens = NumberAttribute(attr_name="in", null=True)
-    output_tokens = NumberAttribute(attr_name="out", null=True)
-    expires_at = NumberAttribute(null=True)
 
 
 class LedgerItem(ConversationItem):
@@ -272,6 +257,9 @@ class OutboxItem(Model):
     expires_at = NumberAttribute()
 
 
+UNREAD_ATTEMPTS = 6
+"""How often a batch is read that gives nothing, with pauses that double from 50 ms: two or three seconds."""
+
 _readers = ThreadPoolExecutor(max_workers=32, thread_name_prefix="read")
 
 
@@ -287,7 +275,7 @@ def connect(store: Store) -> None:
         model._connection = None  # so that a second connect() takes effect; subclasses find the base's connection
         model._get_connection()
     # Made now: a cold start has more processor than its first request, and a snapshot (SnapStart) keeps what is there.
-    _ = connection().client
+    store_time.listen(connection().client)
 
 
 def table() -> TableConnection:
@@ -347,14 +335,20 @@ def batch_get(keys: Iterable[Key]) -> dict[Key, Raw]:
     Raises ServiceUnavailable when DynamoDB does not answer.
     """
     found: dict[Key, Raw] = {}
-    wanted: Sequence[Any] = [key._asdict() for key in keys]
+    wanted: Sequence[Any] = [key._asdict() for key in dict.fromkeys(keys)]
     name = ConversationItem.Meta.table_name
+    unread = 0
     while wanted:
         answer = answered(partial(table().batch_get_item, wanted[:BATCH_READ_LIMIT], consistent_read=True))
         for item in answer["Responses"].get(name, []):
             found[Key(item["pk"]["S"], item["sk"]["S"])] = item
         # DynamoDB hands back what it had no capacity for.
         left = answer.get("UnprocessedKeys", {}).get(name, {}).get("Keys", [])
+        unread = unread + 1 if len(left) == len(wanted[:BATCH_READ_LIMIT]) else 0
+        if unread >= UNREAD_ATTEMPTS:
+            raise ServiceUnavailable
+        if unread:
+            time.sleep(random.uniform(0.5, 1) * 0.05 * 2**unread)  # noqa: S311  jitter, not a secret
         wanted = [*({part: value["S"] for part, value in key.items()} for key in left), *wanted[BATCH_READ_LIMIT:]]
     return found
 

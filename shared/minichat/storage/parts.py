@@ -50,7 +50,7 @@ def after(turn: Turn, number: int, *, until: int | None = None) -> Iterator[tupl
     """Stored events of a turn with numbers above `number`, in order and without a gap, up to `until`."""
     pk = keys.partition(turn.tenant_id, turn.chat_id)
     last = _key(turn, 10**10 - 1).sk
-    more = True
+    more = until is None or number < until
     while more:
         start = _key(turn, number + 1).sk
         found, more = query(pk, ConversationItem.sk.between(start, last), limit=20)

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
+from pynamodb.attributes import NumberAttribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action
@@ -28,9 +29,27 @@ from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.standing import Committed, Standing, limit_of
 from minichat.domain.turn import ToolCalls, Turn
 from minichat.storage import keys
-from minichat.storage.items import QuotaItem, Raw, batch_get
+from minichat.storage.items import ConversationItem, Raw, batch_get
 from minichat.storage.keys import Key
 from minichat.storage.transact import Update, update_one
+
+
+class QuotaItem(ConversationItem):
+    """One user's credits in one month, per bucket: what is committed (spent + reserved) and, of it, reserved.
+
+    Its days are in the same item, as attributes that storage.quota names: one write for both periods.
+    """
+
+    begun = NumberAttribute(attr_name="turns", null=True)
+    total = NumberAttribute(null=True)
+    total_reserved = NumberAttribute(attr_name="total_r", null=True)
+    premium = NumberAttribute(null=True)
+    premium_reserved = NumberAttribute(attr_name="premium_r", null=True)
+    calls = NumberAttribute(null=True)
+    input_tokens = NumberAttribute(attr_name="in", null=True)
+    output_tokens = NumberAttribute(attr_name="out", null=True)
+    expires_at = NumberAttribute(null=True)
+
 
 DailyCounter = Literal["t", "p", "w", "c"]
 """What is counted per day: total and premium micro-credits, web searches, code interpreter calls."""

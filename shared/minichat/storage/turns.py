@@ -220,7 +220,8 @@ def look(turn: Turn) -> Progress | None:
 
     Raises ServiceUnavailable.
     """
-    _, now = read(turn.tenant_id, turn.chat_id, turn.request_id)
+    key = keys.turn(turn.tenant_id, turn.chat_id, turn.request_id)
+    now = from_raw(batch_get([key]).get(key))
     if now is None or now.state is not TurnState.RUNNING or now.teller != turn.teller:
         return None
     return Progress(cancel_requested=now.cancel_requested_at is not None)

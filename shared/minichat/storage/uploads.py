@@ -227,6 +227,7 @@ def take_store_over(seen: VectorStore, worker: str, until: datetime) -> bool:
     """
     changed = [VectorStoreItem.claimed_by.set(worker), VectorStoreItem.claimed_until.set(until)]
     as_seen = _unnamed(seen.claimed_by) & is_still(VectorStoreItem.claimed_until, seen.claimed_until)
+    as_seen |= _unnamed(worker)  # only the answer was lost: nobody else would ever wait for this claim's end
     return update_one(_store(seen), changed, as_seen, op="ingest")
 
 

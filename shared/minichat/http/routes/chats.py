@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -36,7 +36,7 @@ def list_chats(
     request: Request,
     call: TheCall,
     app: TheApp,
-    wish: Annotated[ListChats, Query()],
+    wish: Annotated[ListChats, Depends()],
 ) -> Page[ChatDetail]:
     """The caller's chats, the most recently active first. A page that a filter leaves short may have a next one."""
     return listing.chats(call, app.cursors, listing.Query.of(request, wish.limit, wish.cursor, filter_=wish.filter_))

@@ -4,6 +4,8 @@ Everything that can be refused is refused before the first byte, as a problem do
 then the stream opens.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -13,13 +15,14 @@ from starlette.responses import Response, StreamingResponse
 
 from minichat.domain import errors
 from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
+from minichat.domain.turn import Turn
 from minichat.http import sse
 from minichat.http.bodies import EditTurnBody, SendMessageBody
-from minichat.http.deps import App, Authenticated, Position, TheApp, TheCall, TheChat, TheTurn
+from minichat.http.deps import App, Authenticated, LastEventId, Position, TheApp, TheCall, TheChat, TheTurn
 from minichat.http.problems import MUTATION_ERRORS, documented
 from minichat.observability import note
-from minichat.services import generate, mutate
-from minichat.services.resume import follow, resume
+from minichat.services import generate, mutate, repeated
+from minichat.services.resume import Resumed, follow, replay, resume, resumed
 from minichat.services.send import Replay, Running, SendMessage, send
 
 router = APIRouter(tags=["turns"], route_class=Authenticated)
@@ -55,8 +58,13 @@ STREAM: dict[int | str, dict[str, Any]] = {
         *ADMISSION_ERRORS,
     ),
 )
-async def send_message(call: TheCall, app: TheApp, chat_id: TheChat, body: SendMessageBody) -> StreamingResponse:
-    """Sends a message and streams its answer; a completed turn's `request_id` replays that turn."""
+async def send_message(
+    call: TheCall, app: TheApp, chat_id: TheChat, body: SendMessageBody, last_event_id: LastEventId = None
+) -> Response:
+    """Sends a message and streams its answer; a completed turn's `request_id` replays that turn.
+
+    With `Last-Event-ID` it is a send that is repeated since its stream was cut: what follows that event is streamed.
+    """
     command = SendMessage(
         chat_id=chat_id,
         content=body.content,
@@ -64,7 +72,9 @@ async def send_message(call: TheCall, app: TheApp, chat_id: TheChat, body: SendM
         attachment_ids=tuple(AttachmentId(str(attachment_id)) for attachment_id in body.attachment_ids or ()),
         web_search=body.web_search is not None and body.web_search.enabled,
     )
-    return _stream(call, app, await run_in_threadpool(send, call, command, app.rules))
+    find = repeated.by_message if body.request_id is None else repeated.by_request_id
+    rest = await _rest(call, app, last_event_id, partial(find, call, command, app.settings))
+    return rest or await _answered(call, app, partial(send, call, command, app.rules))
 
 
 @router.post("/chats/{chat_id}/turns/{request_id}:retry", include_in_schema=False)
@@ -73,10 +83,19 @@ async def send_message(call: TheCall, app: TheApp, chat_id: TheChat, body: SendM
     response_class=StreamingResponse,
     responses=STREAM | documented(*MUTATION_ERRORS, *ADMISSION_ERRORS),
 )
-async def retry_turn(call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) -> StreamingResponse:
-    """Answers the latest turn's message again; the new turn takes its place. Also as `…/turns/{request_id}:retry`."""
-    running = await run_in_threadpool(mutate.retry, call, chat_id, request_id, _new_request_id(), app.rules)
-    return _stream(call, app, running)
+async def retry_turn(
+    call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn, last_event_id: LastEventId = None
+) -> Response:
+    """Answers the latest turn's message again; the new turn takes its place. Also as `…/turns/{request_id}:retry`.
+
+    `Last-Event-ID` as for a send.
+    """
+    rest = await _rest(
+        call, app, last_event_id, partial(repeated.by_target, call, chat_id, request_id, None, app.settings)
+    )
+    return rest or await _answered(
+        call, app, partial(mutate.retry, call, chat_id, request_id, _new_request_id(), app.rules)
+    )
 
 
 @router.patch(
@@ -84,12 +103,20 @@ async def retry_turn(call: TheCall, app: TheApp, chat_id: TheChat, request_id: T
     response_class=StreamingResponse,
     responses=STREAM | documented(*MUTATION_ERRORS, *ADMISSION_ERRORS),
 )
-async def edit_turn(
-    call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn, body: EditTurnBody
-) -> StreamingResponse:
-    """Replaces the latest turn's message and answers the new one."""
+async def edit_turn(  # noqa: PLR0913, PLR0917  one for each thing that the request says
+    call: TheCall,
+    app: TheApp,
+    chat_id: TheChat,
+    request_id: TheTurn,
+    body: EditTurnBody,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """Replaces the latest turn's message and answers the new one. `Last-Event-ID` as for a send."""
     command = SendMessage(ChatId(chat_id), body.content, _new_request_id())
-    return _stream(call, app, await run_in_threadpool(mutate.edit, call, request_id, command, app.rules))
+    rest = await _rest(
+        call, app, last_event_id, partial(repeated.by_target, call, chat_id, request_id, body.content, app.settings)
+    )
+    return rest or await _answered(call, app, partial(mutate.edit, call, request_id, command, app.rules))
 
 
 @router.get(
@@ -103,23 +130,34 @@ async def resume_stream(
     call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn, position: Annotated[Position, Depends()]
 ) -> Response:
     """Tells a turn's stream again after the last event that the client has, and follows a running turn to its end."""
-    resumed = await run_in_threadpool(resume, call, chat_id, request_id, position.last, app.settings)
-    if resumed.is_over:
-        return Response(status_code=204)
-    events = follow(call, resumed, app.settings, app.machine.clock)
-    return StreamingResponse(sse.encoded(events), headers=sse.HEADERS, media_type=sse.MEDIA_TYPE)
+    found = await run_in_threadpool(resume, call, chat_id, request_id, position.last, app.settings)
+    return Response(status_code=204) if found.is_over else _followed(call, app, found)
 
 
-def _stream(call: Call, app: App, outcome: Running | Replay) -> StreamingResponse:
+async def _rest(call: Call, app: App, after: int | None, find: Callable[[], Turn | None]) -> Response | None:
+    """The rest of a stream, for a request that is repeated after one of its events; None when there is none."""
+
+    def found() -> Resumed | None:
+        turn = find()
+        return None if turn is None else resumed(call, turn, after or 0, app.settings)
+
+    rest = None if after is None else await run_in_threadpool(found)
+    # A client that has everything gets an empty stream, and no 204: a library that repeats its request would ask for
+    # ever for what is no stream.
+    return None if rest is None else _followed(call, app, rest)
+
+
+async def _answered(call: Call, app: App, admission: Callable[[], Running | Replay]) -> Response:
+    outcome = await generate.admitted(run_in_threadpool(admission), call, app.machine)
     note(request_id=outcome.turn.request_id, turn_id=outcome.turn.turn_id, replay=isinstance(outcome, Replay))
     if isinstance(outcome, Replay):
-        events = generate.replay(outcome)
-    else:
-        # The answer is begun here and not when the response is first read: a client that has already left must not
-        # leave a running turn behind that nobody answers.
-        channel = generate.begin(call, outcome, app.machine)
-        events = channel.read(app.settings.streaming.ping_interval_seconds)
-    return StreamingResponse(sse.encoded(events), headers=sse.HEADERS, media_type=sse.MEDIA_TYPE)
+        return _followed(call, app, replay(call, outcome.turn, app.settings))
+    events = outcome.channel.read(app.settings.streaming.ping_interval_seconds)
+    return sse.EventStream(events, on_end=outcome.channel.leave)
+
+
+def _followed(call: Call, app: App, found: Resumed) -> Response:
+    return sse.EventStream(follow(call, found, app.settings, app.machine.clock))
 
 
 def _new_request_id() -> RequestId:

@@ -1,0 +1,59 @@
+"""The lease of a running turn: its teller renews it for as long as it lives, and looks for who wants it to stop.
+
+Both are tasks beside the relay, and beside the one that stores what is told: none of the three waits for another, so
+that a slow write neither hides a cancel nor costs the lease (turns-and-quota 8).
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from minichat.domain.errors import ServiceUnavailable
+from minichat.domain.identity import Call, Clock
+from minichat.domain.turn import Turn
+from minichat.storage import turns
+
+RENEWAL_SECONDS = 5
+"""Between two writes of a sign of life: what a living turn is silent for, and the time that one write takes."""
+
+
+class Lost(Exception):
+    """Another finalizer ended the turn: its teller stops without effect."""
+
+
+async def renew(call: Call, turn: Turn, clock: Clock, called: Callable[[], bool], first_after: float) -> None:
+    """Gives a sign of life `first_after` seconds from now and then every five seconds, until it is cancelled.
+
+    `called` says whether the provider was called, which the turn is to know before its process can die.
+    Raises Lost.
+    """
+    pause = first_after
+    while True:
+        await asyncio.sleep(pause)
+        now = replace(call, now=clock())
+        try:
+            running = await asyncio.to_thread(turns.progress, now, turn, provider_called=called())
+        except ServiceUnavailable:
+            # The watchdog's patience is several times as long as that of one write.
+            pause = first_after
+            continue
+        if not running:
+            raise Lost
+        pause = RENEWAL_SECONDS
+
+
+async def asked_to_stop(turn: Turn, interval: float) -> None:
+    """Looks every `interval` seconds, and returns once somebody asks the turn to stop.
+
+    Raises Lost.
+    """
+    while True:
+        await asyncio.sleep(interval)
+        try:
+            found = await asyncio.to_thread(turns.look, turn)
+        except ServiceUnavailable:
+            continue  # the next look may tell
+        if found is None:
+            raise Lost
+        if found.cancel_requested:
+            return
