@@ -80,7 +80,8 @@ def _of_chat(chat: ChatItems) -> list[str]:
     if any(("running_shard" in turn) != (turn["state"] == "running") for turn in chat.turns.values()):
         found.append("a turn is in the index of running turns and does not run, or the other way round")
     alive = {rid: turn for rid, turn in chat.turns.items() if "deleted_at" not in turn}
-    newest = max(alive, key=lambda rid: alive[rid]["started_at"], default=None)
+    # By their messages: a turn's own instants are those of its process, whose clock another's may be ahead of.
+    newest = max(alive, key=lambda rid: alive[rid]["user_msg"], default=None)
     if chat.head.get("latest") != newest:
         found.append(f"invariant 4: the head names {chat.head.get('latest')} as latest, {newest} is")
     visible = [message for message in chat.messages.values() if "deleted_at" not in message]

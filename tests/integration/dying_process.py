@@ -8,12 +8,13 @@ from typing import Any
 
 from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, UserId
 from minichat.events.payloads import UsageEvent
+from minichat.moment import new_id
 from minichat.services.finalize import finalize
 from minichat.services.send import SendMessage, send
 from minichat.settings import Store
 from minichat.storage import ledger, turns
 from minichat.storage.items import connect
-from tests.builders import NOW, new_id
+from tests.builders import NOW
 from tests.integration.faults import hook
 from tests.integration.scenes import ENDING, RULES
 

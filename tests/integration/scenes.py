@@ -59,12 +59,13 @@ class World:
         """What there is of this tenant, and of the version of the policy that the scene is about."""
         tenant_id, user_id = self.caller.tenant_id, self.caller.user_id
         listed = stored_chats.ids_of(tenant_id, user_id)
-        partitions = {keys.partition(tenant_id, chat_id) for chat_id in {*self.chats, *listed}}
+        found = items_of(self.store, {keys.partition(tenant_id, chat_id) for chat_id in {*self.chats, *listed}})
         day = self.now.date().isoformat()
-        partitions |= {keys.quota(tenant_id, user_id, day).pk, keys.usage(tenant_id, day).pk}
-        mine = items_of(self.store, [*partitions, keys.ledger_entry(tenant_id, day, "").pk])
-        policy = [one for one in items_of(self.store, [keys.POLICY]).conversations if self._is_mine(one)]
-        return Tables(mine.conversations + policy, mine.outbox)
+        others = keys.quota(tenant_id, user_id, day), keys.usage(tenant_id, day), keys.ledger_entry(tenant_id, day, "")
+        more = items_of(self.store, [key.pk for key in others], events=False).conversations
+        if self.version:
+            more += [one for one in items_of(self.store, [keys.POLICY]).conversations if self._is_mine(one)]
+        return Tables(found.conversations + more, found.outbox)
 
     def _is_mine(self, item: Item) -> bool:
         return item["sk"] == keys.policy_version(self.version).sk or item.get("version") == self.version

@@ -148,6 +148,19 @@ def test_a_batch_of_reads_that_was_torn_apart_does_not_hide_the_same_send(
     assert replayed.turn.request_id == running.turn.request_id
 
 
+def test_a_turn_that_a_slower_clock_began_is_the_latest_all_the_same(store: Store) -> None:
+    chat_id = a_stored_chat()
+    first = a_completed_turn(chat_id).turn
+    slower = Call(a_caller(), first.started_at - timedelta(seconds=2), new_id)
+    second = send(slower, SendMessage(chat_id, "again", RequestId(str(uuid4()))), RULES)
+    assert isinstance(second, Running)
+    assert finalize(slower, second.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings)
+    assert violations(Tables.of(store)) == []
+    mutate.delete(a_call(), chat_id, second.turn.request_id, RULES.settings)
+    assert violations(Tables.of(store)) == []
+    mutate.delete(a_call(), chat_id, first.request_id, RULES.settings)
+
+
 def test_messages_keep_their_order_when_clocks_disagree(store: Store) -> None:
     chat_id = a_stored_chat()
     a_completed_turn(chat_id, "first")

@@ -7,7 +7,7 @@ import ast
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -199,10 +199,11 @@ def together(first: Act, second: Act) -> tuple[str, str]:
         return one, two
 
 
-def items_of(store: Store, partitions: Iterable[str]) -> Tables:
+def items_of(store: Store, partitions: Collection[str], *, events: bool = True) -> Tables:
     """What is in these partitions of both tables. (The engine takes long to scan what a whole walk has left.)"""
     found = Tables([], [])
-    for name, items in ((store.conversation_table, found.conversations), (store.outbox_table, found.outbox)):
+    both = (store.conversation_table, found.conversations), (store.outbox_table, found.outbox)
+    for name, items in both if events else both[:1]:
         table = _resource(str(store.endpoint), store.region).Table(name)
         for partition in partitions:
             page = table.query(ConsistentRead=True, KeyConditionExpression=Key("pk").eq(partition))

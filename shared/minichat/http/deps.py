@@ -85,7 +85,10 @@ async def _call(request: Request, looked: TheApp) -> Call:
     return Call(request.state.caller, instant, new_id, request.state.trace_id, ends_at)
 
 
-LastEventId = Annotated[int | None, Header(ge=0, le=MAX_EVENT_ID)]
+LastEventId = Annotated[
+    int | None,
+    Header(ge=0, le=MAX_EVENT_ID, description="The `id` of the last event of the stream that the client has."),
+]
 
 
 @dataclass(frozen=True, slots=True)

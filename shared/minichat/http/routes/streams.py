@@ -142,21 +142,22 @@ async def _rest(call: Call, app: App, after: int | None, find: Callable[[], Turn
         return None if turn is None else resumed(call, turn, after or 0, app.settings)
 
     rest = None if after is None else await run_in_threadpool(found)
-    # A client that has everything gets an empty stream, and no 204: a library that repeats its request would ask for
-    # ever for what is no stream.
+    # Who has everything gets an empty stream, and no 204: a library that repeats its request takes that for a failure,
+    # and repeats it for ever.
     return None if rest is None else _followed(call, app, rest)
 
 
 async def _answered(call: Call, app: App, admission: Callable[[], Running | Replay]) -> Response:
     outcome = await generate.admitted(run_in_threadpool(admission), call, app.machine)
-    note(request_id=outcome.turn.request_id, turn_id=outcome.turn.turn_id, replay=isinstance(outcome, Replay))
     if isinstance(outcome, Replay):
         return _followed(call, app, replay(call, outcome.turn, app.settings))
+    note(request_id=outcome.turn.request_id, turn_id=outcome.turn.turn_id, replay=False)
     events = outcome.channel.read(app.settings.streaming.ping_interval_seconds)
     return sse.EventStream(events, on_end=outcome.channel.leave)
 
 
 def _followed(call: Call, app: App, found: Resumed) -> Response:
+    note(request_id=found.turn.request_id, turn_id=found.turn.turn_id, replay=found.replay)
     return sse.EventStream(follow(call, found, app.settings, app.machine.clock))
 
 
