@@ -6,6 +6,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from minichat.domain.cleanup import Outcome
+from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, TenantId
 from minichat.events import queues
 from minichat.events.consume import NotYet, PermanentFailure, Received, consume
@@ -16,7 +17,6 @@ from minichat.services import cleanup, purge
 from minichat.settings import current
 from minichat.storage import store_time
 from minichat.storage.items import connect
-from minichat.storage.purge import NotMarked
 
 ONE_MORE = timedelta(seconds=20)
 """What the attachment that is being cleaned up may still take when time is up."""
@@ -35,12 +35,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> object:
 
 def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
     where = TenantId(event.tenant_id), ChatId(event.chat_id)
-    unmarked: NotMarked | None = None
+    unmarked: ServiceUnavailable | None = None
     try:
         # First, for it depends on nobody else.
         try:
             purge.expire(event, current(), now(), new_id)
-        except NotMarked as problem:
+        except ServiceUnavailable as problem:
             # An item that cannot be written keeps no file at its provider.
             unmarked = problem
         outcome = cleanup.clean_chat_resources(*where, _means, ends_at=ends_at, redriven=received.redriven)

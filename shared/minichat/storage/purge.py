@@ -24,15 +24,11 @@ SECONDS = 2
 _NEEDED = (keys.ATTACHMENT_PREFIX, keys.VECTOR_STORE_PREFIX)
 
 
-class NotMarked(Exception):
-    """An item could not be given its time; all others have theirs."""
-
-
 def contents(tenant_id: TenantId, chat_id: ChatId, at: datetime) -> int:
     """Has everything in a chat expire at that instant, unless it does before, but what its cleanup needs; how many.
 
     Can be broken off and begun again: what has its time is passed over.
-    Raises NotMarked, and ServiceUnavailable.
+    Raises ServiceUnavailable when one of them could not be given its time; all others have theirs.
     """
     pk, moment = keys.partition(tenant_id, chat_id), int(at.timestamp())
     lives_on = ExpiringItem.pk.exists() & (
@@ -40,31 +36,31 @@ def contents(tenant_id: TenantId, chat_id: ChatId, at: datetime) -> int:
     )
     expires = [ExpiringItem.expires_at.set(moment)]
 
-    def mark(raw: Raw) -> bool:
+    def _mark(raw: Raw) -> bool:
         sk = raw["sk"]["S"]
         if sk == keys.CHAT_SK or sk.startswith(_NEEDED) or (_expires_at(raw) or moment + 1) <= moment:
             return False
         return update_one(ExpiringItem(pk, sk), expires, lives_on, op="purge")
 
-    return _each(between(pk, " ", "~", page=BATCH), mark)
+    return _each(between(pk, " ", "~", page=BATCH), _mark)
 
 
 def needed(tenant_id: TenantId, chat_id: ChatId, at: datetime, *, uncleaned_at: datetime) -> int:
     """Has what the cleanup of a chat needs expire at `at` where that is done, else at `uncleaned_at`; how many.
 
     The head is the last, and has the time of the rest. Can be broken off and begun again.
-    Raises NotMarked, and then the head has no time yet; ServiceUnavailable.
+    Raises ServiceUnavailable as `contents` does, and then the head has no time yet.
     """
     pk, all_gone = keys.partition(tenant_id, chat_id), True
 
-    def mark(raw: Raw) -> bool:
+    def _mark(raw: Raw) -> bool:
         nonlocal all_gone
         is_gone, still_so = _seen(raw)
         all_gone = all_gone and is_gone
         return _expires(raw, at if is_gone else uncleaned_at, still_so)
 
     found = (raw for prefix in _NEEDED for raw in between(pk, prefix, prefix + "~", page=BATCH))
-    marked = _each(found, mark)
+    marked = _each(found, _mark)
     for raw in between(pk, keys.CHAT_SK, keys.CHAT_SK + "~", page=1):
         marked += _expires(raw, at if all_gone else uncleaned_at, ChatItem.deleted_at.exists())
     return marked
@@ -73,7 +69,7 @@ def needed(tenant_id: TenantId, chat_id: ChatId, at: datetime, *, uncleaned_at: 
 def _each(found: Iterable[Raw], mark: Callable[[Raw], bool]) -> int:
     """Marks each of the items, and how many it were; one that cannot be written keeps none of the others.
 
-    Raises NotMarked after the last, when there was such a one.
+    Raises ServiceUnavailable after the last, when there was such a one.
     """
     marked, failure = 0, None
     for raw in found:
@@ -84,7 +80,7 @@ def _each(found: Iterable[Raw], mark: Callable[[Raw], bool]) -> int:
             logger.warning("an item of a deleted chat cannot be given its time", extra={"sk": raw["sk"]["S"]})
             failure = problem
     if failure is not None:
-        raise NotMarked from failure
+        raise ServiceUnavailable from failure
     return marked
 
 
