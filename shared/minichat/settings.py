@@ -176,6 +176,9 @@ class Attachments(_Group):
         int, Field(ge=1, le=900, description="how long a file is waited for; longer than upload_seconds")
     ] = 900
     max_attempts: Annotated[int, Field(ge=1, le=10, description="of taking a file in")] = 5
+    max_wait_seconds: Annotated[
+        int, Field(ge=0, le=25, description="how long a call may ask to wait until a file can be used (`Prefer: wait`)")
+    ] = 15
     thumbnails: Thumbnails = Thumbnails()
 
     @model_validator(mode="after")

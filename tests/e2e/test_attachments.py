@@ -52,6 +52,38 @@ def test_a_pdf_in_the_request_becomes_ready_and_is_deleted_at_the_provider(stack
     _deleted(stack, user, chat_id, made["id"])
 
 
+def test_a_file_that_is_waited_for_can_be_named_at_once(user: User) -> None:
+    chat_id = user.new_chat()
+    answer = uploaded(user, chat_id, prefer="respond-async, wait=15")
+    assert (answer.status_code, answer.json()["status"]) == (201, "ready")
+    assert answer.headers["preference-applied"] == "wait=15"
+    said = user.send(chat_id, "[[say:Far.]] How far is the moon?", attachment_ids=[answer.json()["id"]])
+    assert said.names[-2:] == ["citations", "done"]
+
+
+def test_a_wait_is_bounded_and_answers_with_how_the_file_stands(user: User) -> None:
+    chat_id = user.new_chat()
+    slow = uploaded(user, chat_id, PDF + b"[[index-polls:99999]]", prefer="wait=1")
+    assert (slow.status_code, slow.headers["preference-applied"]) == (201, "wait=1")
+    path = f"/chats/{chat_id}/attachments/{slow.json()['id']}"
+    began = time.monotonic()
+    again = user.http.get(path, headers={"prefer": 'wait="1"'})
+    assert time.monotonic() - began >= 1
+    assert (again.json()["status"] in {"pending", "uploaded"}, again.headers["preference-applied"]) == (True, "wait=1")
+    for unheard in ("wait", "wait=soon", "wait=-1", 'x="a, wait=9"', "await=9", "WAIT=0"):
+        answer = user.http.get(path, headers={"prefer": unheard})
+        assert answer.json()["status"] in {"pending", "uploaded"}
+        assert answer.headers.get("preference-applied") == ("wait=0" if unheard == "WAIT=0" else None)
+    user.http.delete(f"/chats/{chat_id}").raise_for_status()
+
+
+def test_who_wants_to_wait_for_ever_waits_for_fifteen_seconds_at_most(user: User) -> None:
+    chat_id = user.new_chat()
+    made = ended(user, chat_id, uploaded(user, chat_id).json())
+    told = user.http.get(f"/chats/{chat_id}/attachments/{made['id']}", headers={"prefer": "wait=99999"})
+    assert (told.json(), told.headers["preference-applied"]) == (made, "wait=15")
+
+
 def test_a_pdf_posted_with_a_form_becomes_ready_and_is_deleted_at_the_provider(stack: Stack, user: User) -> None:
     chat_id = user.new_chat()
     answer = announced(user, chat_id)

@@ -42,6 +42,15 @@ def test_the_same_idempotency_key_gives_the_same_chat(user: User) -> None:
     assert len(user.http.get("/chats").json()["items"]) == 1
 
 
+def test_the_idempotency_key_of_a_deleted_chat_makes_no_other_one(user: User) -> None:
+    headers = {"idempotency-key": uuid4().hex}
+    first = user.http.post("/chats", json={"title": "One"}, headers=headers).json()
+    assert user.http.delete(f"/chats/{first['id']}").status_code == 204
+    again = user.http.post("/chats", json={"title": "One"}, headers=headers)
+    assert (again.status_code, again.json()["code"]) == (404, "chat_not_found")
+    assert user.http.get("/chats").json()["items"] == []
+
+
 def test_chats_are_listed_by_activity_page_by_page_in_both_directions(user: User) -> None:
     made = [user.new_chat(title=f"chat {number}") for number in range(5)]
     user.send(made[0], "[[say:ok]]")

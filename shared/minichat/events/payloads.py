@@ -1,14 +1,16 @@
 """What leaves through the outbox: versioned payloads, each with the key that makes its effect happen once.
 
-Fields are those of events-and-workers 2 and 4 and turns-and-quota 6. Members that have their default value are left out
-of the JSON, which keeps an outbox item below the kilobyte at which its price doubles. Changes are additive only.
+Fields are those of events-and-workers 2 and 4 and turns-and-quota 6. An event leaves with every member of its model.
+In the outbox those that have their default are left out, which keeps an item below the kilobyte at which its price
+doubles; the relay puts them back. Changes are additive only.
 """
 
 import json
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal, Self
+from functools import cache
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from minichat.domain.usage import Usage, dedupe_key
 
@@ -16,8 +18,11 @@ Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "ch
 
 
 class _Part(BaseModel):
-    # A function sends a few of the events; it pays for a validator when it makes the first of a kind.
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    # A function sends a few of the events; it pays for a validator when it makes the first of a kind. Members that
+    # another version added pass through the relay.
+    model_config = ConfigDict(
+        frozen=True, defer_build=True, extra="allow", json_schema_serialization_defaults_required=True
+    )
 
 
 class Event(_Part):
@@ -32,11 +37,41 @@ class Event(_Part):
         return event_id
 
     def payload(self) -> str:
-        """The event as JSON, its type first; members that have their default are left out."""
-        members = self.model_dump(mode="json", exclude_defaults=True)
+        """The event as JSON, as it leaves: its type first, and every member."""
+        return self._json(exclude_defaults=False)
+
+    def stored(self) -> str:
+        """The event as JSON, as it waits in the outbox: without members that have their default (`whole`)."""
+        return self._json(exclude_defaults=True)
+
+    def _json(self, *, exclude_defaults: bool) -> str:
+        members = self.model_dump(mode="json", exclude_defaults=exclude_defaults)
         text = json.dumps({"event_type": self.event_type, **members}, ensure_ascii=False, separators=(",", ":"))
         # The two characters of JSON that SQS refuses.
         return text.replace("\ufffe", r"\ufffe").replace("\uffff", r"\uffff")
+
+
+def whole(event_type: str, stored: str) -> str:
+    """A stored event as it leaves; what this version has no model of, or cannot read, leaves as it is stored."""
+    model = _models().get(event_type)
+    if model is None:
+        return stored
+    try:
+        return model.model_validate_json(stored).payload()
+    except ValidationError:
+        # Its consumer says so, and keeps it for an operator.
+        return stored
+
+
+@cache
+def _models() -> dict[str, type[Event]]:
+    found: dict[str, type[Event]] = {}
+    left: list[type[Event]] = [Event]
+    while left:
+        subclasses = left.pop().__subclasses__()
+        left += subclasses
+        found |= {name: model for model in subclasses for name in get_args(model.model_fields["event_type"].annotation)}
+    return found
 
 
 class TokenUsage(_Part):

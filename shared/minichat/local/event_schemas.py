@@ -191,7 +191,7 @@ def main() -> None:
 
 
 def _schema(queue: str, model: Any) -> dict[str, Any]:
-    made = _plain(TypeAdapter(model).json_schema())
+    made = _plain(TypeAdapter(model).json_schema(mode="serialization"))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:minichat:events:{queue}:1",

@@ -5,14 +5,15 @@
     POST /v1/messages                  Anthropic Messages
     POST /model/MODEL/converse-stream  Amazon Bedrock
 
-Without a marker it answers with a few friendly words about the last message. It uses the searches that it is offered,
+Without a marker it answers with a few friendly words about the last message. It uses the tools that it is offered,
 and cites what they find: an example of a page, a file of the vector stores. Markers, anywhere in the last user text:
 
     [[say:TEXT]]          answers TEXT                       [[words:N]]          answers N words
     [[echo]]              answers the whole message          [[delay:MS]]         pause between two deltas
     [[first-token:MS]]    pause before the first delta       [[no-usage]]         reports no usage
     [[usage:IN,OUT]]      reports this usage; up to three more numbers are cache read, cache write and reasoning
-    [[tool:NAME]]         uses a tool first, e.g. web_search
+    [[tool:NAME]]         uses a tool first, e.g. web_search [[query:TEXT]]       what it looks for on the web
+    [[output:TEXT]]       what its code prints
     [[cite:URL TITLE]]    cites a page; without any, nothing [[cite-file:ID NAME]] cites a file
     [[hold:NAME]]         stops after the first delta until NAME is released
     [[hold-start:NAME]]   stops before the first delta until NAME is released
@@ -59,7 +60,7 @@ from starlette.routing import Route
 from minichat.local import scripted_files
 from minichat.local.dialects.anthropic import Messages
 from minichat.local.dialects.bedrock import Converse
-from minichat.local.dialects.dialect import SECRETS, Cite, Dialect, Said, Tokens
+from minichat.local.dialects.dialect import SECRETS, Cite, Dialect, Said, Tokens, Work
 from minichat.local.dialects.openai import Chat, Responses
 
 DEFAULT_DELAY_MS = 15
@@ -175,9 +176,11 @@ async def _answer(request: Request, *, dialect: type[Dialect]) -> Response:
     if "strict" in script.said and not _alternates(given):
         return JSONResponse(dialect.problem(400, "Conversation roles must alternate."), 400)
     text = "".join(script.pieces())
-    tools, cites = _used(script, body, request.app.state.files)
+    files = request.app.state.files.held_by(_stores(body))
+    tools, cites = _used(script, body, files)
     script = replace(script, tools=tools)
-    said = Said(state.calls, model or body.get("model", "scripted"), text, _tokens(script, given), message, cites)
+    name, tokens = model or body.get("model", "scripted"), _tokens(script, given)
+    said = Said(state.calls, name, text, tokens, message, cites, _work(script, body, files))
     if not (body.get("stream") or model):
         return JSONResponse(dialect(said).whole())
     return StreamingResponse(Answer(dialect(said), script, state).stream(), media_type=dialect.media_type)
@@ -201,15 +204,26 @@ def _refusal(script: Script, state: State, dialect: type[Dialect], message: str)
     return JSONResponse(dialect.problem(status, message), status, headers)
 
 
-def _used(script: Script, body: dict[str, Any], have: scripted_files.Files) -> tuple[tuple[str, ...], tuple[Cite, ...]]:
+def _used(
+    script: Script, body: dict[str, Any], files: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, ...], tuple[Cite, ...]]:
     """The tools that an answer uses, those that its request offers if the script names none, and what it cites."""
-    file = have.first_of(_stores(body))
-    found = {"file_search": None if file is None else Cite("file", *file), "web_search": _cite("cite", EXAMPLE)}
-    offered = (("file_search", file is not None), ("web_search", _may_search_the_web(body)))
+    found = {"file_search": Cite("file", *files[0]) if files else None, "web_search": _cite("cite", EXAMPLE)}
+    runs_code = any(tool.get("type") == "code_interpreter" for tool in body.get("tools") or [])
+    offered = (
+        ("file_search", bool(files)),
+        ("web_search", _may_search_the_web(body)),
+        ("code_interpreter", runs_code),
+    )
     tools = script.tools or tuple(tool for tool, is_offered in offered if is_offered)
     if script.cites is not None:
         return tools, script.cites
     return tools, tuple(cite for tool, cite in found.items() if tool in tools and cite is not None)
+
+
+def _work(script: Script, body: dict[str, Any], files: tuple[tuple[str, str], ...]) -> Work:
+    told = {name: script.said[name] for name in ("query", "output") if name in script.said}
+    return Work(files=files, included=frozenset(body.get("include") or ()), **told)
 
 
 def _stores(body: dict[str, Any]) -> list[str]:

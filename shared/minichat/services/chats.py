@@ -31,7 +31,8 @@ class NewChat:
 def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
     """A new chat of the caller; its model is chosen now and stays.
 
-    Raises InvalidRequest (title), InvalidModel, IdempotencyKeyConflict.
+    Raises InvalidRequest (title), InvalidModel, IdempotencyKeyConflict, ChatNotFound (the key's chat was deleted: it
+    is not made again, for nobody asked for another).
     """
     title = None if wish.title is None else clean_title(wish.title)
     model = rules.policy.model_for_new_chat(wish.model_id)
@@ -48,7 +49,10 @@ def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
     if wish.idempotency_key is None:
         chats.create(chat, token=chat.chat_id)
         return chat
-    return chats.create_once(chat, chats.Once(wish.idempotency_key, wish.fingerprint), token=chat.chat_id)
+    made = chats.create_once(chat, chats.Once(wish.idempotency_key, wish.fingerprint), token=chat.chat_id)
+    if made.chat_id != chat.chat_id:
+        get(call, made.chat_id)
+    return made
 
 
 def get(call: Call, chat_id: ChatId) -> Chat:

@@ -27,6 +27,7 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Clock
 from minichat.domain.settlement import KNOWN_ERROR_CODES, Ending
 from minichat.domain.stream import Delta, Started, StreamEvent, Tool
+from minichat.domain.tool_details import told_details
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.observability import count, emit, logger, observe
@@ -279,12 +280,12 @@ async def _relayed(chunks: AsyncIterator[ProviderChunk], teller: _Teller) -> End
                 answer.first_text_at = answer.first_text_at or teller.machine.clock()
                 answer.texts.append(text)
                 await teller.tell(Delta(text))
-            case ToolActivity(name=name, phase=phase):
+            case ToolActivity(name=name, phase=phase, details=details):
                 calls = answer.tool_calls.get(name, 0) + (phase == "start")
                 if calls > limits.get(name, calls):
                     return Ending(TurnState.FAILED, f"{name}_calls_exceeded")
                 answer.tool_calls[name] = calls
-                await teller.tell(Tool(phase, name))
+                await teller.tell(Tool(phase, name, told_details(details, teller.running.files)))
             case Completed() | Incomplete():
                 answer.usage, answer.response_id, answer.cited = chunk.usage, chunk.response_id, chunk.citations
                 return Ending(TurnState.COMPLETED)

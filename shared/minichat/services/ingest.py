@@ -13,9 +13,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
+from minichat.domain import office
 from minichat.domain.attachment import Attachment, AttachmentStatus, ErrorCode, Thumbnail
 from minichat.domain.cleanup import Failure
-from minichat.domain.files import TYPES, FileType, is_what_it_says, name_at_provider
+from minichat.domain.files import TYPES, FileType, is_office, is_what_it_says, name_at_provider
 from minichat.domain.identity import AttachmentId, ChatId, Clock, NewId, TenantId
 from minichat.observability import count, logger
 from minichat.providers import uploads as provider
@@ -184,6 +185,13 @@ def _validated(job: Job, content: bytes) -> Thumbnail | None:
         raise _Wrong("file_too_large" if len(content) > job.attachment.size_bytes else "upload_failed")
     if not is_what_it_says(job.file_type, content):
         raise _Wrong("unsupported_file_type")
+    if is_office(job.file_type):
+        try:
+            office.check(content)
+        except office.NotOffice:
+            raise _Wrong("unsupported_file_type") from None
+        except office.ExpandsTooFar:
+            raise _Wrong("file_too_large") from None
     if job.attachment.kind != "image":
         return None
     try:

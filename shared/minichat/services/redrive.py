@@ -108,7 +108,7 @@ def redrive(
             dead_letters.release(url, letter)
 
 
-_UNHEARD_OF = (LookupError, TypeError, ValueError)
+_UNHEARD_OF = (LookupError, TypeError, ValueError, RecursionError)
 """What a message that nobody of ours wrote raises when it is taken apart."""
 
 
