@@ -291,6 +291,28 @@ def test_other_parts_are_passed_over(user: User) -> None:
     assert answer.json()["content_type"] == "text/plain"
 
 
+def test_the_attachments_of_a_chat_are_listed_without_those_that_were_deleted(stack: Stack, user: User) -> None:
+    chat_id = user.new_chat()
+    made = [uploaded(user, chat_id).json(), uploaded(user, chat_id, a_picture(), "sea.png", "image/png").json()]
+    gone = announced(user, chat_id).json()
+    assert user.http.delete(f"/chats/{chat_id}/attachments/{gone['id']}").status_code == 204
+    there = [ended(user, chat_id, one) for one in made]
+    assert "img_thumbnail" in there[1]
+    path = f"/chats/{chat_id}/attachments"
+    first = user.http.get(path, params={"limit": 1})
+    assert first.status_code == 200, first.text
+    assert first.json()["items"] == there[1:]
+    cursor = first.json()["page_info"]["next_cursor"]
+    second = user.http.get(path, params={"cursor": cursor}).json()
+    assert second["items"] == there[:1]
+    assert second["page_info"]["next_cursor"] is None
+    refused(user.http.get(path, params={"cursor": cursor[:-1]}), 400, "invalid_cursor")
+    refused(user.http.get(path, params={"limit": 101}), 400, "invalid_request", "limit")
+    assert set(user.http.put(path).headers["allow"].split(", ")) >= {"GET", "POST"}
+    with stack.user() as stranger:
+        refused(stranger.http.get(path), 404, "chat_not_found")
+
+
 @pytest.mark.parametrize("name", ["../../../etc/moon.pdf", "C:\\temp\\moon.pdf", "/moon.pdf"])
 def test_a_path_is_no_file_name(user: User, name: str) -> None:
     chat_id = user.new_chat()

@@ -99,6 +99,13 @@ class ListMessages(_Body):
     ] = None
 
 
+class ListAttachments(_Body):
+    """How many of a chat's files are wanted, and where from."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    cursor: str | None = None
+
+
 class React(_Body):
     """What the caller thinks of an answer."""
 
