@@ -211,9 +211,10 @@ class ThreadSummary(_Group):
 
 
 class Retention(_Group):
-    """How long what was deleted is kept."""
+    """How long what was deleted is kept, and what is to be deleted by itself."""
 
     deleted_chats_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    temporary_chats_hours: Annotated[float, Field(gt=0, le=8760, description="after the last use")] = 24
 
 
 class Settings(_Group):

@@ -85,6 +85,12 @@ class World:
         self.chats.add(chat.chat_id)
         return chat
 
+    def temporary(self) -> Chat:
+        """A new chat that is temporary."""
+        chat = chats.create(self.call(), chats.NewChat(temporary=True), RULES)
+        self.chats.add(chat.chat_id)
+        return chat
+
     def turn(self, chat: Chat, content: str = "hello") -> Turn:
         """A turn that runs."""
         return _running(send(self.call(), SendMessage(chat.chat_id, content, _id()), RULES))
@@ -213,6 +219,23 @@ def _chats_delete(world: World) -> Scene:
             "turns.replace": _retry(world, old),
             "turns.delete": _delete_turn(world, old),
             "uploads.create": lambda: world.file(chat) and "ok",
+        },
+    )
+
+
+def _chats_postpone(world: World) -> Scene:
+    chat = world.temporary()
+    used_at = world.now + timedelta(hours=1)
+
+    def postpones(to: timedelta) -> Act:
+        return lambda: str(stored_chats.postpone(chat, used_at + to))
+
+    return Scene(
+        postpones(timedelta()),
+        beside={
+            "chats.postpone": postpones(timedelta(seconds=1)),
+            "chats.delete": _delete_chat(world, chat),
+            "turns.start": _send(world, chat),
         },
     )
 
@@ -685,6 +708,7 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "chats.create_once": _chats_create_once,
     "chats.rename": _chats_rename,
     "chats.delete": _chats_delete,
+    "chats.postpone": _chats_postpone,
     "turns.start": _turns_start,
     "turns.replace": _turns_replace,
     "turns.delete": _turns_delete,

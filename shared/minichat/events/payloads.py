@@ -15,6 +15,10 @@ from minichat.domain.usage import Usage, dedupe_key
 Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "chat-cleanup", "thread-summary"]
 
 
+DeletionReason = Literal["chat_soft_delete", "temporary_expired"]
+"""Why a chat was deleted: by its owner, or because it was temporary and nobody used it any more."""
+
+
 class _Part(BaseModel):
     # A function sends a few of the events; it pays for a validator when it makes the first of a kind.
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -207,10 +211,11 @@ class ReactionChanged(_OfChat):
 
 
 class ChatDeleted(_OfChat):
-    """A chat was deleted."""
+    """A chat was deleted; by the system on its owner's behalf when the time of a temporary one was over."""
 
     event_type: Literal["chat_delete"] = "chat_delete"
     actor_user_id: str
+    reason: DeletionReason = "chat_soft_delete"
 
 
 class AttachmentDeleted(_OfChat):
@@ -281,7 +286,7 @@ class ChatCleanup(Event):
 
     queue = "chat-cleanup"
     event_type: Literal["chat_cleanup"] = "chat_cleanup"
-    reason: Literal["chat_soft_delete"] = "chat_soft_delete"
+    reason: DeletionReason = "chat_soft_delete"
     chat_id: str
     user_id: str
     system_request_id: str

@@ -31,6 +31,9 @@ class CreateChat(_Body):
 
     title: Annotated[Text | None, Field(description="1 to 255 characters after trimming.")] = None
     model: Text | None = None
+    is_temporary: Annotated[
+        StrictBool | None, Field(description="Deleted by itself once nobody has used it for a day; in no list.")
+    ] = None
 
 
 class RenameChat(_Body):

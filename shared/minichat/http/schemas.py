@@ -27,7 +27,7 @@ class ChatDetail(BaseModel):
     id: UUID
     model: str
     title: Annotated[str | None, Absent] = None
-    is_temporary: Literal[False] = False
+    is_temporary: Annotated[bool, Field(description="Deleted by itself, and in no list.")] = False
     message_count: int
     created_at: datetime
     updated_at: datetime
@@ -203,6 +203,7 @@ def chat_detail(chat: Chat) -> ChatDetail:
         id=UUID(chat.chat_id),
         model=chat.model,
         title=chat.title,
+        is_temporary=chat.is_temporary,
         message_count=chat.message_count,
         created_at=chat.created_at,
         updated_at=chat.updated_at,
