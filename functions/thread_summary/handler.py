@@ -1,19 +1,22 @@
-"""The older part of a chat gets a summary."""
+"""What the system has models do by itself: the older part of a chat gets a summary, and a chat a title."""
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from minichat.events import queues
 from minichat.events.consume import PermanentFailure, Received, consume
-from minichat.events.payloads import ThreadSummaryTask
+from minichat.events.payloads import ChatTitleTask, SystemTask, ThreadSummaryTask
 from minichat.moment import new_id, now
+from minichat.observability import count
 from minichat.providers.registry import Providers
-from minichat.services import summary
+from minichat.services import summary, titles
 from minichat.services.rules import InForce
-from minichat.settings import current
+from minichat.services.system_tasks import Means, NoModel, Outcome, TaskFailed
+from minichat.settings import ChatTitles, ThreadSummary, current
 from minichat.storage.items import connect
 
 STORING_SECONDS = 10
@@ -30,25 +33,44 @@ _loop = asyncio.Runner()
 def handler(event: dict[str, Any], context: LambdaContext) -> object:
     """Which messages have to come again."""
 
-    def effect(task: ThreadSummaryTask, received: Received) -> str:
+    def effect(task: SystemTask, received: Received) -> str:
         seconds = max(context.get_remaining_time_in_millis() / 1000 - STORING_SECONDS, 1)
-        return _summarize(task, received, seconds)
+        return _done(task, received, seconds)
 
-    return consume(event, "thread-summary", ThreadSummaryTask, effect)
+    return consume(event, "thread-summary", SystemTask, effect)
 
 
-def _summarize(task: ThreadSummaryTask, received: Received, seconds: float) -> str:
-    settings = current().thread_summary
+def _done(task: SystemTask, received: Received, seconds: float) -> str:
+    settings = _settings(task)
     if not settings.enabled:
         return "disabled"
     if _in_force.is_due(moment := time.monotonic()):
         _in_force.look(moment)
-    means = summary.Means(_in_force.rules, _providers, now, new_id, seconds)
+    means = Means(_in_force.rules, _providers, now, new_id, seconds)
     try:
-        return _loop.run(summary.summarize(task, received.trace_id, means))
-    except summary.NoModel:
-        raise PermanentFailure("the policy has no model that could summarize") from None
-    except summary.SummaryFailed as failure:
+        outcome = _loop.run(_work(task, received.trace_id, means))
+    except NoModel:
+        raise PermanentFailure("the policy has no model that could do it") from None
+    except TaskFailed as failure:
+        count("system_task_total", task=task.system_task_type, result="failed")
         if received.attempt >= settings.max_attempts:
             raise PermanentFailure(f"attempt {received.attempt}: {failure}") from None
         raise
+    count("system_task_total", task=task.system_task_type, result=outcome)
+    return outcome
+
+
+def _settings(task: SystemTask) -> ThreadSummary | ChatTitles:
+    match task:
+        case ThreadSummaryTask():
+            return current().thread_summary
+        case ChatTitleTask():
+            return current().chat_titles
+
+
+def _work(task: SystemTask, trace_id: str, means: Means) -> Coroutine[Any, Any, Outcome]:
+    match task:
+        case ThreadSummaryTask():
+            return summary.summarize(task, trace_id, means)
+        case ChatTitleTask():
+            return titles.entitle(task, trace_id, means)

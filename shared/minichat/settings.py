@@ -210,6 +210,16 @@ class ThreadSummary(_Group):
     summary_system_prompt: Annotated[str, Field(description="where the model has no thread_summary_prompt")] = ""
 
 
+class ChatTitles(_Group):
+    """Titles from the first exchange, of chats that nobody gave one (context-attachments-providers 2)."""
+
+    enabled: bool = True
+    max_attempts: Annotated[int, Field(ge=1, le=4, description="below the queue's maxReceiveCount")] = 3
+    message_content_limit: Annotated[int, Field(ge=1, description="characters of a message")] = 2000
+    max_output_tokens: Annotated[int, Field(ge=16, le=32_768, description="models that think first need more")] = 1024
+    model_id: Annotated[str, Field(description="of the policy; empty for the chat's own")] = ""
+
+
 class Retention(_Group):
     """How long what was deleted is kept, and what is to be deleted by itself."""
 
@@ -237,6 +247,7 @@ class Settings(_Group):
     estimation_budgets: Annotated[EstimationBudgets, Field(description="of models that say none")] = EstimationBudgets()
     context: Context = Context()
     thread_summary: ThreadSummary = ThreadSummary()
+    chat_titles: ChatTitles = ChatTitles()
     orphan_watchdog: OrphanWatchdog = OrphanWatchdog()
     retention: Retention = Retention()
     cleanup: Cleanup = Cleanup()

@@ -240,6 +240,30 @@ def _chats_postpone(world: World) -> Scene:
     )
 
 
+def _chats_give_title(world: World) -> Scene:
+    chat = world.chat()
+    turn = world.ended(chat)
+
+    def entitles(title: str) -> Act:
+        def act() -> str:
+            call = world.call()
+            event = outbox.item(call, chat.chat_id, used(world, system=True))
+            return str(stored_chats.give_title(call, chat.chat_id, title, turn.assistant_message_id, event))
+
+        return act
+
+    return Scene(
+        entitles("A greeting"),
+        beside={
+            "chats.give_title": entitles("Another greeting"),
+            "chats.rename": lambda: chats.rename(world.call(), chat.chat_id, "Mine") and "ok",
+            "chats.delete": _delete_chat(world, chat),
+            "turns.delete": _delete_turn(world, turn),
+            "turns.replace": _retry(world, turn),
+        },
+    )
+
+
 def _turns_start(world: World) -> Scene:
     chat = world.chat()
     old, file = world.ended(chat), world.ready(chat)
@@ -707,6 +731,7 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "chats.create": _chats_create,
     "chats.create_once": _chats_create_once,
     "chats.rename": _chats_rename,
+    "chats.give_title": _chats_give_title,
     "chats.delete": _chats_delete,
     "chats.postpone": _chats_postpone,
     "turns.start": _turns_start,

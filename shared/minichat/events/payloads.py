@@ -300,17 +300,31 @@ class FrontierRef(_Part):
     message_id: str
 
 
-class ThreadSummaryTask(Event):
-    """The visible messages of a chat after the base (from the first, without one) up to the target want a summary.
-
-    `system_request_id` names the task, however often it is tried; `user_id` is the chat's owner, who does not pay.
-    """
-
+class _SystemTask(Event):
+    # `system_request_id` names the task, however often it is tried; `user_id` is the chat's owner, who does not pay.
     queue = "thread-summary"
-    event_type: Literal["thread_summary_update"] = "thread_summary_update"
-    system_task_type: Literal["thread_summary_update"]
     chat_id: str
     user_id: str
     system_request_id: str
+
+
+class ThreadSummaryTask(_SystemTask):
+    """The visible messages of a chat after the base (from the first, without one) up to the target want a summary."""
+
+    event_type: Literal["thread_summary_update"] = "thread_summary_update"
+    system_task_type: Literal["thread_summary_update"]
     base_frontier: FrontierRef | None = None
     frozen_target: FrontierRef
+
+
+class ChatTitleTask(_SystemTask):
+    """A chat that nobody has given a title wants one, after its first exchange: these two messages."""
+
+    event_type: Literal["chat_title"] = "chat_title"
+    system_task_type: Literal["chat_title"]
+    user_message_id: str
+    assistant_message_id: str
+
+
+SystemTask = ThreadSummaryTask | ChatTitleTask
+"""Everything that the queue of the system's own tasks carries."""

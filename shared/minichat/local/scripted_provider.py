@@ -34,9 +34,9 @@ and cites what they find: an example of a page, a file of the vector stores. Mar
     [[problem]]           answers 200 with the body of a refusal
     [[strict]]            answers 400 to a conversation whose roles do not alternate
 
-`POST /control/release/NAME` releases a hold, now or in advance; `GET /control/stats` tells how many calls came, how
-many streams are open and how many the client broke off. Files and vector stores are in `scripted_files`. All state is
-of this process.
+`POST /control/release/NAME` releases a hold, now or in advance; `GET /control/stats` tells how many calls came, and how
+many of the system's own tasks besides, how many streams are open and how many the client broke off. Files and vector
+stores are in `scripted_files`. All state is of this process.
 """
 
 import argparse
@@ -45,7 +45,7 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -84,9 +84,10 @@ class Script:
 
     @classmethod
     def of(cls, text: str) -> "Script":
-        """The script in a user's text; what a conversation to be summarized says in it is none."""
-        if "<conversation>" in text:
-            return cls(text, {"say": _summary(text), "delay": "0"}, (), ())
+        """The script in a user's text; what the material of a task of the system says in it is none."""
+        for tag, answer in _TASKS.items():
+            if tag in text:
+                return cls(text, {"say": answer(text), "delay": "0"}, (), ())
         found = _MARKER.findall(text)
         tools = tuple(value for name, value in found if name == "tool")
         cites = tuple(_cite(name, value) for name, value in found if name in {"cite", "cite-file"} and value)
@@ -116,6 +117,7 @@ class State:
     """What this process remembers."""
 
     calls: int = 0
+    of_the_system: int = 0
     open_streams: int = 0
     broken_off: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -158,16 +160,25 @@ async def _release(request: Request) -> Response:
 
 async def _stats(request: Request) -> Response:
     state: State = request.app.state.provider
-    return JSONResponse({"calls": state.calls, "open": state.open_streams, "broken_off": state.broken_off})
+    return JSONResponse(
+        {
+            "calls": state.calls,
+            "of_the_system": state.of_the_system,
+            "open": state.open_streams,
+            "broken_off": state.broken_off,
+        }
+    )
 
 
 async def _answer(request: Request, *, dialect: type[Dialect]) -> Response:
     state: State = request.app.state.provider
-    state.calls += 1
     body = await request.json()
     model = request.path_params.get("model")
     given = body.get("input", body.get("messages", ""))
-    script = Script.of(_last_text(given))
+    text = _last_text(given)
+    state.of_the_system += any(tag in text for tag in _TASKS)
+    state.calls += not any(tag in text for tag in _TASKS)
+    script = Script.of(text)
     key = next((request.headers[name] for name in _KEY_HEADERS if name in request.headers), "no key")
     message = f"As told with {key}: {', '.join(SECRETS)}."
     if (refusal := _refusal(script, state, dialect, message)) is not None:
@@ -341,6 +352,16 @@ def _summary(request: str) -> str:
     """How each message of a conversation begins."""
     beginnings = re.findall(r"<message [^>]*>\n(.{0,60})", request)
     return f"<analysis>{len(beginnings)} messages.</analysis><summary>{' / '.join(beginnings)}</summary>"
+
+
+def _title(request: str) -> str:
+    """The first words of an exchange."""
+    said = re.findall(r"<message [^>]*>\n(.*)", request)
+    return f"<title>{' '.join(_MARKER.sub('', said[0] if said else '').split()[:6]) or 'A chat'}</title>"
+
+
+_TASKS: dict[str, Callable[[str], str]] = {"<conversation>": _summary, "<exchange>": _title}
+"""Requests that the system makes by itself are told by a tag, and have the same answer each time."""
 
 
 def _last_text(given: Any) -> str:

@@ -17,6 +17,7 @@ from minichat.storage.indexes import ByOwner, Temporary
 from minichat.storage.items import (
     ChatItem,
     ConversationItem,
+    MessageItem,
     OutboxItem,
     Raw,
     TurnItem,
@@ -26,7 +27,7 @@ from minichat.storage.items import (
     query,
 )
 from minichat.storage.keys import Key
-from minichat.storage.transact import Put, Refused, Update, commit, update_one
+from minichat.storage.transact import Check, Put, Refused, Update, commit, update_one
 from minichat.storage.unreadable import Unreadable
 
 IDEMPOTENCY_KEPT = timedelta(hours=24)
@@ -198,6 +199,28 @@ def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:
     if update_one(item, [titled], owned_by(caller), op="rename_chat"):
         return _from_item(item)
     raise ChatNotFound
+
+
+def give_title(call: Call, chat_id: ChatId, title: str, after: MessageId, event: OutboxItem) -> bool:
+    """Gives a chat that has no title this one, and lets the event out; False when it came too late.
+
+    That is when the chat has a title or was deleted, or the message that the title is from was taken back. The chat
+    stays where it is in its owner's list: nobody has used it.
+    Raises ServiceUnavailable.
+    """
+    tenant_id = call.caller.tenant_id
+    untitled: Condition = ChatItem.pk.exists() & ChatItem.deleted_at.does_not_exist() & ChatItem.title.does_not_exist()
+    in_place: Condition = MessageItem.pk.exists() & MessageItem.deleted_at.does_not_exist()
+    writes = [
+        Update("chat", ChatItem(*keys.chat(tenant_id, chat_id)), [ChatItem.title.set(title)], untitled),
+        Check("message", MessageItem(*keys.message(tenant_id, chat_id, after)), in_place),
+        Put("event", event),
+    ]
+    try:
+        commit(writes, token=call.new_id(call.now), op="give_title")
+    except Refused:
+        return False
+    return True
 
 
 def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str, unused: bool = False) -> bool:
