@@ -1,4 +1,4 @@
-"""What the system has models do by itself: the older part of a chat gets a summary, and a chat a title."""
+"""What the system has models do by itself: a summary of a long chat, a title, a document's summary."""
 
 import asyncio
 import time
@@ -9,15 +9,16 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from minichat.events import queues
 from minichat.events.consume import PermanentFailure, Received, consume
-from minichat.events.payloads import ChatTitleTask, SystemTask, ThreadSummaryTask
+from minichat.events.payloads import ChatTitleTask, DocSummaryTask, SystemTask, ThreadSummaryTask
 from minichat.moment import new_id, now
 from minichat.observability import count
 from minichat.providers.registry import Providers
-from minichat.services import summary, titles
+from minichat.services import doc_summaries, summary, titles
 from minichat.services.rules import InForce
 from minichat.services.system_tasks import Means, NoModel, Outcome, TaskFailed
-from minichat.settings import ChatTitles, ThreadSummary, current
+from minichat.settings import current
 from minichat.storage.items import connect
+from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
 
 STORING_SECONDS = 10
 """What is left of an invocation, when the model has used up its time, to store what became of the task."""
@@ -60,12 +61,14 @@ def _done(task: SystemTask, received: Received, seconds: float) -> str:
     return outcome
 
 
-def _settings(task: SystemTask) -> ThreadSummary | ChatTitles:
+def _settings(task: SystemTask) -> ThreadSummary | ChatTitles | DocSummaries:
     match task:
         case ThreadSummaryTask():
             return current().thread_summary
         case ChatTitleTask():
             return current().chat_titles
+        case DocSummaryTask():
+            return current().doc_summaries
 
 
 def _work(task: SystemTask, trace_id: str, means: Means) -> Coroutine[Any, Any, Outcome]:
@@ -74,3 +77,5 @@ def _work(task: SystemTask, trace_id: str, means: Means) -> Coroutine[Any, Any, 
             return summary.summarize(task, trace_id, means)
         case ChatTitleTask():
             return titles.entitle(task, trace_id, means)
+        case DocSummaryTask():
+            return doc_summaries.summarize(task, trace_id, means)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from minichat.domain.policy import ContextSize, Deployment, EstimationBudgets
 from minichat.provider_entries import OPENAI, Provider
+from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
 
 PREFIX = "MINICHAT_"
 CONFIG_VARIABLE = "MINICHAT_CONFIG"
@@ -197,29 +198,6 @@ class Context(_Group):
     )
 
 
-class ThreadSummary(_Group):
-    """When the older part of a chat is summarized, and how (context-attachments-providers 2)."""
-
-    enabled: bool = True
-    compression_threshold_pct: Annotated[int, Field(ge=1, le=99)] = 80
-    verbatim_turns: Annotated[int, Field(ge=1, le=20, description="the last turns, which are not summarized yet")] = 2
-    max_attempts: Annotated[int, Field(ge=1, le=4, description="below the queue's maxReceiveCount")] = 3
-    message_content_limit: Annotated[int, Field(ge=0, description="characters of a message; 0 for all")] = 4000
-    max_output_tokens: Annotated[int, Field(ge=256, le=32_768)] = 4096
-    summary_model_id: Annotated[str, Field(description="of the policy; empty for the chat's own")] = ""
-    summary_system_prompt: Annotated[str, Field(description="where the model has no thread_summary_prompt")] = ""
-
-
-class ChatTitles(_Group):
-    """Titles from the first exchange, of chats that nobody gave one (context-attachments-providers 2)."""
-
-    enabled: bool = True
-    max_attempts: Annotated[int, Field(ge=1, le=4, description="below the queue's maxReceiveCount")] = 3
-    message_content_limit: Annotated[int, Field(ge=1, description="characters of a message")] = 2000
-    max_output_tokens: Annotated[int, Field(ge=16, le=32_768, description="models that think first need more")] = 1024
-    model_id: Annotated[str, Field(description="of the policy; empty for the chat's own")] = ""
-
-
 class Retention(_Group):
     """How long what was deleted is kept, and what is to be deleted by itself."""
 
@@ -248,6 +226,7 @@ class Settings(_Group):
     context: Context = Context()
     thread_summary: ThreadSummary = ThreadSummary()
     chat_titles: ChatTitles = ChatTitles()
+    doc_summaries: DocSummaries = DocSummaries()
     orphan_watchdog: OrphanWatchdog = OrphanWatchdog()
     retention: Retention = Retention()
     cleanup: Cleanup = Cleanup()

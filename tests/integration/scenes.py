@@ -32,6 +32,7 @@ from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import attachments, keys, ledger, outbox, policies, purge, quota, summaries, turns, uploads
 from minichat.storage import chats as stored_chats
+from minichat.storage.items import OutboxItem
 from tests.builders import NOW, a_model, a_policy, new_id
 from tests.integration.walk import Act, Scene, items_of
 from tests.invariants import Item, Tables
@@ -543,9 +544,33 @@ def _uploads_enters_store(world: World) -> Scene:
 def _uploads_ready(world: World) -> Scene:
     chat = world.chat()
     file = world.uploaded(chat)
+
+    def wanted() -> OutboxItem:
+        return outbox.item(world.call(), chat.chat_id, used(world, system=True))
+
     return Scene(
-        lambda: str(uploads.ready(file, "w", None, token=new_id(world.now))),
+        lambda: str(uploads.ready(file, "w", None, token=new_id(world.now), event=wanted())),
         beside={"uploads.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
+    )
+
+
+def _uploads_summarized(world: World) -> Scene:
+    chat = world.chat()
+    file = world.ready(chat)
+
+    def act() -> str:
+        call = world.call()
+        event = outbox.item(call, chat.chat_id, used(world, system=True))
+        return str(uploads.summarized(call, file, "About the moon.", event))
+
+    return Scene(
+        act,
+        beside={
+            "uploads.summarized": act,
+            "uploads.delete": _delete_file(world, file),
+            "turns.start": _send(world, chat, attachment_ids=(file.attachment_id,)),
+            "chats.delete": _delete_chat(world, chat),
+        },
     )
 
 
@@ -754,6 +779,7 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "uploads.uploaded": _uploads_uploaded,
     "uploads.enters_store": _uploads_enters_store,
     "uploads.ready": _uploads_ready,
+    "uploads.summarized": _uploads_summarized,
     "uploads.failed": _uploads_failed,
     "uploads.claim_store": _uploads_claim_store,
     "uploads.take_store_over": _uploads_take_store_over,

@@ -23,8 +23,9 @@ from minichat.services.finalize import Finalizer, finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.services.system_tasks import Means, NoModel, Outcome, TaskFailed
-from minichat.settings import Settings, Store, ThreadSummary
+from minichat.settings import Settings, Store
 from minichat.storage import ledger, messages, summaries
+from minichat.task_settings import ThreadSummary
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.integration.faults import Killed, answers_lost, counted_calls, killed, side_by_side
 from tests.invariants import Tables, violations

@@ -326,5 +326,13 @@ class ChatTitleTask(_SystemTask):
     assistant_message_id: str
 
 
-SystemTask = ThreadSummaryTask | ChatTitleTask
+class DocSummaryTask(_SystemTask):
+    """A document that is ready wants a short summary."""
+
+    event_type: Literal["doc_summary"] = "doc_summary"
+    system_task_type: Literal["doc_summary"]
+    attachment_id: str
+
+
+SystemTask = ThreadSummaryTask | ChatTitleTask | DocSummaryTask
 """Everything that the queue of the system's own tasks carries."""

@@ -63,6 +63,10 @@ class AttachmentDetail(BaseModel):
     status: Literal["pending", "uploaded", "ready", "failed"]
     kind: Literal["document", "image"]
     error_code: Annotated[str | None, Absent, Field(description="Why it failed: a stable word.")] = None
+    doc_summary: Annotated[str | None, Absent, Field(description="What a document is about, once that is known.")] = (
+        None
+    )
+    summary_updated_at: Annotated[datetime | None, Absent] = None
     img_thumbnail: Annotated[ThumbnailView | None, Absent] = None
     created_at: datetime
 
@@ -276,6 +280,8 @@ def _attachment(attachment: Attachment) -> dict[str, object]:
         "status": attachment.status,
         "kind": attachment.kind,
         "error_code": attachment.error_code,
+        "doc_summary": attachment.summary,
+        "summary_updated_at": attachment.summarized_at,
         "img_thumbnail": _thumbnail(attachment.thumbnail),
         "created_at": attachment.created_at,
     }

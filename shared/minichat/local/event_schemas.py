@@ -19,6 +19,7 @@ from minichat.events.payloads import (
     ChatCleanup,
     ChatDeleted,
     ChatTitleTask,
+    DocSummaryTask,
     Event,
     FrontierRef,
     Latency,
@@ -184,6 +185,14 @@ EXAMPLES: dict[str, list[Event]] = {
             system_task_type="chat_title",
             user_message_id=_MESSAGE,
             assistant_message_id=_TURN,
+        ),
+        DocSummaryTask(
+            tenant_id=_TENANT,
+            chat_id=_CHAT,
+            user_id=_USER,
+            system_request_id=_REQUEST,
+            system_task_type="doc_summary",
+            attachment_id=_ATTACHMENT,
         ),
     ],
 }

@@ -45,7 +45,7 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -61,6 +61,7 @@ from minichat.local.dialects.anthropic import Messages
 from minichat.local.dialects.bedrock import Converse
 from minichat.local.dialects.dialect import SECRETS, Cite, Dialect, Said, Tokens
 from minichat.local.dialects.openai import Chat, Responses
+from minichat.local.scripted_tasks import MARKER, answer_of_task
 
 DEFAULT_DELAY_MS = 15
 ECHOED_CHARACTERS = 200
@@ -68,7 +69,6 @@ EXAMPLE = "https://example.com/found An example"
 HOLD_SECONDS = 120
 FLOOD_BYTES = 10_000_000
 
-_MARKER = re.compile(r"\[\[([a-z-]+)(?::(.*?))?\]\]", re.DOTALL)
 _KEY_HEADERS = ("authorization", "api-key", "x-api-key")
 _UNREADABLE = {"garbage": b"{not json", "mojibake": b'{"text": "\xff\xfe"}'}
 
@@ -85,14 +85,13 @@ class Script:
     @classmethod
     def of(cls, text: str) -> "Script":
         """The script in a user's text; what the material of a task of the system says in it is none."""
-        for tag, answer in _TASKS.items():
-            if tag in text:
-                return cls(text, {"say": answer(text), "delay": "0"}, (), ())
-        found = _MARKER.findall(text)
+        if (answer := answer_of_task(text)) is not None:
+            return cls(text, {"say": answer, "delay": "0"}, (), ())
+        found = MARKER.findall(text)
         tools = tuple(value for name, value in found if name == "tool")
         cites = tuple(_cite(name, value) for name, value in found if name in {"cite", "cite-file"} and value)
         told = any(name.startswith("cite") for name, _ in found)
-        return cls(_MARKER.sub("", text).strip(), dict(found), tools, cites if told else None)
+        return cls(MARKER.sub("", text).strip(), dict(found), tools, cites if told else None)
 
     def number(self, name: str, default: int) -> int:
         """A marker's number; the default when it has none."""
@@ -176,8 +175,9 @@ async def _answer(request: Request, *, dialect: type[Dialect]) -> Response:
     model = request.path_params.get("model")
     given = body.get("input", body.get("messages", ""))
     text = _last_text(given)
-    state.of_the_system += any(tag in text for tag in _TASKS)
-    state.calls += not any(tag in text for tag in _TASKS)
+    of_the_system = answer_of_task(text) is not None
+    state.of_the_system += of_the_system
+    state.calls += not of_the_system
     script = Script.of(text)
     key = next((request.headers[name] for name in _KEY_HEADERS if name in request.headers), "no key")
     message = f"As told with {key}: {', '.join(SECRETS)}."
@@ -346,22 +346,6 @@ class Answer:
     async def _held(self, name: str) -> None:
         async with asyncio.timeout(HOLD_SECONDS):
             await self._state.releases[name].wait()
-
-
-def _summary(request: str) -> str:
-    """How each message of a conversation begins."""
-    beginnings = re.findall(r"<message [^>]*>\n(.{0,60})", request)
-    return f"<analysis>{len(beginnings)} messages.</analysis><summary>{' / '.join(beginnings)}</summary>"
-
-
-def _title(request: str) -> str:
-    """The first words of an exchange."""
-    said = re.findall(r"<message [^>]*>\n(.*)", request)
-    return f"<title>{' '.join(_MARKER.sub('', said[0] if said else '').split()[:6]) or 'A chat'}</title>"
-
-
-_TASKS: dict[str, Callable[[str], str]] = {"<conversation>": _summary, "<exchange>": _title}
-"""Requests that the system makes by itself are told by a tag, and have the same answer each time."""
 
 
 def _last_text(given: Any) -> str:

@@ -257,7 +257,7 @@ def started(chat: Chat, new: turns.Start, admission: Admission, wish: Wish, rule
 
 def _running(turn: Turn, admission: Admission, wish: Wish, limits: UserLimits, rules: Rules) -> Running:
     compression = due(wish.snapshot, admission, rules)
-    return Running(turn, admission, wish.content, limits, compression, attached.citable(wish.documents))
+    return Running(turn, admission, wish.content, limits, compression, files=attached.citable(wish.documents))
 
 
 def _wants_title(chat: Chat, rules: Rules) -> bool:

@@ -248,6 +248,8 @@ def from_raw(raw: Raw) -> Attachment:
             until=item.ingest_until,
             upload_began_at=item.upload_began_at,
         ),
+        summary=item.summary,
+        summarized_at=item.summarized_at,
     )
 
 

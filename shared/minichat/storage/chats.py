@@ -27,7 +27,7 @@ from minichat.storage.items import (
     query,
 )
 from minichat.storage.keys import Key
-from minichat.storage.transact import Check, Put, Refused, Update, commit, update_one
+from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, update_one
 from minichat.storage.unreadable import Unreadable
 
 IDEMPOTENCY_KEPT = timedelta(hours=24)
@@ -211,7 +211,7 @@ def give_title(call: Call, chat_id: ChatId, title: str, after: MessageId, event:
     tenant_id = call.caller.tenant_id
     untitled: Condition = ChatItem.pk.exists() & ChatItem.deleted_at.does_not_exist() & ChatItem.title.does_not_exist()
     in_place: Condition = MessageItem.pk.exists() & MessageItem.deleted_at.does_not_exist()
-    writes = [
+    writes: list[Write] = [
         Update("chat", ChatItem(*keys.chat(tenant_id, chat_id)), [ChatItem.title.set(title)], untitled),
         Check("message", MessageItem(*keys.message(tenant_id, chat_id, after)), in_place),
         Put("event", event),
