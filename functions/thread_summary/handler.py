@@ -53,11 +53,11 @@ def _done(task: SystemTask, received: Received, seconds: float) -> str:
     except NoModel:
         raise PermanentFailure("the policy has no model that could do it") from None
     except TaskFailed as failure:
-        count("system_task_total", task=task.system_task_type, result="failed")
+        count("system_task_total", kind=task.system_task_type, result="failed")
         if received.attempt >= settings.max_attempts:
             raise PermanentFailure(f"attempt {received.attempt}: {failure}") from None
         raise
-    count("system_task_total", task=task.system_task_type, result=outcome)
+    count("system_task_total", kind=task.system_task_type, result=outcome)
     return outcome
 
 
