@@ -52,10 +52,15 @@ def posted(form: dict[str, Any], content: bytes, **changed: str) -> int:
 
 
 def got(user: User, chat_id: str, attachment_id: str) -> dict[str, Any]:
-    """An attachment as it is now."""
+    """An attachment as it is now, whether it was summarized yet or not."""
     answer = user.http.get(f"/chats/{chat_id}/attachments/{attachment_id}")
     assert answer.status_code == 200, answer.text
-    return dict(answer.json())
+    return unsummarized(answer.json())
+
+
+def unsummarized(attachment: dict[str, Any]) -> dict[str, Any]:
+    """An attachment without what comes some time after it is ready."""
+    return {name: value for name, value in attachment.items() if name not in ("doc_summary", "summary_updated_at")}
 
 
 def ended(user: User, chat_id: str, attachment: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,13 @@
 """Chats and lists: create, rename, delete, pages, filters."""
 
+import time
 from typing import Any
 from uuid import uuid4
 
 from tests.client import User
+
+TITLED_SECONDS = 120
+"""Outbox, relay, queue, worker and provider, on a busy machine."""
 
 
 def test_a_new_chat_has_the_default_model_and_its_location(user: User) -> None:
@@ -29,6 +33,19 @@ def test_a_chat_is_renamed_and_nothing_else_of_it_changes(user: User) -> None:
     assert renamed.status_code == 200
     assert (renamed.json()["title"], renamed.json()["model"]) == ("New", "gpt-4.1-mini")
     assert renamed.json()["updated_at"] > renamed.json()["created_at"]
+
+
+def test_a_chat_without_a_title_gets_one_from_its_first_exchange(user: User) -> None:
+    chat_id, titled = user.new_chat(), user.new_chat(title="Mine")
+    for one in (chat_id, titled):
+        user.send(one, "[[say:A week is enough.]]How long should I stay in Paris this spring?")
+    until = time.monotonic() + TITLED_SECONDS
+    while (chat := user.chat(chat_id)).get("title") is None:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert chat["title"] == "How long should I stay in"
+    assert [one["id"] for one in user.http.get("/chats").json()["items"]] == [titled, chat_id]
+    assert user.chat(titled)["title"] == "Mine"
 
 
 def test_the_same_idempotency_key_gives_the_same_chat(user: User) -> None:

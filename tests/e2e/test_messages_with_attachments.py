@@ -112,6 +112,19 @@ def test_tools_tell_what_they_did_and_so_do_a_replay_and_a_resumed_stream(ann: U
     assert ann.resume(chat_id, request_id, 2).events == answer.events[2:]
 
 
+def test_a_model_is_told_what_the_documents_of_a_chat_are_about(ann: User, requests: Requests) -> None:
+    chat_id, text = ann.new_chat(), uuid4().hex
+    path = f"/chats/{chat_id}/attachments/{a_pdf(ann, chat_id)}"
+    until = time.monotonic() + ENDS_SECONDS
+    while "doc_summary" not in ann.http.get(path).json():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    ann.send(chat_id, text)
+    told = [part["text"] for part in asked(requests, text)["input"][-1]["content"]]
+    assert told[-1] == text
+    assert "<document>moon.pdf: A document called moon.pdf.</document>" in told[0]
+
+
 def test_a_chat_without_documents_offers_no_tool(ann: User, requests: Requests) -> None:
     text = uuid4().hex
     ann.send(ann.new_chat(), text)

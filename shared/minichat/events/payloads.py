@@ -17,6 +17,10 @@ from minichat.domain.usage import Usage, dedupe_key
 Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "chat-cleanup", "thread-summary"]
 
 
+DeletionReason = Literal["chat_soft_delete", "temporary_expired"]
+"""Why a chat was deleted: by its owner, or because it was temporary and nobody used it any more."""
+
+
 class _Part(BaseModel):
     # A function sends a few of the events; it pays for a validator when it makes the first of a kind. Members that
     # another version added pass through the relay.
@@ -242,10 +246,11 @@ class ReactionChanged(_OfChat):
 
 
 class ChatDeleted(_OfChat):
-    """A chat was deleted."""
+    """A chat was deleted; by the system on its owner's behalf when the time of a temporary one was over."""
 
     event_type: Literal["chat_delete"] = "chat_delete"
     actor_user_id: str
+    reason: DeletionReason = "chat_soft_delete"
 
 
 class AttachmentDeleted(_OfChat):
@@ -316,7 +321,7 @@ class ChatCleanup(Event):
 
     queue = "chat-cleanup"
     event_type: Literal["chat_cleanup"] = "chat_cleanup"
-    reason: Literal["chat_soft_delete"] = "chat_soft_delete"
+    reason: DeletionReason = "chat_soft_delete"
     chat_id: str
     user_id: str
     system_request_id: str
@@ -330,17 +335,39 @@ class FrontierRef(_Part):
     message_id: str
 
 
-class ThreadSummaryTask(Event):
-    """The visible messages of a chat after the base (from the first, without one) up to the target want a summary.
-
-    `system_request_id` names the task, however often it is tried; `user_id` is the chat's owner, who does not pay.
-    """
-
+class _SystemTask(Event):
+    # `system_request_id` names the task, however often it is tried; `user_id` is the chat's owner, who does not pay.
     queue = "thread-summary"
-    event_type: Literal["thread_summary_update"] = "thread_summary_update"
-    system_task_type: Literal["thread_summary_update"]
     chat_id: str
     user_id: str
     system_request_id: str
+
+
+class ThreadSummaryTask(_SystemTask):
+    """The visible messages of a chat after the base (from the first, without one) up to the target want a summary."""
+
+    event_type: Literal["thread_summary_update"] = "thread_summary_update"
+    system_task_type: Literal["thread_summary_update"]
     base_frontier: FrontierRef | None = None
     frozen_target: FrontierRef
+
+
+class ChatTitleTask(_SystemTask):
+    """A chat that nobody has given a title wants one, after its first exchange: these two messages."""
+
+    event_type: Literal["chat_title"] = "chat_title"
+    system_task_type: Literal["chat_title"]
+    user_message_id: str
+    assistant_message_id: str
+
+
+class DocSummaryTask(_SystemTask):
+    """A document that is ready wants a short summary."""
+
+    event_type: Literal["doc_summary"] = "doc_summary"
+    system_task_type: Literal["doc_summary"]
+    attachment_id: str
+
+
+SystemTask = ThreadSummaryTask | ChatTitleTask | DocSummaryTask
+"""Everything that the queue of the system's own tasks carries."""

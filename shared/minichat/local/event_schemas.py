@@ -6,9 +6,9 @@ python -m minichat.local.event_schemas
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from minichat.events.payloads import (
     AttachmentCleanup,
@@ -18,6 +18,8 @@ from minichat.events.payloads import (
     AuditEvent,
     ChatCleanup,
     ChatDeleted,
+    ChatTitleTask,
+    DocSummaryTask,
     Event,
     FrontierRef,
     Latency,
@@ -25,6 +27,7 @@ from minichat.events.payloads import (
     PolicyPublished,
     QuotaDecisionRecord,
     ReactionChanged,
+    SystemTask,
     ThreadSummaryTask,
     TokenUsage,
     ToolCallCounts,
@@ -43,7 +46,7 @@ QUEUES: dict[str, Any] = {
     "attachment-cleanup": AttachmentCleanup,
     "attachment-ingest": AttachmentExpected,
     "chat-cleanup": ChatCleanup,
-    "thread-summary": ThreadSummaryTask,
+    "thread-summary": Annotated[SystemTask, Field(discriminator="event_type")],
 }
 
 _AT = datetime(2026, 11, 21, 9, 30, 0, 123456, tzinfo=UTC)
@@ -173,7 +176,24 @@ EXAMPLES: dict[str, list[Event]] = {
             system_task_type="thread_summary_update",
             base_frontier=FrontierRef(created_at=_AT, message_id=_TURN),
             frozen_target=FrontierRef(created_at=_AT, message_id=_NEW_REQUEST),
-        )
+        ),
+        ChatTitleTask(
+            tenant_id=_TENANT,
+            chat_id=_CHAT,
+            user_id=_USER,
+            system_request_id=_REQUEST,
+            system_task_type="chat_title",
+            user_message_id=_MESSAGE,
+            assistant_message_id=_TURN,
+        ),
+        DocSummaryTask(
+            tenant_id=_TENANT,
+            chat_id=_CHAT,
+            user_id=_USER,
+            system_request_id=_REQUEST,
+            system_task_type="doc_summary",
+            attachment_id=_ATTACHMENT,
+        ),
     ],
 }
 

@@ -35,9 +35,9 @@ and cites what they find: an example of a page, a file of the vector stores. Mar
     [[problem]]           answers 200 with the body of a refusal
     [[strict]]            answers 400 to a conversation whose roles do not alternate
 
-`POST /control/release/NAME` releases a hold, now or in advance; `GET /control/stats` tells how many calls came, how
-many streams are open and how many the client broke off. Files and vector stores are in `scripted_files`. All state is
-of this process.
+`POST /control/release/NAME` releases a hold, now or in advance; `GET /control/stats` tells how many calls came, and how
+many of the system's own tasks besides, how many streams are open and how many the client broke off. Files and vector
+stores are in `scripted_files`. All state is of this process.
 """
 
 import argparse
@@ -62,6 +62,7 @@ from minichat.local.dialects.anthropic import Messages
 from minichat.local.dialects.bedrock import Converse
 from minichat.local.dialects.dialect import SECRETS, Cite, Dialect, Said, Tokens, Work
 from minichat.local.dialects.openai import Chat, Responses
+from minichat.local.scripted_tasks import MARKER, answer_of_task
 
 DEFAULT_DELAY_MS = 15
 ECHOED_CHARACTERS = 200
@@ -69,7 +70,6 @@ EXAMPLE = "https://example.com/found An example"
 HOLD_SECONDS = 120
 FLOOD_BYTES = 10_000_000
 
-_MARKER = re.compile(r"\[\[([a-z-]+)(?::(.*?))?\]\]", re.DOTALL)
 _KEY_HEADERS = ("authorization", "api-key", "x-api-key")
 _UNREADABLE = {"garbage": b"{not json", "mojibake": b'{"text": "\xff\xfe"}'}
 
@@ -85,14 +85,14 @@ class Script:
 
     @classmethod
     def of(cls, text: str) -> "Script":
-        """The script in a user's text; what a conversation to be summarized says in it is none."""
-        if "<conversation>" in text:
-            return cls(text, {"say": _summary(text), "delay": "0"}, (), ())
-        found = _MARKER.findall(text)
+        """The script in a user's text; what the material of a task of the system says in it is none."""
+        if (answer := answer_of_task(text)) is not None:
+            return cls(text, {"say": answer, "delay": "0"}, (), ())
+        found = MARKER.findall(text)
         tools = tuple(value for name, value in found if name == "tool")
         cites = tuple(_cite(name, value) for name, value in found if name in {"cite", "cite-file"} and value)
         told = any(name.startswith("cite") for name, _ in found)
-        return cls(_MARKER.sub("", text).strip(), dict(found), tools, cites if told else None)
+        return cls(MARKER.sub("", text).strip(), dict(found), tools, cites if told else None)
 
     def number(self, name: str, default: int) -> int:
         """A marker's number; the default when it has none."""
@@ -117,6 +117,7 @@ class State:
     """What this process remembers."""
 
     calls: int = 0
+    of_the_system: int = 0
     open_streams: int = 0
     broken_off: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -159,16 +160,26 @@ async def _release(request: Request) -> Response:
 
 async def _stats(request: Request) -> Response:
     state: State = request.app.state.provider
-    return JSONResponse({"calls": state.calls, "open": state.open_streams, "broken_off": state.broken_off})
+    return JSONResponse(
+        {
+            "calls": state.calls,
+            "of_the_system": state.of_the_system,
+            "open": state.open_streams,
+            "broken_off": state.broken_off,
+        }
+    )
 
 
 async def _answer(request: Request, *, dialect: type[Dialect]) -> Response:
     state: State = request.app.state.provider
-    state.calls += 1
     body = await request.json()
     model = request.path_params.get("model")
     given = body.get("input", body.get("messages", ""))
-    script = Script.of(_last_text(given))
+    text = _last_text(given)
+    of_the_system = answer_of_task(text) is not None
+    state.of_the_system += of_the_system
+    state.calls += not of_the_system
+    script = Script.of(text)
     key = next((request.headers[name] for name in _KEY_HEADERS if name in request.headers), "no key")
     message = f"As told with {key}: {', '.join(SECRETS)}."
     if (refusal := _refusal(script, state, dialect, message)) is not None:
@@ -349,12 +360,6 @@ class Answer:
     async def _held(self, name: str) -> None:
         async with asyncio.timeout(HOLD_SECONDS):
             await self._state.releases[name].wait()
-
-
-def _summary(request: str) -> str:
-    """How each message of a conversation begins."""
-    beginnings = re.findall(r"<message [^>]*>\n(.{0,60})", request)
-    return f"<analysis>{len(beginnings)} messages.</analysis><summary>{' / '.join(beginnings)}</summary>"
 
 
 def _last_text(given: Any) -> str:

@@ -175,6 +175,8 @@ class Answer:
 def _tools(prompt: Prompt) -> Iterator[dict[str, Any]]:
     if prompt.vector_stores:
         search: dict[str, Any] = {"type": "file_search", "vector_store_ids": list(prompt.vector_stores)}
+        if prompt.only_attachment is not None:
+            search["filters"] = {"type": "eq", "key": "attachment_id", "value": prompt.only_attachment}
         yield search if prompt.max_num_results is None else search | {"max_num_results": prompt.max_num_results}
     if prompt.web_search_context_size is not None:
         yield {"type": "web_search", "search_context_size": prompt.web_search_context_size}

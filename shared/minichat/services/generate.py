@@ -311,6 +311,7 @@ async def _finalize(call: Call, running: Running, ending: Ending, machine: Machi
                     await record.store(turn, machine.settings.streaming)
                 told = tuple(record.pending)
                 by = Finalizer(True, record.stored, told, running.limits, compression=running.compression)
+                by = replace(by, wants_title=running.wants_title)
                 now = replace(call, now=machine.clock())
                 end = await asyncio.to_thread(End, now, turn, ending, machine.settings, by)
             # The same end again: it may be stored already, and only the answer lost.
@@ -341,12 +342,13 @@ def _with(answer: _Answer, ending: Ending, running: Running) -> Ending:
 def _prompt(running: Running) -> Prompt:
     model, assembly, tools = running.admission.model, running.admission.assembly, running.admission.tools
     summary = [PromptMessage("user", assembly.summary.told)] if assembly.summary is not None else []
+    note = [PromptMessage("user", assembly.documents_note)] if assembly.documents_note else []
     history = [PromptMessage("user" if m.role == "user" else "assistant", m.content) for m in assembly.history]
     images = tuple(image.provider_file_id for image in running.admission.images if image.provider_file_id is not None)
     return Prompt(
         model=model.provider_model_id,
         instructions=assembly.instructions,
-        messages=(*summary, *history, PromptMessage("user", running.content, images)),
+        messages=(*summary, *note, *history, PromptMessage("user", running.content, images)),
         max_output_tokens=running.turn.reserve.max_output_tokens,
         max_tool_calls=model.max_tool_calls if tools.any else None,
         web_search_context_size=model.web_search_context_size if tools.web_search else None,

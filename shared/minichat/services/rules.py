@@ -43,6 +43,7 @@ class Rules:
                 code_interpreter=settings.quota.code_interpreter_daily_quota,
             ),
             frozenset(name for name, provider in settings.providers.items() if provider.keeps_files),
+            settings.doc_summaries.note_max_bytes,
         )
 
 

@@ -6,7 +6,7 @@ cleanup conditions on all that it saw and relied on: the ids, and who had claime
 notices the first, and no file is left behind.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -93,6 +93,29 @@ def shown(tenant_id: TenantId, chat_id: ChatId, attachment_ids: Iterable[Attachm
         for key, picture in zip(own, pictures, strict=True)
         if key in found
     ]
+
+
+def pictured(files: Sequence[Attachment]) -> list[Attachment]:
+    """The same attachments of one chat, each with its thumbnail; one call per hundred images.
+
+    Raises ServiceUnavailable.
+    """
+    where = {one.attachment_id: keys.thumbnail(one.tenant_id, one.chat_id, one.attachment_id) for one in files}
+    found = batch_get(where[one.attachment_id] for one in files if one.kind == "image")
+    return [replace(one, thumbnail=_thumbnail(found.get(where[one.attachment_id]))) for one in files]
+
+
+def between_ids(
+    tenant_id: TenantId, chat_id: ChatId, after: str, before: str, *, descending: bool
+) -> Iterator[Attachment]:
+    """Attachments of a chat, deleted ones too, between two ids (none for an open end) and without them; in pages.
+
+    Raises ServiceUnavailable.
+    """
+    start = f"{keys.ATTACHMENT_PREFIX}{after}\0" if after else keys.ATTACHMENT_PREFIX
+    end = f"{keys.ATTACHMENT_PREFIX}{before or '~'}"
+    for raw in between(keys.partition(tenant_id, chat_id), start, end, page=PAGE_ITEMS, descending=descending):
+        yield from_raw(raw)
 
 
 def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Attachment | Unreadable]:
@@ -226,6 +249,8 @@ def from_raw(raw: Raw) -> Attachment:
             until=item.ingest_until,
             upload_began_at=item.upload_began_at,
         ),
+        summary=item.summary,
+        summarized_at=item.summarized_at,
     )
 
 

@@ -1,21 +1,22 @@
-"""Attachments: give a file to a chat in one of two ways, see what became of it, delete it."""
+"""Attachments: give a file to a chat in one of two ways, see what became of it and of the others, delete it."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from minichat.domain import errors
 from minichat.domain.chat import Chat
 from minichat.domain.identity import AttachmentId
-from minichat.http.bodies import AnnounceFile
+from minichat.http import listing
+from minichat.http.bodies import AnnounceFile, ListAttachments
 from minichat.http.deps import Authenticated, IdempotencyKey, TheApp, TheCall, TheChat, TheWait
 from minichat.http.multipart import FIELD, Uploaded, read_file
 from minichat.http.problems import documented
-from minichat.http.schemas import AttachmentDetail, AttachmentUpload, attachment_detail, attachment_upload
+from minichat.http.schemas import AttachmentDetail, AttachmentUpload, Page, attachment_detail, attachment_upload
 from minichat.observability import note
 from minichat.services import attachments, chats
 
@@ -118,6 +119,14 @@ def announce_attachment(
     file = attachments.NewFile(body.filename, body.content_type, body.size_bytes, idempotency_key)
     attachment, form = attachments.announce(call, chat, file, app.rules)
     return attachment_upload(attachment, form, app.settings.attachments.upload_seconds)
+
+
+@router.get("/chats/{chat_id}/attachments", responses=documented(errors.ChatNotFound, errors.InvalidCursor))
+def list_attachments(
+    request: Request, call: TheCall, app: TheApp, chat_id: TheChat, wish: Annotated[ListAttachments, Query()]
+) -> Page[AttachmentDetail]:
+    """The chat's attachments that are not deleted, the last added first. A page may be short and have a next one."""
+    return listing.attachments(call, app.cursors, chat_id, listing.Query.of(request, wish.limit, wish.cursor))
 
 
 @router.get(
