@@ -2,6 +2,7 @@
 
 import io
 import time
+import zipfile
 from typing import Any
 
 import httpx2
@@ -21,11 +22,20 @@ def a_picture(width: int = 300, height: int = 200, kind: str = "PNG") -> bytes:
     return written.getvalue()
 
 
+def a_document(content: bytes = b"<w/>") -> bytes:
+    """An Office document, as far as anybody here looks at it."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+        archive.writestr("word/document.xml", content)
+    return written.getvalue()
+
+
 def uploaded(
-    user: User, chat_id: str, content: bytes = PDF, name: str = "moon.pdf", kind: str = "application/pdf"
+    user: User, chat_id: str, content: bytes = PDF, name: str = "moon.pdf", kind: str = "application/pdf", **said: str
 ) -> httpx2.Response:
-    """The answer to a file in the request."""
-    return user.http.post(f"/chats/{chat_id}/attachments", files={"file": (name, content, kind)})
+    """The answer to a file in the request, which has these headers."""
+    return user.http.post(f"/chats/{chat_id}/attachments", files={"file": (name, content, kind)}, headers=said)
 
 
 def announced(user: User, chat_id: str, **said: Any) -> httpx2.Response:
@@ -42,10 +52,15 @@ def posted(form: dict[str, Any], content: bytes, **changed: str) -> int:
 
 
 def got(user: User, chat_id: str, attachment_id: str) -> dict[str, Any]:
-    """An attachment as it is now."""
+    """An attachment as it is now, whether it was summarized yet or not."""
     answer = user.http.get(f"/chats/{chat_id}/attachments/{attachment_id}")
     assert answer.status_code == 200, answer.text
-    return dict(answer.json())
+    return unsummarized(answer.json())
+
+
+def unsummarized(attachment: dict[str, Any]) -> dict[str, Any]:
+    """An attachment without what comes some time after it is ready."""
+    return {name: value for name, value in attachment.items() if name not in ("doc_summary", "summary_updated_at")}
 
 
 def ended(user: User, chat_id: str, attachment: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 
+from minichat.local.scripted_tasks import answer_of_task
 from tests.client import Stack
 from tests.conftest import running_stack
 from tests.provider_files import a_scripted_provider
@@ -27,8 +28,9 @@ class Requests:
         self._bodies.append(body)
 
     def about(self, text: str) -> list[dict[str, Any]]:
-        """Those whose last message has this text in it, in what was said last."""
-        return [body for body in self._bodies if text in _last_text(body)]
+        """Those of users whose last message has this text in it, in what was said last."""
+        said = ((body, _last_text(body)) for body in list(self._bodies))
+        return [body for body, last in said if text in last and answer_of_task(last) is None]
 
     def files_of(self, chat_id: str) -> list[str]:
         """Names of the files that the provider has of a chat."""

@@ -23,7 +23,8 @@ TO_END = timedelta(seconds=45)
 
 connect(current().store)
 queues.connect(current())
-_means = Means(Files(current().providers), current().attachments, now, new_id, time.sleep)
+_summarizes = current().doc_summaries.enabled
+_means = Means(Files(current().providers), current().attachments, now, new_id, time.sleep, _summarizes)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> object:

@@ -6,6 +6,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from minichat.domain.cleanup import Outcome
+from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, TenantId
 from minichat.events import queues
 from minichat.events.consume import NotYet, PermanentFailure, Received, consume
@@ -34,10 +35,17 @@ def handler(event: dict[str, Any], context: LambdaContext) -> object:
 
 def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
     where = TenantId(event.tenant_id), ChatId(event.chat_id)
+    unmarked: ServiceUnavailable | None = None
     try:
         # First, for it depends on nobody else.
-        purge.expire(event, current(), now(), new_id)
+        try:
+            purge.expire(event, current(), now(), new_id)
+        except ServiceUnavailable as problem:
+            # An item that cannot be written keeps no file at its provider.
+            unmarked = problem
         outcome = cleanup.clean_chat_resources(*where, _means, ends_at=ends_at, redriven=received.redriven)
+        if unmarked is not None:
+            raise unmarked
         if outcome is Outcome.DONE:
             purge.expire_cleaned(event, current())
     except (purge.NotDeleted, cleanup.NotDeleted):

@@ -1,9 +1,15 @@
-"""Ends turns whose process died. EventBridge Scheduler calls it every minute; any number may run at once."""
+"""Ends turns whose process died, and temporary chats whose time is over.
+
+EventBridge Scheduler calls it every minute; any number may run at once.
+"""
+
+import time
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from minichat.moment import new_id, now
 from minichat.observability import begin, emit, logger
+from minichat.services import temporary
 from minichat.services.orphans import SWEEP_SECONDS, sweep
 from minichat.settings import current
 from minichat.storage import store_time
@@ -16,15 +22,25 @@ connect(current().store)
 
 
 def handler(event: dict[str, object], context: LambdaContext | None) -> dict[str, int]:
-    """How many dead turns were detected and ended, and how many running ones could not be read or ended."""
+    """How many dead turns were detected and ended, how many running ones could not be read or ended; and the same of
+    temporary chats: how many have expired, and how many could not be read or deleted."""
     del event
     seconds = context.get_remaining_time_in_millis() / 1000 - LAST_SECONDS if context is not None else SWEEP_SECONDS
+    began = time.monotonic()
     begin()
     store_time.ask()
     try:
         swept = sweep(now(), new_id, current(), seconds=seconds)
+        # Turns come first: somebody waits for them. What is left of the time is for chats that nobody uses.
+        chats = temporary.sweep(now(), new_id, current(), seconds=seconds - (time.monotonic() - began))
     finally:
         emit(current().metrics_namespace)
-    result = {"detected": swept.detected, "finalized": swept.finalized, "failed": swept.failed}
+    result = {
+        "detected": swept.detected,
+        "finalized": swept.finalized,
+        "failed": swept.failed,
+        "expired_chats": chats.expired,
+        "failed_chats": chats.failed,
+    }
     logger.info("swept", extra=result)
     return result

@@ -1,16 +1,23 @@
-"""Once a day: quota items and usage totals against the turns. EventBridge Scheduler calls it."""
+"""Once a day: quota items and usage totals against the turns, and what was deleted and is not gone.
+
+EventBridge Scheduler calls it.
+"""
 
 from datetime import timedelta
 
 from minichat.moment import now
 from minichat.observability import begin, count, emit, logger
 from minichat.services import books, metering
+from minichat.services.left_over import Deleted
 from minichat.services.reconcile import reconcile, repair
 from minichat.settings import current
+from minichat.storage import whole
 from minichat.storage.items import connect
 
 SETTLED = timedelta(minutes=15)
 """How long ago a turn has ended whose ledger entry must be there."""
+CLEANED = timedelta(days=1)
+"""How long ago something was deleted that must be gone: the attempts of its message are over."""
 
 connect(current().store)
 
@@ -20,25 +27,32 @@ def handler(event: dict[str, object], context: object) -> dict[str, int]:
     del event, context
     begin()
     try:
-        found = books.read()
+        deleted = Deleted()
+        found = books.read(items=deleted.noted(whole.items()))
+        waiting = deleted.left_over(now() - CLEANED)
         accounts, metered = reconcile(books=found), metering.prove(now() - SETTLED, books=found)
         quota, ledger = accounts.differences, metered.mismatches
         for difference in (*quota, *ledger):
             logger.error("a difference", extra={"difference": str(difference)})
         for undecided in (*accounts.undecided, *metered.undecided):
             logger.warning("undecided", extra={"what": str(undecided)})
-        for one in found.unreadable:
+        for left in waiting:
+            logger.error("a provider may still have what was deleted", extra={"left_over": str(left)})
+        unreadable = [*found.unreadable, *deleted.unreadable]
+        for one in unreadable:
             logger.error("an item cannot be read", extra={"item": one.key, "reason": one.reason})
         count("reconcile_differences_total", len(quota), what="quota")
         count("reconcile_differences_total", len(ledger), what="ledger")
-        count("reconcile_unreadable_total", len(found.unreadable))
+        count("reconcile_unreadable_total", len(unreadable))
+        count("reconcile_left_over_total", len(waiting))
         repaired = repair(quota) + metering.repair(ledger, retention_days=current().quota.retention_days)
     finally:
         emit(current().metrics_namespace)
     result = {
         "quota": len(quota),
         "ledger": len(ledger),
-        "unreadable": len(found.unreadable),
+        "left_over": len(waiting),
+        "unreadable": len(unreadable),
         "undecided": len(accounts.undecided) + len(metered.undecided),
         "repaired": repaired,
     }

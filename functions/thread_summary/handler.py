@@ -1,20 +1,24 @@
-"""The older part of a chat gets a summary."""
+"""What the system has models do by itself: a summary of a long chat, a title, a document's summary."""
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from minichat.events import queues
 from minichat.events.consume import PermanentFailure, Received, consume
-from minichat.events.payloads import ThreadSummaryTask
+from minichat.events.payloads import ChatTitleTask, DocSummaryTask, SystemTask, ThreadSummaryTask
 from minichat.moment import new_id, now
+from minichat.observability import count
 from minichat.providers.registry import Providers
-from minichat.services import summary
+from minichat.services import doc_summaries, summary, titles
 from minichat.services.rules import InForce
+from minichat.services.system_tasks import Means, NoModel, Outcome, TaskFailed
 from minichat.settings import current
 from minichat.storage.items import connect
+from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
 
 STORING_SECONDS = 10
 """What is left of an invocation, when the model has used up its time, to store what became of the task."""
@@ -30,25 +34,48 @@ _loop = asyncio.Runner()
 def handler(event: dict[str, Any], context: LambdaContext) -> object:
     """Which messages have to come again."""
 
-    def effect(task: ThreadSummaryTask, received: Received) -> str:
+    def effect(task: SystemTask, received: Received) -> str:
         seconds = max(context.get_remaining_time_in_millis() / 1000 - STORING_SECONDS, 1)
-        return _summarize(task, received, seconds)
+        return _done(task, received, seconds)
 
-    return consume(event, "thread-summary", ThreadSummaryTask, effect)
+    return consume(event, "thread-summary", SystemTask, effect)
 
 
-def _summarize(task: ThreadSummaryTask, received: Received, seconds: float) -> str:
-    settings = current().thread_summary
+def _done(task: SystemTask, received: Received, seconds: float) -> str:
+    settings = _settings(task)
     if not settings.enabled:
         return "disabled"
     if _in_force.is_due(moment := time.monotonic()):
         _in_force.look(moment)
-    means = summary.Means(_in_force.rules, _providers, now, new_id, seconds)
+    means = Means(_in_force.rules, _providers, now, new_id, seconds)
     try:
-        return _loop.run(summary.summarize(task, received.trace_id, means))
-    except summary.NoModel:
-        raise PermanentFailure("the policy has no model that could summarize") from None
-    except summary.SummaryFailed as failure:
+        outcome = _loop.run(_work(task, received.trace_id, means))
+    except NoModel:
+        raise PermanentFailure("the policy has no model that could do it") from None
+    except TaskFailed as failure:
+        count("system_task_total", kind=task.system_task_type, result="failed")
         if received.attempt >= settings.max_attempts:
             raise PermanentFailure(f"attempt {received.attempt}: {failure}") from None
         raise
+    count("system_task_total", kind=task.system_task_type, result=outcome)
+    return outcome
+
+
+def _settings(task: SystemTask) -> ThreadSummary | ChatTitles | DocSummaries:
+    match task:
+        case ThreadSummaryTask():
+            return current().thread_summary
+        case ChatTitleTask():
+            return current().chat_titles
+        case DocSummaryTask():
+            return current().doc_summaries
+
+
+def _work(task: SystemTask, trace_id: str, means: Means) -> Coroutine[Any, Any, Outcome]:
+    match task:
+        case ThreadSummaryTask():
+            return summary.summarize(task, trace_id, means)
+        case ChatTitleTask():
+            return titles.entitle(task, trace_id, means)
+        case DocSummaryTask():
+            return doc_summaries.summarize(task, trace_id, means)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from minichat.domain.policy import ContextSize, Deployment, EstimationBudgets
 from minichat.provider_entries import OPENAI, Provider
+from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
 
 PREFIX = "MINICHAT_"
 CONFIG_VARIABLE = "MINICHAT_CONFIG"
@@ -182,6 +183,9 @@ class Attachments(_Group):
         int, Field(ge=1, le=900, description="how long a file is waited for; longer than upload_seconds")
     ] = 900
     max_attempts: Annotated[int, Field(ge=1, le=10, description="of taking a file in")] = 5
+    max_wait_seconds: Annotated[
+        int, Field(ge=0, le=25, description="how long a call may ask to wait until a file can be used (`Prefer: wait`)")
+    ] = 15
     thumbnails: Thumbnails = Thumbnails()
 
     @model_validator(mode="after")
@@ -203,23 +207,11 @@ class Context(_Group):
     )
 
 
-class ThreadSummary(_Group):
-    """When the older part of a chat is summarized, and how (context-attachments-providers 2)."""
-
-    enabled: bool = True
-    compression_threshold_pct: Annotated[int, Field(ge=1, le=99)] = 80
-    verbatim_turns: Annotated[int, Field(ge=1, le=20, description="the last turns, which are not summarized yet")] = 2
-    max_attempts: Annotated[int, Field(ge=1, le=4, description="below the queue's maxReceiveCount")] = 3
-    message_content_limit: Annotated[int, Field(ge=0, description="characters of a message; 0 for all")] = 4000
-    max_output_tokens: Annotated[int, Field(ge=256, le=32_768)] = 4096
-    summary_model_id: Annotated[str, Field(description="of the policy; empty for the chat's own")] = ""
-    summary_system_prompt: Annotated[str, Field(description="where the model has no thread_summary_prompt")] = ""
-
-
 class Retention(_Group):
-    """How long what was deleted is kept."""
+    """How long what was deleted is kept, and what is to be deleted by itself."""
 
     deleted_chats_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    temporary_chats_hours: Annotated[float, Field(gt=0, le=8760, description="after the last use")] = 24
 
 
 class Settings(_Group):
@@ -242,6 +234,8 @@ class Settings(_Group):
     estimation_budgets: Annotated[EstimationBudgets, Field(description="of models that say none")] = EstimationBudgets()
     context: Context = Context()
     thread_summary: ThreadSummary = ThreadSummary()
+    chat_titles: ChatTitles = ChatTitles()
+    doc_summaries: DocSummaries = DocSummaries()
     orphan_watchdog: OrphanWatchdog = OrphanWatchdog()
     retention: Retention = Retention()
     cleanup: Cleanup = Cleanup()

@@ -32,7 +32,7 @@ from tests.read_units import size_of
 
 RULES = Rules(Settings(), a_policy(a_model(id="gpt-4.1-mini", preference={"is_default": True})))
 PROSE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8") * 2
-INDEXES = {"Running": "running_shard", "ByOwner": "listed_at"}
+INDEXES = {"Running": "running_shard", "ByOwner": "listed_at", "Temporary": "ends_at"}
 
 Item = dict[str, dict[str, Any]]
 

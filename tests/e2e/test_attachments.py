@@ -15,7 +15,19 @@ import pytest
 
 from tests.client import Stack, User
 from tests.conftest import running_stack
-from tests.given_files import ENDS_SECONDS, MB, PDF, a_picture, announced, ended, got, posted, refused, uploaded
+from tests.given_files import (
+    ENDS_SECONDS,
+    MB,
+    PDF,
+    a_picture,
+    announced,
+    ended,
+    got,
+    posted,
+    refused,
+    unsummarized,
+    uploaded,
+)
 
 CASES = Path(__file__).parents[1] / "cases"
 VIDEO = bytes.fromhex("474000100000b00d0001c10000")
@@ -50,6 +62,38 @@ def test_a_pdf_in_the_request_becomes_ready_and_is_deleted_at_the_provider(stack
     assert now == made | {"status": "ready"}
     assert at_provider(stack, chat_id) == [f"{chat_id}_{made['id']}.pdf"]
     _deleted(stack, user, chat_id, made["id"])
+
+
+def test_a_file_that_is_waited_for_can_be_named_at_once(user: User) -> None:
+    chat_id = user.new_chat()
+    answer = uploaded(user, chat_id, prefer="respond-async, wait=15")
+    assert (answer.status_code, answer.json()["status"]) == (201, "ready")
+    assert answer.headers["preference-applied"] == "wait=15"
+    said = user.send(chat_id, "[[say:Far.]] How far is the moon?", attachment_ids=[answer.json()["id"]])
+    assert said.names[-2:] == ["citations", "done"]
+
+
+def test_a_wait_is_bounded_and_answers_with_how_the_file_stands(user: User) -> None:
+    chat_id = user.new_chat()
+    slow = uploaded(user, chat_id, PDF + b"[[index-polls:99999]]", prefer="wait=1")
+    assert (slow.status_code, slow.headers["preference-applied"]) == (201, "wait=1")
+    path = f"/chats/{chat_id}/attachments/{slow.json()['id']}"
+    began = time.monotonic()
+    again = user.http.get(path, headers={"prefer": 'wait="1"'})
+    assert time.monotonic() - began >= 1
+    assert (again.json()["status"] in {"pending", "uploaded"}, again.headers["preference-applied"]) == (True, "wait=1")
+    for unheard in ("wait", "wait=soon", "wait=-1", 'x="a, wait=9"', "await=9", "WAIT=0"):
+        answer = user.http.get(path, headers={"prefer": unheard})
+        assert answer.json()["status"] in {"pending", "uploaded"}
+        assert answer.headers.get("preference-applied") == ("wait=0" if unheard == "WAIT=0" else None)
+    user.http.delete(f"/chats/{chat_id}").raise_for_status()
+
+
+def test_who_wants_to_wait_for_ever_waits_for_fifteen_seconds_at_most(user: User) -> None:
+    chat_id = user.new_chat()
+    made = ended(user, chat_id, uploaded(user, chat_id).json())
+    told = user.http.get(f"/chats/{chat_id}/attachments/{made['id']}", headers={"prefer": "wait=99999"})
+    assert (told.json(), told.headers["preference-applied"]) == (made, "wait=15")
 
 
 def test_a_pdf_posted_with_a_form_becomes_ready_and_is_deleted_at_the_provider(stack: Stack, user: User) -> None:
@@ -289,6 +333,43 @@ def test_other_parts_are_passed_over(user: User) -> None:
     )
     assert answer.status_code == 201
     assert answer.json()["content_type"] == "text/plain"
+
+
+def test_the_attachments_of_a_chat_are_listed_without_those_that_were_deleted(stack: Stack, user: User) -> None:
+    chat_id = user.new_chat()
+    made = [uploaded(user, chat_id).json(), uploaded(user, chat_id, a_picture(), "sea.png", "image/png").json()]
+    gone = announced(user, chat_id).json()
+    assert user.http.delete(f"/chats/{chat_id}/attachments/{gone['id']}").status_code == 204
+    there = [ended(user, chat_id, one) for one in made]
+    assert "img_thumbnail" in there[1]
+    path = f"/chats/{chat_id}/attachments"
+    first = user.http.get(path, params={"limit": 1})
+    assert first.status_code == 200, first.text
+    assert [unsummarized(one) for one in first.json()["items"]] == there[1:]
+    cursor = first.json()["page_info"]["next_cursor"]
+    second = user.http.get(path, params={"cursor": cursor}).json()
+    assert [unsummarized(one) for one in second["items"]] == there[:1]
+    assert second["page_info"]["next_cursor"] is None
+    refused(user.http.get(path, params={"cursor": cursor[:-1]}), 400, "invalid_cursor")
+    refused(user.http.get(path, params={"limit": 101}), 400, "invalid_request", "limit")
+    assert set(user.http.put(path).headers["allow"].split(", ")) >= {"GET", "POST"}
+    with stack.user() as stranger:
+        refused(stranger.http.get(path), 404, "chat_not_found")
+
+
+def test_a_document_gets_a_summary_and_an_image_none(user: User) -> None:
+    chat_id = user.new_chat()
+    made = [uploaded(user, chat_id).json(), uploaded(user, chat_id, a_picture(), "sea.png", "image/png").json()]
+    document, image = (ended(user, chat_id, one) for one in made)
+    until = time.monotonic() + ENDS_SECONDS
+    while "doc_summary" not in (shown := user.http.get(f"/chats/{chat_id}/attachments/{document['id']}").json()):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert shown["doc_summary"] == "A document called moon.pdf."
+    assert shown["summary_updated_at"] > shown["created_at"]
+    assert unsummarized(shown) == document
+    assert user.http.get(f"/chats/{chat_id}/attachments").json()["items"] == [image, shown]
+    assert user.send(chat_id, "[[say:fine]]").text == "fine"
 
 
 @pytest.mark.parametrize("name", ["../../../etc/moon.pdf", "C:\\temp\\moon.pdf", "/moon.pdf"])

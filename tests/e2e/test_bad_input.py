@@ -29,7 +29,10 @@ def _refused(answer: httpx2.Response, status: int, code: str, field: str | None 
     return problem
 
 
-@pytest.mark.parametrize("body", ["{", '{"content": "a"', "[1,", '{"content": "\\ud800"}', "\xff"])
+DEEP = '{"content":' * 5000 + '"a"' + "}" * 5000
+
+
+@pytest.mark.parametrize("body", ["{", '{"content": "a"', "[1,", '{"content": "\\ud800"}', "\xff", DEEP])
 def test_a_malformed_body_is_refused(user: User, body: str) -> None:
     chat_id = user.new_chat()
     answer = user.http.post(

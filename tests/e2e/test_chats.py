@@ -1,9 +1,13 @@
 """Chats and lists: create, rename, delete, pages, filters."""
 
+import time
 from typing import Any
 from uuid import uuid4
 
 from tests.client import User
+
+TITLED_SECONDS = 120
+"""Outbox, relay, queue, worker and provider, on a busy machine."""
 
 
 def test_a_new_chat_has_the_default_model_and_its_location(user: User) -> None:
@@ -31,6 +35,19 @@ def test_a_chat_is_renamed_and_nothing_else_of_it_changes(user: User) -> None:
     assert renamed.json()["updated_at"] > renamed.json()["created_at"]
 
 
+def test_a_chat_without_a_title_gets_one_from_its_first_exchange(user: User) -> None:
+    chat_id, titled = user.new_chat(), user.new_chat(title="Mine")
+    for one in (chat_id, titled):
+        user.send(one, "[[say:A week is enough.]]How long should I stay in Paris this spring?")
+    until = time.monotonic() + TITLED_SECONDS
+    while (chat := user.chat(chat_id)).get("title") is None:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert chat["title"] == "How long should I stay in"
+    assert [one["id"] for one in user.http.get("/chats").json()["items"]] == [titled, chat_id]
+    assert user.chat(titled)["title"] == "Mine"
+
+
 def test_the_same_idempotency_key_gives_the_same_chat(user: User) -> None:
     headers = {"idempotency-key": uuid4().hex}
     first = user.http.post("/chats", json={"title": "One"}, headers=headers)
@@ -40,6 +57,15 @@ def test_the_same_idempotency_key_gives_the_same_chat(user: User) -> None:
     assert again.json() == first.json()
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_conflict")
     assert len(user.http.get("/chats").json()["items"]) == 1
+
+
+def test_the_idempotency_key_of_a_deleted_chat_makes_no_other_one(user: User) -> None:
+    headers = {"idempotency-key": uuid4().hex}
+    first = user.http.post("/chats", json={"title": "One"}, headers=headers).json()
+    assert user.http.delete(f"/chats/{first['id']}").status_code == 204
+    again = user.http.post("/chats", json={"title": "One"}, headers=headers)
+    assert (again.status_code, again.json()["code"]) == (404, "chat_not_found")
+    assert user.http.get("/chats").json()["items"] == []
 
 
 def test_chats_are_listed_by_activity_page_by_page_in_both_directions(user: User) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from minichat.settings import Store
 from tests.client import Stack, User
-from tests.given_files import ENDS_SECONDS, PDF, a_picture, announced, ended, posted, refused, uploaded
+from tests.given_files import ENDS_SECONDS, PDF, a_document, a_picture, announced, ended, posted, refused, uploaded
 from tests.invariants import Tables, violations
 from tests.provider_requests import Requests, a_stack_whose_requests_are_kept
 
@@ -93,6 +93,38 @@ def test_an_answer_cites_the_document_by_its_own_name_and_id(ann: User) -> None:
     assert again.events[-2].data == answer.events[-2].data
 
 
+def test_tools_tell_what_they_did_and_so_do_a_replay_and_a_resumed_stream(ann: User) -> None:
+    chat_id, request_id = ann.new_chat(), str(uuid4())
+    pdf = a_pdf(ann, chat_id)
+    sheet = ended(ann, chat_id, uploaded(ann, chat_id, a_document(), "moons.xlsx", XLSX).json())["id"]
+    content = "[[query:how far is  the moon]][[output:384,400\n]][[say:Far.]]"
+    said = {"request_id": request_id, "attachment_ids": [pdf, sheet], "web_search": {"enabled": True}}
+    answer = ann.send(chat_id, content, **said)
+    done = {event.data["name"]: event.data["details"] for event in answer.events if event.data.get("phase") == "done"}
+    assert done == {
+        "file_search": {"files_searched": [{"attachment_id": pdf, "title": "moon.pdf"}]},
+        "web_search": {"query": "how far is the moon"},
+        "code_interpreter": {"output": "384,400\n"},
+    }
+    tools = [event for event in answer.events if event.name == "tool"]
+    for again in (ann.send(chat_id, content, **said), ann.resume(chat_id, request_id, None)):
+        assert [event for event in again.events if event.name == "tool"] == tools
+    assert ann.resume(chat_id, request_id, 2).events == answer.events[2:]
+
+
+def test_a_model_is_told_what_the_documents_of_a_chat_are_about(ann: User, requests: Requests) -> None:
+    chat_id, text = ann.new_chat(), uuid4().hex
+    path = f"/chats/{chat_id}/attachments/{a_pdf(ann, chat_id)}"
+    until = time.monotonic() + ENDS_SECONDS
+    while "doc_summary" not in ann.http.get(path).json():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    ann.send(chat_id, text)
+    told = [part["text"] for part in asked(requests, text)["input"][-1]["content"]]
+    assert told[-1] == text
+    assert "<document>moon.pdf: A document called moon.pdf.</document>" in told[0]
+
+
 def test_a_chat_without_documents_offers_no_tool(ann: User, requests: Requests) -> None:
     text = uuid4().hex
     ann.send(ann.new_chat(), text)
@@ -115,7 +147,7 @@ def test_an_image_is_shown_with_its_message_and_not_again(ann: User, requests: R
 
 def test_a_spreadsheet_is_computed_with(ann: User, requests: Requests) -> None:
     chat_id, text = ann.new_chat(), uuid4().hex
-    sheet = ended(ann, chat_id, uploaded(ann, chat_id, b"PK\3\4", "moons.xlsx", XLSX).json())
+    sheet = ended(ann, chat_id, uploaded(ann, chat_id, a_document(), "moons.xlsx", XLSX).json())
     ann.send(chat_id, text, attachment_ids=[sheet["id"]])
     (tool,) = asked(requests, text)["tools"]
     (file_id,) = tool["container"].pop("file_ids")

@@ -27,6 +27,7 @@ OPERATIONS = {
     "POST /chats/{chat_id}/turns/{request_id}/retry",
     "POST /chats/{chat_id}/turns/{request_id}/cancel",
     "GET /chats/{chat_id}/turns/{request_id}/stream",
+    "GET /chats/{chat_id}/attachments",
     "POST /chats/{chat_id}/attachments",
     "POST /chats/{chat_id}/attachments/uploads",
     "GET /chats/{chat_id}/attachments/{attachment_id}",

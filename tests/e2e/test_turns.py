@@ -216,6 +216,7 @@ def test_tools_are_told_and_their_number_is_limited(user: User) -> None:
     answer = user.send(user.new_chat(), f"[[say:found]]{search}", web_search={"enabled": True})
     assert answer.names == ["stream_started", "tool", "tool", "delta", "citations", "done"]
     assert answer.events[1].data == {"phase": "start", "name": "web_search", "details": {}}
+    assert answer.events[2].data == {"phase": "done", "name": "web_search", "details": {"query": "as told"}}
     too_many = user.send(user.new_chat(), f"[[say:found]]{search * 3}", web_search={"enabled": True})
     assert too_many.events[-1].data["code"] == "web_search_calls_exceeded"
 

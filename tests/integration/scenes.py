@@ -32,6 +32,7 @@ from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import attachments, keys, ledger, outbox, policies, purge, quota, summaries, turns, uploads
 from minichat.storage import chats as stored_chats
+from minichat.storage.items import OutboxItem
 from tests.builders import NOW, a_model, a_policy, new_id
 from tests.integration.walk import Act, Scene, items_of
 from tests.invariants import Item, Tables
@@ -82,6 +83,12 @@ class World:
     def chat(self) -> Chat:
         """A new chat."""
         chat = chats.create(self.call(), chats.NewChat(), RULES)
+        self.chats.add(chat.chat_id)
+        return chat
+
+    def temporary(self) -> Chat:
+        """A new chat that is temporary."""
+        chat = chats.create(self.call(), chats.NewChat(temporary=True), RULES)
         self.chats.add(chat.chat_id)
         return chat
 
@@ -213,6 +220,47 @@ def _chats_delete(world: World) -> Scene:
             "turns.replace": _retry(world, old),
             "turns.delete": _delete_turn(world, old),
             "uploads.create": lambda: world.file(chat) and "ok",
+        },
+    )
+
+
+def _chats_postpone(world: World) -> Scene:
+    chat = world.temporary()
+    used_at = world.now + timedelta(hours=1)
+
+    def postpones(to: timedelta) -> Act:
+        return lambda: str(stored_chats.postpone(chat, used_at + to))
+
+    return Scene(
+        postpones(timedelta()),
+        beside={
+            "chats.postpone": postpones(timedelta(seconds=1)),
+            "chats.delete": _delete_chat(world, chat),
+            "turns.start": _send(world, chat),
+        },
+    )
+
+
+def _chats_give_title(world: World) -> Scene:
+    chat = world.chat()
+    turn = world.ended(chat)
+
+    def entitles(title: str) -> Act:
+        def act() -> str:
+            call = world.call()
+            event = outbox.item(call, chat.chat_id, used(world, system=True))
+            return str(stored_chats.give_title(call, chat.chat_id, title, turn.assistant_message_id, event))
+
+        return act
+
+    return Scene(
+        entitles("A greeting"),
+        beside={
+            "chats.give_title": entitles("Another greeting"),
+            "chats.rename": lambda: chats.rename(world.call(), chat.chat_id, "Mine") and "ok",
+            "chats.delete": _delete_chat(world, chat),
+            "turns.delete": _delete_turn(world, turn),
+            "turns.replace": _retry(world, turn),
         },
     )
 
@@ -496,9 +544,33 @@ def _uploads_enters_store(world: World) -> Scene:
 def _uploads_ready(world: World) -> Scene:
     chat = world.chat()
     file = world.uploaded(chat)
+
+    def wanted() -> OutboxItem:
+        return outbox.item(world.call(), chat.chat_id, used(world, system=True))
+
     return Scene(
-        lambda: str(uploads.ready(file, "w", None, token=new_id(world.now))),
+        lambda: str(uploads.ready(file, "w", None, token=new_id(world.now), event=wanted())),
         beside={"uploads.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
+    )
+
+
+def _uploads_summarized(world: World) -> Scene:
+    chat = world.chat()
+    file = world.ready(chat)
+
+    def act() -> str:
+        call = world.call()
+        event = outbox.item(call, chat.chat_id, used(world, system=True))
+        return str(uploads.summarized(call, file, "About the moon.", event))
+
+    return Scene(
+        act,
+        beside={
+            "uploads.summarized": act,
+            "uploads.delete": _delete_file(world, file),
+            "turns.start": _send(world, chat, attachment_ids=(file.attachment_id,)),
+            "chats.delete": _delete_chat(world, chat),
+        },
     )
 
 
@@ -695,7 +767,9 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "chats.create": _chats_create,
     "chats.create_once": _chats_create_once,
     "chats.rename": _chats_rename,
+    "chats.give_title": _chats_give_title,
     "chats.delete": _chats_delete,
+    "chats.postpone": _chats_postpone,
     "turns.start": _turns_start,
     "turns.replace": _turns_replace,
     "turns.delete": _turns_delete,
@@ -716,6 +790,7 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "uploads.uploaded": _uploads_uploaded,
     "uploads.enters_store": _uploads_enters_store,
     "uploads.ready": _uploads_ready,
+    "uploads.summarized": _uploads_summarized,
     "uploads.failed": _uploads_failed,
     "uploads.claim_store": _uploads_claim_store,
     "uploads.take_store_over": _uploads_take_store_over,

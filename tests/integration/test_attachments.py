@@ -1,8 +1,10 @@
 """Attachments against the engine: limits hold whoever comes at once, and what is deleted is deleted once."""
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from minichat.domain.errors import (
     IdempotencyKeyConflict,
     InvalidRequest,
     QuotaExceeded,
+    ServiceUnavailable,
     UnsupportedFileType,
 )
 from minichat.domain.identity import AttachmentId, ChatId, UserId
@@ -263,6 +266,64 @@ def test_one_key_makes_one_attachment_however_often_it_comes(store: Store, bucke
     assert len(bucket) == 1
     other = service.add(a_call(), a_chat(), file, PDF, RULES)
     assert other.attachment_id not in made
+
+
+def test_a_key_tells_what_became_of_its_attachment_and_brings_no_deleted_one_back(
+    store: Store, bucket: dict[str, bytes]
+) -> None:
+    chat = a_chat()
+    file = replace(a_pdf(), idempotency_key="k")
+    first = service.add(a_call(), chat, file, PDF, RULES)
+    bucket.clear()
+    assert service.add(a_call(), chat, file, PDF, RULES) == first
+    assert list(bucket.values()) == [PDF], "the first call may have died before its file was stored"
+    bucket.clear()
+    failed(first)
+    assert service.add(a_call(), chat, file, PDF, RULES).status == "failed"
+    service.delete(a_call(), chat.chat_id, first.attachment_id)
+    with pytest.raises(AttachmentNotFound):
+        service.add(a_call(), chat, file, PDF, RULES)
+    assert bucket == {}
+    file = replace(file, idempotency_key="another")
+    service.delete(a_call(), chat.chat_id, announced(chat, file).attachment_id)
+    with pytest.raises(AttachmentNotFound):
+        announced(chat, file)
+
+
+async def test_who_waits_for_a_file_looks_less_and_less_often_and_until_it_has_ended(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, looks, paused = a_chat(), [0], list[float]()
+    made = announced(chat)
+    look = attachments.shown
+
+    def seen(*given: Any) -> list[Attachment]:
+        looks[0] += 1
+        if looks[0] == 3:
+            raise ServiceUnavailable
+        if looks[0] == 7:
+            failed(made)
+        return look(*given)
+
+    async def pause(seconds: float) -> None:
+        paused.append(seconds)
+
+    monkeypatch.setattr(attachments, "shown", seen)
+    monkeypatch.setattr(service, "asyncio", SimpleNamespace(sleep=pause, to_thread=asyncio.to_thread))
+    assert (await service.settled(a_call(), made, 600)).status == "failed"
+    assert (looks, len(paused), paused[0], paused[-1]) == ([7], 7, service.FIRST_LOOK_SECONDS, 1.0)
+    assert paused == sorted(paused)
+
+
+async def test_a_wait_ends_with_its_time_and_with_a_deletion(store: Store) -> None:
+    chat = a_chat()
+    made = announced(chat)
+    assert await service.settled(a_call(), made, 0) == made
+    assert await service.settled(a_call(), made, 0.3) == made
+    waiting = asyncio.create_task(service.settled(a_call(), made, 600))
+    await asyncio.to_thread(service.delete, a_call(), chat.chat_id, made.attachment_id)
+    with pytest.raises(AttachmentNotFound):
+        await asyncio.wait_for(waiting, 60)
 
 
 def test_a_key_that_comes_with_another_file_is_refused(store: Store) -> None:

@@ -404,7 +404,8 @@ def test_nothing_of_a_deleted_chat_remains_at_its_providers(store: Store, script
     assert clean(a_deleted_chat(chat_id), means(files)) is Outcome.DONE
     assert not any(exists(scripted_provider, one) for one in (*gone, vs))
     assert {state(one)[0] for one in (*documents, image, *deleted, unfinished)} == {CleanupStatus.DONE}
-    assert all(one.gone_at for one in attachments.vector_stores(claimed.tenant_id, chat_id))
+    stores = attachments.vector_stores(claimed.tenant_id, chat_id)
+    assert all(isinstance(one, VectorStore) and one.gone_at for one in stores)
     assert deletions(scripted_provider, vs)[-1] == (f"vector_stores/{vs}", 200)
     assert state(kept) == (None, 0, None)
     with counted_calls() as calls:

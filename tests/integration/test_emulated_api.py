@@ -2,6 +2,8 @@
 
 import json
 import re
+import socket
+import time
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -10,6 +12,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from minichat.http.app import BUFFERED, STREAMING, routers
+from minichat.http.multipart import FRAME_BYTES, MAX_FILE_BYTES
 from tests.gateway import PREFIX, proxy_event, sized, wire
 from tests.integration.emulated_gateway import EmulatedGateway, Reply, emulated_gateway
 from tests.integration.emulator import SAM, Built
@@ -92,12 +95,14 @@ def _turn_of(chat: dict[str, str], stream: Reply) -> dict[str, str]:
 def _give_files(gateway: EmulatedGateway) -> None:
     chat = {"chat_id": gateway.call("POST", "/chats", body={}).json["id"]}
     # The largest that a request may bring: as base64 it fills the event.
-    content = b"%PDF-1.7\n" + b"\x00\xff" * 1_999_995
+    content = b"%PDF-1.7\n".ljust(MAX_FILE_BYTES, b"\xff")
     form = (
         b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.pdf"\r\nContent-Type: application/pdf\r\n\r\n'
     )
     multipart = {"Content-Type": "multipart/form-data; boundary=b"}
-    form += content + b"\r\n--b--\r\n"
+    form += content + b"\r\n--b\r\n\r\n" + bytes(FRAME_BYTES - 200) + b"\r\n--b--\r\n"
+    # With as long a head as the gateway takes: the function's time is the token's, whatever else is in there.
+    multipart["X-Long"] = "x" * (10_240 - len(gateway.token) - 1_000)
     given = gateway.call("POST", "/chats/{chat_id}/attachments", chat, form, headers=multipart)
     assert (given.status, given.json["size_bytes"]) == (201, len(content))
     announced = {"filename": "large.pdf", "content_type": "application/pdf", "size_bytes": 9_000_000}
@@ -161,6 +166,48 @@ def _of_bytes(event: dict[str, Any], size: int) -> bytes:
         needed = {name: event[name] for name in ("resource", "path", "httpMethod", "body")}
         event = needed | {"multiValueHeaders": headers, "requestContext": {}}
     return sized(event, size)
+
+
+FUNCTION_SECONDS, STARTED_SECONDS = 8, 120
+
+
+def test_a_request_that_waits_for_a_silent_store_is_answered_before_the_functions_time_is_over(
+    artifacts: Built, settings: dict[str, str], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        hanging = settings | {
+            "MINICHAT_STORE__ENDPOINT": store,
+            "MINICHAT_ATTACHMENTS__ENDPOINT": store,
+            # One that fails before is another matter.
+            "MINICHAT_STORE__READ_TIMEOUT_SECONDS": "30",
+            "AWS_LAMBDA_FUNCTION_TIMEOUT": str(FUNCTION_SECONDS),
+        }
+        with emulated_gateway(artifacts, hanging, tmp_path) as gateway:
+            _started(gateway)
+            chat = {"chat_id": str(uuid4())}
+            for called in (
+                ("GET", "/chats/{chat_id}", chat),
+                ("POST", "/chats", {}, {"title": "Never"}),
+                ("DELETE", "/chats/{chat_id}", chat),
+                ("POST", "/chats/{chat_id}/messages:stream", chat, {"content": "Hello?"}),
+            ):
+                began = time.monotonic()
+                reply = gateway.call(*called)
+                assert str(reply) == "503 service_unavailable", called
+                assert reply.headers["content-type"] == "application/problem+json"
+                assert time.monotonic() - began < FUNCTION_SECONDS
+            # The process lives, and what hangs in it holds nobody up.
+            assert gateway.call("GET", "/openapi.json").status == 200
+    assert (tmp_path / "ApiFunction.log").read_text(encoding="utf-8").count("the invocation's time") == 3
+
+
+def _started(gateway: EmulatedGateway) -> None:
+    """Waits until both processes are there: the emulator counts their start as time of the first invocation."""
+    until = time.monotonic() + STARTED_SECONDS
+    for function in ("ApiFunction", "StreamFunction"):
+        while b"timed out" in gateway.emulators[function].invoke(proxy_event("GET", "/health")):
+            assert time.monotonic() < until, f"{function} does not start"
 
 
 _LARGE = {

@@ -28,6 +28,7 @@ from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
 from minichat.events import audit_sink, queues
+from minichat.local.event_schemas import EXAMPLES
 from minichat.services import chats, metering
 from minichat.services.finalize import finalize
 from minichat.services.redrive import Range, redrive, republish
@@ -199,6 +200,11 @@ BAD = [
     ('{"event_type": "tea_time"}', "tea_time"),
     (r'{"event_type": "tea\u0001time"}', "tea?time"),  # no message can carry that character
     ('{"event_type": "turn_completed", "tenant_id": "t"}', "timestamp: Field required"),
+    ('{"event_type":' * 5000 + "1" + "}" * 5000, "maximum recursion depth"),
+    (  # it can be read, and nobody can redact it
+        json.dumps(json.loads(EXAMPLES["audit"][-1].payload()) | {"deep": json.loads("[" * 700 + "]" * 700)}),
+        "maximum recursion depth",
+    ),
 ]
 
 

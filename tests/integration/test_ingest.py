@@ -28,6 +28,7 @@ from minichat.storage import attachments, keys, objects, uploads
 from minichat.storage.items import ChatItem, batch_get
 from minichat.storage.transact import commit
 from tests.builders import a_call, a_model, a_policy, new_id
+from tests.given_files import a_document
 from tests.integration.faults import Killed
 from tests.provider_calls import an_entry
 from tests.provider_files import a_scripted_provider
@@ -139,8 +140,14 @@ def an_image(chat: Chat, content: bytes = PNG) -> Attachment:
     return an_attachment(chat, content, "image/png", "a.png")
 
 
-def arrived(attachment: Attachment, bucket: dict[str, bytes], content: bytes) -> Attachment:
+def a_sheet(chat: Chat, content: bytes) -> Attachment:
+    return an_attachment(chat, content, "application/octet-stream", "a.xlsx")
+
+
+def arrived(attachment: Attachment, bucket: dict[str, bytes], content: bytes | None) -> Attachment:
     """The attachment, with this in the bucket instead: what a form let in."""
+    if content is None:
+        return attachment
     bucket[keys.upload(attachment.tenant_id, attachment.chat_id, attachment.attachment_id)] = content
     return attachment
 
@@ -186,7 +193,7 @@ def test_an_image_gets_a_thumbnail_and_no_store(world: World) -> None:
 
 def test_a_spreadsheet_is_not_searched(world: World) -> None:
     chat = a_chat()
-    attachment = an_attachment(chat, b"PK\3\4", "application/octet-stream", "a.xlsx")
+    attachment = a_sheet(chat, a_document())
     assert world.ingest(attachment) is Outcome.READY
     assert world.has(chat)[1] == {}
 
@@ -198,10 +205,12 @@ def test_a_spreadsheet_is_not_searched(world: World) -> None:
         (an_attachment, PDF + b"more", "file_too_large"),
         (an_attachment, PDF[:-1], "upload_failed"),
         (an_image, PNG[:40] + b"\0" * (len(PNG) - 40), "invalid_image"),
+        (lambda chat: a_sheet(chat, b"PK\3\4 and no more"), None, "unsupported_file_type"),
+        (lambda chat: a_sheet(chat, a_document(bytes(20 * 1024 * 1024))), None, "file_too_large"),
     ],
 )
 def test_what_is_not_as_announced_fails_and_no_provider_sees_it(
-    world: World, bucket: dict[str, bytes], make: Callable[[Chat], Attachment], content: bytes, code: str
+    world: World, bucket: dict[str, bytes], make: Callable[[Chat], Attachment], content: bytes | None, code: str
 ) -> None:
     chat = a_chat()
     attachment = arrived(make(chat), bucket, content)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import boto3
 import pytest
@@ -14,21 +14,27 @@ from minichat import moment
 from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.chat import Chat
 from minichat.domain.cleanup import CleanupStatus, Failure, Outcome, after_attempt
-from minichat.domain.identity import ChatId, TenantId
+from minichat.domain.identity import ChatId, RequestId, TenantId
+from minichat.domain.settlement import Ending
+from minichat.domain.turn import TurnState
+from minichat.domain.usage import Usage
 from minichat.events import queues
 from minichat.events.payloads import ChatCleanup
 from minichat.services import attachments as service
 from minichat.services import chats, cleanup, purge
+from minichat.services.finalize import finalize
 from minichat.services.left_over import left_over, try_again
 from minichat.services.redrive import redrive
 from minichat.services.rules import Rules
+from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Cleanup, Settings, Store, current
-from minichat.storage import attachments, uploads
+from minichat.storage import attachments, keys, transact, uploads
 from minichat.storage.items import connect
-from minichat.storage.transact import commit
+from minichat.storage.transact import LEAST_ATTEMPTS, commit
 from tests.builders import a_call, a_model, a_policy, new_id
+from tests.integration.faults import answered_instead, refused, sqs_hook
 from tests.invariants import Tables
-from tests.queue_access import QueueAccess, invocation, reason
+from tests.queue_access import Handler, QueueAccess, invocation, reason
 from tests.ready_files import announced, ready, stored
 
 RULES = Rules(Settings(), a_policy(a_model(general_config={"tool_support": {"file_search": True}})))
@@ -277,12 +283,92 @@ def test_operators_see_what_is_left_and_have_it_tried_again(
     assert left_over(found[0].deleted_at) == []
     with functions_connected(store, monkeypatch, tmp_path) as access:
         sent = list(try_again(found, access.settings, now, new_id))
-        assert [one.chat_id for one in sent] == [whole.chat_id, alone.chat_id, unheard_of.chat_id]
+        ids = [whole.chat_id, alone.chat_id, unheard_of.chat_id]
+        assert [(one.chat_id, taken) for one, taken in sent] == [(chat_id, True) for chat_id in ids]
         assert len(access.receive(access.settings.urls["attachment-cleanup"])) == 1
         provider.down = None
         monkeypatch.setattr(chat_cleanup, "_means", means(provider, moment.now))
         assert handled(access) == []
     assert [one.chat_id for one in left_over(now)] == [alone.chat_id]
+
+
+def spoilt(store: Store, key: keys.Key, name: str) -> None:
+    """Makes an item one that this version cannot read."""
+    table = boto3.resource("dynamodb", endpoint_url=store.endpoint, region_name=store.region).Table(
+        store.conversation_table
+    )
+    table.update_item(
+        Key=key._asdict(),
+        UpdateExpression="SET #name = :value",
+        ExpressionAttributeNames={"#name": name},
+        ExpressionAttributeValues={":value": "of a later version"},
+    )
+
+
+def test_an_attachment_that_cannot_be_read_keeps_no_other_from_its_cleanup(store: Store, provider: Provider) -> None:
+    chat = a_chat()
+    strange, *others = [a_document(chat)] + [
+        ready(a_call(), announced(a_call(), chat, RULES, "application/pdf", f"{n}.pdf")) for n in range(3)
+    ]
+    event = deleted(chat)
+    expire(event)
+    spoilt(store, keys.attachment(chat.tenant_id, chat.chat_id, strange.attachment_id), "status")
+    assert clean(chat, means(provider)) is Outcome.PENDING
+    assert {stored(one).cleanup.status for one in others} == {CleanupStatus.DONE}
+    # It waits in the table, and is told of, but hides nothing of what else is left over.
+    assert [one.what for one in left_over(a_call().now)] == ["vector store at openai"]
+
+
+def test_an_attachment_whose_cleanup_cannot_be_noted_keeps_no_other_from_its_own(
+    store: Store, provider: Provider
+) -> None:
+    chat = a_chat()
+    both = [a_document(chat), ready(a_call(), announced(a_call(), chat, RULES, "application/pdf", "b.pdf"))]
+    expire(deleted(chat))
+    with transact.patience(0), answered_instead("UpdateItem", [refused("ThrottlingException")] * LEAST_ATTEMPTS):
+        assert clean(chat, means(provider)) is Outcome.PENDING
+    assert sorted(str(stored(one).cleanup.status) for one in both) == ["None", "done"]
+    assert clean(chat, means(provider)) is Outcome.DONE
+
+
+@pytest.mark.parametrize("refusal", ["ThrottlingException", "ValidationException"])
+def test_an_item_that_cannot_be_given_its_time_keeps_none_of_the_others_and_no_file(
+    store: Store, provider: Provider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refusal: str
+) -> None:
+    chat = a_chat()
+    document = a_document(chat)
+    for _ in range(3):
+        running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(new_id(a_call().now))), RULES)
+        assert isinstance(running, Running)
+        finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings)
+    event, handler = deleted(chat), cast(Handler, chat_cleanup.handler)
+    monkeypatch.setattr("minichat.storage.purge.SECONDS", 0)
+    monkeypatch.setattr(chat_cleanup, "_means", means(provider, moment.now))
+    with functions_connected(store, monkeypatch, tmp_path) as access:
+        access.send("chat-cleanup", event.payload(), group=chat.chat_id, event_id=new_id(a_call().now))
+        (record,) = access.receive(access.settings.urls["chat-cleanup"])
+        with answered_instead("UpdateItem", [refused(refusal)] * (LEAST_ATTEMPTS if "Thr" in refusal else 1)):
+            assert handler({"Records": [record]}, invocation())["batchItemFailures"]
+        items = [item for item in Tables.of(store).conversations if item["pk"].endswith(chat.chat_id)]
+        unmarked = [item["sk"] for item in items if "expires_at" not in item]
+        assert len([sk for sk in unmarked if not sk.startswith(("CHAT", "ATT#", "VS#"))]) == 1
+        assert document.provider_file_id in provider.deleted
+        assert not handler({"Records": [record]}, invocation())["batchItemFailures"]
+    assert len(set(ends(store, chat.chat_id).values())) == 1
+
+
+def test_what_its_queue_does_not_take_now_keeps_none_of_the_others_from_another_try(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        deleted(a_chat())
+    now = a_call().now
+    with (
+        functions_connected(store, monkeypatch, tmp_path) as access,
+        sqs_hook("SendMessageBatch", [None, refused("RequestThrottled")]),
+    ):
+        sent = [taken for _, taken in try_again(left_over(now), access.settings, now, new_id)]
+    assert sent == [True, False, True]
 
 
 def test_a_chat_with_a_file_that_stays_is_a_dead_letter_and_its_redrive_deletes_the_file(

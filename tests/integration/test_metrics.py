@@ -266,7 +266,8 @@ def test_the_watchdog_writes_what_it_found(
     timeout = timedelta(seconds=settings.orphan_watchdog.timeout_seconds)
     monkeypatch.setattr(watchdog, "current", lambda: settings)
     monkeypatch.setattr(watchdog, "now", lambda: dead.last_progress_at + timeout)
-    assert watchdog.handler({}, None) == {"detected": 1, "finalized": 1, "failed": 0}
+    told = {"detected": 1, "finalized": 1, "failed": 0, "expired_chats": 0, "failed_chats": 0}
+    assert watchdog.handler({}, None) == told
     found = written(capsys)
     assert (found["orphan_detected_total", ()], found["orphan_finalized_total", ()]) == (1, 1)
 

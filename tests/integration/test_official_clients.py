@@ -166,7 +166,7 @@ def test_a_file_of_the_stores_that_are_offered_is_found_and_cited(chat: openai.O
     assert [event.type for event in found if "file_search_call" in event.type] == [
         f"response.file_search_call.{word}" for word in ("in_progress", "searching", "completed")
     ]
-    annotations = found[-1].response.output[0].content[0].annotations
+    annotations = found[-1].response.output[-1].content[0].annotations
     assert [(one.type, one.file_id, one.filename) for one in annotations] == [("file_citation", file.id, "a b.txt")]
     assert not [event.type for event in asked(empty.id) if "file_search" in event.type]
 

@@ -70,14 +70,17 @@ def raced(rules: Rules, count: int, *, web_search: bool = False) -> list[Running
     start = threading.Barrier(count)
 
     def one(chat_id: ChatId) -> Running | str:
+        command = SendMessage(chat_id, "x", RequestId(str(uuid4())), web_search=web_search)
         start.wait(60)
-        try:
-            command = SendMessage(chat_id, "x", RequestId(str(uuid4())), web_search=web_search)
-            outcome = send(a_call(), command, rules)
-        except errors.QuotaExceeded as refusal:
-            return refusal.limit.scope
-        assert isinstance(outcome, Running)
-        return outcome
+        while True:
+            try:
+                outcome = send(a_call(), command, rules)
+            except errors.QuotaExceeded as refusal:
+                return refusal.limit.scope
+            except errors.ServiceUnavailable:
+                continue  # a busy machine: the others kept it from its turn for all of its patience
+            assert isinstance(outcome, Running)
+            return outcome
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(one, chat_ids))

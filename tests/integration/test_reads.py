@@ -24,6 +24,7 @@ from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import (
     attachments,
+    indexes,
     items,
     keys,
     ledger,
@@ -171,7 +172,7 @@ def test_an_index_that_lags_shows_no_deleted_chat_and_breaks_no_page(store: Stor
     def listed(limit: int = 20, cursor: str | None = None) -> Any:
         return listing.chats(a_call(), CODEC, listing.Query(limit, cursor))
 
-    with lagging_index(items.ByOwner.Meta.index_name) as seen:
+    with lagging_index(indexes.ByOwner.Meta.index_name) as seen:
         assert [str(one.id) for one in listed().items] == made[::-1]
         chats.delete(a_call(), made[1])
         chats.rename(a_call(), made[0], "first of all")
@@ -198,7 +199,7 @@ def running_since(cutoff: datetime) -> list[Turn]:
 def test_an_index_that_lags_brings_no_turn_to_its_end_twice(store: Store, *, gone: bool) -> None:
     turn = a_turn_of(chats.create(a_call(), chats.NewChat(), RULES).chat_id)
     late = Call(a_caller(), turn.started_at + timedelta(hours=1), new_id)
-    with lagging_index(items.Running.Meta.index_name):
+    with lagging_index(indexes.Running.Meta.index_name):
         assert [one.turn_id for one in running_since(late.now)] == [turn.turn_id]
         ended(turn)
         before = Tables.of(store)

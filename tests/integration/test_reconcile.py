@@ -321,12 +321,14 @@ def test_one_reading_of_the_table_serves_all_comparisons(store: Store, monkeypat
     some_turns()
     all_booked()
     corrupted(store, total=7)
-    monkeypatch.setattr(daily, "now", later)
+    chats.delete(a_call(), an_ended_turn().chat_id)  # and nobody cleans it up
+    monkeypatch.setattr(daily, "now", lambda: later() + daily.CLEANED)
     monkeypatch.setattr(daily, "current", lambda: RULES.settings)
     with counted_calls() as calls:
         result = daily.handler({}, None)
-    assert (result["quota"], result["repaired"]) == (1, 1)
+    assert (result["quota"], result["left_over"]) == (1, 1)
     assert calls.count("Scan") == 1
+    assert {one.counted for one in reconcile().differences} == set()
 
 
 def usage_event(**said: Any) -> UsageEvent:

@@ -13,6 +13,7 @@ import httpx2
 import openai
 import pytest
 
+from minichat.domain.tool_details import ToolDetails
 from minichat.domain.usage import Usage
 from minichat.local.process import Child, free_port
 from minichat.provider_entries import Timeouts
@@ -98,12 +99,12 @@ def _any_id(url: str) -> str:
 
 
 def test_tools_are_told_before_the_text(url: str) -> None:
-    chunks = answered(url, "[[say:found]][[tool:web_search]][[tool:code_interpreter]]")
+    chunks = answered(url, "[[say:found]][[tool:web_search]][[tool:code_interpreter]][[query:moons]][[output:4]]")
     assert chunks[:5] == [
         ToolActivity("web_search", "start"),
-        ToolActivity("web_search", "done"),
+        ToolActivity("web_search", "done", ToolDetails(query="moons")),
         ToolActivity("code_interpreter", "start"),
-        ToolActivity("code_interpreter", "done"),
+        ToolActivity("code_interpreter", "done"),  # what it printed is told to who asks for it
         TextDelta("found"),
     ]
 
@@ -309,8 +310,15 @@ def test_the_official_client_reassembles_the_same_text(url: str, official: opena
 def test_every_event_has_the_shape_that_the_official_types_demand(official: openai.OpenAI) -> None:
     # The client itself does not validate what it reads; its types do when asked.
     script = "[[words:2]][[tool:web_search]][[tool:file_search]][[tool:code_interpreter]]"
+    httpx2.put(f"{official.base_url.copy_with(path='/control/files/file-1')}", trust_env=False).raise_for_status()
+    store = f"{official.base_url.copy_with(path='/control/vector_stores/vs_1')}"
+    httpx2.put(store, json={"files": ["file-1"]}, trust_env=False).raise_for_status()
+    asked: dict[str, Any] = {
+        "tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}],
+        "include": ["file_search_call.results", "code_interpreter_call.outputs"],
+    }
     for ending in ("", "[[incomplete:max_output_tokens]]", "[[failed:server_error]]"):
-        with official.responses.create(model="small-1", input=script + ending, stream=True) as events:
+        with official.responses.create(model="small-1", input=script + ending, stream=True, **asked) as events:
             seen = [type(event).model_validate(event.to_dict(), strict=True).type for event in events]
         assert seen[0] == "response.created"
         assert seen[-1].removeprefix("response.") in {"completed", "incomplete", "failed"}

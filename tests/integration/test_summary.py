@@ -22,9 +22,10 @@ from minichat.services import chats, metering, mutate, orphans, reconcile, summa
 from minichat.services.finalize import Finalizer, finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
-from minichat.services.summary import Means, NoModel, Outcome, SummaryFailed
-from minichat.settings import Settings, Store, ThreadSummary
+from minichat.services.system_tasks import Means, NoModel, Outcome, TaskFailed
+from minichat.settings import Settings, Store
 from minichat.storage import ledger, messages, summaries
+from minichat.task_settings import ThreadSummary
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.integration.faults import Killed, answers_lost, counted_calls, killed, side_by_side
 from tests.invariants import Tables, violations
@@ -142,7 +143,7 @@ def test_a_model_is_not_waited_for_once_nobody_wants_its_answer(
         if outcome is Outcome.GONE:
             chats.delete(a_call(), chat_id)
         else:
-            assert summarized(task) is Outcome.SUMMARIZED
+            assert summarized(task) is Outcome.DONE
 
     model = Silent(meanwhile=meanwhile)
     # A task that waited to the end of its time would have failed.
@@ -159,7 +160,7 @@ def test_a_chat_that_outgrew_a_prompt_gets_a_summary_that_leaves_the_last_turns_
     assert sixth.admission.assembly.summary is None
 
     model = Model()
-    assert summarized(task, model) is Outcome.SUMMARIZED
+    assert summarized(task, model) is Outcome.DONE
 
     assert [f"question {n}" in model.asked for n in range(1, 7)] == [True] * 4 + [False] * 2
     found = stored(chat_id)
@@ -184,7 +185,7 @@ def test_the_next_summary_is_made_of_the_one_before_and_what_came_since(store: S
     assert second.base_frontier == first.frozen_target
 
     model = Model("<summary>They talked on.</summary>")
-    assert summarized(second, model) is Outcome.SUMMARIZED
+    assert summarized(second, model) is Outcome.DONE
 
     assert "They talked." in model.asked
     assert [f"question {n}\n" in model.asked for n in range(1, 11)] == [False] * 4 + [True] * 4 + [False] * 2
@@ -249,7 +250,7 @@ def test_of_two_at_once_one_wins_and_both_succeed(store: Store) -> None:
         run.start()
     for run in runs:
         run.join(30)
-    assert sorted(outcomes) == [Outcome.LOST, Outcome.SUMMARIZED]
+    assert sorted(outcomes) == [Outcome.LOST, Outcome.DONE]
     found = stored(chat_id)
     assert found is not None
     assert found.text in {"One.", "Other."}
@@ -269,7 +270,7 @@ def test_what_comes_again_asks_nobody(store: Store) -> None:
 def test_of_two_tasks_with_the_same_base_the_second_is_lost(store: Store) -> None:
     chat_id = a_long_chat(7)
     first, second = tasks(store, chat_id)
-    assert summarized(second) is Outcome.SUMMARIZED
+    assert summarized(second) is Outcome.DONE
     model = Model()
     assert summarized(first, model) is Outcome.LOST
     assert model.prompts == []
@@ -285,7 +286,7 @@ def test_a_kill_around_the_write_leaves_the_summary_whole_or_absent(store: Store
     with killed(moment, "TransactWriteItems"), pytest.raises(Killed):
         summarized(task)
     assert (stored(chat_id) is None) == (moment == "before")
-    assert summarized(task) is (Outcome.SUMMARIZED if moment == "before" else Outcome.LOST)
+    assert summarized(task) is (Outcome.DONE if moment == "before" else Outcome.LOST)
     assert len(usage_events(store)) == 1
     assert stored(chat_id) is not None
 
@@ -294,7 +295,7 @@ def test_a_write_whose_answer_was_lost_happened_once(store: Store) -> None:
     chat_id = a_long_chat()
     (task,) = tasks(store, chat_id)
     with answers_lost("TransactWriteItems", 2):
-        assert summarized(task) is Outcome.SUMMARIZED
+        assert summarized(task) is Outcome.DONE
     assert len(usage_events(store)) == 1
 
 
@@ -336,7 +337,7 @@ def test_the_mutation_of_a_covered_turn_makes_the_summary_stale_and_the_next_one
     task = tasks(store, chat_id)[-1]
     assert task.base_frontier is None
     model = Model("<summary>Anew.</summary>")
-    assert summarized(task, model) is Outcome.SUMMARIZED
+    assert summarized(task, model) is Outcome.DONE
     assert "question 1" in model.asked
     assert "They talked." not in model.asked
     found = stored(chat_id)
@@ -369,7 +370,7 @@ def test_a_mutation_that_met_a_new_summary_looks_again(store: Store, monkeypatch
     def then_summarized(*about: Any) -> Any:
         found = looked_at(*about)
         monkeypatch.setattr(mutate, "looked_at", looked_at)
-        assert summarized(task) is Outcome.SUMMARIZED
+        assert summarized(task) is Outcome.DONE
         return found
 
     monkeypatch.setattr(mutate, "looked_at", then_summarized)
@@ -400,7 +401,7 @@ def test_a_failure_keeps_the_summary_of_before(store: Store, answer: str | Faile
     for number in range(7, 11):
         a_turn(chat_id, f"question {number}")
     before = Tables.of(store)
-    with pytest.raises(SummaryFailed):
+    with pytest.raises(TaskFailed):
         summarized(tasks(store, chat_id)[1], Model(answer))
     assert Tables.of(store) == before
 
@@ -412,12 +413,12 @@ def test_what_is_too_long_is_asked_again_without_the_oldest_twice_at_most(store:
     task = tasks(store, chat_id)[1]  # of five turns
     refusal = Failed("provider_error", "context_length_exceeded: too much", Usage(0, 0))
     model = Model(refusal)
-    with pytest.raises(SummaryFailed, match="too long"):
+    with pytest.raises(TaskFailed, match="too long"):
         summarized(task, model)
     assert [prompt.messages[0].text.count("<message ") for prompt in model.prompts] == [10, 8, 6]
 
     model = Model(refusal, "<summary>Of what fits.</summary>")
-    assert summarized(task, model) is Outcome.SUMMARIZED
+    assert summarized(task, model) is Outcome.DONE
     found = stored(chat_id)
     assert found is not None
     # What was left out is covered all the same.
@@ -433,7 +434,7 @@ def test_a_backlog_beyond_the_window_is_cut_before_it_is_asked(store: Store) -> 
     for number in range(1, 15):
         a_turn(chat_id, f"question {number} " + "x" * 3000)
     model = Model()
-    assert summarized(tasks(store, chat_id)[-1], model, small) is Outcome.SUMMARIZED
+    assert summarized(tasks(store, chat_id)[-1], model, small) is Outcome.DONE
     assert len(model.asked) / 4 < 8000
     assert "question 12 " in model.asked
     assert "question 1 " not in model.asked
@@ -459,7 +460,7 @@ def test_the_configured_model_summarizes_then_the_chats_then_the_default(store: 
     configured = Rules(Settings(thread_summary=ThreadSummary(summary_model_id="big")), a_policy(small, big))
     model = Model("")
     for rules in (configured, Rules(Settings(), a_policy(small, big)), Rules(Settings(), a_policy(big))):
-        with pytest.raises(SummaryFailed):
+        with pytest.raises(TaskFailed):
             summarized(task, model, rules)
     assert [prompt.model for prompt in model.prompts] == ["big-1", "small-1", "big-1"]
     assert model.prompts[0].instructions == "Be short."
@@ -471,7 +472,7 @@ def test_a_model_that_falls_silent_is_a_failure(store: Store) -> None:
     (task,) = tasks(store, a_long_chat())
     silence = threading.Event()
     model = Model(meanwhile=lambda: silence.wait(60))
-    with pytest.raises(SummaryFailed, match="in time"):
+    with pytest.raises(TaskFailed, match="in time"):
         asyncio.run(_released(summary.summarize(task, "", means(model, seconds=0.1)), silence))
 
 

@@ -4,7 +4,8 @@ import boto3
 
 from minichat.local import tables
 from minichat.settings import Store
-from minichat.storage.items import ByOwner, ConversationItem
+from minichat.storage.indexes import ByOwner
+from minichat.storage.items import ConversationItem
 from tests.conftest import ROOT
 
 

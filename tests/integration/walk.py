@@ -229,7 +229,7 @@ def shape(tables: Tables, without: frozenset[str] = frozenset()) -> Counter[str]
     )
 
 
-_UNTOLD = ("pk", "sk", "payload", "version", "running_shard")
+_UNTOLD = ("pk", "sk", "payload", "version", "running_shard", "temporary_shard")
 _ID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z?|\d{10,}|(?<=^V#)\d+")
 

@@ -20,6 +20,7 @@ from minichat.domain import errors
 from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
 from minichat.domain.policy import KillSwitches, LimitsByUser, Policy
 from minichat.domain.settlement import Ending
+from minichat.domain.text import is_blank
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.services import attachments, chats, mutate, orphans
@@ -101,7 +102,7 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(
         number=st.integers(0, 2),
-        text=st.text(min_size=1, max_size=40).filter(str.strip),
+        text=st.text(min_size=1, max_size=40).filter(lambda text: not is_blank(text)),
         picked=st.sets(st.integers(0, FILES - 1), max_size=2),
         web_search=st.booleans(),
     )

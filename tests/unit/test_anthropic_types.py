@@ -99,7 +99,7 @@ OF_EVENTS_OF_MESSAGES: Reasons = merged(
     {why: tuple(f"{CITES}.citation{one}" for one in what) for why, what in OF_A_CITATION.items()},
     {
         THINKING: tuple(f"content_block_delta.delta[{kind}_delta]" for kind in ("thinking", "signature")),
-        "what a tool is asked for": ("content_block_delta.delta[input_json_delta]",),
+        "what a tool is asked for, told where it can be read": ("content_block_delta.delta[input_json_delta]",),
         "the same as in a whole message": ("content_block_start.content_block",),
         "shown below, one kind after the other": (f"{CITES}.citation",),
         IDENTIFIES: (

@@ -25,6 +25,7 @@ PROCESS_EDGES = {
     "local/mappings.py",
     "services/generate.py",
     "services/orphans.py",
+    "services/temporary.py",
 }
 # The policy is nobody's in particular.
 OF_THE_DEPLOYMENT = {"policy_version"}

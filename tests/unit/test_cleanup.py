@@ -97,13 +97,15 @@ def test_a_cleanup_ends_at_its_first_success_or_when_its_attempts_are_used_up(
 def test_an_event_is_read_as_it_was_written() -> None:
     ids: dict[str, Any] = {"tenant_id": an_id(1), "chat_id": an_id(10), "attachment_id": an_id(30)}
     image = AttachmentCleanup(**ids, storage_backend="openai", attachment_kind="image", deleted_at=NOW)
-    assert json.loads(image.payload()) == {
+    said = {
         "event_type": "attachment_cleanup",
         **ids,
         "storage_backend": "openai",
         "attachment_kind": "image",
         "deleted_at": f"{NOW:%Y-%m-%dT%H:%M:%S.%fZ}",
     }
+    assert json.loads(image.stored()) == said
+    assert json.loads(image.payload()) == said | dict.fromkeys(("provider_file_id", "vector_store_id", "secondary_ref"))
     copied = SecondaryRef(storage_backend="other", provider_file_id="file-2")
     ours = {"provider_file_id": "file-1", "vector_store_id": "vs_1", "secondary_ref": copied}
     for event in (image, image.model_copy(update=ours)):

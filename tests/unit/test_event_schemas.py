@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 from pydantic import TypeAdapter
 
-from minichat.events.payloads import ChatDeleted, Event, Queue
+from minichat.events.payloads import ChatDeleted, Event, Queue, whole
 from minichat.local.event_schemas import EXAMPLES, FOLDER, QUEUES, documents
 
 ROOT = Path(__file__).parents[2]
@@ -61,9 +61,30 @@ def test_an_event_is_as_its_schema_says_and_comes_back_whole(queue: str, event: 
     assert TypeAdapter(QUEUES[queue]).validate_python(body) == event
     # Additions are allowed; what is required is required.
     validator.validate(body | {"added_later": [1]})
-    for name in ("event_type", "tenant_id"):
+    for name in body:
         with pytest.raises(ValidationError):
             validator.validate({key: value for key, value in body.items() if key != name})
+
+
+@pytest.mark.parametrize(("queue", "event"), EVENTS, ids=[event.event_type for _, event in EVENTS])
+def test_an_event_leaves_with_every_member_that_its_outbox_item_left_out(queue: str, event: Event) -> None:
+    del queue
+    left = whole(event.event_type, event.stored())
+    assert json.loads(left) == json.loads(event.payload())
+    assert type(event).model_fields.keys() <= json.loads(left).keys()
+
+
+def test_what_another_version_stored_leaves_with_all_that_it_says() -> None:
+    (event,) = EXAMPLES["chat-cleanup"]
+    newer = json.loads(event.stored()) | {"added_later": {"deep": [{"a": None}]}}
+    assert json.loads(whole(event.event_type, json.dumps(newer))) == newer | {"reason": "chat_soft_delete"}
+    for unread in (
+        ("invented_tomorrow", '{"event_type":"invented_tomorrow"}'),
+        (event.event_type, "{"),
+        (event.event_type, "{}"),
+        (event.event_type, '{"a":' * 5000 + "1" + "}" * 5000),
+    ):
+        assert whole(*unread) == unread[1]
 
 
 @given(st.text(st.characters(codec="utf-8")))

@@ -13,6 +13,7 @@ from starlette.types import Message
 
 from minichat.domain.errors import FileTooLarge, InvalidRequest
 from minichat.http.multipart import FRAME_BYTES, MAX_FILE_BYTES, Uploaded, read_file
+from tests.gateway import proxy_event, wire
 
 
 def read(
@@ -122,10 +123,18 @@ def test_any_bytes_are_a_form_or_refused(body: bytes) -> None:
 
 
 def test_no_more_is_read_than_a_file_may_have() -> None:
-    megabyte = bytes(1_000_000)
+    megabyte, most = bytes(1_000_000), bytes(MAX_FILE_BYTES)
     with pytest.raises(FileTooLarge, match="uploads"):
-        read([a_part(b"")[:-2], *[megabyte] * 4, b"x", *[megabyte] * 100])
-    assert len(read([a_part(b"")[:-2], *[megabyte] * 4, b"\r\n--b--\r\n"]).content) == MAX_FILE_BYTES
+        read([a_part(b"")[:-2], most, b"x", *[megabyte] * 100])
+    assert len(read([a_part(b"")[:-2], most, b"\r\n--b--\r\n"]).content) == MAX_FILE_BYTES
+
+
+def test_the_largest_form_fits_into_an_event_of_lambda_with_the_longest_head() -> None:
+    """Of the head API Gateway takes 10,240 bytes, the request line among them; quotes are two bytes in JSON."""
+    for path, headers in (("/" + "x" * 8_000, {}), ("/", {"x-long": '"' * 8_000}), ("/", {"user-agent": "x" * 8_000})):
+        said = {"Content-Type": "multipart/form-data; boundary=b", **headers}
+        event = proxy_event("POST", path, "t" * 1500, bytes(MAX_FILE_BYTES + FRAME_BYTES), headers=said)
+        assert len(wire(event)) <= 6 * 1024 * 1024
 
 
 def test_what_is_around_the_file_has_a_limit_too() -> None:

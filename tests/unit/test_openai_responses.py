@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minichat.domain.policy import MAX_TOKENS
+from minichat.domain.tool_details import ToolDetails
 from minichat.domain.usage import Usage
-from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
+from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity, ToolName
 from minichat.providers.diagnostics import MAX_CHARACTERS, redact_diagnostic
 from minichat.providers.openai_responses import body, reader
 from minichat.providers.prompt import Prompt, PromptMessage
@@ -34,6 +35,10 @@ def chunk_of(name: str, data: str) -> ProviderChunk | None:
     """What one event says, or None when it says nothing to us."""
     named = f"event: {name}\n" if name else ""
     return next(reader().feed(f"{named}data: {data}\n\n".encode()), None)
+
+
+def event(name: str, **data: Any) -> bytes:
+    return f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n".encode()
 
 
 def told(name: str, **data: Any) -> ProviderChunk | None:
@@ -125,11 +130,8 @@ def test_extra_body_cannot_lift_what_the_reserve_was_computed_from() -> None:
     ("name", "chunk"),
     [
         ("response.file_search_call.searching", ToolActivity("file_search", "start")),
-        ("response.file_search_call.completed", ToolActivity("file_search", "done")),
         ("response.web_search_call.searching", ToolActivity("web_search", "start")),
-        ("response.web_search_call.completed", ToolActivity("web_search", "done")),
         ("response.code_interpreter_call.in_progress", ToolActivity("code_interpreter", "start")),
-        ("response.code_interpreter_call.completed", ToolActivity("code_interpreter", "done")),
         ("response.web_search_call.in_progress", None),
         ("response.code_interpreter_call.interpreting", None),
         ("response.created", None),
@@ -139,6 +141,66 @@ def test_extra_body_cannot_lift_what_the_reserve_was_computed_from() -> None:
 )
 def test_tools_are_told_and_the_rest_is_passed_over(name: str, chunk: ProviderChunk | None) -> None:
     assert told(name, item_id="ws_1", output_index=0) == chunk
+
+
+SEARCH = {
+    "type": "file_search_call",
+    "id": "fs_1",
+    "queries": ["moon"],
+    "results": [{"file_id": "file-2", "text": "far"}, {"file_id": 7}, None, {"file_id": "file-1"}],
+}
+CODE = {
+    "type": "code_interpreter_call",
+    "id": "ci_1",
+    "outputs": [{"type": "logs", "logs": "1"}, {"type": "image", "url": "https://x"}, {"type": "logs", "logs": "2"}],
+}
+ASKED = {"type": "web_search_call", "id": "ws_1", "action": {"type": "search", "query": "moon"}}
+
+
+@pytest.mark.parametrize(
+    ("item", "name", "details"),
+    [
+        (SEARCH, "file_search", ToolDetails(files=("file-2", "file-1"))),
+        (SEARCH | {"results": None}, "file_search", ToolDetails()),
+        (SEARCH | {"results": []}, "file_search", ToolDetails(files=())),
+        (CODE, "code_interpreter", ToolDetails(output="1\n2")),
+        (CODE | {"outputs": None}, "code_interpreter", ToolDetails()),
+        (CODE | {"outputs": [{"type": "image"}]}, "code_interpreter", ToolDetails(output="")),
+        (ASKED, "web_search", ToolDetails(query="moon")),
+        (
+            ASKED | {"action": {"type": "search", "queries": [1, "moon", "sun"]}},
+            "web_search",
+            ToolDetails(query="moon"),
+        ),
+        (ASKED | {"action": {"type": "open_page", "url": "https://x"}}, "web_search", ToolDetails()),
+        (ASKED | {"action": "none"}, "web_search", ToolDetails()),
+    ],
+)
+def test_a_tool_is_done_with_the_details_that_its_item_tells(
+    item: dict[str, Any], name: ToolName, details: ToolDetails
+) -> None:
+    done = event(f"response.{name}_call.completed", item_id=item["id"])
+    finished = event("response.output_item.done", item=item)
+    text = event("response.output_text.delta", delta="a")
+    with_details, without = ToolActivity(name, "done", details), ToolActivity(name, "done")
+    assert list(reader().feed(done + finished + text)) == [with_details, TextDelta("a")]
+    # Whoever does not tell them, or tells them of another call, does not keep the tool at work for ever.
+    assert list(reader().feed(done + text + finished)) == [without, TextDelta("a")]
+    other = event("response.output_item.done", item=item | {"id": "another"})
+    assert list(reader().feed(done + other + text)) == [without, TextDelta("a")]
+    assert list(reader().feed(event(f"response.{name}_call.completed"))) == [without]
+    broken = b"event: response.output_item.done\ndata: {\n\n" + event("response.output_item.done", item=[])
+    assert list(reader().feed(done + broken + text)) == [without, TextDelta("a")]
+    whole = reader()
+    assert list(whole.feed(json.dumps({"status": "completed", "output": [item]}).encode())) == []
+    assert [*whole.ended()][:2] == [ToolActivity(name, "start"), with_details]
+
+
+def test_details_are_asked_for_where_there_is_something_to_tell() -> None:
+    assert "include" not in body(a_prompt(web_search_context_size="low"))
+    assert body(a_prompt(vector_stores=("vs_1",)))["include"] == ["file_search_call.results"]
+    both = body(a_prompt(vector_stores=("vs_1",), code_files=("file-1",)))
+    assert both["include"] == ["file_search_call.results", "code_interpreter_call.outputs"]
 
 
 def test_text_comes_through_as_it_is() -> None:

@@ -60,8 +60,9 @@ EVENTS_OF_RESPONSES: Reasons = {
             "response.content_part.added",
             "response.content_part.done",
         ),
-        *("response.output_item.added", "response.output_item.done"),
+        "response.output_item.added",
     ),
+    "what a tool did: an answer is whole without it": (openai_responses.ITEM_DONE,),
     "told with the final response": ("response.output_text.annotation.added",),
     THINKING: (
         *(f"response.reasoning_text.{what}" for what in ("delta", "done")),

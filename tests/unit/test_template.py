@@ -381,6 +381,7 @@ def test_indexes_hold_keys_alone() -> None:
     assert {index["IndexName"]: [key["AttributeName"] for key in index["KeySchema"]] for index in indexes} == {
         "ByOwner": ["owner", "listed_at"],
         "Running": ["running_shard", "started_at"],
+        "Temporary": ["temporary_shard", "ends_at"],
     }
     assert all(index["Projection"] == {"ProjectionType": "KEYS_ONLY"} for index in indexes)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -52,9 +53,11 @@ def _list(options: argparse.Namespace) -> int:
 def _again(options: argparse.Namespace) -> int:
     settings: Settings = target.connected(options)
     queues.connect(settings)
-    sent = sum(1 for _ in try_again(_found(options), settings.queues, now(), new_id))
-    print(f"{sent} sent to their cleanup again")
-    return 0
+    sent = [taken for _, taken in try_again(_found(options), settings.queues, now(), new_id)]
+    print(f"{sum(sent)} sent to their cleanup again")
+    if not all(sent):
+        print(f"{sent.count(False)} were not taken now: try again", file=sys.stderr)
+    return 0 if all(sent) else 1
 
 
 def _found(options: argparse.Namespace) -> list[LeftOver]:

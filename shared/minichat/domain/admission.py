@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from minichat.domain import doc_summary
 from minichat.domain.attachment import Attachment
 from minichat.domain.context import Assembly, Snapshot, Space, assemble, instructions
 from minichat.domain.errors import ImagesDisabled, QuotaExceeded, UnsupportedMedia, UsedUp, WebSearchDisabled
@@ -36,6 +37,7 @@ class Limits:
     calls_per_message: ToolCalls = field(default_factory=lambda: ToolCalls(2, 10, 10))
     per_day: DayCounts = field(default_factory=lambda: DayCounts(75, 50, 200, 50))
     file_providers: frozenset[str] = frozenset()
+    documents_note_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +186,12 @@ def _admission(policy: Policy, wish: Wish, model: Model, limits: Limits, now: da
     guards = [limits.web_search_guard] * load.web_search + [limits.file_search_guard] * load.file_search
     budgets = model.estimation_budgets
     max_output = output_cap(model, limits.max_output_tokens)
+    searched = [one for one in documents if one.vector_store_id in tools.vector_stores]
+    note = doc_summary.note(searched, max_bytes=limits.documents_note_bytes)
     assembly = assemble(
         model,
         instructions(model, guards),
-        wish.snapshot,
+        replace(wish.snapshot, documents_note=note),
         wish.content,
         Space(max_output, surcharges(load, budgets), load.images),
     )

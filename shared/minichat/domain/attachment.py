@@ -87,6 +87,8 @@ class Attachment:
     thumbnail: Thumbnail | None = None
     references: int = 0
     ingest: Ingest = field(default_factory=Ingest)
+    summary: str | None = None
+    summarized_at: datetime | None = None
 
     @property
     def created_at(self) -> datetime:

@@ -15,7 +15,8 @@ class Chat:
     """The head of one chat. `last_message_at` is the newest `created_at` of its messages, also of those that
     were taken back.
 
-    `summarized_up_to` is where the frontier of the summary is; without a summary that may be used there is none.
+    `summarized_up_to` is where the frontier of the summary is; without a summary that may be used there is none. A
+    temporary chat has `ends_at`, before which nobody looks whether its time is over.
     """
 
     tenant_id: TenantId
@@ -31,6 +32,12 @@ class Chat:
     last_message_at: datetime | None = None
     summarized_up_to: MessageId | None = None
     deleted_at: datetime | None = None
+    ends_at: datetime | None = None
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether it is deleted by itself once nobody uses it."""
+        return self.ends_at is not None
 
     def covers(self, message_id: MessageId) -> bool:
         """Whether the summary stands for this message, too."""

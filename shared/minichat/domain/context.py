@@ -19,12 +19,14 @@ class Snapshot:
     """What a chat had at the moment when a turn was created, whatever came or ended since.
 
     `messages` are the newest visible ones, oldest first: at least the `limit` that a prompt shows, as far as there are
-    so many. `summary` is one that may be used: a stale one is as good as none.
+    so many. `summary` is one that may be used: a stale one is as good as none. `documents_note` says what there is for
+    the model to search.
     """
 
     messages: Sequence[Message] = ()
     summary: Summary | None = None
     limit: int = 10
+    documents_note: str = ""
 
     @property
     def unsummarized(self) -> list[Message]:
@@ -49,6 +51,7 @@ class Assembly:
 
     instructions: str
     summary: Summary | None
+    documents_note: str
     history: tuple[Message, ...]
     context_tokens: int
     estimated_tokens: int
@@ -86,6 +89,10 @@ def assemble(model: Model, system_text: str, snapshot: Snapshot, content: str, s
     if summary is not None:
         cost = _item_tokens(summary.told, budgets)
         summary, left = (summary, left - cost) if cost <= left else (None, left)
+    note = snapshot.documents_note
+    if note:
+        cost = _item_tokens(note, budgets)
+        note, left = (note, left - cost) if cost <= left else ("", left)
     recent, kept = snapshot.recent, 0
     for message in reversed(recent):
         cost = _item_tokens(message.content, budgets)
@@ -97,6 +104,7 @@ def assemble(model: Model, system_text: str, snapshot: Snapshot, content: str, s
     return Assembly(
         instructions=system_text,
         summary=summary,
+        documents_note=note,
         history=tuple(recent[len(recent) - kept :]),
         context_tokens=available - left - current_tokens,
         estimated_tokens=available - left,

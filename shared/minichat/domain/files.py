@@ -160,6 +160,11 @@ def is_what_it_says(file_type: FileType, content: bytes) -> bool:
     return _is_text(head) if beginnings is None else head.startswith(beginnings)
 
 
+def is_office(file_type: FileType) -> bool:
+    """Whether files of this type are packed (`domain.office`)."""
+    return file_type.content_type.startswith(_OFFICE)
+
+
 def _is_text(head: bytes) -> bool:
     """Whether no zeros are in it but those that UTF-16 puts into the same half of each character."""
     return head.startswith(_BYTE_ORDER_MARKS) or any(0 not in half for half in (head[::2], head[1::2]))

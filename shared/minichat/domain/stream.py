@@ -1,7 +1,7 @@
 """What a client is told while an answer is made: the events of contract 3, as values and as they are told."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from minichat.domain.citations import Citation
@@ -30,10 +30,11 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool started, goes on, or is done."""
+    """A tool started, goes on, or is done; `details` say what it did (`domain.tool_details`)."""
 
     phase: Literal["start", "progress", "done"]
     name: Literal["file_search", "web_search", "code_interpreter"]
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def _warning(one: Remaining) -> dict[str, Any]:
 _TOLD: dict[type[StreamEvent], tuple[str, Callable[[Any], dict[str, Any]]]] = {
     Started: ("stream_started", _started),
     Delta: ("delta", lambda event: {"type": "text", "content": event.content}),
-    Tool: ("tool", lambda event: {"phase": event.phase, "name": event.name, "details": {}}),
+    Tool: ("tool", lambda event: {"phase": event.phase, "name": event.name, "details": {**event.details}}),
     Citations: ("citations", lambda event: {"items": [_citation(one) for one in event.items]}),
     Done: ("done", _done),
     Error: ("error", asdict),

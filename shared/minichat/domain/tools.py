@@ -16,7 +16,10 @@ VISION = "VISION_INPUT"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document of a chat that is ready: what it is at its provider. Without a vector store it cannot be searched."""
+    """A document of a chat that is ready: what it is at its provider, and what it is about, once that is known.
+
+    Without a vector store it cannot be searched.
+    """
 
     attachment_id: AttachmentId
     filename: str
@@ -24,6 +27,7 @@ class Document:
     provider: str
     file_id: str
     vector_store_id: str | None
+    summary: str = ""
 
     def serves(self, purpose: Purpose) -> bool:
         """Whether documents of its type are for this tool."""

@@ -49,7 +49,7 @@ def records(sink: Path) -> Iterator[dict[str, Any]]:
     for file in sorted(sink.glob("tenant=*/day=*/*.jsonl")):
         try:
             found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        except ValueError:
+        except (ValueError, RecursionError):
             logger.exception("an audit record cannot be read", extra={"file": str(file)})
             continue
         yield from (one for one in found if isinstance(one, dict))

@@ -109,7 +109,8 @@ def _handle(record: SQSRecord, queue: str, model: Any, effect: Effect) -> None:
             payload = _parsed(record, model)
             known |= {name: value for name in _NAMES if (value := getattr(payload, name, None)) is not None}
             result = effect(payload, received)
-        except PermanentFailure as problem:
+        except (PermanentFailure, RecursionError) as problem:
+            # What is nested too deep to be read or written is so every time.
             reason = str(problem)[:500]
             _bury(record, queue, said, reason)
             count("consumer_result_total", queue=queue, result="dead")

@@ -1,23 +1,26 @@
 """What leaves through the outbox: versioned payloads, each with the key that makes its effect happen once.
 
-Fields are those of events-and-workers 2 and 4 and turns-and-quota 6. Members that have their default value are left out
-of the JSON, which keeps an outbox item below the kilobyte at which its price doubles. Changes are additive only.
+Fields are those of events-and-workers 2 and 4 and turns-and-quota 6. An event leaves with every member of its model.
+In the outbox those that have their default are left out, which keeps an item below the kilobyte at which its price
+doubles; the relay puts them back. Changes are additive only.
 """
 
 import json
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal, Self
+from functools import cache
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, ValidationError
 
 from minichat.domain.usage import Usage, dedupe_key
+from minichat.events.decisions import Part as _Part
+from minichat.events.decisions import PolicyDecisions
 
 Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "chat-cleanup", "thread-summary"]
 
 
-class _Part(BaseModel):
-    # A function sends a few of the events; it pays for a validator when it makes the first of a kind.
-    model_config = ConfigDict(frozen=True, defer_build=True)
+DeletionReason = Literal["chat_soft_delete", "temporary_expired"]
+"""Why a chat was deleted: by its owner, or because it was temporary and nobody used it any more."""
 
 
 class Event(_Part):
@@ -32,11 +35,41 @@ class Event(_Part):
         return event_id
 
     def payload(self) -> str:
-        """The event as JSON, its type first; members that have their default are left out."""
-        members = self.model_dump(mode="json", exclude_defaults=True)
+        """The event as JSON, as it leaves: its type first, and every member."""
+        return self._json(exclude_defaults=False)
+
+    def stored(self) -> str:
+        """The event as JSON, as it waits in the outbox: without members that have their default (`whole`)."""
+        return self._json(exclude_defaults=True)
+
+    def _json(self, *, exclude_defaults: bool) -> str:
+        members = self.model_dump(mode="json", exclude_defaults=exclude_defaults)
         text = json.dumps({"event_type": self.event_type, **members}, ensure_ascii=False, separators=(",", ":"))
         # The two characters of JSON that SQS refuses.
         return text.replace("\ufffe", r"\ufffe").replace("\uffff", r"\uffff")
+
+
+def whole(event_type: str, stored: str) -> str:
+    """A stored event as it leaves; what this version has no model of, or cannot read, leaves as it is stored."""
+    model = _models().get(event_type)
+    if model is None:
+        return stored
+    try:
+        return model.model_validate_json(stored).payload()
+    except ValidationError:
+        # Its consumer says so, and keeps it for an operator.
+        return stored
+
+
+@cache
+def _models() -> dict[str, type[Event]]:
+    found: dict[str, type[Event]] = {}
+    left: list[type[Event]] = [Event]
+    while left:
+        subclasses = left.pop().__subclasses__()
+        left += subclasses
+        found |= {name: model for model in subclasses for name in get_args(model.model_fields["event_type"].annotation)}
+    return found
 
 
 class TokenUsage(_Part):
@@ -116,29 +149,6 @@ class Latency(_Part):
     total_ms: int | None = None
 
 
-class LicenseDecision(_Part):
-    """The feature that the caller's token had to name, and did."""
-
-    feature: str
-    decision: Literal["allow"] = "allow"
-
-
-class QuotaDecisionRecord(_Part):
-    """What the admission decided; the scope is that of the quota which downgraded the turn, or ended it."""
-
-    decision: str
-    quota_scope: str | None = None
-    downgrade_from: str | None = None
-    downgrade_reason: str | None = None
-
-
-class PolicyDecisions(_Part):
-    """Decisions that let the turn run; without a `license` the deployment asks for none."""
-
-    license: LicenseDecision | None = None
-    quota: QuotaDecisionRecord
-
-
 class ToolCallCounts(_Part):
     """Calls of tools within the turn."""
 
@@ -175,7 +185,7 @@ class TurnEnded(_OfChat):
     latency_ms: Latency
     policy_decisions: PolicyDecisions
     error_code: str | None = None
-    attachments: list[AttachmentUse] = []
+    attachments: list[AttachmentUse] = []  # noqa: RUF012  a model copies it
     tool_calls: ToolCallCounts
     prompt: str | None = None
     response: str | None = None
@@ -220,10 +230,11 @@ class ReactionChanged(_OfChat):
 
 
 class ChatDeleted(_OfChat):
-    """A chat was deleted."""
+    """A chat was deleted; by the system on its owner's behalf when the time of a temporary one was over."""
 
     event_type: Literal["chat_delete"] = "chat_delete"
     actor_user_id: str
+    reason: DeletionReason = "chat_soft_delete"
 
 
 class AttachmentDeleted(_OfChat):
@@ -316,7 +327,7 @@ class ChatCleanup(Event):
 
     queue = "chat-cleanup"
     event_type: Literal["chat_cleanup"] = "chat_cleanup"
-    reason: Literal["chat_soft_delete"] = "chat_soft_delete"
+    reason: DeletionReason = "chat_soft_delete"
     chat_id: str
     user_id: str
     system_request_id: str
@@ -330,17 +341,39 @@ class FrontierRef(_Part):
     message_id: str
 
 
-class ThreadSummaryTask(Event):
-    """The visible messages of a chat after the base (from the first, without one) up to the target want a summary.
-
-    `system_request_id` names the task, however often it is tried; `user_id` is the chat's owner, who does not pay.
-    """
-
+class _SystemTask(Event):
+    # `system_request_id` names the task, however often it is tried; `user_id` is the chat's owner, who does not pay.
     queue = "thread-summary"
-    event_type: Literal["thread_summary_update"] = "thread_summary_update"
-    system_task_type: Literal["thread_summary_update"]
     chat_id: str
     user_id: str
     system_request_id: str
+
+
+class ThreadSummaryTask(_SystemTask):
+    """The visible messages of a chat after the base (from the first, without one) up to the target want a summary."""
+
+    event_type: Literal["thread_summary_update"] = "thread_summary_update"
+    system_task_type: Literal["thread_summary_update"]
     base_frontier: FrontierRef | None = None
     frozen_target: FrontierRef
+
+
+class ChatTitleTask(_SystemTask):
+    """A chat that nobody has given a title wants one, after its first exchange: these two messages."""
+
+    event_type: Literal["chat_title"] = "chat_title"
+    system_task_type: Literal["chat_title"]
+    user_message_id: str
+    assistant_message_id: str
+
+
+class DocSummaryTask(_SystemTask):
+    """A document that is ready wants a short summary."""
+
+    event_type: Literal["doc_summary"] = "doc_summary"
+    system_task_type: Literal["doc_summary"]
+    attachment_id: str
+
+
+SystemTask = ThreadSummaryTask | ChatTitleTask | DocSummaryTask
+"""Everything that the queue of the system's own tasks carries."""

@@ -72,7 +72,7 @@ def read_keys(location: str) -> dict[str | None, jwt.PyJWK]:
             keys = jwt.PyJWKClient(location, cache_keys=False, timeout=5).get_jwk_set().keys
         else:
             keys = jwt.PyJWKSet.from_dict(json.loads(Path(location).read_text(encoding="utf-8"))).keys
-    except (jwt.PyJWTError, OSError, ValueError) as error:
+    except (jwt.PyJWTError, OSError, ValueError, RecursionError) as error:
         raise ServiceUnavailable from error
     # A key that is published for encryption signs nothing (RFC 7517, section 4.2).
     return {key.key_id: key for key in keys if key.public_key_use in (None, "sig")}

@@ -31,6 +31,9 @@ class CreateChat(_Body):
 
     title: Annotated[Text | None, Field(description="1 to 255 characters after trimming.")] = None
     model: Text | None = None
+    is_temporary: Annotated[
+        StrictBool | None, Field(description="Deleted by itself once nobody has used it for a day; in no list.")
+    ] = None
 
 
 class RenameChat(_Body):
@@ -97,6 +100,13 @@ class ListMessages(_Body):
             "joined by `and`, `or` and `not`.",
         ),
     ] = None
+
+
+class ListAttachments(_Body):
+    """How many of a chat's files are wanted, and where from."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    cursor: str | None = None
 
 
 class React(_Body):

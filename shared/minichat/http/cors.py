@@ -10,8 +10,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-SENT_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "traceparent", "X-Request-Id")
-READ_HEADERS = ("Location", "Retry-After", "Server-Timing", "X-Request-Id")
+SENT_HEADERS = (
+    *("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "traceparent", "X-Request-Id"),
+)
+READ_HEADERS = ("Location", "Preference-Applied", "Retry-After", "Server-Timing", "X-Request-Id")
 MAX_AGE_SECONDS = 7200
 """For how long a browser need not ask again; none remembers it for longer."""
 

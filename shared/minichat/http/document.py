@@ -72,7 +72,26 @@ _EVENTS: dict[str, dict[str, Any]] = {
         "properties": {
             "phase": {"enum": ["start", "progress", "done"]},
             "name": {"enum": ["file_search", "web_search", "code_interpreter"]},
-            "details": {"type": "object"},
+            "details": {
+                "type": "object",
+                "description": "With `done`, what the provider tells of it.",
+                "properties": {
+                    "files_searched": {
+                        "type": "array",
+                        "description": "Files of the chat in which `file_search` found something.",
+                        "items": {
+                            "type": "object",
+                            "required": ["attachment_id", "title"],
+                            "properties": {
+                                "attachment_id": {"type": "string", "format": "uuid"},
+                                "title": {"type": "string"},
+                            },
+                        },
+                    },
+                    "output": {"type": "string", "description": "What the code of `code_interpreter` printed, 8 KiB."},
+                    "query": {"type": "string", "description": "What `web_search` looked for."},
+                },
+            },
         },
     },
     "citations": {

@@ -3,21 +3,25 @@
 It is plain ASGI: a stream passes through untouched, chunk by chunk.
 """
 
+import asyncio
 import re
 import secrets
 import time
+from collections.abc import Awaitable
 
 from starlette.datastructures import MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from minichat.domain.errors import ServiceUnavailable
 from minichat.http import problems
+from minichat.http.request_body import RequestBody
 from minichat.observability import Event, begin, emit, logger
 from minichat.settings import function_name
 
-MAX_BODY_BYTES = 6_000_000
-"""What Lambda takes in one request (AWS limit: 6 MB)."""
+ANSWER_SECONDS = 2
+"""Of an invocation, when it is answered whatever is still waited for: a function that outlives its time answers
+nothing."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -48,6 +52,7 @@ class Edge:
         scope.setdefault("state", {})["trace_id"] = trace_id
         event.fields |= {"method": scope["method"], "path": scope["path"], "trace_id": trace_id, **self._process()}
         sent: list[int] = []
+        body = RequestBody(request.headers, receive)
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -58,10 +63,18 @@ class Edge:
                 # An answer is its caller's alone, and true for the moment.
                 headers.setdefault("cache-control", "no-store")
                 headers["server-timing"] = _server_timing(event, started_at)
-            await send(message)
+            await body.read_before_the_end(message, sent[0], send)
 
+        async def send_in_time(message: Message) -> None:
+            if not given_up:
+                await send_marked(message)
+
+        given_up = False
         try:
-            await self._app(scope, _bounded(receive), send_marked)
+            given_up = await _is_late(self._app(scope, body.receive, send_in_time), _seconds_left(scope), sent)
+            if given_up:
+                event.fields["cause"] = "the invocation's time"
+                await problems.of_error(request, ServiceUnavailable())(scope, receive, send_marked)
         except Exception:
             # The app has answered with a problem document, or its stream broke: either way it ends here.
             logger.exception("request failed", extra={"trace_id": trace_id})
@@ -74,19 +87,46 @@ class Edge:
             emit(self._metrics_namespace)
 
 
-def _bounded(receive: Receive) -> Receive:
-    """A body is refused while it is read, whatever its Content-Length said."""
-    size = 0
+def _seconds_left(scope: Scope) -> float | None:
+    """How long the invocation may still take before it is answered; a server on one machine has all the time.
 
-    async def receive_bounded() -> Message:
-        nonlocal size
-        message = await receive()
-        size += len(message.get("body", b""))
-        if size > MAX_BODY_BYTES:
-            raise HTTPException(413, f"A request has at most {MAX_BODY_BYTES} bytes.")
-        return message
+    Lambda says it by its own clock, to the streaming function as `state` has it, to the buffered one in its context.
+    """
+    if (context := scope.get("aws.context")) is not None:
+        scope["state"]["deadline_ms"] = time.time() * 1000 + context.get_remaining_time_in_millis()
+    deadline_ms = scope["state"].get("deadline_ms")
+    return None if deadline_ms is None else max(deadline_ms / 1000 - time.time() - ANSWER_SECONDS, 0)
 
-    return receive_bounded
+
+async def _is_late(answering: Awaitable[None], seconds: float | None, sent: list[int]) -> bool:
+    """Whether nothing was answered within so many seconds. What is under way goes on then, and is told to nobody.
+
+    Raises what answering does.
+    """
+    if seconds is None:
+        await answering
+        return False
+    task = asyncio.ensure_future(answering)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if task.done() or sent:
+        await task
+        return False
+    _late.add(task)
+    task.add_done_callback(_never_told)
+    return True
+
+
+_late: set[asyncio.Future[None]] = set()
+
+
+def _never_told(task: asyncio.Future[None]) -> None:
+    _late.discard(task)
+    if not task.cancelled() and (problem := task.exception()) is not None:
+        logger.error("a request that was given up failed", exc_info=problem)
 
 
 def _given(value: str | None, shape: re.Pattern[str]) -> str | None:

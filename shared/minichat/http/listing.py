@@ -10,18 +10,21 @@ from uuid import UUID
 
 from starlette.requests import Request
 
+from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat, visible
-from minichat.domain.identity import Call, ChatId, MessageId, from_micros, uuid7_floor
+from minichat.domain.identity import AttachmentId, Call, ChatId, MessageId, from_micros, uuid7_floor
 from minichat.domain.message import Message
 from minichat.http import odata
 from minichat.http.odata import Filter, Order, Value
 from minichat.http.paging import Cursor, CursorCodec, Cut, cut, fits
 from minichat.http.schemas import (
+    AttachmentDetail,
     AttachmentSummary,
     ChatDetail,
     MessageView,
     Page,
     PageInfo,
+    attachment_detail,
     attachment_summary,
     chat_detail,
     message_view,
@@ -30,9 +33,11 @@ from minichat.observability import measured
 from minichat.storage import attachments as attachment_store
 from minichat.storage import chats as chat_store
 from minichat.storage import messages as message_store
+from minichat.storage.items import together
 from minichat.storage.messages import Found, Window
 
 NEWEST_FIRST = "updated_at desc"
+LAST_ADDED_FIRST = "created_at desc"
 LONGEST_TURN = timedelta(hours=1)
 """An assistant message's id is as old as its turn's start, its `created_at` as its end: 15 minutes at most."""
 
@@ -48,7 +53,11 @@ LONGEST_ESCAPE = len(r"\\u0001")
 _MESSAGE_MEMBERS = frozenset(MessageView.model_fields)
 
 LOOKED_AT = 1000
-"""Chats that one request for a list looks at, at most: a filter that wants few of them goes on with the next cursor."""
+"""Chats, or attachments, that one request for a list looks at, at most: what wants few of them goes on with the next
+cursor."""
+
+PICTURES_AT_ONCE = 25
+"""Attachments whose thumbnails are read in one go: a page need not be so long that it has room for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +150,64 @@ def _looked_through(
 
 def _members(chat: Chat) -> dict[str, Value]:
     return {"title": chat.title or "", "updated_at": chat.updated_at, "id": UUID(chat.chat_id)}
+
+
+def attachments(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> Page[AttachmentDetail]:
+    """The attachments of a chat that are not deleted, the last added first, each with its thumbnail.
+
+    A page may have fewer than `limit`, or none, and a next one: thumbnails have bytes, and of a chat in which much was
+    deleted `LOOKED_AT` attachments are looked at in one go. Raises InvalidCursor, ChatNotFound.
+    """
+    scope = f"{call.caller.tenant_id}/{call.caller.user_id}/chats/{chat_id}/attachments"
+    cursor = None
+    if query.cursor is not None:
+        cursor = fits(codec.decode(query.cursor, scope), order=LAST_ADDED_FIRST, filter_=None)
+    with measured("read"):
+        chat, (found, left_at) = together(
+            lambda: chat_store.read(call.caller.tenant_id, chat_id),
+            lambda: _there_are(call, chat_id, cursor, query.limit + 1),
+        )
+    visible(chat, call.caller)
+    with measured("attachments"):
+        shown = _that_fit_with_pictures(found[: query.limit])
+    page = cut([*shown, *found[len(shown) :]], max(len(shown), 1), cursor, lambda one: one.attachment_id)
+    if left_at is not None and len(found) == len(shown):
+        backward = cursor is not None and cursor.backward
+        page = replace(page, prev_position=left_at) if backward else replace(page, next_position=left_at)
+    info = _List(codec, scope, LAST_ADDED_FIRST).info(query.limit, page)
+    return Page(items=[attachment_detail(one) for one in page.rows], page_info=info)
+
+
+def _there_are(
+    call: Call, chat_id: ChatId, cursor: Cursor | None, limit: int
+) -> tuple[list[Attachment], AttachmentId | None]:
+    """Up to `limit` attachments that are not deleted, and where the search stopped short of the end."""
+    backward = cursor is not None and cursor.backward
+    position = "" if cursor is None else cursor.position
+    after, before = (position, "") if backward else ("", position)
+    there = attachment_store.between_ids(call.caller.tenant_id, chat_id, after, before, descending=not backward)
+    found: list[Attachment] = []
+    for looked_at, one in enumerate(there, start=1):
+        if one.deleted_at is None:
+            found.append(one)
+        if len(found) == limit:
+            return found, None
+        if looked_at >= LOOKED_AT:
+            return found, one.attachment_id
+    return found, None
+
+
+def _that_fit_with_pictures(files: Sequence[Attachment]) -> list[Attachment]:
+    """The first of these attachments, with their thumbnails, that one response can tell; at least one."""
+    shown: list[Attachment] = []
+    left = PAGE_MAX_BYTES
+    for start in range(0, len(files), PICTURES_AT_ONCE):
+        for one in attachment_store.pictured(files[start : start + PICTURES_AT_ONCE]):
+            left -= len(json.dumps(attachment_detail(one).model_dump_json(), ensure_ascii=False).encode())
+            if shown and left < 0:
+                return shown
+            shown.append(one)
+    return shown
 
 
 def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> dict[str, Any]:

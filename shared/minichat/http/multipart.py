@@ -16,8 +16,10 @@ from minichat.domain.errors import FieldError, FileTooLarge, InvalidRequest
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-MAX_FILE_BYTES = 4_000_000
-"""What fits, once it is in base64, into the 6 MB of a request to Lambda (AWS limit)."""
+MAX_FILE_BYTES = 4_600_000
+"""What surely fits into the event of a synchronous invocation (AWS limit: 6 MiB), where a form is base64, four bytes
+for three. Beside it are the rest of the form, and less than 64 KiB for the rest of the request: of its head (10,240
+bytes at API Gateway) the event has each header twice, the path four times, and what the gateway says of its caller."""
 FRAME_BYTES = 65_536
 """What the parts around the file may have."""
 FIELD = "file"

@@ -27,7 +27,7 @@ class ChatDetail(BaseModel):
     id: UUID
     model: str
     title: Annotated[str | None, Absent] = None
-    is_temporary: Literal[False] = False
+    is_temporary: Annotated[bool, Field(description="Deleted by itself, and in no list.")] = False
     message_count: int
     created_at: datetime
     updated_at: datetime
@@ -63,6 +63,10 @@ class AttachmentDetail(BaseModel):
     status: Literal["pending", "uploaded", "ready", "failed"]
     kind: Literal["document", "image"]
     error_code: Annotated[str | None, Absent, Field(description="Why it failed: a stable word.")] = None
+    doc_summary: Annotated[str | None, Absent, Field(description="What a document is about, once that is known.")] = (
+        None
+    )
+    summary_updated_at: Annotated[datetime | None, Absent] = None
     img_thumbnail: Annotated[ThumbnailView | None, Absent] = None
     created_at: datetime
 
@@ -217,6 +221,7 @@ def chat_detail(chat: Chat) -> ChatDetail:
         id=UUID(chat.chat_id),
         model=chat.model,
         title=chat.title,
+        is_temporary=chat.is_temporary,
         message_count=chat.message_count,
         created_at=chat.created_at,
         updated_at=chat.updated_at,
@@ -289,6 +294,8 @@ def _attachment(attachment: Attachment) -> dict[str, object]:
         "status": attachment.status,
         "kind": attachment.kind,
         "error_code": attachment.error_code,
+        "doc_summary": attachment.summary,
+        "summary_updated_at": attachment.summarized_at,
         "img_thumbnail": _thumbnail(attachment.thumbnail),
         "created_at": attachment.created_at,
     }

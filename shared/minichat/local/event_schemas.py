@@ -6,10 +6,11 @@ python -m minichat.local.event_schemas
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
+from minichat.events.decisions import LicenseDecision, PolicyDecisions, QuotaDecisionRecord
 from minichat.events.payloads import (
     AttachmentCleanup,
     AttachmentDeleted,
@@ -18,15 +19,15 @@ from minichat.events.payloads import (
     AuditEvent,
     ChatCleanup,
     ChatDeleted,
+    ChatTitleTask,
     DecisionRefused,
+    DocSummaryTask,
     Event,
     FrontierRef,
     Latency,
-    LicenseDecision,
-    PolicyDecisions,
     PolicyPublished,
-    QuotaDecisionRecord,
     ReactionChanged,
+    SystemTask,
     ThreadSummaryTask,
     TokenUsage,
     ToolCallCounts,
@@ -45,7 +46,7 @@ QUEUES: dict[str, Any] = {
     "attachment-cleanup": AttachmentCleanup,
     "attachment-ingest": AttachmentExpected,
     "chat-cleanup": ChatCleanup,
-    "thread-summary": ThreadSummaryTask,
+    "thread-summary": Annotated[SystemTask, Field(discriminator="event_type")],
 }
 
 _AT = datetime(2026, 11, 21, 9, 30, 0, 123456, tzinfo=UTC)
@@ -193,7 +194,24 @@ EXAMPLES: dict[str, list[Event]] = {
             system_task_type="thread_summary_update",
             base_frontier=FrontierRef(created_at=_AT, message_id=_TURN),
             frozen_target=FrontierRef(created_at=_AT, message_id=_NEW_REQUEST),
-        )
+        ),
+        ChatTitleTask(
+            tenant_id=_TENANT,
+            chat_id=_CHAT,
+            user_id=_USER,
+            system_request_id=_REQUEST,
+            system_task_type="chat_title",
+            user_message_id=_MESSAGE,
+            assistant_message_id=_TURN,
+        ),
+        DocSummaryTask(
+            tenant_id=_TENANT,
+            chat_id=_CHAT,
+            user_id=_USER,
+            system_request_id=_REQUEST,
+            system_task_type="doc_summary",
+            attachment_id=_ATTACHMENT,
+        ),
     ],
 }
 
@@ -211,7 +229,7 @@ def main() -> None:
 
 
 def _schema(queue: str, model: Any) -> dict[str, Any]:
-    made = _plain(TypeAdapter(model).json_schema())
+    made = _plain(TypeAdapter(model).json_schema(mode="serialization"))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:minichat:events:{queue}:1",

@@ -47,10 +47,10 @@ class Files:
     stores_made: int = 0
     failures: Counter[str] = field(default_factory=Counter)
 
-    def first_of(self, stores: list[str]) -> tuple[str, str] | None:
-        """Id and name of a file in one of these vector stores; None when they hold none."""
+    def held_by(self, stores: list[str]) -> tuple[tuple[str, str], ...]:
+        """Ids and names of the files in these vector stores, by id."""
         held = sorted({file for store in stores for file in self.vector_stores.get(store, ())} & self.files)
-        return (held[0], self.about.get(held[0], {}).get("filename", held[0])) if held else None
+        return tuple((file, self.about.get(file, {}).get("filename", file)) for file in held)
 
     def remove(self, path: dict[str, str]) -> bool:
         """Whether what this path names was there; it is not any more."""

@@ -5,14 +5,15 @@
     POST /v1/messages                  Anthropic Messages
     POST /model/MODEL/converse-stream  Amazon Bedrock
 
-Without a marker it answers with a few friendly words about the last message. It uses the searches that it is offered,
+Without a marker it answers with a few friendly words about the last message. It uses the tools that it is offered,
 and cites what they find: an example of a page, a file of the vector stores. Markers, anywhere in the last user text:
 
     [[say:TEXT]]          answers TEXT                       [[words:N]]          answers N words
     [[echo]]              answers the whole message          [[delay:MS]]         pause between two deltas
     [[first-token:MS]]    pause before the first delta       [[no-usage]]         reports no usage
     [[usage:IN,OUT]]      reports this usage; up to three more numbers are cache read, cache write and reasoning
-    [[tool:NAME]]         uses a tool first, e.g. web_search
+    [[tool:NAME]]         uses a tool first, e.g. web_search [[query:TEXT]]       what it looks for on the web
+    [[output:TEXT]]       what its code prints
     [[cite:URL TITLE]]    cites a page; without any, nothing [[cite-file:ID NAME]] cites a file
     [[hold:NAME]]         stops after the first delta until NAME is released
     [[hold-start:NAME]]   stops before the first delta until NAME is released
@@ -34,9 +35,9 @@ and cites what they find: an example of a page, a file of the vector stores. Mar
     [[problem]]           answers 200 with the body of a refusal
     [[strict]]            answers 400 to a conversation whose roles do not alternate
 
-`POST /control/release/NAME` releases a hold, now or in advance; `GET /control/stats` tells how many calls came, how
-many streams are open and how many the client broke off. Files and vector stores are in `scripted_files`. All state is
-of this process.
+`POST /control/release/NAME` releases a hold, now or in advance; `GET /control/stats` tells how many calls came, and how
+many of the system's own tasks besides, how many streams are open and how many the client broke off. Files and vector
+stores are in `scripted_files`. All state is of this process.
 """
 
 import argparse
@@ -59,8 +60,9 @@ from starlette.routing import Route
 from minichat.local import scripted_files
 from minichat.local.dialects.anthropic import Messages
 from minichat.local.dialects.bedrock import Converse
-from minichat.local.dialects.dialect import SECRETS, Cite, Dialect, Said, Tokens, wrong_identity
+from minichat.local.dialects.dialect import SECRETS, Cite, Dialect, Said, Tokens, Work, wrong_identity
 from minichat.local.dialects.openai import Chat, Responses
+from minichat.local.scripted_tasks import MARKER, answer_of_task
 
 DEFAULT_DELAY_MS = 15
 ECHOED_CHARACTERS = 200
@@ -68,7 +70,6 @@ EXAMPLE = "https://example.com/found An example"
 HOLD_SECONDS = 120
 FLOOD_BYTES = 10_000_000
 
-_MARKER = re.compile(r"\[\[([a-z-]+)(?::(.*?))?\]\]", re.DOTALL)
 _KEY_HEADERS = ("authorization", "api-key", "x-api-key")
 _UNREADABLE = {"garbage": b"{not json", "mojibake": b'{"text": "\xff\xfe"}'}
 
@@ -84,14 +85,14 @@ class Script:
 
     @classmethod
     def of(cls, text: str) -> "Script":
-        """The script in a user's text; what a conversation to be summarized says in it is none."""
-        if "<conversation>" in text:
-            return cls(text, {"say": _summary(text), "delay": "0"}, (), ())
-        found = _MARKER.findall(text)
+        """The script in a user's text; what the material of a task of the system says in it is none."""
+        if (answer := answer_of_task(text)) is not None:
+            return cls(text, {"say": answer, "delay": "0"}, (), ())
+        found = MARKER.findall(text)
         tools = tuple(value for name, value in found if name == "tool")
         cites = tuple(_cite(name, value) for name, value in found if name in {"cite", "cite-file"} and value)
         told = any(name.startswith("cite") for name, _ in found)
-        return cls(_MARKER.sub("", text).strip(), dict(found), tools, cites if told else None)
+        return cls(MARKER.sub("", text).strip(), dict(found), tools, cites if told else None)
 
     def number(self, name: str, default: int) -> int:
         """A marker's number; the default when it has none."""
@@ -116,6 +117,7 @@ class State:
     """What this process remembers."""
 
     calls: int = 0
+    of_the_system: int = 0
     open_streams: int = 0
     broken_off: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -158,16 +160,26 @@ async def _release(request: Request) -> Response:
 
 async def _stats(request: Request) -> Response:
     state: State = request.app.state.provider
-    return JSONResponse({"calls": state.calls, "open": state.open_streams, "broken_off": state.broken_off})
+    return JSONResponse(
+        {
+            "calls": state.calls,
+            "of_the_system": state.of_the_system,
+            "open": state.open_streams,
+            "broken_off": state.broken_off,
+        }
+    )
 
 
 async def _answer(request: Request, *, dialect: type[Dialect]) -> Response:
     state: State = request.app.state.provider
-    state.calls += 1
     body = await request.json()
     model = request.path_params.get("model")
     given = body.get("input", body.get("messages", ""))
-    script = Script.of(_last_text(given))
+    text = _last_text(given)
+    of_the_system = answer_of_task(text) is not None
+    state.of_the_system += of_the_system
+    state.calls += not of_the_system
+    script = Script.of(text)
     key = next((request.headers[name] for name in _KEY_HEADERS if name in request.headers), "no key")
     message = f"As told with {key}: {', '.join(SECRETS)}."
     if (refusal := _refusal(script, state, dialect, message)) is not None:
@@ -177,9 +189,11 @@ async def _answer(request: Request, *, dialect: type[Dialect]) -> Response:
     if (wrong := wrong_identity(body, request.headers.get("traceparent"))) is not None:
         return JSONResponse(dialect.problem(400, wrong), 400)
     text = "".join(script.pieces())
-    tools, cites = _used(script, body, request.app.state.files)
+    files = request.app.state.files.held_by(_stores(body))
+    tools, cites = _used(script, body, files)
     script = replace(script, tools=tools)
-    said = Said(state.calls, model or body.get("model", "scripted"), text, _tokens(script, given), message, cites)
+    name, tokens = model or body.get("model", "scripted"), _tokens(script, given)
+    said = Said(state.calls, name, text, tokens, message, cites, _work(script, body, files))
     if not (body.get("stream") or model):
         return JSONResponse(dialect(said).whole())
     return StreamingResponse(Answer(dialect(said), script, state).stream(), media_type=dialect.media_type)
@@ -203,15 +217,26 @@ def _refusal(script: Script, state: State, dialect: type[Dialect], message: str)
     return JSONResponse(dialect.problem(status, message), status, headers)
 
 
-def _used(script: Script, body: dict[str, Any], have: scripted_files.Files) -> tuple[tuple[str, ...], tuple[Cite, ...]]:
+def _used(
+    script: Script, body: dict[str, Any], files: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, ...], tuple[Cite, ...]]:
     """The tools that an answer uses, those that its request offers if the script names none, and what it cites."""
-    file = have.first_of(_stores(body))
-    found = {"file_search": None if file is None else Cite("file", *file), "web_search": _cite("cite", EXAMPLE)}
-    offered = (("file_search", file is not None), ("web_search", _may_search_the_web(body)))
+    found = {"file_search": Cite("file", *files[0]) if files else None, "web_search": _cite("cite", EXAMPLE)}
+    runs_code = any(tool.get("type") == "code_interpreter" for tool in body.get("tools") or [])
+    offered = (
+        ("file_search", bool(files)),
+        ("web_search", _may_search_the_web(body)),
+        ("code_interpreter", runs_code),
+    )
     tools = script.tools or tuple(tool for tool, is_offered in offered if is_offered)
     if script.cites is not None:
         return tools, script.cites
     return tools, tuple(cite for tool, cite in found.items() if tool in tools and cite is not None)
+
+
+def _work(script: Script, body: dict[str, Any], files: tuple[tuple[str, str], ...]) -> Work:
+    told = {name: script.said[name] for name in ("query", "output") if name in script.said}
+    return Work(files=files, included=frozenset(body.get("include") or ()), **told)
 
 
 def _stores(body: dict[str, Any]) -> list[str]:
@@ -337,12 +362,6 @@ class Answer:
     async def _held(self, name: str) -> None:
         async with asyncio.timeout(HOLD_SECONDS):
             await self._state.releases[name].wait()
-
-
-def _summary(request: str) -> str:
-    """How each message of a conversation begins."""
-    beginnings = re.findall(r"<message [^>]*>\n(.{0,60})", request)
-    return f"<analysis>{len(beginnings)} messages.</analysis><summary>{' / '.join(beginnings)}</summary>"
 
 
 def _last_text(given: Any) -> str:

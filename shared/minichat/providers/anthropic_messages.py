@@ -1,11 +1,13 @@
 """Anthropic's Messages API: the request, and the events told in the product's words."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
-from minichat.providers import refusals
+from minichat.providers import details, refusals
 from minichat.providers.chunks import ProviderChunk, TextDelta, ToolActivity, ToolName
 from minichat.providers.cited import Block, cited, listed
 from minichat.providers.ends import NOT_OFFERED, Ends
@@ -15,6 +17,8 @@ from minichat.providers.reading import Events, Reading
 from minichat.providers.transport import Exchange
 
 API_VERSION = "2023-06-01"
+MAX_ASKED = 8_192
+"""Characters of what a tool is asked that are kept."""
 
 KNOWN_EVENTS = frozenset(
     {
@@ -98,6 +102,8 @@ class Answer:
         self._counted: dict[str, Any] = {}
         self._characters = Characters()
         self._block = Block()
+        self._asked: dict[str, str] = {}
+        """What tools were asked, as JSON, by the ids of their calls; the last one's comes in pieces."""
         self._reason: str | None = None
         self._response_id: str | None = None
 
@@ -142,6 +148,12 @@ class Answer:
         """A block may begin with text, and has all of it where nothing was streamed."""
         self._block.end()
         if (activity := _tool(block)) is not None:
+            if activity.phase == "start":
+                asked = block.get("input")
+                self._asked[str(block.get("id"))] = json.dumps(asked) if asked else ""
+            else:
+                told = details.of_result(block, self._asked.get(str(block.get("tool_use_id")), ""))
+                activity = replace(activity, details=told)
             yield activity
         if block.get("type") == "text":
             yield from self._tell(self._characters.of(block.get("text") or ""))
@@ -155,6 +167,9 @@ class Answer:
                 yield from self._tell(self._characters.of(delta["text"]))
             case "citations_delta":
                 self._cites(delta.get("citation"))
+            case "input_json_delta" if self._asked:
+                call, asked = next(reversed(self._asked.items()))
+                self._asked[call] = f"{asked}{delta.get('partial_json') or ''}"[:MAX_ASKED]
 
     def _tell(self, text: str) -> Iterator[TextDelta]:
         if text:

@@ -2,13 +2,14 @@
 
 An adapter yields chunks until exactly one terminal one (`Completed`, `Incomplete` or `Failed`), which is its last.
 No chunk carries a provider's own identifier except an answer's `response_id`, which is stored and never shown, and the
-ids of the files that it cites, which are told as the chat's attachments.
+ids of the files that it cites or searched, which are told as the chat's attachments.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from minichat.domain.citations import Cited
+from minichat.domain.tool_details import UNTOLD, ToolDetails
 from minichat.domain.usage import Usage
 
 ToolName = Literal["file_search", "web_search", "code_interpreter"]
@@ -28,6 +29,7 @@ class ToolActivity:
 
     name: ToolName
     phase: Literal["start", "progress", "done"]
+    details: ToolDetails = UNTOLD
 
 
 @dataclass(frozen=True, slots=True)

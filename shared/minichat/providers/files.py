@@ -136,6 +136,6 @@ def refusal(status: int) -> Failure:
 def _says_deleted(response: httpx2.Response) -> bool:
     try:
         told = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(told, dict) and told.get("deleted") is True

@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from minichat.domain.citations import Cited, Span
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
-from minichat.providers import refusals
+from minichat.providers import details, refusals
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity, ToolName
 from minichat.providers.cited import MAX_CITED, cited, listed, span_of
 from minichat.providers.ends import NO_END, NOT_OFFERED
@@ -36,6 +37,8 @@ NOT_OFFERED_ITEMS = frozenset(
     }
 )
 """What a model asks for and waits for: nobody here will do it."""
+ITEM_DONE = "response.output_item.done"
+"""Of the call of a tool it tells the details, after the event that says that it is done."""
 TEXT_EVENTS = frozenset({"response.output_text.delta", "response.refusal.delta"})
 ENDS = {f"response.{status}": status for status in ("completed", "incomplete", "failed")}
 """Events that end an answer, with the status that it then has."""
@@ -70,6 +73,10 @@ def body(prompt: Prompt) -> dict[str, Any]:
         made["instructions"] = prompt.instructions
     if tools := list(_tools(prompt)):
         made["tools"] = tools
+    if included := [
+        what for what, files in ((details.FILES, prompt.vector_stores), (details.OUTPUTS, prompt.code_files)) if files
+    ]:
+        made["include"] = included
     if prompt.max_tool_calls is not None:
         made["max_tool_calls"] = prompt.max_tool_calls
     if effort is not None:
@@ -97,13 +104,21 @@ class Answer:
     def __init__(self) -> None:
         self._characters = Characters()
         self._told: list[str] = []
+        self._done: dict[str, ToolActivity] = {}
+        """Calls of tools that are done, by their items' ids, until these tell the details: nobody promises that."""
 
     def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
         """What an event says."""
+        if kind in TEXT_EVENTS or kind in ENDS:
+            yield from self._done.values()
+            self._done.clear()
         if kind in TEXT_EVENTS:
             yield from self._tell(self._characters.of(data["delta"]))
         elif kind in TOOL_EVENTS:
-            yield TOOL_EVENTS[kind]
+            yield from self._used(TOOL_EVENTS[kind], data.get("item_id"))
+        elif kind == ITEM_DONE:
+            done = self._done.pop(str(at(data, "item", "id")), None)
+            yield from () if done is None else (replace(done, details=details.of_item(data["item"])),)
         elif kind in ENDS:
             yield from self._finished(ENDS[kind], data)
         elif kind == "error":
@@ -114,7 +129,7 @@ class Answer:
         for item in listed(data.get("output")):
             if (name := TOOL_ITEMS.get(_kind(item))) is not None:
                 yield ToolActivity(name, "start")
-                yield ToolActivity(name, "done")
+                yield ToolActivity(name, "done", details.of_item(item))
         status = "failed" if data.get("error") else str(data.get("status"))
         if status not in ENDED:
             raise ValueError(status)
@@ -123,6 +138,12 @@ class Answer:
     def ended(self) -> Iterator[ProviderChunk]:
         """The stream ended before the answer did."""
         yield Failed("provider_error", NO_END)
+
+    def _used(self, activity: ToolActivity, item_id: Any) -> Iterator[ToolActivity]:
+        if activity.phase == "done" and isinstance(item_id, str):
+            self._done[item_id] = activity
+        else:
+            yield activity
 
     def _tell(self, text: str) -> Iterator[TextDelta]:
         if text:
@@ -154,6 +175,8 @@ class Answer:
 def _tools(prompt: Prompt) -> Iterator[dict[str, Any]]:
     if prompt.vector_stores:
         search: dict[str, Any] = {"type": "file_search", "vector_store_ids": list(prompt.vector_stores)}
+        if prompt.only_attachment is not None:
+            search["filters"] = {"type": "eq", "key": "attachment_id", "value": prompt.only_attachment}
         yield search if prompt.max_num_results is None else search | {"max_num_results": prompt.max_num_results}
     if prompt.web_search_context_size is not None:
         yield {"type": "web_search", "search_context_size": prompt.web_search_context_size}

@@ -20,6 +20,7 @@ class Prompt:
     """One call of a model: instructions, conversation oldest first, tools, caps and sampling parameters.
 
     Vector stores, files for the code interpreter and images are for providers that have files; no other is sent any.
+    With `only_attachment` nothing else in the stores is found: files are put in with that attribute.
 
     `user` and `metadata` are opaque hashes (`identity`); no id of tenant, user or chat leaves the backend.
     `traceparent` is a header (W3C Trace Context).
@@ -33,6 +34,7 @@ class Prompt:
     web_search_context_size: Literal["low", "medium", "high"] | None = None
     vector_stores: tuple[str, ...] = ()
     max_num_results: int | None = None
+    only_attachment: str | None = None
     code_files: tuple[str, ...] = ()
     api_params: dict[str, Any] = field(default_factory=dict)
     user: str | None = None

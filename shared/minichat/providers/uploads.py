@@ -126,7 +126,7 @@ def _json(answer: httpx2.Response | Failure) -> dict[str, Any] | Failure:
         return refusal(answer.status_code)
     try:
         said = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     return said if isinstance(said, dict) else Failure("an answer that is no object", may_pass=True)
 

@@ -3,11 +3,14 @@
 Both ways put the file into a bucket, whose event starts `services.ingest`.
 """
 
+import asyncio
 import hashlib
-from dataclasses import dataclass, replace
+import time
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 
-from minichat.domain.attachment import Attachment
+from minichat.domain.attachment import Attachment, AttachmentStatus
 from minichat.domain.chat import Chat
 from minichat.domain.errors import (
     AttachmentLocked,
@@ -29,6 +32,9 @@ from minichat.storage import attachments, keys, objects, outbox, uploads
 from minichat.storage import chats as stored_chats
 
 DELETE_ATTEMPTS = 5
+FIRST_LOOK_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 1.0
+"""Between two looks at an attachment that is waited for; each costs two read units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +58,10 @@ class NewFile:
 
 
 def add(call: Call, chat: Chat, file: NewFile, content: bytes, rules: Rules) -> Attachment:
-    """A new attachment, pending, whose file came with the request.
+    """A new attachment, pending, whose file came with the request; or what became of the one that the key made before.
 
     Raises InvalidRequest, FileTooLarge, UnsupportedFileType, QuotaExceeded, ChatNotFound, IdempotencyKeyConflict,
-    ServiceUnavailable.
+    AttachmentNotFound (the key's was deleted), ServiceUnavailable.
     """
     file_type = _accepted(file, chat, rules)
     if not is_what_it_says(file_type, content):
@@ -64,7 +70,8 @@ def add(call: Call, chat: Chat, file: NewFile, content: bytes, rules: Rules) -> 
     attachment = _stored(call, made, limits_of(chat, rules), rules, file.once(content))
     # Dies the process here, the attachment is given up when nothing has come for it. Said again, the file comes again:
     # it may have been here that the first call died.
-    objects.put(_key(attachment), content, file_type.content_type)
+    if attachment.status is AttachmentStatus.PENDING:
+        objects.put(_key(attachment), content, file_type.content_type)
     return attachment
 
 
@@ -86,6 +93,25 @@ def get(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> Attachment:
     Raises ChatNotFound, AttachmentNotFound.
     """
     chats.get(call, chat_id)
+    return _present(call, chat_id, attachment_id)
+
+
+async def settled(call: Call, attachment: Attachment, seconds: float) -> Attachment:
+    """The attachment as it is once it is ready or failed, or when so many seconds are over.
+
+    A look that the store does not answer is passed over. Raises AttachmentNotFound when it is deleted meanwhile.
+    """
+    ends_at, pause = time.monotonic() + seconds, FIRST_LOOK_SECONDS
+    while attachment.is_open and (left := ends_at - time.monotonic()) > 0:
+        await asyncio.sleep(min(pause, left))
+        with suppress(ServiceUnavailable):
+            looked = attachment.chat_id, attachment.attachment_id
+            attachment = await asyncio.to_thread(_present, call, *looked)
+        pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+    return attachment
+
+
+def _present(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> Attachment:
     found = attachments.shown(call.caller.tenant_id, chat_id, [attachment_id])
     if not found or found[0].deleted_at is not None:
         raise AttachmentNotFound
@@ -171,11 +197,12 @@ def _made(call: Call, chat: Chat, file: NewFile, file_type: FileType, rules: Rul
 def _stored(
     call: Call, made: Attachment, limits: FileLimits, rules: Rules, once: stored_chats.Once | None
 ) -> Attachment:
-    """The attachment, stored; or the one that the key made before."""
+    """The attachment, stored; or the one that the key made before, as it is now: what was deleted is not made again."""
     event = AttachmentExpected(tenant_id=made.tenant_id, chat_id=made.chat_id, attachment_id=made.attachment_id)
     delay = rules.settings.attachments.abandoned_after_seconds
     expected = outbox.item(call, made.chat_id, event, delay_seconds=delay)
-    return replace(made, attachment_id=uploads.create(call, made, limits, expected, once))
+    attachment_id = uploads.create(call, made, limits, expected, once)
+    return made if attachment_id == made.attachment_id else _present(call, made.chat_id, attachment_id)
 
 
 def _key(attachment: Attachment) -> str:

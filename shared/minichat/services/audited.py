@@ -4,7 +4,8 @@ from minichat.domain.attachment import Attachment
 from minichat.domain.identity import AttachmentId
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import Turn
-from minichat.events.payloads import AttachmentUse, LicenseDecision, PolicyDecisions, QuotaDecisionRecord
+from minichat.events.decisions import LicenseDecision, PolicyDecisions, QuotaDecisionRecord
+from minichat.events.payloads import AttachmentUse
 from minichat.settings import Auth
 from minichat.storage import attachments
 

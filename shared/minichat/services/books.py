@@ -4,6 +4,7 @@ Each item is as it was when its page was read, so the whole is no single moment.
 again, by itself, before anybody is told.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from minichat.domain.chat import Chat
@@ -13,6 +14,7 @@ from minichat.domain.metering import Entry, Total
 from minichat.domain.turn import Turn
 from minichat.domain.usage import dedupe_key
 from minichat.storage import whole
+from minichat.storage.items import Raw
 from minichat.storage.unreadable import Unreadable
 
 
@@ -29,13 +31,14 @@ class Books:
     unreadable: list[Unreadable] = field(default_factory=list)
 
 
-def read(tenant_id: TenantId | None = None) -> Books:
+def read(tenant_id: TenantId | None = None, items: Iterable[Raw] | None = None) -> Books:
     """The books of a tenant, or of all. The table is read once, and the service may go on working meanwhile.
 
+    `items` are those of the table, where somebody else has them read, too.
     Raises ServiceUnavailable.
     """
     books = Books()
-    for record in whole.records(tenant_id):
+    for record in whole.records(tenant_id, items):
         match record:
             case Turn():
                 books.turns[dedupe_key(record.tenant_id, record.turn_id, record.request_id)] = record

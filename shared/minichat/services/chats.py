@@ -1,14 +1,15 @@
-"""Chats: create, read, rename, delete."""
+"""Chats: create, read, rename, delete; and those that are deleted by themselves."""
 
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from minichat.domain.chat import Chat, clean_title, visible
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, ChatId
-from minichat.events.payloads import ChatCleanup, ChatDeleted
+from minichat.events.payloads import ChatCleanup, ChatDeleted, DeletionReason
 from minichat.services.rules import Rules
+from minichat.settings import Settings
 from minichat.storage import chats, outbox
 
 DELETE_ATTEMPTS = 5
@@ -21,17 +22,20 @@ class NewChat:
     title: str | None = None
     model_id: str | None = None
     idempotency_key: str | None = None
+    temporary: bool = False
 
     @property
     def fingerprint(self) -> str:
-        """Differs when title or model do."""
-        return hashlib.sha256(repr((self.title, self.model_id)).encode()).hexdigest()[:32]
+        """Differs when title, model or kind do."""
+        wanted = (self.title, self.model_id, *(["temporary"] if self.temporary else []))
+        return hashlib.sha256(repr(wanted).encode()).hexdigest()[:32]
 
 
 def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
-    """A new chat of the caller; its model is chosen now and stays.
+    """A new chat of the caller; its model is chosen now and stays, and so does whether it is temporary.
 
-    Raises InvalidRequest (title), InvalidModel, IdempotencyKeyConflict.
+    Raises InvalidRequest (title), InvalidModel, IdempotencyKeyConflict, ChatNotFound (the key's chat was deleted: it
+    is not made again, for nobody asked for another).
     """
     title = None if wish.title is None else clean_title(wish.title)
     model = rules.policy.model_for_new_chat(wish.model_id)
@@ -44,11 +48,20 @@ def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
         created_at=call.now,
         updated_at=call.now,
         title=title,
+        ends_at=ends_at(call.now, rules.settings) if wish.temporary else None,
     )
     if wish.idempotency_key is None:
         chats.create(chat, token=chat.chat_id)
         return chat
-    return chats.create_once(chat, chats.Once(wish.idempotency_key, wish.fingerprint), token=chat.chat_id)
+    made = chats.create_once(chat, chats.Once(wish.idempotency_key, wish.fingerprint), token=chat.chat_id)
+    if made.chat_id != chat.chat_id:
+        get(call, made.chat_id)
+    return made
+
+
+def ends_at(used_at: datetime, settings: Settings) -> datetime:
+    """When a temporary chat ends that was created, sent to or renamed at that instant, and then no more."""
+    return used_at + timedelta(hours=settings.retention.temporary_chats_hours)
 
 
 def get(call: Call, chat_id: ChatId) -> Chat:
@@ -73,28 +86,44 @@ def delete(call: Call, chat_id: ChatId) -> None:
     Raises ChatNotFound.
     """
     for _ in range(DELETE_ATTEMPTS):
-        chat = get(call, chat_id)
-        events = (
-            ChatDeleted(
-                tenant_id=chat.tenant_id,
-                timestamp=call.now,
-                requester_type=call.caller.subject_type,
-                trace_id=call.trace_id or None,
-                chat_id=chat_id,
-                actor_user_id=call.caller.user_id,
-            ),
-            to_be_cleaned(chat, call.now, call.new_id(call.now)),
-        )
-        items = [outbox.item(call, chat_id, event) for event in events]
-        if chats.delete(call, chat, items, token=call.new_id(call.now)):
+        if _deleted(call, get(call, chat_id), "chat_soft_delete"):
             return
     raise ServiceUnavailable
 
 
-def to_be_cleaned(chat: Chat, deleted_at: datetime, task_id: str) -> ChatCleanup:
+def expire(call: Call, chat: Chat) -> bool:
+    """Deletes a temporary chat that is as it was seen still, on its owner's behalf; False when it was used meanwhile.
+
+    Raises ChatNotFound.
+    """
+    return _deleted(call, chat, "temporary_expired")
+
+
+def _deleted(call: Call, chat: Chat, reason: DeletionReason) -> bool:
+    events = (
+        ChatDeleted(
+            tenant_id=chat.tenant_id,
+            timestamp=call.now,
+            requester_type=call.caller.subject_type,
+            trace_id=call.trace_id or None,
+            chat_id=chat.chat_id,
+            actor_user_id=call.caller.user_id,
+            reason=reason,
+        ),
+        to_be_cleaned(chat, call.now, call.new_id(call.now), reason),
+    )
+    items = [outbox.item(call, chat.chat_id, event) for event in events]
+    unused = reason == "temporary_expired"
+    return chats.delete(call, chat, items, token=call.new_id(call.now), unused=unused)
+
+
+def to_be_cleaned(
+    chat: Chat, deleted_at: datetime, task_id: str, reason: DeletionReason = "chat_soft_delete"
+) -> ChatCleanup:
     """The event that has everything of a deleted chat go."""
     return ChatCleanup(
         tenant_id=chat.tenant_id,
+        reason=reason,
         chat_id=chat.chat_id,
         user_id=chat.user_id,
         system_request_id=task_id,

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.cleanup import CleanupStatus, Failure, Outcome, after_attempt
+from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.files import name_at_provider
 from minichat.domain.identity import AttachmentId, ChatId, Clock, TenantId
 from minichat.events.payloads import AttachmentCleanup
@@ -19,6 +20,7 @@ from minichat.providers.files import Files
 from minichat.services import vector_stores
 from minichat.settings import Cleanup
 from minichat.storage import attachments, chats
+from minichat.storage.unreadable import Unreadable
 
 _WORST_FIRST = (Outcome.PENDING, Outcome.FAILED, Outcome.DONE)
 """Of a chat's stores: one that is refused for good is told only when nothing else is left to try."""
@@ -75,19 +77,25 @@ def clean_chat_resources(
     return files if stores is Outcome.DONE else stores
 
 
-def _clean_all(found: Iterable[Attachment], means: Means, ends_at: datetime, *, redriven: bool) -> Outcome:
-    failed, waiting = 0, []
+def _clean_all(found: Iterable[Attachment | Unreadable], means: Means, ends_at: datetime, *, redriven: bool) -> Outcome:
+    failed, left, waiting = 0, 0, []
     for attachment in found:
-        if attachment.cleanup.status is CleanupStatus.FAILED and not redriven:
+        if isinstance(attachment, Unreadable):
+            _told(attachment)
+            left += 1
+        elif attachment.cleanup.status is CleanupStatus.FAILED and not redriven:
             failed += 1
         elif attachment.cleanup.status is not CleanupStatus.DONE:
             waiting.append(attachment)
-    left = 0
     # Those that were in trouble come last: they must not use up the time of all others, go after go.
     for attachment in sorted(waiting, key=lambda one: one.cleanup.attempts):
         if means.clock() >= ends_at:
             return Outcome.PENDING if left else Outcome.UNFINISHED
-        outcome = _clean(attachment, means, redriven=redriven)
+        try:
+            outcome = _clean(attachment, means, redriven=redriven)
+        except ServiceUnavailable:
+            logger.exception("the cleanup of an attachment cannot be noted", extra={"id": attachment.attachment_id})
+            outcome = Outcome.PENDING
         left += outcome is Outcome.PENDING
         failed += outcome is Outcome.FAILED
     if failed:
@@ -146,14 +154,27 @@ def _files_of(attachment: Attachment, files: Files) -> list[str] | Failure:
     return uploads.find_files(account, name_at_provider(attachment), attachment.unnoted_since)
 
 
-def _clean_stores(stores: Iterable[VectorStore], means: Means, ends_at: datetime) -> Outcome:
+def _told(item: Unreadable) -> None:
+    """It waits for a version that can read it; the others of its chat do not."""
+    logger.error("an item to be cleaned up cannot be read", extra={"item": item.key, "reason": item.reason})
+
+
+def _clean_stores(stores: Iterable[VectorStore | Unreadable], means: Means, ends_at: datetime) -> Outcome:
     outcomes = {Outcome.DONE}
     for store in stores:
+        if isinstance(store, Unreadable):
+            _told(store)
+            outcomes.add(Outcome.PENDING)
+            continue
         if store.gone_at is not None:
             continue
         if means.clock() >= ends_at:
             return Outcome.UNFINISHED if outcomes == {Outcome.DONE} else Outcome.PENDING
-        outcomes.add(_clean_store(store, means))
+        try:
+            outcomes.add(_clean_store(store, means))
+        except ServiceUnavailable:
+            logger.exception("the cleanup of a vector store cannot be noted", extra={"chat_id": store.chat_id})
+            outcomes.add(Outcome.PENDING)
     return next(worst for worst in _WORST_FIRST if worst in outcomes)
 
 

@@ -16,6 +16,7 @@ from minichat.domain.summary import Compression, Frontier
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.events.payloads import (
+    ChatTitleTask,
     Event,
     FrontierRef,
     Latency,
@@ -42,7 +43,8 @@ class Finalizer:
 
     `stored` events of the stream are stored, those that are `pending` will be with the end. Only its teller knows what
     was told last. With `limits` the terminal event says what is left of them; with `stale_since` the turn ends only
-    when it has given no sign of life after that instant. A turn that completes has its `compression` done.
+    when it has given no sign of life after that instant. A turn that completes has its `compression` done, and its chat
+    given a title where it `wants_title`.
     """
 
     is_teller: bool = False
@@ -51,6 +53,7 @@ class Finalizer:
     limits: UserLimits | None = None
     stale_since: datetime | None = None
     compression: Compression | None = None
+    wants_title: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,8 @@ class End:
         ]
         if completed and by.compression is not None:
             events.append(_summary_task(call, turn, by.compression))
+        if completed and by.wants_title and ending.text.strip():
+            events.append(_title_task(call, turn))
         self._ending = ending
         self._finish = endings.Finish(
             token=call.new_id(call.now),
@@ -266,6 +271,18 @@ def _summary_task(call: Call, turn: Turn, due: Compression) -> ThreadSummaryTask
         system_task_type="thread_summary_update",
         base_frontier=None if due.base is None else _ref(due.base),
         frozen_target=_ref(due.target),
+    )
+
+
+def _title_task(call: Call, turn: Turn) -> ChatTitleTask:
+    return ChatTitleTask(
+        tenant_id=turn.tenant_id,
+        chat_id=turn.chat_id,
+        user_id=turn.requester_user_id,
+        system_request_id=call.new_id(call.now),
+        system_task_type="chat_title",
+        user_message_id=turn.user_message_id,
+        assistant_message_id=turn.assistant_message_id,
     )
 
 

@@ -27,6 +27,7 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Clock
 from minichat.domain.settlement import KNOWN_ERROR_CODES, Ending
 from minichat.domain.stream import Delta, Started, StreamEvent, Tool
+from minichat.domain.tool_details import told_details
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.observability import count, emit, logger, observe
@@ -300,12 +301,12 @@ async def _relayed(chunks: AsyncIterator[ProviderChunk], teller: _Teller) -> End
                 answer.first_text_at = answer.first_text_at or teller.machine.clock()
                 answer.texts.append(text)
                 await teller.tell(Delta(text))
-            case ToolActivity(name=name, phase=phase):
+            case ToolActivity(name=name, phase=phase, details=details):
                 calls = answer.tool_calls.get(name, 0) + (phase == "start")
                 if calls > limits.get(name, calls):
                     return Ending(TurnState.FAILED, f"{name}_calls_exceeded")
                 answer.tool_calls[name] = calls
-                await teller.tell(Tool(phase, name))
+                await teller.tell(Tool(phase, name, told_details(details, teller.running.files)))
             case Completed() | Incomplete():
                 answer.usage, answer.response_id, answer.cited = chunk.usage, chunk.response_id, chunk.citations
                 return Ending(TurnState.COMPLETED)
@@ -331,6 +332,7 @@ async def _finalize(call: Call, running: Running, ending: Ending, machine: Machi
                     await record.store(turn, machine.settings.streaming)
                 told = tuple(record.pending)
                 by = Finalizer(True, record.stored, told, running.limits, compression=running.compression)
+                by = replace(by, wants_title=running.wants_title)
                 now = replace(call, now=machine.clock())
                 end = await asyncio.to_thread(End, now, turn, ending, machine.settings, by)
             # The same end again: it may be stored already, and only the answer lost.
@@ -361,12 +363,13 @@ def _with(answer: _Answer, ending: Ending, running: Running) -> Ending:
 def _prompt(running: Running) -> Prompt:
     model, assembly, tools = running.admission.model, running.admission.assembly, running.admission.tools
     summary = [PromptMessage("user", assembly.summary.told)] if assembly.summary is not None else []
+    note = [PromptMessage("user", assembly.documents_note)] if assembly.documents_note else []
     history = [PromptMessage("user" if m.role == "user" else "assistant", m.content) for m in assembly.history]
     images = tuple(image.provider_file_id for image in running.admission.images if image.provider_file_id is not None)
     return Prompt(
         model=model.provider_model_id,
         instructions=assembly.instructions,
-        messages=(*summary, *history, PromptMessage("user", running.content, images)),
+        messages=(*summary, *note, *history, PromptMessage("user", running.content, images)),
         max_output_tokens=running.turn.reserve.max_output_tokens,
         max_tool_calls=model.max_tool_calls if tools.any else None,
         web_search_context_size=model.web_search_context_size if tools.web_search else None,

@@ -13,16 +13,19 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
+from minichat.domain import office
 from minichat.domain.attachment import Attachment, AttachmentStatus, ErrorCode, Thumbnail
 from minichat.domain.cleanup import Failure
-from minichat.domain.files import TYPES, FileType, is_what_it_says, name_at_provider
-from minichat.domain.identity import AttachmentId, ChatId, Clock, NewId, TenantId
+from minichat.domain.files import TYPES, FileType, is_office, is_what_it_says, name_at_provider
+from minichat.domain.identity import AttachmentId, Call, Caller, ChatId, Clock, NewId, TenantId
+from minichat.events.payloads import DocSummaryTask
 from minichat.observability import count, logger
 from minichat.providers import uploads as provider
 from minichat.providers.files import Files
 from minichat.services import thumbnail, vector_stores
 from minichat.settings import Attachments
-from minichat.storage import attachments, keys, objects, uploads
+from minichat.storage import attachments, keys, objects, outbox, uploads
+from minichat.storage.items import OutboxItem
 
 T = TypeVar("T")
 
@@ -46,13 +49,14 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What taking files in takes; `sleep` waits for so many seconds."""
+    """What taking files in takes; `sleep` waits for so many seconds. Documents get a summary where one `summarizes`."""
 
     files: Files
     settings: Attachments
     clock: Clock
     new_id: NewId
     sleep: Callable[[float], object]
+    summarizes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +178,25 @@ def _take_in(job: Job, content: bytes | None) -> None:
     if "file_search" in job.file_type.purposes:
         store_id = _indexed(replace(job, attachment=attachment))
         attachment = replace(attachment, vector_store_id=store_id)
-    if not uploads.ready(attachment, job.worker, picture, token=job.token):
+    if not uploads.ready(attachment, job.worker, picture, token=job.token, event=_summary_task(job, attachment)):
         raise _Overtaken
+
+
+def _summary_task(job: Job, attachment: Attachment) -> OutboxItem | None:
+    """The event that has a document summarized; None for what no model can search, and where nobody wants it."""
+    owner = attachment.uploaded_by
+    if not job.means.summarizes or attachment.vector_store_id is None or owner is None:
+        return None
+    call = Call(Caller(attachment.tenant_id, owner, "system"), job.means.clock(), job.means.new_id)
+    task = DocSummaryTask(
+        tenant_id=attachment.tenant_id,
+        chat_id=attachment.chat_id,
+        user_id=owner,
+        system_request_id=job.token,
+        system_task_type="doc_summary",
+        attachment_id=attachment.attachment_id,
+    )
+    return outbox.item(call, attachment.chat_id, task)
 
 
 def _validated(job: Job, content: bytes) -> Thumbnail | None:
@@ -184,6 +205,13 @@ def _validated(job: Job, content: bytes) -> Thumbnail | None:
         raise _Wrong("file_too_large" if len(content) > job.attachment.size_bytes else "upload_failed")
     if not is_what_it_says(job.file_type, content):
         raise _Wrong("unsupported_file_type")
+    if is_office(job.file_type):
+        try:
+            office.check(content)
+        except office.NotOffice:
+            raise _Wrong("unsupported_file_type") from None
+        except office.ExpandsTooFar:
+            raise _Wrong("file_too_large") from None
     if job.attachment.kind != "image":
         return None
     try:

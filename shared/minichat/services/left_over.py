@@ -4,19 +4,24 @@ Nothing of this expires before it is cleaned up, so that it is found however lat
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
+from minichat.domain.chat import Chat
 from minichat.domain.cleanup import CleanupStatus
+from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import AttachmentId, ChatId, NewId, TenantId, micros
 from minichat.events.payloads import Event
 from minichat.events.queues import REDRIVEN, SCHEMA_VERSION, Message, send_one
+from minichat.observability import logger
 from minichat.services import chats
 from minichat.services.attachments import to_be_cleaned
 from minichat.settings import Queues
-from minichat.storage import attachments, keys, whole
+from minichat.storage import attachments, keys, unreadable, whole
 from minichat.storage import chats as stored_chats
 from minichat.storage.items import Raw
+from minichat.storage.unreadable import Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,46 +38,85 @@ class LeftOver:
     attachment_id: AttachmentId | None = None
 
 
+@dataclass(slots=True)
+class Deleted:
+    """What was deleted, as one reading of the table finds it, which may be for others, too."""
+
+    unreadable: list[Unreadable] = field(default_factory=list)
+    _chats: dict[str, datetime] = field(default_factory=dict)
+    _waiting: list[Raw] = field(default_factory=list)
+
+    def noted(self, items: Iterable[Raw]) -> Iterator[Raw]:
+        """The items as they come, each noted when it is one of those."""
+        for raw in items:
+            if raw["sk"]["S"] == keys.CHAT_SK and "deleted_at" in raw:
+                chat = unreadable.read(raw, stored_chats.from_raw)
+                if isinstance(chat, Chat) and chat.deleted_at is not None:
+                    self._chats[raw["pk"]["S"]] = chat.deleted_at
+            if "#C#" in raw["pk"]["S"] and _may_wait(raw):
+                self._waiting.append(raw)
+            yield raw
+
+    def left_over(self, before: datetime) -> list[LeftOver]:
+        """Everything of it that was deleted before that instant and is not cleaned up, the oldest first."""
+        found: list[LeftOver] = []
+        for raw in self._waiting:
+            one = unreadable.read(raw, partial(_of, chat_deleted_at=self._chats.get(raw["pk"]["S"])))
+            if isinstance(one, Unreadable):
+                self.unreadable.append(one)
+            elif one is not None and one.deleted_at < before:
+                found.append(one)
+        return sorted(found, key=lambda one: one.deleted_at)
+
+
 def left_over(before: datetime, tenant_id: TenantId | None = None) -> list[LeftOver]:
     """Everything that was deleted before that instant and is not cleaned up, the oldest first; of a tenant, or of all.
 
-    The table is read once.
+    The table is read once. What cannot be read is told in the log.
     Raises ServiceUnavailable.
     """
-    deleted: dict[str, datetime] = {}
-    waiting: list[Raw] = []
-    for raw in whole.items():
-        if "#C#" in raw["pk"]["S"] and (tenant_id is None or whole.is_of(raw, tenant_id)):
-            if raw["sk"]["S"] == keys.CHAT_SK and (chat := stored_chats.from_raw(raw)) is not None and chat.deleted_at:
-                deleted[raw["pk"]["S"]] = chat.deleted_at
-            waiting += [raw] if _may_wait(raw) else []
-    found = (one for raw in waiting if (one := _of(raw, deleted.get(raw["pk"]["S"]))) is not None)
-    return sorted((one for one in found if one.deleted_at < before), key=lambda one: one.deleted_at)
+    deleted = Deleted()
+    for _ in deleted.noted(raw for raw in whole.items() if tenant_id is None or whole.is_of(raw, tenant_id)):
+        pass
+    found = deleted.left_over(before)
+    for one in deleted.unreadable:
+        logger.error("an item to be cleaned up cannot be read", extra={"item": one.key, "reason": one.reason})
+    return found
 
 
-def try_again(found: Iterable[LeftOver], queues: Queues, now: datetime, new_id: NewId) -> Iterator[LeftOver]:
+def try_again(
+    found: Iterable[LeftOver], queues: Queues, now: datetime, new_id: NewId
+) -> Iterator[tuple[LeftOver, bool]]:
     """Sends each to its cleanup once more, as a redrive does, but also when its message is long lost.
 
-    Tells what it sent for, of a chat one.
-    Raises ServiceUnavailable, after which what was told has been sent.
+    Tells what it sent for, of a chat one, and of which its queue took nothing: that can be sent another time.
     """
     # One event has all of a chat cleaned up.
     for one in {(one.tenant_id, one.chat_id, one.attachment_id): one for one in found}.values():
-        event = _event(one, now, new_id)
-        if event is None:
-            continue
-        event_id, url = new_id(now), queues.urls[event.queue]
-        group = keys.partition(one.tenant_id, one.chat_id) if url.endswith(".fifo") else one.tenant_id
-        attributes = {
-            "event_type": event.event_type,
-            "event_id": event_id,
-            "tenant_id": one.tenant_id,
-            "dedupe_key": event.dedupe_key(event_id),
-            "schema_version": SCHEMA_VERSION,
-            REDRIVEN: str(micros(now)),
-        }
-        send_one(url, Message(event_id, group, event.payload(), attributes))
-        yield one
+        try:
+            event = _event(one, now, new_id)
+            if event is None:
+                continue
+            _send(one, event, queues, now, new_id(now))
+        except ServiceUnavailable:
+            logger.exception("what is left over cannot be sent to its cleanup", extra={"chat_id": one.chat_id})
+            yield one, False
+        else:
+            yield one, True
+
+
+def _send(one: LeftOver, event: Event, queues: Queues, now: datetime, event_id: str) -> None:
+    url = queues.urls[event.queue]
+    group = keys.partition(one.tenant_id, one.chat_id) if url.endswith(".fifo") else one.tenant_id
+    attributes = {
+        "event_type": event.event_type,
+        "event_id": event_id,
+        "tenant_id": one.tenant_id,
+        "dedupe_key": event.dedupe_key(event_id),
+        "schema_version": SCHEMA_VERSION,
+        REDRIVEN: str(micros(now)),
+    }
+    send_one(url, Message(event_id, group, event.payload(), attributes))
 
 
 def _may_wait(raw: Raw) -> bool:

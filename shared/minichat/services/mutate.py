@@ -204,4 +204,4 @@ def _replace(
     turn = replace(start.turn, prev_request_id=old.prev_request_id)
     new = replace(start, turn=turn, events=(outbox.item(call, chat.chat_id, event),))
     turns.replace(call, chat, opened.target, new, retention_days=rules.settings.quota.retention_days)
-    return started(new, admission, wish, rules)
+    return started(chat, new, admission, wish, rules)

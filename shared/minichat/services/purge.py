@@ -27,7 +27,7 @@ def expire(event: ChatCleanup, settings: Settings, now: datetime, new_id: NewId)
 
     What the cleanup of its files and vector stores needs is kept for longer, until `expire_cleaned`. Quota, ledger and
     audit trail stay: they are the tenant's, and hold no content.
-    Raises NotDeleted, StillRunning, ServiceUnavailable.
+    Raises NotDeleted, StillRunning, ServiceUnavailable when one of them could not be given its time.
     """
     chat = _deleted(event)
     if chat is None:

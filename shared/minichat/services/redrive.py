@@ -94,7 +94,10 @@ def redrive(
             try:
                 _send_back(queue, queues, letter, again)
             except (ServiceUnavailable, *_UNHEARD_OF):
-                logger.exception("a dead letter cannot be sent", extra={"queue": queue, "receipt": letter.receipt})
+                logger.exception(
+                    "a dead letter cannot be sent",
+                    extra={"queue": queue, "event_id": letter.attributes.get("event_id")},
+                )
                 kept.append(letter)
                 yield letter, "failed"
                 continue
@@ -105,7 +108,7 @@ def redrive(
             dead_letters.release(url, letter)
 
 
-_UNHEARD_OF = (LookupError, TypeError, ValueError)
+_UNHEARD_OF = (LookupError, TypeError, ValueError, RecursionError)
 """What a message that nobody of ours wrote raises when it is taken apart."""
 
 

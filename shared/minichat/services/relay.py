@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minichat.domain.errors import ServiceUnavailable
+from minichat.events.payloads import whole
 from minichat.events.queues import SCHEMA_VERSION, Message, Unsent, send, send_one
 from minichat.observability import count
 from minichat.settings import Queues
@@ -98,7 +99,8 @@ def _message(image: Image, queues: Queues) -> tuple[str, Message]:
         "trace_id": image.get("trace", {}).get("S", ""),
     }
     fifo = queues.urls[queue].endswith(".fifo")
-    return queue, Message(event_id, pk if fifo else tenant_id, payload, attributes, delay_seconds)
+    group = pk if fifo else tenant_id
+    return queue, Message(event_id, group, whole(event_type, payload), attributes, delay_seconds)
 
 
 def _refused(image: Image, reason: str) -> Message:

@@ -41,6 +41,7 @@ class Rules:
             ),
             self.per_day,
             frozenset(name for name, provider in settings.providers.items() if provider.keeps_files),
+            settings.doc_summaries.note_max_bytes,
         )
 
     @property

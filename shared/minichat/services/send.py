@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
+from minichat.domain import title
 from minichat.domain.admission import Admission, Wish, admit, readmit
 from minichat.domain.chat import Chat, next_instant, visible
 from minichat.domain.citations import CitedFile
@@ -52,7 +53,8 @@ class SendMessage:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A turn that is durable, what its provider is to be asked, and what is to be summarized once it has completed.
+    """A turn that is durable, what its provider is to be asked, and what is to be summarized once it has completed, or
+    to be given a title.
 
     `files` are those that the answer may cite, by the provider's id of each.
     """
@@ -62,6 +64,7 @@ class Running:
     content: str
     limits: UserLimits
     compression: Compression | None = None
+    wants_title: bool = False
     files: Mapping[str, CitedFile] = field(default_factory=dict)
 
 
@@ -133,7 +136,7 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
         if known is None:
             raise
         return _replay(known, command)
-    return started(new, admission, wish, rules)
+    return started(chat, new, admission, wish, rules)
 
 
 def gone_on(call: Call, command: SendMessage, rules: Rules) -> Running | None:
@@ -160,7 +163,10 @@ def _gone_on(call: Call, command: SendMessage, rules: Rules, opened: opening.Ope
     wish = Wish(chat.model, command.content, snapshot, turn.web_search_enabled, images, opened.documents)
     admission = readmit(rules.policy, wish, turn.reserve, rules.limits, call.now)
     mine = None if admission is None else turns.take_over(call, turn)
-    return None if admission is None or mine is None else _running(mine, admission, wish, opened.standing.limits, rules)
+    if admission is None or mine is None:
+        return None
+    running = _running(mine, admission, wish, opened.standing.limits, rules)
+    return replace(running, wants_title=_wants_title(chat, rules))
 
 
 def _open(call: Call, command: SendMessage, rules: Rules) -> tuple[opening.Opened, messages.Newest]:
@@ -241,16 +247,21 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
     return turns.Start(turn, message, limits, admission.per_day)
 
 
-def started(new: turns.Start, admission: Admission, wish: Wish, rules: Rules) -> Running:
+def started(chat: Chat, new: turns.Start, admission: Admission, wish: Wish, rules: Rules) -> Running:
     """The turn that an admitted wish has become."""
     for period in PERIODS:
         count("quota_reserve_total", period=period)
-    return _running(new.turn, admission, wish, new.limits, rules)
+    running = _running(new.turn, admission, wish, new.limits, rules)
+    return replace(running, wants_title=_wants_title(chat, rules))
 
 
 def _running(turn: Turn, admission: Admission, wish: Wish, limits: UserLimits, rules: Rules) -> Running:
     compression = due(wish.snapshot, admission, rules)
-    return Running(turn, admission, wish.content, limits, compression, attached.citable(wish.documents))
+    return Running(turn, admission, wish.content, limits, compression, files=attached.citable(wish.documents))
+
+
+def _wants_title(chat: Chat, rules: Rules) -> bool:
+    return rules.settings.chat_titles.enabled and title.is_wanted(chat)
 
 
 def _message_id(call: Call, instant: datetime) -> MessageId:

@@ -6,74 +6,44 @@ conditions let one through. Until then, and when it fails, the summary of before
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 
 from minichat.domain import summary
-from minichat.domain.identity import Call, Caller, ChatId, Clock, MessageId, NewId, RequestId, TenantId, UserId
+from minichat.domain.identity import ChatId, MessageId, TenantId
 from minichat.domain.message import Message
-from minichat.domain.policy import Model, Policy
+from minichat.domain.policy import Model
 from minichat.domain.quota import text_tokens
 from minichat.domain.summary import Compression, Frontier, Summary
 from minichat.domain.usage import Usage
-from minichat.events.payloads import FrontierRef, ThreadSummaryTask, TokenUsage, UsageEvent
+from minichat.events.payloads import FrontierRef, ThreadSummaryTask
 from minichat.observability import count
-from minichat.providers.chunks import Completed, Failed, Incomplete, TextDelta
+from minichat.providers.chunks import Failed
 from minichat.providers.prompt import Prompt, PromptMessage
-from minichat.providers.registry import Providers
-from minichat.services.rules import Rules
-from minichat.settings import ThreadSummary
+from minichat.services.system_tasks import (
+    Answer,
+    Means,
+    NoModel,
+    Outcome,
+    TaskFailed,
+    answered,
+    call_of,
+    model_for,
+    usage_event,
+)
 from minichat.storage import messages, outbox, summaries
 
 LOOK_SECONDS = 5.0
 """How often somebody who waits for the model looks whether its answer is still wanted."""
 
 
-class Outcome(StrEnum):
-    """What became of a task. All of these are good ends."""
-
-    SUMMARIZED = "success"
-    LOST = "lost"
-    """The chat has another summary by now, or what was to be summarized was taken back."""
-    NOTHING = "empty"
-    GONE = "gone"
-    """There is no such chat, or it was deleted."""
-
-
-class SummaryFailed(Exception):
-    """No summary this time; another attempt may have one. The message is for operators, without content."""
-
-
-class NoModel(Exception):
-    """The policy has no model that could summarize, and will not have one by asking again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What summarizing takes. The model has `seconds` to answer."""
-
-    rules: Rules
-    providers: Providers
-    clock: Clock
-    new_id: NewId
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    text: str
-    usage: Usage
-
-
 async def summarize(task: ThreadSummaryTask, trace_id: str, means: Means) -> Outcome:
     """Has the messages of a task summarized and the summary stored, unless somebody else was first.
 
-    Raises SummaryFailed, NoModel, and ServiceUnavailable.
+    Raises TaskFailed, NoModel, and ServiceUnavailable.
     """
     try:
         outcome = await _summarize(task, trace_id, means)
-    except (SummaryFailed, NoModel):
+    except (TaskFailed, NoModel):
         count("thread_summary_execution_total", result="failed")
         raise
     count("thread_summary_execution_total", result=outcome)
@@ -93,25 +63,25 @@ async def _summarize(task: ThreadSummaryTask, trace_id: str, means: Means) -> Ou
         return Outcome.NOTHING
     if stretch[-1].message_id != wanted.target.message_id:
         return Outcome.LOST
-    model = _model(means.rules.policy, settings, found.model)
+    model = model_for(means.rules.policy, settings.summary_model_id, found.model)
     try:
         async with asyncio.timeout(means.seconds):
             asked = asyncio.create_task(_asked(tenant_id, model, found.summary, stretch, means))
             unwanted = await _unwanted_before(asked, tenant_id, chat_id, base)
     except TimeoutError:
-        raise SummaryFailed("no summary in time") from None
+        raise TaskFailed("no summary in time") from None
     if unwanted is not None:
         return unwanted
     answer = asked.result()
     text = summary.extracted(answer.text)
     if text is None:
-        raise SummaryFailed("the model gave no summary")
-    call = Call(Caller(tenant_id, UserId(task.user_id), "system"), means.clock(), means.new_id, trace_id)
+        raise TaskFailed("the model gave no summary")
+    call = call_of(task, trace_id, means)
     estimate = -(-len(text.encode()) // model.estimation_budgets.bytes_per_token)
-    event = outbox.item(call, chat_id, _usage_event(call, task, model, answer.usage))
+    event = outbox.item(call, chat_id, usage_event(call, task, model, answer.usage))
     made = Summary(text, wanted.target, estimate)
     written = await asyncio.to_thread(summaries.write, call, chat_id, wanted, made, event)
-    return Outcome.SUMMARIZED if written else Outcome.LOST
+    return Outcome.DONE if written else Outcome.LOST
 
 
 def _unwanted(found: summaries.Found, base: Frontier | None) -> Outcome | None:
@@ -122,7 +92,7 @@ def _unwanted(found: summaries.Found, base: Frontier | None) -> Outcome | None:
 
 
 async def _unwanted_before(
-    asked: asyncio.Task[_Answer], tenant_id: TenantId, chat_id: ChatId, base: Frontier | None
+    asked: asyncio.Task[Answer], tenant_id: TenantId, chat_id: ChatId, base: Frontier | None
 ) -> Outcome | None:
     """Waits until the model has answered, None, or nobody wants its answer any more: then it is asked no longer."""
     try:
@@ -148,24 +118,12 @@ def _stretch(tenant_id: TenantId, chat_id: ChatId, wanted: Compression, cut_at: 
     return [replace(message, content=summary.cut(message.content, cut_at)) for message in found]
 
 
-def _model(policy: Policy, settings: ThreadSummary, chat_model: str) -> Model:
-    """The configured model, else the chat's, else the default of the standard tier.
-
-    Raises NoModel.
-    """
-    enabled = {model.id: model for model in policy.enabled_models()}
-    found = enabled.get(settings.summary_model_id) or enabled.get(chat_model) or policy.default_of("standard")
-    if found is None:
-        raise NoModel
-    return found
-
-
 async def _asked(
     tenant_id: TenantId, model: Model, previous: Summary | None, stretch: Sequence[Message], means: Means
-) -> _Answer:
+) -> Answer:
     """The model's answer; what is too long for it is asked again without the oldest messages.
 
-    Raises SummaryFailed.
+    Raises TaskFailed.
     """
     settings = means.rules.settings.thread_summary
     instructions = model.thread_summary_prompt or settings.summary_system_prompt or summary.INSTRUCTIONS
@@ -183,50 +141,12 @@ async def _asked(
             break
         text = summary.request(told, shown, cut_at=settings.message_content_limit)
         prompt = Prompt(model.provider_model_id, instructions, (PromptMessage("user", text),), max_output_tokens)
-        answer = await _answered(tenant_id, model.provider_id, prompt, means)
+        answer = await answered(tenant_id, model.provider_id, prompt, means)
         usage = usage + answer.usage
         if not isinstance(answer, Failed):
             return replace(answer, usage=usage)
         reason = f"{answer.code}: {answer.diagnostic}"
         if not summary.is_too_long(reason):
-            raise SummaryFailed(reason)
+            raise TaskFailed(reason)
         shown = summary.without_oldest(shown)
-    raise SummaryFailed("too long for the model")
-
-
-async def _answered(tenant_id: TenantId, provider_id: str, prompt: Prompt, means: Means) -> _Answer | Failed:
-    """The provider's whole answer, or its failure."""
-    texts: list[str] = []
-    async with aclosing(means.providers.stream(tenant_id, provider_id, prompt)) as chunks:
-        async for chunk in chunks:
-            match chunk:
-                case TextDelta(text=text):
-                    texts.append(text)
-                case Completed(usage=usage) | Incomplete(usage=usage):
-                    return _Answer("".join(texts), usage)
-                case Failed():
-                    return chunk
-    return Failed("provider_error", "the stream ended without a terminal event")
-
-
-def _usage_event(call: Call, task: ThreadSummaryTask, model: Model, usage: Usage) -> UsageEvent:
-    """What the task used. No user pays for it, and it has no turn."""
-    return UsageEvent(
-        tenant_id=task.tenant_id,
-        chat_id=task.chat_id,
-        request_id=RequestId(task.system_request_id),
-        requester_type="system",
-        selected_model=model.id,
-        effective_model=model.id,
-        tier=model.tier,
-        terminal_state="completed",
-        billing_outcome="system_task",
-        settlement_method="none",
-        usage=TokenUsage.of(usage) if usage.known else None,
-        reserved_credits_micro=0,
-        actual_credits_micro=0,
-        committed_credits_micro=0,
-        policy_version_applied=0,
-        system_task_type=task.system_task_type,
-        timestamp=call.now,
-    )
+    raise TaskFailed("too long for the model")

@@ -29,6 +29,8 @@ class AttachmentItem(ConversationItem):
     ingest_worker = UnicodeAttribute(attr_name="worker", null=True)
     ingest_until = InstantAttribute(attr_name="until", null=True)
     upload_began_at = InstantAttribute(attr_name="began_at", null=True)
+    summary = UnicodeAttribute(attr_name="sum", null=True)
+    summarized_at = InstantAttribute(attr_name="sum_at", null=True)
 
 
 class ThumbnailItem(ConversationItem):

@@ -6,7 +6,7 @@ cleanup conditions on all that it saw and relied on: the ids, and who had claime
 notices the first, and no file is left behind.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -17,11 +17,12 @@ from minichat.domain.attachment import Attachment, AttachmentStatus, Ingest, Thu
 from minichat.domain.chat import Chat
 from minichat.domain.cleanup import Cleanup, CleanupStatus
 from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId
-from minichat.storage import chats, keys
+from minichat.storage import chats, keys, unreadable
 from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, VectorStoreItem
 from minichat.storage.attributes import is_still
 from minichat.storage.items import Raw, batch_get, between
 from minichat.storage.transact import Put, update_one
+from minichat.storage.unreadable import Unreadable
 
 PAGE_ITEMS = 50
 
@@ -94,13 +95,36 @@ def shown(tenant_id: TenantId, chat_id: ChatId, attachment_ids: Iterable[Attachm
     ]
 
 
-def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Attachment]:
+def pictured(files: Sequence[Attachment]) -> list[Attachment]:
+    """The same attachments of one chat, each with its thumbnail; one call per hundred images.
+
+    Raises ServiceUnavailable.
+    """
+    where = {one.attachment_id: keys.thumbnail(one.tenant_id, one.chat_id, one.attachment_id) for one in files}
+    found = batch_get(where[one.attachment_id] for one in files if one.kind == "image")
+    return [replace(one, thumbnail=_thumbnail(found.get(where[one.attachment_id]))) for one in files]
+
+
+def between_ids(
+    tenant_id: TenantId, chat_id: ChatId, after: str, before: str, *, descending: bool
+) -> Iterator[Attachment]:
+    """Attachments of a chat, deleted ones too, between two ids (none for an open end) and without them; in pages.
+
+    Raises ServiceUnavailable.
+    """
+    start = f"{keys.ATTACHMENT_PREFIX}{after}\0" if after else keys.ATTACHMENT_PREFIX
+    end = f"{keys.ATTACHMENT_PREFIX}{before or '~'}"
+    for raw in between(keys.partition(tenant_id, chat_id), start, end, page=PAGE_ITEMS, descending=descending):
+        yield from_raw(raw)
+
+
+def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Attachment | Unreadable]:
     """Every attachment of a chat, deleted ones too, the oldest first; read in pages, as far as the reader goes.
 
     Raises ServiceUnavailable.
     """
     for raw in _items(keys.partition(tenant_id, chat_id), keys.ATTACHMENT_PREFIX):
-        yield from_raw(raw)
+        yield unreadable.read(raw, from_raw)
 
 
 def settle(seen: Attachment, cleanup: Cleanup) -> bool:
@@ -150,13 +174,13 @@ def vector_store(tenant_id: TenantId, chat_id: ChatId, provider: str) -> VectorS
     return None if raw is None else store_from_raw(raw)
 
 
-def vector_stores(tenant_id: TenantId, chat_id: ChatId) -> list[VectorStore]:
+def vector_stores(tenant_id: TenantId, chat_id: ChatId) -> list[VectorStore | Unreadable]:
     """The chat's vector stores, one per provider, those that are gone too.
 
     Raises ServiceUnavailable.
     """
     found = _items(keys.partition(tenant_id, chat_id), keys.VECTOR_STORE_PREFIX)
-    return [store_from_raw(raw) for raw in found]
+    return [unreadable.read(raw, store_from_raw) for raw in found]
 
 
 def vector_store_gone(seen: VectorStore, at: datetime) -> bool:
@@ -225,6 +249,8 @@ def from_raw(raw: Raw) -> Attachment:
             until=item.ingest_until,
             upload_began_at=item.upload_began_at,
         ),
+        summary=item.summary,
+        summarized_at=item.summarized_at,
     )
 
 

@@ -11,23 +11,27 @@ from pynamodb.expressions.condition import Condition
 from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict
 from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId, TenantId, UserId
-from minichat.storage import keys
+from minichat.storage import keys, unreadable
 from minichat.storage.attributes import InstantAttribute
+from minichat.storage.indexes import ByOwner, Temporary
 from minichat.storage.items import (
-    ByOwner,
     ChatItem,
     ConversationItem,
+    MessageItem,
     OutboxItem,
     Raw,
     TurnItem,
     batch_get,
+    entries,
     is_there,
     query,
 )
 from minichat.storage.keys import Key
-from minichat.storage.transact import Put, Refused, Update, commit, update_one
+from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, update_one
+from minichat.storage.unreadable import Unreadable
 
 IDEMPOTENCY_KEPT = timedelta(hours=24)
+ENDING_PAGE = 100
 
 
 class CreatedItem(ConversationItem):
@@ -62,11 +66,12 @@ def _from_item(item: ChatItem) -> Chat:
         last_message_at=item.last_message_at,
         summarized_up_to=MessageId(item.summarized_up_to) if item.summarized_up_to else None,
         deleted_at=item.deleted_at,
+        ends_at=item.ends_at,
     )
 
 
 def create(chat: Chat, *, token: str) -> None:
-    """Stores a new chat, listed for its owner."""
+    """Stores a new chat, listed for its owner unless it is temporary."""
     put = _put(chat)
     commit([put], token=token, op="create_chat", took_effect=partial(is_there, put.item))
 
@@ -122,7 +127,9 @@ def _put(chat: Chat) -> Put:
         message_count=0,
         created_at=chat.created_at,
         updated_at=chat.updated_at,
-        owner=keys.owner(chat.tenant_id, chat.user_id),
+        owner=(keys.owner_of_temporary if chat.is_temporary else keys.owner)(chat.tenant_id, chat.user_id),
+        temporary_shard=keys.temporary_shard(chat.tenant_id, chat.chat_id) if chat.is_temporary else None,
+        ends_at=chat.ends_at,
         listed_at=keys.listed_at(chat.tenant_id, chat.chat_id, chat.updated_at),
     )
     # A version 7 id is new: the condition only guards against a broken source of randomness.
@@ -150,14 +157,32 @@ def listed(caller: Caller, *, start: str | None, descending: bool, limit: int) -
 
 
 def ids_of(tenant_id: TenantId, user_id: UserId) -> Iterator[ChatId]:
-    """Ids of a user's chats, as the index knows them: it lags, and deleted chats are not in it."""
-    last, more = "0", True
-    while more:
-        where = keys.owner(tenant_id, user_id)
-        entries, more = query(where, ChatItem.listed_at > last, limit=1000, index=ByOwner.Meta.index_name)
-        for entry in entries:
-            last = entry["listed_at"]["S"]
-            yield ChatId(entry["pk"]["S"].split("#C#")[1])
+    """Ids of a user's chats, temporary ones too, as the index knows them: it lags, and deleted chats are not in it."""
+    for where in (keys.owner(tenant_id, user_id), keys.owner_of_temporary(tenant_id, user_id)):
+        for page in entries(ByOwner.Meta.index_name, where, ChatItem.listed_at > "0", page=1000):
+            yield from (ChatId(pk.split("#C#")[1]) for pk, _ in page)
+
+
+def ending(shard: str, now: datetime) -> Iterator[list[Chat | Unreadable]]:
+    """Temporary chats of a shard (`keys.TEMPORARY_SHARDS`) whose `ends_at` has come, the oldest first, in pages.
+
+    The index says where to look; the heads, read after it, say what is true. Raises ServiceUnavailable.
+    """
+    for where in entries(Temporary.Meta.index_name, shard, ChatItem.ends_at <= now, page=ENDING_PAGE):
+        heads = batch_get(where)
+        known = [unreadable.read(heads[key], from_raw) for key in where if key in heads]
+        yield [one for one in known if isinstance(one, Unreadable) or (one and one.deleted_at is None)]
+
+
+def postpone(seen: Chat, ends_at: datetime) -> bool:
+    """Has a temporary chat that was used looked at again then; False when somebody else did so, or deleted it.
+
+    Raises ServiceUnavailable.
+    """
+    item = ChatItem(*keys.chat(seen.tenant_id, seen.chat_id))
+    as_seen: Condition = ChatItem.ends_at == seen.ends_at
+    as_seen &= ChatItem.deleted_at.does_not_exist()
+    return update_one(item, [ChatItem.ends_at.set(ends_at)], as_seen, op="postpone_chat")
 
 
 def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:
@@ -176,14 +201,39 @@ def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:
     raise ChatNotFound
 
 
-def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str) -> bool:
+def give_title(call: Call, chat_id: ChatId, title: str, after: MessageId, event: OutboxItem) -> bool:
+    """Gives a chat that has no title this one, and lets the event out; False when it came too late.
+
+    That is when the chat has a title or was deleted, or the message that the title is from was taken back. The chat
+    stays where it is in its owner's list: nobody has used it.
+    Raises ServiceUnavailable.
+    """
+    tenant_id = call.caller.tenant_id
+    untitled: Condition = ChatItem.pk.exists() & ChatItem.deleted_at.does_not_exist() & ChatItem.title.does_not_exist()
+    in_place: Condition = MessageItem.pk.exists() & MessageItem.deleted_at.does_not_exist()
+    writes: list[Write] = [
+        Update("chat", ChatItem(*keys.chat(tenant_id, chat_id)), [ChatItem.title.set(title)], untitled),
+        Check("message", MessageItem(*keys.message(tenant_id, chat_id, after)), in_place),
+        Put("event", event),
+    ]
+    try:
+        commit(writes, token=call.new_id(call.now), op="give_title")
+    except Refused:
+        return False
+    return True
+
+
+def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str, unused: bool = False) -> bool:
     """Hides the chat, asks its running turn to stop, and lets its events out: one transaction.
 
-    False when a turn began or ended since `chat` was read: the flag would have missed the one that runs now.
+    False when a turn began or ended since `chat` was read: the flag would have missed the one that runs now. With
+    `unused` also when anybody used it since then.
     Raises ChatNotFound when the chat was deleted meanwhile.
     """
     running = ChatItem.running_request_id
     unchanged = running == chat.running_request_id if chat.running_request_id else running.does_not_exist()
+    if unused:
+        unchanged &= ChatItem.updated_at == chat.updated_at
     writes: list[Put | Update] = [
         Update(
             "chat",
@@ -193,6 +243,7 @@ def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str) 
                 ChatItem.updated_at.set(call.now),
                 ChatItem.owner.remove(),
                 ChatItem.listed_at.remove(),
+                ChatItem.temporary_shard.remove(),
             ],
             owned_by(call.caller) & unchanged,
         )

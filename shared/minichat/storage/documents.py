@@ -1,8 +1,9 @@
 """The ready documents of a chat in one item, so that a turn gets to know them with what it reads anyway.
 
-    <attachment_id>    [provider, provider's id of the file, vector store, content type, file name], as JSON
+    <attachment_id>    [provider, provider's id of the file, vector store, content type, file name, summary], as JSON
 
-An attribute comes with the transaction that makes its attachment ready, and goes with the one that deletes it.
+An attribute comes with the transaction that makes its attachment ready, and goes with the one that deletes it. A
+document that nobody has summarized has no sixth element.
 """
 
 import json
@@ -10,6 +11,7 @@ from typing import Final
 
 from pynamodb.expressions.operand import Path
 
+from minichat.domain import doc_summary
 from minichat.domain.attachment import Attachment
 from minichat.domain.identity import AttachmentId
 from minichat.domain.tools import Document
@@ -28,6 +30,7 @@ def add(attachment: Attachment) -> Update:
         attachment.vector_store_id,
         attachment.content_type,
         attachment.filename,
+        *([doc_summary.told(attachment.summary)] if attachment.summary else []),
     ]
     packed = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
     return Update("documents", _item(attachment), [_of(attachment).set(packed)])
@@ -45,8 +48,8 @@ def from_raw(raw: Raw | None) -> tuple[Document, ...]:
 
 
 def _document(attachment_id: AttachmentId, packed: str) -> Document:
-    provider, file_id, vector_store_id, content_type, filename = json.loads(packed)
-    return Document(attachment_id, filename, content_type, provider, file_id, vector_store_id)
+    provider, file_id, vector_store_id, content_type, filename, *summary = json.loads(packed)
+    return Document(attachment_id, filename, content_type, provider, file_id, vector_store_id, "".join(summary))
 
 
 def _of(attachment: Attachment) -> Path:

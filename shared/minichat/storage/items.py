@@ -17,13 +17,13 @@ from pynamodb.connection import Connection
 from pynamodb.connection.table import TableConnection
 from pynamodb.exceptions import PynamoDBException
 from pynamodb.expressions.condition import Condition
-from pynamodb.indexes import GlobalSecondaryIndex, KeysOnlyProjection
 from pynamodb.models import Model
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.settings import Store
 from minichat.storage import store_time
 from minichat.storage.attributes import IdsAttribute, InstantAttribute
+from minichat.storage.indexes import ByOwner, Running, Temporary
 from minichat.storage.keys import Key
 
 Raw = Mapping[str, Mapping[str, Any]]
@@ -49,28 +49,6 @@ class _Connected:
     max_retry_attempts: int | None = 0
 
 
-class ByOwner(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # the library left one method untyped
-    """Chats of a user by activity; described for CloudFormation in infra/tables.yaml."""
-
-    class Meta:
-        index_name = "ByOwner"
-        projection = KeysOnlyProjection()
-
-    owner = UnicodeAttribute(hash_key=True)
-    listed_at = UnicodeAttribute(range_key=True)
-
-
-class Running(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # as above
-    """Running turns by their start."""
-
-    class Meta:
-        index_name = "Running"
-        projection = KeysOnlyProjection()
-
-    running_shard = UnicodeAttribute(hash_key=True)
-    started_at = InstantAttribute(range_key=True)
-
-
 class ConversationItem(Model):
     """Any item of the conversation table."""
 
@@ -81,10 +59,12 @@ class ConversationItem(Model):
     sk = UnicodeAttribute(range_key=True)
     by_owner = ByOwner()
     running = Running()
+    temporary = Temporary()
 
 
 class ChatItem(ConversationItem):
-    """The head of a chat. `owner` and `listed_at` are the index ByOwner; a deleted chat has neither.
+    """The head of a chat. `owner` and `listed_at` are the index ByOwner; a deleted chat has neither. A temporary
+    chat has `ends_at`, and is in the index Temporary by it until it is deleted.
 
     `documents` and `upload_bytes` count its attachments that are neither deleted nor failed.
     """
@@ -102,6 +82,8 @@ class ChatItem(ConversationItem):
     deleted_at = InstantAttribute(null=True)
     owner = UnicodeAttribute(null=True)
     listed_at = UnicodeAttribute(null=True)
+    temporary_shard = UnicodeAttribute(null=True)
+    ends_at = InstantAttribute(null=True)
     documents = NumberAttribute(attr_name="docs", null=True)
     upload_bytes = NumberAttribute(attr_name="bytes", null=True)
 
@@ -375,6 +357,21 @@ def query(
         )
     )
     return answer["Items"], bool(answer.get("LastEvaluatedKey"))
+
+
+def entries(index: str, value: str, condition: Condition, *, page: int) -> Iterator[list[Key]]:
+    """The keys that an index has under a value of its hash key, in pages, from its start to its end.
+
+    Raises ServiceUnavailable.
+    """
+    start = None
+    while True:
+        ask = partial(table().query, value, range_key_condition=condition, index_name=index, limit=page)
+        answer = answered(partial(ask, exclusive_start_key=start))
+        yield [Key(entry["pk"]["S"], entry["sk"]["S"]) for entry in answer["Items"]]
+        start = answer.get("LastEvaluatedKey")
+        if start is None:
+            return
 
 
 def between(pk: str, start: str, end: str, *, page: int, descending: bool = False) -> Iterator[Raw]:

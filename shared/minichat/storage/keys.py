@@ -36,6 +36,9 @@ RUNNING_SHARDS = tuple(f"RUNNING#{number}" for number in range(4))
 """Hash keys of the index of running turns: 4 × 1000 write units a second before a partition throttles. They alone have
 no tenant in them, because the watchdog looks after all tenants; the keys that the index holds begin with one."""
 
+TEMPORARY_SHARDS = tuple(f"TEMPORARY#{number}" for number in range(4))
+"""Hash keys of the index of temporary chats, as those of running turns."""
+
 CHAT_SK = "CHAT"
 MESSAGE_PREFIX = "MSG#"
 TURN_PREFIX = "TURN#"
@@ -77,6 +80,11 @@ def partition(tenant_id: TenantId, chat_id: ChatId) -> str:
 def owner(tenant_id: TenantId, user_id: UserId) -> str:
     """Where a user's quota lives, and the user's entry in the index of chats."""
     return f"T#{tenant_id}#U#{user_id}"
+
+
+def owner_of_temporary(tenant_id: TenantId, user_id: UserId) -> str:
+    """A user's entry in the index of chats, of those that no list shows."""
+    return f"{owner(tenant_id, user_id)}#TEMPORARY"
 
 
 def chat(tenant_id: TenantId, chat_id: ChatId) -> Key:
@@ -173,3 +181,8 @@ def listed_at(tenant_id: TenantId, chat_id: ChatId, updated_at: datetime) -> str
 def running_shard(tenant_id: TenantId, request_id: RequestId) -> str:
     """Hash key of the index of running turns; a turn is in it only while it runs."""
     return RUNNING_SHARDS[zlib.crc32(f"{tenant_id}{request_id}".encode()) % len(RUNNING_SHARDS)]
+
+
+def temporary_shard(tenant_id: TenantId, chat_id: ChatId) -> str:
+    """Hash key of the index of temporary chats; a chat is in it until it is deleted."""
+    return TEMPORARY_SHARDS[zlib.crc32(f"{tenant_id}{chat_id}".encode()) % len(TEMPORARY_SHARDS)]

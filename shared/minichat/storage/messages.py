@@ -130,6 +130,16 @@ def must_be_gone(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) ->
     return Check(f"{TAKEN_BACK}{message_id}", item, MessageItem.pk.does_not_exist())
 
 
+def visible(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Message | None:
+    """One message, with its whole text; None when there is none in its place, or it was taken back.
+
+    Raises ServiceUnavailable.
+    """
+    key = keys.message(tenant_id, chat_id, message_id)
+    raw = batch_get([key]).get(key)
+    return None if raw is None or "deleted_at" in raw else read(tenant_id, chat_id, message_id)
+
+
 def read(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Message | None:
     """One message, taken back or not, with its whole text.
 

@@ -100,7 +100,8 @@ def _s3() -> "S3Client":
             # The global endpoint redirects what belongs to another region, and a redirect loses a form.
             s3={"addressing_style": "path" if endpoint else "virtual", "us_east_1_regional_endpoint": "regional"},
             connect_timeout=settings.store.connect_timeout_seconds,
-            read_timeout=20,
-            retries={"mode": "standard", "max_attempts": 3},
+            read_timeout=settings.store.read_timeout_seconds,
+            # Both attempts may hang, and leave the API's function time to say so.
+            retries={"mode": "standard", "total_max_attempts": 2},
         ),
     )

@@ -59,7 +59,7 @@ def _item(key: Key, event: Event, at: datetime, *, trace_id: str | None) -> Outb
         queue=event.queue,
         event_type=event.event_type,
         dedupe_key=event.dedupe_key(key.sk),
-        payload=event.payload(),
+        payload=event.stored(),
         trace_id=trace_id,
         expires_at=int((at + KEPT).timestamp()),
     )

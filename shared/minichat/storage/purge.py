@@ -4,18 +4,23 @@ What names something that a provider may still have, and the head, which leads t
 is so: whoever cleans up must find it, however late. Nothing of either is added to a chat once it is deleted.
 """
 
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from pynamodb.expressions.condition import Condition
 
 from minichat.domain.cleanup import CleanupStatus
+from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, TenantId
+from minichat.observability import logger
 from minichat.storage import keys
 from minichat.storage.attachment_items import AttachmentItem, VectorStoreItem
 from minichat.storage.items import ChatItem, ExpiringItem, Raw, between
-from minichat.storage.transact import update_one
+from minichat.storage.transact import Rejected, patience, update_one
 
 BATCH = 100
+SECONDS = 2
+"""How long a write is repeated: whoever asked for it comes again."""
 _NEEDED = (keys.ATTACHMENT_PREFIX, keys.VECTOR_STORE_PREFIX)
 
 
@@ -23,34 +28,59 @@ def contents(tenant_id: TenantId, chat_id: ChatId, at: datetime) -> int:
     """Has everything in a chat expire at that instant, unless it does before, but what its cleanup needs; how many.
 
     Can be broken off and begun again: what has its time is passed over.
-    Raises ServiceUnavailable.
+    Raises ServiceUnavailable when one of them could not be given its time; all others have theirs.
     """
     pk, moment = keys.partition(tenant_id, chat_id), int(at.timestamp())
     lives_on = ExpiringItem.pk.exists() & (
         ExpiringItem.expires_at.does_not_exist() | (ExpiringItem.expires_at > moment)
     )
-    marked = 0
-    for raw in between(pk, " ", "~", page=BATCH):
+    expires = [ExpiringItem.expires_at.set(moment)]
+
+    def _mark(raw: Raw) -> bool:
         sk = raw["sk"]["S"]
-        if sk != keys.CHAT_SK and not sk.startswith(_NEEDED) and (_expires_at(raw) or moment + 1) > moment:
-            marked += update_one(ExpiringItem(pk, sk), [ExpiringItem.expires_at.set(moment)], lives_on, op="purge")
-    return marked
+        if sk == keys.CHAT_SK or sk.startswith(_NEEDED) or (_expires_at(raw) or moment + 1) <= moment:
+            return False
+        return update_one(ExpiringItem(pk, sk), expires, lives_on, op="purge")
+
+    return _each(between(pk, " ", "~", page=BATCH), _mark)
 
 
 def needed(tenant_id: TenantId, chat_id: ChatId, at: datetime, *, uncleaned_at: datetime) -> int:
     """Has what the cleanup of a chat needs expire at `at` where that is done, else at `uncleaned_at`; how many.
 
     The head is the last, and has the time of the rest. Can be broken off and begun again.
-    Raises ServiceUnavailable.
+    Raises ServiceUnavailable as `contents` does, and then the head has no time yet.
     """
-    pk, marked, all_gone = keys.partition(tenant_id, chat_id), 0, True
-    for prefix in _NEEDED:
-        for raw in between(pk, prefix, prefix + "~", page=BATCH):
-            is_gone, still_so = _seen(raw)
-            all_gone = all_gone and is_gone
-            marked += _expires(raw, at if is_gone else uncleaned_at, still_so)
+    pk, all_gone = keys.partition(tenant_id, chat_id), True
+
+    def _mark(raw: Raw) -> bool:
+        nonlocal all_gone
+        is_gone, still_so = _seen(raw)
+        all_gone = all_gone and is_gone
+        return _expires(raw, at if is_gone else uncleaned_at, still_so)
+
+    found = (raw for prefix in _NEEDED for raw in between(pk, prefix, prefix + "~", page=BATCH))
+    marked = _each(found, _mark)
     for raw in between(pk, keys.CHAT_SK, keys.CHAT_SK + "~", page=1):
         marked += _expires(raw, at if all_gone else uncleaned_at, ChatItem.deleted_at.exists())
+    return marked
+
+
+def _each(found: Iterable[Raw], mark: Callable[[Raw], bool]) -> int:
+    """Marks each of the items, and how many it were; one that cannot be written keeps none of the others.
+
+    Raises ServiceUnavailable after the last, when there was such a one.
+    """
+    marked, failure = 0, None
+    for raw in found:
+        try:
+            with patience(SECONDS):
+                marked += mark(raw)
+        except (ServiceUnavailable, Rejected) as problem:
+            logger.warning("an item of a deleted chat cannot be given its time", extra={"sk": raw["sk"]["S"]})
+            failure = problem
+    if failure is not None:
+        raise ServiceUnavailable from failure
     return marked
 
 

@@ -2,15 +2,12 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from functools import partial
-
-from pynamodb.expressions.condition import Condition
 
 from minichat.domain.identity import ChatId, TenantId
 from minichat.domain.turn import Turn, TurnState
 from minichat.storage import keys, turns, unreadable
-from minichat.storage.items import Running, TurnItem, answered, batch_get, between, table
-from minichat.storage.keys import Key
+from minichat.storage.indexes import Running
+from minichat.storage.items import TurnItem, batch_get, between, entries
 from minichat.storage.unreadable import Unreadable
 
 PAGE = 100
@@ -22,7 +19,7 @@ def running_since(cutoff: datetime, shard: str) -> Iterator[list[Turn | Unreadab
     The index knows when a turn began; its sign of life is read from the turn itself, which alone decides.
     Raises ServiceUnavailable.
     """
-    for where in _pages(shard, TurnItem.started_at <= cutoff):
+    for where in entries(Running.Meta.index_name, shard, TurnItem.started_at <= cutoff, page=PAGE):
         found = batch_get(where)
         known = [unreadable.read(found[key], turns.from_raw) for key in where if key in found]
         yield [one for one in known if isinstance(one, Unreadable) or (one and one.state is TurnState.RUNNING)]
@@ -35,15 +32,3 @@ def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Turn | Unreadable]
     """
     found = between(keys.partition(tenant_id, chat_id), keys.TURN_PREFIX, keys.TURN_END, page=PAGE)
     return (turn for raw in found if (turn := unreadable.read(raw, turns.from_raw)) is not None)
-
-
-def _pages(shard: str, condition: Condition) -> Iterator[list[Key]]:
-    """The keys that the index of running turns has in a shard, from its start to its end."""
-    index, start = Running.Meta.index_name, None
-    while True:
-        page = partial(table().query, shard, range_key_condition=condition, index_name=index, limit=PAGE)
-        answer = answered(partial(page, exclusive_start_key=start))
-        yield [Key(entry["pk"]["S"], entry["sk"]["S"]) for entry in answer["Items"]]
-        start = answer.get("LastEvaluatedKey")
-        if start is None:
-            return

@@ -9,6 +9,7 @@ theirs: however many of them there are at once, the limits hold.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from pynamodb.expressions.condition import Condition
@@ -124,6 +125,7 @@ def delete(call: Call, seen: Attachment, events: Sequence[OutboxItem]) -> bool:
     unchanged &= failed if seen.status is AttachmentStatus.FAILED else ~failed
     actions = [
         AttachmentItem.deleted_at.set(call.now),
+        AttachmentItem.summary.remove(),
         AttachmentItem.cleanup_status.set(CleanupStatus.PENDING.value),
         AttachmentItem.cleanup_updated_at.set(call.now),
     ]
@@ -187,8 +189,11 @@ def enters_store(seen: Attachment, worker: str, vector_store_id: str, *, token: 
     return _claim(seen, worker, actions, AttachmentStatus.UPLOADED, token=token)
 
 
-def ready(seen: Attachment, worker: str, thumbnail: Thumbnail | None, *, token: str) -> bool:
-    """Records that the attachment can be used, as it is seen: one transaction, in which turns get to know a document.
+def ready(
+    seen: Attachment, worker: str, thumbnail: Thumbnail | None, *, token: str, event: OutboxItem | None = None
+) -> bool:
+    """Records that the attachment can be used, as it is seen: one transaction, in which turns get to know a document,
+    and the event leaves, where there is one.
 
     Not in a chat that is deleted: its items may have got their time to live, and a picture would live on.
     """
@@ -201,11 +206,30 @@ def ready(seen: Attachment, worker: str, thumbnail: Thumbnail | None, *, token: 
         _of_a_living_chat(seen),
         Update("attachment", _item(seen), actions, _may_step(worker, AttachmentStatus.UPLOADED)),
         *([documents.add(seen)] if seen.kind == "document" else []),
+        *([Put("event", event)] if event is not None else []),
     ]
     if thumbnail is not None:
         picture = ThumbnailItem(*_picture(seen), data=thumbnail.data, width=thumbnail.width, height=thumbnail.height)
         writes.append(Put("thumbnail", picture))
     return _committed(writes, token)
+
+
+def summarized(call: Call, seen: Attachment, summary: str, event: OutboxItem) -> bool:
+    """Records what a document is about, for its owner and for turns, and lets the event out: one transaction.
+
+    False when it came too late: the document has a summary, or was deleted, or its chat was.
+    Raises ServiceUnavailable.
+    """
+    unsummarized: Condition = AttachmentItem.pk.exists() & (AttachmentItem.status == AttachmentStatus.READY.value)
+    unsummarized &= AttachmentItem.deleted_at.does_not_exist() & AttachmentItem.summarized_at.does_not_exist()
+    actions = [AttachmentItem.summary.set(summary), AttachmentItem.summarized_at.set(call.now)]
+    writes: list[Write] = [
+        _of_a_living_chat(seen),
+        Update("attachment", _item(seen), actions, unsummarized),
+        documents.add(replace(seen, summary=summary)),
+        Put("event", event),
+    ]
+    return _committed(writes, call.new_id(call.now))
 
 
 def failed(seen: Attachment, worker: str, code: ErrorCode, *, nothing_left: bool, token: str) -> bool:

@@ -1,7 +1,7 @@
 """Tables read from end to end, for operators' commands. No request ever does this."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -35,12 +35,12 @@ _PASSING = frozenset(
 Record = Turn | Chat | Statement | Entry | Total
 
 
-def records(tenant_id: TenantId | None = None) -> Iterator[Record | Unreadable]:
-    """Turns, heads of chats, quota, ledger and totals, of a tenant or of all, as `items` finds them.
+def records(tenant_id: TenantId | None = None, found: Iterable[Raw] | None = None) -> Iterator[Record | Unreadable]:
+    """Turns, heads of chats, quota, ledger and totals, of a tenant or of all; of `items`, or as they were `found`.
 
     Raises ServiceUnavailable.
     """
-    for raw in items():
+    for raw in items() if found is None else found:
         if (tenant_id is None or is_of(raw, tenant_id)) and (reader := _reader(raw)) is not None:
             yield unreadable.read(raw, reader)
 

@@ -1,19 +1,22 @@
-"""Attachments: give a file to a chat in one of two ways, see what became of it, delete it."""
+"""Attachments: give a file to a chat in one of two ways, see what became of it and of the others, delete it."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from minichat.domain import errors
+from minichat.domain.chat import Chat
 from minichat.domain.identity import AttachmentId
-from minichat.http.bodies import AnnounceFile
-from minichat.http.deps import Authenticated, IdempotencyKey, TheApp, TheCall, TheChat
-from minichat.http.multipart import FIELD, read_file
+from minichat.http import listing
+from minichat.http.bodies import AnnounceFile, ListAttachments
+from minichat.http.deps import Authenticated, IdempotencyKey, TheApp, TheCall, TheChat, TheWait
+from minichat.http.multipart import FIELD, Uploaded, read_file
 from minichat.http.problems import documented
-from minichat.http.schemas import AttachmentDetail, AttachmentUpload, attachment_detail, attachment_upload
+from minichat.http.schemas import AttachmentDetail, AttachmentUpload, Page, attachment_detail, attachment_upload
 from minichat.observability import note
 from minichat.services import attachments, chats
 
@@ -21,11 +24,20 @@ router = APIRouter(tags=["attachments"], route_class=Authenticated)
 
 _REFUSALS = (
     errors.ChatNotFound,
+    errors.AttachmentNotFound,
     errors.FileTooLarge,
     errors.UnsupportedFileType,
     errors.QuotaExceeded,
     errors.IdempotencyKeyConflict,
 )
+_WAITED: dict[str, Any] = {
+    "headers": {
+        "Preference-Applied": {
+            "description": "How long the answer may have waited, where it was asked to.",
+            "schema": {"type": "string", "pattern": "^wait=[0-9]+$"},
+        }
+    }
+}
 _MULTIPART: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -56,22 +68,43 @@ async def _attachment_id(attachment_id: UUID) -> AttachmentId:
 TheAttachment = Annotated[AttachmentId, Depends(_attachment_id)]
 
 
-@router.post(
-    "/chats/{chat_id}/attachments", status_code=201, responses=documented(*_REFUSALS), openapi_extra=_MULTIPART
-)
-async def upload_attachment(
-    request: Request, call: TheCall, app: TheApp, chat_id: TheChat, idempotency_key: IdempotencyKey = None
-) -> AttachmentDetail:
-    """A file of up to 4 MB, in the body's one part named `file`; larger ones go by `…/attachments/uploads`.
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A file that came, and the chat that it is for."""
 
-    Its `status` is `pending` at first: ask again until it is `ready` or `failed`. With an `Idempotency-Key` the same
-    call gives the same attachment for 24 hours.
-    """
+    chat: Chat
+    file: Uploaded
+
+
+async def _given(request: Request, call: TheCall, chat_id: TheChat) -> Given:
     # Nobody's body is read for a chat that is not theirs.
     chat = await run_in_threadpool(chats.get, call, chat_id)
-    came = await read_file(request)
+    return Given(chat, await read_file(request))
+
+
+@router.post(
+    "/chats/{chat_id}/attachments",
+    status_code=201,
+    responses={**documented(*_REFUSALS), 201: _WAITED},
+    openapi_extra=_MULTIPART,
+)
+async def upload_attachment(
+    call: TheCall,
+    app: TheApp,
+    given: Annotated[Given, Depends(_given)],
+    wait: TheWait,
+    idempotency_key: IdempotencyKey = None,
+) -> AttachmentDetail:
+    """A file of up to 4,600,000 bytes, in the body's one part named `file`; larger ones go by `…/attachments/uploads`.
+
+    Its `status` is `pending` at first: ask again until it is `ready` or `failed`, or have the answer wait for that
+    (`Prefer: wait=10`). With an `Idempotency-Key` the same call gives the same attachment for 24 hours; 404 once that
+    was deleted.
+    """
+    came = given.file
     file = attachments.NewFile(came.filename, came.content_type, len(came.content), idempotency_key)
-    return attachment_detail(await run_in_threadpool(attachments.add, call, chat, file, came.content, app.rules))
+    added = await run_in_threadpool(attachments.add, call, given.chat, file, came.content, app.rules)
+    return attachment_detail(await attachments.settled(call, added, wait.seconds))
 
 
 @router.post("/chats/{chat_id}/attachments/uploads", status_code=201, responses=documented(*_REFUSALS))
@@ -88,13 +121,24 @@ def announce_attachment(
     return attachment_upload(attachment, form, app.settings.attachments.upload_seconds)
 
 
+@router.get("/chats/{chat_id}/attachments", responses=documented(errors.ChatNotFound, errors.InvalidCursor))
+def list_attachments(
+    request: Request, call: TheCall, app: TheApp, chat_id: TheChat, wish: Annotated[ListAttachments, Query()]
+) -> Page[AttachmentDetail]:
+    """The chat's attachments that are not deleted, the last added first. A page may be short and have a next one."""
+    return listing.attachments(call, app.cursors, chat_id, listing.Query.of(request, wish.limit, wish.cursor))
+
+
 @router.get(
     "/chats/{chat_id}/attachments/{attachment_id}",
-    responses=documented(errors.ChatNotFound, errors.AttachmentNotFound),
+    responses={**documented(errors.ChatNotFound, errors.AttachmentNotFound), 200: _WAITED},
 )
-def get_attachment(call: TheCall, chat_id: TheChat, attachment_id: TheAttachment) -> AttachmentDetail:
-    """One attachment: poll it until it is `ready` or `failed`."""
-    return attachment_detail(attachments.get(call, chat_id, attachment_id))
+async def get_attachment(
+    call: TheCall, chat_id: TheChat, attachment_id: TheAttachment, wait: TheWait
+) -> AttachmentDetail:
+    """One attachment: poll it until it is `ready` or `failed`, or have the answer wait for that (`Prefer: wait=10`)."""
+    found = await run_in_threadpool(attachments.get, call, chat_id, attachment_id)
+    return attachment_detail(await attachments.settled(call, found, wait.seconds))
 
 
 @router.delete(

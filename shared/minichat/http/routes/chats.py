@@ -17,7 +17,11 @@ from minichat.services import chats
 router = APIRouter(tags=["chats"], route_class=Authenticated)
 
 
-@router.post("/chats", status_code=201, responses=documented(errors.InvalidModel, errors.IdempotencyKeyConflict))
+@router.post(
+    "/chats",
+    status_code=201,
+    responses=documented(errors.ChatNotFound, errors.InvalidModel, errors.IdempotencyKeyConflict),
+)
 def create_chat(
     response: Response,
     call: TheCall,
@@ -25,8 +29,12 @@ def create_chat(
     body: CreateChat,
     idempotency_key: IdempotencyKey = None,
 ) -> ChatDetail:
-    """A new chat. With an `Idempotency-Key` the same call gives the same chat for 24 hours."""
-    chat = chats.create(call, chats.NewChat(body.title, body.model, idempotency_key), app.rules)
+    """A new chat. With an `Idempotency-Key` the same call gives the same chat for 24 hours; 404 once it was deleted.
+
+    A temporary one is in no list, and is deleted with everything in it once nobody has used it for a day.
+    """
+    wish = chats.NewChat(body.title, body.model, idempotency_key, temporary=bool(body.is_temporary))
+    chat = chats.create(call, wish, app.rules)
     response.headers["location"] = f"{app.settings.url_prefix}/v1/chats/{chat.chat_id}"
     return chat_detail(chat)
 
@@ -38,7 +46,10 @@ def list_chats(
     app: TheApp,
     wish: Annotated[ListChats, Depends()],
 ) -> Page[ChatDetail]:
-    """The caller's chats, the most recently active first. A page that a filter leaves short may have a next one."""
+    """The caller's chats, the most recently active first, without temporary ones.
+
+    A page that a filter leaves short may have a next one.
+    """
     return listing.chats(call, app.cursors, listing.Query.of(request, wish.limit, wish.cursor, filter_=wish.filter_))
 
 

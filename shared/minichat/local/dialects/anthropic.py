@@ -1,5 +1,6 @@
 """Anthropic's Messages API."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +34,8 @@ class Messages:
             yield self._block(
                 {"type": "server_tool_use", "id": self._tool_id, "name": _TOOLS[name], "input": {}, "caller": _CALLER}
             )
-            yield self._block_delta({"type": "input_json_delta", "partial_json": '{"query": "as told"}'})
+            asked = {"query": self._said.work.query} if name == "web_search" else {"code": "print(1 + 1)"}
+            yield self._block_delta({"type": "input_json_delta", "partial_json": json.dumps(asked)})
             yield self._block_stops()
 
     def tool_ends(self, name: str) -> Iterator[bytes]:
@@ -42,7 +44,7 @@ class Messages:
         content: Any = []
         if name == "code_interpreter":
             kind = {"type": "code_execution_result"}
-            content = kind | {"stdout": "", "stderr": "", "return_code": 0, "content": []}
+            content = kind | {"stdout": self._said.work.output, "stderr": "", "return_code": 0, "content": []}
         told: dict[str, Any] = {"type": f"{_TOOLS[name]}_tool_result", "tool_use_id": self._tool_id, "content": content}
         yield self._block(told if name == "code_interpreter" else told | {"caller": _CALLER})
         yield self._block_stops()

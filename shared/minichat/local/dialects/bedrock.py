@@ -31,7 +31,7 @@ class Converse:
         """The one tool that Bedrock runs by itself is a search of the web."""
         if name == "web_search":
             yield self._block({"toolUse": {"toolUseId": self._tool_id, "name": _SEARCH, "type": "server_tool_use"}})
-            yield self._block_delta({"toolUse": {"input": '{"query": "as told"}'}})
+            yield self._block_delta({"toolUse": {"input": json.dumps({"query": self._said.work.query})}})
             yield self._block_stops()
 
     def tool_ends(self, name: str) -> Iterator[bytes]:

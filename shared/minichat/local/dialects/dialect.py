@@ -7,7 +7,7 @@ The scripted provider decides what is said and when; a dialect turns it into byt
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 SECRETS = (
@@ -44,6 +44,17 @@ class Cite:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """What an answer's tools did: ids and names of the files that were found, what was looked for on the web, and what
+    the code printed; `included` names what of it the request wants to be told (OpenAI's `include`)."""
+
+    files: tuple[tuple[str, str], ...] = ()
+    query: str = "as told"
+    output: str = "1 + 1 = 2"
+    included: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     """One answer: the number of its call, who gives it, its text, its usage, what is said if it fails, its sources."""
 
@@ -53,6 +64,7 @@ class Said:
     tokens: Tokens | None
     message: str
     cites: tuple[Cite, ...] = ()
+    work: Work = field(default_factory=Work)
 
     @property
     def pages(self) -> list[Cite]:

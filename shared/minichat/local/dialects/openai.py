@@ -20,21 +20,36 @@ class Responses:
         self._said = said
         self._numbers = itertools.count()
         self._item_id = f"msg_{said.number:032x}"
-        self._place = {"item_id": self._item_id, "output_index": 0, "content_index": 0}
+        self._calls: list[dict[str, Any]] = []
+
+    @property
+    def _index(self) -> int:
+        """The message stands behind the calls of tools."""
+        return len(self._calls)
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        return {"item_id": self._item_id, "output_index": self._index, "content_index": 0}
 
     def opening(self) -> Iterator[bytes]:
         for name in ("created", "in_progress"):
             yield self._event(f"response.{name}", response=self._response("in_progress", [], usage=None))
 
     def tool_begins(self, name: str) -> Iterator[bytes]:
-        yield self._tool(name, "in_progress")
-        yield self._tool(name, "interpreting" if name == "code_interpreter" else "searching")
+        call = self._call(name, "in_progress")
+        yield self._event("response.output_item.added", output_index=self._index, item=call)
+        yield self._tool(name, "in_progress", call)
+        yield self._tool(name, "interpreting" if name == "code_interpreter" else "searching", call)
 
     def tool_ends(self, name: str) -> Iterator[bytes]:
-        yield self._tool(name, "completed")
+        call = self._call(name, "completed") | self._work(name)
+        yield self._tool(name, "completed", call)
+        yield self._event("response.output_item.done", output_index=self._index, item=call)
+        self._calls.append(call)
 
     def text_begins(self) -> Iterator[bytes]:
-        yield self._event("response.output_item.added", output_index=0, item=self._item("in_progress", None))
+        item = self._item("in_progress", None)
+        yield self._event("response.output_item.added", output_index=self._index, item=item)
         yield self._event("response.content_part.added", **self._place, part=_part("", []))
 
     def delta(self, text: str) -> bytes:
@@ -53,11 +68,13 @@ class Responses:
             yield self._event("response.output_text.annotation.added", **self._place, **told)
         yield self._event("response.output_text.done", **self._place, text=text, logprobs=[])
         yield self._event("response.content_part.done", **self._place, part=_part(text, self._annotations()))
-        yield self._event("response.output_item.done", output_index=0, item=self._item("completed", text))
+        item = self._item("completed", text)
+        yield self._event("response.output_item.done", output_index=self._index, item=item)
         yield self._event("response.completed", response=self.whole())
 
     def incomplete(self, reason: str) -> Iterator[bytes]:
-        response = self._response("incomplete", [self._item("incomplete", self._said.text)], self._usage())
+        output = [*self._calls, self._item("incomplete", self._said.text)]
+        response = self._response("incomplete", output, self._usage())
         response["incomplete_details"] = {"reason": reason}
         yield self._event("response.incomplete", response=response)
 
@@ -70,15 +87,38 @@ class Responses:
             yield self._event("response.failed", response=response)
 
     def whole(self) -> dict[str, Any]:
-        return self._response("completed", [self._item("completed", self._said.text)], self._usage())
+        return self._response("completed", [*self._calls, self._item("completed", self._said.text)], self._usage())
 
     @staticmethod
     def problem(status: int, message: str) -> dict[str, Any]:
         return _openai_problem(status, message)
 
-    def _tool(self, name: str, word: str) -> bytes:
-        item_id = f"ws_{self._said.number:032x}"
-        return self._event(f"response.{name}_call.{word}", output_index=0, item_id=item_id)
+    def _tool(self, name: str, word: str, call: dict[str, Any]) -> bytes:
+        return self._event(f"response.{name}_call.{word}", output_index=self._index, item_id=call["id"])
+
+    def _call(self, name: str, status: str) -> dict[str, Any]:
+        """The call of a tool, before anything is known of its work."""
+        call = {"id": f"{name[:2]}_{self._said.number:024x}{self._index:08x}", "type": f"{name}_call", "status": status}
+        match name:
+            case "file_search":
+                return call | {"queries": [self._said.work.query], "results": None}
+            case "web_search":
+                return call | {"action": {"type": "search", "query": self._said.work.query}}
+        return call | {"code": "print(1 + 1)", "container_id": f"cntr_{self._said.number:032x}", "outputs": None}
+
+    def _work(self, name: str) -> dict[str, Any]:
+        """What it did, of which more is told to who asks for it."""
+        work = self._said.work
+        if name == "file_search" and "file_search_call.results" in work.included:
+            return {
+                "results": [
+                    {"file_id": file, "filename": called, "score": 0.5, "text": self._said.quoted, "attributes": {}}
+                    for file, called in work.files
+                ]
+            }
+        if name == "code_interpreter" and "code_interpreter_call.outputs" in work.included:
+            return {"outputs": [{"type": "logs", "logs": work.output}]}
+        return {}
 
     def _event(self, name: str, **data: Any) -> bytes:
         return sse(name, {"type": name, "sequence_number": next(self._numbers), **data})

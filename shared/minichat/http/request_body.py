@@ -1,0 +1,64 @@
+"""The body of a request: bounded while it is read, and read to its end before a refusal ends."""
+
+import asyncio
+from contextlib import suppress
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Send
+
+MAX_BODY_BYTES = 6_000_000
+"""What Lambda takes in one request (AWS limit: 6 MB)."""
+PASSED_OVER_BYTES = 64_000_000
+PASSED_OVER_SECONDS, SILENT_SECONDS = 10.0, 2.0
+"""How much of a body that is refused is still read, and for how long, or how long after the last of it that came."""
+
+
+class RequestBody:
+    """The body as an app gets it, from what the server receives."""
+
+    def __init__(self, headers: Headers, receive: Receive) -> None:
+        self._receive = receive
+        self._size = 0
+        self._is_announced = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        self._awaits_leave = headers.get("expect", "").lower() == "100-continue"
+        self._is_asked_for = False
+        self._has_ended = False
+
+    async def receive(self) -> Message:
+        """The next message of the server.
+
+        Raises HTTPException (413) for a body that is too large, whatever its Content-Length said.
+        """
+        message = await self._next()
+        if self._size > MAX_BODY_BYTES:
+            raise HTTPException(413, f"A request has at most {MAX_BODY_BYTES} bytes.")
+        return message
+
+    async def read_before_the_end(self, message: Message, status: int, send: Send) -> None:
+        """Sends a message of the answer; the last one of a refusal once the body was read, as far as that goes.
+
+        Who writes a whole body before reading anything would find its connection broken instead of the answer: a server
+        that closes a connection on which something is unread resets it. Who reads meanwhile has the answer at once.
+        """
+        if status >= 400 and message["type"] == "http.response.body" and not message.get("more_body"):
+            await send({**message, "more_body": True})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PASSED_OVER_SECONDS):
+                    await self._pass_over()
+            message = {"type": "http.response.body", "body": b""}
+        await send(message)
+
+    async def _pass_over(self) -> None:
+        # Who waits for leave to send a body (100-continue) sends none after a refusal: asking for it would give leave.
+        sends = self._is_announced and (self._is_asked_for or not self._awaits_leave)
+        while sends and not self._has_ended and self._size < PASSED_OVER_BYTES:
+            async with asyncio.timeout(SILENT_SECONDS):
+                await self._next()
+
+    async def _next(self) -> Message:
+        self._is_asked_for = True
+        message = await self._receive()
+        self._size += len(message.get("body", b""))
+        self._has_ended = not message.get("more_body", False)
+        return message

@@ -1,0 +1,75 @@
+"""Finds out what a document is about, by a model that searches it at its provider: a task of the system.
+
+The file itself is nowhere but at the provider by then. Only what a model can search is summarized: no images, no tables
+for the code interpreter, nothing at a provider whose models have no file search.
+"""
+
+import asyncio
+
+from minichat.domain import doc_summary
+from minichat.domain.attachment import Attachment, AttachmentStatus
+from minichat.domain.identity import AttachmentId, ChatId, TenantId
+from minichat.domain.policy import Model, Policy
+from minichat.events.payloads import DocSummaryTask
+from minichat.providers.chunks import Failed
+from minichat.providers.prompt import Prompt, PromptMessage
+from minichat.services.system_tasks import Means, Outcome, TaskFailed, answered, call_of, usage_event
+from minichat.storage import attachments, outbox, uploads
+
+
+async def summarize(task: DocSummaryTask, trace_id: str, means: Means) -> Outcome:
+    """Has the document of a task summarized, unless it is or nobody can. An answer that is none leaves it without.
+
+    Raises TaskFailed, and ServiceUnavailable.
+    """
+    where = TenantId(task.tenant_id), ChatId(task.chat_id), AttachmentId(task.attachment_id)
+    chat, document = await asyncio.to_thread(attachments.with_chat, *where)
+    if chat is None or chat.deleted_at is not None or document is None or document.deleted_at is not None:
+        return Outcome.GONE
+    if document.summarized_at is not None:
+        return Outcome.LOST
+    policy, settings = means.rules.policy, means.rules.settings.doc_summaries
+    model = _model(policy, settings.model_id, chat.model, document.storage_backend)
+    is_ready = document.status is AttachmentStatus.READY and document.vector_store_id is not None
+    if model is None or not is_ready or policy.kill_switches.disable_file_search:
+        return Outcome.NOTHING
+    prompt = _prompt(document, model, min(model.max_output_tokens, settings.max_output_tokens))
+    try:
+        async with asyncio.timeout(means.seconds):
+            told = await answered(document.tenant_id, model.provider_id, prompt, means)
+    except TimeoutError:
+        raise TaskFailed("no summary in time") from None
+    if isinstance(told, Failed):
+        raise TaskFailed(f"{told.code}: {told.diagnostic}")
+    summary = doc_summary.extracted(told.text)
+    if summary is None:
+        return Outcome.NOTHING
+    call = call_of(task, trace_id, means)
+    event = outbox.item(call, document.chat_id, usage_event(call, task, model, told.usage))
+    written = await asyncio.to_thread(uploads.summarized, call, document, summary, event)
+    return Outcome.DONE if written else Outcome.LOST
+
+
+def _model(policy: Policy, configured: str, chat_model: str, provider_id: str) -> Model | None:
+    """A model that can search what this provider has: the configured one, the chat's, else the first that there is."""
+    able = {
+        model.id: model
+        for model in policy.enabled_models()
+        if model.provider_id == provider_id and model.general_config.tool_support.file_search
+    }
+    return able.get(configured) or able.get(chat_model) or next(iter(able.values()), None)
+
+
+def _prompt(document: Attachment, model: Model, max_output_tokens: int) -> Prompt:
+    assert document.vector_store_id is not None
+    return Prompt(
+        model=model.provider_model_id,
+        instructions=doc_summary.INSTRUCTIONS,
+        messages=(PromptMessage("user", doc_summary.request(document.filename)),),
+        max_output_tokens=max_output_tokens,
+        max_tool_calls=model.max_tool_calls,
+        vector_stores=(document.vector_store_id,),
+        max_num_results=model.max_num_results,
+        # The chat's other documents are in the same store.
+        only_attachment=document.attachment_id,
+    )

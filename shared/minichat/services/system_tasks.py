@@ -1,0 +1,111 @@
+"""What the system has models do by itself: which model, its whole answer, and what that used.
+
+No turn waits for such a task, and no user pays. Each may be killed at any point and run again, by any number at once:
+only the write at its end has an effect, and its conditions let one through.
+"""
+
+from contextlib import aclosing
+from dataclasses import dataclass
+from enum import StrEnum
+
+from minichat.domain.identity import Call, Caller, Clock, NewId, RequestId, TenantId, UserId
+from minichat.domain.policy import Model, Policy
+from minichat.domain.usage import Usage
+from minichat.events.payloads import SystemTask, TokenUsage, UsageEvent
+from minichat.providers.chunks import Completed, Failed, Incomplete, TextDelta
+from minichat.providers.prompt import Prompt
+from minichat.providers.registry import Providers
+from minichat.services.rules import Rules
+
+
+class Outcome(StrEnum):
+    """What became of a task. All of these are good ends."""
+
+    DONE = "success"
+    LOST = "lost"
+    """Somebody else was first, or what the task is about was taken back."""
+    NOTHING = "empty"
+    GONE = "gone"
+    """There is no such chat, or it was deleted."""
+
+
+class TaskFailed(Exception):
+    """It did not come about this time; another attempt may do it. The message is for operators, without content."""
+
+
+class NoModel(Exception):
+    """The policy has no model that could do it, and will not have one by asking again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a task takes. The model has `seconds` to answer."""
+
+    rules: Rules
+    providers: Providers
+    clock: Clock
+    new_id: NewId
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model said, and what that used."""
+
+    text: str
+    usage: Usage
+
+
+def model_for(policy: Policy, configured: str, chat_model: str) -> Model:
+    """The configured model, else the chat's, else the default of the standard tier.
+
+    Raises NoModel.
+    """
+    enabled = {model.id: model for model in policy.enabled_models()}
+    found = enabled.get(configured) or enabled.get(chat_model) or policy.default_of("standard")
+    if found is None:
+        raise NoModel
+    return found
+
+
+async def answered(tenant_id: TenantId, provider_id: str, prompt: Prompt, means: Means) -> Answer | Failed:
+    """The provider's whole answer, or its failure."""
+    texts: list[str] = []
+    async with aclosing(means.providers.stream(tenant_id, provider_id, prompt)) as chunks:
+        async for chunk in chunks:
+            match chunk:
+                case TextDelta(text=text):
+                    texts.append(text)
+                case Completed(usage=usage) | Incomplete(usage=usage):
+                    return Answer("".join(texts), usage)
+                case Failed():
+                    return chunk
+    return Failed("provider_error", "the stream ended without a terminal event")
+
+
+def call_of(task: SystemTask, trace_id: str, means: Means) -> Call:
+    """The call as which a task writes what it made."""
+    return Call(Caller(TenantId(task.tenant_id), UserId(task.user_id), "system"), means.clock(), means.new_id, trace_id)
+
+
+def usage_event(call: Call, task: SystemTask, model: Model, usage: Usage) -> UsageEvent:
+    """What a task used. No user pays for it, and it has no turn."""
+    return UsageEvent(
+        tenant_id=task.tenant_id,
+        chat_id=task.chat_id,
+        request_id=RequestId(task.system_request_id),
+        requester_type="system",
+        selected_model=model.id,
+        effective_model=model.id,
+        tier=model.tier,
+        terminal_state="completed",
+        billing_outcome="system_task",
+        settlement_method="none",
+        usage=TokenUsage.of(usage) if usage.known else None,
+        reserved_credits_micro=0,
+        actual_credits_micro=0,
+        committed_credits_micro=0,
+        policy_version_applied=0,
+        system_task_type=task.system_task_type,
+        timestamp=call.now,
+    )

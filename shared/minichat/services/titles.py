@@ -1,0 +1,46 @@
+"""Gives a chat a title after its first exchange, when nobody else has: a task of the system."""
+
+import asyncio
+
+from minichat.domain import title
+from minichat.domain.identity import ChatId, MessageId, TenantId
+from minichat.events.payloads import ChatTitleTask
+from minichat.providers.chunks import Failed
+from minichat.providers.prompt import Prompt, PromptMessage
+from minichat.services.system_tasks import Means, Outcome, TaskFailed, answered, call_of, model_for, usage_event
+from minichat.storage import chats, messages, outbox
+
+
+async def entitle(task: ChatTitleTask, trace_id: str, means: Means) -> Outcome:
+    """Has a model give the chat of a task a title, unless it has one by then. An answer that is none leaves it without.
+
+    Raises TaskFailed, NoModel, and ServiceUnavailable.
+    """
+    tenant_id, chat_id = TenantId(task.tenant_id), ChatId(task.chat_id)
+    chat = await asyncio.to_thread(chats.read, tenant_id, chat_id)
+    if chat is None or chat.deleted_at is not None:
+        return Outcome.GONE
+    ids = MessageId(task.user_message_id), MessageId(task.assistant_message_id)
+    said = [await asyncio.to_thread(messages.visible, tenant_id, chat_id, one) for one in ids]
+    question, answer = said
+    if chat.title is not None or question is None or answer is None:
+        return Outcome.LOST
+    settings = means.rules.settings.chat_titles
+    model = model_for(means.rules.policy, settings.model_id, chat.model)
+    text = title.request(question.content, answer.content, cut_at=settings.message_content_limit)
+    most = min(model.max_output_tokens, settings.max_output_tokens)
+    prompt = Prompt(model.provider_model_id, title.INSTRUCTIONS, (PromptMessage("user", text),), most)
+    try:
+        async with asyncio.timeout(means.seconds):
+            told = await answered(tenant_id, model.provider_id, prompt, means)
+    except TimeoutError:
+        raise TaskFailed("no title in time") from None
+    if isinstance(told, Failed):
+        raise TaskFailed(f"{told.code}: {told.diagnostic}")
+    made = title.extracted(told.text)
+    if made is None:
+        return Outcome.NOTHING
+    call = call_of(task, trace_id, means)
+    event = outbox.item(call, chat_id, usage_event(call, task, model, told.usage))
+    given = await asyncio.to_thread(chats.give_title, call, chat_id, made, answer.message_id, event)
+    return Outcome.DONE if given else Outcome.LOST

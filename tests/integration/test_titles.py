@@ -1,0 +1,246 @@
+"""Titles from the first exchange: given once, never in the place of one that somebody gave, never of what is gone."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from functions.thread_summary import handler as function
+from minichat.domain.identity import ChatId, RequestId
+from minichat.domain.settlement import Ending
+from minichat.domain.turn import TurnState
+from minichat.domain.usage import Usage
+from minichat.events import queues
+from minichat.events.payloads import ChatTitleTask
+from minichat.providers.chunks import Failed
+from minichat.services import chats, mutate, titles
+from minichat.services.finalize import Finalizer, finalize
+from minichat.services.rules import Rules
+from minichat.services.send import Running, SendMessage, send
+from minichat.services.system_tasks import Means, Outcome, TaskFailed
+from minichat.settings import Settings, Store, current
+from minichat.storage import ledger
+from minichat.storage.items import connect
+from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.integration.test_summary import Model, usage_events
+from tests.invariants import Tables, violations
+from tests.queue_access import QueueAccess, Record, invocation, reason
+
+RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+TENANT = a_caller().tenant_id
+
+
+def a_chat(**wish: Any) -> ChatId:
+    return chats.create(a_call(), chats.NewChat(**wish), RULES).chat_id
+
+
+def a_turn(chat_id: ChatId, content: str = "hello", rules: Rules = RULES, **ending: Any) -> Running:
+    running = send(a_call(), SendMessage(chat_id, content, RequestId(str(uuid4()))), rules)
+    assert isinstance(running, Running)
+    return _ended(running, **ending)
+
+
+def _ended(running: Running, text: str = "good day", state: TurnState = TurnState.COMPLETED) -> Running:
+    by = Finalizer(wants_title=running.wants_title)
+    assert finalize(a_call(), running.turn, Ending(state, text=text, usage=Usage(10, 5)), RULES.settings, by)
+    return running
+
+
+def tasks(store: Store, chat_id: ChatId) -> list[ChatTitleTask]:
+    items = sorted(Tables.of(store).outbox, key=lambda item: str(item["sk"]))
+    wanted = [one for one in items if one["type"] == "chat_title" and one["pk"].endswith(chat_id)]
+    return [ChatTitleTask.model_validate_json(one["payload"]) for one in wanted]
+
+
+def entitled(task: ChatTitleTask, model: Model | None = None) -> Outcome:
+    made = model or Model("<title>A greeting</title>")
+    means = Means(RULES, made, lambda: a_call().now, new_id, 20)  # type: ignore[arg-type]  # the test's provider
+    return asyncio.run(titles.entitle(task, "", means))
+
+
+def title(chat_id: ChatId) -> str | None:
+    return chats.get(a_call(), chat_id).title
+
+
+def test_the_first_exchange_becomes_a_title_once_and_the_chat_stays_where_it_is(store: Store) -> None:
+    chat_id = a_chat()
+    a_turn(chat_id, "hello there")
+    before = chats.get(a_call(), chat_id)
+    (task,) = tasks(store, chat_id)
+    model = Model("<title>A greeting</title>")
+    assert [entitled(task, model) for _ in range(3)] == [Outcome.DONE, Outcome.LOST, Outcome.LOST]
+    assert chats.get(a_call(), chat_id) == replace(before, title="A greeting")
+    assert len(model.prompts) == 1
+    assert "hello there" in model.asked
+    assert "good day" in model.asked
+    ((dedupe, used),) = usage_events(store)
+    ids = (TENANT.replace("-", ""), "chat_title", task.system_request_id.replace("-", ""))
+    assert dedupe == "/".join(ids)
+    assert (used.requester_type, used.user_id, used.turn_id, used.committed_credits_micro) == ("system", None, None, 0)
+    assert violations(Tables.of(store)) == []
+
+
+def test_what_titles_use_is_in_the_tenants_total_and_nobodys_quota(store: Store) -> None:
+    chat_id = a_chat()
+    a_turn(chat_id)
+    assert entitled(tasks(store, chat_id)[0]) is Outcome.DONE
+    ((_, used),) = usage_events(store)
+    assert ledger.book(used, new_id(NOW), retention_days=400)
+    day = used.timestamp.date().isoformat()
+    (total,) = ledger.totals(TENANT, day, day)
+    assert (total.user_id, total.used.turns, total.used.input_tokens) == (None, 0, 100)
+
+
+@pytest.mark.parametrize("wish", [{"title": "Mine"}, {"temporary": True}])
+def test_a_chat_with_a_title_and_a_temporary_one_get_no_task(store: Store, wish: dict[str, Any]) -> None:
+    chat_id = a_chat(**wish)
+    a_turn(chat_id)
+    assert tasks(store, chat_id) == []
+
+
+def test_titles_that_are_switched_off_make_no_task(store: Store) -> None:
+    off = Rules(Settings.model_validate({"chat_titles": {"enabled": False}}), RULES.policy)
+    chat_id = a_chat()
+    a_turn(chat_id, rules=off)
+    assert tasks(store, chat_id) == []
+
+
+def test_a_turn_without_an_answer_makes_no_task_and_the_next_one_does(store: Store) -> None:
+    chat_id = a_chat()
+    a_turn(chat_id, state=TurnState.CANCELLED)
+    a_turn(chat_id, text=" ")
+    assert tasks(store, chat_id) == []
+    a_turn(chat_id)
+    (task,) = tasks(store, chat_id)
+    assert entitled(task) is Outcome.DONE
+
+
+def test_odd_answers_leave_the_chat_without_and_are_not_asked_for_for_ever(store: Store) -> None:
+    chat_id = a_chat()
+    for _ in range(6):
+        a_turn(chat_id)
+    made = tasks(store, chat_id)
+    assert len(made) == 3
+    assert {entitled(task, Model("I cannot\nhelp with that.")) for task in made} == {Outcome.NOTHING}
+    assert title(chat_id) is None
+
+
+def test_a_title_that_was_given_meanwhile_stays(store: Store) -> None:
+    chat_id = a_chat()
+    a_turn(chat_id)
+    (task,) = tasks(store, chat_id)
+    renames = Model("<title>A greeting</title>", meanwhile=lambda: chats.rename(a_call(), chat_id, "Mine"))
+    assert entitled(task, renames) is Outcome.LOST
+    assert title(chat_id) == "Mine"
+    assert usage_events(store) == []
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_deleted_chat_and_a_turn_that_was_taken_back_give_no_title(store: Store, when: str) -> None:
+    gone, replaced = a_chat(), a_chat()
+    a_turn(gone)
+    turn = a_turn(replaced).turn
+
+    def delete() -> None:
+        chats.delete(a_call(), gone)
+
+    def retry() -> None:
+        mutate.retry(a_call(), replaced, turn.request_id, RequestId(str(uuid4())), RULES)
+
+    deeds: list[tuple[ChatId, Callable[[], None], Outcome]] = [
+        (gone, delete, Outcome.GONE),
+        (replaced, retry, Outcome.LOST),
+    ]
+    for chat_id, deed, outcome in deeds:
+        (task,) = tasks(store, chat_id)
+        if when == "before":
+            deed()
+            assert entitled(task) is outcome
+        else:
+            assert entitled(task, Model("<title>A greeting</title>", meanwhile=deed)) is Outcome.LOST
+    assert title(replaced) is None
+    assert not any(one.get("title") for one in Tables.of(store).conversations if one["pk"].endswith(gone))
+    assert violations(Tables.of(store)) == []
+
+
+def test_the_turn_of_a_retry_gives_the_title_that_the_one_before_did_not(store: Store) -> None:
+    chat_id = a_chat()
+    turn = a_turn(chat_id, "one").turn
+    running = mutate.retry(a_call(), chat_id, turn.request_id, RequestId(str(uuid4())), RULES)
+    _ended(running, "two")
+    old, new = tasks(store, chat_id)
+    assert (entitled(old), entitled(new)) == (Outcome.LOST, Outcome.DONE)
+
+
+def test_of_eight_deliveries_at_once_one_gives_the_title(store: Store) -> None:
+    chat_id = a_chat()
+    a_turn(chat_id)
+    (task,) = tasks(store, chat_id)
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(lambda number: entitled(task, Model(f"<title>Title {number}</title>")), range(8)))
+    assert sorted(outcomes) == [*[Outcome.LOST] * 7, Outcome.DONE]
+    assert len(usage_events(store)) == 1
+
+
+def test_a_provider_that_fails_is_asked_again(store: Store) -> None:
+    chat_id = a_chat()
+    a_turn(chat_id)
+    (task,) = tasks(store, chat_id)
+    with pytest.raises(TaskFailed, match="oops"):
+        entitled(task, Model(Failed("provider_error", "oops")))
+    assert entitled(task) is Outcome.DONE
+
+
+@pytest.fixture
+def events(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[QueueAccess]:
+    """Queues that functions of this process use, with fresh tables."""
+    access = QueueAccess.made_at(str(store.endpoint), store.region)
+    for name, value in access.environment.items():
+        monkeypatch.setenv(name, value)
+    current.cache_clear()
+    queues.connect(current())
+    connect(store)
+    yield access
+    current.cache_clear()
+
+
+def _a_record(events: QueueAccess, task: ChatTitleTask) -> Record:
+    events.send("thread-summary", task.payload(), group=task.chat_id, event_id="1", event_type=task.event_type)
+    (record,) = events.receive(events.settings.urls["thread-summary"])
+    return record
+
+
+def _failed(record: Record, attempt: int = 1) -> list[str]:
+    record["attributes"]["ApproximateReceiveCount"] = str(attempt)
+    answer: Any = function.handler({"Records": [record]}, invocation())  # type: ignore[arg-type]  # as Lambda's, as far as used
+    return [one["itemIdentifier"] for one in answer["batchItemFailures"]]
+
+
+def test_the_worker_of_summaries_gives_titles_and_buries_what_fails_thrice(
+    events: QueueAccess, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat_id = a_chat()
+    a_turn(chat_id)
+    (task,) = tasks(store, chat_id)
+    record = _a_record(events, task)
+    monkeypatch.setattr(function, "_providers", Model(Failed("provider_error", "status 500: oops")))
+    assert [_failed(record, attempt) for attempt in (1, 2, 3)] == [[record["messageId"]]] * 2 + [[]]
+    (buried,) = events.dead("thread-summary")
+    assert reason(buried) == "attempt 3: provider_error: status 500: oops"
+    monkeypatch.setattr(function, "_providers", Model("<title>A greeting</title>"))
+    assert _failed(buried) == []
+    assert title(chat_id) == "A greeting"
+
+
+def test_a_task_without_its_members_is_dead_at_once(events: QueueAccess) -> None:
+    said = {"event_type": "chat_title", "tenant_id": "t", "chat_id": "c", "user_id": "u", "system_request_id": "r"}
+    events.send("thread-summary", json.dumps(said))
+    (record,) = events.receive(events.settings.urls["thread-summary"])
+    assert _failed(record) == []
+    (buried,) = events.dead("thread-summary")
+    assert "not as its schema says" in reason(buried)
