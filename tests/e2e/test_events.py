@@ -211,7 +211,8 @@ def wait_for_messages(stack: Stack, queue: str, count: int) -> None:
 def test_one_trace_leads_from_the_request_to_the_audit_record(stack: Stack) -> None:
     trace = uuid4().hex
     with stack.user() as user:
-        chat_id = user.new_chat()
+        # One that wants no title: that would be a task, and what it used, with the same trace.
+        chat_id = user.new_chat(title="Traced")
         headers = {"traceparent": f"00-{trace}-{trace[:16]}-01"}
         user.http.post(f"/chats/{chat_id}/messages:stream", json={"content": "[[say:hi]]"}, headers=headers)
         deadline = time.monotonic() + 60

@@ -15,7 +15,7 @@ from PIL import Image
 from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.chat import Chat
 from minichat.domain.cleanup import Outcome as Cleaned
-from minichat.events.payloads import AttachmentCleanup
+from minichat.events.payloads import AttachmentCleanup, DocSummaryTask
 from minichat.providers import uploads as provider
 from minichat.providers.files import Files
 from minichat.services import attachments as service
@@ -30,6 +30,7 @@ from minichat.storage.transact import commit
 from tests.builders import a_call, a_model, a_policy, new_id
 from tests.given_files import a_document
 from tests.integration.faults import Killed
+from tests.invariants import Tables
 from tests.provider_calls import an_entry
 from tests.provider_files import a_scripted_provider
 
@@ -71,13 +72,14 @@ class World:
     files: Files
     ahead: timedelta = field(default_factory=timedelta)
     settings: Attachments = field(default_factory=Attachments)
+    summarizes: bool = False
 
     def now(self) -> datetime:
         return datetime.now(UTC) + self.ahead
 
     @property
     def means(self) -> Means:
-        return Means(self.files, self.settings, self.now, new_id, lambda _: None)
+        return Means(self.files, self.settings, self.now, new_id, lambda _: None, self.summarizes)
 
     def ingest(self, attachment: Attachment, seconds: float = 5) -> Outcome:
         where = attachment.tenant_id, attachment.chat_id, attachment.attachment_id
@@ -179,6 +181,24 @@ def test_a_document_becomes_ready_once_it_is_found_in_the_chats_store(world: Wor
     assert bucket == {}
     assert world.ingest(attachment) is Outcome.NOTHING
     assert stored(attachment) == now
+
+
+@pytest.mark.parametrize("summarizes", [True, False])
+def test_what_can_be_searched_wants_a_summary_once_it_is_ready_where_there_are_any(
+    world: World, store: Store, summarizes: bool
+) -> None:
+    world.summarizes = summarizes
+    chat = a_chat()
+    document, image, sheet = (
+        an_attachment(chat),
+        an_image(chat),
+        an_attachment(chat, b"PK\3\4", "application/octet-stream", "a.xlsx"),
+    )
+    for one in (document, image, sheet):
+        assert [world.ingest(one) for _ in range(2)] == [Outcome.READY, Outcome.NOTHING]
+    tasks = [one["payload"] for one in Tables.of(store).outbox if one["type"] == "doc_summary"]
+    wanted = [DocSummaryTask.model_validate_json(one).attachment_id for one in tasks]
+    assert wanted == [document.attachment_id] * summarizes
 
 
 def test_an_image_gets_a_thumbnail_and_no_store(world: World) -> None:
