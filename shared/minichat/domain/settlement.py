@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from minichat.domain.citations import Citation
+from minichat.domain.completion import CompletionSignal
 from minichat.domain.policy import MAX_TOKENS
 from minichat.domain.quota import credits_micro
 from minichat.domain.turn import Reserve, SettlementMethod, ToolCalls, TurnState
@@ -20,6 +21,7 @@ _CHARGED = frozenset(
         "web_search_calls_exceeded",
         "code_interpreter_calls_exceeded",
         "unexpected_tool_use",
+        "interrupted",
         "message_persistence_failed",
         "orphan_timeout",
     }
@@ -31,7 +33,8 @@ KNOWN_ERROR_CODES = _CHARGED | _RELEASED
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a turn ended, as its finalizer saw it. `text` is what the client was sent; only a whole answer cites.
+    """How a turn ended, as its finalizer saw it. `text` is what the client was sent; only a completed answer cites,
+    and says how it is `cut`.
 
     `refused` says that the provider said no before the first event of an answer: it has worked on nothing.
     """
@@ -41,6 +44,7 @@ class Ending:
     error_detail: str | None = None
     text: str = ""
     citations: tuple[Citation, ...] = ()
+    cut: CompletionSignal | None = None
     usage: Usage = field(default_factory=Usage)
     provider_called: bool = True
     refused: bool = False

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from minichat.domain.citations import Cited, Span
+from minichat.domain.completion import CUT, FILTERED, LENGTH, REFUSED
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
 from minichat.providers import refusals
@@ -36,11 +37,12 @@ NOT_OFFERED_ITEMS = frozenset(
     }
 )
 """What a model asks for and waits for: nobody here will do it."""
-TEXT_EVENTS = frozenset({"response.output_text.delta", "response.refusal.delta"})
+REFUSAL_EVENT = "response.refusal.delta"
+TEXT_EVENTS = frozenset({"response.output_text.delta", REFUSAL_EVENT})
 ENDS = {f"response.{status}": status for status in ("completed", "incomplete", "failed")}
 """Events that end an answer, with the status that it then has."""
 ENDED = frozenset({*ENDS.values(), "cancelled"})
-CUT = frozenset({"max_output_tokens", "content_filter"})
+CUTS = {"max_output_tokens": LENGTH, "content_filter": FILTERED}
 KNOWN_EVENTS = TOOL_EVENTS.keys() | TEXT_EVENTS | ENDS.keys() | {"error"}
 
 _CITING = ("file_citation", "url_citation")
@@ -97,10 +99,12 @@ class Answer:
     def __init__(self) -> None:
         self._characters = Characters()
         self._told: list[str] = []
+        self._refused = False
 
     def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
         """What an event says."""
         if kind in TEXT_EVENTS:
+            self._refused = self._refused or kind == REFUSAL_EVENT
             yield from self._tell(self._characters.of(data["delta"]))
         elif kind in TOOL_EVENTS:
             yield TOOL_EVENTS[kind]
@@ -136,7 +140,7 @@ class Answer:
         response = data["response"]
         usage = _usage(response)
         if NOT_OFFERED_ITEMS.intersection(map(_kind, listed(response.get("output")))):
-            yield Failed("provider_error", NOT_OFFERED, usage)
+            yield Failed("unexpected_tool_use", NOT_OFFERED, usage)
             return
         told = "".join(self._told)
         said = "".join(text for text, _ in _parts(response))
@@ -144,11 +148,13 @@ class Answer:
         untold = said.removeprefix(told) if said.startswith(told) else ""
         yield from self._tell(untold or self._characters.rest())
         end = usage, identifier(response.get("id")), _citations(response, "".join(self._told))
-        if status == "completed":
-            yield Completed(*end)
-        else:
+        if status == "incomplete":
             reason = at(response, "incomplete_details", "reason")
-            yield Incomplete(reason if reason in CUT else "unknown", *end)
+            yield Incomplete(CUTS.get(str(reason), CUT), *end)
+        elif self._refused or _refuses(response):
+            yield Incomplete(REFUSED, *end)
+        else:
+            yield Completed(*end)
 
 
 def _tools(prompt: Prompt) -> Iterator[dict[str, Any]]:
@@ -203,6 +209,13 @@ def _parts(response: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
             text = at(part, _TEXTS.get(_kind(part), ""))
             if isinstance(text, str):
                 yield whole_characters(text), listed(at(part, "annotations"))
+
+
+def _refuses(response: dict[str, Any]) -> bool:
+    """Whether a part of the answer is what the model says instead of one."""
+    return any(
+        _kind(part) == "refusal" for item in listed(response.get("output")) for part in listed(at(item, "content"))
+    )
 
 
 def _kind(found: Any) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from minichat.domain import summary
+from minichat.domain.completion import CompletionSignal
 from minichat.domain.identity import Call, Caller, ChatId, Clock, MessageId, NewId, RequestId, TenantId, UserId
 from minichat.domain.message import Message
 from minichat.domain.policy import Model, Policy
@@ -187,9 +188,8 @@ async def _asked(
         usage = usage + answer.usage
         if not isinstance(answer, Failed):
             return replace(answer, usage=usage)
-        reason = f"{answer.code}: {answer.diagnostic}"
-        if not summary.is_too_long(reason):
-            raise SummaryFailed(reason)
+        if answer.code != "context_length_exceeded":
+            raise SummaryFailed(f"{answer.code}: {answer.diagnostic}")
         shown = summary.without_oldest(shown)
     raise SummaryFailed("too long for the model")
 
@@ -202,6 +202,8 @@ async def _answered(tenant_id: TenantId, provider_id: str, prompt: Prompt, means
             match chunk:
                 case TextDelta(text=text):
                     texts.append(text)
+                case Incomplete(signal=CompletionSignal(kind="refusal"), usage=usage):
+                    return Failed("provider_error", "the model declined", usage)
                 case Completed(usage=usage) | Incomplete(usage=usage):
                     return _Answer("".join(texts), usage)
                 case Failed():
@@ -222,7 +224,7 @@ def _usage_event(call: Call, task: ThreadSummaryTask, model: Model, usage: Usage
         terminal_state="completed",
         billing_outcome="system_task",
         settlement_method="none",
-        usage=TokenUsage.of(usage) if usage.known else None,
+        usage=TokenUsage.told(usage),
         reserved_credits_micro=0,
         actual_credits_micro=0,
         committed_credits_micro=0,

@@ -44,7 +44,10 @@ class Cite:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One answer: the number of its call, who gives it, its text, its usage, what is said if it fails, its sources."""
+    """One answer: the number of its call, who gives it, its text, its usage, what is said if it fails, its sources.
+
+    With `refuses` its text is what the model says instead of an answer.
+    """
 
     number: int
     model: str
@@ -52,6 +55,7 @@ class Said:
     tokens: Tokens | None
     message: str
     cites: tuple[Cite, ...] = ()
+    refuses: bool = False
 
     @property
     def pages(self) -> list[Cite]:
@@ -93,7 +97,7 @@ class Dialect(Protocol):
         """An event that no client knows yet."""
 
     def completed(self) -> Iterator[bytes]:
-        """The end of a whole answer."""
+        """The end of a whole answer, or of a refusal."""
 
     def incomplete(self, reason: str) -> Iterator[bytes]:
         """The end of an answer that was cut."""
