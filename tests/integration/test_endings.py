@@ -5,24 +5,31 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
+from uuid import uuid4
 
 import pytest
+from starlette.requests import Request
 
 from minichat.domain import completion
-from minichat.domain.citations import Cited
+from minichat.domain.citations import Citation, Cited
 from minichat.domain.completion import DECLINED, CompletionSignal
+from minichat.domain.identity import RequestId
 from minichat.domain.message import Message
 from minichat.domain.settlement import Ending
 from minichat.domain.stream import told as as_told
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
+from minichat.http import listing
+from minichat.http.paging import CursorCodec
 from minichat.http.schemas import message_view, turn_status
 from minichat.observability import begin, emit
 from minichat.providers.chunks import Completed, Incomplete, ProviderChunk, TextDelta, ToolActivity
+from minichat.services import chats
 from minichat.services.finalize import finalize
 from minichat.services.resume import follow, replay
 from minichat.services.rules import Rules
-from minichat.services.send import Running
+from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Store
 from minichat.storage import messages
 from tests.builders import a_call
@@ -174,3 +181,28 @@ def test_a_turn_that_runs_says_which_model_makes_its_answer_and_nothing_of_the_a
     shown = turn_status(stored(running)).model_dump(mode="json")
     assert (shown["state"], shown["usage"], shown["effective_model"]) == ("running", None, "small")
     assert {"completion_signal", "citations", "tool_calls"}.isdisjoint(shown)
+
+
+@pytest.mark.parametrize("select", [None, "id,citations"])
+def test_a_page_is_bounded_by_what_its_messages_cite_too(store: Store, select: str | None) -> None:
+    rules = some_rules()
+    chat_id = chats.create(a_call(), chats.NewChat(), rules).chat_id
+    # In JSON within JSON a control character has seven bytes: the longest that a citation can be.
+    heavy = tuple(Citation("web", f"https://example.com/{number}", "A title", "\x01" * 500) for number in range(50))
+    for _ in range(20):
+        running = send(a_call(), SendMessage(chat_id, "hi", RequestId(str(uuid4()))), rules)
+        assert isinstance(running, Running)
+        ending = Ending(TurnState.COMPLETED, text="x", citations=heavy, usage=Usage(1, 1))
+        assert finalize(a_call(), running.turn, ending, rules.settings)
+    seen: list[str] = []
+    cursor = None
+    while cursor is not None or not seen:
+        said = {} if select is None else {"$select": select}
+        request = Request({"type": "http", "query_string": urlencode(said).encode(), "headers": []})
+        query = listing.Query.of(request, 100, cursor, select=select, orderby=None, filter_=None)
+        page = listing.messages(a_call(), CursorCodec("of this test"), chat_id, query)
+        assert len(json.dumps(json.dumps(page, ensure_ascii=False), ensure_ascii=False).encode()) < 6_291_556
+        assert page["items"]
+        seen += [message["id"] for message in page["items"]]
+        cursor = page["page_info"]["next_cursor"]
+    assert len(seen) == len(set(seen)) == 40

@@ -11,7 +11,7 @@ from minichat.domain.citations import Citation, Source
 from minichat.domain.completion import Kind, Reason, told
 from minichat.domain.message import Message
 from minichat.domain.stream import citation_told, models_told, usage_told
-from minichat.domain.turn import Turn, TurnState
+from minichat.domain.turn import QuotaDecision, Turn, TurnState
 
 Absent = Field(exclude_if=lambda value: value is None)
 """A member that is left out when there is nothing to say."""
@@ -66,7 +66,7 @@ def of_message(message: Message) -> dict[str, Any]:
     if message.role != "assistant" or message.model is None:
         return {}
     selected = message.selected_model or message.model
-    decision = "allow" if message.selected_model is None else "downgrade"
+    decision: QuotaDecision = "allow" if message.selected_model is None else "downgrade"
     return {
         "completion_signal": told(message.completion_signal),
         "citations": [citation_told(one) for one in message.citations],
