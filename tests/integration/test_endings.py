@@ -37,6 +37,8 @@ from tests.integration.test_generate import A_PAGE, Scripted, a_running_turn, be
 from tests.integration.test_metrics import of, written
 from tests.invariants import Tables, violations
 
+pytestmark = pytest.mark.usefixtures("store")
+
 WHOLE = Completed(Usage(10, 2), "resp_1")
 
 
