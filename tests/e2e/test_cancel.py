@@ -142,9 +142,10 @@ def test_a_server_that_stops_ends_its_streams_and_keeps_their_text(stack: Stack)
         with there.streaming("POST", f"/chats/{chat_id}/messages:stream", json=body) as (_, events):
             next(events), next(events)
             server.child.stop()
-        assert user.turn(chat_id, request_id).json()["state"] == "cancelled"
-        resumed = user.resume(chat_id, request_id, after=2)
-        assert [event.data.get("code") for event in resumed.events] == ["cancelled"]
+        signal = {"kind": "incomplete", "reason": "interrupted"}
+        status, (last,) = user.turn(chat_id, request_id).json(), user.resume(chat_id, request_id, after=2).events
+        assert (status["state"], status["completion_signal"], status["usage"]) == ("done", signal, None)
+        assert (last.name, last.data["completion_signal"], last.data["usage"]) == ("done", signal, None)
         assert user.messages(chat_id)[1]["content"] == "word1 "
 
 

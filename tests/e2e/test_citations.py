@@ -45,8 +45,9 @@ def test_a_replay_and_a_resumed_stream_repeat_what_was_cited(stack: Stack, user:
     for after in (None, 1, cited.id and cited.id - 1):
         assert user.resume(chat_id, request_id, after).events == first.events[after or 0 :]
     assert stack.provider_stats()["calls"] == calls
-    # The list of messages has no such member in the contract.
-    assert all("citations" not in message for message in user.messages(chat_id))
+    question, reply = user.messages(chat_id)
+    assert "citations" not in question
+    assert reply["citations"] == cited.data["items"] == user.turn(chat_id, request_id).json()["citations"]
 
 
 def test_a_retried_turn_cites_anew(user: User) -> None:

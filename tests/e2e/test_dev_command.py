@@ -92,7 +92,7 @@ def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals) -> No
         assert not any(_alive(pid) for pid in pids)
 
 
-def test_a_stop_in_the_middle_of_a_stream_ends_its_turn_as_cancelled(tmp_path: Path) -> None:
+def test_a_stop_in_the_middle_of_a_stream_ends_its_turn_as_interrupted(tmp_path: Path) -> None:
     with running_stack(tmp_path) as stack, stack.user("acme", "ann") as user:
         chat_id = user.new_chat()
         body = {"content": "[[words:3]][[hold:never]]"}
@@ -102,7 +102,9 @@ def test_a_stop_in_the_middle_of_a_stream_ends_its_turn_as_cancelled(tmp_path: P
             stack.process.send_signal(signal.SIGINT)
             assert stack.process.wait(60) == 0
     with running_stack(tmp_path) as stack, stack.user("acme", "ann") as user:
-        assert user.turn(chat_id, turn).json()["state"] == "cancelled"
+        status = user.turn(chat_id, turn).json()
+        assert status["state"] == "done"
+        assert status["completion_signal"] == {"kind": "incomplete", "reason": "interrupted"}
         assert [message["content"] for message in user.messages(chat_id)][1].strip() == "word1"
         assert user.retry(chat_id, turn).status == 200
 

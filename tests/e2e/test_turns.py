@@ -17,6 +17,7 @@ def test_a_first_answer_streams_in_the_contracts_order(user: User) -> None:
     started, done = answer.events[0].data, answer.events[-1].data
     assert (started["request_id"], started["is_new_turn"]) == (request_id, True)
     assert done == {
+        "completion_signal": {"kind": "complete"},
         "usage": {"input_tokens": done["usage"]["input_tokens"], "output_tokens": 3, "model": "gpt-4.1"},
         "effective_model": "gpt-4.1",
         "selected_model": "gpt-4.1",
@@ -33,6 +34,9 @@ def test_a_first_answer_streams_in_the_contracts_order(user: User) -> None:
         "state": "done",
         "assistant_message_id": started["message_id"],
         "updated_at": status["updated_at"],
+        "citations": [],
+        "tool_calls": {"file_search": 0, "web_search": 0, "code_interpreter": 0},
+        **{name: value for name, value in done.items() if name != "quota_warnings"},
     }
 
 
@@ -59,6 +63,12 @@ def test_both_messages_of_a_turn_are_listed_and_counted(user: User) -> None:
         "model": "gpt-4.1",
         "input_tokens": answer.events[-1].data["usage"]["input_tokens"],
         "output_tokens": 1,
+        "completion_signal": {"kind": "complete"},
+        "citations": [],
+        "tool_calls": {"file_search": 0, "web_search": 0, "code_interpreter": 0},
+        "effective_model": "gpt-4.1",
+        "selected_model": "gpt-4.1",
+        "quota_decision": "allow",
         "created_at": reply["created_at"],
     }
     assert question["created_at"] < reply["created_at"]
@@ -174,7 +184,7 @@ def test_a_turn_after_a_deleted_one_can_be_deleted_back_to_the_start(user: User)
     [
         ("[[failed:server_error]]", "provider_error"),
         ("[[error:server_error]]", "provider_error"),
-        ("[[status:400]]", "provider_error"),
+        ("[[status:400]]", "validation_error"),
         ("[[status:429]]", "rate_limited"),
         ("[[status:504]]", "provider_timeout"),
         ("[[cut:1]]", "provider_error"),

@@ -11,9 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 from minichat.domain.citations import Citation, Cited, CitedFile
+from minichat.domain.completion import DEADLINE, INTERRUPTED, LENGTH
 from minichat.domain.identity import AttachmentId, ChatId, RequestId, TenantId
 from minichat.domain.settlement import Ending
-from minichat.domain.stream import Citations, Delta, Done, Error, Ping, Started, StreamEvent
+from minichat.domain.stream import Citations, Delta, Done, Error, Ping, Started, StreamEvent, error
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.providers import identity
@@ -71,9 +72,9 @@ def searching_rules(a_day: int) -> Rules:
     return Rules(settings, a_policy(model))
 
 
-def a_running_turn(rules: Rules, *, web_search: bool = False) -> Running:
+def a_running_turn(rules: Rules, *, web_search: bool = False, content: str = "hello") -> Running:
     chat = chats.create(a_call(), chats.NewChat(), rules)
-    command = SendMessage(ChatId(chat.chat_id), "hello", RequestId(str(uuid4())), web_search=web_search)
+    command = SendMessage(ChatId(chat.chat_id), content, RequestId(str(uuid4())), web_search=web_search)
     running = send(a_call(), command, rules)
     assert isinstance(running, Running)
     return running
@@ -230,8 +231,24 @@ async def test_a_turn_ends_when_its_time_is_up() -> None:
     )
     running = a_running_turn(rules)
     events = await told(begun(Scripted(script), rules, running))
-    assert isinstance(events[-1], Error)
-    assert (stored(running).state, stored(running).answered) == (TurnState.CANCELLED, True)
+    assert isinstance(events[-1], Done)
+    assert events[-1].signal == DEADLINE
+    turn = stored(running)
+    assert (turn.state, turn.completion_signal, turn.settlement_method) == (TurnState.COMPLETED, DEADLINE, "estimated")
+
+
+async def test_a_turn_whose_time_is_up_before_its_answer_began_has_failed() -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        await asyncio.Event().wait()
+        yield TextDelta("never")
+
+    rules = some_rules()
+    hasty = rules.settings.streaming.model_copy(update={"deadline_seconds": 0.3})
+    rules = Rules(rules.settings.model_copy(update={"streaming": hasty}), rules.policy)
+    running = a_running_turn(rules)
+    events = await told(begun(Scripted(script), rules, running))
+    assert events[-1] == error("provider_timeout")
+    assert (stored(running).state, stored(running).completion_signal) == (TurnState.FAILED, None)
 
 
 async def test_a_stopping_process_ends_its_turns() -> None:
@@ -247,8 +264,27 @@ async def test_a_stopping_process_ends_its_turns() -> None:
     reading = asyncio.create_task(told(begun(Scripted(script), rules, running)))
     await started.wait()
     await generate.stop_all(10)
-    assert isinstance((await reading)[-1], Error)
-    assert (stored(running).state, stored(running).answered) == (TurnState.CANCELLED, True)
+    last = (await reading)[-1]
+    assert isinstance(last, Done)
+    assert (last.signal, last.usage.known) == (INTERRUPTED, False)
+    assert (stored(running).state, stored(running).completion_signal) == (TurnState.COMPLETED, INTERRUPTED)
+
+
+async def test_a_process_that_stops_before_an_answer_began_says_so() -> None:
+    called = asyncio.Event()
+
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        called.set()
+        await asyncio.Event().wait()
+        yield TextDelta("never")
+
+    rules = some_rules()
+    running = a_running_turn(rules)
+    reading = asyncio.create_task(told(begun(Scripted(script), rules, running)))
+    await called.wait()
+    await generate.stop_all(10)
+    assert (await reading)[-1] == error("interrupted")
+    assert (stored(running).state, stored(running).error_code) == (TurnState.FAILED, "interrupted")
 
 
 @pytest.mark.parametrize(("setting", "state"), [("continue", TurnState.COMPLETED), ("cancel", TurnState.CANCELLED)])
@@ -432,7 +468,7 @@ async def test_what_an_answer_cites_is_told_before_its_end_and_stored_with_it(*,
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield TextDelta("Paris")
         if is_cut:
-            yield Incomplete("max_output_tokens", Usage(1, 1), "resp_1", cited)
+            yield Incomplete(LENGTH, Usage(1, 1), "resp_1", cited)
         else:
             yield Completed(Usage(1, 1), "resp_1", cited)
 

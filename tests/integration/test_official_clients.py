@@ -185,7 +185,7 @@ def test_anthropics_client_reads_messages(messages: anthropic.Anthropic, script:
 def test_every_event_has_the_shape_that_anthropics_types_demand(messages: anthropic.Anthropic) -> None:
     # The client itself does not validate what it reads; its types do when asked.
     shape: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
-    for ending in (CITING, "[[incomplete:max_output_tokens]]", "[[incomplete:content_filter]]"):
+    for ending in (CITING, "[[incomplete:max_output_tokens]]", "[[incomplete:pause]]", "[[refuse]]"):
         script = f"[[words:2]][[tool:web_search]][[tool:code_interpreter]]{ending}"
         with messages.messages.create(model="m", max_tokens=64, messages=said(script), stream=True) as events:
             seen = [shape.validate_python(event.to_dict(), strict=True).type for event in events]

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from minichat.domain.citations import Cited
+from minichat.domain.completion import CUT, FILTERED, LENGTH, PAUSED, REFUSED, REFUSED_BY_FILTER, CompletionSignal
 from minichat.domain.usage import Usage
 from minichat.local.dialects.dialect import SECRETS
 from minichat.provider_entries import Timeouts
@@ -116,18 +117,43 @@ def test_a_search_that_is_offered_is_used_and_its_page_cited(url: str, kind: Kin
     assert [one.target for one in chunks[-1].citations] == ["https://example.com/found"]
 
 
-@pytest.mark.parametrize("reason", ["max_output_tokens", "content_filter"])
-def test_an_answer_that_was_cut_short_says_why(ask: Ask, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("reason", "signal", "kinds"),
+    [
+        ("max_output_tokens", LENGTH, {kind.name for kind in KINDS}),
+        ("content_filter", FILTERED, {kind.name for kind in KINDS} - {"anthropic_messages"}),
+        ("pause", PAUSED, {"anthropic_messages"}),
+        ("steered", CUT, {"openai_responses", "azure_openai_responses"}),
+    ],
+)
+def test_an_answer_that_was_cut_short_says_why_where_its_api_can(
+    ask: Ask, kind: Kind, reason: str, signal: CompletionSignal, kinds: set[str]
+) -> None:
     *deltas, last = ask(f"[[words:3]][[incomplete:{reason}]][[usage:9,8]]")
     assert deltas == WORDS
+    if kind.name in kinds:
+        assert isinstance(last, Incomplete)
+        assert (last.signal, last.usage) == (signal, Usage(9, 8))
+    else:
+        # A word that nobody knows: a good end of tomorrow, but where an API says beside it that the answer is cut.
+        other = Incomplete if "responses" in kind.name else Completed
+        assert isinstance(last, other)
+
+
+def test_what_a_model_says_instead_of_an_answer_is_text_and_told_for_what_it_is(ask: Ask, kind: Kind) -> None:
+    *deltas, last = ask("[[words:3]][[refuse]][[usage:9,8]]")
+    assert deltas == WORDS
     assert isinstance(last, Incomplete)
-    assert (last.reason, last.usage) == (reason, Usage(9, 8))
+    by_whom = REFUSED_BY_FILTER if kind.name == "bedrock_converse" else REFUSED
+    assert (last.signal, last.usage) == (by_whom, Usage(9, 8))
 
 
 @pytest.mark.parametrize(
     ("script", "code"),
     [
-        *[(f"[[status:{status}]]", "provider_error") for status in (201, 400, 401, 403, 404, 500, 529)],
+        *[(f"[[status:{status}]]", "provider_error") for status in (201, 401, 403, 404, 500, 529)],
+        *[(f"[[status:{status}]]", "validation_error") for status in (400, 415, 422)],
+        ("[[status:413]]", "context_length_exceeded"),
         *[(f"[[status:{status}]]", "provider_timeout") for status in (408, 504)],
         ("[[status:429]]", "rate_limited"),
         ("[[html]]", "provider_error"),

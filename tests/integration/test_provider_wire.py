@@ -83,7 +83,7 @@ def test_a_cookie_is_not_sent_back() -> None:
         async with recorded() as (seen, url), providers_of(an_entry(url)) as providers:
             for _ in range(2):
                 (chunk,) = [chunk async for chunk in providers.stream(TENANT, "it", a_prompt("hi"))]
-                assert chunk == Failed("provider_error", "status 400: ", refused=True)
+                assert chunk == Failed("validation_error", "status 400: ", refused=True)
         return seen
 
     assert asyncio.run(run()) == []

@@ -13,6 +13,7 @@ import httpx2
 import openai
 import pytest
 
+from minichat.domain.completion import LENGTH
 from minichat.domain.tool_details import ToolDetails
 from minichat.domain.usage import Usage
 from minichat.local.process import Child, free_port
@@ -112,7 +113,7 @@ def test_tools_are_told_before_the_text(url: str) -> None:
 def test_an_answer_that_was_cut_short_says_why(url: str) -> None:
     last = answered(url, "[[say:half]][[incomplete:max_output_tokens]][[usage:9,8]]")[-1]
     assert isinstance(last, Incomplete)
-    assert (last.reason, last.usage) == ("max_output_tokens", Usage(9, 8))
+    assert (last.signal, last.usage) == (LENGTH, Usage(9, 8))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_an_answer_that_was_cut_short_says_why(url: str) -> None:
         ("[[status:429]]", "rate_limited"),
         ("[[status:408]]", "provider_timeout"),
         ("[[status:504]]", "provider_timeout"),
-        ("[[status:400]]", "provider_error"),
+        ("[[status:400]]", "validation_error"),
         ("[[status:401]]", "provider_error"),
         ("[[status:500]]", "provider_error"),
         ("[[status:201]]", "provider_error"),

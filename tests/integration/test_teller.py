@@ -325,7 +325,7 @@ async def test_a_stopping_process_ends_turns_that_it_was_about_to_begin() -> Non
     await asyncio.sleep(0)
     go_on.set()
     await stopping
-    assert stored(turns_made[0]).state is TurnState.CANCELLED
+    assert (stored(turns_made[0]).state, stored(turns_made[0]).error_code) == (TurnState.FAILED, "interrupted")
 
 
 async def test_a_refusal_of_a_request_that_was_cancelled_is_nobodys() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minichat.domain.completion import CUT, LENGTH
 from minichat.domain.policy import MAX_TOKENS
 from minichat.domain.tool_details import ToolDetails
 from minichat.domain.usage import Usage
@@ -216,12 +217,12 @@ def test_the_end_carries_usage_and_id() -> None:
     response = {"id": "resp_1", "usage": USAGE}
     assert told("response.completed", response=response) == Completed(TOLD, "resp_1")
     cut = response | {"incomplete_details": {"reason": "max_output_tokens"}}
-    assert told("response.incomplete", response=cut) == Incomplete("max_output_tokens", TOLD, "resp_1")
+    assert told("response.incomplete", response=cut) == Incomplete(LENGTH, TOLD, "resp_1")
 
 
 def test_an_incomplete_answer_without_a_reason_still_ends() -> None:
     response = {"id": "resp_1", "incomplete_details": None, "usage": USAGE}
-    assert told("response.incomplete", response=response) == Incomplete("unknown", TOLD, "resp_1")
+    assert told("response.incomplete", response=response) == Incomplete(CUT, TOLD, "resp_1")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from openai.types.responses import Response, ResponseError, ResponseOutputItem, 
 from openai.types.responses.response import IncompleteDetails
 
 from minichat.providers import openai_chat, openai_responses
-from minichat.providers.refusals import OUT_OF_CREDIT, RATE_LIMITED, TIMED_OUT
+from minichat.providers.refusals import OUT_OF_CREDIT, RATE_LIMITED, TIMED_OUT, code_of
 from tests.official_types import (
     ABOUT_THE_CALL,
     ABOUT_THE_REQUEST,
@@ -167,20 +167,20 @@ def test_every_item_of_a_response_is_known() -> None:
 def test_every_status_and_reason_of_a_response_is_known() -> None:
     accounted(literals(ResponseStatus), set(openai_responses.ENDED), {"no end": ("in_progress", "queued")})
     reasons = literals(IncompleteDetails.model_fields["reason"].annotation)
-    accounted(reasons, set(openai_responses.CUT), {"told as unknown; " + NOT_ASKED: ("max_messages", "steered")})
+    accounted(reasons, set(openai_responses.CUTS), {"told as `other`; " + NOT_ASKED: ("max_messages", "steered")})
 
 
 def test_every_code_of_a_failed_response_is_known() -> None:
     codes = literals(ResponseError.model_fields["code"].annotation)
-    images = {code for code in codes if "image" in code}
+    not_valid = {code for code in codes if code_of(code) == "validation_error"}
+    assert not_valid == {code for code in codes if "image" in code} | {"invalid_prompt"}
     left_out: Reasons = {
-        "provider_error: the message or its images were not accepted": tuple(images | {"invalid_prompt"}),
         "provider_error: a policy of the provider's": (
             *("bio_policy", "misalignment_policy_violation", "data_residency_mismatch"),
         ),
         "provider_error": ("server_error",),
     }
-    accounted(codes, codes & (RATE_LIMITED | TIMED_OUT | OUT_OF_CREDIT), left_out)
+    accounted(codes, not_valid | codes & (RATE_LIMITED | TIMED_OUT | OUT_OF_CREDIT), left_out)
     assert codes & RATE_LIMITED
     assert codes & TIMED_OUT
 

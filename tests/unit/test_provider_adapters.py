@@ -7,6 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minichat.domain.completion import (
+    FILTERED,
+    KINDS,
+    LENGTH,
+    PAUSED,
+    REASONS,
+    REFUSED,
+    REFUSED_BY_FILTER,
+    CompletionSignal,
+)
 from minichat.domain.usage import Usage
 from minichat.local.dialects.bedrock import frame
 from minichat.providers import anthropic_messages, bedrock_converse, openai_chat, openai_responses
@@ -51,8 +61,8 @@ USED = {"id": "chatcmpl-1", "choices": [], "usage": {"prompt_tokens": 12, "compl
         ([choice({}, "stop")], Completed(Usage(), "chatcmpl-1")),
         ([choice({}, "stop", usage=USED["usage"])], Completed(Usage(12, 5), "chatcmpl-1")),
         ([choice(None, "eos")], Completed(Usage(), "chatcmpl-1")),
-        ([choice({}, "length"), USED], Incomplete("max_output_tokens", Usage(12, 5), "chatcmpl-1")),
-        ([choice({}, "content_filter")], Incomplete("content_filter", Usage(), "chatcmpl-1")),
+        ([choice({}, "length"), USED], Incomplete(LENGTH, Usage(12, 5), "chatcmpl-1")),
+        ([choice({}, "content_filter")], Incomplete(FILTERED, Usage(), "chatcmpl-1")),
     ],
 )
 def test_a_chat_ends_with_whatever_of_its_end_a_server_sends(events: list[Any], end: ProviderChunk) -> None:
@@ -68,7 +78,9 @@ def test_a_chat_ends_with_whatever_of_its_end_a_server_sends(events: list[Any], 
         ([], "provider_error"),
         ([b"[DONE]"], "provider_error"),
         ([USED], "provider_error"),
-        ([choice({}, "tool_calls"), b"[DONE]"], "provider_error"),
+        ([choice({}, "tool_calls"), b"[DONE]"], "unexpected_tool_use"),
+        ([{"error": {"code": "context_length_exceeded", "message": "Too long."}}], "context_length_exceeded"),
+        ([{"error": {"type": "invalid_request_error", "message": "No such role."}}], "validation_error"),
         ([{"error": {"code": "server_error", "message": "Broken."}}], "provider_error"),
         ([{"error": {"code": 429, "message": "Slow down."}}], "rate_limited"),
         ([{"error": {"type": "rate_limit_error", "message": "Slow down."}}], "rate_limited"),
@@ -116,13 +128,13 @@ def test_later_usage_of_a_message_replaces_what_it_repeats(name: str | None) -> 
 @pytest.mark.parametrize(
     ("reason", "told"),
     [
-        ("max_tokens", "max_output_tokens"),
-        ("model_context_window_exceeded", "max_output_tokens"),
-        ("refusal", "content_filter"),
-        ("pause_turn", "pause_turn"),
+        ("max_tokens", LENGTH),
+        ("model_context_window_exceeded", LENGTH),
+        ("refusal", REFUSED),
+        ("pause_turn", PAUSED),
     ],
 )
-def test_a_message_that_was_cut_says_why(reason: str, told: str) -> None:
+def test_a_message_that_was_cut_says_why(reason: str, told: CompletionSignal) -> None:
     assert read(anthropic_messages.reader(), sse(begun(), stops(reason), STOP)) == [Incomplete(told, Usage(), "msg_1")]
 
 
@@ -130,7 +142,8 @@ def test_a_message_that_was_cut_says_why(reason: str, told: str) -> None:
     ("events", "code"),
     [
         ([STOP], "provider_error"),
-        ([stops("tool_use"), STOP], "provider_error"),
+        ([stops("tool_use"), STOP], "unexpected_tool_use"),
+        ([{"type": "error", "error": {"type": "request_too_large"}}], "context_length_exceeded"),
         ([{"type": "error", "error": {"type": "overloaded_error", "message": "Busy."}}], "provider_error"),
         ([{"type": "error", "error": {"type": "rate_limit_error"}}], "rate_limited"),
         ([{"type": "error", "error": {"type": "timeout_error"}}], "provider_timeout"),
@@ -168,9 +181,9 @@ def test_an_answer_of_bedrocks_ends_with_its_usage_or_without() -> None:
 @pytest.mark.parametrize(
     ("reason", "end"),
     [
-        ("max_tokens", Incomplete("max_output_tokens", Usage())),
-        ("guardrail_intervened", Incomplete("content_filter", Usage())),
-        ("content_filtered", Incomplete("content_filter", Usage())),
+        ("max_tokens", Incomplete(LENGTH, Usage())),
+        ("guardrail_intervened", Incomplete(REFUSED_BY_FILTER, Usage())),
+        ("content_filtered", Incomplete(FILTERED, Usage())),
         ("stop_sequence", Completed(Usage())),
     ],
 )
@@ -271,7 +284,8 @@ def test_no_event_raises_and_every_chunk_has_the_types_it_promises(name: str, da
             if isinstance(chunk, Completed | Incomplete | Failed):
                 assert all(type(tokens) is int for tokens in (chunk.usage.input_tokens, chunk.usage.output_tokens))
             if isinstance(chunk, Incomplete):
-                assert chunk.reason in {"max_output_tokens", "content_filter", "pause_turn", "unknown"}
+                assert chunk.signal.kind in KINDS
+                assert chunk.signal.reason in {None, *REASONS}
 
 
 @given(st.binary(max_size=300))

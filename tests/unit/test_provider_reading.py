@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minichat.domain.citations import Cited
+from minichat.domain.completion import REFUSED, CompletionSignal
 from minichat.providers import anthropic_messages, bedrock_converse, openai_chat, openai_responses
-from minichat.providers.chunks import Completed, Failed, Incomplete, TextDelta, ToolActivity
+from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.reading import NotAnAnswer
 from minichat.providers.sse import MAX_EVENT_BYTES, EventTooLarge
 from tests.provider_tongues import TONGUES, USED, Tongue, case, converse, event, read, text_of
@@ -279,12 +280,40 @@ def test_a_content_that_is_no_text_is_a_failure(content: Any) -> None:
 def test_what_a_model_says_instead_of_an_answer_is_told() -> None:
     refused = event({"type": "response.refusal.delta", "delta": "I cannot."})
     chunks = read(openai_responses.reader(), refused, TONGUES[0].end)
-    assert (text_of(chunks), type(chunks[-1])) == ("I cannot.", Completed)
+    assert (text_of(chunks), signal_of(chunks)) == ("I cannot.", REFUSED)
     refused = event({"choices": [{"delta": {"content": None, "refusal": "I cannot."}, "finish_reason": "stop"}]})
-    assert text_of(read(openai_chat.reader(), refused)) == "I cannot."
+    chunks = read(openai_chat.reader(), refused)
+    assert (text_of(chunks), signal_of(chunks)) == ("I cannot.", REFUSED)
     part = {"type": "refusal", "refusal": "I cannot."}
     whole = {"status": "completed", "output": [{"type": "message", "content": [part]}]}
-    assert text_of(read(openai_responses.reader(), json.dumps(whole).encode())) == "I cannot."
+    chunks = read(openai_responses.reader(), json.dumps(whole).encode())
+    assert (text_of(chunks), signal_of(chunks)) == ("I cannot.", REFUSED)
+
+
+def test_a_refusal_without_text_says_what_is_told_beside_it() -> None:
+    delta = {"stop_reason": "refusal", "stop_details": {"type": "refusal", "explanation": "That I will not do."}}
+    end = event({"type": "message_delta", "delta": delta}) + event({"type": "message_stop"})
+    chunks = read(anthropic_messages.reader(), end)
+    assert (text_of(chunks), signal_of(chunks)) == ("That I will not do.", REFUSED)
+    chunks = read(anthropic_messages.reader(), TONGUES[2].text("No."), end)
+    assert (text_of(chunks), signal_of(chunks)) == ("No.", REFUSED)
+
+
+def test_a_call_of_a_function_is_no_answer_whatever_its_server_calls_its_end() -> None:
+    call = {"tool_calls": [{"index": 0, "function": {"name": "look_up", "arguments": "{}"}}]}
+    (last,) = read(openai_chat.reader(), event({"choices": [{"delta": call, "finish_reason": "stop"}]}))
+    assert isinstance(last, Failed)
+    assert last.code == "unexpected_tool_use"
+    # Where there is text, it is one.
+    *_, last = read(
+        openai_chat.reader(), event({"choices": [{"delta": {"content": "Hi", **call}, "finish_reason": "stop"}]})
+    )
+    assert isinstance(last, Completed)
+
+
+def signal_of(chunks: list[ProviderChunk]) -> CompletionSignal | None:
+    """How the answer ended that is not whole."""
+    return chunks[-1].signal if isinstance(chunks[-1], Incomplete) else None
 
 
 def test_text_that_no_delta_told_is_told_at_the_end() -> None:
@@ -306,4 +335,4 @@ def test_an_answer_that_waits_for_a_tool_of_ours_is_a_failure(kind: str) -> None
     response = {"output": [{"type": kind}], "usage": {"input_tokens": 11, "output_tokens": 7}}
     (last,) = read(openai_responses.reader(), event({"type": "response.completed", "response": response}))
     assert isinstance(last, Failed)
-    assert last.usage == USED
+    assert (last.code, last.usage) == ("unexpected_tool_use", USED)

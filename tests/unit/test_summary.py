@@ -17,7 +17,6 @@ from minichat.domain.summary import (
     cut,
     extracted,
     fitting,
-    is_too_long,
     request,
     without_oldest,
 )
@@ -77,21 +76,6 @@ def test_long_messages_are_cut() -> None:
 )
 def test_only_what_is_marked_as_the_summary_counts(answer: str, summary: str | None) -> None:
     assert extracted(answer) == summary
-
-
-@pytest.mark.parametrize(
-    ("diagnostic", "too_long"),
-    [
-        ("context_length_exceeded: ", True),
-        ('status 400: {"error": {"message": "This model\'s maximum context length is 8192 tokens', True),
-        ("status 400: Your input exceeds the context window of this model.", True),
-        ("status 400: prompt is too long: 210000 tokens > 200000 maximum", True),
-        ("status 429: Rate limit reached: token limit per minute", False),
-        ("status 500: oops", False),
-    ],
-)
-def test_a_refusal_for_length_is_told_from_others(diagnostic: str, too_long: bool) -> None:
-    assert is_too_long(diagnostic) is too_long
 
 
 def test_the_oldest_fifth_is_dropped_first() -> None:

@@ -326,13 +326,21 @@ def _note(screen: Screen, event: Event) -> None:
     elif event.name == "error":
         screen.note("Cancelled." if data["code"] == "cancelled" else f"{data['message']} [{data['code']}]")
     elif event.name == "done":
-        usage = data["usage"]
-        screen.note(f"[{data['effective_model']}: {usage['input_tokens']} tokens in, {usage['output_tokens']} out]")
-        if data["quota_decision"] == "downgrade":
-            screen.note(f"[instead of {data['selected_model']}: {data.get('downgrade_reason')}]")
-        for left in data.get("quota_warnings") or ():
-            if left["warning"]:
-                screen.note(f"[{left['tier']}, {left['period']}: {left['remaining_percentage']} % left]")
+        _note_end(screen, data)
+
+
+def _note_end(screen: Screen, data: dict[str, Any]) -> None:
+    """Says what a good end tells: by which model, for how many tokens, and whether the answer is whole."""
+    usage, signal = data["usage"], data["completion_signal"]
+    tokens = f"{usage['input_tokens']} tokens in, {usage['output_tokens']} out" if usage else "tokens unknown"
+    screen.note(f"[{data['effective_model']}: {tokens}]")
+    if signal["kind"] != "complete":
+        screen.note(f"[{': '.join(signal.values())}]")
+    if data["quota_decision"] == "downgrade":
+        screen.note(f"[instead of {data['selected_model']}: {data.get('downgrade_reason')}]")
+    for left in data.get("quota_warnings") or ():
+        if left["warning"]:
+            screen.note(f"[{left['tier']}, {left['period']}: {left['remaining_percentage']} % left]")
 
 
 _COMMANDS: dict[str, tuple[Callable[[Talk, str], object], str, str]] = {

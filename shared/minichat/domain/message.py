@@ -2,14 +2,16 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
 from minichat.domain.citations import Citation
+from minichat.domain.completion import COMPLETE, CompletionSignal
 from minichat.domain.errors import FieldError, InputTooLong, InvalidRequest
 from minichat.domain.identity import AttachmentId, MessageId, RequestId
 from minichat.domain.text import is_blank
+from minichat.domain.turn import ToolCalls
 
 Role = Literal["user", "assistant", "system"]
 Reaction = Literal["like", "dislike"]
@@ -22,7 +24,8 @@ MESSAGE_MAX_BYTES = 3_000_000
 class Message:
     """A message as it is stored. User and assistant message of a turn share `request_id`.
 
-    `reaction` is the owner's, to an assistant message.
+    `reaction` is the owner's, to an assistant message. An answer that is not whole says how it is `cut`, one that
+    another model than the chat's gave says which was selected, and why it was not taken.
     """
 
     message_id: MessageId
@@ -36,6 +39,15 @@ class Message:
     attachment_ids: tuple[AttachmentId, ...] = ()
     citations: tuple[Citation, ...] = ()
     reaction: Reaction | None = None
+    cut: CompletionSignal | None = None
+    tool_calls: ToolCalls = field(default_factory=ToolCalls)
+    selected_model: str | None = None
+    downgrade_reason: str | None = None
+
+    @property
+    def completion_signal(self) -> CompletionSignal | None:
+        """Whether an answer is whole; None of what is none."""
+        return (self.cut or COMPLETE) if self.role == "assistant" else None
 
 
 def checked_content(content: str) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from minichat.domain.citations import Citation
+from minichat.domain.completion import CompletionSignal
 from minichat.domain.policy import MAX_TOKENS
 from minichat.domain.quota import credits_micro
 from minichat.domain.turn import Reserve, SettlementMethod, ToolCalls, TurnState
@@ -21,6 +22,7 @@ _CHARGED = frozenset(
         "code_interpreter_calls_exceeded",
         "file_search_calls_exceeded",
         "unexpected_tool_use",
+        "interrupted",
         "message_persistence_failed",
         "orphan_timeout",
     }
@@ -32,7 +34,8 @@ KNOWN_ERROR_CODES = _CHARGED | _RELEASED
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a turn ended, as its finalizer saw it. `text` is what the client was sent; only a whole answer cites.
+    """How a turn ended, as its finalizer saw it. `text` is what the client was sent; only a completed answer cites,
+    and says how it is `cut`.
 
     `refused` says that the provider said no before the first event of an answer: it has worked on nothing.
     """
@@ -42,6 +45,7 @@ class Ending:
     error_detail: str | None = None
     text: str = ""
     citations: tuple[Citation, ...] = ()
+    cut: CompletionSignal | None = None
     usage: Usage = field(default_factory=Usage)
     provider_called: bool = True
     refused: bool = False

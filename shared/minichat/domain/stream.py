@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from minichat.domain import completion
 from minichat.domain.citations import Citation
+from minichat.domain.completion import CompletionSignal
 from minichat.domain.standing import Remaining
-from minichat.domain.turn import QuotaDecision
+from minichat.domain.turn import QuotaDecision, Turn, TurnState
 from minichat.domain.usage import Usage
 
 
@@ -46,8 +48,9 @@ class Citations:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The good end, with what was really used."""
+    """The good end: whether the answer is whole, and what was really used."""
 
+    signal: CompletionSignal
     usage: Usage
     effective_model: str
     selected_model: str
@@ -86,6 +89,10 @@ ERROR_MESSAGES = {
     "web_search_calls_exceeded": "The answer needed more web searches than one message may use.",
     "code_interpreter_calls_exceeded": "The answer needed more code interpreter calls than one message may use.",
     "file_search_calls_exceeded": "The answer needed more searches in files than one message may use.",
+    "unexpected_tool_use": "The model asked for a tool that it was not offered.",
+    "context_length_exceeded": "The conversation is too long for the model.",
+    "validation_error": "The provider did not accept the request.",
+    "interrupted": "The answer was interrupted before it began; try again.",
     "cancelled": "The turn was cancelled.",
     "internal_error": "The answer could not be completed.",
 }
@@ -96,6 +103,22 @@ def error(code: str) -> Error:
     """The error event of a code; a code that clients do not know becomes `internal_error`."""
     public = code if code in ERROR_MESSAGES else "internal_error"
     return Error(public, ERROR_MESSAGES[public])
+
+
+def terminal_event(turn: Turn, warnings: tuple[Remaining, ...] | None = None) -> Done | Error:
+    """The last event of a turn that has ended: from its own fields, so that it is the same whenever it is told."""
+    if turn.state is not TurnState.COMPLETED:
+        return error("cancelled" if turn.state is TurnState.CANCELLED else turn.error_code or "internal_error")
+    made = turn.reserve
+    return Done(
+        turn.completion_signal or completion.COMPLETE,
+        turn.usage,
+        made.effective_model,
+        made.selected_model,
+        made.decision,
+        made.downgrade_reason,
+        warnings,
+    )
 
 
 def told(event: StreamEvent) -> Told:
@@ -113,7 +136,8 @@ def _started(event: Started) -> dict[str, Any]:
     return {**data, "thread_summary_applied": {"token_estimate": event.summary_tokens}}
 
 
-def _citation(one: Citation) -> dict[str, Any]:
+def citation_told(one: Citation) -> dict[str, Any]:
+    """A citation as it is told, in a stream and in a list."""
     target = "url" if one.source == "web" else "attachment_id"
     data: dict[str, Any] = {"source": one.source, "title": one.title, target: one.target, "snippet": one.snippet}
     if one.span is None:
@@ -122,22 +146,31 @@ def _citation(one: Citation) -> dict[str, Any]:
     return {**data, "span": {"start": start, "end": end}}
 
 
+def usage_told(usage: Usage, model: str) -> dict[str, Any] | None:
+    """Tokens as they are told; None when they are not known, which is not 0."""
+    if not usage.known:
+        return None
+    details = {
+        "cache_read_input_tokens": usage.cache_read_input_tokens,
+        "cache_write_input_tokens": usage.cache_write_input_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+    }
+    counted = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "model": model}
+    return counted | {name: tokens for name, tokens in details.items() if tokens}
+
+
+def models_told(effective: str, selected: str, decision: QuotaDecision, reason: str | None) -> dict[str, Any]:
+    """Which model answered, and why it was another one than the selected, as it is told."""
+    models = {"effective_model": effective, "selected_model": selected, "quota_decision": decision}
+    return models if decision == "allow" else {**models, "downgrade_from": selected, "downgrade_reason": reason}
+
+
 def _done(event: Done) -> dict[str, Any]:
-    usage = {"input_tokens": event.usage.input_tokens, "output_tokens": event.usage.output_tokens}
-    usage_details = {
-        "cache_read_input_tokens": event.usage.cache_read_input_tokens,
-        "cache_write_input_tokens": event.usage.cache_write_input_tokens,
-        "reasoning_tokens": event.usage.reasoning_tokens,
-    }
     data: dict[str, Any] = {
-        "usage": {**usage, "model": event.effective_model, **{k: v for k, v in usage_details.items() if v}},
-        "effective_model": event.effective_model,
-        "selected_model": event.selected_model,
-        "quota_decision": event.quota_decision,
+        "completion_signal": completion.told(event.signal),
+        "usage": usage_told(event.usage, event.effective_model),
+        **models_told(event.effective_model, event.selected_model, event.quota_decision, event.downgrade_reason),
     }
-    if event.quota_decision == "downgrade":
-        data["downgrade_from"] = event.selected_model
-        data["downgrade_reason"] = event.downgrade_reason
     if event.quota_warnings is not None:
         data["quota_warnings"] = [_warning(one) for one in event.quota_warnings]
     return data
@@ -160,7 +193,7 @@ _TOLD: dict[type[StreamEvent], tuple[str, Callable[[Any], dict[str, Any]]]] = {
     Started: ("stream_started", _started),
     Delta: ("delta", lambda event: {"type": "text", "content": event.content}),
     Tool: ("tool", lambda event: {"phase": event.phase, "name": event.name, "details": {**event.details}}),
-    Citations: ("citations", lambda event: {"items": [_citation(one) for one in event.items]}),
+    Citations: ("citations", lambda event: {"items": [citation_told(one) for one in event.items]}),
     Done: ("done", _done),
     Error: ("error", asdict),
     Ping: ("ping", lambda _: {}),

@@ -45,10 +45,6 @@ _TASK = (
     "block, in the language of the conversation, under these headings: 1. what the conversation is for; 2. what was "
     "learned; 3. what the user asked for and prefers; 4. what is open; 5. what is talked about now."
 )
-_TOO_LONG = re.compile(
-    "context_length_exceeded|context (?:length|window)|(?:prompt|input) is too long|too many (?:input )?tokens",
-    re.IGNORECASE,
-)
 _ANALYSIS = re.compile(r"<analysis>.*?</analysis>", re.DOTALL)
 _SUMMARY = re.compile(r"<summary>(.*?)</summary>", re.DOTALL)
 _NEWLINES = re.compile(r"\n{3,}")
@@ -128,11 +124,6 @@ def without_oldest(messages: Sequence[Message]) -> Sequence[Message] | None:
     if len(messages) <= 2:
         return None
     return messages[min(max(2, -(-len(messages) // 5)), len(messages) - 2) :]
-
-
-def is_too_long(diagnostic: str) -> bool:
-    """Whether a provider's refusal says that the request has more tokens than the model takes."""
-    return _TOO_LONG.search(diagnostic) is not None
 
 
 def extracted(answer: str) -> str | None:

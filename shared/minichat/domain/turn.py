@@ -5,7 +5,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
+from minichat.domain import completion
 from minichat.domain.chat import Chat, visible
+from minichat.domain.completion import CompletionSignal
 from minichat.domain.errors import Forbidden, InvalidTurnState, NotLatestTurn, TurnNotFound
 from minichat.domain.identity import AttachmentId, Caller, ChatId, MessageId, RequestId, SubjectType, TenantId, UserId
 from minichat.domain.usage import Usage
@@ -129,6 +131,9 @@ class Turn:
     usage: Usage = field(default_factory=Usage)
     tool_calls: ToolCalls = field(default_factory=ToolCalls)
     provider_response_id: str | None = None
+    # Whether its answer cites anything, and how the answer of a completed turn is not whole.
+    cites: bool = False
+    cut: CompletionSignal | None = None
     committed_credits_micro: int | None = None
     settlement_method: SettlementMethod | None = None
     deleted_at: datetime | None = None
@@ -142,7 +147,7 @@ class Turn:
 
     @property
     def answered(self) -> bool:
-        """Whether an assistant message exists: a completed turn, or a cancelled one that had text."""
+        """Whether an assistant message exists: a completed turn, or one that was cancelled or left and had text."""
         return self.messages > 1
 
     @property
@@ -151,6 +156,15 @@ class Turn:
         if self.state is TurnState.RUNNING:
             return self.reserve.day_counts
         return self.reserve.used(self.tool_calls, self.settlement_method)
+
+    @property
+    def completion_signal(self) -> CompletionSignal | None:
+        """Whether its answer is whole; None where there is no answer."""
+        if not self.answered:
+            return None
+        if self.state is TurnState.COMPLETED:
+            return self.cut or completion.COMPLETE
+        return completion.CANCELLED if self.state is TurnState.CANCELLED else completion.INTERRUPTED
 
     @property
     def updated_at(self) -> datetime:

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, ValidationError
 
+from minichat.domain.completion import CompletionSignal, Kind, Reason
 from minichat.domain.usage import Usage, dedupe_key
 from minichat.events.decisions import Part as _Part
 from minichat.events.decisions import PolicyDecisions
@@ -82,8 +83,10 @@ class TokenUsage(_Part):
     reasoning_tokens: int = 0
 
     @classmethod
-    def of(cls, usage: Usage) -> Self:
-        """The same numbers, as they are told."""
+    def told(cls, usage: Usage) -> Self | None:
+        """The same numbers, as they are told; None when they are not known, which is not 0."""
+        if not usage.known:
+            return None
         return cls(
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
@@ -91,6 +94,18 @@ class TokenUsage(_Part):
             cache_write_input_tokens=usage.cache_write_input_tokens,
             reasoning_tokens=usage.reasoning_tokens,
         )
+
+
+class CompletionRecord(_Part):
+    """Whether an answer is whole, and why it is not: as `done` says it."""
+
+    kind: Kind
+    reason: Reason | None = None
+
+    @classmethod
+    def told(cls, signal: CompletionSignal | None) -> Self | None:
+        """The same words; None where there is no answer."""
+        return None if signal is None else cls(kind=signal.kind, reason=signal.reason)
 
 
 class UsageEvent(Event):
@@ -113,6 +128,7 @@ class UsageEvent(Event):
     billing_outcome: str
     settlement_method: str
     usage: TokenUsage | None = None
+    completion_signal: CompletionRecord | None = None
     reserved_credits_micro: int
     actual_credits_micro: int
     committed_credits_micro: int
@@ -181,7 +197,8 @@ class TurnEnded(_OfChat):
     selected_model: str
     effective_model: str
     policy_version_applied: int
-    usage: TokenUsage
+    usage: TokenUsage | None = None
+    completion_signal: CompletionRecord | None = None
     latency_ms: Latency
     policy_decisions: PolicyDecisions
     error_code: str | None = None

@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
 
 from minichat import __version__
+from minichat.domain.completion import KINDS, REASONS
 from minichat.domain.stream import ERROR_MESSAGES, EVENT_NAMES
 from minichat.http.sse import MEDIA_TYPE
 
@@ -125,10 +126,17 @@ _EVENTS: dict[str, dict[str, Any]] = {
         },
     },
     "done": {
-        "required": ["usage", "effective_model", "selected_model", "quota_decision"],
+        "required": ["completion_signal", "usage", "effective_model", "selected_model", "quota_decision"],
         "properties": {
-            "usage": {
+            "completion_signal": {
                 "type": "object",
+                "required": ["kind"],
+                "properties": {"kind": {"enum": list(KINDS)}, "reason": {"enum": list(REASONS)}},
+                "description": "Whether the answer is whole.",
+            },
+            "usage": {
+                "type": ["object", "null"],
+                "description": "Null when it is not known.",
                 "required": ["input_tokens", "output_tokens", "model"],
                 "properties": {
                     "input_tokens": {"type": "integer"},

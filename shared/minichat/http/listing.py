@@ -14,6 +14,7 @@ from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat, visible
 from minichat.domain.identity import AttachmentId, Call, ChatId, MessageId, from_micros, uuid7_floor
 from minichat.domain.message import Message
+from minichat.domain.stream import citation_told
 from minichat.http import odata
 from minichat.http.odata import Filter, Order, Value
 from minichat.http.paging import Cursor, CursorCodec, Cut, cut, fits
@@ -45,8 +46,8 @@ THUMBNAILS_MAX_BYTES = 1_000_000
 """Of one page: a response from Lambda has at most 6 MB. Those beyond it are shown by `GET …/attachments/ID` alone."""
 
 PAGE_MAX_BYTES = 4_700_000
-"""Of the texts of one page, in JSON within JSON: an answer of Lambda has at most 6,291,556 bytes, thumbnails included,
-and its body is a text in it. A message that is longer has a page of its own."""
+"""Of the texts and citations of one page, in JSON within JSON: an answer of Lambda has at most 6,291,556 bytes,
+thumbnails included, and its body is a text in it. A message that is longer has a page of its own."""
 LONGEST_ESCAPE = len(r"\\u0001")
 """Bytes of the character that takes most."""
 
@@ -235,14 +236,13 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
             keep=lambda m: wanted.matches({"created_at": m.created_at, "role": m.role, "id": UUID(m.message_id)}),
         )
     visible(chat, call.caller)
-    limit = query.limit
+    told = found[: query.limit]
     if members is None or "content" in members:
         with measured("read"):
             # What cannot be on the page is not read.
-            told = message_store.whole(call.caller.tenant_id, chat_id, found[: min(limit, _worth_reading(found))])
-        limit = min(limit, _that_fit([one.message for one in told]))
+            told = message_store.whole(call.caller.tenant_id, chat_id, told[: _worth_reading(told)])
         found = [*told, *found[len(told) :]]
-    page = cut(found, limit, cursor, lambda one: one.message.message_id)
+    page = cut(found, _that_fit([one.message for one in told], members), cursor, lambda one: one.message.message_id)
     shown = [one.message for one in page.rows]
     info = _List(codec, scope, order.canonical(), wanted.canonical()).info(query.limit, page)
     wants_attachments = members is None or "attachments" in members
@@ -271,16 +271,26 @@ def _worth_reading(found: Sequence[Found]) -> int:
     return 1 + sum(size <= PAGE_MAX_BYTES for size in sizes)
 
 
-def _that_fit(messages: Sequence[Message]) -> int:
-    """How many of these messages one response can tell, at least one."""
+def _that_fit(messages: Sequence[Message], members: frozenset[str] | None) -> int:
+    """How many of these messages one response can tell, at least one: by the members that have no small bound."""
     left = PAGE_MAX_BYTES
-    if sum(len(message.content) for message in messages) * LONGEST_ESCAPE <= left:
+    told = [_texts(message, members) for message in messages]
+    if sum(len(text) for texts in told for text in texts) * LONGEST_ESCAPE <= left:
         return len(messages)
-    for count, message in enumerate(messages):
-        left -= len(json.dumps(json.dumps(message.content, ensure_ascii=False), ensure_ascii=False).encode())
+    for count, texts in enumerate(told):
+        left -= sum(
+            len(json.dumps(json.dumps(text, ensure_ascii=False), ensure_ascii=False).encode()) for text in texts
+        )
         if count and left < 0:
             return count
     return len(messages)
+
+
+def _texts(message: Message, members: frozenset[str] | None) -> list[str]:
+    """What a message says, and what it cites, as far as that is told."""
+    content = [message.content] if members is None or "content" in members else []
+    cites = bool(message.citations) and (members is None or "citations" in members)
+    return [*content, *(json.dumps(citation_told(one), ensure_ascii=False) for one in message.citations if cites)]
 
 
 def _window(order: Order, wanted: Filter, cursor: Cursor | None) -> Window:

@@ -10,15 +10,23 @@ from pydantic import BaseModel, Field
 
 from minichat.domain.attachment import Attachment, Thumbnail
 from minichat.domain.chat import Chat
+from minichat.domain.citations import Citation
 from minichat.domain.message import Message
 from minichat.domain.policy import Model
 from minichat.domain.standing import BUCKETS, Counted, Remaining
-from minichat.domain.turn import Turn, TurnState
+from minichat.domain.turn import QuotaDecision, Turn, TurnState
+from minichat.http.answered import (
+    Absent,
+    CitationView,
+    CompletionView,
+    ToolCallsView,
+    UsageView,
+    of_message,
+    of_turn,
+)
 from minichat.storage.objects import Form
 
 T = TypeVar("T")
-Absent = Field(exclude_if=lambda value: value is None)
-"""A member that is left out when there is nothing to say."""
 
 
 class ChatDetail(BaseModel):
@@ -86,7 +94,10 @@ class AttachmentUpload(AttachmentDetail):
 
 
 class MessageView(BaseModel):
-    """A message; user and assistant message of a turn share `request_id`."""
+    """A message; user and assistant message of a turn share `request_id`.
+
+    What begins with `completion_signal` is an assistant message's, and says what the last events of its stream said.
+    """
 
     id: UUID
     request_id: UUID
@@ -98,6 +109,14 @@ class MessageView(BaseModel):
     input_tokens: Annotated[int | None, Absent] = None
     output_tokens: Annotated[int | None, Absent] = None
     created_at: datetime
+    completion_signal: Annotated[CompletionView | None, Absent] = None
+    citations: Annotated[list[CitationView] | None, Absent] = None
+    tool_calls: Annotated[ToolCallsView | None, Absent] = None
+    effective_model: Annotated[str | None, Absent] = None
+    selected_model: Annotated[str | None, Absent] = None
+    quota_decision: Annotated[QuotaDecision | None, Absent] = None
+    downgrade_from: Annotated[str | None, Absent] = None
+    downgrade_reason: Annotated[str | None, Absent] = None
 
 
 class SelectedMessageView(BaseModel):
@@ -113,6 +132,14 @@ class SelectedMessageView(BaseModel):
     input_tokens: int | None = None
     output_tokens: int | None = None
     created_at: datetime | None = None
+    completion_signal: CompletionView | None = None
+    citations: list[CitationView] | None = None
+    tool_calls: ToolCallsView | None = None
+    effective_model: str | None = None
+    selected_model: str | None = None
+    quota_decision: QuotaDecision | None = None
+    downgrade_from: str | None = None
+    downgrade_reason: str | None = None
 
 
 class ReactionView(BaseModel):
@@ -139,13 +166,25 @@ class Page(BaseModel, Generic[T]):
 
 
 class TurnStatus(BaseModel):
-    """Where a turn stands."""
+    """Where a turn stands, and what the last event of its stream says; `usage` is null while it is not known.
+
+    There is a `completion_signal` where there is an answer.
+    """
 
     request_id: UUID
     state: Literal["running", "done", "error", "cancelled"]
     error_code: Annotated[str | None, Absent] = None
     assistant_message_id: Annotated[UUID | None, Absent] = None
     updated_at: datetime
+    completion_signal: Annotated[CompletionView | None, Absent] = None
+    citations: Annotated[list[CitationView] | None, Absent] = None
+    usage: UsageView | None
+    tool_calls: Annotated[ToolCallsView | None, Absent] = None
+    effective_model: str
+    selected_model: str
+    quota_decision: QuotaDecision
+    downgrade_from: Annotated[str | None, Absent] = None
+    downgrade_reason: Annotated[str | None, Absent] = None
 
 
 class ModelView(BaseModel):
@@ -242,17 +281,20 @@ def message_view(message: Message, attachments: Mapping[str, AttachmentSummary])
         input_tokens=message.input_tokens,
         output_tokens=message.output_tokens,
         created_at=message.created_at,
+        **of_message(message),
     )
 
 
-def turn_status(turn: Turn) -> TurnStatus:
-    """A turn as it is shown: its error code only when it failed, its answer only when there is one."""
+def turn_status(turn: Turn, citations: Sequence[Citation] = ()) -> TurnStatus:
+    """A turn as it is shown, with what its answer cites: its error code only when it failed, its answer only when there
+    is one."""
     return TurnStatus(
         request_id=UUID(turn.request_id),
         state=turn.state.public,  # type: ignore[arg-type]  # the property maps to these four words
         error_code=turn.error_code if turn.state is TurnState.FAILED else None,
         assistant_message_id=UUID(turn.assistant_message_id) if turn.answered else None,
         updated_at=turn.updated_at,
+        **of_turn(turn, citations),
     )
 
 

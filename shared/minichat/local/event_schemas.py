@@ -20,6 +20,7 @@ from minichat.events.payloads import (
     ChatCleanup,
     ChatDeleted,
     ChatTitleTask,
+    CompletionRecord,
     DecisionRefused,
     DocSummaryTask,
     Event,
@@ -79,6 +80,7 @@ EXAMPLES: dict[str, list[Event]] = {
             event_type="turn_completed",
             effective_model="gpt-4.1-mini",
             usage=TokenUsage(input_tokens=812, output_tokens=240, cache_read_input_tokens=512),
+            completion_signal=CompletionRecord(kind="incomplete", reason="length"),
             policy_decisions=PolicyDecisions(
                 license=LicenseDecision(feature="ai_chat"),
                 quota=QuotaDecisionRecord(
@@ -161,6 +163,7 @@ EXAMPLES: dict[str, list[Event]] = {
             billing_outcome="completed",
             settlement_method="actual",
             usage=TokenUsage(input_tokens=812, output_tokens=240, reasoning_tokens=64),
+            completion_signal=CompletionRecord(kind="complete"),
             reserved_credits_micro=40_960,
             actual_credits_micro=3_544,
             committed_credits_micro=3_544,

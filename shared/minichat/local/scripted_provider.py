@@ -19,6 +19,7 @@ and cites what they find: an example of a page, a file of the vector stores. Mar
     [[hold-start:NAME]]   stops before the first delta until NAME is released
     [[hold-tool:NAME]]    stops within each tool call until NAME is released
     [[incomplete:REASON]] cut by the provider, e.g. max_output_tokens
+    [[refuse]]            the text is a refusal
     [[failed:CODE]]       ends with a failure                [[error:CODE]]       ends with its other shape
     [[status:N]]          answers with this HTTP status      [[retry-after:S]]    and this header
     [[fail-times:N]]      only for the first N calls with this text
@@ -192,8 +193,8 @@ async def _answer(request: Request, *, dialect: type[Dialect]) -> Response:
     files = request.app.state.files.held_by(_stores(body))
     tools, cites = _used(script, body, files)
     script = replace(script, tools=tools)
-    name, tokens = model or body.get("model", "scripted"), _tokens(script, given)
-    said = Said(state.calls, name, text, tokens, message, cites, _work(script, body, files))
+    name, tokens, refuses = model or body.get("model", "scripted"), _tokens(script, given), "refuse" in script.said
+    said = Said(state.calls, name, text, tokens, message, cites, _work(script, body, files), refuses)
     if not (body.get("stream") or model):
         return JSONResponse(dialect(said).whole())
     return StreamingResponse(Answer(dialect(said), script, state).stream(), media_type=dialect.media_type)

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from minichat.domain.completion import LENGTH, PAUSED, REFUSED
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
 from minichat.providers import details, refusals
 from minichat.providers.chunks import ProviderChunk, TextDelta, ToolActivity, ToolName
 from minichat.providers.cited import Block, cited, listed
 from minichat.providers.ends import NOT_OFFERED, Ends
-from minichat.providers.fields import Characters, at, identifier, usage_of, with_cache_in_input
+from minichat.providers.fields import Characters, at, identifier, usage_of, whole_characters, with_cache_in_input
 from minichat.providers.prompt import Prompt, alternating, one_of_temperature_and_top_p, parameters
 from minichat.providers.reading import Events, Reading
 from minichat.providers.transport import Exchange
@@ -35,10 +36,10 @@ TOOLS: dict[str, ToolName] = {
 ENDS = Ends(
     good=frozenset({"end_turn", "stop_sequence"}),
     cut={
-        "max_tokens": "max_output_tokens",
-        "model_context_window_exceeded": "max_output_tokens",
-        "refusal": "content_filter",
-        "pause_turn": "pause_turn",
+        "max_tokens": LENGTH,
+        "model_context_window_exceeded": LENGTH,
+        "refusal": REFUSED,
+        "pause_turn": PAUSED,
     },
     failed={"tool_use": NOT_OFFERED},
 )
@@ -106,6 +107,8 @@ class Answer:
         """What tools were asked, as JSON, by the ids of their calls; the last one's comes in pieces."""
         self._reason: str | None = None
         self._response_id: str | None = None
+        self._told = False
+        self._explained: Any = None
 
     def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
         """What an event says."""
@@ -133,8 +136,10 @@ class Answer:
         yield from self.ended()
 
     def ended(self) -> Iterator[ProviderChunk]:
-        """An answer that gave the reason of its end is whole."""
+        """An answer that gave the reason of its end is whole. A refusal without text may explain itself beside it."""
         yield from self._tell(self._characters.rest())
+        if not self._told and self._reason == "refusal" and isinstance(self._explained, str):
+            yield from self._tell(whole_characters(self._explained))
         yield ENDS.terminal(self._reason, self.usage, self._response_id, self._block.all())
 
     def _begun(self, message: dict[str, Any]) -> Iterator[ProviderChunk]:
@@ -173,6 +178,7 @@ class Answer:
 
     def _tell(self, text: str) -> Iterator[TextDelta]:
         if text:
+            self._told = True
             self._block.text(text)
             yield TextDelta(text)
 
@@ -184,6 +190,7 @@ class Answer:
     def _stops(self, delta: dict[str, Any], usage: Any) -> None:
         if delta.get("stop_reason"):
             self._reason = str(delta["stop_reason"])
+            self._explained = at(delta, "stop_details", "explanation")
         self._count(usage)
 
     def _count(self, told: Any) -> None:

@@ -17,6 +17,7 @@ from botocore.eventstream import EventStreamBuffer, ParserError
 from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
+from minichat.domain.completion import FILTERED, LENGTH, REFUSED_BY_FILTER
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
 from minichat.providers import refusals
@@ -40,10 +41,11 @@ KNOWN_EVENTS = frozenset(
 ENDS = Ends(
     good=frozenset({"end_turn", "stop_sequence"}),
     cut={
-        "max_tokens": "max_output_tokens",
-        "model_context_window_exceeded": "max_output_tokens",
-        "content_filtered": "content_filter",
-        "guardrail_intervened": "content_filter",
+        "max_tokens": LENGTH,
+        "model_context_window_exceeded": LENGTH,
+        "content_filtered": FILTERED,
+        # What a guardrail says in the model's place is the text.
+        "guardrail_intervened": REFUSED_BY_FILTER,
     },
     failed={
         "tool_use": NOT_OFFERED,

@@ -9,11 +9,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from minichat.domain.citations import Cited
+from minichat.domain.completion import CompletionSignal
 from minichat.domain.tool_details import UNTOLD, ToolDetails
 from minichat.domain.usage import Usage
 
 ToolName = Literal["file_search", "web_search", "code_interpreter"]
-FailureCode = Literal["provider_error", "provider_timeout", "rate_limited"]
+FailureCode = Literal[
+    "provider_error",
+    "provider_timeout",
+    "rate_limited",
+    "context_length_exceeded",
+    "validation_error",
+    "unexpected_tool_use",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +51,9 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Incomplete:
-    """The answer was cut at the output limit; it still counts as an answer."""
+    """The answer is cut, or it is a refusal, as `signal` says; it still counts as an answer."""
 
-    reason: str
+    signal: CompletionSignal
     usage: Usage
     response_id: str | None = None
     citations: tuple[Cited, ...] = ()
@@ -59,10 +67,10 @@ class Failed:
     came is in two words, of which one at most is unusual:
 
     - `reached` is False when no request left. Such a turn costs nothing.
-    - `refused` is True when the provider itself said no before the first event of an answer: by a status, or as the
-      first word of what it sent. Nothing was generated that we could have seen.
-    - Otherwise a request left, and what became of it is not known: silence, a gateway's time-out, a broken connection,
-      an answer that had begun.
+    - `refused` is True when somebody said no before the first event of an answer: by a status of 4xx or 5xx, whoever
+      it came from, or as the first word of what was sent. Nothing was generated that we could have seen.
+    - Otherwise a request left, and what became of it is not known: silence, a broken connection, an answer that had
+      begun.
     """
 
     code: FailureCode

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from minichat.domain.citations import Cited
+from minichat.domain.completion import FILTERED, LENGTH, PAUSED, REFUSED
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
 from minichat.providers import refusals
@@ -27,8 +28,10 @@ KNOWN_EVENTS = frozenset({"error"})
 ENDS = Ends(
     good=frozenset({"stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete"}),
     cut={
-        **dict.fromkeys(("length", "max_tokens", "model_length", "model_context_window_exceeded"), "max_output_tokens"),
-        **dict.fromkeys(("content_filter", "safety", "sensitive", "refusal"), "content_filter"),
+        **dict.fromkeys(("length", "max_tokens", "model_length", "model_context_window_exceeded"), LENGTH),
+        **dict.fromkeys(("content_filter", "safety", "sensitive"), FILTERED),
+        "refusal": REFUSED,
+        "pause_turn": PAUSED,
     },
     failed={
         **dict.fromkeys(("tool_calls", "function_call", "tool_use"), NOT_OFFERED),
@@ -89,6 +92,8 @@ class Answer:
         self._reason: str | None = None
         self._response_id: str | None = None
         self._searched = False
+        self._refused = False
+        self._calls = False
         self._cited: list[Cited] = []
 
     def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
@@ -109,9 +114,14 @@ class Answer:
         yield from self.ended()
 
     def ended(self) -> Iterator[ProviderChunk]:
-        """An answer that gave the reason of its end is whole, also without the usage or `[DONE]` that should follow."""
+        """An answer that gave the reason of its end is whole, also without the usage or `[DONE]` that should follow.
+
+        Some servers end a call of a function as they end a text: without any text it is no answer.
+        """
         yield from self._tell(self._characters.rest())
-        yield ENDS.terminal(self._reason, self.usage, self._response_id, tuple(self._cited))
+        is_call = self._calls and not self._told and (self._reason or "").casefold() in ENDS.good
+        reason = "tool_calls" if is_call else self._reason
+        yield ENDS.terminal(reason, self.usage, self._response_id, tuple(self._cited), refused=self._refused)
 
     def _chunk(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
         self._response_id = self._response_id or identifier(data.get("id"))
@@ -124,6 +134,8 @@ class Answer:
                 if found:
                     yield from self._annotated(listed(found))
             told = message if message and not delta and not self._told else delta
+            self._calls = self._calls or bool(told.get("tool_calls") or told.get("function_call"))
+            self._refused = self._refused or _refuses(told)
             for text in (_text(told.get("content")), told.get("refusal") or ""):
                 yield from self._tell(self._characters.of(text))
             if choice.get("finish_reason"):
@@ -152,6 +164,12 @@ def _text(content: Any) -> str:
     if not isinstance(content, list):
         return content or ""
     return "".join(part if isinstance(part, str) else _of_part(part) for part in content)
+
+
+def _refuses(told: dict[str, Any]) -> bool:
+    """Whether this is what the model says instead of an answer."""
+    parts = listed(told.get("content"))
+    return bool(told.get("refusal")) or any(at(part, "type") == "refusal" and at(part, "refusal") for part in parts)
 
 
 def _of_part(part: dict[str, Any]) -> Any:

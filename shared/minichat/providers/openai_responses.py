@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from minichat.domain.citations import Cited, Span
+from minichat.domain.completion import CUT, FILTERED, LENGTH, REFUSED
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
 from minichat.providers import details, refusals
@@ -39,11 +40,12 @@ NOT_OFFERED_ITEMS = frozenset(
 """What a model asks for and waits for: nobody here will do it."""
 ITEM_DONE = "response.output_item.done"
 """Of the call of a tool it tells the details, after the event that says that it is done."""
-TEXT_EVENTS = frozenset({"response.output_text.delta", "response.refusal.delta"})
+REFUSAL_EVENT = "response.refusal.delta"
+TEXT_EVENTS = frozenset({"response.output_text.delta", REFUSAL_EVENT})
 ENDS = {f"response.{status}": status for status in ("completed", "incomplete", "failed")}
 """Events that end an answer, with the status that it then has."""
 ENDED = frozenset({*ENDS.values(), "cancelled"})
-CUT = frozenset({"max_output_tokens", "content_filter"})
+CUTS = {"max_output_tokens": LENGTH, "content_filter": FILTERED}
 KNOWN_EVENTS = TOOL_EVENTS.keys() | TEXT_EVENTS | ENDS.keys() | {"error"}
 
 _CITING = ("file_citation", "url_citation")
@@ -106,6 +108,7 @@ class Answer:
         self._told: list[str] = []
         self._done: dict[str, ToolActivity] = {}
         """Calls of tools that are done, by their items' ids, until these tell the details: nobody promises that."""
+        self._refused = False
 
     def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
         """What an event says."""
@@ -113,6 +116,7 @@ class Answer:
             yield from self._done.values()
             self._done.clear()
         if kind in TEXT_EVENTS:
+            self._refused = self._refused or kind == REFUSAL_EVENT
             yield from self._tell(self._characters.of(data["delta"]))
         elif kind in TOOL_EVENTS:
             yield from self._used(TOOL_EVENTS[kind], data.get("item_id"))
@@ -157,7 +161,7 @@ class Answer:
         response = data["response"]
         usage = _usage(response)
         if NOT_OFFERED_ITEMS.intersection(map(_kind, listed(response.get("output")))):
-            yield Failed("provider_error", NOT_OFFERED, usage)
+            yield Failed("unexpected_tool_use", NOT_OFFERED, usage)
             return
         told = "".join(self._told)
         said = "".join(text for text, _ in _parts(response))
@@ -165,11 +169,13 @@ class Answer:
         untold = said.removeprefix(told) if said.startswith(told) else ""
         yield from self._tell(untold or self._characters.rest())
         end = usage, identifier(response.get("id")), _citations(response, "".join(self._told))
-        if status == "completed":
-            yield Completed(*end)
-        else:
+        if status == "incomplete":
             reason = at(response, "incomplete_details", "reason")
-            yield Incomplete(reason if reason in CUT else "unknown", *end)
+            yield Incomplete(CUTS.get(str(reason), CUT), *end)
+        elif self._refused or _refuses(response):
+            yield Incomplete(REFUSED, *end)
+        else:
+            yield Completed(*end)
 
 
 def _tools(prompt: Prompt) -> Iterator[dict[str, Any]]:
@@ -226,6 +232,13 @@ def _parts(response: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
             text = at(part, _TEXTS.get(_kind(part), ""))
             if isinstance(text, str):
                 yield whole_characters(text), listed(at(part, "annotations"))
+
+
+def _refuses(response: dict[str, Any]) -> bool:
+    """Whether a part of the answer is what the model says instead of one."""
+    return any(
+        _kind(part) == "refusal" for item in listed(response.get("output")) for part in listed(at(item, "content"))
+    )
 
 
 def _kind(found: Any) -> str:

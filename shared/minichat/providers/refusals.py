@@ -25,23 +25,51 @@ OUT_OF_CREDIT = frozenset(
     }
 )
 """What providers call it when somebody has to pay first."""
+TOO_LONG = frozenset(
+    {
+        *("context_length_exceeded", "context_window_exceeded", "contextwindowexceedederror"),
+        *("exceed_context_size_error", "string_above_max_length", "request_too_large", "input_too_long", "413"),
+    }
+)
+"""What they call a prompt that is longer than the model, or their door, is wide."""
+NOT_VALID = frozenset(
+    {
+        *("invalid_request_error", "invalid_request", "invalid_prompt", "invalid_value", "validationexception"),
+        *("bad_request", "badrequesterror", "bad_request_error", "unprocessable_entity", "400", "422"),
+    }
+)
+"""What they call a request that they will not accept however often it comes."""
 
 _TIMEOUT_STATUSES = frozenset({408, 504, 524})
-_UNSURE_STATUSES = _TIMEOUT_STATUSES | {502, 520}
-"""Of gateways, when whoever stands behind them took too long, or broke off: it may be at work still."""
+_NOT_VALID_STATUSES = frozenset({400, 415, 422})
+_TOO_LONG_WORDS = re.compile(
+    r"context (?:length|window|size|limit)|(?:prompt|input) (?:is )?too long|too many (?:input )?tokens"
+    r"|exceeds? the (?:maximum )?(?:number of )?(?:allowed )?(?:input )?tokens?|too large for model",
+    re.IGNORECASE,
+)
+"""Of servers that have one word for all that is wrong with a request: what the sentence says tells this apart."""
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?")
 _WAITS = (("retry-after-ms", 1000), ("x-ms-retry-after-ms", 1000), ("retry-after", 1))
 """Headers that say how long to wait, with their units in a second, the most exact first."""
 
 
-def code_of(*words: Any) -> FailureCode:
-    """What the user is told of a failure that a provider describes with these words; what are none do not count."""
+def code_of(*words: Any, message: Any = None) -> FailureCode:
+    """What the user is told of a failure that a provider describes with these words; what are none do not count.
+
+    Only where they say that the request is at fault does the sentence beside them count, too.
+    """
     said = set(_words(words))
     if said & OUT_OF_CREDIT:
         return "provider_error"
     if said & RATE_LIMITED:
         return "rate_limited"
-    return "provider_timeout" if said & TIMED_OUT else "provider_error"
+    if said & TIMED_OUT:
+        return "provider_timeout"
+    if said & TOO_LONG:
+        return "context_length_exceeded"
+    if said & NOT_VALID or any("image" in word for word in said):
+        return "context_length_exceeded" if _TOO_LONG_WORDS.search(str(message)) else "validation_error"
+    return "provider_error"
 
 
 def failed(problem: Any, usage: Usage) -> Failed:
@@ -50,7 +78,7 @@ def failed(problem: Any, usage: Usage) -> Failed:
         problem = {"message": problem}
     words = list(_words(_said(problem)))
     diagnostic = f"{words[0] if words else ''}: {problem.get('message') or ''}"
-    return Failed(code_of(*words), diagnostic, usage, refused=True)
+    return Failed(code_of(*words, message=problem.get("message")), diagnostic, usage, refused=True)
 
 
 def of_status(status: int, headers: Mapping[str, str], body: str) -> tuple[Failed, bool]:
@@ -61,10 +89,12 @@ def of_status(status: int, headers: Mapping[str, str], body: str) -> tuple[Faile
         code = "provider_timeout"
     elif status == 429 and not words & OUT_OF_CREDIT:
         code = "rate_limited"
+    elif status in _NOT_VALID_STATUSES or status == 413:
+        code = code_of(*words, 413 if status == 413 else 400, message=body)
     asked_to_try = {"true": True, "false": False}.get(headers.get("x-should-retry", "").lower())
     may_pass = (status == 429 or status >= 500) if asked_to_try is None else asked_to_try
-    said_no = status >= 300 and status not in _UNSURE_STATUSES
-    failure = Failed(code, f"status {status}: {body}", refused=said_no)
+    # Below that it is no answer of an API, and what became of the request is anybody's guess.
+    failure = Failed(code, f"status {status}: {body}", refused=status >= 300)
     return failure, may_pass and not words & OUT_OF_CREDIT
 
 

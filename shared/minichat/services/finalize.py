@@ -5,18 +5,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from minichat.domain.completion import COMPLETE
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import MICROSECOND, Call, instant_of
 from minichat.domain.message import MESSAGE_MAX_BYTES, Message
 from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import Ending, Settlement, settle
 from minichat.domain.standing import PERIODS, Remaining, remaining
-from minichat.domain.stream import Citations, Done, StreamEvent, Told, error, told
+from minichat.domain.stream import Citations, StreamEvent, Told, terminal_event, told
 from minichat.domain.summary import Compression, Frontier
 from minichat.domain.turn import Turn, TurnState
-from minichat.domain.usage import Usage
 from minichat.events.payloads import (
     ChatTitleTask,
+    CompletionRecord,
     Event,
     FrontierRef,
     Latency,
@@ -124,7 +125,8 @@ class End:
         settlement = settle(ending, turn.reserve, self._settings.quota.overshoot_tolerance_pct)
         completed = ending.state is TurnState.COMPLETED
         warnings = self._warnings(settlement) if completed else None
-        terminal = terminal_event(turn, ending.state, ending.error_code, ending.usage, warnings)
+        ended = _ended(turn, ending)
+        terminal = terminal_event(ended, warnings)
         last_events = (Citations(ending.citations), terminal) if ending.citations else (terminal,)
         told_before = by.stored + len(by.pending)
         first = told_before + (1 if by.is_teller else UNHEARD)
@@ -134,8 +136,8 @@ class End:
             kept = timedelta(hours=self._settings.streaming.parts_kept_hours)
             parts_told = parts.puts(turn, by.stored + 1, (*by.pending, *map(told, last_events)), kept=kept)
         events: list[Event] = [
-            _usage_event(call, turn, ending, settlement),
-            _audit_event(call, turn, ending, self._settings.auth, self._content(ending)),
+            _usage_event(call, ended, ending, settlement),
+            _audit_event(call, ended, ending, self._settings.auth, self._content(ending)),
         ]
         if completed and by.compression is not None:
             events.append(_summary_task(call, turn, by.compression))
@@ -146,7 +148,7 @@ class End:
             token=call.new_id(call.now),
             ending=ending,
             settlement=settlement,
-            answer=_answer(call, turn, ending),
+            answer=_answer(call, ended, ending),
             events=tuple(outbox.item(call, turn.chat_id, event) for event in events),
             parts=tuple(parts_told),
             events_stored=number if by.is_teller else told_before,
@@ -186,7 +188,9 @@ class End:
 
 
 def _without_answer(ending: Ending) -> Ending:
-    return replace(ending, state=TurnState.FAILED, error_code="message_persistence_failed", text="", citations=())
+    return replace(
+        ending, state=TurnState.FAILED, error_code="message_persistence_failed", text="", citations=(), cut=None
+    )
 
 
 def _count_settlement(turn: Turn, ending: Ending, settlement: Settlement) -> None:
@@ -199,27 +203,31 @@ def _count_settlement(turn: Turn, ending: Ending, settlement: Settlement) -> Non
     observe("turn_credits_micro", settlement.committed_micro, "None", model=turn.reserve.effective_model)
 
 
-def terminal_event(
-    turn: Turn,
-    state: TurnState,
-    error_code: str | None,
-    usage: Usage,
-    warnings: tuple[Remaining, ...] | None = None,
-) -> StreamEvent:
-    """The last event of a turn's stream, as its end demands."""
-    if state is not TurnState.COMPLETED:
-        return error("cancelled" if state is TurnState.CANCELLED else error_code or "internal_error")
-    reserve = turn.reserve
-    return Done(
-        usage, reserve.effective_model, reserve.selected_model, reserve.decision, reserve.downgrade_reason, warnings
+def _ended(turn: Turn, ending: Ending) -> Turn:
+    """The turn as it is once this ending is stored, as far as anybody is told of it.
+
+    A completed turn has its text, even an empty one; a cancelled or orphaned one keeps what it had; others have none.
+    """
+    cut_short = ending.state is TurnState.CANCELLED or ending.error_code == "orphan_timeout"
+    is_answered = ending.state is TurnState.COMPLETED or (cut_short and ending.text)
+    return replace(
+        turn,
+        state=ending.state,
+        messages=2 if is_answered else 1,
+        error_code=ending.error_code,
+        usage=ending.usage,
+        tool_calls=ending.tool_calls,
+        cites=bool(ending.citations),
+        cut=ending.cut,
     )
 
 
 def _answer(call: Call, turn: Turn, ending: Ending) -> Message | None:
-    """A completed turn has its text, even an empty one; a cancelled or orphaned one keeps what it had; others none."""
-    cut_short = ending.state is TurnState.CANCELLED or ending.error_code == "orphan_timeout"
-    if ending.state is not TurnState.COMPLETED and not (cut_short and ending.text):
+    """The answer's message, of a turn that has ended."""
+    signal, known = turn.completion_signal, ending.usage.known
+    if signal is None:
         return None
+    is_downgraded = turn.reserve.decision == "downgrade"
     return Message(
         message_id=turn.assistant_message_id,
         request_id=turn.request_id,
@@ -228,9 +236,13 @@ def _answer(call: Call, turn: Turn, ending: Ending) -> Message | None:
         # The chat's messages are in order, whatever the clocks say; the id says where this one is.
         created_at=max(call.now, instant_of(UUID(turn.assistant_message_id))),
         model=turn.reserve.effective_model,
-        input_tokens=ending.usage.input_tokens or None,
-        output_tokens=ending.usage.output_tokens or None,
+        input_tokens=ending.usage.input_tokens if known else None,
+        output_tokens=ending.usage.output_tokens if known else None,
         citations=ending.citations,
+        cut=None if signal == COMPLETE else signal,
+        tool_calls=ending.tool_calls,
+        selected_model=turn.reserve.selected_model if is_downgraded else None,
+        downgrade_reason=turn.reserve.downgrade_reason if is_downgraded else None,
     )
 
 
@@ -248,7 +260,8 @@ def _usage_event(call: Call, turn: Turn, ending: Ending, settlement: Settlement)
         terminal_state=ending.state.value,
         billing_outcome=settlement.outcome,
         settlement_method=settlement.method,
-        usage=TokenUsage.of(ending.usage) if ending.usage.known else None,
+        usage=TokenUsage.told(ending.usage),
+        completion_signal=CompletionRecord.told(turn.completion_signal),
         reserved_credits_micro=turn.reserve.credits_micro,
         actual_credits_micro=settlement.actual_micro,
         committed_credits_micro=settlement.committed_micro,
@@ -306,7 +319,8 @@ def _audit_event(call: Call, turn: Turn, ending: Ending, auth: Auth, content: di
         selected_model=turn.reserve.selected_model,
         effective_model=turn.reserve.effective_model,
         policy_version_applied=turn.reserve.policy_version,
-        usage=TokenUsage.of(ending.usage),
+        usage=TokenUsage.told(ending.usage),
+        completion_signal=CompletionRecord.told(turn.completion_signal),
         latency_ms=Latency(ttft_ms=ending.ttft_ms, total_ms=int((call.now - turn.started_at).total_seconds() * 1000)),
         policy_decisions=policy_decisions(turn, ending, auth),
         error_code="cancelled" if cancelled else ending.error_code,

@@ -23,10 +23,12 @@ from datetime import datetime
 from typing import Any
 
 from minichat.domain.citations import Cited, citations
+from minichat.domain.completion import DEADLINE, DECLINED, INTERRUPTED, CompletionSignal, signalled
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Clock
 from minichat.domain.settlement import KNOWN_ERROR_CODES, Ending
 from minichat.domain.stream import Delta, Started, StreamEvent, Tool
+from minichat.domain.text import is_blank
 from minichat.domain.tool_details import told_details
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
@@ -51,7 +53,7 @@ SETTLING_SECONDS = 10
 CLOSING_SECONDS = 0.5
 """How long the end of a turn waits for the provider's stream to close; it goes on closing after that."""
 
-_answers: dict[asyncio.Task[None], asyncio.Event] = {}
+_answers: dict[asyncio.Task[None], "_Teller"] = {}
 _admissions: set[asyncio.Task[Any]] = set()
 _closing: set[asyncio.Task[None]] = set()
 
@@ -75,7 +77,11 @@ class Answering:
 
 @dataclass(slots=True)
 class _Answer:
-    """What has come from the provider so far; `ending` once it has said its last word."""
+    """What has come from the provider so far; `ending` once it has said its last word.
+
+    `cut` is set where nobody asked for the end, and that is not a word of the provider's: its time was up, or its
+    process has to go.
+    """
 
     texts: list[str] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
@@ -85,6 +91,7 @@ class _Answer:
     called: bool = False
     first_text_at: datetime | None = None
     ending: Ending | None = None
+    cut: CompletionSignal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,12 @@ class _Teller:
     async def tell(self, event: StreamEvent) -> None:
         """Numbers the event, so that it will be stored, and hands it to the client."""
         await self.channel.put(self.record.add(event))
+
+    def cut_short(self, cut: CompletionSignal) -> None:
+        """Ends an answer that is not over, though nobody asked for it."""
+        if not self.over.is_set():
+            self.answer.cut = cut
+            self.over.set()
 
     def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts a task beside the others, with whose end the answer is over."""
@@ -157,7 +170,7 @@ def begin(call: Call, running: Running, machine: Machine) -> Channel:
     task = asyncio.create_task(_produce(teller))
     if streaming.on_disconnect == "cancel":
         teller.channel.on_leave = teller.over.set
-    _answers[task] = teller.over
+    _answers[task] = teller
     task.add_done_callback(_answers.pop)
     # The client may leave, and the edge of its request with it: nobody else would write what comes after.
     task.add_done_callback(lambda _: emit(machine.settings.metrics_namespace))
@@ -172,12 +185,12 @@ def seconds_for(call: Call, settings: Settings) -> float:
 
 
 async def stop_all(seconds: float) -> None:
-    """Ends every answer of this process as cancelled, with the text it has, also those that begin meanwhile: for
-    shutdown. What has not ended after that time is left to the watchdog."""
+    """Cuts every answer of this process short, also those that begin meanwhile: for shutdown. What has not ended after
+    that time is left to the watchdog."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0 and (under_way := {*_admissions, *_answers}):
-        for over in _answers.values():
-            over.set()
+        for teller in _answers.values():
+            teller.cut_short(INTERRUPTED)
         await asyncio.wait(under_way, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
 
@@ -219,6 +232,8 @@ def _measure(running: Running, ending: Ending, now: datetime) -> None:
     match ending.state:
         case TurnState.COMPLETED:
             count("stream_completed_total", provider=provider, model=model)
+            if ending.cut is not None:
+                count("stream_incomplete_total", provider=provider, model=model, reason=ending.cut.why)
         case TurnState.CANCELLED:
             count("stream_cancelled_total", provider=provider, model=model)
         case _:
@@ -261,6 +276,7 @@ async def _answer(teller: _Teller, renewing: asyncio.Task[None]) -> Ending:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds_for(replace(teller.call, now=machine.clock()), machine.settings)):
             await teller.over.wait()
+    teller.cut_short(DEADLINE)
     storing.cancel()
     watching.cancel()
     if answer.ending is None:
@@ -276,7 +292,17 @@ async def _answer(teller: _Teller, renewing: asyncio.Task[None]) -> Ending:
         if problem is not None:
             logger.error("a task of an answer failed", exc_info=problem)
             answer.ending = answer.ending or Ending(TurnState.FAILED, "internal_error")
-    return _with(answer, answer.ending or Ending(TurnState.CANCELLED), teller.running)
+    return _with(answer, answer.ending or _broken_off(answer), teller.running)
+
+
+def _broken_off(answer: _Answer) -> Ending:
+    """The end of an answer that the provider did not end. Who did not ask for it keeps the text as a cut answer, and is
+    told of a failure where there is none."""
+    if answer.cut is None:
+        return Ending(TurnState.CANCELLED)
+    if answer.texts:
+        return Ending(TurnState.COMPLETED, cut=answer.cut)
+    return Ending(TurnState.FAILED, "provider_timeout" if answer.cut == DEADLINE else "interrupted")
 
 
 async def _read(teller: _Teller) -> None:
@@ -309,12 +335,27 @@ async def _relayed(chunks: AsyncIterator[ProviderChunk], teller: _Teller) -> End
                 await teller.tell(Tool(phase, name, told_details(details, teller.running.files)))
             case Completed() | Incomplete():
                 answer.usage, answer.response_id, answer.cited = chunk.usage, chunk.response_id, chunk.citations
-                return Ending(TurnState.COMPLETED)
+                answer.ending = ending = Ending(TurnState.COMPLETED, cut=_cut(chunk, answer))
+                await _excused(ending, teller)
+                return ending
             case Failed(code=code, usage=usage, diagnostic=diagnostic, reached=reached, refused=refused):
                 answer.usage, answer.called = usage, reached
                 logger.warning("provider failed", extra={"code": code, "diagnostic": diagnostic})
                 return Ending(TurnState.FAILED, code, refused=refused)
     return Ending(TurnState.FAILED, "provider_error")
+
+
+def _cut(last: Completed | Incomplete, answer: _Answer) -> CompletionSignal | None:
+    """How the answer is not whole, by the provider's last word."""
+    return None if isinstance(last, Completed) else signalled(last.signal, "".join(answer.texts))
+
+
+async def _excused(ending: Ending, teller: _Teller) -> None:
+    """Gives words to a refusal that has none."""
+    texts = teller.answer.texts
+    if ending.cut is not None and ending.cut.kind == "refusal" and is_blank("".join(texts)):
+        texts.append(DECLINED)
+        await teller.tell(Delta(DECLINED))
 
 
 async def _finalize(call: Call, running: Running, ending: Ending, machine: Machine, record: Record) -> Ended | None:

@@ -13,11 +13,10 @@ from datetime import timedelta
 
 from minichat.domain.errors import ChatNotFound, FieldError, InvalidRequest, ServiceUnavailable, TurnNotFound
 from minichat.domain.identity import Call, ChatId, Clock, RequestId
-from minichat.domain.stream import Citations, Delta, Started, Told, told
+from minichat.domain.stream import Citations, Delta, Started, Told, terminal_event, told
 from minichat.domain.turn import Turn, TurnState, readable
 from minichat.observability import logger
 from minichat.services.channel import PING, Numbered
-from minichat.services.finalize import terminal_event
 from minichat.services.generate import seconds_for
 from minichat.services.orphans import looked_at
 from minichat.settings import Settings
@@ -163,7 +162,7 @@ def _untold(turn: Turn, at: _Position) -> list[Numbered] | None:
         return []
     start = [Numbered(1, Started(turn.request_id, turn.assistant_message_id, True, turn.summary_tokens))]
     start = start if at.number == 0 else []
-    ending = [Numbered(last, terminal_event(turn, turn.state, turn.error_code, turn.usage))]
+    ending = [Numbered(last, terminal_event(turn))]
     if at.number >= stored:
         return [*start, *ending]
     message = messages.read(turn.tenant_id, turn.chat_id, turn.assistant_message_id) if turn.answered else None

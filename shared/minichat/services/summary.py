@@ -145,8 +145,7 @@ async def _asked(
         usage = usage + answer.usage
         if not isinstance(answer, Failed):
             return replace(answer, usage=usage)
-        reason = f"{answer.code}: {answer.diagnostic}"
-        if not summary.is_too_long(reason):
-            raise TaskFailed(reason)
+        if answer.code != "context_length_exceeded":
+            raise TaskFailed(f"{answer.code}: {answer.diagnostic}")
         shown = summary.without_oldest(shown)
     raise TaskFailed("too long for the model")

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 
+from minichat.domain.completion import CompletionSignal
 from minichat.domain.identity import Call, Caller, Clock, NewId, RequestId, TenantId, UserId
 from minichat.domain.policy import Model, Policy
 from minichat.domain.usage import Usage
@@ -76,6 +77,8 @@ async def answered(tenant_id: TenantId, provider_id: str, prompt: Prompt, means:
             match chunk:
                 case TextDelta(text=text):
                     texts.append(text)
+                case Incomplete(signal=CompletionSignal(kind="refusal"), usage=usage):
+                    return Failed("provider_error", "the model declined", usage)
                 case Completed(usage=usage) | Incomplete(usage=usage):
                     return Answer("".join(texts), usage)
                 case Failed():
@@ -101,7 +104,7 @@ def usage_event(call: Call, task: SystemTask, model: Model, usage: Usage) -> Usa
         terminal_state="completed",
         billing_outcome="system_task",
         settlement_method="none",
-        usage=TokenUsage.of(usage) if usage.known else None,
+        usage=TokenUsage.told(usage),
         reserved_credits_micro=0,
         actual_credits_micro=0,
         committed_credits_micro=0,

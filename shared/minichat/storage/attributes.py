@@ -1,5 +1,6 @@
 """How values are stored that are neither text nor number."""
 
+from dataclasses import astuple
 from datetime import datetime
 from typing import Any
 
@@ -7,7 +8,9 @@ from pynamodb.attributes import Attribute
 from pynamodb.constants import NUMBER, STRING
 from pynamodb.expressions.condition import Condition
 
+from minichat.domain.completion import CompletionSignal
 from minichat.domain.identity import AttachmentId, from_micros, micros
+from minichat.domain.turn import ToolCalls
 
 
 class InstantAttribute(Attribute[datetime]):
@@ -32,6 +35,31 @@ class IdsAttribute(Attribute[tuple[AttachmentId, ...]]):
 
     def deserialize(self, value: str) -> tuple[AttachmentId, ...]:
         return tuple(AttachmentId(one) for one in value.split(" "))
+
+
+class SignalAttribute(Attribute[CompletionSignal]):
+    """How an answer is not whole, as one text: its kind, and its reason if it has one."""
+
+    attr_type = STRING
+
+    def serialize(self, value: CompletionSignal) -> str:
+        return value.kind if value.reason is None else f"{value.kind} {value.reason}"
+
+    def deserialize(self, value: str) -> CompletionSignal:
+        kind, _, reason = value.partition(" ")
+        return CompletionSignal(kind, reason or None)  # type: ignore[arg-type]  # only `serialize` writes it
+
+
+class CallsAttribute(Attribute[ToolCalls]):
+    """How often each tool was called, as one text: the numbers in the order of `ToolCalls`."""
+
+    attr_type = STRING
+
+    def serialize(self, value: ToolCalls) -> str:
+        return " ".join(map(str, astuple(value)))
+
+    def deserialize(self, value: str) -> ToolCalls:
+        return ToolCalls(*map(int, value.split()))
 
 
 def is_still(attribute: Attribute[Any], seen: object) -> Condition:

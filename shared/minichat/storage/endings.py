@@ -82,6 +82,8 @@ def _ending(call: Call, end: Finish) -> list[Action]:
     optional: Iterable[tuple[Any, Any]] = [
         (TurnItem.error_code, ending.error_code),
         (TurnItem.error_detail, ending.error_detail),
+        (TurnItem.cut, ending.cut),
+        (TurnItem.cites, bool(ending.citations)),
         (TurnItem.provider_response_id, ending.provider_response_id),
         (TurnItem.events_stored, end.events_stored),
         (TurnItem.terminal_number, end.terminal_number),

@@ -22,7 +22,7 @@ from pynamodb.models import Model
 from minichat.domain.errors import ServiceUnavailable
 from minichat.settings import Store
 from minichat.storage import store_time
-from minichat.storage.attributes import IdsAttribute, InstantAttribute
+from minichat.storage.attributes import CallsAttribute, IdsAttribute, InstantAttribute, SignalAttribute
 from minichat.storage.indexes import ByOwner, Running, Temporary
 from minichat.storage.keys import Key
 
@@ -111,6 +111,8 @@ class TurnItem(ConversationItem):
     completed_at = InstantAttribute(attr_name="ended_at", null=True)
     error_code = UnicodeAttribute(attr_name="error", null=True)
     error_detail = UnicodeAttribute(attr_name="detail", null=True)
+    cites = BooleanAttribute(null=True)
+    cut = SignalAttribute(null=True)
     provider_response_id = UnicodeAttribute(attr_name="resp_id", null=True)
     committed_credits_micro = NumberAttribute(attr_name="committed", null=True)
     settlement_method = UnicodeAttribute(attr_name="settled", null=True)
@@ -155,7 +157,8 @@ class TurnItem(ConversationItem):
 class MessageItem(ConversationItem):
     """A message: its text as it is, or `packed` (zlib), or `text_bytes` of it in numbered items, as many as `parts`.
 
-    `citations` are as storage.messages packs them.
+    `citations` are as storage.messages packs them. What most answers have in common is left out: that they are whole,
+    made by the selected model, and without tools.
     """
 
     request_id = UnicodeAttribute(attr_name="request")
@@ -169,6 +172,10 @@ class MessageItem(ConversationItem):
     model = UnicodeAttribute(null=True)
     input_tokens = NumberAttribute(attr_name="u_in", null=True)
     output_tokens = NumberAttribute(attr_name="u_out", null=True)
+    cut = SignalAttribute(null=True)
+    selected_model = UnicodeAttribute(attr_name="selected", null=True)
+    downgrade_reason = UnicodeAttribute(attr_name="reason", null=True)
+    tool_calls = CallsAttribute(attr_name="tools", null=True)
     attachment_ids = IdsAttribute(attr_name="att", null=True)
     reaction = UnicodeAttribute(null=True)
     reacted_at = InstantAttribute(null=True)

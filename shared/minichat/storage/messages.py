@@ -19,6 +19,7 @@ from minichat.domain.chat import Chat
 from minichat.domain.citations import Citation
 from minichat.domain.identity import ChatId, MessageId, RequestId, TenantId
 from minichat.domain.message import Message
+from minichat.domain.turn import ToolCalls, Turn
 from minichat.storage import chats, keys
 from minichat.storage.attributes import is_still
 from minichat.storage.items import MessageItem, MessagePartItem, Raw, batch_get, between, together
@@ -68,6 +69,10 @@ def put(tenant_id: TenantId, chat_id: ChatId, message: Message) -> list[Put]:
         output_tokens=message.output_tokens,
         attachment_ids=message.attachment_ids or None,
         citations=_packed(message.citations) if message.citations else None,
+        cut=message.cut,
+        selected_model=message.selected_model,
+        downgrade_reason=message.downgrade_reason,
+        tool_calls=message.tool_calls if message.tool_calls != ToolCalls() else None,
     )
     text = message.content.encode()
     if len(text) <= INLINE_MAX_BYTES:
@@ -154,6 +159,18 @@ def read(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Message
     if _parts_behind(raw):
         items = between(own.pk, own.sk, own.sk + "~", page=STRETCH_ITEMS)
     return whole(tenant_id, chat_id, [found for _, found in _joined(items, descending=False)])[0].message
+
+
+def cited(turn: Turn) -> tuple[Citation, ...]:
+    """What the answer of a turn cites: read only where the turn says that it cites anything.
+
+    Raises ServiceUnavailable.
+    """
+    if not turn.cites:
+        return ()
+    key = keys.message(turn.tenant_id, turn.chat_id, turn.assistant_message_id)
+    raw = batch_get([key]).get(key)
+    return () if raw is None else _found(raw, ()).message.citations
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,11 +343,15 @@ def _found(raw: Raw, parts_behind: Sequence[bytes]) -> Found:
         content=content,
         created_at=item.created_at,
         model=item.model,
-        input_tokens=int(item.input_tokens) if item.input_tokens else None,
-        output_tokens=int(item.output_tokens) if item.output_tokens else None,
+        input_tokens=None if item.input_tokens is None else int(item.input_tokens),
+        output_tokens=None if item.output_tokens is None else int(item.output_tokens),
         attachment_ids=item.attachment_ids or (),
         citations=_citations(item.citations),
         reaction=item.reaction,  # type: ignore[arg-type]  # only `reactions` writes it
+        cut=item.cut,
+        tool_calls=item.tool_calls or ToolCalls(),
+        selected_model=item.selected_model,
+        downgrade_reason=item.downgrade_reason,
     )
     elsewhere = int(item.text_bytes or 0)
     return Found(message, raw, int(item.parts or 0) if elsewhere else 0, elsewhere or len(content.encode()))

@@ -13,6 +13,7 @@ from minichat.http.schemas import TurnStatus, turn_status
 from minichat.services import mutate
 from minichat.services.cancel import cancel
 from minichat.services.orphans import looked_at
+from minichat.storage import messages
 
 router = APIRouter(tags=["turns"], route_class=Authenticated)
 
@@ -28,7 +29,8 @@ _ENDED_BEFORE: dict[int | str, dict[str, Any]] = {
 def get_turn(call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) -> TurnStatus:
     """Where a turn stands; the truth about it, whatever a stream showed."""
     _, turn = looked_at(call, chat_id, request_id, app.settings)
-    return turn_status(readable(turn))
+    turn = readable(turn)
+    return turn_status(turn, messages.cited(turn))
 
 
 @router.post(
@@ -41,7 +43,7 @@ def cancel_turn(response: Response, call: TheCall, app: TheApp, chat_id: TheChat
     turn = cancel(call, chat_id, request_id, app.settings)
     if turn.state is not TurnState.RUNNING:
         response.status_code = 200
-    return turn_status(turn)
+    return turn_status(turn, messages.cited(turn))
 
 
 @router.delete("/chats/{chat_id}/turns/{request_id}", status_code=204, responses=documented(*MUTATION_ERRORS))

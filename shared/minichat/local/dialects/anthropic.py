@@ -6,7 +6,7 @@ from typing import Any
 
 from minichat.local.dialects.dialect import Cite, Said, Tokens, sse
 
-_REASONS = {"max_output_tokens": "max_tokens", "content_filter": "refusal"}
+_REASONS = {"max_output_tokens": "max_tokens", "pause": "pause_turn"}
 _CODES = {"rate_limit_exceeded": "rate_limit_error", "server_error": "api_error"}
 _TOOLS = {"web_search": "web_search", "code_interpreter": "code_execution"}
 _CALLER = {"type": "direct"}
@@ -21,6 +21,7 @@ class Messages:
         self._said = said
         self._index = 0
         self._tool_id = f"srvtoolu_{said.number:024x}"
+        self._reason = "refusal" if said.refuses else "end_turn"
 
     def opening(self) -> Iterator[bytes]:
         message = self._message([], None)
@@ -63,7 +64,7 @@ class Messages:
         return self._event("invented_tomorrow", text="not for you") + thought
 
     def completed(self) -> Iterator[bytes]:
-        yield from self._ending("end_turn")
+        yield from self._ending(self._reason)
 
     def incomplete(self, reason: str) -> Iterator[bytes]:
         yield from self._ending(_REASONS.get(reason, reason))
@@ -75,7 +76,7 @@ class Messages:
 
     def whole(self) -> dict[str, Any]:
         citations = [self._citation(page) for page in self._said.pages] or None
-        return self._message([{"type": "text", "text": self._said.text, "citations": citations}], "end_turn")
+        return self._message([{"type": "text", "text": self._said.text, "citations": citations}], self._reason)
 
     @staticmethod
     def problem(status: int, message: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Converse:
         self._said = said
         self._index = 0
         self._tool_id = f"tooluse_{said.number:022x}"
+        self._reason = "guardrail_intervened" if said.refuses else "end_turn"
 
     def opening(self) -> Iterator[bytes]:
         yield _event_frame("messageStart", {"role": "assistant"})
@@ -55,7 +56,7 @@ class Converse:
         return _event_frame("inventedTomorrow", {"text": "not for you"}) + thought
 
     def completed(self) -> Iterator[bytes]:
-        yield from self._ending("end_turn")
+        yield from self._ending(self._reason)
 
     def incomplete(self, reason: str) -> Iterator[bytes]:
         yield from self._ending(_REASONS.get(reason, reason))
@@ -75,7 +76,7 @@ class Converse:
 
     def whole(self) -> dict[str, Any]:
         message = {"role": "assistant", "content": [{"text": self._said.text}]}
-        return {"output": {"message": message}, "stopReason": "end_turn", **self._metadata()}
+        return {"output": {"message": message}, "stopReason": self._reason, **self._metadata()}
 
     @staticmethod
     def problem(status: int, message: str) -> dict[str, Any]:

@@ -56,7 +56,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One answer: the number of its call, who gives it, its text, its usage, what is said if it fails, its sources."""
+    """One answer: the number of its call, who gives it, its text, its usage, what is said if it fails, its sources.
+
+    With `refuses` its text is what the model says instead of an answer.
+    """
 
     number: int
     model: str
@@ -65,6 +68,7 @@ class Said:
     message: str
     cites: tuple[Cite, ...] = ()
     work: Work = field(default_factory=Work)
+    refuses: bool = False
 
     @property
     def pages(self) -> list[Cite]:
@@ -106,7 +110,7 @@ class Dialect(Protocol):
         """An event that no client knows yet."""
 
     def completed(self) -> Iterator[bytes]:
-        """The end of a whole answer."""
+        """The end of a whole answer, or of a refusal."""
 
     def incomplete(self, reason: str) -> Iterator[bytes]:
         """The end of an answer that was cut."""

@@ -50,9 +50,11 @@ class Responses:
     def text_begins(self) -> Iterator[bytes]:
         item = self._item("in_progress", None)
         yield self._event("response.output_item.added", output_index=self._index, item=item)
-        yield self._event("response.content_part.added", **self._place, part=_part("", []))
+        yield self._event("response.content_part.added", **self._place, part=self._part("", []))
 
     def delta(self, text: str) -> bytes:
+        if self._said.refuses:
+            return self._event("response.refusal.delta", **self._place, delta=text)
         return self._event("response.output_text.delta", **self._place, delta=text, logprobs=[])
 
     def raw(self, payload: bytes) -> bytes:
@@ -66,8 +68,11 @@ class Responses:
         for number, annotation in enumerate(self._annotations()):
             told = {"annotation_index": number, "annotation": annotation}
             yield self._event("response.output_text.annotation.added", **self._place, **told)
-        yield self._event("response.output_text.done", **self._place, text=text, logprobs=[])
-        yield self._event("response.content_part.done", **self._place, part=_part(text, self._annotations()))
+        if self._said.refuses:
+            yield self._event("response.refusal.done", **self._place, refusal=text)
+        else:
+            yield self._event("response.output_text.done", **self._place, text=text, logprobs=[])
+        yield self._event("response.content_part.done", **self._place, part=self._part(text, self._annotations()))
         item = self._item("completed", text)
         yield self._event("response.output_item.done", output_index=self._index, item=item)
         yield self._event("response.completed", response=self.whole())
@@ -163,8 +168,13 @@ class Responses:
         }
 
     def _item(self, status: str, text: str | None) -> dict[str, Any]:
-        content = [] if text is None else [_part(text, self._annotations())]
+        content = [] if text is None else [self._part(text, self._annotations())]
         return {"id": self._item_id, "type": "message", "status": status, "role": "assistant", "content": content}
+
+    def _part(self, text: str, annotations: list[dict[str, Any]]) -> dict[str, Any]:
+        if self._said.refuses:
+            return {"type": "refusal", "refusal": text}
+        return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": []}
 
     def _annotations(self) -> list[dict[str, Any]]:
         return [_annotation(cite, self._said.text) for cite in self._said.cites]
@@ -197,7 +207,7 @@ class Chat:
         yield from ()
 
     def delta(self, text: str) -> bytes:
-        return self._chunk({"content": text})
+        return self._chunk({"refusal" if self._said.refuses else "content": text})
 
     def raw(self, payload: bytes) -> bytes:
         return sse(None, payload)
@@ -218,7 +228,8 @@ class Chat:
             yield sse(None, b"[DONE]")
 
     def whole(self) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": self._said.text, "refusal": None}
+        said = (None, self._said.text) if self._said.refuses else (self._said.text, None)
+        message: dict[str, Any] = {"role": "assistant", "content": said[0], "refusal": said[1]}
         message["annotations"] = self._annotations
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
         return self._head("chat.completion") | {"choices": [choice], "usage": self._usage()}
@@ -263,10 +274,6 @@ class Chat:
             "prompt_tokens_details": {"cached_tokens": tokens.cache_read, "cache_write_tokens": tokens.cache_write},
             "completion_tokens_details": {"reasoning_tokens": tokens.reasoning},
         }
-
-
-def _part(text: str, annotations: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": []}
 
 
 def _annotation(cite: Cite, text: str) -> dict[str, Any]:

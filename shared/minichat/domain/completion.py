@@ -1,0 +1,54 @@
+"""Whether an answer is whole: what is told of it beside its text (contract 3)."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from minichat.domain.text import is_blank
+
+Kind = Literal["complete", "incomplete", "refusal"]
+Reason = Literal["length", "content_filter", "pause", "deadline", "cancelled", "interrupted", "other"]
+"""Why an answer is cut, and `content_filter` of a refusal that is a filter's and not the model's. A closed set: a
+provider's word that is none of them is `other`."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+DECLINED = "The model declined to answer this message."
+"""The text of a refusal that came without words: no answer is an empty message because somebody refused it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionSignal:
+    """How an answer ended. A whole one has no reason, and neither has a refusal of the model's own."""
+
+    kind: Kind
+    reason: Reason | None = None
+
+    @property
+    def why(self) -> str:
+        """One word for what is not whole."""
+        return self.reason or self.kind
+
+
+COMPLETE = CompletionSignal("complete")
+LENGTH = CompletionSignal("incomplete", "length")
+FILTERED = CompletionSignal("incomplete", "content_filter")
+PAUSED = CompletionSignal("incomplete", "pause")
+DEADLINE = CompletionSignal("incomplete", "deadline")
+CANCELLED = CompletionSignal("incomplete", "cancelled")
+INTERRUPTED = CompletionSignal("incomplete", "interrupted")
+CUT = CompletionSignal("incomplete", "other")
+REFUSED = CompletionSignal("refusal")
+REFUSED_BY_FILTER = CompletionSignal("refusal", "content_filter")
+
+
+def signalled(signal: CompletionSignal, text: str) -> CompletionSignal:
+    """What a provider's signal says of this text: a filter that left no word of an answer has refused it."""
+    return REFUSED_BY_FILTER if signal == FILTERED and is_blank(text) else signal
+
+
+def told(signal: CompletionSignal | None) -> dict[str, Any] | None:
+    """The signal as it is told, everywhere; None where there is no answer."""
+    if signal is None:
+        return None
+    return {"kind": signal.kind} if signal.reason is None else {"kind": signal.kind, "reason": signal.reason}

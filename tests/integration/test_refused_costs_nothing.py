@@ -1,0 +1,63 @@
+"""What a provider refuses has cost nobody anything: every API, every status, over real sockets and a real engine."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from minichat.domain.stream import Error
+from minichat.domain.turn import TurnState
+from minichat.providers.registry import Providers
+from minichat.services import generate
+from minichat.services.reconcile import reconcile
+from minichat.settings import Store
+from tests.builders import a_call
+from tests.integration.test_generate import a_running_turn, some_rules, stored, told
+from tests.invariants import Tables, violations
+from tests.provider_files import a_scripted_provider
+from tests.provider_kinds import KINDS, Kind
+
+CODES = {
+    **dict.fromkeys((401, 403, 404, 500, 502, 503, 520, 529), "provider_error"),
+    **dict.fromkeys((408, 504, 524), "provider_timeout"),
+    **dict.fromkeys((400, 422), "validation_error"),
+    413: "context_length_exceeded",
+    429: "rate_limited",
+}
+REFUSALS = {
+    **{f"[[status:{status}]]": code for status, code in CODES.items()},
+    # Also as the first word of a stream, and as a document.
+    "[[say:]][[error:context_length_exceeded]]": "context_length_exceeded",
+    "[[problem]]": "provider_error",
+}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with a_scripted_provider(tmp_path_factory.mktemp("provider")) as address:
+        yield address
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+async def test_a_refusal_costs_nothing_and_gives_the_reserve_back(url: str, store: Store, kind: Kind) -> None:
+    rules, providers = some_rules(), Providers({"openai": kind.entry(url)})
+    machine = generate.Machine(rules.settings, providers, lambda: a_call().now)
+    ends = {}
+    for script in REFUSALS:
+        running = a_running_turn(rules, content=script)
+        last = (await told(generate.begin(a_call(), running, machine)))[-1]
+        turn = stored(running)
+        assert turn.state is TurnState.FAILED, script
+        ends[script] = last.code if isinstance(last, Error) else None
+        assert (turn.error_code, turn.settlement_method, turn.committed_credits_micro) == (ends[script], "released", 0)
+    await providers.aclose()
+    assert ends == REFUSALS
+    found = reconcile()
+    assert (found.turns, found.differences, found.undecided) == (len(REFUSALS), [], [])
+    tables = Tables.of(store)
+    (quota,) = (item for item in tables.conversations if item["sk"].startswith("QUOTA#"))
+    # Tokens that a provider counts before it says no are told, and not charged.
+    beside = {"pk", "sk", "expires_at", "in", "out"}
+    numbers = {name: int(value) for name, value in quota.items() if name not in beside}
+    assert (numbers.pop("turns"), numbers.pop("calls")) == (len(REFUSALS), len(REFUSALS))
+    assert set(numbers.values()) == {0}, "neither spent nor reserved, this month or today"
+    assert violations(tables) == []
