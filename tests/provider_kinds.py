@@ -16,6 +16,7 @@ class Kind:
     cites_files: bool = False
     tells_snippets: bool = False
     counts_reasoning: bool = True
+    tells_queries: bool = False
 
     def entry(self, url: str, **said: Any) -> Provider:
         """An entry without retries for a provider of this kind at this address."""
@@ -24,9 +25,9 @@ class Kind:
 
 
 KINDS = (
-    Kind("openai_responses", {}, cites_files=True),
-    Kind("azure_openai_responses", {"api_version": "preview"}, cites_files=True),
+    Kind("openai_responses", {}, cites_files=True, tells_queries=True),
+    Kind("azure_openai_responses", {"api_version": "preview"}, cites_files=True, tells_queries=True),
     Kind("openai_chat", {}),
-    Kind("anthropic_messages", {}, tells_snippets=True),
+    Kind("anthropic_messages", {}, tells_snippets=True, tells_queries=True),
     Kind("bedrock_converse", {"region": "us-east-1"}, has_id=False, counts_reasoning=False, tells_snippets=True),
 )

@@ -11,6 +11,7 @@ import pytest
 
 from minichat.domain.citations import Cited
 from minichat.domain.completion import CUT, FILTERED, LENGTH, PAUSED, REFUSED, REFUSED_BY_FILTER, CompletionSignal
+from minichat.domain.tool_details import ToolDetails
 from minichat.domain.usage import Usage
 from minichat.local.dialects.dialect import SECRETS
 from minichat.provider_entries import Timeouts
@@ -91,9 +92,15 @@ def test_an_empty_answer_is_one(ask: Ask) -> None:
     assert isinstance(ask("[[say:]]")[-1], Completed)
 
 
-def test_a_search_of_the_web_is_told_before_the_text(ask: Ask) -> None:
+def searched(kind: Kind) -> list[ProviderChunk]:
+    """What is told of a search of the web."""
+    details = ToolDetails(query="as told" if kind.tells_queries else None)
+    return [ToolActivity("web_search", "start"), ToolActivity("web_search", "done", details)]
+
+
+def test_a_search_of_the_web_is_told_before_the_text(ask: Ask, kind: Kind) -> None:
     chunks = ask("[[words:3]][[tool:web_search]]")
-    assert chunks[:-1] == [ToolActivity("web_search", "start"), ToolActivity("web_search", "done"), *WORDS]
+    assert chunks[:-1] == [*searched(kind), *WORDS]
 
 
 @pytest.mark.parametrize("ending", ["", "[[incomplete:max_output_tokens]]"])
@@ -111,8 +118,7 @@ def test_what_an_answer_cites_comes_with_its_end(ask: Ask, kind: Kind, ending: s
 
 def test_a_search_that_is_offered_is_used_and_its_page_cited(url: str, kind: Kind) -> None:
     chunks = chunks_of(kind.entry(url), replace(a_prompt("[[words:3]]"), web_search_context_size="low"))
-    searched = [ToolActivity("web_search", "start"), ToolActivity("web_search", "done")]
-    assert chunks[:-1] == [*searched, *WORDS]
+    assert chunks[:-1] == [*searched(kind), *WORDS]
     assert isinstance(chunks[-1], Completed)
     assert [one.target for one in chunks[-1].citations] == ["https://example.com/found"]
 
