@@ -120,7 +120,7 @@ def test_every_operation_reaches_the_function_that_serves_it(
     integrations: dict[tuple[str, str], dict[str, Any]], parts: Part, function: str
 ) -> None:
     operations = [
-        (method, PREFIX + re.sub(r"{\w+}", "0b4f", re.sub(r"{\w+:path}", "a/b", route.path)))
+        (method, PREFIX + re.sub(r"{\w+(:item)?}", "0b4f", re.sub(r"{\w+:path}", "a/b", route.path)))
         for router in routers(parts)
         for route in router.routes
         if isinstance(route, APIRoute)
@@ -183,7 +183,7 @@ def test_preflights_of_all_operations_reach_a_function_that_knows_the_origins(
     integrations: dict[tuple[str, str], dict[str, Any]], functions: dict[str, dict[str, Any]]
 ) -> None:
     paths = {
-        PREFIX + re.sub(r"{\w+}", "0b4f", re.sub(r"{\w+:path}", "a/b", route.path))
+        PREFIX + re.sub(r"{\w+(:item)?}", "0b4f", re.sub(r"{\w+:path}", "a/b", route.path))
         for router in routers(BUFFERED | STREAMING)
         for route in router.routes
         if isinstance(route, APIRoute)

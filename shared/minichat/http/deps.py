@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi import Depends, Header, Query
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,6 +24,15 @@ from minichat.services.rules import InForce, Rules
 from minichat.settings import Settings
 
 MAX_EVENT_ID = 10**9
+
+
+class _Item(StringConvertor):
+    """The part of a path that is an id, where it has neighbours that are none: `uploads`, and `ID:retry`."""
+
+    regex = "(?!uploads$)[^/:]+"
+
+
+register_url_convertor("item", _Item())
 
 
 @dataclass(frozen=True, slots=True)

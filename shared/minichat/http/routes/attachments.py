@@ -38,6 +38,7 @@ _MULTIPART: dict[str, Any] = {
                         FIELD: {
                             "type": "string",
                             "format": "binary",
+                            "minLength": 1,
                             "description": "Its type, or its name, says what it is.",
                         }
                     },
@@ -89,7 +90,7 @@ def announce_attachment(
 
 
 @router.get(
-    "/chats/{chat_id}/attachments/{attachment_id}",
+    "/chats/{chat_id}/attachments/{attachment_id:item}",
     responses=documented(errors.ChatNotFound, errors.AttachmentNotFound),
 )
 def get_attachment(call: TheCall, chat_id: TheChat, attachment_id: TheAttachment) -> AttachmentDetail:
@@ -98,7 +99,7 @@ def get_attachment(call: TheCall, chat_id: TheChat, attachment_id: TheAttachment
 
 
 @router.delete(
-    "/chats/{chat_id}/attachments/{attachment_id}",
+    "/chats/{chat_id}/attachments/{attachment_id:item}",
     status_code=204,
     responses=documented(errors.ChatNotFound, errors.AttachmentNotFound, errors.Forbidden, errors.AttachmentLocked),
 )
