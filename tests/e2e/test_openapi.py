@@ -83,7 +83,7 @@ def test_streams_describe_their_events(document: dict[str, Any]) -> None:
 
 # Of the short run, which is the same each time; `make fuzz` sets the number for the long one.
 CASES = int(os.environ.get("FUZZ_CASES", "0"))
-EXAMPLES = 100 if CASES else 4
+EXAMPLES = 40 if CASES else 4
 """Of each operation in one round, besides those that schemathesis makes of the document's every edge (`coverage`)."""
 _PHASES = {False: "coverage,fuzzing,stateful", True: "coverage,fuzzing"}
 _SHORT = {False: "coverage,stateful", True: "fuzzing"}

@@ -30,18 +30,27 @@ class Aim:
         if not wanted:
             return {}
         page = self._newest()
-        found = {"chat_id": self._chat_id, "request_id": page[0]["request_id"], "message_id": page[0]["id"]}
+        found = {"request_id": page[0]["request_id"], "message_id": page[0]["id"]}
         if "attachment_id" in wanted:
-            file = {"file": ("a.txt", b"a text", "text/plain")}
-            found["attachment_id"] = self._http.post(f"/chats/{self._chat_id}/attachments", files=file).json()["id"]
+            found["attachment_id"] = self._file()
+        found["chat_id"] = self._chat_id
         return {name: value for name, value in found.items() if name in wanted}
+
+    def _file(self) -> str:
+        file = {"file": ("a.txt", b"a text", "text/plain")}
+        answer = self._http.post(f"/chats/{self._chat_id}/attachments", files=file)
+        if answer.status_code == 429:  # one chat has so many, and no more
+            self._chat_id = ""
+            self._newest()
+            return self._file()
+        return str(answer.raise_for_status().json()["id"])
 
     def _newest(self) -> list[dict[str, str]]:
         """The chat's newest messages: a turn ends before it is aimed at."""
         query = {"limit": "2", "$select": "id,request_id,role", "$orderby": "created_at desc"}
         answer = self._http.get(f"/chats/{self._chat_id}/messages", params=query) if self._chat_id else None
         if answer is None or answer.status_code == 404:
-            self._chat_id = self._http.post("/chats", json={}).raise_for_status().json()["id"]
+            self._chat_id = str(self._http.post("/chats", json={}).raise_for_status().json()["id"])
         elif (page := answer.raise_for_status().json()["items"]) and page[0]["role"] == "assistant":
             return list(page)
         message = {"content": "[[say:Yes, of course.]][[delay:0]]"}

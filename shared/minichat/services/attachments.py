@@ -54,7 +54,7 @@ def add(call: Call, chat: Chat, file: NewFile, content: bytes, rules: Rules) -> 
     """A new attachment, pending, whose file came with the request.
 
     Raises InvalidRequest, FileTooLarge, UnsupportedFileType, QuotaExceeded, ChatNotFound, IdempotencyKeyConflict,
-    ServiceUnavailable.
+    AttachmentNotFound (the key's, deleted meanwhile), ServiceUnavailable.
     """
     file_type = _accepted(file, chat, rules)
     if not is_what_it_says(file_type, content):
@@ -168,11 +168,14 @@ def _made(call: Call, chat: Chat, file: NewFile, file_type: FileType, rules: Rul
 def _stored(
     call: Call, made: Attachment, limits: FileLimits, rules: Rules, once: stored_chats.Once | None
 ) -> Attachment:
-    """The attachment, stored; or the one that the key made before."""
+    """The attachment, stored; or the one that the key made before. Raises AttachmentNotFound when that was deleted."""
     event = AttachmentExpected(tenant_id=made.tenant_id, chat_id=made.chat_id, attachment_id=made.attachment_id)
     delay = rules.settings.attachments.abandoned_after_seconds
     expected = outbox.item(call, made.chat_id, event, delay_seconds=delay)
-    return replace(made, attachment_id=uploads.create(call, made, limits, expected, once))
+    first = uploads.create(call, made, limits, expected, once)
+    if first != made.attachment_id:
+        get(call, made.chat_id, first)
+    return replace(made, attachment_id=first)
 
 
 def _key(attachment: Attachment) -> str:

@@ -31,7 +31,7 @@ class NewChat:
 def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
     """A new chat of the caller; its model is chosen now and stays.
 
-    Raises InvalidRequest (title), InvalidModel, IdempotencyKeyConflict.
+    Raises InvalidRequest (title), InvalidModel, IdempotencyKeyConflict, ChatNotFound (the key's, deleted meanwhile).
     """
     title = None if wish.title is None else clean_title(wish.title)
     model = rules.policy.model_for_new_chat(wish.model_id)
@@ -48,7 +48,10 @@ def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
     if wish.idempotency_key is None:
         chats.create(chat, token=chat.chat_id)
         return chat
-    return chats.create_once(chat, chats.Once(wish.idempotency_key, wish.fingerprint), token=chat.chat_id)
+    first = chats.create_once(chat, chats.Once(wish.idempotency_key, wish.fingerprint), token=chat.chat_id)
+    if first.chat_id != chat.chat_id:
+        get(call, first.chat_id)
+    return first
 
 
 def get(call: Call, chat_id: ChatId) -> Chat:

@@ -21,6 +21,7 @@ router = APIRouter(tags=["attachments"], route_class=Authenticated)
 
 _REFUSALS = (
     errors.ChatNotFound,
+    errors.AttachmentNotFound,
     errors.FileTooLarge,
     errors.UnsupportedFileType,
     errors.QuotaExceeded,

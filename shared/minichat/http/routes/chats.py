@@ -17,7 +17,11 @@ from minichat.services import chats
 router = APIRouter(tags=["chats"], route_class=Authenticated)
 
 
-@router.post("/chats", status_code=201, responses=documented(errors.InvalidModel, errors.IdempotencyKeyConflict))
+@router.post(
+    "/chats",
+    status_code=201,
+    responses=documented(errors.InvalidModel, errors.IdempotencyKeyConflict, errors.ChatNotFound),
+)
 def create_chat(
     response: Response,
     call: TheCall,
@@ -25,7 +29,7 @@ def create_chat(
     body: CreateChat,
     idempotency_key: IdempotencyKey = None,
 ) -> ChatDetail:
-    """A new chat. With an `Idempotency-Key` the same call gives the same chat for 24 hours."""
+    """A new chat. With an `Idempotency-Key` the same call gives the same chat for 24 hours; 404 once it is deleted."""
     chat = chats.create(call, chats.NewChat(body.title, body.model, idempotency_key), app.rules)
     response.headers["location"] = f"{app.settings.url_prefix}/v1/chats/{chat.chat_id}"
     return chat_detail(chat)
