@@ -42,7 +42,14 @@ class App:
     machine: Machine
     in_force: InForce
     authenticator: Authenticator
-    cursors: CursorCodec
+    codec: CursorCodec | None
+    """None where no lists are served: a function has no secret that it does not use."""
+
+    @property
+    def cursors(self) -> CursorCodec:
+        """What signs and verifies the cursors of lists."""
+        assert self.codec is not None, "this app serves no lists"
+        return self.codec
 
     @property
     def rules(self) -> Rules:
