@@ -73,6 +73,10 @@ events: .venv/dev.installed .tools/ministack/installed ## Send 10,000 turns whil
 chaos: .venv/dev.installed .tools/ministack/installed ## Ask for 10,000 answers while all that can go wrong does; takes hours
 	CHAOS_TURNS=10000 $(PYTEST) -s --timeout 28800 tests/e2e/test_chaos.py
 
+.PHONY: fuzz
+fuzz: .venv/dev.installed .tools/ministack/installed ## Compare document and server with 20,000 generated requests; takes long
+	FUZZ_CASES=$${FUZZ_CASES:-20000} $(PYTEST) -s --timeout 14400 tests/e2e/test_openapi.py
+
 .PHONY: clocks
 clocks: .venv/dev.installed tools ## Run the suite with clocks that are days wrong, and at a month's end; takes hours; ARGS=--help
 	$(VENV)/python -m tests.clocks $(ARGS)

@@ -24,7 +24,7 @@ SAFE_HEADERS = {"accept", "accept-language", "content-language"}
 SHOWN_HEADERS = {"cache-control", "content-language", "content-length", "content-type", "expires", "last-modified"}
 PREFLIGHT = Path(__file__).parents[1] / "cases" / "preflight.http"
 OPERATIONS = sorted(
-    (method, re.sub(r"{\w+(:path)?}", "00000000-0000-4000-8000-000000000001", route.path))
+    (method, re.sub(r"{\w+(:\w+)?}", "00000000-0000-4000-8000-000000000001", route.path))
     for part in (BUFFERED, STREAMING)
     for router in routers(part)
     for route in router.routes

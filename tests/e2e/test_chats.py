@@ -59,13 +59,27 @@ def test_the_same_idempotency_key_gives_the_same_chat(user: User) -> None:
     assert len(user.http.get("/chats").json()["items"]) == 1
 
 
-def test_the_idempotency_key_of_a_deleted_chat_makes_no_other_one(user: User) -> None:
+def test_a_key_whose_chat_was_deleted_gives_no_chat(user: User) -> None:
     headers = {"idempotency-key": uuid4().hex}
-    first = user.http.post("/chats", json={"title": "One"}, headers=headers).json()
+    first = user.http.post("/chats", json={}, headers=headers).json()
     assert user.http.delete(f"/chats/{first['id']}").status_code == 204
-    again = user.http.post("/chats", json={"title": "One"}, headers=headers)
+    again = user.http.post("/chats", json={}, headers=headers)
     assert (again.status_code, again.json()["code"]) == (404, "chat_not_found")
-    assert user.http.get("/chats").json()["items"] == []
+
+
+def test_a_key_whose_attachment_was_deleted_gives_no_attachment(user: User) -> None:
+    attachments = f"/chats/{user.new_chat()}/attachments"
+    announced = {"filename": "a.txt", "size_bytes": 5}
+    ways: dict[str, dict[str, Any]] = {
+        f"{attachments}/uploads": {"json": announced},
+        attachments: {"files": {"file": ("a.txt", b"text", "text/plain")}},
+    }
+    for path, body in ways.items():
+        keyed = {"idempotency-key": uuid4().hex}
+        first = user.http.post(path, headers=keyed, **body).json()
+        assert user.http.delete(f"{attachments}/{first['id']}").status_code == 204
+        again = user.http.post(path, headers=keyed, **body)
+        assert (again.status_code, again.json()["code"]) == (404, "attachment_not_found")
 
 
 def test_chats_are_listed_by_activity_page_by_page_in_both_directions(user: User) -> None:

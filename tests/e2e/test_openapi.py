@@ -1,6 +1,8 @@
 """The OpenAPI document is valid, complete, and what the server really does."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ import pytest
 from openapi_spec_validator import validate
 
 from minichat.http.problems import STATUS
-from tests.client import Stack, User
+from tests.client import Stack
+from tests.conftest import ROOT
+from tests.fuzz import aim
 
 OPERATIONS = {
     "POST /chats",
@@ -78,27 +82,47 @@ def test_streams_describe_their_events(document: dict[str, Any]) -> None:
     assert names == ["stream_started", "delta", "tool", "citations", "done", "error", "ping"]
 
 
-# The second run aims at one real turn; it must not delete the chat under its own feet.
-@pytest.mark.parametrize("aimed", [False, True], ids=["any ids", "a real turn"])
-def test_generated_requests_find_no_failure_and_nothing_outside_the_document(
-    stack: Stack, user: User, tmp_path: Path, aimed: bool
+# Of the short run, which is the same each time; `make fuzz` sets the number for the long one.
+CASES = int(os.environ.get("FUZZ_CASES", "0"))
+EXAMPLES = 40 if CASES else 4
+"""Of each operation in one round, besides those that schemathesis makes of the document's every edge (`coverage`)."""
+_PHASES = {False: "coverage,fuzzing,stateful", True: "coverage,fuzzing"}
+_SHORT = {False: "coverage,stateful", True: "fuzzing"}
+
+_CONFIG = f"""
+hooks = {json.dumps(str(ROOT / "tests" / "fuzz" / "hooks.py"))}
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", 400, 401, 403, 404, 409, 413, 415, 422, 429]
+"""
+
+
+# Those that are aimed find what they ask for; aimed anew each time they have no history that could be judged.
+@pytest.mark.parametrize("aimed", [False, True], ids=["any ids", "what is there"])
+def test_generated_requests_find_no_difference_between_the_document_and_the_server(
+    stack: Stack, tmp_path: Path, aimed: bool
 ) -> None:
-    chat_id = user.new_chat()
-    turn = user.send(chat_id, "[[say:hi]][[delay:0]]").request_id
-    config = tmp_path / "schemathesis.toml"
-    known = f"[parameters]\nchat_id = {json.dumps(chat_id)}\nrequest_id = {json.dumps(turn)}\n" if aimed else ""
-    config.write_text(known)
-    without_delete = ["--exclude-path-regex", r"/chats/\{chat_id\}$"] if aimed else []
-    checks = [
-        "not_a_server_error",
-        "status_code_conformance",
-        "content_type_conformance",
-        "response_schema_conformance",
-        "response_headers_conformance",
-    ]
-    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run"]
-    command += [f"{stack.base_url}/openapi.json", "--header", f"Authorization: {user.http.headers['authorization']}"]
-    command += ["--checks", ",".join(checks), "--max-examples", "20", "--seed", "1", "--no-color", *without_delete]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
-    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
-    assert "Tested:" in run.stdout
+    (tmp_path / "schemathesis.toml").write_text(_CONFIG)
+    phases = _PHASES[aimed] if CASES else _SHORT[aimed]
+    done, seed = 0, 0
+    while done < max(CASES // 2, 1):
+        seed += 1
+        with stack.user() as user:  # with a quota of their own
+            token = user.http.headers["authorization"]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            if aimed:
+                environment |= {aim.BASE_URL: stack.base_url, aim.AUTHORIZATION: token}
+            command = [sys.executable, "-m", "schemathesis.cli", "run", f"{stack.base_url}/openapi.json"]
+            command += ["--header", f"Authorization: {token}", "--checks", "all", "--phases", phases]
+            command += ["--max-examples", str(EXAMPLES), "--seed", str(seed), "--generation-database", "none"]
+            run = subprocess.run(
+                [*command, "--continue-on-failure", "--no-color"],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        assert run.returncode == 0, run.stdout[-12_000:] + run.stderr[-2000:]
+        (found,) = re.findall(r"(\d+) generated", run.stdout)
+        done += int(found)
+        print(f"round {seed}: {found} requests, {done} in all, no difference")

@@ -90,6 +90,15 @@ def test_the_linter_accepts_the_translated_template(translated: dict[str, Any], 
     _lint(tmp_path / "translated.json")
 
 
+def test_only_the_function_with_lists_has_the_secret_of_their_cursors(functions: dict[str, dict[str, Any]]) -> None:
+    having = [
+        name
+        for name, function in functions.items()
+        if "resolve:secretsmanager" in json.dumps(function.get("Environment", {}).get("Variables", {}))
+    ]
+    assert having == ["ApiFunction"]
+
+
 def test_the_linter_accepts_the_templates() -> None:
     _lint(ROOT / "template.yaml", *(ROOT / "infra").glob("*.yaml"))
 
@@ -120,7 +129,7 @@ def test_every_operation_reaches_the_function_that_serves_it(
     integrations: dict[tuple[str, str], dict[str, Any]], parts: Part, function: str
 ) -> None:
     operations = [
-        (method, PREFIX + re.sub(r"{\w+}", "0b4f", re.sub(r"{\w+:path}", "a/b", route.path)))
+        (method, PREFIX + re.sub(r"{\w+(:item)?}", "0b4f", re.sub(r"{\w+:path}", "a/b", route.path)))
         for router in routers(parts)
         for route in router.routes
         if isinstance(route, APIRoute)
@@ -183,7 +192,7 @@ def test_preflights_of_all_operations_reach_a_function_that_knows_the_origins(
     integrations: dict[tuple[str, str], dict[str, Any]], functions: dict[str, dict[str, Any]]
 ) -> None:
     paths = {
-        PREFIX + re.sub(r"{\w+}", "0b4f", re.sub(r"{\w+:path}", "a/b", route.path))
+        PREFIX + re.sub(r"{\w+(:item)?}", "0b4f", re.sub(r"{\w+:path}", "a/b", route.path))
         for router in routers(BUFFERED | STREAMING)
         for route in router.routes
         if isinstance(route, APIRoute)
@@ -222,7 +231,6 @@ def test_the_settings_of_every_function_are_real_ones(functions: dict[str, dict[
         settings = _settings(properties)
         assert settings.auth.jwks == "sample"
         assert settings.metrics_namespace == "MiniChat/sample"
-        assert settings.cursor_secret.get_secret_value()
         assert settings.store.endpoint is None
         if properties["Environment"]["Variables"]["MINICHAT_PROVIDERS"] == {"Ref": "AWS::NoValue"}:
             continue

@@ -1,5 +1,8 @@
 """What shows nothing is blank, whatever it is made of."""
 
+import sys
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,3 +48,12 @@ def test_one_visible_character_is_enough(text: str) -> None:
 @given(st.text(), st.text())
 def test_a_text_is_blank_when_all_its_parts_are(one: str, other: str) -> None:
     assert is_blank(one + other) == (is_blank(one) and is_blank(other))
+
+
+def test_what_unicode_calls_space_control_or_format_is_invisible() -> None:
+    seen = [
+        hex(code)
+        for code in range(sys.maxunicode + 1)
+        if unicodedata.category(chr(code)) in {"Cc", "Cf", "Zl", "Zp", "Zs"} and not is_blank(chr(code))
+    ]
+    assert seen == []

@@ -1,6 +1,7 @@
 """One message of a chat, and the fingerprint that tells whether a repeated send is the same send."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,12 @@ Reaction = Literal["like", "dislike"]
 
 MESSAGE_MAX_BYTES = 3_000_000
 """A message and all else of its transaction must stay below the 4 MB that one DynamoDB transaction may carry."""
+
+TOLD_MAX_BYTES = 4_700_000
+"""Of a text as it is read again (`told_bytes`): an answer of Lambda has at most 6,291,556 bytes, and with the text come
+the message's attachments, whose thumbnails alone may have 1.3 MB."""
+LONGEST_ESCAPE = len(r"\\u0001")
+"""Bytes of the character that takes most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +60,39 @@ class Message:
 def checked_content(content: str) -> str:
     """The content, untouched, when it says something and fits one message.
 
-    Raises InvalidRequest naming `content` when it is blank, InputTooLong when no model's transaction could carry it.
+    Raises InvalidRequest naming `content` when it is blank, InputTooLong when it could not be stored or read again.
     """
     if is_blank(content):
         raise InvalidRequest(FieldError("content", "The content must not be blank.", "blank"))
     size = len(content.encode())
     if size > MESSAGE_MAX_BYTES:
         raise InputTooLong(f"The message has {size} bytes; at most {MESSAGE_MAX_BYTES} fit one message.")
+    if not can_be_told(content):
+        raise InputTooLong(
+            f"The message has {told_bytes(content)} bytes once quotes, backslashes and control characters are escaped, "
+            f"for Lambda twice; at most {TOLD_MAX_BYTES} fit one answer."
+        )
     return content
+
+
+def fits_a_message(text: str) -> bool:
+    """Whether a text of any author can be stored as a message, and read again."""
+    return len(text.encode()) <= MESSAGE_MAX_BYTES and can_be_told(text)
+
+
+def can_be_told(text: str) -> bool:
+    """Whether one answer of Lambda has room for a message with this text, and all that comes with it."""
+    return len(text) * LONGEST_ESCAPE <= TOLD_MAX_BYTES or told_bytes(text) <= TOLD_MAX_BYTES
+
+
+def told_bytes(value: object) -> int:
+    """Bytes of a text, or anything else, in an answer of Lambda: that is JSON, and its body, JSON too, a text in it.
+
+    >>> told_bytes("a"), told_bytes("\\n"), told_bytes('"')
+    (5, 7, 8)
+    """
+    once = json.dumps(value, ensure_ascii=False)
+    return len(once.encode()) + once.count('"') + once.count("\\")
 
 
 def fingerprint(content: str, attachment_ids: Sequence[str]) -> str:

@@ -67,13 +67,13 @@ def routers(parts: Part) -> Iterator[APIRouter]:
 def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge | CORSMiddleware:
     """The app of this deployment, connected to its tables (no network is used yet).
 
-    Raises SettingsError when the policy is wrong; ValueError without a cursor secret.
+    Raises SettingsError when the policy is wrong; ValueError without a cursor secret, where there are lists.
     """
     connect(settings.store)
     machine = generate.Machine(settings, Providers(settings.providers), now)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan, redirect_slashes=False)
-    cursors = CursorCodec(settings.cursor_secret.get_secret_value())
-    app.state.minichat = App(machine, InForce(settings), Authenticator(settings.auth), cursors)
+    codec = CursorCodec(settings.cursor_secret.get_secret_value()) if BUFFERED in parts else None
+    app.state.minichat = App(machine, InForce(settings), Authenticator(settings.auth), codec)
     app.state.refused = Refused()
     for router in routers(parts):
         app.include_router(router, prefix=f"{settings.url_prefix}/v1")

@@ -5,7 +5,10 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+
+from minichat.domain.chat import TITLE_MAX_CHARACTERS
+from minichat.domain.text import VISIBLE
 
 
 def _well_formed(text: str) -> str:
@@ -17,8 +20,27 @@ def _well_formed(text: str) -> str:
     return text
 
 
+def _whole(number: object) -> object:
+    """JSON does not tell 5 from 5.0."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+# What `str.strip` takes off.
+_SPACE = r"\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_TRIMMED = rf"^[{_SPACE}]*[^{_SPACE}]([\s\S]{{0,{TITLE_MAX_CHARACTERS - 2}}}[^{_SPACE}])?[{_SPACE}]*$"
+
 Text = Annotated[str, AfterValidator(_well_formed)]
-UserText = Annotated[Text, Field(description="Unicode text, kept exactly as it comes.")]
+# The document says here what the domain refuses, in its own words.
+UserText = Annotated[
+    Text, Field(description="Unicode text, kept exactly as it comes.", json_schema_extra={"pattern": VISIBLE})
+]
+Title = Annotated[
+    Text,
+    Field(
+        description="1 to 255 characters after trimming, one of them visible.",
+        json_schema_extra={"allOf": [{"pattern": VISIBLE}, {"pattern": _TRIMMED}]},
+    ),
+]
 
 
 class _Body(BaseModel):
@@ -29,7 +51,7 @@ class _Body(BaseModel):
 class CreateChat(_Body):
     """A new chat; without a model it gets the catalog's default."""
 
-    title: Annotated[Text | None, Field(description="1 to 255 characters after trimming.")] = None
+    title: Title | None = None
     model: Text | None = None
     is_temporary: Annotated[
         StrictBool | None, Field(description="Deleted by itself once nobody has used it for a day; in no list.")
@@ -39,7 +61,7 @@ class CreateChat(_Body):
 class RenameChat(_Body):
     """The new title."""
 
-    title: Annotated[Text, Field(description="1 to 255 characters after trimming.")]
+    title: Title
 
 
 class WebSearch(_Body):
@@ -54,7 +76,8 @@ class SendMessageBody(_Body):
     content: UserText
     request_id: UUID | None = None
     attachment_ids: Annotated[
-        list[UUID] | None, Field(max_length=64, description="Attachments of the chat that are `ready`, each once.")
+        Annotated[list[UUID], Field(max_length=64, json_schema_extra={"uniqueItems": True})] | None,
+        Field(description="Attachments of the chat that are `ready`, each once."),
     ] = None
     web_search: WebSearch | None = None
 
@@ -64,7 +87,9 @@ class AnnounceFile(_Body):
 
     filename: Annotated[Text, Field(description="Its last part is kept, shortened to 255 characters.")]
     content_type: Annotated[Text, Field(max_length=255, description="Where it is none of ours, the name decides.")] = ""
-    size_bytes: Annotated[int, Field(strict=True, ge=1, description="Exactly so many bytes will be taken.")]
+    size_bytes: Annotated[
+        int, Field(strict=True, ge=1, description="Exactly so many bytes will be taken."), BeforeValidator(_whole)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +104,7 @@ class ListChats:
             alias="$filter",
             description="`title` (eq ne in, contains startswith endswith), `updated_at` (eq ne gt ge lt le), "
             "`id` (eq ne in), joined by `and`, `or` and `not`. Texts are compared case by case.",
+            json_schema_extra={"format": "filter-of-chats"},
         ),
     ] = None
 
@@ -90,7 +116,12 @@ class ListMessages(_Body):
     cursor: str | None = None
     select: Annotated[str | None, Field(alias="$select", description="Members, separated by commas.")] = None
     orderby: Annotated[
-        str | None, Field(alias="$orderby", description="`created_at` or `id`, `asc` (default) or `desc`.")
+        str | None,
+        Field(
+            alias="$orderby",
+            description="`created_at` or `id`, `asc` (default) or `desc`.",
+            json_schema_extra={"pattern": r"^\s*((created_at|id)(\s+(asc|desc))?\s*)?$"},
+        ),
     ] = None
     filter_: Annotated[
         str | None,
@@ -98,6 +129,7 @@ class ListMessages(_Body):
             alias="$filter",
             description="`created_at` (eq ne gt ge lt le), `role` (eq ne in), `id` (eq ne in), "
             "joined by `and`, `or` and `not`.",
+            json_schema_extra={"format": "filter-of-messages"},
         ),
     ] = None
 

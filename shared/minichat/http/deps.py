@@ -12,6 +12,7 @@ from uuid import UUID
 from fastapi import Depends, Header, Query
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -33,6 +34,15 @@ _WAIT = re.compile(r"""(?:^|,)\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:[,;]|$)""", re.IG
 _QUOTED = re.compile(r'''"(?!\d+")(?:[^"\\]|\\.)*"''')
 
 
+class _Item(StringConvertor):
+    """The part of a path that is an id, where it has neighbours that are none: `uploads`, and `ID:retry`."""
+
+    regex = "(?!uploads$)[^/:]+"
+
+
+register_url_convertor("item", _Item())
+
+
 @dataclass(frozen=True, slots=True)
 class App:
     """What one process's app is made of; built once by `create_app`."""
@@ -40,7 +50,14 @@ class App:
     machine: Machine
     in_force: InForce
     authenticator: Authenticator
-    cursors: CursorCodec
+    codec: CursorCodec | None
+    """None where no lists are served: a function has no secret that it does not use."""
+
+    @property
+    def cursors(self) -> CursorCodec:
+        """What signs and verifies the cursors of lists."""
+        assert self.codec is not None, "this app serves no lists"
+        return self.codec
 
     @property
     def rules(self) -> Rules:

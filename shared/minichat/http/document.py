@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from minichat import __version__
 from minichat.domain.completion import KINDS, REASONS
 from minichat.domain.stream import ERROR_MESSAGES, EVENT_NAMES
+from minichat.http.schemas import MessageView
 from minichat.http.sse import MEDIA_TYPE
 
 
@@ -177,6 +178,31 @@ _EVENTS: dict[str, dict[str, Any]] = {
 }
 assert set(_EVENTS) == EVENT_NAMES, "every event that can be told is described"
 
+_SELECT: dict[str, Any] = {
+    "style": "form",
+    "explode": False,
+    "schema": {
+        "type": "array",
+        "items": {"enum": list(MessageView.model_fields)},
+        "minItems": 1,
+        "uniqueItems": True,
+        "title": "$Select",
+    },
+}
+"""Members, separated by commas."""
+
+_TURN, _ATTACHMENT, _MESSAGE = "/turns/{request_id}", "/attachments/{attachment_id}", "/messages/{message_id}/reaction"
+_LINKS: dict[tuple[str, str, str], tuple[dict[str, str], tuple[str, ...]]] = {
+    ("post", "/messages:stream", "200"): ({"request_id": "$request.body#/request_id"}, (_TURN,)),
+    ("get", "/messages", "200"): (
+        {"request_id": "$response.body#/items/0/request_id", "message_id": "$response.body#/items/1/id"},
+        (_TURN, _MESSAGE),
+    ),
+    ("post", "/attachments", "201"): ({"attachment_id": "$response.body#/id"}, (_ATTACHMENT,)),
+    ("post", "/attachments/uploads", "201"): ({"attachment_id": "$response.body#/id"}, (_ATTACHMENT,)),
+}
+"""Which operations go on with what an operation of a chat answers, or was told, and where they find its id."""
+
 
 @cache
 def document(url_prefix: str) -> dict[str, Any]:
@@ -207,12 +233,31 @@ def document(url_prefix: str) -> dict[str, Any]:
     for path, operations in made["paths"].items():
         for operation in operations.values():
             _finish(operation, public=path.endswith(("/health", "/openapi.json")))
+    _link(made["paths"], f"{url_prefix}/v1/chats/{{chat_id}}")
     return made
+
+
+def _link(paths: dict[str, Any], chat: str) -> None:
+    for (method, path, status), (found, begun) in _LINKS.items():
+        links = paths[chat + path][method]["responses"][status].setdefault("links", {})
+        for target, operations in paths.items():
+            if not target.startswith(tuple(chat + one for one in begun)):
+                continue
+            ids = {name: place for name, place in found.items() if f"{{{name}}}" in target}
+            for operation in operations.values():
+                links[operation["summary"]] = {
+                    "operationId": operation["operationId"],
+                    "parameters": {"chat_id": "$request.path.chat_id", **ids},
+                }
 
 
 def _finish(operation: dict[str, Any], *, public: bool) -> None:
     if not public:
         operation["security"] = [{"bearer": []}]
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"] = _present(parameter["schema"])
+        if parameter["name"] == "$select":
+            parameter.update(_SELECT)
     # FastAPI announces its own 422 wherever there is input; ours is a 400.
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422")):
@@ -221,6 +266,12 @@ def _finish(operation: dict[str, Any], *, public: bool) -> None:
         content = response.get("content", {})
         if MEDIA_TYPE in content:
             content[MEDIA_TYPE]["schema"] = {"$ref": "#/components/schemas/StreamEvent"}
+
+
+def _present(schema: dict[str, Any]) -> dict[str, Any]:
+    """What a parameter is where it is given: none of a header or query is null."""
+    given = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    return {name: value for name, value in schema.items() if name != "anyOf"} | given[0] if given else schema
 
 
 def _frame(event: str) -> dict[str, Any]:

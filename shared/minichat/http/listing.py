@@ -1,7 +1,6 @@
 """Lists as pages: from a query to the rows, and to the cursors of the neighbouring pages."""
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,8 +12,7 @@ from starlette.requests import Request
 from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat, visible
 from minichat.domain.identity import AttachmentId, Call, ChatId, MessageId, from_micros, uuid7_floor
-from minichat.domain.message import Message
-from minichat.domain.stream import citation_told
+from minichat.domain.message import Message, told_bytes
 from minichat.http import odata
 from minichat.http.odata import Filter, Order, Value
 from minichat.http.paging import Cursor, CursorCodec, Cut, cut, fits
@@ -45,11 +43,9 @@ LONGEST_TURN = timedelta(hours=1)
 THUMBNAILS_MAX_BYTES = 1_000_000
 """Of one page: a response from Lambda has at most 6 MB. Those beyond it are shown by `GET …/attachments/ID` alone."""
 
-PAGE_MAX_BYTES = 4_700_000
-"""Of the texts and citations of one page, in JSON within JSON: an answer of Lambda has at most 6,291,556 bytes,
-thumbnails included, and its body is a text in it. A message that is longer has a page of its own."""
-LONGEST_ESCAPE = len(r"\\u0001")
-"""Bytes of the character that takes most."""
+PAGE_MAX_BYTES = 6_200_000
+"""Of the messages of one page, as they are told: an answer of Lambda has at most 6,291,556 bytes, with its headers and
+the page's cursors. Any one message is smaller (`TOLD_MAX_BYTES`, 64 attachments, and their thumbnails)."""
 
 _MESSAGE_MEMBERS = frozenset(MessageView.model_fields)
 
@@ -204,7 +200,7 @@ def _that_fit_with_pictures(files: Sequence[Attachment]) -> list[Attachment]:
     left = PAGE_MAX_BYTES
     for start in range(0, len(files), PICTURES_AT_ONCE):
         for one in attachment_store.pictured(files[start : start + PICTURES_AT_ONCE]):
-            left -= len(json.dumps(attachment_detail(one).model_dump_json(), ensure_ascii=False).encode())
+            left -= told_bytes(attachment_detail(one).model_dump(mode="json")) + len(", ")
             if shown and left < 0:
                 return shown
             shown.append(one)
@@ -236,18 +232,21 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
             keep=lambda m: wanted.matches({"created_at": m.created_at, "role": m.role, "id": UUID(m.message_id)}),
         )
     visible(chat, call.caller)
-    told = found[: query.limit]
+    candidates = found[: query.limit]
     if members is None or "content" in members:
         with measured("read"):
             # What cannot be on the page is not read.
-            told = message_store.whole(call.caller.tenant_id, chat_id, told[: _worth_reading(told)])
-        found = [*told, *found[len(told) :]]
-    page = cut(found, _that_fit([one.message for one in told], members), cursor, lambda one: one.message.message_id)
-    shown = [one.message for one in page.rows]
-    info = _List(codec, scope, order.canonical(), wanted.canonical()).info(query.limit, page)
+            candidates = message_store.whole(call.caller.tenant_id, chat_id, candidates[: _worth_reading(candidates)])
     wants_attachments = members is None or "attachments" in members
-    sent_with = _summaries(call, chat_id, shown) if wants_attachments else {}
-    return {"items": [_shown(message, members, sent_with) for message in shown], "page_info": info.model_dump()}
+    sent_with = _summaries(call, chat_id, [one.message for one in candidates]) if wants_attachments else {}
+    shown = [_shown(one.message, members, sent_with) for one in candidates]
+    fitting = _that_fit(shown)
+    page = cut(found, fitting, cursor, lambda one: one.message.message_id)
+    info = _List(codec, scope, order.canonical(), wanted.canonical()).info(query.limit, page)
+    items = shown[:fitting]
+    if cursor is not None and cursor.backward:
+        items.reverse()
+    return {"items": items, "page_info": info.model_dump()}
 
 
 def _summaries(call: Call, chat_id: ChatId, messages: Sequence[Message]) -> dict[str, AttachmentSummary]:
@@ -271,26 +270,10 @@ def _worth_reading(found: Sequence[Found]) -> int:
     return 1 + sum(size <= PAGE_MAX_BYTES for size in sizes)
 
 
-def _that_fit(messages: Sequence[Message], members: frozenset[str] | None) -> int:
-    """How many of these messages one response can tell, at least one: by the members that have no small bound."""
-    left = PAGE_MAX_BYTES
-    told = [_texts(message, members) for message in messages]
-    if sum(len(text) for texts in told for text in texts) * LONGEST_ESCAPE <= left:
-        return len(messages)
-    for count, texts in enumerate(told):
-        left -= sum(
-            len(json.dumps(json.dumps(text, ensure_ascii=False), ensure_ascii=False).encode()) for text in texts
-        )
-        if count and left < 0:
-            return count
-    return len(messages)
-
-
-def _texts(message: Message, members: frozenset[str] | None) -> list[str]:
-    """What a message says, and what it cites, as far as that is told."""
-    content = [message.content] if members is None or "content" in members else []
-    cites = bool(message.citations) and (members is None or "citations" in members)
-    return [*content, *(json.dumps(citation_told(one), ensure_ascii=False) for one in message.citations if cites)]
+def _that_fit(shown: Sequence[dict[str, Any]]) -> int:
+    """How many of these one answer can tell, at least one."""
+    sizes = itertools.accumulate(told_bytes(one) + len(", ") for one in shown)
+    return max(sum(size <= PAGE_MAX_BYTES for size in sizes), 1)
 
 
 def _window(order: Order, wanted: Filter, cursor: Cursor | None) -> Window:

@@ -8,7 +8,7 @@ from uuid import UUID
 from minichat.domain.completion import COMPLETE
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import MICROSECOND, Call, instant_of
-from minichat.domain.message import MESSAGE_MAX_BYTES, Message
+from minichat.domain.message import Message, fits_a_message
 from minichat.domain.policy import UserLimits
 from minichat.domain.settlement import Ending, Settlement, settle
 from minichat.domain.standing import PERIODS, Remaining, remaining
@@ -90,7 +90,7 @@ class End:
         """Raises ServiceUnavailable when what the audit trail wants of the message cannot be read."""
         self._call = replace(call, now=max(call.now, turn.started_at + MICROSECOND))
         self._turn, self._settings, self._by = turn, settings, finalizer
-        self._make(ending if len(ending.text.encode()) <= MESSAGE_MAX_BYTES else _without_answer(ending))
+        self._make(ending if fits_a_message(ending.text) else _without_answer(ending))
 
     def store(self) -> Ended | None:
         """How the turn really ended, or None when another finalizer had won and nothing was done.

@@ -17,6 +17,9 @@ from minichat.storage.transact import Put, Refused, Update, commit
 MAX_STORED_BYTES = 390_000
 """A version is one item: of DynamoDB's 400 KB (AWS limit), what its other attributes leave, compressed."""
 
+MAX_BYTES = 3_000_000
+"""Of a version's JSON: its models are one answer of Lambda (6,291,556 bytes), where quotes count twice."""
+
 
 class PolicyItem(ConversationItem):
     """One version of the policy, as compressed JSON; never changed once written."""
@@ -91,7 +94,12 @@ def publish(policy: Policy, *, at: datetime, by: str, token: str) -> None:
 
     Raises VersionTaken, PolicyTooLarge, ServiceUnavailable; the version in force stays then.
     """
-    document = zlib.compress(policy.model_dump_json(exclude_unset=True).encode(), 9)
+    plain = policy.model_dump_json(exclude_unset=True).encode()
+    if len(plain) > MAX_BYTES:
+        raise PolicyTooLarge(
+            f"The policy has {len(plain)} bytes; its models are listed in one answer if it has {MAX_BYTES}."
+        )
+    document = zlib.compress(plain, 9)
     if len(document) > MAX_STORED_BYTES:
         raise PolicyTooLarge(f"The policy has {len(document)} bytes, compressed; {MAX_STORED_BYTES} fit.")
     item = PolicyItem(*keys.policy_version(policy.policy_version), document=document, published_at=at, published_by=by)

@@ -50,6 +50,7 @@ _MULTIPART: dict[str, Any] = {
                         FIELD: {
                             "type": "string",
                             "format": "binary",
+                            "minLength": 1,
                             "description": "Its type, or its name, says what it is.",
                         }
                     },
@@ -130,7 +131,7 @@ def list_attachments(
 
 
 @router.get(
-    "/chats/{chat_id}/attachments/{attachment_id}",
+    "/chats/{chat_id}/attachments/{attachment_id:item}",
     responses={**documented(errors.ChatNotFound, errors.AttachmentNotFound), 200: _WAITED},
 )
 async def get_attachment(
@@ -142,7 +143,7 @@ async def get_attachment(
 
 
 @router.delete(
-    "/chats/{chat_id}/attachments/{attachment_id}",
+    "/chats/{chat_id}/attachments/{attachment_id:item}",
     status_code=204,
     responses=documented(errors.ChatNotFound, errors.AttachmentNotFound, errors.Forbidden, errors.AttachmentLocked),
 )

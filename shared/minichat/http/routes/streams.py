@@ -77,9 +77,9 @@ async def send_message(
     return rest or await _answered(call, app, partial(send, call, command, app.rules))
 
 
-@router.post("/chats/{chat_id}/turns/{request_id}:retry", include_in_schema=False)
+@router.post("/chats/{chat_id}/turns/{request_id:item}:retry", include_in_schema=False)
 @router.post(
-    "/chats/{chat_id}/turns/{request_id}/retry",
+    "/chats/{chat_id}/turns/{request_id:item}/retry",
     response_class=StreamingResponse,
     responses=STREAM | documented(*MUTATION_ERRORS, *ADMISSION_ERRORS),
 )
@@ -99,7 +99,7 @@ async def retry_turn(
 
 
 @router.patch(
-    "/chats/{chat_id}/turns/{request_id}",
+    "/chats/{chat_id}/turns/{request_id:item}",
     response_class=StreamingResponse,
     responses=STREAM | documented(*MUTATION_ERRORS, *ADMISSION_ERRORS),
 )
@@ -120,7 +120,7 @@ async def edit_turn(  # noqa: PLR0913, PLR0917  one for each thing that the requ
 
 
 @router.get(
-    "/chats/{chat_id}/turns/{request_id}/stream",
+    "/chats/{chat_id}/turns/{request_id:item}/stream",
     response_class=StreamingResponse,
     responses=STREAM
     | {204: {"description": "The client has every event, the terminal one too: an `EventSource` stops here."}}

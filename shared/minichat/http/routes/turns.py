@@ -23,7 +23,7 @@ _ENDED_BEFORE: dict[int | str, dict[str, Any]] = {
 
 
 @router.get(
-    "/chats/{chat_id}/turns/{request_id}",
+    "/chats/{chat_id}/turns/{request_id:item}",
     responses=documented(errors.ChatNotFound, errors.TurnNotFound),
 )
 def get_turn(call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) -> TurnStatus:
@@ -34,7 +34,7 @@ def get_turn(call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) 
 
 
 @router.post(
-    "/chats/{chat_id}/turns/{request_id}/cancel",
+    "/chats/{chat_id}/turns/{request_id:item}/cancel",
     status_code=202,
     responses=_ENDED_BEFORE | documented(errors.ChatNotFound, errors.TurnNotFound, errors.Forbidden),
 )
@@ -46,7 +46,7 @@ def cancel_turn(response: Response, call: TheCall, app: TheApp, chat_id: TheChat
     return turn_status(turn, messages.cited(turn))
 
 
-@router.delete("/chats/{chat_id}/turns/{request_id}", status_code=204, responses=documented(*MUTATION_ERRORS))
+@router.delete("/chats/{chat_id}/turns/{request_id:item}", status_code=204, responses=documented(*MUTATION_ERRORS))
 def delete_turn(call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) -> None:
     """Deletes the chat's latest turn with its messages; the one before it is the latest again."""
     mutate.delete(call, chat_id, request_id, app.settings)
