@@ -132,7 +132,7 @@ def test_the_longest_message_with_all_that_it_can_have_is_one_that_lambda_can_se
 def _travelled(function: Answers, what: str, chat_id: ChatId) -> list[dict[str, Any]]:
     """All messages, page by page, and back again."""
     path, told, cursor = f"/chats/{chat_id}/messages", list[dict[str, Any]](), dict[str, str]()
-    pages = []
+    pages = list[dict[str, Any]]()
     while not pages or pages[-1]["page_info"]["next_cursor"] is not None:
         pages.append(function.get(what, path, limit="100", **cursor))
         assert pages[-1]["items"]
