@@ -151,10 +151,10 @@ def test_a_message_that_was_cut_says_why(reason: str, told: CompletionSignal) ->
         ([{"type": "content_block_delta", "delta": {"type": "text_delta"}}], "provider_error"),
     ],
 )
-def test_a_message_that_failed_keeps_what_was_used(events: list[Any], code: str) -> None:
+def test_what_a_message_counted_at_its_beginning_is_not_what_it_used(events: list[Any], code: str) -> None:
     *_, last = read(anthropic_messages.reader(), sse(begun(input_tokens=10, output_tokens=1), *events))
     assert isinstance(last, Failed)
-    assert (last.code, last.usage) == (code, Usage(10, 1))
+    assert (last.code, last.usage) == (code, Usage(10, 1) if code == "unexpected_tool_use" else Usage())
 
 
 def test_what_is_thought_or_cited_is_no_text() -> None:

@@ -124,12 +124,12 @@ class Answer:
             case "message_stop":
                 yield from self.ended()
             case "error":
-                yield refusals.failed(data.get("error") or data, self.usage)
+                yield refusals.failed(data.get("error") or data, self._whole_usage)
 
     def whole(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
         """What an answer says that came as one document."""
         if data.get("error"):
-            yield refusals.failed(data["error"], self.usage)
+            yield refusals.failed(data["error"], self._whole_usage)
             return
         yield from self._begun(data)
         self._stops(data, None)
@@ -140,7 +140,12 @@ class Answer:
         yield from self._tell(self._characters.rest())
         if not self._told and self._reason == "refusal" and isinstance(self._explained, str):
             yield from self._tell(whole_characters(self._explained))
-        yield ENDS.terminal(self._reason, self.usage, self._response_id, self._block.all())
+        yield ENDS.terminal(self._reason, self._whole_usage, self._response_id, self._block.all())
+
+    @property
+    def _whole_usage(self) -> Usage:
+        """What is counted at the beginning knows nothing of the text: it is the answer's only once its end was reached."""
+        return self.usage if self._reason is not None else Usage()
 
     def _begun(self, message: dict[str, Any]) -> Iterator[ProviderChunk]:
         """A stream's message has no content yet."""

@@ -35,11 +35,11 @@ from minichat.domain.usage import Usage
 from minichat.observability import count, emit, logger, observe
 from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
-from minichat.providers.prompt import Prompt, PromptMessage
 from minichat.providers.registry import Providers
 from minichat.services.channel import Channel, Numbered
 from minichat.services.finalize import End, Ended, Finalizer
 from minichat.services.lease import Lost, asked_to_stop, renew
+from minichat.services.prompts import prompt_of
 from minichat.services.record import Record
 from minichat.services.send import Replay, Running
 from minichat.settings import Settings
@@ -98,8 +98,7 @@ class _Answer:
 class _Teller:
     """One running turn, what its provider has said, and what of that was told and where.
 
-    `over` is set as soon as the answer is over, for whatever reason: by the provider's last word, or by somebody who
-    wants it to stop.
+    `over` is set once the answer is: by the provider's last word, or by somebody who wants it to stop.
     """
 
     call: Call
@@ -310,7 +309,7 @@ async def _read(teller: _Teller) -> None:
     model = teller.running.admission.model
     teller.answer.called = True
     secret = teller.machine.settings.cursor_secret.get_secret_value()
-    prompt = identity.told(_prompt(teller.running), teller.running.turn, secret, teller.call.trace_id)
+    prompt = identity.told(prompt_of(teller.running), teller.running.turn, secret, teller.call.trace_id)
     async with aclosing(
         teller.machine.providers.stream(teller.running.turn.tenant_id, model.provider_id, prompt)
     ) as chunks:
@@ -398,24 +397,4 @@ def _with(answer: _Answer, ending: Ending, running: Running) -> Ending:
         tool_calls=ToolCalls(**answer.tool_calls),
         # Two looks at a clock that may have been set right between them.
         ttft_ms=max(int(ttft.total_seconds() * 1000), 0) if ttft is not None else None,
-    )
-
-
-def _prompt(running: Running) -> Prompt:
-    model, assembly, tools = running.admission.model, running.admission.assembly, running.admission.tools
-    summary = [PromptMessage("user", assembly.summary.told)] if assembly.summary is not None else []
-    note = [PromptMessage("user", assembly.documents_note)] if assembly.documents_note else []
-    history = [PromptMessage("user" if m.role == "user" else "assistant", m.content) for m in assembly.history]
-    images = tuple(image.provider_file_id for image in running.admission.images if image.provider_file_id is not None)
-    return Prompt(
-        model=model.provider_model_id,
-        instructions=assembly.instructions,
-        messages=(*summary, *note, *history, PromptMessage("user", running.content, images)),
-        max_output_tokens=running.turn.reserve.max_output_tokens,
-        max_tool_calls=model.max_tool_calls if tools.any else None,
-        web_search_context_size=model.web_search_context_size if tools.web_search else None,
-        vector_stores=tools.vector_stores,
-        max_num_results=model.max_num_results if tools.vector_stores else None,
-        code_files=tools.code_files,
-        api_params=model.general_config.api_params.model_dump(exclude_none=True, exclude_defaults=True),
     )
