@@ -99,7 +99,7 @@ class Answer:
     """
 
     def __init__(self) -> None:
-        self.usage = Usage()
+        self._so_far = Usage()
         self._counted: dict[str, Any] = {}
         self._characters = Characters()
         self._block = Block()
@@ -124,12 +124,12 @@ class Answer:
             case "message_stop":
                 yield from self.ended()
             case "error":
-                yield refusals.failed(data.get("error") or data, self._whole_usage)
+                yield refusals.failed(data.get("error") or data, self.usage)
 
     def whole(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
         """What an answer says that came as one document."""
         if data.get("error"):
-            yield refusals.failed(data["error"], self._whole_usage)
+            yield refusals.failed(data["error"], self.usage)
             return
         yield from self._begun(data)
         self._stops(data, None)
@@ -140,12 +140,12 @@ class Answer:
         yield from self._tell(self._characters.rest())
         if not self._told and self._reason == "refusal" and isinstance(self._explained, str):
             yield from self._tell(whole_characters(self._explained))
-        yield ENDS.terminal(self._reason, self._whole_usage, self._response_id, self._block.all())
+        yield ENDS.terminal(self._reason, self.usage, self._response_id, self._block.all())
 
     @property
-    def _whole_usage(self) -> Usage:
-        """What is counted at the beginning knows nothing of the text: it is the answer's only once its end was reached."""
-        return self.usage if self._reason is not None else Usage()
+    def usage(self) -> Usage:
+        """What the answer used, once its end was reached: what is counted at its beginning knows nothing of the text."""
+        return self._so_far if self._reason is not None else Usage()
 
     def _begun(self, message: dict[str, Any]) -> Iterator[ProviderChunk]:
         """A stream's message has no content yet."""
@@ -212,7 +212,7 @@ class Answer:
             cache_write_input_tokens=("cache_creation_input_tokens",),
             reasoning_tokens=("output_tokens_details", "thinking_tokens"),
         )
-        self.usage = with_cache_in_input(apart)
+        self._so_far = with_cache_in_input(apart)
 
 
 def _is_less(value: Any, before: Any) -> bool:
