@@ -144,7 +144,7 @@ class Answer:
 
     @property
     def usage(self) -> Usage:
-        """What the answer used, once its end was reached: what is counted at its beginning knows nothing of the text."""
+        """What the answer used, once its end was reached: what its beginning counts knows nothing of the text."""
         return self._so_far if self._reason is not None else Usage()
 
     def _begun(self, message: dict[str, Any]) -> Iterator[ProviderChunk]:
