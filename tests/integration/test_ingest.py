@@ -192,7 +192,7 @@ def test_what_can_be_searched_wants_a_summary_once_it_is_ready_where_there_are_a
     document, image, sheet = (
         an_attachment(chat),
         an_image(chat),
-        an_attachment(chat, b"PK\3\4", "application/octet-stream", "a.xlsx"),
+        an_attachment(chat, a_document(), "application/octet-stream", "a.xlsx"),
     )
     for one in (document, image, sheet):
         assert [world.ingest(one) for _ in range(2)] == [Outcome.READY, Outcome.NOTHING]

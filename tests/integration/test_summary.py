@@ -411,7 +411,7 @@ def test_what_is_too_long_is_asked_again_without_the_oldest_twice_at_most(store:
     for number in range(1, 8):
         a_turn(chat_id, f"question {number}")
     task = tasks(store, chat_id)[1]  # of five turns
-    refusal = Failed("provider_error", "context_length_exceeded: too much", Usage(0, 0))
+    refusal = Failed("context_length_exceeded", "too much", Usage(0, 0))
     model = Model(refusal)
     with pytest.raises(TaskFailed, match="too long"):
         summarized(task, model)
