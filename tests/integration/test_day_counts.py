@@ -26,6 +26,7 @@ from tests import ready_files
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.conftest import fresh_tables
 from tests.invariants import Tables, violations
+from tests.racing import until_answered
 
 MODEL = a_model(
     preference={"is_default": True},
@@ -63,7 +64,7 @@ def at_once(acts: list[Callable[[], Turn | Attachment]]) -> list[Turn | Attachme
     def one(act: Callable[[], Turn | Attachment]) -> Turn | Attachment | errors.UsedUp:
         start.wait(60)
         try:
-            return act()
+            return until_answered(act)
         except errors.QuotaExceeded as refusal:
             return refusal.limit
 

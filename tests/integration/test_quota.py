@@ -25,6 +25,7 @@ from minichat.storage import keys, quota, turns
 from tests.builders import FIRST_OF_NEXT_MONTH, NOW, a_call, a_caller, a_model, a_policy, new_id, some_limits
 from tests.conftest import fresh_tables
 from tests.invariants import Tables, violations
+from tests.racing import until_answered
 
 
 def rules_with(total: int, premium: int = 0, *, both_tiers: bool = False) -> Rules:
@@ -72,15 +73,12 @@ def raced(rules: Rules, count: int, *, web_search: bool = False) -> list[Running
     def one(chat_id: ChatId) -> Running | str:
         command = SendMessage(chat_id, "x", RequestId(str(uuid4())), web_search=web_search)
         start.wait(60)
-        while True:
-            try:
-                outcome = send(a_call(), command, rules)
-            except errors.QuotaExceeded as refusal:
-                return refusal.limit.scope
-            except errors.ServiceUnavailable:
-                continue  # a busy machine: the others kept it from its turn for all of its patience
-            assert isinstance(outcome, Running)
-            return outcome
+        try:
+            outcome = until_answered(lambda: send(a_call(), command, rules))
+        except errors.QuotaExceeded as refusal:
+            return refusal.limit.scope
+        assert isinstance(outcome, Running)
+        return outcome
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(one, chat_ids))
