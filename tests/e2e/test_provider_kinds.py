@@ -81,14 +81,16 @@ def test_a_search_of_the_web_is_told_and_what_it_found_is_cited(ann: User, kind:
     assert page["span"] == {"start": 0, "end": len(answer.text)}
 
 
-@pytest.mark.parametrize("script", ["[[failed:server_error]]", "[[status:400]]"])
+@pytest.mark.parametrize(
+    ("script", "code"), [("[[failed:server_error]]", "provider_error"), ("[[status:400]]", "validation_error")]
+)
 def test_a_providers_words_reach_neither_client_nor_event_nor_log(
-    every_kind: Stack, ann: User, kind: Kind, script: str
+    every_kind: Stack, ann: User, kind: Kind, script: str, code: str
 ) -> None:
     chat_id = ann.new_chat(model=kind.name)
     answer = ann.send(chat_id, f"[[words:2]]{script}")
     assert answer.events[-1].name == "error"
-    assert answer.events[-1].data["code"] == "provider_error"
+    assert answer.events[-1].data["code"] == code
     status = ann.turn(chat_id, answer.request_id)
     log = (every_kind.state / "logs" / "server.log").read_text()
     assert "provider failed" in log
