@@ -28,7 +28,7 @@ from minichat.settings import Store, Streaming
 from minichat.storage import keys, messages, parts, turns
 from tests.builders import a_call, new_id
 from tests.integration.faults import answered_instead, counted_calls, refused
-from tests.integration.test_generate import Scripted, a_running_turn, begun, some_rules
+from tests.integration.test_generate import Scripted, a_running_turn, begun, searching_rules, some_rules
 from tests.invariants import Tables, violations
 
 RULES = some_rules(progress_interval_seconds=1)
@@ -51,8 +51,9 @@ async def answered(
             yield chunk
         yield Completed(Usage(10, len(script)), None, cited)
 
-    running = a_running_turn(RULES)
-    channel = begun(Scripted(chunks), RULES, running)
+    searching = replace(RULES, policy=searching_rules(9).policy)
+    running = a_running_turn(searching, web_search=True)
+    channel = begun(Scripted(chunks), searching, running)
     return running, [one async for one in channel.read(ping_seconds=60)]
 
 
@@ -135,7 +136,7 @@ async def test_after_its_parts_expired_an_answer_is_told_from_its_message(store:
 A_PAGE = Cited("web", "https://example.com/a", "A title", "It says so.", (0, 5))
 
 
-@pytest.mark.parametrize("script", [words(3), [*words(1), ToolActivity("file_search", "start")], []])
+@pytest.mark.parametrize("script", [words(3), [*words(1), ToolActivity("web_search", "start")], []])
 async def test_citations_keep_their_number_after_the_parts_expired(store: Store, script: list[ProviderChunk]) -> None:
     running, events = await answered(script, cited=(A_PAGE,))
     assert await replayed(a_call(), running.turn) == _plain(events)
@@ -211,7 +212,7 @@ async def test_a_follower_is_told_nothing_that_a_zombie_stored_after_its_turn_wa
     assert events[-1][1].name == "error"
 
 
-CUT_SCRIPT: list[ProviderChunk] = [*words(3), ToolActivity("file_search", "start"), *words(2)]
+CUT_SCRIPT: list[ProviderChunk] = [*words(3), ToolActivity("web_search", "start"), *words(2)]
 
 
 def text_of(events: list[tuple[int | None, Told]]) -> str:
