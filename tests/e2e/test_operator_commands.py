@@ -69,7 +69,7 @@ def test_a_published_policy_is_followed_within_seconds_without_a_restart(operate
 
 def test_a_turn_is_found_by_what_its_provider_calls_the_answer_and_no_client_is_told_that(operated: Stack) -> None:
     with operated.user() as user:
-        chat_id = user.new_chat()
+        chat_id = user.new_chat(title="A chat")
         told = user.send(chat_id, "[[say:found]]")
         request_id = told.events[0].data["request_id"]
         shown = [user.http.get(f"/chats/{chat_id}/{path}").text for path in (f"turns/{request_id}", "messages")]
@@ -124,7 +124,7 @@ def test_a_file_can_be_checked_without_publishing_it(operated: Stack, tmp_path: 
 def test_running_turns_are_shown_with_their_age(operated: Stack) -> None:
     assert minichat(operated, "turns", "running").stdout == "Nothing runs.\n"
     with operated.user("acme", "slow") as user:
-        chat_id, hold, request_id = user.new_chat(), uuid4().hex, str(uuid4())
+        chat_id, hold, request_id = user.new_chat(title="A chat"), uuid4().hex, str(uuid4())
         body = {"content": f"[[hold:{hold}]]", "request_id": request_id}
         with user.streaming("POST", f"/chats/{chat_id}/messages:stream", json=body) as (_, events):
             next(events)
@@ -150,7 +150,7 @@ def test_usage_is_told_as_a_table_csv_and_json(operated: Stack) -> None:
     tenant, user_id = operated.ids("metered", "ann")
     since = f"{datetime.now(UTC):%Y-%m-%d}"
     with operated.user("metered", "ann") as user:
-        chat_id = user.new_chat()
+        chat_id = user.new_chat(title="A chat")
         user.send(chat_id, "[[say:one]]")
         user.send(chat_id, "[[say:two]]")
     consumed(operated, chat_id, 4)
@@ -179,7 +179,7 @@ def test_usage_is_told_as_a_table_csv_and_json(operated: Stack) -> None:
 def test_a_range_of_the_outbox_is_sent_again_and_changes_nothing(operated: Stack) -> None:
     since = f"{datetime.now(UTC):%Y-%m-%d}"
     with operated.user("again", "ann") as user:
-        chat_id = user.new_chat()
+        chat_id = user.new_chat(title="A chat")
         user.send(chat_id, "[[say:one]]")
     consumed(operated, chat_id, 2)
     tenant, _ = operated.ids("again", "ann")
@@ -214,7 +214,7 @@ def test_a_dead_letter_is_shown_with_its_reason_and_sent_again(operated: Stack) 
 
 def test_what_is_not_cleaned_up_is_listed_until_it_is(operated: Stack) -> None:
     with operated.user() as user:
-        user.http.delete(f"/chats/{user.new_chat()}").raise_for_status()
+        user.http.delete(f"/chats/{user.new_chat(title="A chat")}").raise_for_status()
     deadline = time.monotonic() + 60
     while (told := minichat(operated, "cleanup", "list", "--hours", "0")).returncode:
         assert "chat" in told.stdout, told.stderr
@@ -226,7 +226,7 @@ def test_what_is_not_cleaned_up_is_listed_until_it_is(operated: Stack) -> None:
 
 def test_after_all_that_everything_agrees(operated: Stack) -> None:
     with operated.user() as user:
-        user.send(user.new_chat(), "hello")
+        user.send(user.new_chat(title="A chat"), "hello")
     result = minichat(operated, "reconcile")
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.endswith(" 0 differences\n")

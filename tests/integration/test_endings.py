@@ -127,6 +127,7 @@ async def test_a_page_that_reloads_needs_nothing_but_the_messages() -> None:
         effective_model="small",
         decision="downgrade",
         downgrade_reason="premium_quota_exhausted",
+        file_search_calls=1,
     )
     running = replace(running, turn=replace(running.turn, reserve=reserve))
     events = [as_told(event) for event in await told(begun(Scripted(script), rules, running))]
