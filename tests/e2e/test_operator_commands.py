@@ -214,7 +214,7 @@ def test_a_dead_letter_is_shown_with_its_reason_and_sent_again(operated: Stack) 
 
 def test_what_is_not_cleaned_up_is_listed_until_it_is(operated: Stack) -> None:
     with operated.user() as user:
-        user.http.delete(f"/chats/{user.new_chat(title="A chat")}").raise_for_status()
+        user.http.delete(f"/chats/{user.new_chat(title='A chat')}").raise_for_status()
     deadline = time.monotonic() + 60
     while (told := minichat(operated, "cleanup", "list", "--hours", "0")).returncode:
         assert "chat" in told.stdout, told.stderr
