@@ -108,6 +108,8 @@ def _give_files(gateway: EmulatedGateway) -> None:
     announced = {"filename": "large.pdf", "content_type": "application/pdf", "size_bytes": 9_000_000}
     assert gateway.call("POST", "/chats/{chat_id}/attachments/uploads", chat, announced).status == 201
     attachment = chat | {"attachment_id": given.json["id"]}
+    listed = gateway.call("GET", "/chats/{chat_id}/attachments", chat).json
+    assert given.json["id"] in [attachment["id"] for attachment in listed["items"]]
     one = "/chats/{chat_id}/attachments/{attachment_id}"
     assert gateway.call("GET", one, attachment).json["status"] == "pending"
     assert gateway.call("DELETE", one, attachment).status == 204
