@@ -129,9 +129,20 @@ def test_the_longest_message_with_all_that_it_can_have_is_one_that_lambda_can_se
     function.get("one attachment", f"/chats/{chat.chat_id}/attachments/{image.attachment_id}")
 
 
-def _travelled(function: Answers, what: str, chat_id: ChatId) -> list[dict[str, Any]]:
-    """All messages, page by page, and back again."""
-    path, told, cursor = f"/chats/{chat_id}/messages", list[dict[str, Any]](), dict[str, str]()
+@pytest.mark.skipif(not SAM.is_dir(), reason="the SAM CLI is not installed (`make tools`)")
+def test_the_largest_page_of_attachments_is_one_that_lambda_can_send(function: Answers, rules: Rules) -> None:
+    chat = chats.create(_call(), chats.NewChat(), rules)
+    images = [announced(_call(), chat, rules, "image/png", f"{NAME}.png") for _ in range(40)]
+    for image in images:
+        ready(_call(), image, bytes(THUMBNAIL_BYTES))
+    told = _travelled(function, "attachments", chat.chat_id, "attachments")
+    assert [one["id"] for one in told] == [image.attachment_id for image in reversed(images)]
+    assert all("img_thumbnail" in one for one in told)
+
+
+def _travelled(function: Answers, what: str, chat_id: ChatId, of: str = "messages") -> list[dict[str, Any]]:
+    """All of a list, page by page, and back again."""
+    path, told, cursor = f"/chats/{chat_id}/{of}", list[dict[str, Any]](), dict[str, str]()
     pages = list[dict[str, Any]]()
     while not pages or pages[-1]["page_info"]["next_cursor"] is not None:
         pages.append(function.get(what, path, limit="100", **cursor))
