@@ -165,7 +165,9 @@ def test_parallel_uploads_never_exceed_a_day(any_engine: str, limits: dict[str, 
     chat_list = [chats.create(a_call(), chats.NewChat(), rules) for _ in range(16)]
     outcomes = at_once([lambda chat=chat: announced(chat, rules, 3 * MB) for chat in chat_list])  # type: ignore[misc]
     got_in = [one for one in outcomes if isinstance(one, Attachment)]
-    assert (len(got_in), used(rules).uploads, used(rules).upload_bytes) == (fit, fit, fit * 3 * MB)
+    # Who was told 503 may have got in all the same, and is refused when it asks once more.
+    assert len(got_in) <= fit
+    assert (used(rules).uploads, used(rules).upload_bytes) == (fit, fit * 3 * MB)
     assert all(refused(one, "uploads") for one in outcomes if not isinstance(one, Attachment))
     assert violations(Tables.of(store)) == []
 
