@@ -113,6 +113,25 @@ def answers_lost(operation: str, times: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def answers_with_events_lost(outbox_table: str) -> Iterator[None]:
+    """Transactions that let an event out take effect, but no answer to any of them ever arrives."""
+
+    def mark(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        written = [about["TableName"] for write in params["TransactItems"] for about in write.values()]
+        context["has_event"] = outbox_table in written
+
+    def lose(context: dict[str, Any], **_: Any) -> None:
+        if context["has_event"]:
+            raise ReadTimeoutError(endpoint_url="engine")
+
+    with (
+        hook("before-parameter-build.dynamodb.TransactWriteItems", mark),
+        hook("after-call.dynamodb.TransactWriteItems", lose),
+    ):
+        yield
+
+
 class Killed(Exception):
     """The process is gone."""
 

@@ -8,20 +8,24 @@ from uuid import uuid4
 
 import pytest
 
-from minichat.domain.chat import TITLE_MAX_CHARACTERS
+from minichat.domain import doc_summary
+from minichat.domain.attachment import Attachment
+from minichat.domain.chat import TITLE_MAX_CHARACTERS, Chat
 from minichat.domain.errors import InputTooLong
 from minichat.domain.identity import AttachmentId, Call, Caller, ChatId, RequestId, TenantId, UserId
 from minichat.domain.message import MESSAGE_MAX_BYTES, TOLD_MAX_BYTES, told_bytes
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
+from minichat.events.payloads import DocSummaryTask
+from minichat.http.listing import PAGE_MAX_BYTES
 from minichat.local.issuer import as_uuid
 from minichat.services import chats
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
-from minichat.settings import Settings, Store
-from minichat.storage import policies
+from minichat.settings import Settings, Store, Thumbnails
+from minichat.storage import outbox, policies, uploads
 from tests.builders import a_call, a_model, a_policy, new_id
 from tests.gateway import proxy_event, wire
 from tests.integration.emulator import SAM, Built, Emulator
@@ -37,6 +41,9 @@ TEXTS = {
 }
 """The longest message of each kind of character."""
 NAME = '"' * 251
+NAMES = NAME, "😀" * 251
+SUMMARY = "a" + "\x01" * (doc_summary.MAX_CHARACTERS - 1)
+"""The longest of a document: a control character has seven bytes in an answer, and nothing has more."""
 THUMBNAIL_BYTES = 250_000
 """Of each of four images: together what one page may have."""
 
@@ -66,12 +73,14 @@ class Answers:
 
     def __init__(self, emulator: Emulator, token: str) -> None:
         self._emulator, self._token = emulator, token
+        self.largest = 0
 
     def get(self, what: str, path: str, **query: str) -> dict[str, Any]:
         """The answer's body; it is printed how large the whole answer is."""
         answer = self._emulator.invoke(wire(proxy_event("GET", path, self._token, query=query)))
         print(f"{what:40} {len(answer):>10,} bytes")
         assert len(answer) <= LARGEST
+        self.largest = max(self.largest, len(answer))
         document = json.loads(answer)
         assert document.get("statusCode") == 200, answer[:500]
         body: dict[str, Any] = json.loads(document["body"])
@@ -105,7 +114,7 @@ def test_the_largest_page_of_every_list_is_one_that_lambda_can_send(function: An
         chat_id = chats.create(_call(), chats.NewChat(), rules).chat_id
         assert _turn(chat_id, rules, text, text) is None
         assert _turn(chat_id, rules, "short", "short") is None
-        told = _travelled(function, f"messages of {name}", chat_id)
+        told = _travelled(function, f"messages of {name}", f"/chats/{chat_id}/messages")
         assert [one["content"] for one in told] == [text, text, "short", "short"]
 
 
@@ -120,7 +129,7 @@ def test_the_longest_message_with_all_that_it_can_have_is_one_that_lambda_can_se
     sent_with = [file.attachment_id for file in files]
     for text in (TEXTS["quotes"], "short", "short", "short", "short", "short"):
         assert _turn(chat.chat_id, rules, text, "short", *sent_with) is None
-    told = _travelled(function, "messages with 64 attachments", chat.chat_id)
+    told = _travelled(function, "messages with 64 attachments", f"/chats/{chat.chat_id}/messages")
     assert [len(one["attachments"]) for one in told] == [64, 0] * 6
     assert [one["content"] for one in told if one["role"] == "user"] == [TEXTS["quotes"], *["short"] * 5]
     thumbnails = [one for one in told[0]["attachments"] if "img_thumbnail" in one]
@@ -131,18 +140,53 @@ def test_the_longest_message_with_all_that_it_can_have_is_one_that_lambda_can_se
 
 @pytest.mark.skipif(not SAM.is_dir(), reason="the SAM CLI is not installed (`make tools`)")
 def test_the_largest_page_of_attachments_is_one_that_lambda_can_send(function: Answers, rules: Rules) -> None:
+    chat, largest = chats.create(_call(), chats.NewChat(), rules), Thumbnails(max_bytes=262_144).max_bytes
+    documents = [_summarized(ready(_call(), _announced(chat, rules, "pdf", number))) for number in range(64)]
+    images = [ready(_call(), _announced(chat, rules, "png", number), bytes(largest)) for number in range(36)]
+    listed = _travelled(function, "attachments", f"/chats/{chat.chat_id}/attachments")
+    made = [*documents, *images]
+    assert [one["id"] for one in listed] == [one.attachment_id for one in reversed(made)]
+    assert [one["filename"] for one in listed] == [one.filename for one in reversed(made)]
+    assert {len(one["filename"]) for one in listed} == {255}
+    assert [one.get("doc_summary") for one in listed] == [None] * 36 + [SUMMARY] * 64
+    assert all(one["img_thumbnail"]["data_base64"] for one in listed[:36])
+
+
+@pytest.mark.skipif(not SAM.is_dir(), reason="the SAM CLI is not installed (`make tools`)")
+def test_a_page_that_attachments_fill_to_the_brim_is_one_that_lambda_can_send(function: Answers, rules: Rules) -> None:
     chat = chats.create(_call(), chats.NewChat(), rules)
-    images = [announced(_call(), chat, rules, "image/png", f"{NAME}.png") for _ in range(40)]
-    for image in images:
-        ready(_call(), image, bytes(THUMBNAIL_BYTES))
-    told = _travelled(function, "attachments", chat.chat_id, "attachments")
-    assert [one["id"] for one in told] == [image.attachment_id for image in reversed(images)]
-    assert all("img_thumbnail" in one for one in told)
+    # Of a hundred images and what is around them; base64 makes four bytes of three.
+    picture = bytes((PAGE_MAX_BYTES // 100 - 1_500) * 3 // 4)
+    made = [ready(_call(), _announced(chat, rules, "png", number), picture) for number in range(100)]
+    listed = _travelled(function, "attachments to the brim", f"/chats/{chat.chat_id}/attachments")
+    assert [one["id"] for one in listed] == [one.attachment_id for one in reversed(made)]
+    assert function.largest > 0.99 * PAGE_MAX_BYTES
 
 
-def _travelled(function: Answers, what: str, chat_id: ChatId, of: str = "messages") -> list[dict[str, Any]]:
+def _announced(chat: Chat, rules: Rules, extension: str, number: int) -> Attachment:
+    kind = {"pdf": "application/pdf", "png": "image/png"}[extension]
+    return announced(_call(), chat, rules, kind, f"{NAMES[number % len(NAMES)]}.{extension}")
+
+
+def _summarized(document: Attachment) -> Attachment:
+    """The document with the longest summary that a model can give it."""
+    call, summary = _call(), doc_summary.extracted(f"<summary>{SUMMARY}</summary>")
+    assert summary == SUMMARY
+    task = DocSummaryTask(
+        tenant_id=document.tenant_id,
+        chat_id=document.chat_id,
+        user_id=call.caller.user_id,
+        system_request_id=str(uuid4()),
+        system_task_type="doc_summary",
+        attachment_id=document.attachment_id,
+    )
+    assert uploads.summarized(call, document, summary, outbox.item(call, document.chat_id, task))
+    return document
+
+
+def _travelled(function: Answers, what: str, path: str) -> list[dict[str, Any]]:
     """All of a list, page by page, and back again."""
-    path, told, cursor = f"/chats/{chat_id}/{of}", list[dict[str, Any]](), dict[str, str]()
+    told, cursor = list[dict[str, Any]](), dict[str, str]()
     pages = list[dict[str, Any]]()
     while not pages or pages[-1]["page_info"]["next_cursor"] is not None:
         pages.append(function.get(what, path, limit="100", **cursor))

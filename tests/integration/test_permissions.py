@@ -1,9 +1,9 @@
 """Each function may do what it does, and nothing that it never does: its calls of a whole life against its role."""
 
+import asyncio
 import json
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,120 +14,42 @@ import httpx2
 import pytest
 from botocore.client import BaseClient
 
+from functions.attachment_cleanup import handler as attachment_cleanup
+from functions.attachment_ingest import handler as attachment_ingest
 from functions.audit.handler import handler as audit
+from functions.chat_cleanup import handler as chat_cleanup
 from functions.orphan_watchdog.handler import handler as watchdog
 from functions.outbox_relay.handler import handler as outbox_relay
 from functions.reconcile import handler as daily
+from functions.thread_summary import handler as thread_summary
 from functions.usage.handler import handler as usage
 from minichat import moment
-from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, UserId
-from minichat.events import queues
+from minichat.domain.identity import AttachmentId, Call, Caller, ChatId, RequestId, TenantId, UserId
+from minichat.domain.stream import Told
+from minichat.events import payloads, queues
 from minichat.http.app import BUFFERED, STREAMING, create_app
 from minichat.local.issuer import Issuer, as_uuid
-from minichat.local.tables import load_template
-from minichat.services.rules import Rules
+from minichat.providers.files import Files
+from minichat.providers.registry import Providers
+from minichat.services import chats
+from minichat.services.rules import InForce, Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store, current, load
-from minichat.storage import keys, whole
+from minichat.storage import keys, parts, transact, turns, whole
 from minichat.storage.items import connect
 from tests.builders import new_id
-from tests.conftest import ROOT
 from tests.gateway import PREFIX
+from tests.given_files import PDF, a_picture
+from tests.integration.faults import answers_with_events_lost
+from tests.integration.roles import Calls
 from tests.integration.walk import answers_stay_lost
-from tests.queue_access import QueueAccess, a_change, invocation
+from tests.queue_access import Handler, QueueAccess, a_change, invocation
+
+LONG_AGO = timedelta(minutes=20)
+"""A turn that has been silent for so long is dead."""
 
 # FastAPI's fields of models that are built late; a warning of pydantic's that changes nothing.
 pytestmark = pytest.mark.filterwarnings("ignore:The 'alias' attribute")
-
-Permission = tuple[str, str]
-"""An action, and the parameter of infra/identity.yaml that names what it is done to."""
-
-_WRITES = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem", "ConditionCheck": "ConditionCheckItem"}
-BY_OTHERS = {
-    "logs": "Lambda writes a function's log with its role",
-    "sqs:ReceiveMessage": "Lambda's poller reads the queue with it",
-    "sqs:DeleteMessage": "so does it delete what was done",
-    "sqs:GetQueueAttributes": "and ask how much there is",
-    "sqs:ChangeMessageVisibility": "and give back what failed",
-    "dynamodb:DescribeStream": "Lambda's poller reads the stream with it",
-    "dynamodb:GetRecords": "as above",
-    "dynamodb:GetShardIterator": "as above",
-    "dynamodb:ListStreams": "as above",
-    "secretsmanager": "the key of a provider, where it has one; `tests/integration/test_provider_answers.py`",
-}
-"""What is done with a role by others than its function, or only with a provider that has a key."""
-
-ELSEWHERE = {
-    ("StreamFunction", "dynamodb:ConditionCheckItem", "ConversationTableArn"): "two that take the same messages back",
-    ("OrphanWatchdogFunction", "dynamodb:PutItem", "ConversationTableArn"): "the text that a dead turn had told",
-    ("AuditFunction", "s3:PutObject", "AuditBucketArn/*"): "the trail is a folder here",
-}
-"""What other tests show, and why it does not happen here."""
-
-
-class Calls:
-    """What each function has called AWS for."""
-
-    def __init__(self, store: Store, access: QueueAccess, bucket: str) -> None:
-        self.made: dict[str, set[Permission]] = defaultdict(set)
-        self._function = ""
-        self._names = {
-            store.conversation_table: "ConversationTableArn",
-            store.outbox_table: "OutboxTableArn",
-            bucket: "UploadsBucketArn/*",
-            **{url: f"{_camel(name)}QueueArn" for name, url in access.settings.urls.items()},
-            **{url: f"{_camel(name)}DeadLetterQueueArn" for name, url in access.settings.dead_letters.items()},
-        }
-
-    @contextmanager
-    def of(self, function: str) -> Iterator[None]:
-        """Calls meanwhile are this function's."""
-        self._function = function
-        yield
-        self._function = ""
-
-    def note(self, service: str, operation: str, said: dict[str, Any]) -> None:
-        """One call, as its client was asked for it."""
-        if self._function:
-            self.made[self._function] |= {
-                (f"{service}:{action}", self._names.get(named, named) + below)
-                for action, named, below in _actions(operation, said)
-            }
-
-
-def _actions(operation: str, said: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Action, table, queue or bucket, and what of it."""
-    if operation == "TransactWriteItems":
-        for item in said["TransactItems"]:
-            ((kind, about),) = item.items()
-            yield _WRITES[kind], about["TableName"], ""
-    elif operation == "BatchGetItem":
-        yield from ((operation, table, "") for table in said["RequestItems"])
-    elif "TableName" in said:
-        yield operation, said["TableName"], f"/index/{said['IndexName']}" if "IndexName" in said else ""
-    elif "QueueUrl" in said:
-        yield operation.removesuffix("Batch"), said["QueueUrl"], ""
-    else:
-        yield operation, said["Bucket"], ""
-
-
-def _camel(name: str) -> str:
-    return "".join(word.capitalize() for word in name.split("-"))
-
-
-def _allowed(function: str) -> set[Permission]:
-    role = load_template(ROOT / "infra" / "identity.yaml")["Resources"][f"{function.removesuffix('Function')}Role"]
-    (policy,) = role["Properties"]["Policies"]
-    return {
-        (action, resource.replace("${", "").replace("}", ""))
-        for statement in policy["PolicyDocument"]["Statement"]
-        for action in _several(statement["Action"])
-        for resource in _several(statement["Resource"])
-    }
-
-
-def _several(said: str | list[str]) -> list[str]:
-    return [said] if isinstance(said, str) else said
 
 
 @pytest.fixture
@@ -172,6 +94,7 @@ def settings(calls: Calls, store: Store, provider: str, tmp_path: Path) -> Setti
         "MINICHAT_STORE__OUTBOX_TABLE": store.outbox_table,
         "MINICHAT_AUTH__JWKS": str(Issuer(tmp_path).jwks_file),
         "MINICHAT_CURSOR_SECRET": "secret",
+        "MINICHAT_ATTACHMENTS__MAX_TOTAL_MB_PER_CHAT": "1",
         "MINICHAT_PROVIDERS": json.dumps({"openai": {"base_url": provider, "allow_insecure": True}}),
     }
     return load(variables)
@@ -201,21 +124,49 @@ class Client:
                 return await http.request(method, path, headers=headers, **said)
 
 
-def _unused(function: str, made: set[Permission]) -> set[Permission]:
-    return {
-        (action, resource)
-        for action, resource in _allowed(function) - made
-        if action not in BY_OTHERS and action.partition(":")[0] not in BY_OTHERS
-        if (function, action, resource) not in ELSEWHERE
-    }
-
-
 async def _a_turn(client: Client, chat: str, content: str = "[[say:yes]]", **said: Any) -> str:
     request_id = str(uuid4())
     body = {"content": content, "request_id": request_id, **said}
     answer = await client("StreamFunction", "POST", f"{chat}/messages:stream", json=body)
     assert answer.status_code == 200, answer.text
     return request_id
+
+
+def _a_call(ago: timedelta = timedelta()) -> Call:
+    return Call(Caller(TenantId(as_uuid("acme")), UserId(as_uuid("ann"))), moment.now() - ago, new_id)
+
+
+def _rules(client: Client, settings: Settings) -> Rules:
+    return Rules(settings, client._apps["StreamFunction"]._app.state.minichat.rules.policy)
+
+
+def _a_dead_turn(chat_id: ChatId, rules: Rules) -> None:
+    """A turn whose process told a word of its answer, and died."""
+    call = _a_call(LONG_AGO)
+    running = send(call, SendMessage(chat_id, "and then", RequestId(str(uuid4()))), rules)
+    assert isinstance(running, Running)
+    turns.progress(call, running.turn, provider_called=True)
+    told = [Told("delta", {"type": "text", "content": "Well"})]
+    transact.commit(parts.puts(running.turn, 1, told, kept=timedelta(hours=1)), token=new_id(call.now))
+
+
+def _events(queue: str) -> list[str]:
+    """What has left for a queue, as it comes out of it."""
+    day = timedelta(days=1)
+    images = [one for one in whole.outbox(moment.now() - day, moment.now() + day) if one["queue"]["S"] == queue]
+    return [payloads.whole(image["type"]["S"], image["payload"]["S"]) for image in images]
+
+
+def _arrived(chat_id: ChatId, attachment_id: str) -> str:
+    """What S3 tells of an attachment's file that was put into the bucket."""
+    key = keys.upload(_a_call().caller.tenant_id, chat_id, AttachmentId(attachment_id))
+    return json.dumps({"Records": [{"s3": {"object": {"key": key}}}]})
+
+
+async def _given(client: Client, chat_id: ChatId, content: bytes, kind: str) -> str:
+    """The id of a new attachment, whose file waits in the bucket."""
+    file = {"file": (f"a.{kind.partition('/')[2]}", content, kind)}
+    return str((await client("ApiFunction", "POST", f"/chats/{chat_id}/attachments", files=file)).json()["id"])
 
 
 async def test_the_functions_of_the_api_may_do_what_they_do_and_nothing_else(client: Client, calls: Calls) -> None:
@@ -230,6 +181,10 @@ async def test_the_functions_of_the_api_may_do_what_they_do_and_nothing_else(cli
     assert (await client(api, "PATCH", chat, json={"title": "x"})).status_code == 200
     file = {"file": ("a.txt", b"text", "text/plain")}
     attached = (await client(api, "POST", f"{chat}/attachments", files=file)).json()["id"]
+    file = {"file": ("a.txt", b"x" * (1024 * 1024 + 1), "text/plain")}
+    refused = await client(api, "POST", f"{chat}/attachments", files=file)
+    assert refused.json()["code"] == "quota_exceeded"
+    assert (await client(api, "GET", f"{chat}/attachments")).json()["items"]
     for method in ("GET", "DELETE"):
         assert (await client(api, method, f"{chat}/attachments/{attached}")).is_success
     failed = await _a_turn(client, chat, "[[status:400]][[fail-times:1]]")
@@ -251,9 +206,7 @@ async def test_the_functions_of_the_api_may_do_what_they_do_and_nothing_else(cli
         await _a_turn(client, chat)
     assert (await client(api, "DELETE", chat)).status_code == 204
     assert (await client(api, "GET", "/quota/status")).status_code == 200
-    for function in (api, stream):
-        assert calls.made[function] - _allowed(function) == set(), function
-        assert _unused(function, calls.made[function]) == set(), function
+    assert {function: calls.amiss(function) for function in (api, stream)} == {api: {}, stream: {}}
 
 
 async def test_the_workers_of_the_books_may_do_what_they_do_and_nothing_else(
@@ -261,12 +214,16 @@ async def test_the_workers_of_the_books_may_do_what_they_do_and_nothing_else(
 ) -> None:
     chat_id = ChatId((await client("ApiFunction", "POST", "/chats", json={})).json()["id"])
     await _a_turn(client, f"/chats/{chat_id}")
-    rules = Rules(settings, client._apps["StreamFunction"]._app.state.minichat.rules.policy)
-    long_ago = moment.now() - timedelta(minutes=20)
-    call = Call(Caller(TenantId(as_uuid("acme")), UserId(as_uuid("ann"))), long_ago, new_id)
-    assert isinstance(send(call, SendMessage(chat_id, "and then", RequestId(str(uuid4()))), rules), Running)
+    rules = _rules(client, settings)
+    call = _a_call(LONG_AGO)
+    _a_dead_turn(chat_id, rules)
+    two_days_ago = _a_call(timedelta(days=2))
+    chats.create(two_days_ago, chats.NewChat(temporary=True), rules)
+    used = chats.create(two_days_ago, chats.NewChat(temporary=True), rules)
+    chats.rename(_a_call(), used.chat_id, "Used")
     with calls.of("OrphanWatchdogFunction"), answers_stay_lost(questions=False):
-        assert watchdog({}, None)["finalized"] == 1
+        swept = watchdog({}, None)
+    assert (swept["finalized"], swept["expired_chats"], swept["failed"], swept["failed_chats"]) == (1, 1, 0, 0)
     images = list(whole.outbox(moment.now() - timedelta(days=1), moment.now() + timedelta(days=1)))
     everywhere = [
         {**images[0], "queue": {"S": name}, "sk": {"S": new_id(moment.now())}} for name in sorted(access.settings.urls)
@@ -293,12 +250,93 @@ async def test_the_workers_of_the_books_may_do_what_they_do_and_nothing_else(
     )
     with calls.of("ReconcileFunction"):
         assert daily.handler({}, None)["repaired"] == 1
-    for function in (
+    workers = (
         "OrphanWatchdogFunction",
         "OutboxRelayFunction",
         "AuditFunction",
         "UsageFunction",
         "ReconcileFunction",
-    ):
-        assert calls.made[function] - _allowed(function) == set(), function
-        assert _unused(function, calls.made[function]) == set(), function
+    )
+    assert {function: calls.amiss(function) for function in workers} == {one: {} for one in workers}
+
+
+Consumed = Callable[[str, str, Handler, list[str]], Awaitable[int]]
+"""Has a function handle these messages of a queue, and poison besides; how many have to come again."""
+
+
+@pytest.fixture
+def consumed(
+    calls: Calls, access: QueueAccess, settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Consumed]:
+    """The consumers know the provider of this machine, and what lets an event out never gets an answer."""
+    files, providers = Files(settings.providers), Providers(settings.providers)
+    for function in (attachment_ingest, attachment_cleanup, chat_cleanup):
+        monkeypatch.setattr(function, "_means", replace(function._means, files=files))
+    monkeypatch.setattr(thread_summary, "_providers", providers)
+    monkeypatch.setattr(thread_summary, "_in_force", InForce(settings))
+    monkeypatch.setattr(transact, "PATIENCE_SECONDS", 0.0)
+
+    async def consume(function: str, queue: str, handler: Handler, bodies: list[str]) -> int:
+        for body in (*bodies, "{}"):
+            access.send(queue, body)
+        records = access.receive(access.settings.urls[queue])
+        while len(records) <= len(bodies):
+            records += access.receive(access.settings.urls[queue])
+        with calls.of(function), answers_with_events_lost(store.outbox_table):
+            # In a thread: a handler may have a loop of its own.
+            answer = await asyncio.to_thread(handler, {"Records": records}, invocation())
+        assert len(access.dead(queue)) == 1
+        return len(answer["batchItemFailures"])
+
+    yield consume
+    files.close()
+    thread_summary._loop.run(providers.aclose())
+
+
+async def test_the_workers_of_files_and_of_tasks_may_do_what_they_do_and_nothing_else(
+    client: Client, calls: Calls, consumed: Consumed
+) -> None:
+    chat_id = ChatId((await client("ApiFunction", "POST", "/chats", json={})).json()["id"])
+    pdf = await _given(client, chat_id, PDF, "application/pdf")
+    png = await _given(client, chat_id, a_picture(), "image/png")
+    broken = await _given(client, chat_id, b"%PDF-1.7\n[[index:failed]]", "application/pdf")
+    chat, said = f"/chats/{chat_id}", {"filename": "a.pdf", "content_type": "application/pdf", "size_bytes": 9}
+    late = (await client("ApiFunction", "POST", f"{chat}/attachments/uploads", json=said)).json()["id"]
+    told = [_arrived(chat_id, one) for one in (pdf, png, broken, str(uuid4()))]
+    told.append(
+        payloads.AttachmentExpected(tenant_id=_a_call().caller.tenant_id, chat_id=chat_id, attachment_id=late).payload()
+    )
+    again = await consumed("AttachmentIngestFunction", "attachment-ingest", attachment_ingest.handler, told)
+    assert again == 1, "the one that is late"
+    listed = (await client("ApiFunction", "GET", f"{chat}/attachments")).json()["items"]
+    states = {one["id"]: one["status"] for one in listed}
+    assert states == {pdf: "ready", png: "ready", broken: "failed", late: "pending"}
+    for _ in range(6):
+        await _a_turn(client, chat)
+    tasks = _events("thread-summary")
+    assert {json.loads(task)["event_type"] for task in tasks} == {"thread_summary_update", "chat_title", "doc_summary"}
+    assert await consumed("ThreadSummaryFunction", "thread-summary", thread_summary.handler, tasks) == 0
+    assert (await client("ApiFunction", "GET", chat)).json()["title"]
+    assert (await client("ApiFunction", "GET", f"{chat}/attachments/{pdf}")).json()["doc_summary"]
+    functions = ("AttachmentIngestFunction", "ThreadSummaryFunction")
+    assert {function: calls.amiss(function) for function in functions} == {one: {} for one in functions}
+
+
+async def test_the_workers_that_clean_up_may_do_what_they_do_and_nothing_else(
+    client: Client, calls: Calls, consumed: Consumed, settings: Settings
+) -> None:
+    chat_id = ChatId((await client("ApiFunction", "POST", "/chats", json={})).json()["id"])
+    pdf, other = [await _given(client, chat_id, PDF, "application/pdf") for _ in range(2)]
+    arrived = [_arrived(chat_id, pdf), _arrived(chat_id, other)]
+    assert await consumed("AttachmentIngestFunction", "attachment-ingest", attachment_ingest.handler, arrived) == 0
+    assert (await client("ApiFunction", "DELETE", f"/chats/{chat_id}/attachments/{pdf}")).status_code == 204
+    left = _events("attachment-cleanup")
+    again = await consumed("AttachmentCleanupFunction", "attachment-cleanup", attachment_cleanup.handler, left)
+    assert (len(left), again) == (1, 0)
+    _a_dead_turn(chat_id, _rules(client, settings))
+    chats.delete(_a_call(LONG_AGO - timedelta(minutes=1)), chat_id)
+    left = _events("chat-cleanup")
+    again = await consumed("ChatCleanupFunction", "chat-cleanup", chat_cleanup.handler, left)
+    assert (len(left), again) == (1, 0)
+    functions = ("AttachmentCleanupFunction", "ChatCleanupFunction")
+    assert {function: calls.amiss(function) for function in functions} == {one: {} for one in functions}
