@@ -1,19 +1,23 @@
 """Queues of a test's own, and their messages as Lambda hands them to a consumer."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
 import boto3
+import pytest
 
 from minichat import moment
+from minichat.events.queues import connect as connect_queues
 from minichat.local import queues
 from minichat.local.lambda_events import Context, queue_record, stream_record
 from minichat.local.tables import project_root
-from minichat.settings import Queues
+from minichat.settings import Queues, Store, current
+from minichat.storage.items import connect
 
 Record = dict[str, Any]
 Handler = Callable[[Record, Any], Any]
@@ -45,6 +49,19 @@ class QueueAccess:
             }
         )
         return cls(environment, settings, boto3.client("sqs", endpoint_url=endpoint, region_name=region))
+
+    @classmethod
+    @contextmanager
+    def used_here(cls, store: Store, monkeypatch: pytest.MonkeyPatch, **environment: str) -> "Iterator[QueueAccess]":
+        """Makes them where the tables are, and has this process use both, and what else of its environment is said."""
+        made = cls.made_at(str(store.endpoint), store.region)
+        for name, value in (made.environment | environment).items():
+            monkeypatch.setenv(name, value)
+        current.cache_clear()
+        connect_queues(current())
+        connect(store)
+        yield made
+        current.cache_clear()
 
     def send(self, queue: str, body: str, *, group: str = "tenant", **attributes: str) -> None:
         """Puts a message there, as somebody else could."""

@@ -35,14 +35,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> object:
 
 def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
     where = TenantId(event.tenant_id), ChatId(event.chat_id)
-    unmarked: ServiceUnavailable | None = None
     try:
         # First, for it depends on nobody else.
-        try:
-            purge.expire(event, current(), now(), new_id)
-        except ServiceUnavailable as problem:
-            # An item that cannot be written keeps no file at its provider.
-            unmarked = problem
+        unmarked = _unmarked(event)
         outcome = cleanup.clean_chat_resources(*where, _means, ends_at=ends_at, redriven=received.redriven)
         if unmarked is not None:
             raise unmarked
@@ -55,3 +50,12 @@ def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
     if outcome is Outcome.FAILED:
         raise PermanentFailure("a provider may keep a file or a vector store of the chat: see last_cleanup_error")
     return outcome
+
+
+def _unmarked(event: ChatCleanup) -> ServiceUnavailable | None:
+    """Has the chat's items expire; why some could not be given their time, which keeps no file at its provider."""
+    try:
+        purge.expire(event, current(), now(), new_id)
+    except ServiceUnavailable as problem:
+        return problem
+    return None

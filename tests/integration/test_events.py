@@ -27,7 +27,7 @@ from minichat.domain.metering import Used
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
-from minichat.events import audit_sink, queues
+from minichat.events import audit_sink
 from minichat.local.event_schemas import EXAMPLES
 from minichat.services import chats, metering
 from minichat.services.finalize import finalize
@@ -37,7 +37,7 @@ from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store, current
 from minichat.storage import keys, ledger, whole
 from minichat.storage.attachment_items import AttachmentItem
-from minichat.storage.items import READ_ATTEMPTS, connect
+from minichat.storage.items import READ_ATTEMPTS
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy
 from tests.integration.faults import answered_instead, refused, sqs_hook
 from tests.invariants import Tables
@@ -52,15 +52,8 @@ LATER = NOW + timedelta(days=1)
 @pytest.fixture
 def events(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[QueueAccess]:
     """Queues that functions of this process use, with fresh tables and an empty audit trail."""
-    access = QueueAccess.made_at(str(store.endpoint), store.region)
-    for name, value in access.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MINICHAT_AUDIT__SINK", str(tmp_path))
-    current.cache_clear()
-    queues.connect(current())
-    connect(store)
-    yield access
-    current.cache_clear()
+    with QueueAccess.used_here(store, monkeypatch, MINICHAT_AUDIT__SINK=str(tmp_path)) as access:
+        yield access
 
 
 def some_chat(turns: int = 1, text: str = "hi") -> ChatId:

@@ -34,7 +34,6 @@ from minichat.local.tables import load_template, project_root
 from minichat.services.redrive import redrive
 from minichat.settings import Store, current
 from minichat.storage import outbox
-from minichat.storage.items import connect
 from tests.builders import a_call
 from tests.queue_access import FIRST_NUMBER, STREAM, QueueAccess, Record, a_change, failed
 
@@ -49,17 +48,11 @@ PATIENCE_SECONDS = 30
 @pytest.fixture
 def events(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[QueueAccess]:
     """Queues that this process uses."""
-    access = QueueAccess.made_at(str(store.endpoint), store.region)
-    for name, value in access.environment.items():
-        monkeypatch.setenv(name, value)
-    for name in ("endpoint", "conversation_table", "outbox_table"):
-        monkeypatch.setenv(f"MINICHAT_STORE__{name.upper()}", str(getattr(store, name)))
-    current.cache_clear()
-    queues.connect(current())
-    connect(store)
-    monkeypatch.setattr("minichat.local.streams.time.sleep", lambda _: None)
-    yield access
-    current.cache_clear()
+    where = {name: str(getattr(store, name)) for name in ("endpoint", "conversation_table", "outbox_table")}
+    environment = {f"MINICHAT_STORE__{name.upper()}": value for name, value in where.items()}
+    with QueueAccess.used_here(store, monkeypatch, **environment) as access:
+        monkeypatch.setattr("minichat.local.streams.time.sleep", lambda _: None)
+        yield access
 
 
 def records(count: int, *, of: Callable[[int], str] = str, age: timedelta = timedelta()) -> list[Record]:

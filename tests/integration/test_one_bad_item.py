@@ -20,7 +20,6 @@ from minichat.services import metering
 from minichat.services.redrive import Range, redrive, republish
 from minichat.settings import Store, current
 from minichat.storage import keys, whole
-from minichat.storage.items import connect
 from tests.builders import NOW, a_caller
 from tests.integration.faults import refused, sqs_hook
 from tests.integration.test_events import lost_by, some_chat, stream_records
@@ -36,20 +35,15 @@ TENANT = a_caller().tenant_id
 @pytest.fixture
 def events(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[QueueAccess]:
     """A deployment of its own: what this process's settings say, functions and commands alike."""
-    access = QueueAccess.made_at(str(store.endpoint), store.region)
-    for name, value in {
-        **access.environment,
-        "MINICHAT_STORE__ENDPOINT": str(store.endpoint),
-        "MINICHAT_STORE__CONVERSATION_TABLE": store.conversation_table,
-        "MINICHAT_STORE__OUTBOX_TABLE": store.outbox_table,
-        "MINICHAT_AUDIT__SINK": str(tmp_path),
-    }.items():
-        monkeypatch.setenv(name, value)
-    current.cache_clear()
-    queues.connect(current())
-    connect(store)
-    yield access
-    current.cache_clear()
+    with QueueAccess.used_here(
+        store,
+        monkeypatch,
+        MINICHAT_STORE__ENDPOINT=str(store.endpoint),
+        MINICHAT_STORE__CONVERSATION_TABLE=store.conversation_table,
+        MINICHAT_STORE__OUTBOX_TABLE=store.outbox_table,
+        MINICHAT_AUDIT__SINK=str(tmp_path),
+    ) as access:
+        yield access
 
 
 def usage_images() -> list[Any]:

@@ -26,7 +26,7 @@ from functions.usage.handler import handler as usage
 from minichat import moment
 from minichat.domain.identity import AttachmentId, Call, Caller, ChatId, RequestId, TenantId, UserId
 from minichat.domain.stream import Told
-from minichat.events import payloads, queues
+from minichat.events import payloads
 from minichat.http.app import BUFFERED, STREAMING, create_app
 from minichat.local.issuer import Issuer, as_uuid
 from minichat.providers.files import Files
@@ -36,7 +36,6 @@ from minichat.services.rules import InForce, Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store, current, load
 from minichat.storage import keys, parts, transact, turns, whole
-from minichat.storage.items import connect
 from tests.builders import new_id
 from tests.gateway import PREFIX
 from tests.given_files import PDF, a_picture
@@ -55,14 +54,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:The 'alias' attribute")
 @pytest.fixture
 def access(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[QueueAccess]:
     """Queues that functions of this process use, with fresh tables and an empty audit trail."""
-    made = QueueAccess.made_at(str(store.endpoint), store.region)
-    for name, value in (made.environment | {"MINICHAT_AUDIT__SINK": str(tmp_path / "audit")}).items():
-        monkeypatch.setenv(name, value)
-    current.cache_clear()
-    queues.connect(current())
-    connect(store)
-    yield made
-    current.cache_clear()
+    with QueueAccess.used_here(store, monkeypatch, MINICHAT_AUDIT__SINK=str(tmp_path / "audit")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -6,11 +6,9 @@ from typing import Any
 import pytest
 
 from functions.thread_summary import handler as function
-from minichat.events import queues
-from minichat.events.payloads import ThreadSummaryTask
+from minichat.events.payloads import SystemTask, ThreadSummaryTask
 from minichat.providers.chunks import Failed
 from minichat.settings import Store, current
-from minichat.storage.items import connect
 from tests.integration.test_summary import Model, a_long_chat, stored, tasks, usage_events
 from tests.queue_access import QueueAccess, Record, invocation, reason
 
@@ -20,14 +18,8 @@ Plug = Callable[[Model], None]
 @pytest.fixture
 def events(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[QueueAccess]:
     """Queues that functions of this process use, with fresh tables."""
-    access = QueueAccess.made_at(str(store.endpoint), store.region)
-    for name, value in access.environment.items():
-        monkeypatch.setenv(name, value)
-    current.cache_clear()
-    queues.connect(current())
-    connect(store)
-    yield access
-    current.cache_clear()
+    with QueueAccess.used_here(store, monkeypatch) as access:
+        yield access
 
 
 @pytest.fixture
@@ -36,7 +28,7 @@ def plug(monkeypatch: pytest.MonkeyPatch) -> Plug:
     return lambda model: monkeypatch.setattr(function, "_providers", model)
 
 
-def a_record(events: QueueAccess, task: ThreadSummaryTask) -> Record:
+def a_record(events: QueueAccess, task: SystemTask) -> Record:
     events.send("thread-summary", task.payload(), group=task.chat_id, event_id="1", event_type=task.event_type)
     (record,) = events.receive(events.settings.urls["thread-summary"])
     return record

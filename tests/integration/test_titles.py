@@ -15,7 +15,6 @@ from minichat.domain.identity import ChatId, RequestId
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
-from minichat.events import queues
 from minichat.events.payloads import ChatTitleTask
 from minichat.providers.chunks import Failed
 from minichat.services import chats, mutate, titles
@@ -23,13 +22,13 @@ from minichat.services.finalize import Finalizer, finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.services.system_tasks import Means, Outcome, TaskFailed
-from minichat.settings import Settings, Store, current
+from minichat.settings import Settings, Store
 from minichat.storage import ledger
-from minichat.storage.items import connect
 from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.integration.test_summary import Model, usage_events
+from tests.integration.test_summary_queue import a_record, failed
 from tests.invariants import Tables, violations
-from tests.queue_access import QueueAccess, Record, invocation, reason
+from tests.queue_access import QueueAccess, reason
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id
@@ -199,26 +198,8 @@ def test_a_provider_that_fails_is_asked_again(store: Store) -> None:
 @pytest.fixture
 def events(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[QueueAccess]:
     """Queues that functions of this process use, with fresh tables."""
-    access = QueueAccess.made_at(str(store.endpoint), store.region)
-    for name, value in access.environment.items():
-        monkeypatch.setenv(name, value)
-    current.cache_clear()
-    queues.connect(current())
-    connect(store)
-    yield access
-    current.cache_clear()
-
-
-def _a_record(events: QueueAccess, task: ChatTitleTask) -> Record:
-    events.send("thread-summary", task.payload(), group=task.chat_id, event_id="1", event_type=task.event_type)
-    (record,) = events.receive(events.settings.urls["thread-summary"])
-    return record
-
-
-def _failed(record: Record, attempt: int = 1) -> list[str]:
-    record["attributes"]["ApproximateReceiveCount"] = str(attempt)
-    answer: Any = function.handler({"Records": [record]}, invocation())  # type: ignore[arg-type]  # as Lambda's, as far as used
-    return [one["itemIdentifier"] for one in answer["batchItemFailures"]]
+    with QueueAccess.used_here(store, monkeypatch) as access:
+        yield access
 
 
 def test_the_worker_of_summaries_gives_titles_and_buries_what_fails_thrice(
@@ -227,13 +208,13 @@ def test_the_worker_of_summaries_gives_titles_and_buries_what_fails_thrice(
     chat_id = a_chat()
     a_turn(chat_id)
     (task,) = tasks(store, chat_id)
-    record = _a_record(events, task)
+    record = a_record(events, task)
     monkeypatch.setattr(function, "_providers", Model(Failed("provider_error", "status 500: oops")))
-    assert [_failed(record, attempt) for attempt in (1, 2, 3)] == [[record["messageId"]]] * 2 + [[]]
+    assert [failed(record, attempt) for attempt in (1, 2, 3)] == [[record["messageId"]]] * 2 + [[]]
     (buried,) = events.dead("thread-summary")
     assert reason(buried) == "attempt 3: provider_error: status 500: oops"
     monkeypatch.setattr(function, "_providers", Model("<title>A greeting</title>"))
-    assert _failed(buried) == []
+    assert failed(buried) == []
     assert title(chat_id) == "A greeting"
 
 
@@ -241,6 +222,6 @@ def test_a_task_without_its_members_is_dead_at_once(events: QueueAccess) -> None
     said = {"event_type": "chat_title", "tenant_id": "t", "chat_id": "c", "user_id": "u", "system_request_id": "r"}
     events.send("thread-summary", json.dumps(said))
     (record,) = events.receive(events.settings.urls["thread-summary"])
-    assert _failed(record) == []
+    assert failed(record) == []
     (buried,) = events.dead("thread-summary")
     assert "not as its schema says" in reason(buried)

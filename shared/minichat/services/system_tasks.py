@@ -4,6 +4,7 @@ No turn waits for such a task, and no user pays. Each may be killed at any point
 only the write at its end has an effect, and its conditions let one through.
 """
 
+import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -67,6 +68,21 @@ def model_for(policy: Policy, configured: str, chat_model: str) -> Model:
     if found is None:
         raise NoModel
     return found
+
+
+async def answer_in_time(tenant_id: TenantId, model: Model, prompt: Prompt, means: Means) -> Answer:
+    """The model's whole answer.
+
+    Raises TaskFailed.
+    """
+    try:
+        async with asyncio.timeout(means.seconds):
+            told = await answered(tenant_id, model.provider_id, prompt, means)
+    except TimeoutError:
+        raise TaskFailed("no answer in time") from None
+    if isinstance(told, Failed):
+        raise TaskFailed(f"{told.code}: {told.diagnostic}")
+    return told
 
 
 async def answered(tenant_id: TenantId, provider_id: str, prompt: Prompt, means: Means) -> Answer | Failed:

@@ -23,6 +23,7 @@ from minichat.domain.turn import ToolCalls, Turn
 from minichat.storage import chats, keys
 from minichat.storage.attributes import is_still
 from minichat.storage.items import MessageItem, MessagePartItem, Raw, batch_get, between, together
+from minichat.storage.keys import Key
 from minichat.storage.transact import Check, Delete, Put, Update, Write
 
 INLINE_MAX_BYTES = 16_384
@@ -142,7 +143,7 @@ def visible(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Mess
     """
     key = keys.message(tenant_id, chat_id, message_id)
     raw = batch_get([key]).get(key)
-    return None if raw is None or "deleted_at" in raw else read(tenant_id, chat_id, message_id)
+    return None if raw is None or "deleted_at" in raw else _with_its_parts(tenant_id, chat_id, key, raw)
 
 
 def read(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Message | None:
@@ -153,8 +154,10 @@ def read(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Message
     own, withdrawn = keys.message(tenant_id, chat_id, message_id), keys.withdrawn(tenant_id, chat_id, message_id)
     # One after the other: what is not in its place any more has been moved by then.
     raw = batch_get([own]).get(own) or batch_get([withdrawn]).get(withdrawn)
-    if raw is None:
-        return None
+    return None if raw is None else _with_its_parts(tenant_id, chat_id, own, raw)
+
+
+def _with_its_parts(tenant_id: TenantId, chat_id: ChatId, own: Key, raw: Raw) -> Message:
     items: Iterable[Raw] = [raw]
     if _parts_behind(raw):
         items = between(own.pk, own.sk, own.sk + "~", page=STRETCH_ITEMS)

@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import date, datetime, timedelta
+from functools import reduce
+from operator import and_
 from typing import Any, Literal
 
 from pynamodb.attributes import NumberAttribute
@@ -171,9 +173,7 @@ def reserve(turn: Turn, limits: UserLimits, per_day: DayCounts, *, retention_day
     day, set_aside = turn.reserve.daily_period, turn.reserve.day_counts
     change = _change(turn, reserved=turn.reserve.credits_micro, spent=0)
     change += [QuotaItem.begun.add(1), *_counting(day, DayCounts(), set_aside)]
-    room = _room(turn, limits)
-    for one in _left(day, set_aside, per_day):
-        room &= one
+    room: Condition = reduce(and_, _left(day, set_aside, per_day), _room(turn, limits))
     return _update(turn, change, retention_days, room)
 
 
@@ -199,9 +199,7 @@ def take(user: Key, day: str, taken: DayCounts, per_day: DayCounts, *, retention
     `user` is where the user's quota of that month is. More than a day has is not for this write to refuse.
     """
     kept = QuotaItem.expires_at.set(_kept_until(user.sk.removeprefix(keys.QUOTA_PREFIX), retention_days))
-    room = None
-    for one in _left(day, taken, per_day):
-        room = one if room is None else room & one
+    room: Condition = reduce(and_, _left(day, taken, per_day))
     return Update("quota", QuotaItem(*user), [*_counting(day, DayCounts(), taken), kept], room)
 
 
