@@ -12,11 +12,13 @@ import boto3
 import pytest
 
 from minichat import moment
+from minichat.events import audit_sink
 from minichat.events.queues import connect as connect_queues
 from minichat.local import queues
 from minichat.local.lambda_events import Context, queue_record, stream_record
 from minichat.local.tables import project_root
 from minichat.settings import Queues, Store, current
+from minichat.storage import objects
 from minichat.storage.items import connect
 
 Record = dict[str, Any]
@@ -26,6 +28,12 @@ Handler = Callable[[Record, Any], Any]
 def invocation() -> Context:
     """What a handler is told of an invocation that begins now."""
     return Context("a function", timeout=60)
+
+
+def forget() -> None:
+    """Has this process read its settings again, and make clients of buckets for what they say then."""
+    for cached in (current, audit_sink._s3, objects._s3):
+        cached.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -57,11 +65,11 @@ class QueueAccess:
         made = cls.made_at(str(store.endpoint), store.region)
         for name, value in (made.environment | environment).items():
             monkeypatch.setenv(name, value)
-        current.cache_clear()
+        forget()
         connect_queues(current())
         connect(store)
         yield made
-        current.cache_clear()
+        forget()
 
     def send(self, queue: str, body: str, *, group: str = "tenant", **attributes: str) -> None:
         """Puts a message there, as somebody else could."""

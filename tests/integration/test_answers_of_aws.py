@@ -19,7 +19,7 @@ from minichat.events import audit_sink, queues
 from minichat.events.queues import Message, Unsent
 from minichat.provider_entries import Secret
 from minichat.providers.credentials import Keys
-from minichat.settings import Store, current
+from minichat.settings import Store
 from minichat.storage import objects
 from tests.integration.faults import answers_on_the_wire, refused, sqs_hook
 from tests.queue_access import QueueAccess
@@ -33,7 +33,6 @@ SECRET = Secret(source="secretsmanager", name="minichat/key")
 @pytest.fixture
 def access(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[QueueAccess]:
     """Queues that this process uses, and a bucket for both that take files."""
-    access = QueueAccess.made_at(str(store.endpoint), store.region)
     bucket = f"bucket-{uuid4().hex[:12]}"
     boto3.client("s3", endpoint_url=store.endpoint, region_name=store.region).create_bucket(Bucket=bucket)
     said = {
@@ -41,14 +40,9 @@ def access(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[QueueAcces
         "ATTACHMENTS__BUCKET": bucket,
         "ATTACHMENTS__ENDPOINT": str(store.endpoint),
     }
-    for name, value in {**access.environment, **{f"MINICHAT_{name}": value for name, value in said.items()}}.items():
-        monkeypatch.setenv(name, value)
-    for cached in (current, audit_sink._s3, objects._s3):
-        cached.cache_clear()
-    queues.connect(current())
-    yield access
-    for cached in (current, audit_sink._s3, objects._s3):
-        cached.cache_clear()
+    environment = {f"MINICHAT_{name}": value for name, value in said.items()}
+    with QueueAccess.used_here(store, monkeypatch, **environment) as access:
+        yield access
 
 
 @contextmanager

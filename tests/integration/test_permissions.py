@@ -34,7 +34,7 @@ from minichat.providers.registry import Providers
 from minichat.services import chats
 from minichat.services.rules import InForce, Rules
 from minichat.services.send import Running, SendMessage, send
-from minichat.settings import Settings, Store, current, load
+from minichat.settings import Settings, Store, load
 from minichat.storage import keys, parts, transact, turns, whole
 from tests.builders import new_id
 from tests.gateway import PREFIX
@@ -42,7 +42,7 @@ from tests.given_files import PDF, a_picture
 from tests.integration.faults import answers_with_events_lost
 from tests.integration.roles import Calls
 from tests.integration.walk import answers_stay_lost
-from tests.queue_access import Handler, QueueAccess, a_change, invocation
+from tests.queue_access import Handler, QueueAccess, a_change, forget, invocation
 
 LONG_AGO = timedelta(minutes=20)
 """A turn that has been silent for so long is dead."""
@@ -65,7 +65,7 @@ def calls(access: QueueAccess, store: Store, monkeypatch: pytest.MonkeyPatch) ->
     boto3.client("s3", endpoint_url=store.endpoint, region_name=store.region).create_bucket(Bucket=bucket)
     monkeypatch.setenv("MINICHAT_ATTACHMENTS__BUCKET", bucket)
     monkeypatch.setenv("MINICHAT_ATTACHMENTS__ENDPOINT", str(store.endpoint))
-    current.cache_clear()
+    forget()
     seen, clients = Calls(store, access, bucket), BaseClient  # whichever library made them
     call: Any = vars(clients)["_make_api_call"]
 
