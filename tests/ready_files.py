@@ -1,14 +1,13 @@
 """Attachments as the ingest function leaves them, without a file or a provider."""
 
 from dataclasses import replace
-from unittest.mock import patch
 
 from minichat.domain.attachment import Attachment, Thumbnail
 from minichat.domain.chat import Chat
 from minichat.domain.identity import Call
 from minichat.services import attachments as service
 from minichat.services.rules import Rules
-from minichat.storage import attachments, objects, uploads
+from minichat.storage import attachments, uploads
 from tests.builders import new_id
 
 
@@ -16,8 +15,7 @@ def announced(
     call: Call, chat: Chat, rules: Rules, content_type: str, name: str, size: int = 9, *, key: str | None = None
 ) -> Attachment:
     """A new attachment, pending. Nobody posts its form."""
-    with patch.object(objects, "form", lambda key, *_, **__: objects.Form("https://bucket", {"key": key})):
-        return service.announce(call, chat, service.NewFile(name, content_type, size, key), rules)[0]
+    return service.announce(call, chat, service.NewFile(name, content_type, size, key), rules)[0]
 
 
 def ready(call: Call, attachment: Attachment, picture: bytes | None = None) -> Attachment:

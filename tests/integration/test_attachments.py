@@ -44,7 +44,6 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """The bucket of uploads."""
     kept: dict[str, bytes] = {}
     monkeypatch.setattr(objects, "put", lambda key, content, _: kept.update({key: content}))
-    monkeypatch.setattr(objects, "form", lambda key, *_, **__: objects.Form("https://bucket", {"key": key}))
     return kept
 
 

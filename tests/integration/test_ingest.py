@@ -58,7 +58,6 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """The bucket of uploads."""
     kept: dict[str, bytes] = {}
     monkeypatch.setattr(objects, "put", lambda key, content, _: kept.update({key: content}))
-    monkeypatch.setattr(objects, "form", lambda key, *_, **__: objects.Form("https://bucket", {"key": key}))
     monkeypatch.setattr(objects, "read", lambda key, at_most: kept[key][: at_most + 1] if key in kept else None)
     monkeypatch.setattr(objects, "delete", lambda key: kept.pop(key, None))
     return kept

@@ -29,7 +29,6 @@ from minichat.storage import (
     keys,
     ledger,
     messages,
-    objects,
     opening,
     parts,
     purge,
@@ -237,7 +236,6 @@ def test_what_a_deleted_chat_leaves_behind_may_go_in_any_order_and_late(
 def test_an_upload_key_that_has_expired_and_is_still_there_counts_as_gone(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "form", lambda key, *_, **__: objects.Form("https://bucket", {"key": key}))
     chat = chats.create(a_call(), chats.NewChat(), RULES)
     file = files.NewFile("a.pdf", "application/pdf", 9, idempotency_key="k")
     first, again = (files.announce(a_call(), chat, file, RULES)[0].attachment_id for _ in range(2))

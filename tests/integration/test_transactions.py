@@ -20,7 +20,7 @@ from minichat.domain.identity import RequestId
 from minichat.services.finalize import finalize
 from minichat.services.send import SendMessage, send
 from minichat.settings import Store
-from minichat.storage import ledger, objects, transact, turns
+from minichat.storage import ledger, transact, turns
 from tests.builders import new_id
 from tests.conftest import ROOT, fresh_tables
 from tests.integration.faults import Killed, answers_lost
@@ -55,9 +55,8 @@ def tables(engine: str) -> Store:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Patience is a number of attempts here, and no bucket signs a form."""
+    """Patience is a number of attempts here."""
     monkeypatch.setattr(transact, "PATIENCE_SECONDS", 0.0)
-    monkeypatch.setattr(objects, "form", lambda key, *_, **__: objects.Form("https://bucket", {"key": key}))
 
 
 @pytest.fixture(scope="module", autouse=True)
