@@ -13,10 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
 from minichat.domain.policy import ContextSize, Deployment, EstimationBudgets
 from minichat.provider_entries import OPENAI, Provider
+from minichat.settings_group import SettingsGroup
 from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
 
 PREFIX = "MINICHAT_"
@@ -27,11 +28,7 @@ class SettingsError(ValueError):
     """A setting is missing, unknown or out of range; the message names the key and what was expected."""
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Store(_Group):
+class Store(SettingsGroup):
     """Where the two tables are. Without an endpoint it is AWS, found as every AWS tool finds it."""
 
     conversation_table: str = "minichat-conversations"
@@ -43,7 +40,7 @@ class Store(_Group):
     max_connections: Annotated[int, Field(ge=1, le=512)] = 64
 
 
-class Queues(_Group):
+class Queues(SettingsGroup):
     """Where events go, by the name of the queue; and where those go that nobody can handle (infra/queues.yaml)."""
 
     urls: dict[str, str] = Field(default_factory=dict)
@@ -51,14 +48,14 @@ class Queues(_Group):
     endpoint: Annotated[str | None, BeforeValidator(lambda given: given or None)] = None
 
 
-class Audit(_Group):
+class Audit(SettingsGroup):
     """The audit trail (events-and-workers 2)."""
 
     sink: Annotated[str, Field(description="s3://bucket/prefix, or a folder")] = "audit"
     content: Annotated[bool, Field(description="whether prompts and answers are in it, redacted")] = False
 
 
-class Auth(_Group):
+class Auth(SettingsGroup):
     """How a bearer token becomes a caller (events-and-workers 6)."""
 
     issuer: str = "http://localhost/minichat-dev"
@@ -88,7 +85,7 @@ def _several(given: Any) -> Any:
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
 
 
-class Cors(_Group):
+class Cors(SettingsGroup):
     """Which pages of browsers may call from another origin (contract 4)."""
 
     allowed_origins: Annotated[
@@ -98,7 +95,7 @@ class Cors(_Group):
     ] = ()
 
 
-class Streaming(_Group):
+class Streaming(SettingsGroup):
     """The relay between provider and client (turns-and-quota 9)."""
 
     channel_capacity: Annotated[int, Field(ge=16, le=64)] = 32
@@ -115,7 +112,7 @@ class Streaming(_Group):
     web_search_context_size: Annotated[ContextSize, Field(description="for models that say none")] = "low"
 
 
-class Quota(_Group):
+class Quota(SettingsGroup):
     """Settlement tolerance, and what is limited by its number (turns-and-quota 4, 6, 7): per message, per user and
     day."""
 
@@ -138,7 +135,7 @@ class Quota(_Group):
         return round(self.overshoot_tolerance_factor * 100)
 
 
-class OrphanWatchdog(_Group):
+class OrphanWatchdog(SettingsGroup):
     """When a running turn without a sign of life counts as dead (turns-and-quota 8)."""
 
     enabled: bool = True
@@ -146,7 +143,7 @@ class OrphanWatchdog(_Group):
     batch_size: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
-class Cleanup(_Group):
+class CleanupSettings(SettingsGroup):
     """How often the deletion of an attachment at its provider is tried (events-and-workers 4).
 
     With the pauses between deliveries (`events.consume`) the default lasts for six hours and more.
@@ -155,7 +152,7 @@ class Cleanup(_Group):
     max_attempts: Annotated[int, Field(ge=1, le=60, description="below the queues' maxReceiveCount")] = 60
 
 
-class Thumbnails(_Group):
+class Thumbnails(SettingsGroup):
     """The small pictures of images (context-attachments-providers 3): so many pixels and bytes at most."""
 
     width: Annotated[int, Field(ge=16, le=512)] = 128
@@ -164,7 +161,7 @@ class Thumbnails(_Group):
     max_pixels: Annotated[int, Field(ge=1, le=100_000_000, description="an image with more is refused")] = 100_000_000
 
 
-class Attachments(_Group):
+class Attachments(SettingsGroup):
     """What chats may be given, and where it waits for the function that takes it in (context-attachments-providers 3).
 
     `bucket` is reached at `endpoint`, by clients too; without an endpoint it is AWS.
@@ -195,7 +192,7 @@ class Attachments(_Group):
         return self
 
 
-class Context(_Group):
+class ContextSettings(SettingsGroup):
     """What a prompt takes along (context-attachments-providers 1)."""
 
     recent_messages_limit: Annotated[int, Field(ge=0, le=100)] = 10
@@ -207,14 +204,14 @@ class Context(_Group):
     )
 
 
-class Retention(_Group):
+class Retention(SettingsGroup):
     """How long what was deleted is kept, and what is to be deleted by itself."""
 
     deleted_chats_days: Annotated[int, Field(ge=1, le=3650)] = 30
     temporary_chats_hours: Annotated[float, Field(gt=0, le=8760, description="after the last use")] = 24
 
 
-class Settings(_Group):
+class Settings(SettingsGroup):
     """Everything that a deployment may choose."""
 
     url_prefix: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = "/mini-chat"
@@ -232,13 +229,13 @@ class Settings(_Group):
     streaming: Streaming = Streaming()
     quota: Quota = Quota()
     estimation_budgets: Annotated[EstimationBudgets, Field(description="of models that say none")] = EstimationBudgets()
-    context: Context = Context()
+    context: ContextSettings = ContextSettings()
     thread_summary: ThreadSummary = ThreadSummary()
     chat_titles: ChatTitles = ChatTitles()
     doc_summaries: DocSummaries = DocSummaries()
     orphan_watchdog: OrphanWatchdog = OrphanWatchdog()
     retention: Retention = Retention()
-    cleanup: Cleanup = Cleanup()
+    cleanup: CleanupSettings = CleanupSettings()
     attachments: Attachments = Attachments()
     providers: dict[str, Provider] = Field(default_factory=lambda: {"openai": OPENAI})
 

@@ -32,9 +32,9 @@ from minichat.services import attachments as service
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Replay, Running, SendMessage, send
+from minichat.services.send import Replay, RunningTurn, SendMessage, send
 from minichat.settings import Attachments, Auth, Settings, Store
-from minichat.storage import attachments, keys, messages, uploads
+from minichat.storage import attachment_steps, attachments, keys, messages
 from minichat.storage.documents import from_raw
 from minichat.storage.items import batch_get
 from minichat.storage.transact import commit
@@ -77,18 +77,18 @@ def a_command(chat: Chat, *sent_with: Attachment, request_id: str | None = None)
     return SendMessage(chat.chat_id, "What is this?", RequestId(request_id or str(uuid4())), ids)
 
 
-def sent(chat: Chat, *sent_with: Attachment, rules: Rules = RULES) -> Running:
+def sent(chat: Chat, *sent_with: Attachment, rules: Rules = RULES) -> RunningTurn:
     running = send(a_call(), a_command(chat, *sent_with), rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return running
 
 
-def completed(running: Running) -> Running:
+def completed(running: RunningTurn) -> RunningTurn:
     assert finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="A moon."), RULES.settings)
     return running
 
 
-def a_turn(chat: Chat, *sent_with: Attachment) -> Running:
+def a_turn(chat: Chat, *sent_with: Attachment) -> RunningTurn:
     return completed(sent(chat, *sent_with))
 
 
@@ -275,10 +275,10 @@ def test_an_attachment_is_deleted_or_sent_with_a_message_but_never_both(store: S
 
         answers = at_once(attempt, first=round_ % 2)
         now = stored(attachment)
-        won = isinstance(answers[0], Running)
+        won = isinstance(answers[0], RunningTurn)
         both["sent" if won else "deleted"] += 1
         assert (now.references, now.deleted_at is not None) == (int(won), not won)
-        assert isinstance(answers[0], Running | InvalidAttachment), answers
+        assert isinstance(answers[0], RunningTurn | InvalidAttachment), answers
         assert answers[1] is None or isinstance(answers[1], AttachmentLocked), answers
         assert won == (answers[1] is not None)
     assert all(both.values()), both
@@ -390,7 +390,7 @@ def test_a_completed_turn_is_replayed_with_the_same_attachments_only(store: Stor
     document, other = a_document(chat), a_document(chat)
     command = a_command(chat, document)
     first = send(a_call(), command, RULES)
-    assert isinstance(first, Running)
+    assert isinstance(first, RunningTurn)
     completed(first)
     assert isinstance(send(a_call(), command, RULES), Replay)
     with pytest.raises(Exception, match="other content or attachments"):
@@ -451,10 +451,10 @@ def test_nothing_becomes_ready_in_a_chat_that_is_deleted(store: Store) -> None:
     chat = a_chat()
     attachment = announced(chat)
     now = a_call().now
-    assert uploads.take(attachment, "w", now=now, until=now)
-    assert uploads.uploaded(attachment, "w", "file-1")
+    assert attachment_steps.take(attachment, "w", now=now, until=now)
+    assert attachment_steps.uploaded(attachment, "w", "file-1")
     chats.delete(a_call(), chat.chat_id)
-    assert not uploads.ready(replace(attachment, provider_file_id="file-1"), "w", None, token=new_id(now))
+    assert not attachment_steps.ready(replace(attachment, provider_file_id="file-1"), "w", None, token=new_id(now))
     assert keys.documents(chat.tenant_id, chat.chat_id) not in batch_get([keys.documents(chat.tenant_id, chat.chat_id)])
 
 

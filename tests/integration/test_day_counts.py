@@ -17,11 +17,11 @@ from minichat.domain.settlement import Ending
 from minichat.domain.turn import DayCounts, ToolCalls, Turn, TurnState
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
-from minichat.services.reconcile import reconcile
+from minichat.services.reconcile_quota import reconcile
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Quota, Settings, Store
-from minichat.storage import quota, uploads
+from minichat.storage import attachment_steps, quota
 from tests.conftest import fresh_tables
 from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.support.services import ready_files
@@ -48,7 +48,7 @@ def a_file(chat: Chat, rules: Rules, *, image: bool = False) -> Attachment:
 def sent(chat: Chat, rules: Rules, *images: Attachment) -> Turn:
     command = SendMessage(chat.chat_id, "x", RequestId(new_id(NOW)), tuple(one.attachment_id for one in images))
     running = send(a_call(), command, rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return running.turn
 
 
@@ -200,8 +200,8 @@ def test_a_file_that_never_came_is_given_back_and_one_that_was_wrong_is_not(
     file = announced(chats.create(a_call(), chats.NewChat(), rules), rules, 9)
     # The next day: what is given back goes to the day that it was taken from.
     later = replace(a_call(), now=NOW + timedelta(days=1))
-    assert uploads.take(file, "w", now=later.now, until=later.now)
-    assert uploads.failed(file, "w", code, nothing_left=True, token=new_id(later.now))
+    assert attachment_steps.take(file, "w", now=later.now, until=later.now)
+    assert attachment_steps.failed(file, "w", code, nothing_left=True, token=new_id(later.now))
     assert (used(rules).uploads, used(rules).upload_bytes) == (counted, 9 * counted)
     assert violations(Tables.of(store)) == []
 
@@ -211,6 +211,6 @@ def test_a_deleted_file_stays_counted_and_a_second_try_with_its_key_is_not(store
     chat = chats.create(a_call(), chats.NewChat(), rules)
     first, again = (ready_files.announced(a_call(), chat, rules, "text/plain", "a.txt", key="k") for _ in range(2))
     assert first.attachment_id == again.attachment_id
-    assert uploads.delete(a_call(), first, [])
+    assert attachment_steps.delete(a_call(), first, [])
     assert used(rules).uploads == 1
     assert violations(Tables.of(store)) == []

@@ -16,7 +16,7 @@ from minichat.domain.identity import TenantId
 from minichat.events.payloads import Event
 from minichat.local.event_schemas import EXAMPLES
 from minichat.moment import new_id
-from minichat.storage import ledger
+from minichat.storage import usage_ledger
 from tests.support.aws.emulator import SAM, Built
 from tests.support.aws.runtime_api import RuntimeApi, Streamed
 from tests.support.events.queue_access import QueueAccess
@@ -108,7 +108,7 @@ def test_every_function_answers_from_its_artifacts_alone(
         assert len(queues.all_of(queues.settings.urls[queue])) == len(events)
         assert queues.dead(queue) == []
     assert len(list((tmp_path / "audit").rglob("*.jsonl"))) == len(EXAMPLES["audit"])
-    (total,) = (one for one in ledger.totals(TenantId(EXAMPLES["usage"][0].tenant_id), "0", "9") if one.user_id)
+    (total,) = (one for one in usage_ledger.totals(TenantId(EXAMPLES["usage"][0].tenant_id), "0", "9") if one.user_id)
     assert total.used.committed_micro == 3544
 
 

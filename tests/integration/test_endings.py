@@ -29,7 +29,7 @@ from minichat.services import chats
 from minichat.services.finalize import finalize
 from minichat.services.resume import follow, replay
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Store
 from minichat.storage import messages
 from tests.integration.test_generate import A_PAGE, Scripted, a_running_turn, begun, some_rules, stored, told
@@ -46,14 +46,14 @@ def cut(signal: CompletionSignal) -> Incomplete:
     return Incomplete(signal, Usage(10, 2), "resp_1")
 
 
-def answer_of(running: Running) -> Message:
+def answer_of(running: RunningTurn) -> Message:
     turn = running.turn
     found = messages.read(turn.tenant_id, turn.chat_id, turn.assistant_message_id)
     assert found is not None
     return found
 
 
-async def told_again(running: Running, rules: Rules, *, later: timedelta = timedelta(0)) -> list[Any]:
+async def told_again(running: RunningTurn, rules: Rules, *, later: timedelta = timedelta(0)) -> list[Any]:
     call = replace(a_call(), now=a_call().now + later)
     found = replay(call, stored(running), rules.settings)
     return [as_told(one.event) async for one in follow(call, found, rules.settings, lambda: call.now)]
@@ -170,7 +170,7 @@ def test_usage_of_what_was_broken_off_is_null_and_not_zero(store: Store, state: 
     assert turn_status(stored(running)).model_dump(mode="json")["completion_signal"] == signal
 
 
-def _is_unknown(store: Store, running: Running, told_usage: object) -> None:
+def _is_unknown(store: Store, running: RunningTurn, told_usage: object) -> None:
     assert told_usage is None
     shown = message_view(answer_of(running), {}).model_dump(mode="json")
     assert {"input_tokens", "output_tokens"}.isdisjoint(shown)
@@ -194,7 +194,7 @@ def test_a_page_is_bounded_by_what_its_messages_cite_too(store: Store, select: s
     heavy = tuple(Citation("web", f"https://example.com/{number}", "A title", "\x01" * 500) for number in range(50))
     for _ in range(20):
         running = send(a_call(), SendMessage(chat_id, "hi", RequestId(str(uuid4()))), rules)
-        assert isinstance(running, Running)
+        assert isinstance(running, RunningTurn)
         ending = Ending(TurnState.COMPLETED, text="x", citations=heavy, usage=Usage(1, 1))
         assert finalize(a_call(), running.turn, ending, rules.settings)
     seen: list[str] = []

@@ -24,7 +24,7 @@ from minichat.services import chats, generate
 from minichat.services.channel import Channel
 from minichat.services.finalize import End, finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Quota, Settings, Store, Streaming
 from minichat.storage import messages, turns
 from tests.support.domain.builders import a_call, a_model, a_policy
@@ -72,16 +72,16 @@ def searching_rules(a_day: int) -> Rules:
     return Rules(settings, a_policy(model))
 
 
-def a_running_turn(rules: Rules, *, web_search: bool = False, content: str = "hello") -> Running:
+def a_running_turn(rules: Rules, *, web_search: bool = False, content: str = "hello") -> RunningTurn:
     chat = chats.create(a_call(), chats.NewChat(), rules)
     command = SendMessage(ChatId(chat.chat_id), content, RequestId(str(uuid4())), web_search=web_search)
     running = send(a_call(), command, rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return running
 
 
-def begun(provider: Scripted, rules: Rules, running: Running) -> Channel:
-    machine = generate.Machine(rules.settings, provider, lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
+def begun(provider: Scripted, rules: Rules, running: RunningTurn) -> Channel:
+    machine = generate.AnswerDeps(rules.settings, provider, lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
     return generate.begin(a_call(), running, machine)
 
 
@@ -90,7 +90,7 @@ async def told(channel: Channel) -> list[StreamEvent]:
         return [numbered.event async for numbered in channel.read(ping_seconds=60)]
 
 
-def stored(running: Running) -> Turn:
+def stored(running: RunningTurn) -> Turn:
     _, turn = turns.read(running.turn.tenant_id, running.turn.chat_id, running.turn.request_id)
     assert turn is not None
     return turn
@@ -422,7 +422,7 @@ async def test_a_provider_is_told_who_asks_in_hashes_and_its_own_name_of_the_ans
     rules, provider = some_rules(), Scripted(script)
     rules = replace(rules, settings=rules.settings.model_copy(update={"cursor_secret": SecretStr("a secret")}))
     running, trace_id = a_running_turn(rules), "4bf92f3577b34da6a3ce929d0e0e4736"
-    machine = generate.Machine(rules.settings, provider, lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
+    machine = generate.AnswerDeps(rules.settings, provider, lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
     events = await told(generate.begin(replace(a_call(), trace_id=trace_id), running, machine))
     (prompt,) = provider.prompts
     assert prompt.user == identity.told(prompt, running.turn, "a secret", trace_id).user == prompt.metadata["user"]
@@ -455,7 +455,7 @@ A_PAGE = Cited("web", "https://example.com/a", "A title", "It says so.", (0, 5))
 CITED = Citation("web", "https://example.com/a", "A title", "It says so.", (0, 5))
 
 
-def of_answer(running: Running) -> tuple[Citation, ...]:
+def of_answer(running: RunningTurn) -> tuple[Citation, ...]:
     turn = running.turn
     message = messages.read(turn.tenant_id, turn.chat_id, turn.assistant_message_id)
     return message.citations if message else ()

@@ -23,9 +23,9 @@ from minichat.local.issuer import as_uuid
 from minichat.services import chats
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Settings, Store, Thumbnails
-from minichat.storage import outbox, policies, uploads
+from minichat.storage import attachment_steps, outbox, policies
 from tests.support.aws.emulator import SAM, Built, Emulator
 from tests.support.domain.builders import a_call, a_model, a_policy, new_id
 from tests.support.http.gateway import proxy_event, wire
@@ -95,7 +95,7 @@ def _turn(chat_id: ChatId, rules: Rules, question: str, answer: str, *files: Att
     """A turn of these two messages; why it failed, if it did."""
     call = _call()
     running = send(call, SendMessage(chat_id, question, RequestId(str(uuid4())), tuple(files)), rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     ended = finalize(call, running.turn, Ending(TurnState.COMPLETED, text=answer, usage=Usage(1, 1)), rules.settings)
     assert ended is not None
     return ended.ending.error_code
@@ -180,7 +180,7 @@ def _summarized(document: Attachment) -> Attachment:
         system_task_type="doc_summary",
         attachment_id=document.attachment_id,
     )
-    assert uploads.summarized(call, document, summary, outbox.item(call, document.chat_id, task))
+    assert attachment_steps.summarized(call, document, summary, outbox.item(call, document.chat_id, task))
     return document
 
 

@@ -184,7 +184,7 @@ def test_the_same_message_within_five_minutes_is_one_and_a_repetition_that_is_me
     events: QueueAccess,
 ) -> None:
     url = events.settings.urls["chat-cleanup"]
-    message = queues.Message("e-1", "group", "{}")
+    message = queues.SqsMessage("e-1", "group", "{}")
     for again in ("", "", "#1"):
         assert queues.send(url, [message], again=again) == []
     # Also after the first one is gone.

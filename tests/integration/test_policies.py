@@ -15,7 +15,7 @@ from minichat.moment import now
 from minichat.services import chats
 from minichat.services.finalize import finalize
 from minichat.services.rules import InForce, first_policy
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import policies, turns
 from tests.support.domain.builders import NOW, a_call, a_model, a_policy, new_id
@@ -115,7 +115,7 @@ def test_a_turn_costs_what_its_own_version_says(store: Store) -> None:
     in_force.look(0)
     chat = chats.create(a_call(), chats.NewChat(), in_force.rules)
     running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), in_force.rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     # The new version has other prices, and no longer knows the model that is answering.
     publish(a_policy(a_model(id="other", output_tokens_credit_multiplier_micro=9_000_000), policy_version=2))
     in_force.look(1)

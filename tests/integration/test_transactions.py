@@ -20,7 +20,7 @@ from minichat.domain.identity import RequestId
 from minichat.services.finalize import finalize
 from minichat.services.send import SendMessage, send
 from minichat.settings import Store
-from minichat.storage import ledger, transact, turns
+from minichat.storage import transact, turns, usage_ledger
 from tests.conftest import ROOT, fresh_tables
 from tests.support.domain.builders import new_id
 from tests.support.services.scenes import ENDING, RULES, SCENES, World, used
@@ -221,7 +221,7 @@ def _agrees(outcome: str, serial: str | None) -> bool:
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("name", ["turns.start", "endings.finish", "ledger.book"])
+@pytest.mark.parametrize("name", ["turns.start", "endings.finish", "usage_ledger.book"])
 def test_a_process_that_is_really_killed_leaves_the_same(tables: Store, name: str, moment: str) -> None:
     world = World(tables)
     chat, request_id, event = world.chat(), RequestId(str(uuid4())), used(world)
@@ -253,12 +253,12 @@ def test_a_process_that_is_really_killed_leaves_the_same(tables: Store, name: st
                 assert turn is not None
                 return "Ended" if finalize(world.call(), turn, ENDING, RULES.settings) else "lost"
             case _:
-                return ledger.book(event, new_id(world.now), retention_days=400)
+                return usage_ledger.book(event, new_id(world.now), retention_days=400)
 
     if moment == "after":
         assert said(again) == ROWS[name].after
     else:
-        assert said(again) in ("Running", "Ended", "True")
+        assert said(again) in ("RunningTurn", "Ended", "True")
     assert violations(world.tables()) == []
 
 

@@ -26,9 +26,9 @@ from minichat.domain.usage import Usage
 from minichat.services import attachments, chats, mutate, orphans
 from minichat.services.cancel import cancel
 from minichat.services.finalize import finalize
-from minichat.services.reconcile import reconcile
+from minichat.services.reconcile_quota import reconcile
 from minichat.services.rules import InForce, Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Quota, Settings
 from minichat.storage import policies, turns
 from tests.conftest import fresh_tables
@@ -207,6 +207,9 @@ class Ledger(RuleBasedStateMachine):
         self.now += timedelta(minutes=minutes)
         orphans.sweep(self.now, new_id, self.going_by.settings)
         for chat in self.chats:
+            # Who gave a sign of life a moment ago still counts as running, and may wake up as any zombie.
+            if chat.alive is not None:
+                chat.zombies.append(chat.alive)
             chat.alive = None
 
     @rule(days=st.integers(1, 20))
@@ -242,7 +245,7 @@ class Ledger(RuleBasedStateMachine):
             outcome = begin()  # type: ignore[operator]  # one of the closures above
         except (errors.GenerationInProgress, errors.InvalidTurnState, errors.QuotaExceeded):
             return
-        assert isinstance(outcome, Running)
+        assert isinstance(outcome, RunningTurn)
         chat.alive = outcome.turn
 
     def _latest(self, chat: Chat) -> RequestId | None:

@@ -85,7 +85,7 @@ def test_only_operators_commands_scan_a_table() -> None:
         f"{name}:{node.lineno}"
         for name, tree in _modules()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and node.attr == "scan" and name != "storage/whole.py"
+        if isinstance(node, ast.Attribute) and node.attr == "scan" and name != "storage/scan.py"
     ]
     assert found == []
 

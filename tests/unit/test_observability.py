@@ -22,9 +22,9 @@ from minichat.domain.errors import (
     NotLatestTurn,
 )
 from minichat.http.edge import Edge
-from minichat.http.refused import Refused
+from minichat.http.refusals import RefusedRequest
 from minichat.observability import Measurement, begin, count, emit, observe
-from minichat.services.outcome import counted
+from minichat.services.turn_metrics import counted_turn
 from minichat.settings import SettingsError, load
 from tests.support.events.metric_names import AWAITED, emitted
 
@@ -201,7 +201,7 @@ async def test_what_outlives_its_request_writes_its_own(capsys: pytest.CaptureFi
 )
 def test_an_operation_is_counted_by_how_it_ended(refusal: Exception | None, result: str) -> None:
     event = begin()
-    with nullcontext() if refusal is None else pytest.raises(type(refusal)), counted("retry"):
+    with nullcontext() if refusal is None else pytest.raises(type(refusal)), counted_turn("retry"):
         if refusal is not None:
             raise refusal
     total, latency = event.measurements
@@ -220,7 +220,7 @@ def test_an_operation_is_counted_by_how_it_ended(refusal: Exception | None, resu
 async def test_a_denial_is_counted(refusal: ChatError, counts: list[object]) -> None:
     event = begin()
     request = Request({"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""})
-    await Refused().note(request, refusal)
+    await RefusedRequest().note(request, refusal)
     assert [one.dimensions for one in event.measurements if one.name == "authz_denied_total"] == counts
 
 

@@ -10,7 +10,7 @@ from minichat.domain.usage import Usage
 from minichat.local.dialects.bedrock import frame
 from minichat.providers import anthropic_messages, bedrock_converse, openai_chat
 from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta
-from minichat.providers.ends import Ends
+from minichat.providers.finish_reasons import Ends
 from tests.support.providers.tongues import TONGUES, USED, Tongue, case, converse, event, read
 
 

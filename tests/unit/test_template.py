@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 
 from minichat.events.consume import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from minichat.events.payloads import Queue
-from minichat.http.app import BUFFERED, STREAMING, Part, routers
+from minichat.http.app import BUFFERED, STREAMING, ServedPart, routers
 from minichat.http.document import Problem
 from minichat.settings import Settings, load
 from tests.support.events.metric_names import AWAITED, emitted
@@ -126,7 +126,7 @@ def test_exactly_the_streaming_operations_stream(integrations: dict[tuple[str, s
 
 @pytest.mark.parametrize(("parts", "function"), [(BUFFERED, "ApiFunction"), (STREAMING, "StreamFunction")])
 def test_every_operation_reaches_the_function_that_serves_it(
-    integrations: dict[tuple[str, str], dict[str, Any]], parts: Part, function: str
+    integrations: dict[tuple[str, str], dict[str, Any]], parts: ServedPart, function: str
 ) -> None:
     operations = [
         (method, PREFIX + re.sub(r"{\w+(:item)?}", "0b4f", re.sub(r"{\w+:path}", "a/b", route.path)))

@@ -14,7 +14,7 @@ from typing import Any
 from minichat.local import stack
 from minichat.local.engine import KINDS
 from minichat.local.process import stop_all
-from minichat.local.stack import Stack, Wish
+from minichat.local.stack import Stack, StackOptions
 
 
 def add_to(commands: Any) -> None:
@@ -38,7 +38,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Starts the stack, says how to use it, and stops it at Ctrl-C or SIGTERM, which end a start as well."""
-    wish = Wish(
+    wish = StackOptions(
         port=options.port,
         host=options.host,
         engine=options.engine,

@@ -152,7 +152,7 @@ class KillSwitches(_Part):
     disable_code_interpreter: bool = False
 
 
-class Limits(_Part):
+class PolicyLimits(_Part):
     """What one user may spend in one bucket."""
 
     limit_daily_credits_micro: MicroCredits
@@ -162,8 +162,8 @@ class Limits(_Part):
 class UserLimits(_Part):
     """`standard` is the ceiling over everything, `premium` a cap inside it."""
 
-    standard: Limits
-    premium: Limits
+    standard: PolicyLimits
+    premium: PolicyLimits
 
 
 class LimitsByUser(_Part):

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from minichat.domain.completion import CompletionSignal, Kind, Reason
 from minichat.domain.usage import Usage, dedupe_key
-from minichat.events.decisions import Part as _Part
+from minichat.events.decisions import PayloadPart as _Part
 from minichat.events.decisions import PolicyDecisions
 
 Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "chat-cleanup", "thread-summary"]

@@ -26,9 +26,9 @@ from minichat.domain.identity import AttachmentId, Call, ChatId
 from minichat.domain.policy import Model
 from minichat.events.payloads import AttachmentCleanup, AttachmentDeleted, AttachmentExpected
 from minichat.services import chats
-from minichat.services.audited import clean_filename
+from minichat.services.audit_details import clean_filename
 from minichat.services.rules import Rules
-from minichat.storage import attachments, keys, objects, outbox, uploads
+from minichat.storage import attachment_steps, attachments, keys, objects, outbox
 from minichat.storage import chats as stored_chats
 
 DELETE_ATTEMPTS = 5
@@ -135,7 +135,7 @@ def delete(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> None:
         if attachment.references:
             raise AttachmentLocked
         events = (_deleted(call, attachment), to_be_cleaned(attachment, call.now))
-        if uploads.delete(call, attachment, [outbox.item(call, chat_id, event) for event in events]):
+        if attachment_steps.delete(call, attachment, [outbox.item(call, chat_id, event) for event in events]):
             return
     raise ServiceUnavailable
 
@@ -201,7 +201,7 @@ def _stored(
     event = AttachmentExpected(tenant_id=made.tenant_id, chat_id=made.chat_id, attachment_id=made.attachment_id)
     delay = rules.settings.attachments.abandoned_after_seconds
     expected = outbox.item(call, made.chat_id, event, delay_seconds=delay)
-    attachment_id = uploads.create(call, made, limits, expected, once)
+    attachment_id = attachment_steps.create(call, made, limits, expected, once)
     return made if attachment_id == made.attachment_id else _present(call, made.chat_id, attachment_id)
 
 

@@ -4,8 +4,8 @@ from minichat.domain.errors import Forbidden
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.turn import Turn, TurnState, readable
 from minichat.events.payloads import TurnCancelled
-from minichat.services.orphans import looked_at
-from minichat.services.outcome import counted
+from minichat.services.orphans import read_and_repair
+from minichat.services.turn_metrics import counted_turn
 from minichat.settings import Settings
 from minichat.storage import outbox, turns
 
@@ -16,7 +16,7 @@ def cancel(call: Call, chat_id: ChatId, request_id: RequestId, settings: Setting
     A turn whose process is dead ends here, once it has been silent for long enough (`orphans.CANCEL_PATIENCE`).
     Raises ChatNotFound, TurnNotFound, Forbidden.
     """
-    with counted("cancel"):
+    with counted_turn("cancel"):
         return _cancel(call, chat_id, request_id, settings)
 
 
@@ -39,7 +39,7 @@ def _cancel(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settin
 
 
 def _own(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> Turn:
-    _, found = looked_at(call, chat_id, request_id, settings)
+    _, found = read_and_repair(call, chat_id, request_id, settings)
     turn = readable(found)
     if turn.requester_user_id != call.caller.user_id:
         raise Forbidden

@@ -20,7 +20,7 @@ from minichat.providers.registry import Providers
 from minichat.services.rules import Rules
 
 
-class Outcome(StrEnum):
+class TaskOutcome(StrEnum):
     """What became of a task. All of these are good ends."""
 
     DONE = "success"
@@ -40,7 +40,7 @@ class NoModel(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class TaskDeps:
     """What a task takes. The model has `seconds` to answer."""
 
     rules: Rules
@@ -51,7 +51,7 @@ class Means:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TaskAnswer:
     """What a model said, and what that used."""
 
     text: str
@@ -70,7 +70,7 @@ def model_for(policy: Policy, configured: str, chat_model: str) -> Model:
     return found
 
 
-async def answer_in_time(tenant_id: TenantId, model: Model, prompt: Prompt, means: Means) -> Answer:
+async def answer_in_time(tenant_id: TenantId, model: Model, prompt: Prompt, means: TaskDeps) -> TaskAnswer:
     """The model's whole answer.
 
     Raises TaskFailed.
@@ -85,7 +85,7 @@ async def answer_in_time(tenant_id: TenantId, model: Model, prompt: Prompt, mean
     return told
 
 
-async def answered(tenant_id: TenantId, provider_id: str, prompt: Prompt, means: Means) -> Answer | Failed:
+async def answered(tenant_id: TenantId, provider_id: str, prompt: Prompt, means: TaskDeps) -> TaskAnswer | Failed:
     """The provider's whole answer, or its failure."""
     texts: list[str] = []
     async with aclosing(means.providers.stream(tenant_id, provider_id, prompt)) as chunks:
@@ -96,13 +96,13 @@ async def answered(tenant_id: TenantId, provider_id: str, prompt: Prompt, means:
                 case Incomplete(signal=CompletionSignal(kind="refusal"), usage=usage):
                     return Failed("provider_error", "the model declined", usage)
                 case Completed(usage=usage) | Incomplete(usage=usage):
-                    return Answer("".join(texts), usage)
+                    return TaskAnswer("".join(texts), usage)
                 case Failed():
                     return chunk
     return Failed("provider_error", "the stream ended without a terminal event")
 
 
-def call_of(task: SystemTask, trace_id: str, means: Means) -> Call:
+def call_of(task: SystemTask, trace_id: str, means: TaskDeps) -> Call:
     """The call as which a task writes what it made."""
     return Call(Caller(TenantId(task.tenant_id), UserId(task.user_id), "system"), means.clock(), means.new_id, trace_id)
 

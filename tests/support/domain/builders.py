@@ -7,7 +7,7 @@ from typing import Any
 from minichat.domain.chat import Chat
 from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId, TenantId, UserId, uuid7
 from minichat.domain.message import Message
-from minichat.domain.policy import Limits, LimitsByUser, Model, Policy, UserLimits
+from minichat.domain.policy import LimitsByUser, Model, Policy, PolicyLimits, UserLimits
 from minichat.domain.turn import Reserve, Turn, TurnState
 
 
@@ -68,8 +68,8 @@ def a_model(**said: Any) -> Model:
 def some_limits(total: int = 10**12, premium: int = 10**12) -> UserLimits:
     """Limits of a day and of a month, in micro-credits."""
     return UserLimits(
-        standard=Limits(limit_daily_credits_micro=total, limit_monthly_credits_micro=total),
-        premium=Limits(limit_daily_credits_micro=premium, limit_monthly_credits_micro=premium),
+        standard=PolicyLimits(limit_daily_credits_micro=total, limit_monthly_credits_micro=total),
+        premium=PolicyLimits(limit_daily_credits_micro=premium, limit_monthly_credits_micro=premium),
     )
 
 

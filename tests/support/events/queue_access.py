@@ -15,7 +15,7 @@ from minichat import moment
 from minichat.events import audit_sink
 from minichat.events.queues import connect as connect_queues
 from minichat.local import queues
-from minichat.local.lambda_events import Context, queue_record, stream_record
+from minichat.local.lambda_events import LambdaContext, queue_record, stream_record
 from minichat.local.tables import project_root
 from minichat.settings import Queues, Store, current
 from minichat.storage import objects
@@ -25,9 +25,9 @@ Record = dict[str, Any]
 Handler = Callable[[Record, Any], Any]
 
 
-def invocation() -> Context:
+def invocation() -> LambdaContext:
     """What a handler is told of an invocation that begins now."""
-    return Context("a function", timeout=60)
+    return LambdaContext("a function", timeout=60)
 
 
 def forget() -> None:

@@ -12,7 +12,7 @@ from minichat.moment import new_id
 from minichat.services.finalize import finalize
 from minichat.services.send import SendMessage, send
 from minichat.settings import Store
-from minichat.storage import ledger, turns
+from minichat.storage import turns, usage_ledger
 from minichat.storage.items import connect
 from tests.support.domain.builders import NOW
 from tests.support.services.scenes import ENDING, RULES
@@ -32,8 +32,8 @@ def main(told: dict[str, Any]) -> None:
                 _, turn = turns.read(call.caller.tenant_id, chat_id, request_id)
                 assert turn is not None
                 finalize(call, turn, ENDING, RULES.settings)
-            case "ledger.book":
-                ledger.book(UsageEvent.model_validate(told["event"]), new_id(NOW), retention_days=400)
+            case "usage_ledger.book":
+                usage_ledger.book(UsageEvent.model_validate(told["event"]), new_id(NOW), retention_days=400)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from minichat.domain.chat import Chat
 from minichat.domain.identity import Call
 from minichat.services import attachments as service
 from minichat.services.rules import Rules
-from minichat.storage import attachments, uploads
+from minichat.storage import attachment_steps, attachments
 from tests.support.domain.builders import new_id
 
 
@@ -20,15 +20,15 @@ def announced(
 
 def ready(call: Call, attachment: Attachment, picture: bytes | None = None) -> Attachment:
     """The attachment, taken in: a document that can be searched is in the chat's store."""
-    assert uploads.take(attachment, "w", now=call.now, until=call.now)
+    assert attachment_steps.take(attachment, "w", now=call.now, until=call.now)
     file_id = f"file-{attachment.attachment_id}"
-    assert uploads.uploaded(attachment, "w", file_id)
+    assert attachment_steps.uploaded(attachment, "w", file_id)
     taken = replace(attachment, provider_file_id=file_id)
     if attachment.content_type == "application/pdf":
-        assert uploads.enters_store(attachment, "w", f"vs-{attachment.chat_id}", token=new_id(call.now))
+        assert attachment_steps.enters_store(attachment, "w", f"vs-{attachment.chat_id}", token=new_id(call.now))
         taken = replace(taken, vector_store_id=f"vs-{attachment.chat_id}")
     thumbnail = Thumbnail(1, 1, picture) if picture is not None else None
-    assert uploads.ready(taken, "w", thumbnail, token=new_id(call.now))
+    assert attachment_steps.ready(taken, "w", thumbnail, token=new_id(call.now))
     return stored(attachment)
 
 

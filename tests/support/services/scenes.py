@@ -14,8 +14,8 @@ from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.chat import Chat
 from minichat.domain.cleanup import Cleanup, CleanupStatus
 from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, UserId
-from minichat.domain.ledger import Account, Difference
 from minichat.domain.message import Reaction
+from minichat.domain.quota_account import Difference, QuotaAccount
 from minichat.domain.settlement import Ending
 from minichat.domain.stream import Delta
 from minichat.domain.summary import Compression, Frontier, Summary
@@ -23,14 +23,25 @@ from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.events.payloads import UsageEvent
 from minichat.services import attachments as files
-from minichat.services import chats, mutate, orphans, reactions, refusals
+from minichat.services import chats, mutate, orphans, reactions, refusal_audit
 from minichat.services.cancel import cancel
 from minichat.services.finalize import Finalizer, finalize
-from minichat.services.record import Record
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.transcript import Transcript
 from minichat.settings import Settings, Store
-from minichat.storage import attachments, keys, ledger, outbox, policies, purge, quota, summaries, turns, uploads
+from minichat.storage import (
+    attachment_steps,
+    attachments,
+    keys,
+    outbox,
+    policies,
+    purge,
+    quota,
+    summaries,
+    turns,
+    usage_ledger,
+)
 from minichat.storage import chats as stored_chats
 from minichat.storage.items import OutboxItem
 from tests.support.domain.builders import NOW, a_model, a_policy, new_id
@@ -113,13 +124,13 @@ class World:
     def taken(self, chat: Chat) -> Attachment:
         """A document that worker `w` works on."""
         file = self.file(chat)
-        assert uploads.take(file, "w", now=self.now, until=self.now + timedelta(minutes=5))
+        assert attachment_steps.take(file, "w", now=self.now, until=self.now + timedelta(minutes=5))
         return stored(file)
 
     def uploaded(self, chat: Chat) -> Attachment:
         """The same, with its file at the provider."""
         file = self.taken(chat)
-        assert uploads.uploaded(file, "w", "file-1")
+        assert attachment_steps.uploaded(file, "w", "file-1")
         return stored(file)
 
     def claim(self, worker: str = "w", until: timedelta = timedelta(minutes=1), *, chat: Chat) -> VectorStore:
@@ -130,7 +141,7 @@ class World:
     def claimed(self, chat: Chat, until: timedelta = timedelta(minutes=1)) -> VectorStore:
         """The chat's vector store, claimed by worker `w`."""
         claim = self.claim(chat=chat, until=until)
-        assert uploads.claim_store(claim, self.uploaded(chat), "w", token=new_id(self.now))
+        assert attachment_steps.claim_store(claim, self.uploaded(chat), "w", token=new_id(self.now))
         return claim
 
 
@@ -139,7 +150,7 @@ def _id() -> RequestId:
 
 
 def _running(outcome: object) -> Turn:
-    assert isinstance(outcome, Running)
+    assert isinstance(outcome, RunningTurn)
     return outcome.turn
 
 
@@ -217,9 +228,9 @@ def _chats_delete(world: World) -> Scene:
         beside={
             "chats.delete": act,
             "turns.start": _send(world, chat),
-            "turns.replace": _retry(world, old),
+            "turns.supersede": _retry(world, old),
             "turns.delete": _delete_turn(world, old),
-            "uploads.create": lambda: world.file(chat) and "ok",
+            "attachment_steps.create": lambda: world.file(chat) and "ok",
         },
     )
 
@@ -260,7 +271,7 @@ def _chats_give_title(world: World) -> Scene:
             "chats.rename": lambda: chats.rename(world.call(), chat.chat_id, "Mine") and "ok",
             "chats.delete": _delete_chat(world, chat),
             "turns.delete": _delete_turn(world, turn),
-            "turns.replace": _retry(world, turn),
+            "turns.supersede": _retry(world, turn),
         },
     )
 
@@ -278,10 +289,10 @@ def _turns_start(world: World) -> Scene:
         after=sends(world.later),
         beside={
             "turns.start": _send(world, chat),
-            "turns.replace": _retry(world, old),
+            "turns.supersede": _retry(world, old),
             "turns.delete": _delete_turn(world, old),
             "chats.delete": _delete_chat(world, chat),
-            "uploads.delete": _delete_file(world, file),
+            "attachment_steps.delete": _delete_file(world, file),
         },
         changes=frozenset({"teller"}),
     )
@@ -302,7 +313,7 @@ def _turns_replace(world: World) -> Scene:
         after=retries(world.later),
         beside={
             "turns.start": _send(world, chat),
-            "turns.replace": edit,
+            "turns.supersede": edit,
             "turns.delete": _delete_turn(world, old),
             "chats.delete": _delete_chat(world, chat),
         },
@@ -319,7 +330,7 @@ def _turns_delete(world: World) -> Scene:
         beside={
             "turns.delete": act,
             "turns.start": _send(world, chat),
-            "turns.replace": _retry(world, old),
+            "turns.supersede": _retry(world, old),
             "chats.delete": _delete_chat(world, chat),
         },
     )
@@ -394,7 +405,7 @@ def _record_store(world: World) -> Scene:
     turn = world.turn(world.chat())
 
     def act() -> str:
-        record = Record()
+        record = Transcript()
         record.add(Delta("part of it"))
         asyncio.run(record.store(turn, RULES.settings.streaming))
         return "ok"
@@ -453,7 +464,7 @@ def _summaries_write(world: World) -> Scene:
         beside={
             "summaries.write": act,
             "turns.delete": _delete_turn(world, last),
-            "turns.replace": _retry(world, last),
+            "turns.supersede": _retry(world, last),
             "chats.delete": _delete_chat(world, chat),
         },
     )
@@ -471,7 +482,7 @@ def _reactions_write(world: World) -> Scene:
         beside={
             "reactions.write": reacts("dislike"),
             "turns.delete": _delete_turn(world, turn),
-            "turns.replace": _retry(world, turn),
+            "turns.supersede": _retry(world, turn),
             "chats.delete": _delete_chat(world, chat),
         },
     )
@@ -485,7 +496,7 @@ def _uploads_create(world: World) -> Scene:
         made.add(files.announce(world.call(), chat, wish, RULES)[0].attachment_id)
         return "ok" if len(made) == 1 else "another"
 
-    return Scene(act, beside={"uploads.create": act, "chats.delete": _delete_chat(world, chat)})
+    return Scene(act, beside={"attachment_steps.create": act, "chats.delete": _delete_chat(world, chat)})
 
 
 def _uploads_delete(world: World) -> Scene:
@@ -495,7 +506,7 @@ def _uploads_delete(world: World) -> Scene:
     return Scene(
         act,
         beside={
-            "uploads.delete": act,
+            "attachment_steps.delete": act,
             "turns.start": _send(world, chat, attachment_ids=(file.attachment_id,)),
             "chats.delete": _delete_chat(world, chat),
         },
@@ -506,29 +517,34 @@ def _uploads_take(world: World) -> Scene:
     file = world.file(world.chat())
 
     def takes(worker: str) -> Act:
-        return lambda: str(uploads.take(file, worker, now=world.now, until=world.now + timedelta(minutes=5)))
+        return lambda: str(attachment_steps.take(file, worker, now=world.now, until=world.now + timedelta(minutes=5)))
 
-    return Scene(takes("w"), beside={"uploads.take": takes("v"), "uploads.delete": _delete_file(world, file)})
+    return Scene(
+        takes("w"), beside={"attachment_steps.take": takes("v"), "attachment_steps.delete": _delete_file(world, file)}
+    )
 
 
 def _uploads_release(world: World) -> Scene:
     file = world.taken(world.chat())
-    return Scene(lambda: uploads.release(file, "w"), beside={"uploads.delete": _delete_file(world, file)})
+    return Scene(
+        lambda: attachment_steps.release(file, "w"), beside={"attachment_steps.delete": _delete_file(world, file)}
+    )
 
 
 def _uploads_upload_begins(world: World) -> Scene:
     chat = world.chat()
     file = world.taken(chat)
     return Scene(
-        lambda: str(uploads.upload_begins(file, "w", world.now, token=new_id(world.now))),
-        beside={"uploads.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
+        lambda: str(attachment_steps.upload_begins(file, "w", world.now, token=new_id(world.now))),
+        beside={"attachment_steps.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
     )
 
 
 def _uploads_uploaded(world: World) -> Scene:
     file = world.taken(world.chat())
     return Scene(
-        lambda: str(uploads.uploaded(file, "w", "file-1")), beside={"uploads.delete": _delete_file(world, file)}
+        lambda: str(attachment_steps.uploaded(file, "w", "file-1")),
+        beside={"attachment_steps.delete": _delete_file(world, file)},
     )
 
 
@@ -536,8 +552,8 @@ def _uploads_enters_store(world: World) -> Scene:
     chat = world.chat()
     file = world.uploaded(chat)
     return Scene(
-        lambda: str(uploads.enters_store(file, "w", "vs-1", token=new_id(world.now))),
-        beside={"uploads.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
+        lambda: str(attachment_steps.enters_store(file, "w", "vs-1", token=new_id(world.now))),
+        beside={"attachment_steps.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
     )
 
 
@@ -549,8 +565,8 @@ def _uploads_ready(world: World) -> Scene:
         return outbox.item(world.call(), chat.chat_id, used(world, system=True))
 
     return Scene(
-        lambda: str(uploads.ready(file, "w", None, token=new_id(world.now), event=wanted())),
-        beside={"uploads.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
+        lambda: str(attachment_steps.ready(file, "w", None, token=new_id(world.now), event=wanted())),
+        beside={"attachment_steps.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
     )
 
 
@@ -561,13 +577,13 @@ def _uploads_summarized(world: World) -> Scene:
     def act() -> str:
         call = world.call()
         event = outbox.item(call, chat.chat_id, used(world, system=True))
-        return str(uploads.summarized(call, file, "About the moon.", event))
+        return str(attachment_steps.summarized(call, file, "About the moon.", event))
 
     return Scene(
         act,
         beside={
-            "uploads.summarized": act,
-            "uploads.delete": _delete_file(world, file),
+            "attachment_steps.summarized": act,
+            "attachment_steps.delete": _delete_file(world, file),
             "turns.start": _send(world, chat, attachment_ids=(file.attachment_id,)),
             "chats.delete": _delete_chat(world, chat),
         },
@@ -578,25 +594,25 @@ def _uploads_failed(world: World) -> Scene:
     chat = world.chat()
     file = world.uploaded(chat)
     return Scene(
-        lambda: str(uploads.failed(file, "w", "upload_failed", nothing_left=True, token=new_id(world.now))),
-        beside={"uploads.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
+        lambda: str(attachment_steps.failed(file, "w", "upload_failed", nothing_left=True, token=new_id(world.now))),
+        beside={"attachment_steps.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
     )
 
 
 def _uploads_claim_store(world: World) -> Scene:
     chat = world.chat()
     mine, other = world.uploaded(chat), world.file(chat)
-    assert uploads.take(other, "v", now=world.now, until=world.now + timedelta(minutes=5))
+    assert attachment_steps.take(other, "v", now=world.now, until=world.now + timedelta(minutes=5))
 
     def claims(file: Attachment, worker: str) -> Act:
         claim = world.claim(worker, chat=chat)
-        return lambda: str(uploads.claim_store(claim, file, worker, token=new_id(world.now)))
+        return lambda: str(attachment_steps.claim_store(claim, file, worker, token=new_id(world.now)))
 
     return Scene(
         claims(mine, "w"),
         beside={
-            "uploads.claim_store": claims(other, "v"),
-            "uploads.delete": _delete_file(world, mine),
+            "attachment_steps.claim_store": claims(other, "v"),
+            "attachment_steps.delete": _delete_file(world, mine),
             "chats.delete": _delete_chat(world, chat),
         },
     )
@@ -607,10 +623,10 @@ def _uploads_take_store_over(world: World) -> Scene:
     dead = world.claimed(chat, until=timedelta())
     until = world.now + timedelta(minutes=1)
     return Scene(
-        lambda: str(uploads.take_store_over(dead, "v", until)),
+        lambda: str(attachment_steps.take_store_over(dead, "v", until)),
         beside={
-            "uploads.take_store_over": lambda: str(uploads.take_store_over(dead, "u", until)),
-            "uploads.name_store": lambda: str(uploads.name_store(dead, "w", "vs-1")),
+            "attachment_steps.take_store_over": lambda: str(attachment_steps.take_store_over(dead, "u", until)),
+            "attachment_steps.name_store": lambda: str(attachment_steps.name_store(dead, "w", "vs-1")),
             "attachments.vector_store_gone": lambda: str(attachments.vector_store_gone(dead, world.now)),
         },
     )
@@ -620,9 +636,9 @@ def _uploads_name_store(world: World) -> Scene:
     claim = world.claimed(world.chat())
     until = world.now + timedelta(minutes=1)
     return Scene(
-        lambda: str(uploads.name_store(claim, "w", "vs-1")),
+        lambda: str(attachment_steps.name_store(claim, "w", "vs-1")),
         beside={
-            "uploads.take_store_over": lambda: str(uploads.take_store_over(claim, "v", until)),
+            "attachment_steps.take_store_over": lambda: str(attachment_steps.take_store_over(claim, "v", until)),
             "attachments.vector_store_gone": lambda: str(attachments.vector_store_gone(claim, world.now)),
         },
     )
@@ -632,8 +648,8 @@ def _uploads_let_store_go(world: World) -> Scene:
     claim = world.claimed(world.chat())
     until = world.now + timedelta(minutes=1)
     return Scene(
-        lambda: uploads.let_store_go(claim, "w", world.now),
-        beside={"uploads.take_store_over": lambda: str(uploads.take_store_over(claim, "v", until))},
+        lambda: attachment_steps.let_store_go(claim, "w", world.now),
+        beside={"attachment_steps.take_store_over": lambda: str(attachment_steps.take_store_over(claim, "v", until))},
     )
 
 
@@ -658,8 +674,8 @@ def _attachments_vector_store_gone(world: World) -> Scene:
         lambda: str(attachments.vector_store_gone(claim, world.now)),
         beside={
             "attachments.vector_store_gone": lambda: str(attachments.vector_store_gone(claim, world.now)),
-            "uploads.take_store_over": lambda: str(uploads.take_store_over(claim, "v", until)),
-            "uploads.name_store": lambda: str(uploads.name_store(claim, "w", "vs-1")),
+            "attachment_steps.take_store_over": lambda: str(attachment_steps.take_store_over(claim, "v", until)),
+            "attachment_steps.name_store": lambda: str(attachment_steps.name_store(claim, "w", "vs-1")),
         },
     )
 
@@ -670,7 +686,7 @@ def _quota_correct(world: World) -> Scene:
     month = f"{world.now:%Y-%m}-01"
     where = keys.quota(world.caller.tenant_id, world.caller.user_id, month)
     _added(world, where, total=7)
-    account = Account(world.caller.tenant_id, world.caller.user_id, month)
+    account = QuotaAccount(world.caller.tenant_id, world.caller.user_id, month)
     reserved = turn.reserve.credits_micro
     found = [Difference(account, month[:7], "total", reserved + 7, reserved)]
     return Scene(
@@ -684,31 +700,31 @@ def _ledger_book(world: World) -> Scene:
     event = used(world)
 
     def books() -> str:
-        return str(ledger.book(event, new_id(world.now), retention_days=400))
+        return str(usage_ledger.book(event, new_id(world.now), retention_days=400))
 
-    return Scene(books, beside={"ledger.book": books})
+    return Scene(books, beside={"usage_ledger.book": books})
 
 
 def _ledger_correct(world: World) -> Scene:
     tenant, day = world.caller.tenant_id, world.now.date().isoformat()
-    ledger.book(used(world), new_id(world.now), retention_days=400)
-    right = next(one for one in ledger.totals(tenant, day, day) if one.user_id is None)
+    usage_ledger.book(used(world), new_id(world.now), retention_days=400)
+    right = next(one for one in usage_ledger.totals(tenant, day, day) if one.user_id is None)
     _added(world, keys.usage(tenant, day), micro=1)
-    seen = next(one for one in ledger.totals(tenant, day, day) if one.user_id is None).used
+    seen = next(one for one in usage_ledger.totals(tenant, day, day) if one.user_id is None).used
     more = used(world)
     return Scene(
-        lambda: str(ledger.correct(right, seen, retention_days=400)),
-        beside={"ledger.book": lambda: str(ledger.book(more, new_id(world.now), retention_days=400))},
+        lambda: str(usage_ledger.correct(right, seen, retention_days=400)),
+        beside={"usage_ledger.book": lambda: str(usage_ledger.book(more, new_id(world.now), retention_days=400))},
     )
 
 
 def _outbox_once(world: World) -> Scene:
     # Where events are that belong to no chat: the scene looks there, too.
     world.chats.add(ChatId("decision_refused"))
-    refusal, told = refusals.Refusal(world.caller, "quota", "quota_exceeded"), world.now
+    refusal, told = refusal_audit.Refusal(world.caller, "quota", "quota_exceeded"), world.now
 
     def act() -> str:
-        return str(refusals.Told().tell(refusal, told, ""))
+        return str(refusal_audit.RefusalTeller().tell(refusal, told, ""))
 
     return Scene(act, beside={"outbox.once": act})
 
@@ -771,36 +787,36 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "chats.delete": _chats_delete,
     "chats.postpone": _chats_postpone,
     "turns.start": _turns_start,
-    "turns.replace": _turns_replace,
+    "turns.supersede": _turns_replace,
     "turns.delete": _turns_delete,
     "turns.take_over": _turns_take_over,
     "turns.progress": _turns_progress,
     "turns.request_cancel": _turns_request_cancel,
     "endings.finish": _endings_finish,
-    "record.store": _record_store,
+    "transcript.store": _record_store,
     "purge.contents": _purge_contents,
     "purge.needed": _purge_needed,
     "summaries.write": _summaries_write,
     "reactions.write": _reactions_write,
-    "uploads.create": _uploads_create,
-    "uploads.delete": _uploads_delete,
-    "uploads.take": _uploads_take,
-    "uploads.release": _uploads_release,
-    "uploads.upload_begins": _uploads_upload_begins,
-    "uploads.uploaded": _uploads_uploaded,
-    "uploads.enters_store": _uploads_enters_store,
-    "uploads.ready": _uploads_ready,
-    "uploads.summarized": _uploads_summarized,
-    "uploads.failed": _uploads_failed,
-    "uploads.claim_store": _uploads_claim_store,
-    "uploads.take_store_over": _uploads_take_store_over,
-    "uploads.name_store": _uploads_name_store,
-    "uploads.let_store_go": _uploads_let_store_go,
+    "attachment_steps.create": _uploads_create,
+    "attachment_steps.delete": _uploads_delete,
+    "attachment_steps.take": _uploads_take,
+    "attachment_steps.release": _uploads_release,
+    "attachment_steps.upload_begins": _uploads_upload_begins,
+    "attachment_steps.uploaded": _uploads_uploaded,
+    "attachment_steps.enters_store": _uploads_enters_store,
+    "attachment_steps.ready": _uploads_ready,
+    "attachment_steps.summarized": _uploads_summarized,
+    "attachment_steps.failed": _uploads_failed,
+    "attachment_steps.claim_store": _uploads_claim_store,
+    "attachment_steps.take_store_over": _uploads_take_store_over,
+    "attachment_steps.name_store": _uploads_name_store,
+    "attachment_steps.let_store_go": _uploads_let_store_go,
     "attachments.settle": _attachments_settle,
     "attachments.vector_store_gone": _attachments_vector_store_gone,
     "quota.correct": _quota_correct,
-    "ledger.book": _ledger_book,
-    "ledger.correct": _ledger_correct,
+    "usage_ledger.book": _ledger_book,
+    "usage_ledger.correct": _ledger_correct,
     "outbox.once": _outbox_once,
     "policies.publish": _policies_publish,
 }

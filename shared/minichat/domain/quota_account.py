@@ -11,7 +11,7 @@ from minichat.domain.quota import periods
 from minichat.domain.turn import DayCounts, Turn, TurnState
 
 if TYPE_CHECKING:  # functions that only count quota need no metering
-    from minichat.domain.metering import Entry as MeteringEntry
+    from minichat.domain.usage_ledger import LedgerEntry as MeteringEntry
 
 Entry = tuple[str, str]
 """A period and what is counted in it: `2026-11` or `2026-11-21`, and e.g. `total`, in micro-credits."""
@@ -27,7 +27,7 @@ TURNS = "turns"
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class QuotaAccount:
     """One user's quota of one month, named by its first day."""
 
     tenant_id: str
@@ -39,7 +39,7 @@ class Account:
 class Statement:
     """What the item of an account says, and until when it is kept."""
 
-    account: Account
+    account: QuotaAccount
     says: Counter[Entry]
     kept_until: datetime | None = None
 
@@ -48,16 +48,16 @@ class Statement:
 class Difference:
     """An entry of an account that does not say what the turns say."""
 
-    account: Account
+    account: QuotaAccount
     period: str
     counted: str
     says: int
     turns_say: int
 
 
-def account(turn: Turn) -> Account:
+def account(turn: Turn) -> QuotaAccount:
     """Where the turn is booked: the month in which it began, also when it ended later."""
-    return Account(turn.tenant_id, turn.requester_user_id, turn.reserve.monthly_period)
+    return QuotaAccount(turn.tenant_id, turn.requester_user_id, turn.reserve.monthly_period)
 
 
 def named(month: str) -> str:
@@ -83,12 +83,12 @@ def booked(turn: Turn) -> Counter[Entry]:
     return entries
 
 
-def account_of_purged(entry: "MeteringEntry") -> Account | None:
+def account_of_purged(entry: "MeteringEntry") -> QuotaAccount | None:
     """Where a turn that is gone, with its chat, was booked, from the usage ledger; None when no user asked for it."""
     if entry.user_id is None or entry.turn_id is None:
         return None
     # A turn's id is of the instant at which the turn began, which is the period that it counts in.
-    return Account(entry.tenant_id, entry.user_id, periods(instant_of(UUID(entry.turn_id)))[1])
+    return QuotaAccount(entry.tenant_id, entry.user_id, periods(instant_of(UUID(entry.turn_id)))[1])
 
 
 def booked_by_purged(entry: "MeteringEntry") -> Counter[Entry]:
@@ -110,7 +110,7 @@ def _counted(day: str, counts: DayCounts) -> Counter[Entry]:
     return Counter({(day, told): getattr(counts, scope) for scope, told in COUNTED.items()})
 
 
-def differences(where: Account, says: Counter[Entry], turns_say: Counter[Entry]) -> list[Difference]:
+def differences(where: QuotaAccount, says: Counter[Entry], turns_say: Counter[Entry]) -> list[Difference]:
     """Every entry in which the two differ; what is absent is 0. The number of turns says only whether all are there."""
     return [
         Difference(where, *entry, says[entry], turns_say[entry])
@@ -119,7 +119,7 @@ def differences(where: Account, says: Counter[Entry], turns_say: Counter[Entry])
     ]
 
 
-def all_found(where: Account, says: Counter[Entry], turns_say: Counter[Entry]) -> bool:
+def all_found(where: QuotaAccount, says: Counter[Entry], turns_say: Counter[Entry]) -> bool:
     """Whether no turn is missing of those that the account counted when they began.
 
     More than it counted is no contradiction: earlier versions did not count.

@@ -19,7 +19,7 @@ _RESULTS: dict[type[ChatError], str] = {
 
 
 @contextmanager
-def counted(op: Operation) -> Iterator[None]:
+def counted_turn(op: Operation) -> Iterator[None]:
     """Counts what happens inside by how it ended, and measures how long it took; a refusal goes on its way."""
     started, result = time.perf_counter(), "error"
     try:

@@ -8,7 +8,7 @@ from minichat.domain.turn import Turn
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class LedgerSums:
     """Settled turns, what they were charged in micro-credits, their tokens, calls of tools, and images that were looked
     at."""
 
@@ -21,12 +21,12 @@ class Used:
     file_searches: int = 0
     image_inputs: int = 0
 
-    def __add__(self, other: "Used") -> "Used":
-        return Used(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: "LedgerSums") -> "LedgerSums":
+        return LedgerSums(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LedgerEntry:
     """One turn in the ledger, until it expires; `user_id` and `turn_id` are None for what no user asked for."""
 
     tenant_id: TenantId
@@ -39,7 +39,7 @@ class Entry:
     model: str
     premium: bool
     policy_version: int
-    used: Used
+    used: LedgerSums
     kept_until: datetime
 
     @property
@@ -48,9 +48,9 @@ class Entry:
         return self.settled_at.date().isoformat()
 
 
-def used_by(turn: Turn) -> Used:
+def used_by(turn: Turn) -> LedgerSums:
     """What an ended turn used."""
-    return Used(
+    return LedgerSums(
         turns=1,
         committed_micro=turn.committed_credits_micro or 0,
         input_tokens=turn.usage.input_tokens,
@@ -71,7 +71,7 @@ class Mismatch:
     says: str
     should_say: str
     total: "Total | None" = None
-    seen: Used | None = None
+    seen: LedgerSums | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,5 +81,5 @@ class Total:
     tenant_id: TenantId
     day: str
     user_id: UserId | None
-    used: Used
+    used: LedgerSums
     kept_until: datetime | None = field(default=None, compare=False)

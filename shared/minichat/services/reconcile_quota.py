@@ -9,13 +9,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from minichat.domain import metering
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, TenantId, UserId
-from minichat.domain.ledger import (
-    Account,
+from minichat.domain.quota_account import (
     Difference,
     Entry,
+    QuotaAccount,
     account,
     account_of_purged,
     all_found,
@@ -24,9 +23,10 @@ from minichat.domain.ledger import (
     differences,
 )
 from minichat.domain.turn import Turn
+from minichat.domain.usage_ledger import LedgerEntry
 from minichat.observability import logger
-from minichat.services.books import Books, read
-from minichat.storage import chats, ledger, quota, turn_lists
+from minichat.services.reconcile_books import Books, read
+from minichat.storage import chats, quota, turn_lists, usage_ledger
 
 LOOKS = 5
 """How often an account that moves while it is looked at is looked at again."""
@@ -36,7 +36,7 @@ LOOKS = 5
 class Undecided:
     """An account of which nothing can be said this time, and why."""
 
-    account: Account
+    account: QuotaAccount
     reason: str
 
 
@@ -57,7 +57,7 @@ class _Known:
 
     chats: set[ChatId]
     turns: list[Turn] = field(default_factory=list)
-    turnless: list[metering.Entry] = field(default_factory=list)
+    turnless: list[LedgerEntry] = field(default_factory=list)
 
 
 def reconcile(tenant_id: TenantId | None = None, *, books: Books | None = None) -> Reconciled:
@@ -93,7 +93,7 @@ def reconcile(tenant_id: TenantId | None = None, *, books: Books | None = None) 
 def repair(found: Iterable[Difference]) -> int:
     """Has quota items say what the turns say; how many entries. What has moved since it was looked at is left as it is,
     and so is, for this time, what cannot be written."""
-    by_account: defaultdict[Account, list[Difference]] = defaultdict(list)
+    by_account: defaultdict[QuotaAccount, list[Difference]] = defaultdict(list)
     for difference in found:
         by_account[difference.account].append(difference)
     repaired = 0
@@ -105,9 +105,9 @@ def repair(found: Iterable[Difference]) -> int:
     return repaired
 
 
-def _known(books: Books) -> defaultdict[Account, _Known]:
+def _known(books: Books) -> defaultdict[QuotaAccount, _Known]:
     chats_of: defaultdict[tuple[str, str], set[ChatId]] = defaultdict(set)
-    accounts: defaultdict[Account, _Known] = defaultdict(lambda: _Known(set()))
+    accounts: defaultdict[QuotaAccount, _Known] = defaultdict(lambda: _Known(set()))
     for turn in books.turns.values():
         of_user = chats_of[turn.tenant_id, turn.requester_user_id]
         of_user.add(turn.chat_id)
@@ -120,7 +120,7 @@ def _known(books: Books) -> defaultdict[Account, _Known]:
     return accounts
 
 
-def _looked_at(where: Account, known: _Known) -> list[Difference] | Undecided:
+def _looked_at(where: QuotaAccount, known: _Known) -> list[Difference] | Undecided:
     """What differs in one account at one moment, or why that cannot be said."""
     try:
         for _ in range(LOOKS):
@@ -138,7 +138,7 @@ def _looked_at(where: Account, known: _Known) -> list[Difference] | Undecided:
     return Undecided(where, "it never stood still")
 
 
-def _should_say(where: Account, known: _Known) -> Counter[Entry] | None:
+def _should_say(where: QuotaAccount, known: _Known) -> Counter[Entry] | None:
     """What the turns say that are there now, also those of chats that are newer than the reading of the table, and the
     entries of those that are not there any more; None when a turn cannot be read."""
     tenant_id, user_id = TenantId(where.tenant_id), UserId(where.user_id)
@@ -150,12 +150,12 @@ def _should_say(where: Account, known: _Known) -> Counter[Entry] | None:
                 return None
             turns[turn.turn_id] = turn
     # After the turns: of one that expired before it was looked at, the entry is there for longer.
-    gone = ledger.of_turns(turn for turn in known.turns if turn.turn_id not in turns)
+    gone = usage_ledger.of_turns(turn for turn in known.turns if turn.turn_id not in turns)
     turnless = {entry.dedupe_key: entry for entry in known.turnless if entry.turn_id not in turns} | gone
     return _sum((turn for turn in turns.values() if account(turn) == where), turnless.values())
 
 
-def _sum(turns: Iterable[Turn], turnless: Iterable[metering.Entry]) -> Counter[Entry]:
+def _sum(turns: Iterable[Turn], turnless: Iterable[LedgerEntry]) -> Counter[Entry]:
     total: Counter[Entry] = Counter()
     for turn in turns:
         total.update(booked(turn))

@@ -13,19 +13,19 @@ from minichat.domain.cleanup import CleanupStatus
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import AttachmentId, ChatId, NewId, TenantId, micros
 from minichat.events.payloads import Event
-from minichat.events.queues import REDRIVEN, SCHEMA_VERSION, Message, send_one
+from minichat.events.queues import REDRIVEN, SCHEMA_VERSION, SqsMessage, send_one
 from minichat.observability import logger
 from minichat.services import chats
 from minichat.services.attachments import to_be_cleaned
 from minichat.settings import Queues
-from minichat.storage import attachments, keys, unreadable, whole
+from minichat.storage import attachments, keys, scan, unreadable
 from minichat.storage import chats as stored_chats
 from minichat.storage.items import Raw
 from minichat.storage.unreadable import Unreadable
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOver:
+class Leftover:
     """Something that was deleted at that instant and is not cleaned up: a chat of which nothing was yet, a chat's
     vector store at a provider, or an attachment; how many attempts on it failed, and the last one's reason."""
 
@@ -57,9 +57,9 @@ class Deleted:
                 self._waiting.append(raw)
             yield raw
 
-    def left_over(self, before: datetime) -> list[LeftOver]:
+    def leftovers(self, before: datetime) -> list[Leftover]:
         """Everything of it that was deleted before that instant and is not cleaned up, the oldest first."""
-        found: list[LeftOver] = []
+        found: list[Leftover] = []
         for raw in self._waiting:
             one = unreadable.read(raw, partial(_of, chat_deleted_at=self._chats.get(raw["pk"]["S"])))
             if isinstance(one, Unreadable):
@@ -69,24 +69,24 @@ class Deleted:
         return sorted(found, key=lambda one: one.deleted_at)
 
 
-def left_over(before: datetime, tenant_id: TenantId | None = None) -> list[LeftOver]:
+def leftovers(before: datetime, tenant_id: TenantId | None = None) -> list[Leftover]:
     """Everything that was deleted before that instant and is not cleaned up, the oldest first; of a tenant, or of all.
 
     The table is read once. What cannot be read is told in the log.
     Raises ServiceUnavailable.
     """
     deleted = Deleted()
-    for _ in deleted.noted(raw for raw in whole.items() if tenant_id is None or whole.is_of(raw, tenant_id)):
+    for _ in deleted.noted(raw for raw in scan.items() if tenant_id is None or scan.is_of(raw, tenant_id)):
         pass
-    found = deleted.left_over(before)
+    found = deleted.leftovers(before)
     for one in deleted.unreadable:
         logger.error("an item to be cleaned up cannot be read", extra={"item": one.key, "reason": one.reason})
     return found
 
 
 def try_again(
-    found: Iterable[LeftOver], queues: Queues, now: datetime, new_id: NewId
-) -> Iterator[tuple[LeftOver, bool]]:
+    found: Iterable[Leftover], queues: Queues, now: datetime, new_id: NewId
+) -> Iterator[tuple[Leftover, bool]]:
     """Sends each to its cleanup once more, as a redrive does, but also when its message is long lost.
 
     Tells what it sent for, of a chat one, and of which its queue took nothing: that can be sent another time.
@@ -105,7 +105,7 @@ def try_again(
             yield one, True
 
 
-def _send(one: LeftOver, event: Event, queues: Queues, now: datetime, event_id: str) -> None:
+def _send(one: Leftover, event: Event, queues: Queues, now: datetime, event_id: str) -> None:
     url = queues.urls[event.queue]
     group = keys.partition(one.tenant_id, one.chat_id) if url.endswith(".fifo") else one.tenant_id
     attributes = {
@@ -116,7 +116,7 @@ def _send(one: LeftOver, event: Event, queues: Queues, now: datetime, event_id: 
         "schema_version": SCHEMA_VERSION,
         REDRIVEN: str(micros(now)),
     }
-    send_one(url, Message(event_id, group, event.payload(), attributes))
+    send_one(url, SqsMessage(event_id, group, event.payload(), attributes))
 
 
 def _may_wait(raw: Raw) -> bool:
@@ -130,7 +130,7 @@ def _may_wait(raw: Raw) -> bool:
     return sk == keys.CHAT_SK and "deleted_at" in raw and "expires_at" not in raw
 
 
-def _of(raw: Raw, chat_deleted_at: datetime | None) -> LeftOver | None:
+def _of(raw: Raw, chat_deleted_at: datetime | None) -> Leftover | None:
     sk = raw["sk"]["S"]
     if sk.startswith(keys.ATTACHMENT_PREFIX):
         one = attachments.from_raw(raw)
@@ -139,18 +139,18 @@ def _of(raw: Raw, chat_deleted_at: datetime | None) -> LeftOver | None:
         # A deleted chat's cleanup looks after its attachments, too.
         alone = one.attachment_id if chat_deleted_at is None else None
         what = f"attachment {one.attachment_id}"
-        return LeftOver(one.tenant_id, one.chat_id, what, at, cleanup.attempts, cleanup.last_error, alone)
+        return Leftover(one.tenant_id, one.chat_id, what, at, cleanup.attempts, cleanup.last_error, alone)
     if chat_deleted_at is None:
         return None
     if sk.startswith(keys.VECTOR_STORE_PREFIX):
         store = attachments.store_from_raw(raw)
-        return LeftOver(store.tenant_id, store.chat_id, f"vector store at {store.provider}", chat_deleted_at)
+        return Leftover(store.tenant_id, store.chat_id, f"vector store at {store.provider}", chat_deleted_at)
     chat = stored_chats.from_raw(raw)
     assert chat is not None
-    return LeftOver(chat.tenant_id, chat.chat_id, "chat", chat_deleted_at)
+    return Leftover(chat.tenant_id, chat.chat_id, "chat", chat_deleted_at)
 
 
-def _event(one: LeftOver, now: datetime, new_id: NewId) -> Event | None:
+def _event(one: Leftover, now: datetime, new_id: NewId) -> Event | None:
     """What has it cleaned up; None when it is gone by now."""
     if one.attachment_id is not None:
         attachment = attachments.read(one.tenant_id, one.chat_id, one.attachment_id)

@@ -9,7 +9,7 @@ from math import ceil
 from typing import Literal, cast
 
 from minichat.domain.errors import UsedUp
-from minichat.domain.policy import Limits, UserLimits
+from minichat.domain.policy import PolicyLimits, UserLimits
 from minichat.domain.quota import periods
 from minichat.domain.turn import DayCounts, Reserve
 
@@ -34,7 +34,7 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class QuotaUse:
     """One user's commitments and limits, as they were read."""
 
     limits: UserLimits
@@ -59,7 +59,7 @@ class Standing:
         never = datetime.max.replace(tzinfo=UTC)
         return max(lacking, key=lambda one: one.next_reset or never, default=UsedUp())
 
-    def settled(self, reserve: Reserve, committed_micro: int, now: datetime) -> "Standing":
+    def settled(self, reserve: Reserve, committed_micro: int, now: datetime) -> "QuotaUse":
         """Where the user stands at `now` once this reserve is settled; a period that is over is not touched."""
         change = committed_micro - reserve.credits_micro
         daily, monthly = periods(now)
@@ -98,13 +98,13 @@ class Remaining:
         return self.percentage == 0
 
 
-def remaining(standing: Standing, warning_threshold_pct: int, now: datetime) -> list[Remaining]:
+def remaining(quota_use: QuotaUse, warning_threshold_pct: int, now: datetime) -> list[Remaining]:
     """What is left everywhere: 79, 80 and 81 of 100 used leave 21 (no warning), 20 and 19 (warning) at 80 %.
 
     A limit of 0 is left out.
     """
     found = []
-    for bucket, period, used, limit in standing.entries():
+    for bucket, period, used, limit in quota_use.entries():
         if limit <= 0:
             continue
         percentage = max(limit - used, 0) * 100 // limit
@@ -160,7 +160,7 @@ def _scope_of(member: str) -> Scope:
 
 def limit_of(limits: UserLimits, bucket: Bucket, period: Period) -> int:
     """One limit, in micro-credits."""
-    chosen: Limits = limits.standard if bucket == "total" else limits.premium
+    chosen: PolicyLimits = limits.standard if bucket == "total" else limits.premium
     return chosen.limit_daily_credits_micro if period == "daily" else chosen.limit_monthly_credits_micro
 
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import TenantId, UserId
-from minichat.domain.ledger import account
-from minichat.domain.metering import Entry, Mismatch, Total, Used, used_by
+from minichat.domain.quota_account import account
 from minichat.domain.turn import Turn, TurnState
+from minichat.domain.usage_ledger import LedgerEntry, LedgerSums, Mismatch, Total, used_by
 from minichat.observability import logger
-from minichat.services.books import Books, read
-from minichat.storage import keys, ledger
+from minichat.services.reconcile_books import Books, read
+from minichat.storage import keys, usage_ledger
 from minichat.storage.unreadable import PROBLEMS
 
 LOOKS = 5
@@ -30,7 +30,7 @@ EXPIRY_MARGIN = timedelta(days=3)
 _ENDED = ("turn_completed", "turn_failed")
 
 Day = tuple[TenantId, str]
-Days = dict[Day, dict[UserId | None, Used]]
+Days = dict[Day, dict[UserId | None, LedgerSums]]
 
 
 @dataclass(slots=True)
@@ -84,7 +84,9 @@ def repair(found: Iterable[Mismatch], *, retention_days: int) -> int:
     repaired = 0
     for one in found:
         try:
-            repaired += one.total is not None and ledger.correct(one.total, one.seen, retention_days=retention_days)
+            repaired += one.total is not None and usage_ledger.correct(
+                one.total, one.seen, retention_days=retention_days
+            )
         except ServiceUnavailable:
             logger.exception("a total cannot be repaired", extra={"tenant_id": one.tenant_id, "where": one.where})
     return repaired
@@ -96,18 +98,18 @@ def _of_entries(ended: Mapping[str, Turn], books: Books, kept_beyond: datetime) 
         key: turn for key, turn in ended.items() if key not in books.entries or books.entries[key].used != used_by(turn)
     }
     # It may have been entered since the table was read there.
-    entries = ledger.of_turns(differing.values())
+    entries = usage_ledger.of_turns(differing.values())
     unreadable = {one.key for one in books.unreadable}
     for key, turn in differing.items():
         statement = books.statements.get(account(turn))
         is_kept = statement is not None and statement.kept_until is not None and statement.kept_until > kept_beyond
         says = entries[key].used if key in entries else None
-        is_missing = is_kept and ledger.key_of(turn) not in unreadable
+        is_missing = is_kept and usage_ledger.key_of(turn) not in unreadable
         if says != (should := used_by(turn)) and (says is not None or is_missing):
             yield Mismatch(turn.tenant_id, f"ledger entry of turn {turn.turn_id}", _in_words(says), _in_words(should))
 
 
-def _without_turn(books: Books, entries: Iterable[Entry]) -> Iterator[Mismatch]:
+def _without_turn(books: Books, entries: Iterable[LedgerEntry]) -> Iterator[Mismatch]:
     """Entries whose turn is not there, though its chat is: only a deleted chat's turns disappear."""
     unreadable = {one.key for one in books.unreadable}
     for entry in entries:
@@ -118,8 +120,8 @@ def _without_turn(books: Books, entries: Iterable[Entry]) -> Iterator[Mismatch]:
             yield Mismatch(entry.tenant_id, where, _in_words(entry.used), "nothing: there is no such turn")
 
 
-def _days_of(entries: Iterable[Entry]) -> Days:
-    days: Days = defaultdict(lambda: defaultdict(Used))
+def _days_of(entries: Iterable[LedgerEntry]) -> Days:
+    days: Days = defaultdict(lambda: defaultdict(LedgerSums))
     for entry in entries:
         day = days[entry.tenant_id, entry.day]
         day[None] += entry.used
@@ -133,7 +135,7 @@ def _differing(days: Days, books: Books, kept_beyond: datetime) -> list[Day]:
     says: Days = defaultdict(dict)
     for total in books.totals:
         says[total.tenant_id, total.day][total.user_id] = total.used
-    records: list[Total | Entry] = [*books.totals, *books.entries.values()]
+    records: list[Total | LedgerEntry] = [*books.totals, *books.entries.values()]
     going = {
         (record.tenant_id, record.day)
         for record in records
@@ -146,9 +148,9 @@ def _of_day(tenant_id: TenantId, day: str) -> list[Mismatch] | None:
     """What differs between a day's totals and its entries at one moment; None when that cannot be said."""
     try:
         for _ in range(LOOKS):
-            before = {total.user_id: total.used for total in ledger.totals(tenant_id, day, day)}
-            should = _days_of(ledger.entries(tenant_id, day)).get((tenant_id, day), {})
-            if before == {total.user_id: total.used for total in ledger.totals(tenant_id, day, day)}:
+            before = {total.user_id: total.used for total in usage_ledger.totals(tenant_id, day, day)}
+            should = _days_of(usage_ledger.entries(tenant_id, day)).get((tenant_id, day), {})
+            if before == {total.user_id: total.used for total in usage_ledger.totals(tenant_id, day, day)}:
                 return list(_in_day(tenant_id, day, before, should))
     except (ServiceUnavailable, *PROBLEMS):
         logger.exception("a day cannot be looked at", extra={"tenant_id": tenant_id, "day": day})
@@ -156,12 +158,12 @@ def _of_day(tenant_id: TenantId, day: str) -> list[Mismatch] | None:
 
 
 def _in_day(
-    tenant_id: TenantId, day: str, says: Mapping[UserId | None, Used], should: Mapping[UserId | None, Used]
+    tenant_id: TenantId, day: str, says: Mapping[UserId | None, LedgerSums], should: Mapping[UserId | None, LedgerSums]
 ) -> Iterator[Mismatch]:
     for user_id in {**says, **should}:
         if says.get(user_id) != should.get(user_id):
             where = f"total of {day}" + (f" of user {user_id}" if user_id else "")
-            total, seen = Total(tenant_id, day, user_id, should.get(user_id, Used())), says.get(user_id)
+            total, seen = Total(tenant_id, day, user_id, should.get(user_id, LedgerSums())), says.get(user_id)
             yield Mismatch(tenant_id, where, _in_words(seen), _in_words(total.used), total, seen)
 
 
@@ -172,7 +174,7 @@ def _of_audit(ended: Iterable[Turn], audited: Iterable[Mapping[str, Any]]) -> It
             yield Mismatch(turn.tenant_id, f"audit trail of turn {turn.turn_id}", f"{count} ends", "1 end")
 
 
-def _in_words(used: Used | None) -> str:
+def _in_words(used: LedgerSums | None) -> str:
     if used is None:
         return "nothing"
     return (

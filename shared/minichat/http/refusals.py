@@ -13,7 +13,7 @@ from minichat.domain import errors
 from minichat.domain.identity import Caller
 from minichat.moment import now
 from minichat.observability import count, logger, note
-from minichat.services import refusals
+from minichat.services import refusal_audit
 
 WAIT_SECONDS = 0.5
 """How long an answer waits for its event to be out: a function may be frozen with its answer."""
@@ -21,11 +21,11 @@ AT_ONCE = 8
 """Events that a process writes at the same time; a refusal beyond them leaves none."""
 
 
-class Refused:
+class RefusedRequest:
     """The refusals of one process."""
 
     def __init__(self) -> None:
-        self._told = refusals.Told()
+        self._told = refusal_audit.RefusalTeller()
         self._writing: set[asyncio.Task[bool]] = set()
 
     async def note(self, request: Request, error: errors.ChatError) -> None:
@@ -39,10 +39,10 @@ class Refused:
                 note(cause=_cause(error))
         licensed = error.caller if isinstance(error, errors.FeatureNotLicensed) else None
         caller: Caller | None = licensed or getattr(request.state, "caller", None)
-        if caller is not None and (refusal := refusals.of_error(error, caller, _chat_id(request))) is not None:
+        if caller is not None and (refusal := refusal_audit.of_error(error, caller, _chat_id(request))) is not None:
             await self._tell(refusal, request.state.trace_id)
 
-    async def _tell(self, refusal: refusals.Refusal, trace_id: str) -> None:
+    async def _tell(self, refusal: refusal_audit.Refusal, trace_id: str) -> None:
         note(tenant_id=refusal.caller.tenant_id)
         if len(self._writing) >= AT_ONCE:
             note(refusal_event="dropped")

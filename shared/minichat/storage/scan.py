@@ -12,10 +12,10 @@ from pynamodb.exceptions import ScanError
 from minichat.domain.chat import Chat
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import TenantId, uuid7_floor
-from minichat.domain.ledger import Statement
-from minichat.domain.metering import Entry, Total
+from minichat.domain.quota_account import Statement
 from minichat.domain.turn import Turn
-from minichat.storage import chats, keys, ledger, quota, turns, unreadable
+from minichat.domain.usage_ledger import LedgerEntry, Total
+from minichat.storage import chats, keys, quota, turns, unreadable, usage_ledger
 from minichat.storage.items import Raw, outbox_table, table
 from minichat.storage.unreadable import Unreadable
 
@@ -32,7 +32,7 @@ _PASSING = frozenset(
     }
 )
 
-Record = Turn | Chat | Statement | Entry | Total
+Record = Turn | Chat | Statement | LedgerEntry | Total
 
 
 def records(tenant_id: TenantId | None = None, found: Iterable[Raw] | None = None) -> Iterator[Record | Unreadable]:
@@ -54,8 +54,8 @@ def _reader(raw: Raw) -> Callable[[Raw], Any] | None:
     if sk.startswith(keys.QUOTA_PREFIX):
         return quota.statement
     if pk.endswith("#USAGE"):
-        return ledger.total_of
-    return ledger.entry_of if "#L#" in pk else None
+        return usage_ledger.total_of
+    return usage_ledger.entry_of if "#L#" in pk else None
 
 
 def items() -> Iterator[Raw]:

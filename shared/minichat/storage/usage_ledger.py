@@ -8,9 +8,9 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from minichat.domain.identity import ChatId, RequestId, TenantId, UserId, from_seconds
-from minichat.domain.metering import Entry, Total, Used
 from minichat.domain.turn import Turn
 from minichat.domain.usage import dedupe_key
+from minichat.domain.usage_ledger import LedgerEntry, LedgerSums, Total
 from minichat.events.payloads import UsageEvent
 from minichat.storage import keys, unreadable
 from minichat.storage.items import LedgerItem, Raw, UsageItem, batch_get, between
@@ -93,7 +93,7 @@ def totals(tenant_id: TenantId, since: str, until: str, unread: list[Unreadable]
             unread.append(total)
 
 
-def correct(total: Total, seen: Used | None, *, retention_days: int) -> bool:
+def correct(total: Total, seen: LedgerSums | None, *, retention_days: int) -> bool:
     """Sets a total to what it should be; False when it is not as it was `seen` any more, in any count.
 
     Raises ServiceUnavailable.
@@ -112,7 +112,7 @@ def correct(total: Total, seen: Used | None, *, retention_days: int) -> bool:
     return update_one(UsageItem(*keys.usage(total.tenant_id, total.day, total.user_id)), actions, unmoved, op="usage")
 
 
-def entries(tenant_id: TenantId, day: str) -> Iterator[Entry]:
+def entries(tenant_id: TenantId, day: str) -> Iterator[LedgerEntry]:
     """A tenant's entries of a day.
 
     Raises ServiceUnavailable.
@@ -121,14 +121,14 @@ def entries(tenant_id: TenantId, day: str) -> Iterator[Entry]:
     return (entry_of(raw) for raw in found)
 
 
-def of_turns(turns: Iterable[Turn]) -> dict[str, Entry]:
+def of_turns(turns: Iterable[Turn]) -> dict[str, LedgerEntry]:
     """The entries, by dedupe key, of those of these turns that ended and have one; one call per hundred.
 
     Raises ServiceUnavailable.
     """
     wanted = [key_of(turn) for turn in turns if turn.completed_at is not None]
     found = (unreadable.read(raw, entry_of) for raw in batch_get(wanted).values())
-    return {entry.dedupe_key: entry for entry in found if isinstance(entry, Entry)}
+    return {entry.dedupe_key: entry for entry in found if isinstance(entry, LedgerEntry)}
 
 
 def key_of(turn: Turn) -> Key:
@@ -146,16 +146,16 @@ def total_of(raw: Raw) -> Total:
         tenant_id=TenantId(item.pk.removeprefix("T#").removesuffix("#USAGE")),
         day=day,
         user_id=UserId(user) if user else None,
-        used=Used(int(item.turns or 0), *(int(getattr(item, name) or 0) for name in _COUNTED)),
+        used=LedgerSums(int(item.turns or 0), *(int(getattr(item, name) or 0) for name in _COUNTED)),
         kept_until=None if item.expires_at is None else from_seconds(int(item.expires_at)),
     )
 
 
-def entry_of(raw: Raw) -> Entry:
+def entry_of(raw: Raw) -> LedgerEntry:
     """The ledger's entry that a stored item is."""
     item = LedgerItem.from_raw_data(dict(raw))
     tenant = item.pk.removeprefix("T#").partition("#L#")[0]
-    return Entry(
+    return LedgerEntry(
         tenant_id=TenantId(tenant),
         dedupe_key=item.sk,
         user_id=UserId(item.user_id) if item.user_id else None,
@@ -166,14 +166,14 @@ def entry_of(raw: Raw) -> Entry:
         model=item.model,
         premium=item.tier == "premium",
         policy_version=int(item.policy_version),
-        used=Used(int(item.turn_id is not None), *(int(getattr(item, name) or 0) for name in _COUNTED)),
+        used=LedgerSums(int(item.turn_id is not None), *(int(getattr(item, name) or 0) for name in _COUNTED)),
         kept_until=from_seconds(int(item.expires_at)),
     )
 
 
-def _used(event: UsageEvent) -> Used:
+def _used(event: UsageEvent) -> LedgerSums:
     tokens = event.usage
-    return Used(
+    return LedgerSums(
         turns=int(event.turn_id is not None),
         committed_micro=event.committed_credits_micro,
         input_tokens=tokens.input_tokens if tokens else 0,

@@ -29,7 +29,7 @@ from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict, QuotaEx
 from minichat.domain.files import FileLimits
 from minichat.domain.identity import AttachmentId, Call
 from minichat.domain.quota import periods
-from minichat.domain.standing import lacking
+from minichat.domain.quota_use import lacking
 from minichat.domain.turn import DayCounts
 from minichat.storage import attachments, chats, documents, keys, quota
 from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, UploadedOnceItem, VectorStoreItem

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from minichat.domain.tool_details import UNTOLD, ToolDetails
-from minichat.providers.cited import listed
-from minichat.providers.fields import UNREADABLE, at
+from minichat.providers.citations import listed
+from minichat.providers.json_fields import UNREADABLE, at
 
 FILES, OUTPUTS = "file_search_call.results", "code_interpreter_call.outputs"
 """What OpenAI leaves out of its items unless it is asked to include it."""

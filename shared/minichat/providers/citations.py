@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from minichat.domain.citations import SNIPPET_MAX, TITLE_MAX, URL_MAX, Cited, Source, Span
-from minichat.providers.fields import whole_characters
+from minichat.providers.json_fields import whole_characters
 
 MAX_CITED = 1000
 """Sources that are kept of an answer: there may be repetitions among them, which do not count in the end."""

@@ -18,7 +18,7 @@ LONG = 100_000
 
 
 @dataclass(slots=True)
-class Record:
+class Transcript:
     """Events from 1 without gaps; the first `stored` of them are in the table, the others are `pending`.
 
     An event is recorded when it gets its number, before its client has it: what was told can always be told again by

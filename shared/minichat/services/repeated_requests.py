@@ -8,7 +8,7 @@ from minichat.domain.errors import FieldError, InvalidRequest, RequestIdConflict
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.message import fingerprint
 from minichat.domain.turn import Turn
-from minichat.services.orphans import looked_at
+from minichat.services.orphans import read_and_repair
 from minichat.services.send import SendMessage
 from minichat.settings import Settings
 from minichat.storage import chats
@@ -19,7 +19,7 @@ def by_request_id(call: Call, command: SendMessage, settings: Settings) -> Turn 
 
     Raises ChatNotFound, RequestIdConflict (the turn was deleted), RequestIdReused.
     """
-    _, turn = looked_at(call, command.chat_id, command.request_id, settings)
+    _, turn = read_and_repair(call, command.chat_id, command.request_id, settings)
     if turn is None:
         return None
     if turn.deleted_at is not None:
@@ -36,7 +36,7 @@ def by_message(call: Call, command: SendMessage, settings: Settings) -> Turn:
     """
     chat = visible(chats.read(call.caller.tenant_id, command.chat_id), call.caller)
     if chat.latest_request_id is not None:
-        _, turn = looked_at(call, command.chat_id, chat.latest_request_id, settings)
+        _, turn = read_and_repair(call, command.chat_id, chat.latest_request_id, settings)
         if turn is not None and turn.deleted_at is None and _has(turn, command):
             return turn
     problem = "The latest turn of the chat has another message; `request_id` says which one is meant."
@@ -48,10 +48,10 @@ def by_target(call: Call, chat_id: ChatId, target: RequestId, content: str | Non
 
     None when there is none, or it is gone: the mutation is made, or refused, as any other. Raises ChatNotFound.
     """
-    _, old = looked_at(call, chat_id, target, settings)
+    _, old = read_and_repair(call, chat_id, target, settings)
     if old is None or old.replaced_by_request_id is None:
         return None
-    _, new = looked_at(call, chat_id, old.replaced_by_request_id, settings)
+    _, new = read_and_repair(call, chat_id, old.replaced_by_request_id, settings)
     if new is None or new.deleted_at is not None:
         return None
     wanted = old.fingerprint if content is None else fingerprint(content, new.attachment_ids)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from minichat.domain.chat import Chat
 from minichat.domain.identity import ChatId, TenantId
-from minichat.domain.ledger import Account, Statement
-from minichat.domain.metering import Entry, Total
+from minichat.domain.quota_account import QuotaAccount, Statement
 from minichat.domain.turn import Turn
 from minichat.domain.usage import dedupe_key
-from minichat.storage import whole
+from minichat.domain.usage_ledger import LedgerEntry, Total
+from minichat.storage import scan
 from minichat.storage.items import Raw
 from minichat.storage.unreadable import Unreadable
 
@@ -24,8 +24,8 @@ class Books:
     deleted, and what could not be read."""
 
     turns: dict[str, Turn] = field(default_factory=dict)
-    entries: dict[str, Entry] = field(default_factory=dict)
-    statements: dict[Account, Statement] = field(default_factory=dict)
+    entries: dict[str, LedgerEntry] = field(default_factory=dict)
+    statements: dict[QuotaAccount, Statement] = field(default_factory=dict)
     totals: list[Total] = field(default_factory=list)
     living: set[ChatId] = field(default_factory=set)
     unreadable: list[Unreadable] = field(default_factory=list)
@@ -38,11 +38,11 @@ def read(tenant_id: TenantId | None = None, items: Iterable[Raw] | None = None) 
     Raises ServiceUnavailable.
     """
     books = Books()
-    for record in whole.records(tenant_id, items):
+    for record in scan.records(tenant_id, items):
         match record:
             case Turn():
                 books.turns[dedupe_key(record.tenant_id, record.turn_id, record.request_id)] = record
-            case Entry():
+            case LedgerEntry():
                 books.entries[record.dedupe_key] = record
             case Statement():
                 books.statements[record.account] = record

@@ -58,7 +58,7 @@ def of_error(error: ChatError, caller: Caller, chat_id: str | None) -> Refusal |
     return Refusal(caller, decision, error.code, chat_id, limit)
 
 
-class Told:
+class RefusalTeller:
     """The refusals that this process knows to be out."""
 
     def __init__(self) -> None:
