@@ -17,7 +17,7 @@ Tier = Literal["standard", "premium"]
 ContextSize = Literal["low", "medium", "high"]
 Multiplier = Annotated[int, Field(ge=1, le=MAX_MULTIPLIER)]
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
-Budget = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+Budget = Annotated[int, Field(ge=0, le=MAX_TOKENS, description="tokens")]
 MicroCredits = Annotated[int, Field(ge=0)]
 
 

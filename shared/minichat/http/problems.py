@@ -50,7 +50,15 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.ServiceUnavailable: 503,
 }
 
-_FRAMEWORK_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+UNCLASSED: dict[str, tuple[int, str]] = {
+    "not_found": (404, "There is no such path."),
+    "method_not_allowed": (405, "The path has no such method; `Allow` names those that it has."),
+    "request_too_large": (413, "The request has more than 6 MB."),
+    "internal_error": (500, "A failure of ours; `trace_id` finds it."),
+}
+"""What is answered without a class of its own: the code, its status, and when."""
+
+_FRAMEWORK_CODES = {status: code for code, (status, _) in UNCLASSED.items()}
 
 EVERYWHERE = (
     errors.InvalidRequest,
