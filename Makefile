@@ -100,7 +100,7 @@ lint: types .tools/sam/installed ## Check style, types, import direction and the
 	$(VENV)/lint-imports
 	$(CFN_LINT) $(TEMPLATES)
 	@mkdir -p .aws-sam
-	.tools/sam/bin/python tests/translate.py template.yaml > .aws-sam/translated.json
+	.tools/sam/bin/python tests/support/aws/translate.py template.yaml > .aws-sam/translated.json
 	$(CFN_LINT) .aws-sam/translated.json
 
 .PHONY: types

@@ -19,7 +19,7 @@ from minichat.local.engine import Engine
 from minichat.local.process import Child, free_port
 from minichat.settings import Store
 from minichat.storage.items import connect
-from tests.client import Stack, User
+from tests.support.http.client import Stack, User
 
 ROOT = Path(__file__).parents[1]
 READY_SECONDS = 60

@@ -22,9 +22,9 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, current
 from minichat.storage import whole
-from tests.builders import NOW, a_call, a_model, a_policy
 from tests.conftest import fresh_tables
-from tests.queue_access import QueueAccess, invocation
+from tests.support.domain.builders import NOW, a_call, a_model, a_policy
+from tests.support.events.queue_access import QueueAccess, invocation
 
 TURNS = 500
 RELAY_BATCH = 100

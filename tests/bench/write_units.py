@@ -26,9 +26,9 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings
 from minichat.storage.items import connection
-from tests.builders import a_call, a_model, a_policy
 from tests.conftest import ROOT, fresh_tables
-from tests.read_units import size_of
+from tests.support.domain.builders import a_call, a_model, a_policy
+from tests.support.storage.read_units import size_of
 
 RULES = Rules(Settings(), a_policy(a_model(id="gpt-4.1-mini", preference={"is_default": True})))
 PROSE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8") * 2

@@ -13,9 +13,9 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from tests.client import Stack, User
 from tests.conftest import running_stack
-from tests.given_files import (
+from tests.support.http.client import Stack, User
+from tests.support.http.given_files import (
     ENDS_SECONDS,
     MB,
     PDF,

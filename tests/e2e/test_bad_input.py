@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from minichat.local.issuer import Issuer, as_uuid
-from tests.client import Stack, User
+from tests.support.http.client import Stack, User
 
 NOT_TEXT = ["", "   ", "\n\t\u3000"]
 

@@ -15,8 +15,8 @@ from starlette.types import Receive, Scope, Send
 from minichat.http import cors
 from minichat.http.app import BUFFERED, STREAMING, routers
 from minichat.http.edge import Edge
-from tests.client import Stack, User
 from tests.conftest import another_server
+from tests.support.http.client import Stack, User
 
 OURS, OTHERS = "https://app.example", "https://evil.example"
 SAFE_METHODS = {"GET", "HEAD", "POST"}

@@ -9,9 +9,9 @@ import httpx2
 import pytest
 
 from minichat.settings import Store
-from tests.client import Event, Stack, User
 from tests.conftest import another_server
-from tests.invariants import Tables, violations
+from tests.support.http.client import Event, Stack, User
+from tests.support.storage.invariants import Tables, violations
 
 
 def two_seconds(user: User) -> float:

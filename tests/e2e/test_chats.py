@@ -4,7 +4,7 @@ import time
 from typing import Any
 from uuid import uuid4
 
-from tests.client import User
+from tests.support.http.client import User
 
 TITLED_SECONDS = 120
 """Outbox, relay, queue, worker and provider, on a busy machine."""

@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from tests.client import Stack, User
+from tests.support.http.client import Stack, User
 
 WEB_SEARCH = {"web_search": {"enabled": True}}
 PAGES = "[[cite:https://example.com/a A title]][[cite:https://example.com/b]]"

@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.client import Stack
 from tests.clocks import NEEDED, WallClock
 from tests.conftest import another_server, running_stack
+from tests.support.http.client import Stack
 
 pytestmark = pytest.mark.skipif(NEEDED is not None, reason=str(NEEDED))
 

@@ -26,9 +26,8 @@ import pytest
 
 from minichat.local.process import Child
 from minichat.settings import Store
-from tests.client import Stack
 from tests.conftest import ROOT, running_stack
-from tests.consumers import (
+from tests.support.events.consumers import (
     assert_audited_once,
     assert_metered_once,
     dead_letters,
@@ -37,7 +36,8 @@ from tests.consumers import (
     serving,
     wait_until_it_agrees,
 )
-from tests.invariants import Tables, violations
+from tests.support.http.client import Stack
+from tests.support.storage.invariants import Tables, violations
 
 TURNS = int(os.environ.get("EVENTS_TURNS", "200"))
 AT_ONCE = 16

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.client import Stack, User
-from tests.given_files import MB, PDF
+from tests.support.http.client import Stack, User
+from tests.support.http.given_files import MB, PDF
 
 LARGE = 30 * MB
 HEAD = b'Content-Disposition: form-data; name="file"; filename="a.pdf"\r\nContent-Type: application/pdf'

@@ -11,10 +11,20 @@ import pytest
 from PIL import Image
 
 from minichat.settings import Store
-from tests.client import Stack, User
-from tests.given_files import ENDS_SECONDS, PDF, a_document, a_picture, announced, ended, posted, refused, uploaded
-from tests.invariants import Tables, violations
-from tests.provider_requests import Requests, a_stack_whose_requests_are_kept
+from tests.support.http.client import Stack, User
+from tests.support.http.given_files import (
+    ENDS_SECONDS,
+    PDF,
+    a_document,
+    a_picture,
+    announced,
+    ended,
+    posted,
+    refused,
+    uploaded,
+)
+from tests.support.providers.requests import Requests, a_stack_whose_requests_are_kept
+from tests.support.storage.invariants import Tables, violations
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 

@@ -13,9 +13,9 @@ import pytest
 from openapi_spec_validator import validate
 
 from minichat.http.problems import STATUS
-from tests.client import Stack
 from tests.conftest import ROOT
 from tests.fuzz import aim
+from tests.support.http.client import Stack
 
 OPERATIONS = {
     "POST /chats",

@@ -11,9 +11,9 @@ import pytest
 from minichat.local.schedules import Schedule, scheduled
 from minichat.local.tables import load_template
 from minichat.settings import Store
-from tests.client import Stack, User
 from tests.conftest import ROOT, running_stack
-from tests.invariants import Tables, violations
+from tests.support.http.client import Stack, User
+from tests.support.storage.invariants import Tables, violations
 
 
 def _killed_in_mid_stream(stack: Stack, user: User) -> tuple[str, str]:

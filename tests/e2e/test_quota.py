@@ -11,8 +11,8 @@ import pytest
 
 from minichat.local.issuer import as_uuid
 from minichat.services.rules import SHIPPED_POLICY
-from tests.client import Answer, Stack
 from tests.conftest import running_stack
+from tests.support.http.client import Answer, Stack
 
 SEARCHES_A_DAY = 3
 SEARCHING = {"web_search": {"enabled": True}}

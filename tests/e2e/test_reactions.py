@@ -5,8 +5,8 @@ from uuid import uuid4
 import httpx2
 
 from minichat.settings import Store
-from tests.client import Stack, User
-from tests.invariants import Tables
+from tests.support.http.client import Stack, User
+from tests.support.storage.invariants import Tables
 
 
 def react(user: User, chat_id: str, message_id: str, reaction: object) -> httpx2.Response:

@@ -14,9 +14,9 @@ from uuid import uuid4
 import pytest
 
 from minichat.settings import Store
-from tests.client import Stack, User
 from tests.conftest import ROOT, another_server
-from tests.invariants import Tables, violations
+from tests.support.http.client import Stack, User
+from tests.support.storage.invariants import Tables, violations
 
 SCRIPT = "[[say:Größe, 数 and 🙂: every word counts, twice.]][[tool:web_search]][[delay:5]]"
 WORDS = [f"word{number} " for number in range(1, 12)] + ["word12"]

@@ -16,9 +16,9 @@ import httpx2
 import pytest
 
 from minichat.settings import Store
-from tests.client import Stack, User
 from tests.conftest import another_server, running_stack
-from tests.invariants import Tables, violations
+from tests.support.http.client import Stack, User
+from tests.support.storage.invariants import Tables, violations
 
 SCRIPT = "[[say:Größe, 数 and 🙂: every word counts, twice.]][[tool:web_search]][[delay:5]]"
 

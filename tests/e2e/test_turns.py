@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.client import Stack, User
+from tests.support.http.client import Stack, User
 
 
 def test_a_first_answer_streams_in_the_contracts_order(user: User) -> None:

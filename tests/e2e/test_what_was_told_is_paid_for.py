@@ -11,10 +11,10 @@ import httpx2
 import pytest
 
 from minichat.settings import Store
-from tests.client import Stack, User
 from tests.conftest import another_server, running_stack
-from tests.consumers import minichat
-from tests.invariants import Tables, violations
+from tests.support.events.consumers import minichat
+from tests.support.http.client import Stack, User
+from tests.support.storage.invariants import Tables, violations
 
 WORDS = 8_000
 TOLD = (800, 4_000, 7_200, 7_999)

@@ -21,8 +21,8 @@ from minichat.provider_entries import Secret
 from minichat.providers.credentials import Keys
 from minichat.settings import Store
 from minichat.storage import objects
-from tests.integration.faults import answers_on_the_wire, refused, sqs_hook
-from tests.queue_access import QueueAccess
+from tests.support.events.queue_access import QueueAccess
+from tests.support.storage.faults import answers_on_the_wire, refused, sqs_hook
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 FOUND = (200, {"SecretString": "key-1", "Name": "n"})

@@ -38,11 +38,11 @@ from minichat.storage import attachments, keys, messages, uploads
 from minichat.storage.documents import from_raw
 from minichat.storage.items import batch_get
 from minichat.storage.transact import commit
-from tests import ready_files
-from tests.builders import a_call, a_caller, a_model, a_policy, new_id, some_limits
-from tests.integration.faults import counted_calls, side_by_side
-from tests.invariants import Tables, violations
-from tests.ready_files import stored
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id, some_limits
+from tests.support.services import ready_files
+from tests.support.services.ready_files import stored
+from tests.support.storage.faults import counted_calls, side_by_side
+from tests.support.storage.invariants import Tables, violations
 
 SUPPORT = {"tool_support": {"file_search": True, "code_interpreter": True, "web_search": True}}
 MODEL = a_model(preference={"is_default": True}, multimodal_capabilities=["VISION_INPUT"], general_config=SUPPORT)

@@ -31,8 +31,8 @@ from minichat.settings import Attachments, Settings, Store
 from minichat.storage import attachments, keys, objects, references, uploads
 from minichat.storage.items import ChatItem, batch_get
 from minichat.storage.transact import commit
-from tests.builders import a_call, a_caller, a_policy, new_id
-from tests.invariants import Tables
+from tests.support.domain.builders import a_call, a_caller, a_policy, new_id
+from tests.support.storage.invariants import Tables
 
 MB = 1024 * 1024
 RULES = Rules(Settings(), a_policy())

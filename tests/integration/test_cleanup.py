@@ -22,11 +22,9 @@ from minichat.settings import Settings, Store
 from minichat.storage import attachments, keys
 from minichat.storage.attachment_items import AttachmentItem, VectorStoreItem
 from minichat.storage.transact import commit, update_one
-from tests.builders import NOW, a_call, a_caller, a_policy, new_id
-from tests.integration.faults import Killed, answers_lost, counted_calls, killed, side_by_side
-from tests.invariants import Tables
-from tests.provider_calls import an_entry
-from tests.provider_files import (
+from tests.support.domain.builders import NOW, a_call, a_caller, a_policy, new_id
+from tests.support.providers.calls import an_entry
+from tests.support.providers.files import (
     a_file,
     a_scripted_provider,
     a_vector_store,
@@ -36,6 +34,8 @@ from tests.provider_files import (
     files_of,
     is_in,
 )
+from tests.support.storage.faults import Killed, answers_lost, counted_calls, killed, side_by_side
+from tests.support.storage.invariants import Tables
 
 RULES = Rules(Settings(), a_policy())
 FOREVER = NOW + timedelta(days=365)

@@ -22,11 +22,11 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Quota, Settings, Store
 from minichat.storage import quota, uploads
-from tests import ready_files
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.conftest import fresh_tables
-from tests.invariants import Tables, violations
-from tests.racing import until_answered
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.services import ready_files
+from tests.support.storage.invariants import Tables, violations
+from tests.support.storage.racing import until_answered
 
 MODEL = a_model(
     preference={"is_default": True},

@@ -21,10 +21,10 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.services.system_tasks import Means, Outcome, TaskFailed
 from minichat.settings import Settings, Store
-from tests.builders import a_call, a_caller, a_model, a_policy, new_id
 from tests.integration.test_summary import Model, usage_events
-from tests.invariants import Tables, violations
-from tests.ready_files import announced, ready, stored
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
+from tests.support.services.ready_files import announced, ready, stored
+from tests.support.storage.invariants import Tables, violations
 
 CAN_SEARCH = {"tool_support": {"file_search": True}}
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True}, general_config=CAN_SEARCH)))

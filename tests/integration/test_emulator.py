@@ -17,10 +17,10 @@ from minichat.events.payloads import Event
 from minichat.local.event_schemas import EXAMPLES
 from minichat.moment import new_id
 from minichat.storage import ledger
-from tests.gateway import proxy_event
-from tests.integration.emulator import SAM, Built
-from tests.integration.runtime_api import RuntimeApi, Streamed
-from tests.queue_access import QueueAccess
+from tests.support.aws.emulator import SAM, Built
+from tests.support.aws.runtime_api import RuntimeApi, Streamed
+from tests.support.events.queue_access import QueueAccess
+from tests.support.http.gateway import proxy_event
 
 pytestmark = pytest.mark.skipif(not SAM.is_dir(), reason="the SAM CLI is not installed (`make tools`)")
 

@@ -32,10 +32,10 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Store
 from minichat.storage import messages
-from tests.builders import a_call
 from tests.integration.test_generate import A_PAGE, Scripted, a_running_turn, begun, some_rules, stored, told
 from tests.integration.test_metrics import of, written
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import a_call
+from tests.support.storage.invariants import Tables, violations
 
 pytestmark = pytest.mark.usefixtures("store")
 

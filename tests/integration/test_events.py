@@ -38,10 +38,10 @@ from minichat.settings import Settings, Store, current
 from minichat.storage import keys, ledger, whole
 from minichat.storage.attachment_items import AttachmentItem
 from minichat.storage.items import READ_ATTEMPTS
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy
-from tests.integration.faults import answered_instead, refused, sqs_hook
-from tests.invariants import Tables
-from tests.queue_access import QueueAccess, Record, a_change, invocation, reason
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy
+from tests.support.events.queue_access import QueueAccess, Record, a_change, invocation, reason
+from tests.support.storage.faults import answered_instead, refused, sqs_hook
+from tests.support.storage.invariants import Tables
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id

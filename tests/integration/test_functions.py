@@ -24,9 +24,9 @@ from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
-from tests.builders import a_call, a_model, a_policy, new_id
 from tests.conftest import ROOT
-from tests.gateway import proxy_event
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.http.gateway import proxy_event
 
 LARGEST_ANSWER_BYTES = 6_291_556
 """Of a buffered answer, as it goes to the Runtime API (Lambda quotas: 6 MB)."""

@@ -27,9 +27,9 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Quota, Settings, Store, Streaming
 from minichat.storage import messages, turns
-from tests.builders import a_call, a_model, a_policy
-from tests.integration.faults import answered_instead, refused
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import a_call, a_model, a_policy
+from tests.support.storage.faults import answered_instead, refused
+from tests.support.storage.invariants import Tables, violations
 
 pytestmark = pytest.mark.usefixtures("store")
 

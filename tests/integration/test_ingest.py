@@ -27,12 +27,12 @@ from minichat.settings import Cleanup as CleanupSettings
 from minichat.storage import attachments, keys, objects, uploads
 from minichat.storage.items import ChatItem, batch_get
 from minichat.storage.transact import commit
-from tests.builders import a_call, a_model, a_policy, new_id
-from tests.given_files import a_document
-from tests.integration.faults import Killed
-from tests.invariants import Tables
-from tests.provider_calls import an_entry
-from tests.provider_files import a_scripted_provider
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.http.given_files import a_document
+from tests.support.providers.calls import an_entry
+from tests.support.providers.files import a_scripted_provider
+from tests.support.storage.faults import Killed
+from tests.support.storage.invariants import Tables
 
 PDF = b"%PDF-1.7\nHello."
 IMAGE = io.BytesIO()

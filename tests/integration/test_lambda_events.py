@@ -22,7 +22,7 @@ from minichat.local.lambda_events import (
 from minichat.local.schedules import invoked, scheduled
 from minichat.local.tables import load_template, project_root
 from minichat.settings import Store
-from tests.queue_access import QueueAccess, Record, a_change, failed
+from tests.support.events.queue_access import QueueAccess, Record, a_change, failed
 
 TEMPLATE = load_template(project_root() / "template.yaml")
 

@@ -26,10 +26,10 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store, Thumbnails
 from minichat.storage import outbox, policies, uploads
-from tests.builders import a_call, a_model, a_policy, new_id
-from tests.gateway import proxy_event, wire
-from tests.integration.emulator import SAM, Built, Emulator
-from tests.ready_files import announced, ready
+from tests.support.aws.emulator import SAM, Built, Emulator
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.http.gateway import proxy_event, wire
+from tests.support.services.ready_files import announced, ready
 
 LARGEST = 6_291_556
 """Bytes of an answer (Lambda quotas: 6 MB, and a little for what is around a payload)."""

@@ -31,11 +31,11 @@ from minichat.settings import Cleanup, Settings, Store, current
 from minichat.storage import attachments, keys, transact, uploads
 from minichat.storage.items import connect
 from minichat.storage.transact import LEAST_ATTEMPTS, commit
-from tests.builders import a_call, a_model, a_policy, new_id
-from tests.integration.faults import answered_instead, refused, sqs_hook
-from tests.invariants import Tables
-from tests.queue_access import Handler, QueueAccess, invocation, reason
-from tests.ready_files import announced, ready, stored
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.events.queue_access import Handler, QueueAccess, invocation, reason
+from tests.support.services.ready_files import announced, ready, stored
+from tests.support.storage.faults import answered_instead, refused, sqs_hook
+from tests.support.storage.invariants import Tables
 
 RULES = Rules(Settings(), a_policy(a_model(general_config={"tool_support": {"file_search": True}})))
 GRACE = timedelta(days=RULES.settings.retention.deleted_chats_days)

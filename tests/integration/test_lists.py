@@ -13,7 +13,7 @@ from minichat.http.schemas import ChatDetail, Page
 from minichat.services import chats
 from minichat.services.rules import Rules
 from minichat.settings import Settings, Store
-from tests.builders import a_call, a_model, a_policy
+from tests.support.domain.builders import a_call, a_model, a_policy
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 CODEC = CursorCodec("of these tests")

@@ -28,9 +28,9 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import turns
-from tests.builders import a_call, a_model, a_policy, new_id, some_limits
-from tests.integration.faults import answered_instead, refused
 from tests.integration.test_generate import Script, Scripted, a_running_turn, begun, some_rules, told
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id, some_limits
+from tests.support.storage.faults import answered_instead, refused
 
 pytestmark = pytest.mark.usefixtures("store")
 

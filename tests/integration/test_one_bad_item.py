@@ -20,13 +20,13 @@ from minichat.services import metering
 from minichat.services.redrive import Range, redrive, republish
 from minichat.settings import Store, current
 from minichat.storage import keys, whole
-from tests.builders import NOW, a_caller
-from tests.integration.faults import refused, sqs_hook
 from tests.integration.test_events import lost_by, some_chat, stream_records
 from tests.integration.test_orphans import a_running_turn
 from tests.integration.test_reconcile import all_booked, later, spoilt
-from tests.invariants import Tables
-from tests.queue_access import QueueAccess, reason
+from tests.support.domain.builders import NOW, a_caller
+from tests.support.events.queue_access import QueueAccess, reason
+from tests.support.storage.faults import refused, sqs_hook
+from tests.support.storage.invariants import Tables
 
 LATER = NOW + timedelta(days=1)
 TENANT = a_caller().tenant_id

@@ -23,9 +23,9 @@ from minichat.settings import Settings, Store
 from minichat.storage import turn_lists, turns
 from minichat.storage.items import READ_ATTEMPTS
 from minichat.storage.transact import Rejected
-from tests.builders import a_call, a_model, a_policy, new_id
-from tests.integration.faults import answered_instead, refused
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.storage.faults import answered_instead, refused
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TIMEOUT = timedelta(seconds=RULES.settings.orphan_watchdog.timeout_seconds)

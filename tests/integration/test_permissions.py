@@ -36,13 +36,13 @@ from minichat.services.rules import InForce, Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store, load
 from minichat.storage import keys, parts, transact, turns, whole
-from tests.builders import new_id
-from tests.gateway import PREFIX
-from tests.given_files import PDF, a_picture
-from tests.integration.faults import answers_with_events_lost
-from tests.integration.roles import Calls
-from tests.integration.walk import answers_stay_lost
-from tests.queue_access import Handler, QueueAccess, a_change, forget, invocation
+from tests.support.aws.roles import Calls
+from tests.support.domain.builders import new_id
+from tests.support.events.queue_access import Handler, QueueAccess, a_change, forget, invocation
+from tests.support.http.gateway import PREFIX
+from tests.support.http.given_files import PDF, a_picture
+from tests.support.services.walk import answers_stay_lost
+from tests.support.storage.faults import answers_with_events_lost
 
 LONG_AGO = timedelta(minutes=20)
 """A turn that has been silent for so long is dead."""

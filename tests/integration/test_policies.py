@@ -18,8 +18,8 @@ from minichat.services.rules import InForce, first_policy
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import policies, turns
-from tests.builders import NOW, a_call, a_model, a_policy, new_id
-from tests.integration.faults import answers_lost
+from tests.support.domain.builders import NOW, a_call, a_model, a_policy, new_id
+from tests.support.storage.faults import answers_lost
 
 
 def publish(policy: Policy, by: str = "operator") -> None:

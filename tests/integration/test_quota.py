@@ -22,10 +22,19 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Quota, Settings, Store
 from minichat.storage import keys, quota, turns
-from tests.builders import FIRST_OF_NEXT_MONTH, NOW, a_call, a_caller, a_model, a_policy, new_id, some_limits
 from tests.conftest import fresh_tables
-from tests.invariants import Tables, violations
-from tests.racing import until_answered
+from tests.support.domain.builders import (
+    FIRST_OF_NEXT_MONTH,
+    NOW,
+    a_call,
+    a_caller,
+    a_model,
+    a_policy,
+    new_id,
+    some_limits,
+)
+from tests.support.storage.invariants import Tables, violations
+from tests.support.storage.racing import until_answered
 
 
 def rules_with(total: int, premium: int = 0, *, both_tiers: bool = False) -> Rules:

@@ -24,10 +24,10 @@ from minichat.services.send import Replay, Running, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import keys, messages, turns
 from minichat.storage.items import MessageItem, MessagePartItem
-from tests.builders import a_call, a_caller, a_model, a_policy, new_id
-from tests.integration.faults import counted_calls
-from tests.invariants import Tables, violations
-from tests.read_units import Reads, counted_reads
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
+from tests.support.storage.faults import counted_calls
+from tests.support.storage.invariants import Tables, violations
+from tests.support.storage.read_units import Reads, counted_reads
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id

@@ -38,9 +38,9 @@ from minichat.storage import (
 )
 from minichat.storage import chats as stored_chats
 from minichat.storage.attachment_items import AttachmentItem
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
-from tests.integration.faults import answered_instead, lagging_index, refused, short_pages, torn_batches
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.storage.faults import answered_instead, lagging_index, refused, short_pages, torn_batches
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 LIMITS = RULES.policy.user_limits.default

@@ -34,10 +34,10 @@ from minichat.storage import chats as stored_chats
 from minichat.storage import keys, ledger, turns, whole
 from minichat.storage.items import READ_ATTEMPTS
 from minichat.storage.transact import patience
-from tests.builders import FIRST_OF_NEXT_MONTH, NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.conftest import fresh_tables
-from tests.integration.faults import answered_instead, counted_calls, refused
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import FIRST_OF_NEXT_MONTH, NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.storage.faults import answered_instead, counted_calls, refused
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(tier="premium", preference={"is_default": True})))
 

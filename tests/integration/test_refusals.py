@@ -31,9 +31,9 @@ from minichat.services import refusals
 from minichat.services.rules import SHIPPED_POLICY
 from minichat.settings import Settings, Store
 from minichat.storage import outbox
-from tests.builders import NOW, a_caller, an_id
 from tests.conftest import fresh_tables
-from tests.invariants import Tables
+from tests.support.domain.builders import NOW, a_caller, an_id
+from tests.support.storage.invariants import Tables
 
 # FastAPI's own, of every body; a process that is not a test does not see it.
 pytestmark = pytest.mark.filterwarnings("ignore:The 'alias' attribute")

@@ -10,11 +10,11 @@ from minichat.providers.registry import Providers
 from minichat.services import generate
 from minichat.services.reconcile import reconcile
 from minichat.settings import Store
-from tests.builders import a_call
 from tests.integration.test_generate import a_running_turn, some_rules, stored, told
-from tests.invariants import Tables, violations
-from tests.provider_files import a_scripted_provider
-from tests.provider_kinds import KINDS, Kind
+from tests.support.domain.builders import a_call
+from tests.support.providers.files import a_scripted_provider
+from tests.support.providers.kinds import KINDS, Kind
+from tests.support.storage.invariants import Tables, violations
 
 CODES = {
     **dict.fromkeys((401, 403, 404, 500, 502, 503, 520, 529), "provider_error"),

@@ -37,11 +37,11 @@ from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Quota, Settings, Store, Streaming
 from minichat.storage import attachments, keys, ledger, parts, turns, uploads, whole
 from minichat.storage import chats as stored_chats
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
-from tests.integration.faults import answered_instead, answers_lost, counted_calls, refused
 from tests.integration.test_generate import Scripted, begun, some_rules
-from tests.invariants import Tables, violations
-from tests.ready_files import announced, ready
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.services.ready_files import announced, ready
+from tests.support.storage.faults import answered_instead, answers_lost, counted_calls, refused
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(
     Settings(),

@@ -26,10 +26,10 @@ from minichat.services.resume import Resumed, follow, replay, resume
 from minichat.services.send import Running
 from minichat.settings import Store, Streaming
 from minichat.storage import keys, messages, parts, turns
-from tests.builders import a_call, new_id
-from tests.integration.faults import answered_instead, counted_calls, refused
 from tests.integration.test_generate import Scripted, a_running_turn, begun, searching_rules, some_rules
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import a_call, new_id
+from tests.support.storage.faults import answered_instead, counted_calls, refused
+from tests.support.storage.invariants import Tables, violations
 
 RULES = some_rules(progress_interval_seconds=1)
 FAST = some_rules()

@@ -11,8 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.integration.emulator import SAM, Emulator
-from tests.integration.runtime_api import API, MAX_RESPONSE_BYTES, RuntimeApi
+from tests.support.aws.emulator import SAM, Emulator
+from tests.support.aws.runtime_api import API, MAX_RESPONSE_BYTES, RuntimeApi
 
 PRELUDE = b'{"statusCode":200}' + b"\0" * 8
 NOT_ALLOWED = (403, "InvalidStateTransition")

@@ -15,8 +15,8 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Context, Settings, Store
 from minichat.storage import messages, opening
-from tests.builders import a_call, a_caller, a_model, a_policy
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 

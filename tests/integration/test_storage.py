@@ -19,9 +19,9 @@ from minichat.services.rules import Rules
 from minichat.services.send import Replay, Running, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import opening, transact, turns
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
-from tests.integration.faults import answered_instead, answers_lost, counted_calls, refused, side_by_side
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.storage.faults import answered_instead, answers_lost, counted_calls, refused, side_by_side
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 LIMITS = RULES.policy.user_limits.default

@@ -12,7 +12,7 @@ from minichat.storage import store_time, transact
 from minichat.storage.items import READ_ATTEMPTS, connection
 from tests.clocks import MOVED
 from tests.conftest import fresh_tables
-from tests.integration.faults import answered_instead, counted_calls, refused
+from tests.support.storage.faults import answered_instead, counted_calls, refused
 
 
 @pytest.fixture(autouse=True)

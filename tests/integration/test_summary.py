@@ -26,9 +26,9 @@ from minichat.services.system_tasks import Means, NoModel, Outcome, TaskFailed
 from minichat.settings import Settings, Store
 from minichat.storage import ledger, messages, summaries
 from minichat.task_settings import ThreadSummary
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
-from tests.integration.faults import Killed, answers_lost, counted_calls, killed, side_by_side
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.storage.faults import Killed, answers_lost, counted_calls, killed, side_by_side
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id

@@ -26,8 +26,8 @@ from minichat.services.rules import Rules
 from minichat.services.send import Running
 from minichat.settings import OrphanWatchdog
 from minichat.storage import turns
-from tests.builders import a_call, new_id
 from tests.integration.test_generate import Scripted, a_running_turn, begun, some_rules, stored, told
+from tests.support.domain.builders import a_call, new_id
 
 pytestmark = pytest.mark.usefixtures("store")
 

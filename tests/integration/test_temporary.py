@@ -27,8 +27,8 @@ from minichat.settings import Settings, Store
 from minichat.storage import chats as stored_chats
 from minichat.storage import items, turns
 from minichat.storage.transact import update_one
-from tests.builders import a_call, a_caller, a_model, a_policy, new_id
-from tests.invariants import Item, Tables, violations
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
+from tests.support.storage.invariants import Item, Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 A_DAY = timedelta(hours=24)

@@ -24,11 +24,11 @@ from minichat.services.send import Running, SendMessage, send
 from minichat.services.system_tasks import Means, Outcome, TaskFailed
 from minichat.settings import Settings, Store
 from minichat.storage import ledger
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.integration.test_summary import Model, usage_events
 from tests.integration.test_summary_queue import a_record, failed
-from tests.invariants import Tables, violations
-from tests.queue_access import QueueAccess, reason
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.events.queue_access import QueueAccess, reason
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id

@@ -28,9 +28,9 @@ from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import parts, policies, transact, turns
 from minichat.storage.items import connect
-from tests.builders import a_call, a_caller, a_model, a_policy, new_id
-from tests.integration.faults import answered_instead, answers_lost, counted_calls, refused
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
+from tests.support.storage.faults import answered_instead, answers_lost, counted_calls, refused
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 LOST = transact.LEAST_ATTEMPTS

@@ -31,10 +31,10 @@ from minichat.services.rules import InForce, Rules
 from minichat.services.send import Running, SendMessage, send
 from minichat.settings import Quota, Settings
 from minichat.storage import policies, turns
-from tests.builders import NOW, a_caller, a_model, a_policy, new_id, some_limits
 from tests.conftest import fresh_tables
-from tests.invariants import Tables, violations
-from tests.ready_files import announced, ready
+from tests.support.domain.builders import NOW, a_caller, a_model, a_policy, new_id, some_limits
+from tests.support.services.ready_files import announced, ready
+from tests.support.storage.invariants import Tables, violations
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "50"))
 STEPS = 50

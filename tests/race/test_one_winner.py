@@ -16,9 +16,9 @@ from uuid import uuid4
 import pytest
 
 from minichat.settings import Store
-from tests.client import Answer, Stack, User
 from tests.conftest import ROOT, running_stack
-from tests.invariants import Tables, violations
+from tests.support.http.client import Answer, Stack, User
+from tests.support.storage.invariants import Tables, violations
 
 ROUNDS = int(os.environ.get("RACE_ROUNDS", "5"))
 SECONDS = float(os.environ.get("RACE_SECONDS", "6"))

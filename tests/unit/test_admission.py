@@ -14,7 +14,7 @@ from minichat.domain.policy import KillSwitches, Policy
 from minichat.domain.standing import Committed, Standing, next_reset, remaining
 from minichat.domain.tools import Document
 from minichat.domain.turn import DayCounts
-from tests.builders import NOW, a_model, a_policy, some_limits
+from tests.support.domain.builders import NOW, a_model, a_policy, some_limits
 
 PREMIUM = a_model(
     id="large",

@@ -15,7 +15,7 @@ from anthropic.types.shared import ErrorObject, ErrorType
 
 from minichat.providers import anthropic_messages
 from minichat.providers.refusals import OUT_OF_CREDIT, RATE_LIMITED, TIMED_OUT
-from tests.official_types import (
+from tests.support.providers.official_types import (
     ABOUT_THE_CALL,
     IDENTIFIES,
     NOT_ASKED,

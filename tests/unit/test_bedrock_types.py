@@ -8,7 +8,7 @@ from botocore.model import ServiceModel, StringShape, StructureShape
 
 from minichat.providers import bedrock_converse
 from minichat.providers.refusals import OUT_OF_CREDIT, RATE_LIMITED, TIMED_OUT
-from tests.official_types import (
+from tests.support.providers.official_types import (
     ABOUT_THE_CALL,
     IDENTIFIES,
     NOT_ASKED,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minichat.domain.cleanup import Cleanup, CleanupStatus, Failure, Outcome, after_attempt
 from minichat.events.payloads import AttachmentCleanup, SecondaryRef
-from tests.builders import NOW, an_id
+from tests.support.domain.builders import NOW, an_id
 
 PASSING = Failure("file: status 503", may_pass=True)
 FINAL = Failure("file: status 400", may_pass=False)

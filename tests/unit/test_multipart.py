@@ -13,7 +13,7 @@ from starlette.types import Message
 
 from minichat.domain.errors import FileTooLarge, InvalidRequest
 from minichat.http.multipart import FRAME_BYTES, MAX_FILE_BYTES, Uploaded, read_file
-from tests.gateway import proxy_event, wire
+from tests.support.http.gateway import proxy_event, wire
 
 
 def read(

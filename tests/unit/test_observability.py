@@ -26,7 +26,7 @@ from minichat.http.refused import Refused
 from minichat.observability import Measurement, begin, count, emit, observe
 from minichat.services.outcome import counted
 from minichat.settings import SettingsError, load
-from tests.metric_names import AWAITED, emitted
+from tests.support.events.metric_names import AWAITED, emitted
 
 ROOT = Path(__file__).parents[2]
 DIMENSIONS = {

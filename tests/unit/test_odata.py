@@ -23,7 +23,7 @@ from minichat.http.odata import (
     parse_orderby,
     parse_select,
 )
-from tests.builders import an_id
+from tests.support.domain.builders import an_id
 
 ID = UUID(an_id(1))
 MOMENT = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from minichat.domain import office
 from minichat.domain.office import ExpandsTooFar, NotOffice, check
-from tests.given_files import a_document
+from tests.support.http.given_files import a_document
 
 MB = 1024 * 1024
 CPU_SECONDS = 20

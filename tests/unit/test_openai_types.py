@@ -10,7 +10,7 @@ from openai.types.responses.response import IncompleteDetails
 
 from minichat.providers import openai_chat, openai_responses
 from minichat.providers.refusals import OUT_OF_CREDIT, RATE_LIMITED, TIMED_OUT, code_of
-from tests.official_types import (
+from tests.support.providers.official_types import (
     ABOUT_THE_CALL,
     ABOUT_THE_REQUEST,
     IDENTIFIES,

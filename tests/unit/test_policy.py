@@ -11,7 +11,7 @@ from minichat.domain.errors import ModelNotFound
 from minichat.domain.policy import Deployment, EstimationBudgets, Policy
 from minichat.http.schemas import model_view
 from minichat.settings import Settings
-from tests.builders import NOW, a_model, a_policy
+from tests.support.domain.builders import NOW, a_model, a_policy
 
 ENDPOINTS = Settings().endpoints
 

@@ -18,7 +18,7 @@ from minichat.domain.quota import (
     reserve,
     text_tokens,
 )
-from tests.builders import a_model
+from tests.support.domain.builders import a_model
 
 BUDGETS = EstimationBudgets()
 tokens = st.integers(0, 10_000_000)

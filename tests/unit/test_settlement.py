@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from minichat.domain.settlement import KNOWN_ERROR_CODES, Ending, Settlement, billing, settle
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
-from tests.builders import a_reserve
+from tests.support.domain.builders import a_reserve
 
 COMPLETED, FAILED, CANCELLED = TurnState.COMPLETED, TurnState.FAILED, TurnState.CANCELLED
 KNOWN = Usage(800, 200)

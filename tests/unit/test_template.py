@@ -17,8 +17,8 @@ from minichat.events.payloads import Queue
 from minichat.http.app import BUFFERED, STREAMING, Part, routers
 from minichat.http.document import Problem
 from minichat.settings import Settings, load
-from tests.gateway import resource_of
-from tests.metric_names import AWAITED, emitted
+from tests.support.events.metric_names import AWAITED, emitted
+from tests.support.http.gateway import resource_of
 
 ROOT = Path(__file__).parents[2]
 SAM = ROOT / ".tools" / "sam" / "bin"
@@ -58,7 +58,7 @@ def translated() -> dict[str, Any]:
     """The CloudFormation template that SAM makes of ours."""
     if not SAM.is_dir():
         pytest.skip("the SAM CLI is not installed (`make tools`)")
-    output = _output(SAM / "python", ROOT / "tests" / "translate.py", ROOT / "template.yaml")
+    output = _output(SAM / "python", ROOT / "tests" / "support" / "aws" / "translate.py", ROOT / "template.yaml")
     template: dict[str, Any] = json.loads(output)
     return template
 

@@ -13,7 +13,7 @@ from minichat.domain.policy import KillSwitches, Model, Policy
 from minichat.domain.standing import Committed, Standing
 from minichat.domain.tools import Document, Tools
 from minichat.domain.turn import DayCounts
-from tests.builders import NOW, a_model, a_policy, an_id, some_limits
+from tests.support.domain.builders import NOW, a_model, a_policy, an_id, some_limits
 
 ALL_TOOLS = {"tool_support": {"web_search": True, "file_search": True, "code_interpreter": True}}
 SEEING = a_model(multimodal_capabilities=["VISION_INPUT"], general_config=ALL_TOOLS)

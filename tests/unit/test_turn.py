@@ -8,7 +8,7 @@ from minichat.domain import errors
 from minichat.domain.chat import Chat, clean_title, next_instant, visible
 from minichat.domain.identity import RequestId, UserId
 from minichat.domain.turn import Turn, TurnState, check_mutation, readable
-from tests.builders import NOW, a_caller, a_chat, a_turn
+from tests.support.domain.builders import NOW, a_caller, a_chat, a_turn
 
 CALLER = a_caller()
 OTHER = RequestId("00000000-0000-4000-8000-0000000000ff")

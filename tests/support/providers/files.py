@@ -13,7 +13,7 @@ import httpx2
 from minichat.local.process import Child, free_port
 from minichat.provider_entries import Provider
 from minichat.providers.files import Files
-from tests.provider_calls import an_entry
+from tests.support.providers.calls import an_entry
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from typing import Any
 import boto3
 
 from minichat.local.process import Child
-from tests.client import Stack
-from tests.invariants import Tables
+from tests.support.http.client import Stack
+from tests.support.storage.invariants import Tables
 
 
 def serving(

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 from PIL import Image
 
-from tests.client import User
+from tests.support.http.client import User
 
 MB = 1024 * 1024
 PDF = b"%PDF-1.7\nThe moon is 384,400 km away."

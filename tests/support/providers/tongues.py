@@ -13,7 +13,7 @@ from minichat.providers import anthropic_messages, bedrock_converse, openai_chat
 from minichat.providers.chunks import ProviderChunk, Terminal, TextDelta
 from minichat.providers.transport import Reader
 
-CASES = Path(__file__).parent / "cases"
+CASES = Path(__file__).parents[2] / "cases"
 USED = Usage(11, 7)
 """What every answer of these reports."""
 

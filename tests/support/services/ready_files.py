@@ -8,7 +8,7 @@ from minichat.domain.identity import Call
 from minichat.services import attachments as service
 from minichat.services.rules import Rules
 from minichat.storage import attachments, uploads
-from tests.builders import new_id
+from tests.support.domain.builders import new_id
 
 
 def announced(

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 AWAITED: dict[str, set[str]] = {}
 """What stands on the dashboard before its function is there."""

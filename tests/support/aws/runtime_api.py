@@ -16,7 +16,7 @@ from typing import Any
 
 import h11
 
-from tests.integration.deliveries import Delivery, Drops, Fault, Holds, Refuses, as_aws
+from tests.support.aws.deliveries import Delivery, Drops, Fault, Holds, Refuses, as_aws
 
 API = "/2018-06-01/runtime"
 MAX_RESPONSE_BYTES = 6_291_556

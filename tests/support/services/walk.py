@@ -22,8 +22,8 @@ from botocore.exceptions import ReadTimeoutError
 
 from minichat.settings import Store
 from tests.conftest import ROOT
-from tests.integration.faults import Killed, hook
-from tests.invariants import Tables
+from tests.support.storage.faults import Killed, hook
+from tests.support.storage.invariants import Tables
 
 PACKAGE = ROOT / "shared" / "minichat"
 WRITES = ("commit", "update_one", "put_one")

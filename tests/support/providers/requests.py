@@ -11,9 +11,9 @@ from typing import Any
 import httpx2
 
 from minichat.local.scripted_tasks import answer_of_task
-from tests.client import Stack
 from tests.conftest import running_stack
-from tests.provider_files import a_scripted_provider
+from tests.support.http.client import Stack
+from tests.support.providers.files import a_scripted_provider
 
 
 class Requests:

@@ -8,7 +8,7 @@ from typing import Any
 from minichat.local.tables import load_template
 from minichat.settings import Store
 from tests.conftest import ROOT
-from tests.queue_access import QueueAccess
+from tests.support.events.queue_access import QueueAccess
 
 Permission = tuple[str, str]
 """An action, and the parameter of infra/identity.yaml that names what it is done to."""

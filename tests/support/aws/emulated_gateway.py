@@ -9,8 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tests.gateway import PREFIX, proxy_event, resource_of, wire
-from tests.integration.emulator import Built, Emulator
+from tests.support.aws.emulator import Built, Emulator
+from tests.support.http.gateway import PREFIX, proxy_event, resource_of, wire
 
 END_OF_PRELUDE = b"\0" * 8
 

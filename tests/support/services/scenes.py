@@ -33,10 +33,10 @@ from minichat.settings import Settings, Store
 from minichat.storage import attachments, keys, ledger, outbox, policies, purge, quota, summaries, turns, uploads
 from minichat.storage import chats as stored_chats
 from minichat.storage.items import OutboxItem
-from tests.builders import NOW, a_model, a_policy, new_id
-from tests.integration.walk import Act, Scene, items_of
-from tests.invariants import Item, Tables
-from tests.ready_files import announced, ready, stored
+from tests.support.domain.builders import NOW, a_model, a_policy, new_id
+from tests.support.services.ready_files import announced, ready, stored
+from tests.support.services.walk import Act, Scene, items_of
+from tests.support.storage.invariants import Item, Tables
 
 MODEL = a_model(
     preference={"is_default": True}, general_config={"tool_support": {"file_search": True, "web_search": True}}

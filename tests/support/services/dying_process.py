@@ -1,4 +1,4 @@
-"""A process that is killed right before or right after one write: `python -m tests.integration.dying_process`."""
+"""A process that is killed right before or right after one write: `python -m tests.support.services.dying_process`."""
 
 import json
 import os
@@ -14,9 +14,9 @@ from minichat.services.send import SendMessage, send
 from minichat.settings import Store
 from minichat.storage import ledger, turns
 from minichat.storage.items import connect
-from tests.builders import NOW
-from tests.integration.faults import hook
-from tests.integration.scenes import ENDING, RULES
+from tests.support.domain.builders import NOW
+from tests.support.services.scenes import ENDING, RULES
+from tests.support.storage.faults import hook
 
 
 def main(told: dict[str, Any]) -> None:

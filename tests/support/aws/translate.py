@@ -1,6 +1,7 @@
 """SAM template to plain CloudFormation, as a deployment does it: what linters and tests look at is what AWS would make.
 
-Run by the SAM CLI's own Python, whose pins are not ours: `.tools/sam/bin/python tests/translate.py template.yaml`.
+Run by the SAM CLI's own Python, whose pins are not ours:
+`.tools/sam/bin/python tests/support/aws/translate.py template.yaml`.
 """
 
 import json

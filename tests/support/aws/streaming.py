@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
-from tests.gateway import proxy_event
-from tests.integration.runtime_api import RuntimeApi
+from tests.support.aws.runtime_api import RuntimeApi
+from tests.support.http.gateway import proxy_event
 
 LAYER = ROOT / "layers" / "stream_runtime"
 
