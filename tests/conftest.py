@@ -32,6 +32,8 @@ if os.environ.get("CI"):
 os.environ.setdefault("AWS_ACCESS_KEY_ID", "local")
 os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "local")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+STARTED_WITH = dict(os.environ)
+"""The environment of processes that are started: a stack makes a bucket of its own where none is named."""
 # A form is signed without asking anybody: whoever announces a file needs a name of a bucket, not a bucket.
 os.environ.setdefault("MINICHAT_ATTACHMENTS__BUCKET", "files-of-tests")
 limits.install()
@@ -143,7 +145,7 @@ class running_stack:
         self._state = state
         self._command = [sys.executable, "-m", "minichat.cli.main", "dev", "--port", "0", "--state", str(state)]
         self._command += arguments
-        self._environment = {**os.environ, **(environment or {})}
+        self._environment = {**STARTED_WITH, **(environment or {})}
 
     def __enter__(self) -> Stack:
         self._process = subprocess.Popen(

@@ -1,7 +1,6 @@
 """`minichat doctor`: what is wrong is named with what to do, whatever else is wrong, and no secret is ever told."""
 
 import json
-import os
 import socket
 import ssl
 import subprocess
@@ -31,7 +30,7 @@ from minichat.local.process import free_port
 from minichat.moment import now
 from minichat.services.rules import SHIPPED_POLICY
 from minichat.settings import Store
-from tests.conftest import ROOT, running_stack
+from tests.conftest import ROOT, STARTED_WITH, running_stack
 from tests.support.events.queue_access import QueueAccess
 from tests.support.http.client import Stack
 
@@ -48,7 +47,7 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def doctor(state: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     run = subprocess.run(
         [sys.executable, "-m", "minichat.cli.main", "doctor", "--state", str(state), *arguments],
-        env=os.environ | environment,
+        env=STARTED_WITH | environment,
         capture_output=True,
         text=True,
         timeout=60,
@@ -232,7 +231,7 @@ def test_a_policy_in_force_that_serves_nobody_is_a_failure(
     file.write_text(json.dumps(policy))
     publish = ["policy", "publish", str(file), "--state", str(examined.state)]
     command = [sys.executable, "-m", "minichat.cli.main", *publish]
-    subprocess.run(command, env=os.environ | own_tables, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, env=STARTED_WITH | own_tables, check=True, capture_output=True, timeout=60)
     found = findings(examined, **own_tables)
     assert troubles(found) == {"policy": "failed"}
     assert "enables no model" in found["policy"]["detail"]
