@@ -6,12 +6,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
 import pytest
 from openapi_spec_validator import validate
 
+from minichat.domain.stream import NAMES, StreamEvent, Told
 from minichat.http.problems import STATUS
 from tests.conftest import ROOT
 from tests.fuzz import aim
@@ -79,7 +80,7 @@ def test_streams_describe_their_events(document: dict[str, Any]) -> None:
     assert stream["text/event-stream"]["schema"] == {"$ref": "#/components/schemas/StreamEvent"}
     frames = document["components"]["schemas"]["StreamEvent"]["oneOf"]
     names = [frame["properties"]["event"]["const"] for frame in frames]
-    assert names == ["stream_started", "delta", "tool", "citations", "done", "error", "ping"]
+    assert set(names) == {NAMES[kind] for kind in get_args(StreamEvent) if kind is not Told}
 
 
 # Of the short run, which is the same each time; `make fuzz` sets the number for the long one.
