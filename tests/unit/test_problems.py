@@ -34,7 +34,6 @@ CONTRACT = {
     "request_id_reused": 422,
     "context_budget_exceeded": 422,
     "quota_exceeded": 429,
-    "rate_limited": 429,
     "service_unavailable": 503,
 }
 

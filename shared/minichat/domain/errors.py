@@ -32,7 +32,6 @@
     ├── ContextBudgetExceeded     context_budget_exceeded 422
     ├── QuotaExceeded             quota_exceeded         429
     │   └── CreditsTaken          the same, after a lost race
-    ├── RateLimited               rate_limited           429
     └── ServiceUnavailable        service_unavailable    503
 
 The status codes live in `minichat.http.problems`: errors also end streams and batch records, where no status exists.
@@ -337,17 +336,6 @@ class QuotaExceeded(ChatError):
 
 class CreditsTaken(QuotaExceeded):
     """Other turns took the credits, or a number of the day's, between the look at them and the transaction."""
-
-
-class RateLimited(ChatError):
-    """Too many requests at once."""
-
-    code = "rate_limited"
-    detail = "Too many requests; try again shortly."
-
-    def __init__(self, retry_after_seconds: int = 1) -> None:
-        self.retry_after_seconds = retry_after_seconds
-        super().__init__()
 
 
 class ServiceUnavailable(ChatError):

@@ -119,7 +119,7 @@ class Model(_Part):
     provider_model_id: Annotated[str, Field(min_length=1)]
     provider_id: Annotated[str, Field(min_length=1)]
     display_name: Annotated[str, Field(min_length=1)]
-    provider_display_name: str = ""
+    provider_display_name: Annotated[str, Field(description="for readers of the file")] = ""
     description: str = ""
     icon: str = ""
     tier: Annotated[Tier, BeforeValidator(lambda tier: tier.lower() if isinstance(tier, str) else tier)]
