@@ -57,12 +57,14 @@ def test_the_document_is_valid(document: dict[str, Any]) -> None:
     validate(document)
 
 
+@pytest.mark.holds("contract.operations")
 def test_the_document_has_every_operation(document: dict[str, Any]) -> None:
     prefix = "/mini-chat/v1"
     found = {f"{verb.upper()} {path.removeprefix(prefix)}" for path, ops in document["paths"].items() for verb in ops}
     assert found == OPERATIONS
 
 
+@pytest.mark.holds("contract.codes")
 def test_every_refusal_is_documented_as_a_problem(document: dict[str, Any]) -> None:
     words = {error.code for error in STATUS}
     documented = set()
@@ -99,6 +101,7 @@ expected-statuses = ["2xx", 400, 401, 403, 404, 409, 413, 415, 422, 429]
 
 # Those that are aimed find what they ask for; aimed anew each time they have no history that could be judged.
 @pytest.mark.parametrize("aimed", [False, True], ids=["any ids", "what is there"])
+@pytest.mark.holds("contract.allowed")
 def test_generated_requests_find_no_difference_between_the_document_and_the_server(
     stack: Stack, tmp_path: Path, aimed: bool
 ) -> None:
