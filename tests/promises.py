@@ -17,6 +17,8 @@ PROMISES = {
     "contract.cancel": "the turn ends within two seconds; idempotent; 200 with its state when it had ended",
     "contract.retry-forms": "also `…:retry`",
     "contract.resume-204": "204 when the client has everything",
+    "contract.no-token": "`GET /health`, `GET /openapi.json` | 200 | no token needed",
+    "contract.resume-refused": "and who stopped in between is refused (`invalid_request`) and reads it whole",
     "contract.upload": "multipart, one part named `file`, up to 4,600,000 bytes",
     "contract.upload-form": "`upload` is the form to post a larger file with",
     "contract.attachment-list": "the last added first, without those that were deleted",
@@ -55,6 +57,10 @@ PROMISES = {
     "contract.problem": "`code` is the stable word, and `title` repeats it",
     "contract.codes": "[Every code with its status and cause]",
     "contract.checks": "Mutations check in this order, and the first that fails decides",
+    "contract.send-order": (
+        "Send: validation, chat visible, `request_id` known, another turn running, attachments, "
+        "model and policy, then the transaction"
+    ),
     "contract.lost-race": "A lost race answers what the winner made true",
     "contract.goes-on": "once that has been silent for 15 seconds without calling its provider; before that it is 409",
     "contract.numbers": "its number in the turn, from 1 without gaps",
@@ -96,6 +102,8 @@ PROMISES = {
     "contract.request-id": (
         "`X-Request-Id` is taken from the caller when it is well formed, else made, and always returned"
     ),
+    "contract.server-timing": "`Server-Timing` tells what the server spent on the token, reads, context",
+    "contract.trace": "`traceparent` (W3C) gives the trace id of logs, events and problems",
     "contract.origins": "may call when `cors.allowed_origins` names them",
     "contract.origins-none": "and by default none may",
     "contract.origins-headers": "A page may send `Authorization`, `Content-Type`, `Idempotency-Key`",
@@ -121,6 +129,7 @@ PROMISES = {
     "turns.file-search-day": "`quota.file_search_daily_quota` (200)",
     "turns.images-day": "`quota.image_inputs_daily_quota` (50)",
     "turns.uploads-day": "`quota.uploads_daily_quota` (100 files), `quota.upload_mb_daily_quota` (500 MB)",
+    "turns.utc-days": "Days are those of UTC",
     "turns.last-search": "With one search left a turn begins with one, and its provider is asked for no more",
     "turns.beyond-aside": "A call beyond what was set aside ends the turn",
     "turns.given-back": "The end of a turn gives back the calls that it did not make",

@@ -33,6 +33,7 @@ DEEP = '{"content":' * 5000 + '"a"' + "}" * 5000
 
 
 @pytest.mark.parametrize("body", ["{", '{"content": "a"', "[1,", '{"content": "\\ud800"}', "\xff", DEEP])
+@pytest.mark.holds("contract.bytes")
 def test_a_malformed_body_is_refused(user: User, body: str) -> None:
     chat_id = user.new_chat()
     answer = user.http.post(
@@ -56,6 +57,7 @@ def test_a_malformed_body_is_refused(user: User, body: str) -> None:
         ({"content": "a", "request_id": 7}, "request_id"),
         ({"content": "a", "attachment_ids": ["nope"]}, "attachment_ids.0"),
         ({"content": "a", "attachment_ids": "x"}, "attachment_ids"),
+        ({"content": "a", "attachment_ids": [str(uuid4()) for _ in range(65)]}, "attachment_ids"),
         ({"content": "a", "web_search": {}}, "web_search.enabled"),
         ({"content": "a", "web_search": {"enabled": "yes"}}, "web_search.enabled"),
         ({"content": "a", "web_search": True}, "web_search"),
@@ -63,6 +65,7 @@ def test_a_malformed_body_is_refused(user: User, body: str) -> None:
         ("text", "body"),
     ],
 )
+@pytest.mark.holds("contract.message-3mb")
 def test_a_send_that_does_not_validate_names_its_field(user: User, body: object, field: str) -> None:
     chat_id = user.new_chat()
     _refused(user.http.post(f"/chats/{chat_id}/messages:stream", json=body), 400, "invalid_request", field)

@@ -200,7 +200,7 @@ def test_models_show_what_may_be_chosen_and_nothing_of_the_provider(user: User) 
     assert (missing.status_code, missing.json()["code"]) == (404, "model_not_found")
 
 
-@pytest.mark.holds("contract.request-id")
+@pytest.mark.holds("contract.request-id", "contract.server-timing")
 def test_every_response_carries_its_request_id_and_timing(user: User) -> None:
     given = user.http.get("/models", headers={"x-request-id": "my-id.1"})
     odd = user.http.get("/models", headers={"x-request-id": "not well formed"})

@@ -53,6 +53,7 @@ def document(stack: Stack) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.holds("contract.no-token")
 def test_the_document_is_valid(document: dict[str, Any]) -> None:
     validate(document)
 

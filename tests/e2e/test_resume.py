@@ -41,7 +41,7 @@ def _sent(user: User, chat_id: str, content: str, request_id: str) -> list[bytes
         return list(frames)
 
 
-@pytest.mark.holds("contract.resume")
+@pytest.mark.holds("contract.resume", "contract.resume-204")
 def test_a_stream_cut_anywhere_and_resumed_elsewhere_is_the_uncut_stream(stack: Stack, second: another_server) -> None:
     name, request_id = uuid4().hex, str(uuid4())
     with stack.user("acme", name) as user, second.user("acme", name) as elsewhere:
@@ -102,7 +102,6 @@ def test_two_clients_follow_one_turn(stack: Stack, second: another_server) -> No
     ("after", "field"),
     [("-1", "last-event-id"), ("one", "last-event-id"), ("1.5", "last-event-id"), ("99", "Last-Event-ID")],
 )
-@pytest.mark.holds("contract.resume-204")
 def test_a_position_that_cannot_be_is_refused(user: User, after: str, field: str) -> None:
     chat_id = user.new_chat()
     turn = user.send(chat_id, "[[words:2]]").request_id

@@ -100,6 +100,7 @@ def test_a_completed_request_id_with_other_content_is_refused(user: User) -> Non
     assert (answer.status, answer.problem["code"]) == (422, "request_id_reused")
 
 
+@pytest.mark.holds("contract.send-order")
 def test_a_completed_turn_is_replayed_while_another_one_runs(stack: Stack, user: User) -> None:
     chat_id, request_id, hold = user.new_chat(), str(uuid4()), uuid4().hex
     user.send(chat_id, "first", request_id=request_id)

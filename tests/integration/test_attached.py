@@ -218,6 +218,7 @@ def test_an_attachment_that_cannot_be_used_is_refused_by_name_and_leaves_no_trac
     assert Tables.of(store) == before
 
 
+@pytest.mark.holds("contract.send-order")
 def test_images_beyond_the_limit_are_refused_before_anything_else_of_the_policy(store: Store) -> None:
     chat = a_chat()
     images = [an_image(chat) for _ in range(5)]

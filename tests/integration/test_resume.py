@@ -117,7 +117,7 @@ async def test_nothing_is_lost_while_the_store_refuses_parts(store: Store) -> No
     assert await replayed(a_call(), running.turn) == _plain(events)
 
 
-@pytest.mark.holds("contract.resume-late")
+@pytest.mark.holds("contract.resume-late", "contract.resume-refused")
 async def test_after_its_parts_expired_an_answer_is_told_from_its_message(store: Store) -> None:
     running, events = await answered(words(5))
     late = now_is(running.turn, timedelta(hours=24))

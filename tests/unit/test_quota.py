@@ -89,6 +89,7 @@ def test_a_reserve_is_the_worst_case_in_both_components() -> None:
     assert (made.daily_period, made.monthly_period) == ("2026-11-30", "2026-11-01")
 
 
+@pytest.mark.holds("turns.utc-days")
 def test_a_period_is_the_utc_date_of_the_instant() -> None:
     assert periods(datetime(2027, 1, 1, 0, 0, tzinfo=UTC)) == ("2027-01-01", "2027-01-01")
 
