@@ -107,6 +107,10 @@ lint: types .tools/sam/installed ## Check style, types, import direction and the
 types: .venv/dev.installed ## Check types
 	$(VENV)/mypy
 
+.PHONY: docs
+docs: .venv/dev.installed ## Write docs/reference and the schemas of docs/events from the code
+	$(VENV)/python -m tests.reference
+
 .PHONY: format
 format: .venv/dev.installed ## Format the code and mend what can be mended
 	$(VENV)/ruff check --fix .

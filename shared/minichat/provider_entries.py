@@ -59,14 +59,15 @@ class Override(SettingsGroup):
 
 
 class Provider(SettingsGroup):
-    """One provider of models; its key in `providers` is what a policy's `provider_id` names.
+    """One provider of models; its key in `providers` is what a policy's `provider_id` names. Without any there is one,
+    `openai`, whose key is in `OPENAI_API_KEY`.
 
     `api_path` may hold `{model}`. Bedrock is found by its region and, without `auth`, signed for by the role.
     """
 
     kind: ProviderKind = "openai_responses"
-    base_url: str
-    api_path: Annotated[str, Field(pattern=r"^/[^?#]*$")]
+    base_url: Annotated[str, Field(description="https; Bedrock's follows from its region")]
+    api_path: Annotated[str, Field(pattern=r"^/[^?#]*$", description="its kind's, where none is given")]
     auth: ProviderAuth | None = None
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None = None
     api_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None

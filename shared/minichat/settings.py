@@ -98,7 +98,7 @@ class Cors(SettingsGroup):
 class Streaming(SettingsGroup):
     """The relay between provider and client (turns-and-quota 9)."""
 
-    channel_capacity: Annotated[int, Field(ge=16, le=64)] = 32
+    channel_capacity: Annotated[int, Field(ge=16, le=64, description="events that wait to be sent")] = 32
     ping_interval_seconds: Annotated[float, Field(ge=5, le=60)] = 15
     progress_interval_seconds: Annotated[float, Field(ge=0.2, le=5)] = 1
     max_output_tokens: Annotated[int, Field(ge=1, le=10_000_000)] = 32_768
@@ -116,14 +116,14 @@ class Quota(SettingsGroup):
     """Settlement tolerance, and what is limited by its number (turns-and-quota 4, 6, 7): per message, per user and
     day."""
 
-    overshoot_tolerance_factor: Annotated[float, Field(ge=1.0, le=1.5)] = 1.10
+    overshoot_tolerance_factor: Annotated[float, Field(ge=1.0, le=1.5, description="of the reserved tokens")] = 1.10
     warning_threshold_pct: Annotated[int, Field(ge=1, le=99)] = 80
     web_search_max_calls_per_message: Annotated[int, Field(ge=0)] = 2
-    web_search_daily_quota: Annotated[int, Field(ge=0)] = 75
+    web_search_daily_quota: Annotated[int, Field(ge=0, description="calls")] = 75
     code_interpreter_max_calls_per_message: Annotated[int, Field(ge=0)] = 10
-    code_interpreter_daily_quota: Annotated[int, Field(ge=0)] = 50
+    code_interpreter_daily_quota: Annotated[int, Field(ge=0, description="calls")] = 50
     file_search_max_calls_per_message: Annotated[int, Field(ge=1)] = 10
-    file_search_daily_quota: Annotated[int, Field(ge=0)] = 200
+    file_search_daily_quota: Annotated[int, Field(ge=0, description="calls")] = 200
     image_inputs_daily_quota: Annotated[int, Field(ge=0, description="images that models look at")] = 50
     uploads_daily_quota: Annotated[int, Field(ge=0, description="files")] = 100
     upload_mb_daily_quota: Annotated[int, Field(ge=0, description="of all files together")] = 500
@@ -140,7 +140,7 @@ class OrphanWatchdog(SettingsGroup):
 
     enabled: bool = True
     timeout_seconds: Annotated[int, Field(ge=30, le=3600)] = 75
-    batch_size: Annotated[int, Field(ge=1, le=1000)] = 100
+    batch_size: Annotated[int, Field(ge=1, le=1000, description="dead turns that one run ends")] = 100
 
 
 class CleanupSettings(SettingsGroup):
@@ -155,8 +155,8 @@ class CleanupSettings(SettingsGroup):
 class Thumbnails(SettingsGroup):
     """The small pictures of images (context-attachments-providers 3): so many pixels and bytes at most."""
 
-    width: Annotated[int, Field(ge=16, le=512)] = 128
-    height: Annotated[int, Field(ge=16, le=512)] = 128
+    width: Annotated[int, Field(ge=16, le=512, description="pixels")] = 128
+    height: Annotated[int, Field(ge=16, le=512, description="pixels")] = 128
     max_bytes: Annotated[int, Field(ge=1024, le=262_144, description="one is an item of its own")] = 131_072
     max_pixels: Annotated[int, Field(ge=1, le=100_000_000, description="an image with more is refused")] = 100_000_000
 

@@ -42,6 +42,7 @@ def seconds_off(moment: str) -> float:
 
 
 @pytest.mark.parametrize(("teller", "looker"), [(-30, 30), (30, -30)])
+@pytest.mark.holds("turns.margins")
 def test_a_living_turn_survives_clocks_that_differ_and_ends_itself_when_asked(
     stack: Stack, teller: int, looker: int
 ) -> None:

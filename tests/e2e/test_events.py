@@ -208,6 +208,7 @@ def wait_for_messages(stack: Stack, queue: str, count: int) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.holds("contract.trace")
 def test_one_trace_leads_from_the_request_to_the_audit_record(stack: Stack) -> None:
     trace = uuid4().hex
     with stack.user() as user:

@@ -196,6 +196,7 @@ def test_what_is_not_ready_or_deleted_is_not_offered(store: Store) -> None:
     assert running.files == {}
 
 
+@pytest.mark.holds("turns.refused-nothing")
 def test_an_attachment_that_cannot_be_used_is_refused_by_name_and_leaves_no_trace(store: Store) -> None:
     chat = a_chat()
     good, pending, deleted = a_document(chat), announced(chat), a_document(chat)
@@ -217,6 +218,7 @@ def test_an_attachment_that_cannot_be_used_is_refused_by_name_and_leaves_no_trac
     assert Tables.of(store) == before
 
 
+@pytest.mark.holds("contract.send-order")
 def test_images_beyond_the_limit_are_refused_before_anything_else_of_the_policy(store: Store) -> None:
     chat = a_chat()
     images = [an_image(chat) for _ in range(5)]
@@ -228,6 +230,7 @@ def test_images_beyond_the_limit_are_refused_before_anything_else_of_the_policy(
     assert len(sent(chat, a_document(chat), *images[:4]).admission.images) == 4
 
 
+@pytest.mark.holds("turns.nothing-before")
 def test_what_the_policy_refuses_leaves_no_trace(store: Store) -> None:
     chat = a_chat()
     image, sheet = an_image(chat), ready(announced(chat, XLSX, "a.xlsx"))
@@ -245,6 +248,7 @@ def test_what_the_policy_refuses_leaves_no_trace(store: Store) -> None:
     assert Tables.of(store) == before
 
 
+@pytest.mark.holds("turns.interpreter-day")
 def test_a_days_calls_of_the_interpreter_are_counted_against_its_quota(store: Store) -> None:
     chat = a_chat()
     ready(announced(chat, XLSX, "a.xlsx"))
@@ -321,6 +325,7 @@ def test_the_deletion_that_comes_between_the_look_and_the_transaction_wins(
 
 
 @pytest.mark.parametrize("edits", [False, True], ids=["retry", "edit"])
+@pytest.mark.holds("turns.successor")
 def test_a_successor_has_the_attachments_and_the_count_stays(store: Store, edits: bool) -> None:
     chat = a_chat()
     document, image = a_document(chat), an_image(chat)

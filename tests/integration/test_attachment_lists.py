@@ -57,6 +57,7 @@ def ids(found: list[Page[AttachmentDetail]]) -> list[str]:
 
 
 @pytest.mark.parametrize("looked_at", [1, 4, 1000])
+@pytest.mark.holds("contract.attachment-list")
 def test_every_attachment_is_listed_once_the_last_added_first(
     store: Store, monkeypatch: pytest.MonkeyPatch, looked_at: int
 ) -> None:

@@ -255,6 +255,7 @@ def test_each_step_needs_the_one_before(store: Store) -> None:
     assert (stored(attachment).status, stored(attachment).provider_file_id) == ("ready", "file-1")
 
 
+@pytest.mark.holds("contract.key")
 def test_one_key_makes_one_attachment_however_often_it_comes(store: Store, bucket: dict[str, bytes]) -> None:
     chat = a_chat()
     file = replace(a_pdf(), idempotency_key="k")

@@ -77,6 +77,7 @@ def events_of(store: Store, queue: str) -> list[dict[str, Any]]:
         ("Blocked.", cut(completion.REFUSED_BY_FILTER), {"kind": "refusal", "reason": "content_filter"}),
     ],
 )
+@pytest.mark.holds("contract.cut")
 async def test_whether_an_answer_is_whole_is_said_wherever_it_is_told(
     store: Store, text: str, last: ProviderChunk, signal: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +113,7 @@ async def test_whether_an_answer_is_whole_is_said_wherever_it_is_told(
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("contract.reload")
 async def test_a_page_that_reloads_needs_nothing_but_the_messages() -> None:
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield ToolActivity("file_search", "start")
@@ -145,6 +147,7 @@ async def test_a_page_that_reloads_needs_nothing_but_the_messages() -> None:
     assert status["usage"] == done["usage"] == {"input_tokens": 10, "output_tokens": 0, "model": "small"}
 
 
+@pytest.mark.holds("contract.done-says")
 async def test_usage_that_nobody_told_is_null_and_not_zero(store: Store) -> None:
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield TextDelta("Paris")
@@ -158,6 +161,7 @@ async def test_usage_that_nobody_told_is_null_and_not_zero(store: Store) -> None
 
 
 @pytest.mark.parametrize("state", [TurnState.CANCELLED, TurnState.FAILED])
+@pytest.mark.holds("turns.unknown-usage")
 def test_usage_of_what_was_broken_off_is_null_and_not_zero(store: Store, state: TurnState) -> None:
     rules = some_rules()
     running = a_running_turn(rules)
@@ -179,6 +183,7 @@ def _is_unknown(store: Store, running: RunningTurn, told_usage: object) -> None:
         assert [event.get("usage") for event in events_of(store, queue)] == [None]
 
 
+@pytest.mark.holds("contract.reload-running")
 def test_a_turn_that_runs_says_which_model_makes_its_answer_and_nothing_of_the_answer() -> None:
     running = a_running_turn(some_rules())
     shown = turn_status(stored(running)).model_dump(mode="json")

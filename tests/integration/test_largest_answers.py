@@ -102,6 +102,7 @@ def _turn(chat_id: ChatId, rules: Rules, question: str, answer: str, *files: Att
 
 
 @pytest.mark.skipif(not SAM.is_dir(), reason="the SAM CLI is not installed (`make tools`)")
+@pytest.mark.holds("contract.page-6mb")
 def test_the_largest_page_of_every_list_is_one_that_lambda_can_send(function: Answers, rules: Rules) -> None:
     for title in ("a" + "\x01" * (TITLE_MAX_CHARACTERS - 1), "😀" * TITLE_MAX_CHARACTERS):
         for _ in range(100):
@@ -201,6 +202,7 @@ def _travelled(function: Answers, what: str, path: str) -> list[dict[str, Any]]:
     return told
 
 
+@pytest.mark.holds("contract.message-readable")
 def test_a_message_that_could_not_be_read_again_is_refused(rules: Rules) -> None:
     chat_id = chats.create(_call(), chats.NewChat(), rules).chat_id
     for name, text in TEXTS.items():
@@ -210,6 +212,7 @@ def test_a_message_that_could_not_be_read_again_is_refused(rules: Rules) -> None
         assert name
 
 
+@pytest.mark.holds("contract.answer-readable")
 def test_an_answer_that_could_not_be_read_again_ends_as_a_failure(rules: Rules) -> None:
     chat_id = chats.create(_call(), chats.NewChat(), rules).chat_id
     for text in TEXTS.values():

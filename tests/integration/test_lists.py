@@ -44,6 +44,7 @@ def ids(found: Iterator[Page[ChatDetail]]) -> list[str]:
 
 
 @pytest.mark.parametrize("looked_at", [1, 7, 20, 1000])
+@pytest.mark.holds("contract.filter-1000")
 def test_few_chats_among_many_are_all_found_and_each_once(
     store: Store, monkeypatch: pytest.MonkeyPatch, looked_at: int
 ) -> None:

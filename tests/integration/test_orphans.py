@@ -55,6 +55,7 @@ def stored(turn: Turn) -> Turn:
     return found
 
 
+@pytest.mark.holds("turns.dead")
 def test_a_dead_turn_does_not_block_the_next_send(store: Store) -> None:
     dead = a_running_turn()
     turns.progress(a_call(), dead, provider_called=True)
@@ -68,6 +69,7 @@ def test_a_dead_turn_does_not_block_the_next_send(store: Store) -> None:
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("turns.dead-costs")
 def test_a_turn_that_never_reached_its_provider_costs_nothing(store: Store) -> None:
     dead = a_running_turn()
     assert orphans.ended_as_orphan(later(dead), dead, RULES.settings)
@@ -91,6 +93,7 @@ async def test_the_searches_that_a_dead_turn_told_of_are_not_given_back(store: S
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("turns.dead")
 def test_reading_retrying_and_deleting_a_dead_turn_end_it_first(store: Store) -> None:
     dead = a_running_turn()
     _, seen = orphans.read_and_repair(later(dead), dead.chat_id, dead.request_id, RULES.settings)
@@ -102,6 +105,7 @@ def test_reading_retrying_and_deleting_a_dead_turn_end_it_first(store: Store) ->
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("turns.zombie")
 def test_a_sign_of_life_between_look_and_end_saves_a_turn(store: Store) -> None:
     seen_dead = a_running_turn()
     call = later(seen_dead)
@@ -110,6 +114,7 @@ def test_a_sign_of_life_between_look_and_end_saves_a_turn(store: Store) -> None:
     assert stored(seen_dead).state is TurnState.RUNNING
 
 
+@pytest.mark.holds("turns.zombie")
 def test_a_zombie_changes_nothing(store: Store) -> None:
     dead = a_running_turn()
     orphans.ended_as_orphan(later(dead), dead, RULES.settings)

@@ -93,6 +93,7 @@ def raced(rules: Rules, count: int, *, web_search: bool = False) -> list[Running
         return list(pool.map(one, chat_ids))
 
 
+@pytest.mark.holds("turns.no-overspend")
 def test_of_32_parallel_chats_exactly_those_start_that_the_limit_allows(store: Store) -> None:
     reserve = reserve_of(rules_with(10**9))
     rules = rules_with(10 * reserve)
@@ -118,6 +119,7 @@ def test_of_32_parallel_premium_chats_the_rest_is_downgraded(store: Store) -> No
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("turns.web-search-day")
 def test_parallel_turns_never_search_more_often_than_a_day_allows(any_engine: str) -> None:
     store, rules = fresh_tables(any_engine), searching_rules(a_day=7)
     outcomes = raced(rules, 32, web_search=True)
@@ -144,6 +146,7 @@ def test_parallel_turns_never_search_more_often_than_a_day_allows(any_engine: st
         (Ending(TurnState.FAILED, "orphan_timeout"), 0),
     ],
 )
+@pytest.mark.holds("turns.given-back")
 def test_searches_that_a_turn_did_not_make_are_given_back_at_its_end(store: Store, ending: Ending, made: int) -> None:
     rules = searching_rules(a_day=2)
     running = a_searching_turn(rules)
@@ -155,6 +158,7 @@ def test_searches_that_a_turn_did_not_make_are_given_back_at_its_end(store: Stor
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("turns.last-search")
 def test_the_last_search_of_a_day_goes_to_a_turn_that_may_make_one(store: Store) -> None:
     rules = searching_rules(a_day=5)
     may = []
@@ -168,6 +172,7 @@ def test_the_last_search_of_a_day_goes_to_a_turn_that_may_make_one(store: Store)
         a_searching_turn(rules)
 
 
+@pytest.mark.holds("turns.successor")
 def test_a_retry_sets_the_searches_of_its_own_turn_aside(store: Store) -> None:
     rules = searching_rules(a_day=3)
     running = a_searching_turn(rules)
@@ -219,6 +224,7 @@ def test_searches_are_settled_into_the_day_in_which_their_turn_began(store: Stor
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("turns.admission-first")
 def test_a_retry_that_is_refused_for_quota_leaves_the_old_turn_as_it_was(store: Store) -> None:
     generous = rules_with(10**9)
     chat = chats.create(a_call(), chats.NewChat(), generous)
@@ -231,6 +237,7 @@ def test_a_retry_that_is_refused_for_quota_leaves_the_old_turn_as_it_was(store: 
     assert Tables.of(store) == before
 
 
+@pytest.mark.holds("turns.own-prices", "turns.finalize")
 def test_a_turn_is_settled_into_the_period_in_which_it_began(store: Store) -> None:
     rules = rules_with(10**9)
     chat = chats.create(a_call(), chats.NewChat(), rules)

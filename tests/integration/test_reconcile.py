@@ -127,6 +127,7 @@ def later() -> datetime:
     return a_call().now + timedelta(minutes=15)
 
 
+@pytest.mark.holds("turns.books")
 def test_a_sound_store_has_no_difference(store: Store) -> None:
     some_turns(), some_turns(), some_turns(user=3)
     result = reconcile()
@@ -146,6 +147,7 @@ def test_the_first_day_of_a_month_and_the_month_are_two_periods(store: Store) ->
     assert (result.turns, result.accounts, result.differences) == (2, 1, [])
 
 
+@pytest.mark.holds("turns.every-difference")
 def test_every_difference_is_named_with_both_numbers(store: Store) -> None:
     some_turns(), some_turns(user=3)
     corrupted(store, total=7, total_r=-5, **{f"{NOW:%d}w": 1})

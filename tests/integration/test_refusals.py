@@ -19,7 +19,6 @@ from minichat.domain.errors import (
     Forbidden,
     ImagesDisabled,
     QuotaExceeded,
-    RateLimited,
     ServiceUnavailable,
     UsedUp,
     WebSearchDisabled,
@@ -149,7 +148,6 @@ async def test_what_is_no_decision_leaves_no_event(connect: Connect, store: Stor
         (QuotaExceeded(UsedUp("tokens", "total", "daily")), "quota"),
         (ImagesDisabled(), "kill_switch"),
         (WebSearchDisabled(), "kill_switch"),
-        (RateLimited(), "rate"),
         (Forbidden(), None),
     ],
 )

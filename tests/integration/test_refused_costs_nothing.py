@@ -38,6 +38,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.holds("turns.refused-free")
 async def test_a_refusal_costs_nothing_and_gives_the_reserve_back(url: str, store: Store, kind: Kind) -> None:
     rules, providers = some_rules(), Providers({"openai": kind.entry(url)})
     machine = generate.AnswerDeps(rules.settings, providers, lambda: a_call().now)

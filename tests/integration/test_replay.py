@@ -586,6 +586,7 @@ def test_p7c_a_retry_whose_answer_was_lost_does_not_cost_the_old_answer(
 # --- P8: watchdog.pml ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.holds("turns.one-turn-alone")
 def test_p8a_one_turn_that_cannot_be_written_does_not_keep_the_others(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -626,6 +627,7 @@ def test_p8b_living_turns_do_not_hide_a_dead_one(store: Store) -> None:
     assert stored(dead).state is TurnState.FAILED
 
 
+@pytest.mark.holds("turns.one-turn-alone")
 def test_p8c_a_turn_that_cannot_be_read_does_not_stop_the_watchdog(store: Store) -> None:
     """A turn of a later version, with a state that this one does not know, is told and passed over (P8c)."""
     strange, dead = a_running().turn, a_running().turn

@@ -91,6 +91,7 @@ async def test_streaming_costs_at_most_six_writes_in_five_seconds_and_a_third_mo
     assert await replayed(a_call(), running.turn) == _plain(events)
 
 
+@pytest.mark.holds("turns.sign-of-life")
 async def test_a_turn_without_text_keeps_its_lease_with_one_write_in_five_seconds(store: Store) -> None:
     async def silent() -> AsyncGenerator[ProviderChunk, None]:
         await asyncio.Event().wait()
@@ -116,6 +117,7 @@ async def test_nothing_is_lost_while_the_store_refuses_parts(store: Store) -> No
     assert await replayed(a_call(), running.turn) == _plain(events)
 
 
+@pytest.mark.holds("contract.resume-late", "contract.resume-refused")
 async def test_after_its_parts_expired_an_answer_is_told_from_its_message(store: Store) -> None:
     running, events = await answered(words(5))
     late = now_is(running.turn, timedelta(hours=24))
@@ -264,6 +266,7 @@ async def test_what_is_left_of_a_dead_turn_is_told_once_wherever_its_replay_is_c
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
+@pytest.mark.holds("contract.resume-slow")
 async def test_a_reader_whose_next_part_expires_gets_the_rest_or_no_last_word(store: Store, after: int) -> None:
     """Three parts of 20 words; the second disappears while the first is told."""
     running = a_running_turn(RULES)
@@ -308,6 +311,7 @@ async def test_a_burst_of_text_is_stored_before_the_end_and_not_in_it(store: Sto
     assert await replayed(a_call(), running.turn) == _plain(events)
 
 
+@pytest.mark.holds("turns.cancelled-dead")
 async def test_a_cancelled_turn_whose_process_is_dead_ends_when_somebody_looks(store: Store) -> None:
     running = a_running_turn(RULES)
     await asyncio.to_thread(turns.progress, a_call(), running.turn, provider_called=True)

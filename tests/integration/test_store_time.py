@@ -33,6 +33,7 @@ def off_by() -> timedelta:
     return moment.now() - datetime.now(UTC)
 
 
+@pytest.mark.holds("turns.store-clock")
 def test_every_engine_tells_its_time(any_engine: str, slow_by: timedelta, request: pytest.FixtureRequest) -> None:
     if MOVED and request.node.callspec.params["any_engine"] == "dynoxide":
         pytest.skip("dynoxide asks the kernel, whose clock is not moved")

@@ -137,6 +137,7 @@ async def test_a_stream_that_fails_while_it_closes_has_said_its_last_word() -> N
     assert isinstance((await told(begun(Failing(nothing), rules, running)))[-1], Done)
 
 
+@pytest.mark.holds("turns.nothing-before")
 async def test_a_turn_that_is_stopped_before_its_teller_takes_a_step_has_an_end() -> None:
     rules = some_rules()
     running = a_running_turn(rules)
@@ -195,6 +196,7 @@ async def test_a_cancel_is_acted_on_while_other_writes_hang(
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
+@pytest.mark.holds("turns.sign-of-life")
 async def test_a_turn_lives_while_its_end_is_being_stored(
     monkeypatch: pytest.MonkeyPatch, *, is_cancelled: bool
 ) -> None:

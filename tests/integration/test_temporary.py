@@ -82,6 +82,7 @@ def listed() -> list[str]:
     return [str(chat.id) for chat in page.items]
 
 
+@pytest.mark.holds("contract.temporary")
 def test_a_temporary_chat_is_in_no_list_and_found_by_its_id_alone(store: Store) -> None:
     chat, other = a_temporary_chat(title="Gifts"), chats.create(a_call(), chats.NewChat(), RULES)
     assert listed() == [other.chat_id]
@@ -95,6 +96,7 @@ def test_a_temporary_chat_is_in_no_list_and_found_by_its_id_alone(store: Store) 
         chats.get(a_call(a_caller(user=3)), chat.chat_id)
 
 
+@pytest.mark.holds("contract.temporary-end")
 def test_after_its_time_it_is_deleted_once_with_the_events_of_a_deletion(store: Store) -> None:
     chat = a_temporary_chat()
     an_ended_turn(chat, chat.created_at)
@@ -123,6 +125,7 @@ def test_a_deletion_by_its_owner_is_told_as_any_other(store: Store) -> None:
 
 
 @pytest.mark.parametrize("use", [an_ended_turn, a_rename])
+@pytest.mark.holds("contract.temporary-end")
 def test_a_chat_that_is_used_lives_as_long_after_that(store: Store, use: Callable[[Chat, datetime], object]) -> None:
     chat = a_temporary_chat()
     use(chat, chat.created_at + timedelta(hours=23))

@@ -174,6 +174,7 @@ def test_an_end_that_was_stored_is_known_by_whoever_stores_it_again(store: Store
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("contract.goes-on")
 def test_a_turn_whose_process_died_before_it_began_is_gone_on_with_by_the_same_send(store: Store) -> None:
     chat_id = a_chat()
     ended(begun(a_command(chat_id, "earlier")))
@@ -253,6 +254,7 @@ def test_a_turn_that_was_called_told_cancelled_or_sent_otherwise_is_not_gone_on_
         assert conflict.value.turn_state == state
 
 
+@pytest.mark.holds("turns.not-begun")
 def test_a_turn_that_has_not_begun_blocks_its_chat_for_no_longer_than_15_seconds(store: Store) -> None:
     dead = begun(a_command(a_chat()))
     call = silent_since(dead)

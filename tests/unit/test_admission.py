@@ -48,6 +48,7 @@ def test_the_selected_model_answers_when_nothing_is_against_it() -> None:
         ({"force_standard_tier": True, "disable_premium_tier": True}, "force_standard_tier"),
     ],
 )
+@pytest.mark.holds("turns.cascade")
 def test_switches_send_premium_chats_to_the_standard_default(switches: dict[str, bool], reason: str) -> None:
     policy = a_policy(PREMIUM, OTHER, STANDARD, kill_switches=KillSwitches(**switches))
     reserve = _admitted(policy).reserve
@@ -56,6 +57,7 @@ def test_switches_send_premium_chats_to_the_standard_default(switches: dict[str,
 
 
 @pytest.mark.parametrize("period", ["daily", "monthly"])
+@pytest.mark.holds("turns.cascade")
 def test_a_used_up_premium_quota_downgrades_with_the_reserve_of_the_model_that_runs(period: str) -> None:
     limits = some_limits(premium=100_000)
     full = QuotaUse(limits, **{period: Committed(total=99_000, premium=99_000)})
@@ -64,6 +66,7 @@ def test_a_used_up_premium_quota_downgrades_with_the_reserve_of_the_model_that_r
     assert reserve.credits_micro == 1210 + 300
 
 
+@pytest.mark.holds("turns.cascade")
 def test_a_disabled_model_is_replaced_by_its_tiers_default() -> None:
     gone = a_model(id="gone", enabled=False)
     reserve = _admitted(a_policy(gone, OTHER, STANDARD), "gone").reserve
@@ -89,6 +92,7 @@ def test_room_for_exactly_the_worst_case_is_enough() -> None:
     assert _admitted(a_policy(STANDARD), "small", full).reserve.credits_micro == 1510
 
 
+@pytest.mark.holds("turns.premium-in-both")
 def test_a_standard_turn_does_not_count_against_premium() -> None:
     full = QuotaUse(some_limits(premium=0))
     assert _admitted(a_policy(STANDARD), "small", full).reserve.decision == "allow"
@@ -147,6 +151,7 @@ def test_calls_of_the_interpreter_are_set_aside_where_it_is_offered(used: int, m
     ("used", "percentage", "warning", "exhausted"),
     [(79, 21, False, False), (80, 20, True, False), (81, 19, True, False), (100, 0, True, True), (150, 0, True, True)],
 )
+@pytest.mark.holds("turns.remaining")
 def test_warnings_begin_at_the_threshold(used: int, percentage: int, warning: bool, exhausted: bool) -> None:
     quota_use = QuotaUse(some_limits(premium=0, total=100), daily=Committed(total=used))
     daily, monthly = remaining(quota_use, 80, NOW)
@@ -154,11 +159,13 @@ def test_warnings_begin_at_the_threshold(used: int, percentage: int, warning: bo
     assert (daily.percentage, daily.warning, daily.exhausted) == (percentage, warning, exhausted)
 
 
+@pytest.mark.holds("turns.remaining")
 def test_less_than_one_per_cent_is_exhausted() -> None:
     quota_use = QuotaUse(some_limits(premium=0, total=1000), daily=Committed(total=990), monthly=Committed(total=991))
     assert [one.exhausted for one in remaining(quota_use, 80, NOW)] == [False, True]
 
 
+@pytest.mark.holds("turns.reset")
 def test_periods_reset_at_utc_midnight_and_on_the_first() -> None:
     noon = datetime(2026, 12, 31, 12, tzinfo=UTC)
     assert next_reset("daily", noon.replace(day=21)).isoformat() == "2026-12-22T00:00:00+00:00"
@@ -197,6 +204,7 @@ def _refusal(quota_use: QuotaUse) -> errors.UsedUp:
     return refusal.value.limit
 
 
+@pytest.mark.holds("turns.which-limit")
 def test_a_refusal_names_the_limit_that_resets_last() -> None:
     limits = some_limits(total=100_000)
     nearly = Committed(total=99_999)
@@ -208,5 +216,6 @@ def test_a_refusal_names_the_limit_that_resets_last() -> None:
     assert (month.period, month.next_reset) == ("monthly", next_month)
 
 
+@pytest.mark.holds("turns.no-reset")
 def test_a_refusal_that_no_reset_helps_names_none() -> None:
     assert _refusal(QuotaUse(some_limits(total=10))) == errors.UsedUp("tokens", "total", "daily")

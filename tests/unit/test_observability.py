@@ -26,7 +26,7 @@ from minichat.http.refusals import RefusedRequest
 from minichat.observability import Measurement, begin, count, emit, observe
 from minichat.services.turn_metrics import counted_turn
 from minichat.settings import SettingsError, load
-from tests.support.events.metric_names import AWAITED, emitted
+from tests.support.events.metric_names import emitted
 
 ROOT = Path(__file__).parents[2]
 DIMENSIONS = {
@@ -226,7 +226,7 @@ async def test_a_denial_is_counted(refusal: ChatError, counts: list[object]) -> 
 
 def test_metrics_are_split_only_by_what_has_few_values() -> None:
     assert len(emitted()) > 15
-    assert {name: by for name, by in {**emitted(), **AWAITED}.items() if by - DIMENSIONS} == {}
+    assert {name: by for name, by in emitted().items() if by - DIMENSIONS} == {}
 
 
 def test_the_operators_guide_lists_the_metrics_with_their_dimensions() -> None:
@@ -235,8 +235,4 @@ def test_the_operators_guide_lists_the_metrics_with_their_dimensions() -> None:
         name: set(filter(None, dimensions.split(", ")))
         for name, dimensions in re.findall(r"^\| `(\w+)(?:\{([\w, ]+)\})?` \|", guide, re.MULTILINE)
     }
-    assert listed == {**emitted(), **AWAITED}
-
-
-def test_what_is_awaited_is_not_there_yet() -> None:
-    assert AWAITED.keys() & emitted().keys() == set()
+    assert listed == emitted()

@@ -82,6 +82,7 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
 
 
 @given(titles, roles)
+@pytest.mark.holds("contract.filter-chats")
 def test_a_question_about_a_title_is_answered_as_python_would(asked: Comparison, title: str) -> None:
     given_text = str(asked.values[0])
     expected = {
@@ -178,6 +179,7 @@ def test_a_function_wants_a_text_field_and_a_text(text: str) -> None:
         ("created_at asc", Order("created_at", False)),
     ],
 )
+@pytest.mark.holds("contract.orderby")
 def test_orders_are_by_time_or_id(text: str | None, expected: Order) -> None:
     assert parse_orderby(text) == expected
     assert parse_orderby(expected.canonical()) == expected

@@ -17,7 +17,7 @@ from minichat.events.payloads import Queue
 from minichat.http.app import BUFFERED, STREAMING, ServedPart, routers
 from minichat.http.document import Problem
 from minichat.settings import Settings, load
-from tests.support.events.metric_names import AWAITED, emitted
+from tests.support.events.metric_names import emitted
 from tests.support.http.gateway import resource_of
 
 ROOT = Path(__file__).parents[2]
@@ -514,7 +514,7 @@ def test_every_function_is_watched() -> None:
 
 
 def test_alarms_name_metrics_that_the_code_emits() -> None:
-    known = emitted() | AWAITED
+    known = emitted()
     named = {
         metric["MetricName"]
         for alarm in _alarms().values()
@@ -543,7 +543,7 @@ def test_every_function_is_in_an_alarm_of_errors_and_of_throttles() -> None:
 
 
 def test_the_dashboard_shows_every_metric_by_its_own_dimensions() -> None:
-    known = emitted() | AWAITED
+    known = emitted()
     shown: set[str] = set()
     for widget in _dashboard()["widgets"]:
         for metric in widget["properties"].get("metrics", []):

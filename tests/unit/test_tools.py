@@ -59,6 +59,7 @@ def test_documents_are_searched_and_sheets_computed_with() -> None:
     assert admission.assembly.instructions == "files"
 
 
+@pytest.mark.holds("turns.surcharges")
 def test_each_tool_in_play_costs_its_surcharge_and_each_image_its_budget() -> None:
     plain = _admitted(SEEING).reserve.tokens
     assert _admitted(SEEING, documents=[SHEET]).reserve.tokens - plain == 1000

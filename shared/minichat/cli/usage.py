@@ -23,10 +23,12 @@ def add_to(commands: Any) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser("usage", help="what a tenant has used", description=__doc__)
     parser.add_argument("--tenant", type=TenantId, required=True, help="by its UUID")
-    parser.add_argument("--from", dest="since", type=day, required=True, metavar="DAY")
-    parser.add_argument("--to", dest="until", type=day, required=True, metavar="DAY", help="included")
+    parser.add_argument(
+        "--from", dest="since", type=day, required=True, metavar="DAY", help="the first day, such as 2026-11-21"
+    )
+    parser.add_argument("--to", dest="until", type=day, required=True, metavar="DAY", help="the last day")
     parser.add_argument("--by", choices=("day", "user"), default="day", help="a row per day (default) or per user")
-    parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    parser.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
     target.add_to(parser)
     parser.set_defaults(run=run)
 

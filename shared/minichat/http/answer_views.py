@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from minichat.domain.citations import Citation, Source
 from minichat.domain.completion import Kind, Reason, told
@@ -13,8 +13,16 @@ from minichat.domain.message import Message
 from minichat.domain.stream import citation_told, models_told, usage_told
 from minichat.domain.turn import QuotaDecision, Turn, TurnState
 
-Absent = Field(exclude_if=lambda value: value is None)
-"""A member that is left out when there is nothing to say."""
+
+def _never_null(schema: dict[str, Any]) -> None:
+    """Describes a member as it is where it is there."""
+    (given,) = (one for one in schema.pop("anyOf") if one != {"type": "null"})
+    del schema["default"]
+    schema.update(given)
+
+
+Absent = Field(exclude_if=lambda value: value is None, json_schema_extra=_never_null)
+"""A member that is left out when there is nothing to say, and never null."""
 
 
 class CompletionView(BaseModel):
@@ -33,6 +41,8 @@ class SpanView(BaseModel):
 
 class CitationView(BaseModel):
     """Where an answer has something from: a page has a `url`, a file of the chat an `attachment_id`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["url"]}, {"required": ["attachment_id"]}]})
 
     source: Source
     title: str

@@ -1,4 +1,4 @@
-"""Decisions that went against a caller leave an audit event (events-and-workers 2): licence, quota, kill switch, rate.
+"""Decisions that went against a caller leave an audit event (events-and-workers 2): licence, quota, kill switch.
 
 A refusal has no transaction, so its event is a write of its own, and who is refused again and again must not make us
 write again and again: there is one event per user, decision and minute. Its id is made of those, so that instances that
@@ -15,7 +15,6 @@ from minichat.domain.errors import (
     FeatureNotLicensed,
     ImagesDisabled,
     QuotaExceeded,
-    RateLimited,
     UsedUp,
     WebSearchDisabled,
 )
@@ -24,14 +23,13 @@ from minichat.events.payloads import DecisionRefused
 from minichat.storage import outbox
 from minichat.storage.transact import patience
 
-Decision = Literal["license", "quota", "kill_switch", "rate"]
+Decision = Literal["license", "quota", "kill_switch"]
 
 _DECISIONS: dict[type[ChatError], Decision] = {
     FeatureNotLicensed: "license",
     QuotaExceeded: "quota",
     WebSearchDisabled: "kill_switch",
     ImagesDisabled: "kill_switch",
-    RateLimited: "rate",
 }
 REMEMBERED = 10_000
 """Events that a process remembers to be out: above that it forgets all of them, and asks the outbox again."""

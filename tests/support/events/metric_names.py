@@ -6,9 +6,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 
-AWAITED: dict[str, set[str]] = {}
-"""What stands on the dashboard before its function is there."""
-
 
 def emitted() -> dict[str, set[str]]:
     """The dimensions of each metric by its name."""
