@@ -210,3 +210,10 @@ def test_a_refusal_names_the_limit_that_resets_last() -> None:
 
 def test_a_refusal_that_no_reset_helps_names_none() -> None:
     assert _refusal(Standing(some_limits(total=10))) == errors.UsedUp("tokens", "total", "daily")
+
+
+def test_where_every_model_of_both_tiers_is_used_up_the_quota_is_refused() -> None:
+    full = Committed(total=1_000_000, premium=1_000_000)
+    used_up = Standing(some_limits(total=1_000_000, premium=1_000_000), daily=full, monthly=full)
+    with pytest.raises(errors.QuotaExceeded):
+        _admitted(a_policy(PREMIUM, STANDARD), standing=used_up)

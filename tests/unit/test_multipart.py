@@ -156,3 +156,11 @@ def test_a_declared_length_is_believed_only_when_it_is_too_much() -> None:
 
     with pytest.raises(FileTooLarge):
         anyio.run(read_file, Request(scope, receive))
+
+
+@pytest.mark.parametrize("header", [b"X-A: " + b"a" * 4000, b"X-" + b"a" * 4000 + b": a"], ids=["values", "names"])
+def test_headers_that_have_no_end_are_refused_before_the_file_is(header: bytes) -> None:
+    count = FRAME_BYTES // 4000 + 1
+    head = b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.txt"\r\n' + (header + b"\r\n") * count
+    with pytest.raises((InvalidRequest, FileTooLarge)):
+        read([head + b"\r\nhello\r\n--b--\r\n"])

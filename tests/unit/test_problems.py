@@ -55,3 +55,8 @@ def test_no_message_says_anything_internal() -> None:
     for error in STATUS:
         assert error.detail.endswith(".")
         assert not any(word in error.detail.lower() for word in ("dynamodb", "transaction", "exception", "openai"))
+
+
+def test_what_may_be_tried_again_is_told_so_after_a_second_unless_it_says_longer() -> None:
+    for error in (errors.ServiceUnavailable, errors.RateLimited):
+        assert (error().retry_after_seconds, error(7).retry_after_seconds) == (1, 7)
