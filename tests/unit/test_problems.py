@@ -58,5 +58,5 @@ def test_no_message_says_anything_internal() -> None:
 
 
 def test_what_may_be_tried_again_is_told_so_after_a_second_unless_it_says_longer() -> None:
-    for error in (errors.ServiceUnavailable, errors.RateLimited):
-        assert (error().retry_after_seconds, error(7).retry_after_seconds) == (1, 7)
+    assert (errors.ServiceUnavailable().retry_after_seconds, errors.ServiceUnavailable(7).retry_after_seconds) == (1, 7)
+    assert (errors.RateLimited().retry_after_seconds, errors.RateLimited(7).retry_after_seconds) == (1, 7)
