@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from minichat.domain.errors import InvalidRequest
 from minichat.http.odata import (
     CHATS,
+    MAX_DEPTH,
     MESSAGES,
     Both,
     Comparison,
@@ -200,3 +201,11 @@ def test_a_selection_names_members() -> None:
 def test_an_offset_is_an_instant() -> None:
     east = MOMENT.astimezone(timezone(timedelta(hours=5, minutes=30)))
     assert parse_filter(f"created_at eq {east.isoformat()}", MESSAGES).matches(message())
+
+
+def test_parentheses_may_be_nested_to_the_bound_and_no_deeper() -> None:
+    around = MAX_DEPTH - 1  # the comparison is the innermost term
+    deepest = "(" * around + "role eq 'user'" + ")" * around
+    assert parse_filter(deepest, MESSAGES).matches(message())
+    with pytest.raises(InvalidRequest):
+        parse_filter(f"({deepest})", MESSAGES)

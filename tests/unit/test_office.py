@@ -59,7 +59,8 @@ def test_documents_as_programs_write_them_pass() -> None:
         # The directory is there, and what it names is not.
         b"\0" * 40 + packed(b"x" * 1000)[40:],
     ],
-    ids=str,
+    # Never of the bytes: an archive holds the time of its making, and workers that collect at two times differ.
+    ids=range(10),
 )
 def test_what_nobody_can_unpack_or_is_not_as_its_directory_says_is_no_document(content: bytes) -> None:
     with pytest.raises(NotOffice):

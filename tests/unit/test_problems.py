@@ -57,3 +57,7 @@ def test_no_message_says_anything_internal() -> None:
     for error in STATUS:
         assert error.detail.endswith(".")
         assert not any(word in error.detail.lower() for word in ("dynamodb", "transaction", "exception", "openai"))
+
+
+def test_what_may_be_tried_again_is_told_so_after_a_second_unless_it_says_longer() -> None:
+    assert (errors.ServiceUnavailable().retry_after_seconds, errors.ServiceUnavailable(7).retry_after_seconds) == (1, 7)

@@ -171,3 +171,8 @@ def test_the_days_interpreter_calls_count_only_where_it_would_be_offered() -> No
     assert refusal.value.limit.scope == "code_interpreter"
     almost = QuotaUse(some_limits(), daily=Committed(counts=DayCounts(code_interpreter=49)))
     assert _admitted(SEEING, quota_use=almost, documents=[SHEET]).tools.code_files
+
+
+@pytest.mark.parametrize("tools", [Tools(web_search=True), Tools(vector_stores=("vs-1",)), Tools(code_files=("f-1",))])
+def test_one_tool_alone_is_something_that_the_model_may_use(tools: Tools) -> None:
+    assert tools.any

@@ -170,7 +170,6 @@ def _cascade(policy: Policy, selected_id: str) -> Iterator[tuple[Model, str | No
             reason = "premium_quota_exhausted"
         elif (model := policy.default_of(tier)) is not None:
             yield model, reason or "model_disabled"
-            reason = reason or "model_disabled"
 
 
 def _downgraded(admission: Admission, selected_id: str, reason: str) -> Admission:
