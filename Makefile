@@ -75,7 +75,7 @@ chaos: .venv/dev.installed .tools/ministack/installed ## Ask for 10,000 answers 
 
 .PHONY: fuzz
 fuzz: .venv/dev.installed .tools/ministack/installed ## Compare document and server with 20,000 generated requests; takes long
-	FUZZ_CASES=$${FUZZ_CASES:-20000} $(PYTEST) -s --timeout 14400 tests/e2e/test_openapi.py
+	MINICHAT_QUOTA__UPLOADS_DAILY_QUOTA=1000000 FUZZ_CASES=$${FUZZ_CASES:-20000} $(PYTEST) -s --timeout 14400 tests/e2e/test_openapi.py
 
 .PHONY: clocks
 clocks: .venv/dev.installed tools ## Run the suite with clocks that are days wrong, and at a month's end; takes hours; ARGS=--help
