@@ -26,7 +26,7 @@ from minichat.domain.identity import AttachmentId, Call, ChatId
 from minichat.domain.policy import Model
 from minichat.events.payloads import AttachmentCleanup, AttachmentDeleted, AttachmentExpected
 from minichat.services import chats
-from minichat.services.audit_details import clean_filename
+from minichat.services.audit_details import by, clean_filename
 from minichat.services.rules import Rules
 from minichat.storage import attachment_steps, attachments, keys, objects, outbox
 from minichat.storage import chats as stored_chats
@@ -211,12 +211,7 @@ def _key(attachment: Attachment) -> str:
 
 def _deleted(call: Call, attachment: Attachment) -> AttachmentDeleted:
     return AttachmentDeleted(
-        tenant_id=attachment.tenant_id,
-        timestamp=call.now,
-        requester_type=call.caller.subject_type,
-        trace_id=call.trace_id or None,
-        chat_id=attachment.chat_id,
-        actor_user_id=call.caller.user_id,
+        **by(call, attachment.chat_id),
         attachment_id=attachment.attachment_id,
         attachment_kind=attachment.kind,
         filename=clean_filename(attachment),

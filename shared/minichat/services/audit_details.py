@@ -1,7 +1,12 @@
-"""What the audit trail says of a turn besides its end: the decisions that let it run, and what it was sent with."""
+"""What the audit trail says of who asked for something, and of a turn besides its end: the decisions that let it run,
+and what it was sent with.
+"""
+
+from datetime import datetime
+from typing import TypedDict
 
 from minichat.domain.attachment import Attachment
-from minichat.domain.identity import AttachmentId
+from minichat.domain.identity import AttachmentId, Call, ChatId
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import Turn
 from minichat.events.decisions import LicenseDecision, PolicyDecisions, QuotaDecisionRecord
@@ -10,6 +15,29 @@ from minichat.settings import Auth
 from minichat.storage import attachments
 
 CALLS_EXCEEDED = "_calls_exceeded"
+
+
+class ByCaller(TypedDict):
+    """The members of an audit event that are its request's."""
+
+    tenant_id: str
+    timestamp: datetime
+    requester_type: str
+    trace_id: str | None
+    chat_id: str
+    actor_user_id: str
+
+
+def by(call: Call, chat_id: ChatId) -> ByCaller:
+    """Who did something to this chat of theirs, when, and with which trace."""
+    return ByCaller(
+        tenant_id=call.caller.tenant_id,
+        timestamp=call.now,
+        requester_type=call.caller.subject_type,
+        trace_id=call.trace_id or None,
+        chat_id=chat_id,
+        actor_user_id=call.caller.user_id,
+    )
 
 
 def policy_decisions(turn: Turn, ending: Ending, auth: Auth) -> PolicyDecisions:

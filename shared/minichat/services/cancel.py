@@ -4,6 +4,7 @@ from minichat.domain.errors import Forbidden
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.turn import Turn, TurnState, readable
 from minichat.events.payloads import TurnCancelled
+from minichat.services.audit_details import by
 from minichat.services.orphans import read_and_repair
 from minichat.services.turn_metrics import counted_turn
 from minichat.settings import Settings
@@ -25,12 +26,7 @@ def _cancel(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settin
     if turn.state is not TurnState.RUNNING or turn.cancel_requested_at is not None:
         return turn
     event = TurnCancelled(
-        tenant_id=turn.tenant_id,
-        timestamp=call.now,
-        requester_type=call.caller.subject_type,
-        trace_id=call.trace_id or None,
-        chat_id=chat_id,
-        actor_user_id=call.caller.user_id,
+        **by(call, chat_id),
         turn_id=turn.turn_id,
         request_id=request_id,
     )

@@ -17,6 +17,7 @@ from minichat.domain.turn import Turn, check_mutation
 from minichat.events.payloads import TurnDeleted, TurnReplaced
 from minichat.observability import measured
 from minichat.services import message_attachments
+from minichat.services.audit_details import by
 from minichat.services.orphans import ended_as_orphan, never_began, read_and_repair
 from minichat.services.rules import Rules
 from minichat.services.send import (
@@ -111,12 +112,7 @@ def _delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) 
     if not recent.is_of(chat):
         recent = _last_two(call, chat_id)
     event = TurnDeleted(
-        tenant_id=turn.tenant_id,
-        timestamp=call.now,
-        requester_type=call.caller.subject_type,
-        trace_id=call.trace_id or None,
-        chat_id=chat_id,
-        actor_user_id=call.caller.user_id,
+        **by(call, chat_id),
         turn_id=turn.turn_id,
         request_id=turn.request_id,
     )
@@ -189,12 +185,7 @@ def _replace(
     admission = preflight(call, wish, opened.quota_use, rules)
     event = TurnReplaced(
         event_type=event_type,
-        tenant_id=old.tenant_id,
-        timestamp=call.now,
-        requester_type=call.caller.subject_type,
-        trace_id=call.trace_id or None,
-        chat_id=chat.chat_id,
-        actor_user_id=call.caller.user_id,
+        **by(call, chat.chat_id),
         turn_id=old.turn_id,
         original_request_id=old.request_id,
         new_request_id=command.request_id,
