@@ -10,6 +10,7 @@ from minichat.moment import now
 from minichat.observability import begin, count, emit, logger, observe
 from minichat.services.relay import relay
 from minichat.settings import current
+from minichat.storage import keys
 
 queues.connect(current())
 
@@ -41,7 +42,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
             "again": len(relayed.again),
             "outbox_relay_lag_ms": lag_ms,
             "events": [
-                {name: told for name, attribute in _TOLD.items() if (told := image.get(attribute, {}).get("S"))}
+                {name: told for name, attribute in _TOLD.items() if (told := keys.text(image, attribute, ""))}
                 for number, image in enumerate(images)
                 if number not in relayed.again
             ],
@@ -53,7 +54,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
 
 def _lag_ms(images: list[Any]) -> int:
     """How long ago the oldest event was written, which its id tells; the stream's own time is rounded to seconds."""
-    ids = [image["sk"]["S"] for image in images if _IS_ID.fullmatch(image.get("sk", {}).get("S", ""))]
+    ids = [one for image in images if _IS_ID.fullmatch(one := keys.text(image, "sk", ""))]
     # Ids sort by their time.
     written = instant_of(UUID(min(ids))) if ids else now()
     return max(round((now() - written).total_seconds() * 1000), 0)

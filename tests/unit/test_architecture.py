@@ -77,10 +77,12 @@ def test_keys_are_built_in_one_module_and_start_with_the_tenant() -> None:
     for name, tree in _modules():
         if name == "storage/keys.py":
             functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-            assert all(f.args.args[0].arg == "tenant_id" for f in functions if f.name not in OF_THE_DEPLOYMENT)
-        else:
+            firsts = {f.name: f.args.args[0].arg for f in functions if f.name not in OF_THE_DEPLOYMENT}
+            makers = {name: first for name, first in firsts.items() if first not in ("raw", "pk")}
+            assert set(makers.values()) == {"tenant_id"}, makers
+        else:  # and taken apart there
             literals = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-            assert not [text for text in literals if text.startswith("T#") and text != "T#"], name
+            assert not [text for text in literals if text.startswith("T#")], name
 
 
 def test_only_operators_commands_scan_a_table() -> None:

@@ -20,7 +20,7 @@ from minichat.services.attachments import to_be_cleaned
 from minichat.settings import Queues
 from minichat.storage import attachments, keys, scan, unreadable
 from minichat.storage import chats as stored_chats
-from minichat.storage.items import Raw
+from minichat.storage.keys import Raw
 from minichat.storage.unreadable import Unreadable
 
 
@@ -49,11 +49,12 @@ class Deleted:
     def noted(self, items: Iterable[Raw]) -> Iterator[Raw]:
         """The items as they come, each noted when it is one of those."""
         for raw in items:
-            if raw["sk"]["S"] == keys.CHAT_SK and "deleted_at" in raw:
+            pk, sk = keys.of(raw)
+            if sk == keys.CHAT_SK and "deleted_at" in raw:
                 chat = unreadable.read(raw, stored_chats.from_raw)
                 if isinstance(chat, Chat) and chat.deleted_at is not None:
-                    self._chats[raw["pk"]["S"]] = chat.deleted_at
-            if "#C#" in raw["pk"]["S"] and _may_wait(raw):
+                    self._chats[pk] = chat.deleted_at
+            if keys.is_of_chat(pk) and _may_wait(raw):
                 self._waiting.append(raw)
             yield raw
 
@@ -61,7 +62,7 @@ class Deleted:
         """Everything of it that was deleted before that instant and is not cleaned up, the oldest first."""
         found: list[Leftover] = []
         for raw in self._waiting:
-            one = unreadable.read(raw, partial(_of, chat_deleted_at=self._chats.get(raw["pk"]["S"])))
+            one = unreadable.read(raw, partial(_of, chat_deleted_at=self._chats.get(keys.of(raw).pk)))
             if isinstance(one, Unreadable):
                 self.unreadable.append(one)
             elif one is not None and one.deleted_at < before:
@@ -121,17 +122,17 @@ def _send(one: Leftover, event: Event, queues: Queues, now: datetime, event_id: 
 
 def _may_wait(raw: Raw) -> bool:
     """Whether an item is one of a deleted chat's, or of a deleted attachment's, that names what is to be cleaned up."""
-    sk = raw["sk"]["S"]
+    sk = keys.of(raw).sk
     if sk.startswith(keys.ATTACHMENT_PREFIX):
         is_deleted = bool({"deleted_at", "cleanup", "expires_at"} & raw.keys())
-        return is_deleted and raw.get("cleanup", {}).get("S") != CleanupStatus.DONE.value
+        return is_deleted and keys.text(raw, "cleanup", "") != CleanupStatus.DONE.value
     if sk.startswith(keys.VECTOR_STORE_PREFIX):
         return "expires_at" in raw and "gone_at" not in raw
     return sk == keys.CHAT_SK and "deleted_at" in raw and "expires_at" not in raw
 
 
 def _of(raw: Raw, chat_deleted_at: datetime | None) -> Leftover | None:
-    sk = raw["sk"]["S"]
+    sk = keys.of(raw).sk
     if sk.startswith(keys.ATTACHMENT_PREFIX):
         one = attachments.from_raw(raw)
         at = one.deleted_at or chat_deleted_at or one.created_at

@@ -14,7 +14,7 @@ from minichat.domain.turn import Turn
 from minichat.domain.usage import dedupe_key
 from minichat.domain.usage_ledger import LedgerEntry, Total
 from minichat.storage import scan
-from minichat.storage.items import Raw
+from minichat.storage.keys import Raw
 from minichat.storage.unreadable import Unreadable
 
 

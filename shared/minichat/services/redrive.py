@@ -16,9 +16,10 @@ from minichat.events import dead_letters
 from minichat.events.dead_letters import DeadLetter
 from minichat.events.queues import REDRIVEN, SqsMessage, send_one
 from minichat.observability import logger
-from minichat.services.relay import DEAD_LETTERS, Image, relay
+from minichat.services.relay import DEAD_LETTERS, relay
 from minichat.settings import Queues
-from minichat.storage import scan
+from minichat.storage import keys, scan
+from minichat.storage.keys import Raw
 
 BATCH = 100
 MARGIN = timedelta(minutes=1)
@@ -42,7 +43,7 @@ def republish(wanted: Range, queues: Queues, *, again: str, dry_run: bool = Fals
     never be sent, which are in the relay's dead-letter queue, and under "unsent" how many were not taken now.
     Raises ServiceUnavailable when the outbox cannot be read, after which what was told has been sent.
     """
-    batch: list[Image] = []
+    batch: list[Raw] = []
     for image in scan.outbox(wanted.since, wanted.until):
         if wanted.tenant_id is not None and not scan.is_of(image, wanted.tenant_id):
             continue
@@ -56,15 +57,15 @@ def republish(wanted: Range, queues: Queues, *, again: str, dry_run: bool = Fals
         yield _sent(batch, queues, again, dry_run)
 
 
-def _sent(batch: list[Image], queues: Queues, again: str, dry_run: bool) -> Counter[str]:
+def _sent(batch: list[Raw], queues: Queues, again: str, dry_run: bool) -> Counter[str]:
     if dry_run:
         return Counter(_queue_of(image) for image in batch)
     relayed = relay(batch, queues, again=again)
     return Counter(relayed.sent) + Counter(refused=relayed.refused, unsent=len(relayed.again))
 
 
-def _queue_of(image: Image) -> str:
-    return str(image.get("queue", {}).get("S", "refused"))
+def _queue_of(image: Raw) -> str:
+    return keys.text(image, "queue", "refused")
 
 
 Redriven = Literal["sent", "kept", "failed"]

@@ -6,20 +6,18 @@ that nothing behind it waits. Everything may be delivered more than once: consum
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.events.payloads import whole
 from minichat.events.queues import SCHEMA_VERSION, SqsMessage, Unsent, send, send_one
 from minichat.observability import count
 from minichat.settings import Queues
+from minichat.storage import keys
+from minichat.storage.keys import Raw
 
 DEAD_LETTERS = "outbox-relay"
-
-Image = Mapping[str, Mapping[str, Any]]
-"""An outbox item as DynamoDB writes it: a type and a value by attribute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,7 @@ class _Poison(ValueError):
     """An item that no attempt will deliver; the message says why."""
 
 
-def relay(images: Sequence[Image], queues: Queues, *, again: str = "") -> Relayed:
+def relay(images: Sequence[Raw], queues: Queues, *, again: str = "") -> Relayed:
     """Sends each item's event to its queue, in the order given.
 
     `Relayed.again` has the positions of items that were not delivered. `again` makes FIFO queues take what they had.
@@ -73,21 +71,22 @@ def relay(images: Sequence[Image], queues: Queues, *, again: str = "") -> Relaye
     return Relayed(sent, len(poison), sorted(unsent))
 
 
-def _message(image: Image, queues: Queues) -> tuple[str, SqsMessage]:
+def _message(image: Raw, queues: Queues) -> tuple[str, SqsMessage]:
     """An outbox item as the message that it is for, and that one's queue.
 
     Raises _Poison.
     """
     try:
-        pk, event_id, queue, event_type, dedupe_key, payload = (
-            image[name]["S"] for name in ("pk", "sk", "queue", "type", "dedupe", "payload")
+        pk, event_id = keys.of(image)
+        queue, event_type, dedupe_key, payload = (
+            keys.text(image, name) for name in ("queue", "type", "dedupe", "payload")
         )
-        delay_seconds = int(image.get("delay", {}).get("N", 0))
+        delay_seconds = keys.number(image, "delay")
     except KeyError as missing:
         raise _Poison(f"the item has no {missing}") from None
     except (AttributeError, TypeError, ValueError) as problem:
         raise _Poison(f"the item cannot be read: {problem}") from None
-    tenant_id = pk.removeprefix("T#").split("#")[0]
+    tenant_id = keys.tenant_of(pk)
     if queue not in queues.urls:
         raise _Poison(f"there is no queue {queue!r}")
     attributes = {
@@ -96,15 +95,15 @@ def _message(image: Image, queues: Queues) -> tuple[str, SqsMessage]:
         "tenant_id": tenant_id,
         "dedupe_key": dedupe_key,
         "schema_version": SCHEMA_VERSION,
-        "trace_id": image.get("trace", {}).get("S", ""),
+        "trace_id": keys.text(image, "trace", ""),
     }
     fifo = queues.urls[queue].endswith(".fifo")
     group = pk if fifo else tenant_id
     return queue, SqsMessage(event_id, group, whole(event_type, payload), attributes, delay_seconds)
 
 
-def _refused(image: Image, reason: str) -> SqsMessage:
+def _refused(image: Raw, reason: str) -> SqsMessage:
     """The item itself, with why it was refused: `minichat dlq redrive outbox-relay` tries it again."""
     body = json.dumps({"item": image}, ensure_ascii=True, default=str)
-    event_id = image.get("sk", {}).get("S", "unknown")
+    event_id = keys.text(image, "sk", "unknown")
     return SqsMessage(event_id, "outbox-relay", body, {"reason": reason, "event_id": event_id})

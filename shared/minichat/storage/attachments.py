@@ -20,7 +20,8 @@ from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId
 from minichat.storage import chats, keys, unreadable
 from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, VectorStoreItem
 from minichat.storage.attributes import is_still
-from minichat.storage.items import Raw, batch_get, between
+from minichat.storage.items import batch_get, between
+from minichat.storage.keys import Raw
 from minichat.storage.transact import Put, update_one
 from minichat.storage.unreadable import Unreadable
 
@@ -204,10 +205,10 @@ def _items(pk: str, prefix: str) -> Iterator[Raw]:
 def store_from_raw(raw: Raw) -> VectorStore:
     """The vector store of a stored item."""
     item = VectorStoreItem.from_raw_data(dict(raw))
-    tenant_id, chat_id = item.pk.removeprefix("T#").split("#C#")
+    tenant_id, chat_id = keys.chat_of(item.pk)
     return VectorStore(
-        tenant_id=TenantId(tenant_id),
-        chat_id=ChatId(chat_id),
+        tenant_id=tenant_id,
+        chat_id=chat_id,
         provider=item.sk.removeprefix(keys.VECTOR_STORE_PREFIX),
         vector_store_id=item.vector_store_id,
         gone_at=item.gone_at,
@@ -220,10 +221,10 @@ def store_from_raw(raw: Raw) -> VectorStore:
 def from_raw(raw: Raw) -> Attachment:
     """The attachment of a stored item."""
     item = AttachmentItem.from_raw_data(dict(raw))
-    tenant_id, chat_id = item.pk.removeprefix("T#").split("#C#")
+    tenant_id, chat_id = keys.chat_of(item.pk)
     return Attachment(
-        tenant_id=TenantId(tenant_id),
-        chat_id=ChatId(chat_id),
+        tenant_id=tenant_id,
+        chat_id=chat_id,
         attachment_id=AttachmentId(item.sk.removeprefix(keys.ATTACHMENT_PREFIX)),
         kind=item.kind,  # type: ignore[arg-type]  # only `put` writes it
         storage_backend=item.storage_backend,

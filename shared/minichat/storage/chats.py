@@ -19,14 +19,13 @@ from minichat.storage.items import (
     ConversationItem,
     MessageItem,
     OutboxItem,
-    Raw,
     TurnItem,
     batch_get,
     entries,
     is_there,
     query,
 )
-from minichat.storage.keys import Key
+from minichat.storage.keys import Key, Raw
 from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, update_one
 from minichat.storage.unreadable import Unreadable
 
@@ -51,10 +50,10 @@ def from_raw(raw: Raw | None) -> Chat | None:
 
 
 def _from_item(item: ChatItem) -> Chat:
-    tenant_id, chat_id = item.pk.removeprefix("T#").split("#C#")
+    tenant_id, chat_id = keys.chat_of(item.pk)
     return Chat(
-        tenant_id=TenantId(tenant_id),
-        chat_id=ChatId(chat_id),
+        tenant_id=tenant_id,
+        chat_id=chat_id,
         user_id=UserId(item.user_id),
         model=item.model,
         message_count=int(item.message_count),
@@ -160,7 +159,7 @@ def ids_of(tenant_id: TenantId, user_id: UserId) -> Iterator[ChatId]:
     """Ids of a user's chats, temporary ones too, as the index knows them: it lags, and deleted chats are not in it."""
     for where in (keys.owner(tenant_id, user_id), keys.owner_of_temporary(tenant_id, user_id)):
         for page in entries(ByOwner.Meta.index_name, where, ChatItem.listed_at > "0", page=1000):
-            yield from (ChatId(pk.split("#C#")[1]) for pk, _ in page)
+            yield from (keys.chat_of(pk)[1] for pk, _ in page)
 
 
 def ending(shard: str, now: datetime) -> Iterator[list[Chat | Unreadable]]:

@@ -16,7 +16,8 @@ from minichat.domain.attachment import Attachment
 from minichat.domain.identity import AttachmentId
 from minichat.domain.tools import Document
 from minichat.storage import keys
-from minichat.storage.items import ConversationItem, Raw
+from minichat.storage.items import ConversationItem
+from minichat.storage.keys import Raw
 from minichat.storage.transact import Update
 
 _ID_LENGTH: Final = 36

@@ -6,7 +6,7 @@ that does not (docs/decisions/0006-data-model.md).
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -24,9 +24,8 @@ from minichat.settings import Store
 from minichat.storage import store_time
 from minichat.storage.attributes import CallsAttribute, IdsAttribute, InstantAttribute, SignalAttribute
 from minichat.storage.indexes import ByOwner, RunningIndex, Temporary
-from minichat.storage.keys import Key
+from minichat.storage.keys import Key, Raw
 
-Raw = Mapping[str, Mapping[str, Any]]
 T = TypeVar("T")
 
 LARGEST_PAGE = 120

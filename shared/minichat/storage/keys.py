@@ -27,8 +27,9 @@ long texts, are elsewhere. Nothing sorts between the head and the messages, eith
 
 import hashlib
 import zlib
+from collections.abc import Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from minichat.domain.identity import AttachmentId, ChatId, MessageId, RequestId, TenantId, UserId, micros
 
@@ -55,6 +56,63 @@ class Key(NamedTuple):
 
     pk: str
     sk: str
+
+
+Raw = Mapping[str, Mapping[str, Any]]
+"""An item as DynamoDB writes it: a type and a value by attribute."""
+
+
+def of(raw: Raw) -> Key:
+    """The key of an item.
+
+    Raises KeyError when it has none.
+    """
+    return Key(raw["pk"]["S"], raw["sk"]["S"])
+
+
+def text(raw: Raw, name: str, default: str | None = None) -> str:
+    """The text of an attribute; the default where it is not there, or is no text.
+
+    Raises KeyError without a default.
+    """
+    found: str = raw[name]["S"] if default is None else raw.get(name, {}).get("S", default)
+    return found
+
+
+def number(raw: Raw, name: str) -> int:
+    """The whole number of an attribute; 0 where it is not there.
+
+    Raises ValueError when it is none.
+    """
+    return int(raw.get(name, {}).get("N", 0))
+
+
+def tenant_of(pk: str) -> TenantId:
+    """Whose an item is."""
+    return TenantId(pk.removeprefix("T#").split("#")[0])
+
+
+def chat_of(pk: str) -> tuple[TenantId, ChatId]:
+    """The chat that an item is of, and whose it is.
+
+    Raises ValueError for an item of no chat.
+    """
+    tenant_id, chat_id = pk.removeprefix("T#").split("#C#")
+    return TenantId(tenant_id), ChatId(chat_id)
+
+
+def is_of_chat(pk: str) -> bool:
+    """Whether an item is one of a chat's."""
+    return "#C#" in pk
+
+
+def user_of(pk: str) -> tuple[TenantId, UserId]:
+    """The user that an item is of, and whose it is.
+
+    Raises ValueError for an item of no user.
+    """
+    tenant_id, user_id = pk.removeprefix("T#").split("#U#")
+    return TenantId(tenant_id), UserId(user_id)
 
 
 POLICY = "POLICY"

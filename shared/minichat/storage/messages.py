@@ -22,8 +22,8 @@ from minichat.domain.message import Message
 from minichat.domain.turn import ToolCalls, Turn
 from minichat.storage import chats, keys
 from minichat.storage.attributes import is_still
-from minichat.storage.items import MessageItem, MessagePartItem, Raw, batch_get, between, together
-from minichat.storage.keys import Key
+from minichat.storage.items import MessageItem, MessagePartItem, batch_get, between, together
+from minichat.storage.keys import Key, Raw
 from minichat.storage.transact import Check, Delete, Put, Update, Write
 
 INLINE_MAX_BYTES = 16_384

@@ -15,8 +15,8 @@ from minichat.domain.identity import RequestId
 from minichat.domain.stream import Told
 from minichat.domain.turn import Turn
 from minichat.storage import keys
-from minichat.storage.items import ConversationItem, Raw, query
-from minichat.storage.keys import Key
+from minichat.storage.items import ConversationItem, query
+from minichat.storage.keys import Key, Raw
 from minichat.storage.transact import Put
 
 MAX_BYTES = 300_000

@@ -15,7 +15,8 @@ from minichat.domain.identity import ChatId, TenantId
 from minichat.observability import logger
 from minichat.storage import keys
 from minichat.storage.attachment_items import AttachmentItem, VectorStoreItem
-from minichat.storage.items import ChatItem, ExpiringItem, Raw, between
+from minichat.storage.items import ChatItem, ExpiringItem, between
+from minichat.storage.keys import Raw
 from minichat.storage.transact import Rejected, patience, update_one
 
 BATCH = 100

@@ -33,8 +33,8 @@ from minichat.domain.quota_use import Committed, QuotaUse, limit_of
 from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.turn import DayCounts, Turn
 from minichat.storage import keys
-from minichat.storage.items import ConversationItem, Raw, batch_get
-from minichat.storage.keys import Key
+from minichat.storage.items import ConversationItem, batch_get
+from minichat.storage.keys import Key, Raw
 from minichat.storage.transact import Update, update_one
 
 
@@ -122,8 +122,8 @@ def entries(where: QuotaAccount) -> Counter[Entry] | None:
 
 def statement(raw: Raw) -> Statement:
     """What a stored quota item says."""
-    tenant_id, user_id = raw["pk"]["S"].removeprefix("T#").split("#U#")
-    month = raw["sk"]["S"].removeprefix(keys.QUOTA_PREFIX)
+    tenant_id, user_id = keys.user_of(keys.of(raw).pk)
+    month = keys.of(raw).sk.removeprefix(keys.QUOTA_PREFIX)
     expires_at = QuotaItem.from_raw_data(dict(raw)).expires_at
     kept_until = None if expires_at is None else from_seconds(int(expires_at))
     return Statement(QuotaAccount(tenant_id, user_id, month), _entries(month, raw), kept_until)

@@ -16,7 +16,8 @@ from minichat.domain.quota_account import Statement
 from minichat.domain.turn import Turn
 from minichat.domain.usage_ledger import LedgerEntry, Total
 from minichat.storage import chats, keys, quota, turns, unreadable, usage_ledger
-from minichat.storage.items import Raw, outbox_table, table
+from minichat.storage.items import outbox_table, table
+from minichat.storage.keys import Raw
 from minichat.storage.unreadable import Unreadable
 
 PATIENCE_SECONDS = 60
@@ -77,7 +78,7 @@ def outbox(since: datetime, until: datetime) -> Iterator[Raw]:
 
 def is_of(item: Raw, tenant_id: TenantId) -> bool:
     """Whether an item is a tenant's."""
-    return bool(item["pk"]["S"].startswith(keys.prefix(tenant_id)))
+    return bool(keys.of(item).pk.startswith(keys.prefix(tenant_id)))
 
 
 def _items(of: TableConnection) -> Iterator[Raw]:

@@ -22,14 +22,8 @@ from minichat.domain.identity import Call, ChatId, MessageId, TenantId
 from minichat.domain.summary import Compression, Frontier, Summary
 from minichat.storage import keys, messages
 from minichat.storage.attributes import InstantAttribute
-from minichat.storage.items import (
-    ChatItem,
-    ConversationItem,
-    MessageItem,
-    OutboxItem,
-    Raw,
-    batch_get,
-)
+from minichat.storage.items import ChatItem, ConversationItem, MessageItem, OutboxItem, batch_get
+from minichat.storage.keys import Raw
 from minichat.storage.transact import Check, Put, Refused, Update, commit
 
 

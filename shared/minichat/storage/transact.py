@@ -29,7 +29,8 @@ from pynamodb.transactions import TransactWrite
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.observability import count, measured, observe, tally
-from minichat.storage.items import OutboxItem, Raw, connection, is_there
+from minichat.storage.items import OutboxItem, connection, is_there
+from minichat.storage.keys import Raw
 
 PATIENCE_SECONDS = 8
 """How long a write is repeated before the caller is told to come back: contention on one chat passes much sooner.

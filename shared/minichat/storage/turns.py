@@ -37,7 +37,8 @@ from minichat.domain.turn import DayCounts, Reserve, ToolCalls, Turn, TurnState,
 from minichat.domain.usage import Usage
 from minichat.storage import chats, keys, messages, quota, references, summaries
 from minichat.storage.attributes import is_still
-from minichat.storage.items import ChatItem, OutboxItem, Raw, TurnItem, batch_get
+from minichat.storage.items import ChatItem, OutboxItem, TurnItem, batch_get
+from minichat.storage.keys import Raw
 from minichat.storage.transact import Put, Refused, Update, Write, commit, update_one
 
 T = TypeVar("T")
@@ -66,8 +67,8 @@ def from_raw(raw: Raw | None) -> Turn | None:
     if raw is None:
         return None
     item = TurnItem.from_raw_data(dict(raw))
-    partition, request_id = item.pk, item.sk.removeprefix("TURN#")
-    tenant_id, chat_id = partition.removeprefix("T#").split("#C#")
+    tenant_id, chat_id = keys.chat_of(item.pk)
+    request_id = item.sk.removeprefix(keys.TURN_PREFIX)
     values: dict[str, Any] = {name: _stored(item, name) for name in _plain_fields()}
     values = {name: value for name, value in values.items() if value is not None}
     for name, part in _NESTED.items():

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from minichat.storage.items import Raw
-from minichat.storage.keys import Key
+from minichat.storage.keys import Key, Raw
 
 T = TypeVar("T")
 

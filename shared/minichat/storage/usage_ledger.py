@@ -13,8 +13,8 @@ from minichat.domain.usage import dedupe_key
 from minichat.domain.usage_ledger import LedgerEntry, LedgerSums, Total
 from minichat.events.payloads import UsageEvent
 from minichat.storage import keys, unreadable
-from minichat.storage.items import LedgerItem, Raw, UsageItem, batch_get, between
-from minichat.storage.keys import Key
+from minichat.storage.items import LedgerItem, UsageItem, batch_get, between
+from minichat.storage.keys import Key, Raw
 from minichat.storage.transact import Put, Refused, Update, commit, update_one
 from minichat.storage.unreadable import Unreadable
 
@@ -143,7 +143,7 @@ def total_of(raw: Raw) -> Total:
     item = UsageItem.from_raw_data(dict(raw))
     day, _, user = item.sk.partition("#")
     return Total(
-        tenant_id=TenantId(item.pk.removeprefix("T#").removesuffix("#USAGE")),
+        tenant_id=keys.tenant_of(item.pk),
         day=day,
         user_id=UserId(user) if user else None,
         used=LedgerSums(int(item.turns or 0), *(int(getattr(item, name) or 0) for name in _COUNTED)),
@@ -154,9 +154,8 @@ def total_of(raw: Raw) -> Total:
 def entry_of(raw: Raw) -> LedgerEntry:
     """The ledger's entry that a stored item is."""
     item = LedgerItem.from_raw_data(dict(raw))
-    tenant = item.pk.removeprefix("T#").partition("#L#")[0]
     return LedgerEntry(
-        tenant_id=TenantId(tenant),
+        tenant_id=keys.tenant_of(item.pk),
         dedupe_key=item.sk,
         user_id=UserId(item.user_id) if item.user_id else None,
         chat_id=ChatId(item.chat_id),
