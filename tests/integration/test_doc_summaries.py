@@ -22,7 +22,7 @@ from minichat.services.send import Running, SendMessage, send
 from minichat.services.system_tasks import Means, Outcome, TaskFailed
 from minichat.settings import Settings, Store
 from tests.builders import a_call, a_caller, a_model, a_policy, new_id
-from tests.integration.test_summary import Model, usage_events
+from tests.integration.test_summary import TRACE, Model, means, tells_who_asks, usage_events, with_a_secret
 from tests.invariants import Tables, violations
 from tests.ready_files import announced, ready, stored
 
@@ -54,6 +54,13 @@ def summarized(document: Attachment, model: Model | None = None, rules: Rules = 
     made = model or Model("<summary>It is about the moon.</summary>")
     means = Means(rules, made, lambda: a_call().now, new_id, 20)  # type: ignore[arg-type]  # the test's provider
     return asyncio.run(doc_summaries.summarize(a_task(document), "", means))
+
+
+def test_the_provider_is_told_for_whom_a_document_is_summarized(store: Store) -> None:
+    model = Model("<summary>It is about the moon.</summary>")
+    task = a_task(a_document(a_chat()))
+    assert asyncio.run(doc_summaries.summarize(task, TRACE, means(model, with_a_secret(RULES)))) is Outcome.DONE
+    assert tells_who_asks(model, task)
 
 
 def the_next_turn(chat: Chat, rules: Rules = RULES) -> Running:

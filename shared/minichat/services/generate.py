@@ -309,7 +309,8 @@ async def _read(teller: _Teller) -> None:
     model = teller.running.admission.model
     teller.answer.called = True
     secret = teller.machine.settings.cursor_secret.get_secret_value()
-    prompt = identity.told(prompt_of(teller.running), teller.running.turn, secret, teller.call.trace_id)
+    asker = identity.Asker.of_turn(teller.running.turn, teller.call.trace_id)
+    prompt = identity.told(prompt_of(teller.running), asker, secret)
     async with aclosing(
         teller.machine.providers.stream(teller.running.turn.tenant_id, model.provider_id, prompt)
     ) as chunks:

@@ -6,7 +6,7 @@ from minichat.domain import title
 from minichat.domain.identity import ChatId, MessageId, TenantId
 from minichat.events.payloads import ChatTitleTask
 from minichat.providers.prompt import Prompt, PromptMessage
-from minichat.services.system_tasks import Means, Outcome, answer_in_time, call_of, model_for, usage_event
+from minichat.services.system_tasks import Means, Outcome, answer_in_time, asker_of, call_of, model_for, usage_event
 from minichat.storage import chats, messages, outbox
 
 
@@ -29,7 +29,7 @@ async def entitle(task: ChatTitleTask, trace_id: str, means: Means) -> Outcome:
     text = title.request(question.content, answer.content, cut_at=settings.message_content_limit)
     most = min(model.max_output_tokens, settings.max_output_tokens)
     prompt = Prompt(model.provider_model_id, title.INSTRUCTIONS, (PromptMessage("user", text),), most)
-    told = await answer_in_time(tenant_id, model, prompt, means)
+    told = await answer_in_time(asker_of(task, trace_id), model, prompt, means)
     made = title.extracted(told.text)
     if made is None:
         return Outcome.NOTHING
