@@ -75,7 +75,7 @@ chaos: .venv/dev.installed .tools/ministack/installed ## Ask for 10,000 answers 
 
 .PHONY: fuzz
 fuzz: .venv/dev.installed .tools/ministack/installed ## Compare document and server with 20,000 generated requests; takes long
-	FUZZ_CASES=$${FUZZ_CASES:-20000} $(PYTEST) -s --timeout 14400 tests/e2e/test_openapi.py
+	MINICHAT_QUOTA__UPLOADS_DAILY_QUOTA=1000000 FUZZ_CASES=$${FUZZ_CASES:-20000} $(PYTEST) -s --timeout 14400 tests/e2e/test_openapi.py
 
 .PHONY: clocks
 clocks: .venv/dev.installed tools ## Run the suite with clocks that are days wrong, and at a month's end; takes hours; ARGS=--help
@@ -100,12 +100,16 @@ lint: types .tools/sam/installed ## Check style, types, import direction and the
 	$(VENV)/lint-imports
 	$(CFN_LINT) $(TEMPLATES)
 	@mkdir -p .aws-sam
-	.tools/sam/bin/python tests/translate.py template.yaml > .aws-sam/translated.json
+	.tools/sam/bin/python tests/support/aws/translate.py template.yaml > .aws-sam/translated.json
 	$(CFN_LINT) .aws-sam/translated.json
 
 .PHONY: types
 types: .venv/dev.installed ## Check types
 	$(VENV)/mypy
+
+.PHONY: docs
+docs: .venv/dev.installed ## Write docs/reference and the schemas of docs/events from the code
+	$(VENV)/python -m tests.reference
 
 .PHONY: format
 format: .venv/dev.installed ## Format the code and mend what can be mended

@@ -17,9 +17,10 @@ from hypothesis import settings
 from minichat.local import limits, tables
 from minichat.local.engine import Engine
 from minichat.local.process import Child, free_port
-from minichat.settings import Store
+from minichat.settings import Store, current
+from minichat.storage import objects
 from minichat.storage.items import connect
-from tests.client import Stack, User
+from tests.support.http.client import Stack, User
 
 ROOT = Path(__file__).parents[1]
 READY_SECONDS = 60
@@ -32,8 +33,6 @@ if os.environ.get("CI"):
 os.environ.setdefault("AWS_ACCESS_KEY_ID", "local")
 os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "local")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
-# A form is signed without asking anybody: whoever announces a file needs a name of a bucket, not a bucket.
-os.environ.setdefault("MINICHAT_ATTACHMENTS__BUCKET", "files-of-tests")
 limits.install()
 
 
@@ -43,6 +42,17 @@ def refused_by_aws() -> Iterator[list[str]]:
     limits.broken.clear()
     yield limits.broken
     assert limits.broken == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def named_bucket() -> Iterator[None]:
+    """A form is signed without asking anybody: whoever announces a file here needs a bucket's name, not a bucket.
+
+    For all tests at once: threads that race would take a patch of their own off in another order than they put it on.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objects, "_bucket", lambda: current().attachments.bucket or "files-of-tests")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from minichat.domain.cleanup import Outcome
+from minichat.domain.cleanup import CleanupOutcome
 from minichat.events import queues
 from minichat.events.consume import NotYet, PermanentFailure, Received, consume
 from minichat.events.payloads import AttachmentCleanup
@@ -14,7 +14,7 @@ from minichat.storage.items import connect
 
 connect(current().store)
 queues.connect(current())
-_means = cleanup.Means(Files(current().providers), current().cleanup, now)
+_means = cleanup.CleanupDeps(Files(current().providers), current().cleanup, now)
 
 
 def handler(event: dict[str, Any], context: object) -> object:
@@ -26,10 +26,10 @@ def handler(event: dict[str, Any], context: object) -> object:
 def _clean(event: AttachmentCleanup, received: Received) -> str:
     try:
         outcome = cleanup.clean_attachment(event, _means, redriven=received.redriven)
-    except cleanup.NotDeleted:
+    except cleanup.AttachmentNotDeleted:
         raise PermanentFailure("the attachment is not deleted") from None
-    if outcome is Outcome.PENDING:
+    if outcome is CleanupOutcome.PENDING:
         raise NotYet
-    if outcome is Outcome.FAILED:
+    if outcome is CleanupOutcome.FAILED:
         raise PermanentFailure("its attempts are used up: last_cleanup_error of the attachment says why")
     return outcome

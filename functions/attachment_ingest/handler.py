@@ -13,7 +13,7 @@ from minichat.events.consume import NotYet, Received, consume
 from minichat.events.payloads import AttachmentExpected
 from minichat.moment import new_id, now
 from minichat.providers.files import Files
-from minichat.services.ingest import Means, Outcome, ingest
+from minichat.services.ingest import IngestDeps, Ingested, ingest
 from minichat.settings import current
 from minichat.storage import store_time
 from minichat.storage.items import connect
@@ -24,7 +24,7 @@ TO_END = timedelta(seconds=45)
 connect(current().store)
 queues.connect(current())
 _summarizes = current().doc_summaries.enabled
-_means = Means(Files(current().providers), current().attachments, now, new_id, time.sleep, _summarizes)
+_means = IngestDeps(Files(current().providers), current().attachments, now, new_id, time.sleep, _summarizes)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> object:
@@ -42,10 +42,10 @@ def _taken_in(said: AttachmentExpected | Arrived | Tested, received: Received, e
         case AttachmentExpected():
             where = TenantId(said.tenant_id), ChatId(said.chat_id), AttachmentId(said.attachment_id)
             outcomes.add(ingest(*where, _means, ends_at=ends_at))
-            if Outcome.WAITING in outcomes:
+            if Ingested.WAITING in outcomes:
                 raise NotYet
         case Arrived():
             outcomes |= {ingest(*where, _means, ends_at=ends_at) for where in said.attachments()}
-    if Outcome.AGAIN in outcomes:
+    if Ingested.AGAIN in outcomes:
         raise NotYet
-    return max(outcomes, default=Outcome.NOTHING)
+    return max(outcomes, default=Ingested.NOTHING)

@@ -5,7 +5,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from minichat.domain.cleanup import Outcome
+from minichat.domain.cleanup import CleanupOutcome
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, TenantId
 from minichat.events import queues
@@ -23,7 +23,7 @@ ONE_MORE = timedelta(seconds=20)
 
 connect(current().store)
 queues.connect(current())
-_means = cleanup.Means(Files(current().providers), current().cleanup, now)
+_means = cleanup.CleanupDeps(Files(current().providers), current().cleanup, now)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> object:
@@ -41,13 +41,13 @@ def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
         outcome = cleanup.clean_chat_resources(*where, _means, ends_at=ends_at, redriven=received.redriven)
         if unmarked is not None:
             raise unmarked
-        if outcome is Outcome.DONE:
+        if outcome is CleanupOutcome.DONE:
             purge.expire_cleaned(event, current())
-    except (purge.NotDeleted, cleanup.NotDeleted):
+    except (purge.ChatNotDeleted, cleanup.AttachmentNotDeleted):
         raise PermanentFailure("the chat is not deleted") from None
-    if outcome in (Outcome.PENDING, Outcome.UNFINISHED):
+    if outcome in (CleanupOutcome.PENDING, CleanupOutcome.UNFINISHED):
         raise NotYet
-    if outcome is Outcome.FAILED:
+    if outcome is CleanupOutcome.FAILED:
         raise PermanentFailure("a provider may keep a file or a vector store of the chat: see last_cleanup_error")
     return outcome
 

@@ -7,11 +7,11 @@ from datetime import timedelta
 
 from minichat.moment import now
 from minichat.observability import begin, count, emit, logger
-from minichat.services import books, metering
-from minichat.services.left_over import Deleted
-from minichat.services.reconcile import reconcile, repair
+from minichat.services import reconcile_books, reconcile_usage
+from minichat.services.provider_leftovers import Deleted
+from minichat.services.reconcile_quota import reconcile, repair
 from minichat.settings import current
-from minichat.storage import whole
+from minichat.storage import scan
 from minichat.storage.items import connect
 
 SETTLED = timedelta(minutes=15)
@@ -28,9 +28,9 @@ def handler(event: dict[str, object], context: object) -> dict[str, int]:
     begin()
     try:
         deleted = Deleted()
-        found = books.read(items=deleted.noted(whole.items()))
-        waiting = deleted.left_over(now() - CLEANED)
-        accounts, metered = reconcile(books=found), metering.prove(now() - SETTLED, books=found)
+        found = reconcile_books.read(items=deleted.noted(scan.items()))
+        waiting = deleted.leftovers(now() - CLEANED)
+        accounts, metered = reconcile(books=found), reconcile_usage.prove(now() - SETTLED, books=found)
         quota, ledger = accounts.differences, metered.mismatches
         for difference in (*quota, *ledger):
             logger.error("a difference", extra={"difference": str(difference)})
@@ -45,7 +45,7 @@ def handler(event: dict[str, object], context: object) -> dict[str, int]:
         count("reconcile_differences_total", len(ledger), what="ledger")
         count("reconcile_unreadable_total", len(unreadable))
         count("reconcile_left_over_total", len(waiting))
-        repaired = repair(quota) + metering.repair(ledger, retention_days=current().quota.retention_days)
+        repaired = repair(quota) + reconcile_usage.repair(ledger, retention_days=current().quota.retention_days)
     finally:
         emit(current().metrics_namespace)
     result = {

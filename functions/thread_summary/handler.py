@@ -15,7 +15,7 @@ from minichat.observability import count
 from minichat.providers.registry import Providers
 from minichat.services import doc_summaries, summary, titles
 from minichat.services.rules import InForce
-from minichat.services.system_tasks import Means, NoModel, Outcome, TaskFailed
+from minichat.services.system_tasks import NoModel, TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import current
 from minichat.storage.items import connect
 from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
@@ -47,7 +47,7 @@ def _done(task: SystemTask, received: Received, seconds: float) -> str:
         return "disabled"
     if _in_force.is_due(moment := time.monotonic()):
         _in_force.look(moment)
-    means = Means(_in_force.rules, _providers, now, new_id, seconds)
+    means = TaskDeps(_in_force.rules, _providers, now, new_id, seconds)
     try:
         outcome = _loop.run(_work(task, received.trace_id, means))
     except NoModel:
@@ -71,7 +71,7 @@ def _settings(task: SystemTask) -> ThreadSummary | ChatTitles | DocSummaries:
             return current().doc_summaries
 
 
-def _work(task: SystemTask, trace_id: str, means: Means) -> Coroutine[Any, Any, Outcome]:
+def _work(task: SystemTask, trace_id: str, means: TaskDeps) -> Coroutine[Any, Any, TaskOutcome]:
     match task:
         case ThreadSummaryTask():
             return summary.summarize(task, trace_id, means)

@@ -6,7 +6,7 @@ from minichat.events import queues
 from minichat.events.consume import Received, consume
 from minichat.events.payloads import UsageEvent
 from minichat.settings import current
-from minichat.storage import ledger
+from minichat.storage import usage_ledger
 from minichat.storage.items import connect
 
 connect(current().store)
@@ -21,4 +21,4 @@ def handler(event: dict[str, Any], context: object) -> object:
 
 def _book(event: UsageEvent, received: Received) -> str:
     days = current().quota.retention_days
-    return "booked" if ledger.book(event, received.event_id, retention_days=days) else "duplicate"
+    return "booked" if usage_ledger.book(event, received.event_id, retention_days=days) else "duplicate"

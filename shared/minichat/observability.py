@@ -37,7 +37,7 @@ class Measurement:
 
 
 @dataclass(slots=True)
-class Event:
+class WideEvent:
     """What is known of one request or record: fields of the log line, milliseconds by name of span, and metrics."""
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -46,12 +46,12 @@ class Event:
     measurements: deque[Measurement] = field(default_factory=deque)
 
 
-_current: ContextVar[Event | None] = ContextVar("event", default=None)
+_current: ContextVar[WideEvent | None] = ContextVar("event", default=None)
 
 
-def begin() -> Event:
+def begin() -> WideEvent:
     """Opens the event of one request; tasks and threads that it starts see the same one."""
-    event = Event()
+    event = WideEvent()
     _current.set(event)
     return event
 

@@ -3,14 +3,12 @@
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from minichat.settings_group import SettingsGroup
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Timeouts(_Group):
+class Timeouts(SettingsGroup):
     """Seconds granted to one provider call."""
 
     connect_seconds: Annotated[float, Field(gt=0, le=60)] = 5
@@ -19,14 +17,14 @@ class Timeouts(_Group):
     total_seconds: Annotated[float, Field(gt=0, le=900)] = 170
 
 
-class Secret(_Group):
+class Secret(SettingsGroup):
     """Where a provider's key is read from; never the key itself."""
 
     source: Literal["env", "secretsmanager", "ssm"] = "env"
     name: str
 
 
-class ProviderAuth(_Group):
+class ProviderAuth(SettingsGroup):
     """The header that carries the key; without words of its own, the one that the provider's kind expects."""
 
     header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] = "Authorization"
@@ -53,22 +51,23 @@ _ENDPOINTS: dict[str, str] = {
 _KEY_HEADERS: dict[str, str] = {"azure_openai_responses": "api-key", "anthropic_messages": "x-api-key"}
 
 
-class Override(_Group):
+class Override(SettingsGroup):
     """What is another for one tenant: where its provider is, and whose key it is asked with."""
 
     base_url: str | None = None
     auth: ProviderAuth | None = None
 
 
-class Provider(_Group):
-    """One provider of models; its key in `providers` is what a policy's `provider_id` names.
+class Provider(SettingsGroup):
+    """One provider of models; its key in `providers` is what a policy's `provider_id` names. Without any there is one,
+    `openai`, whose key is in `OPENAI_API_KEY`.
 
     `api_path` may hold `{model}`. Bedrock is found by its region and, without `auth`, signed for by the role.
     """
 
     kind: ProviderKind = "openai_responses"
-    base_url: str
-    api_path: Annotated[str, Field(pattern=r"^/[^?#]*$")]
+    base_url: Annotated[str, Field(description="https; Bedrock's follows from its region")]
+    api_path: Annotated[str, Field(pattern=r"^/[^?#]*$", description="its kind's, where none is given")]
     auth: ProviderAuth | None = None
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None = None
     api_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None

@@ -13,10 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
 from minichat.domain.policy import ContextSize, Deployment, EstimationBudgets
 from minichat.provider_entries import OPENAI, Provider
+from minichat.settings_group import SettingsGroup
 from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
 
 PREFIX = "MINICHAT_"
@@ -27,11 +28,7 @@ class SettingsError(ValueError):
     """A setting is missing, unknown or out of range; the message names the key and what was expected."""
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Store(_Group):
+class Store(SettingsGroup):
     """Where the two tables are. Without an endpoint it is AWS, found as every AWS tool finds it."""
 
     conversation_table: str = "minichat-conversations"
@@ -43,7 +40,7 @@ class Store(_Group):
     max_connections: Annotated[int, Field(ge=1, le=512)] = 64
 
 
-class Queues(_Group):
+class Queues(SettingsGroup):
     """Where events go, by the name of the queue; and where those go that nobody can handle (infra/queues.yaml)."""
 
     urls: dict[str, str] = Field(default_factory=dict)
@@ -51,14 +48,14 @@ class Queues(_Group):
     endpoint: Annotated[str | None, BeforeValidator(lambda given: given or None)] = None
 
 
-class Audit(_Group):
+class Audit(SettingsGroup):
     """The audit trail (events-and-workers 2)."""
 
     sink: Annotated[str, Field(description="s3://bucket/prefix, or a folder")] = "audit"
     content: Annotated[bool, Field(description="whether prompts and answers are in it, redacted")] = False
 
 
-class Auth(_Group):
+class Auth(SettingsGroup):
     """How a bearer token becomes a caller (events-and-workers 6)."""
 
     issuer: str = "http://localhost/minichat-dev"
@@ -88,7 +85,7 @@ def _several(given: Any) -> Any:
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
 
 
-class Cors(_Group):
+class Cors(SettingsGroup):
     """Which pages of browsers may call from another origin (contract 4)."""
 
     allowed_origins: Annotated[
@@ -98,10 +95,10 @@ class Cors(_Group):
     ] = ()
 
 
-class Streaming(_Group):
+class Streaming(SettingsGroup):
     """The relay between provider and client (turns-and-quota 9)."""
 
-    channel_capacity: Annotated[int, Field(ge=16, le=64)] = 32
+    channel_capacity: Annotated[int, Field(ge=16, le=64, description="events that wait to be sent")] = 32
     ping_interval_seconds: Annotated[float, Field(ge=5, le=60)] = 15
     progress_interval_seconds: Annotated[float, Field(ge=0.2, le=5)] = 1
     max_output_tokens: Annotated[int, Field(ge=1, le=10_000_000)] = 32_768
@@ -115,18 +112,18 @@ class Streaming(_Group):
     web_search_context_size: Annotated[ContextSize, Field(description="for models that say none")] = "low"
 
 
-class Quota(_Group):
+class Quota(SettingsGroup):
     """Settlement tolerance, and what is limited by its number (turns-and-quota 4, 6, 7): per message, per user and
     day."""
 
-    overshoot_tolerance_factor: Annotated[float, Field(ge=1.0, le=1.5)] = 1.10
+    overshoot_tolerance_factor: Annotated[float, Field(ge=1.0, le=1.5, description="of the reserved tokens")] = 1.10
     warning_threshold_pct: Annotated[int, Field(ge=1, le=99)] = 80
     web_search_max_calls_per_message: Annotated[int, Field(ge=0)] = 2
-    web_search_daily_quota: Annotated[int, Field(ge=0)] = 75
+    web_search_daily_quota: Annotated[int, Field(ge=0, description="calls")] = 75
     code_interpreter_max_calls_per_message: Annotated[int, Field(ge=0)] = 10
-    code_interpreter_daily_quota: Annotated[int, Field(ge=0)] = 50
+    code_interpreter_daily_quota: Annotated[int, Field(ge=0, description="calls")] = 50
     file_search_max_calls_per_message: Annotated[int, Field(ge=1)] = 10
-    file_search_daily_quota: Annotated[int, Field(ge=0)] = 200
+    file_search_daily_quota: Annotated[int, Field(ge=0, description="calls")] = 200
     image_inputs_daily_quota: Annotated[int, Field(ge=0, description="images that models look at")] = 50
     uploads_daily_quota: Annotated[int, Field(ge=0, description="files")] = 100
     upload_mb_daily_quota: Annotated[int, Field(ge=0, description="of all files together")] = 500
@@ -138,15 +135,15 @@ class Quota(_Group):
         return round(self.overshoot_tolerance_factor * 100)
 
 
-class OrphanWatchdog(_Group):
+class OrphanWatchdog(SettingsGroup):
     """When a running turn without a sign of life counts as dead (turns-and-quota 8)."""
 
     enabled: bool = True
     timeout_seconds: Annotated[int, Field(ge=30, le=3600)] = 75
-    batch_size: Annotated[int, Field(ge=1, le=1000)] = 100
+    batch_size: Annotated[int, Field(ge=1, le=1000, description="dead turns that one run ends")] = 100
 
 
-class Cleanup(_Group):
+class CleanupSettings(SettingsGroup):
     """How often the deletion of an attachment at its provider is tried (events-and-workers 4).
 
     With the pauses between deliveries (`events.consume`) the default lasts for six hours and more.
@@ -155,16 +152,16 @@ class Cleanup(_Group):
     max_attempts: Annotated[int, Field(ge=1, le=60, description="below the queues' maxReceiveCount")] = 60
 
 
-class Thumbnails(_Group):
+class Thumbnails(SettingsGroup):
     """The small pictures of images (context-attachments-providers 3): so many pixels and bytes at most."""
 
-    width: Annotated[int, Field(ge=16, le=512)] = 128
-    height: Annotated[int, Field(ge=16, le=512)] = 128
+    width: Annotated[int, Field(ge=16, le=512, description="pixels")] = 128
+    height: Annotated[int, Field(ge=16, le=512, description="pixels")] = 128
     max_bytes: Annotated[int, Field(ge=1024, le=262_144, description="one is an item of its own")] = 131_072
     max_pixels: Annotated[int, Field(ge=1, le=100_000_000, description="an image with more is refused")] = 100_000_000
 
 
-class Attachments(_Group):
+class Attachments(SettingsGroup):
     """What chats may be given, and where it waits for the function that takes it in (context-attachments-providers 3).
 
     `bucket` is reached at `endpoint`, by clients too; without an endpoint it is AWS.
@@ -195,7 +192,7 @@ class Attachments(_Group):
         return self
 
 
-class Context(_Group):
+class ContextSettings(SettingsGroup):
     """What a prompt takes along (context-attachments-providers 1)."""
 
     recent_messages_limit: Annotated[int, Field(ge=0, le=100)] = 10
@@ -207,14 +204,14 @@ class Context(_Group):
     )
 
 
-class Retention(_Group):
+class Retention(SettingsGroup):
     """How long what was deleted is kept, and what is to be deleted by itself."""
 
     deleted_chats_days: Annotated[int, Field(ge=1, le=3650)] = 30
     temporary_chats_hours: Annotated[float, Field(gt=0, le=8760, description="after the last use")] = 24
 
 
-class Settings(_Group):
+class Settings(SettingsGroup):
     """Everything that a deployment may choose."""
 
     url_prefix: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = "/mini-chat"
@@ -232,13 +229,13 @@ class Settings(_Group):
     streaming: Streaming = Streaming()
     quota: Quota = Quota()
     estimation_budgets: Annotated[EstimationBudgets, Field(description="of models that say none")] = EstimationBudgets()
-    context: Context = Context()
+    context: ContextSettings = ContextSettings()
     thread_summary: ThreadSummary = ThreadSummary()
     chat_titles: ChatTitles = ChatTitles()
     doc_summaries: DocSummaries = DocSummaries()
     orphan_watchdog: OrphanWatchdog = OrphanWatchdog()
     retention: Retention = Retention()
-    cleanup: Cleanup = Cleanup()
+    cleanup: CleanupSettings = CleanupSettings()
     attachments: Attachments = Attachments()
     providers: dict[str, Provider] = Field(default_factory=lambda: {"openai": OPENAI})
 

@@ -2,14 +2,12 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from minichat.settings_group import SettingsGroup
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ThreadSummary(_Group):
+class ThreadSummary(SettingsGroup):
     """When the older part of a chat is summarized, and how (context-attachments-providers 2)."""
 
     enabled: bool = True
@@ -22,7 +20,7 @@ class ThreadSummary(_Group):
     summary_system_prompt: Annotated[str, Field(description="where the model has no thread_summary_prompt")] = ""
 
 
-class ChatTitles(_Group):
+class ChatTitles(SettingsGroup):
     """Titles from the first exchange, of chats that nobody gave one (context-attachments-providers 2)."""
 
     enabled: bool = True
@@ -32,7 +30,7 @@ class ChatTitles(_Group):
     model_id: Annotated[str, Field(description="of the policy; empty for the chat's own")] = ""
 
 
-class DocSummaries(_Group):
+class DocSummaries(SettingsGroup):
     """Short summaries of documents, made once they are ready (context-attachments-providers 3)."""
 
     enabled: bool = True

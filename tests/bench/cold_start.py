@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.gateway import proxy_event
-from tests.integration.emulator import Built, built
+from tests.support.aws.emulator import Built, built
+from tests.support.http.gateway import proxy_event
 
 ROUNDS = 11
 SETTINGS = {

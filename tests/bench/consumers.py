@@ -19,12 +19,12 @@ from minichat.local.tables import project_root
 from minichat.services import chats
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Settings, current
-from minichat.storage import whole
-from tests.builders import NOW, a_call, a_model, a_policy
+from minichat.storage import scan
 from tests.conftest import fresh_tables
-from tests.queue_access import QueueAccess, invocation
+from tests.support.domain.builders import NOW, a_call, a_model, a_policy
+from tests.support.events.queue_access import QueueAccess, invocation
 
 TURNS = 500
 RELAY_BATCH = 100
@@ -79,9 +79,9 @@ def _events() -> list[Any]:
     chat_id = chats.create(a_call(), chats.NewChat(), rules).chat_id
     for _ in range(TURNS):
         running = send(a_call(), SendMessage(chat_id, "x", RequestId(str(uuid4()))), rules)
-        assert isinstance(running, Running)
+        assert isinstance(running, RunningTurn)
         finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5)), rules.settings)
-    return list(whole.outbox(NOW - timedelta(days=1), NOW + timedelta(days=1)))
+    return list(scan.outbox(NOW - timedelta(days=1), NOW + timedelta(days=1)))
 
 
 def _stream_records(images: list[Any]) -> list[dict[str, Any]]:

@@ -25,9 +25,9 @@ from minichat.services.rules import Rules
 from minichat.settings import current
 from minichat.storage import keys
 from minichat.storage.attachments import read
-from tests.builders import a_call, a_model, a_policy
 from tests.conftest import fresh_tables
-from tests.provider_files import a_scripted_provider
+from tests.support.domain.builders import a_call, a_model, a_policy
+from tests.support.providers.files import a_scripted_provider
 
 MIB = 1024 * 1024
 FILES = {

@@ -16,11 +16,11 @@ from minichat.local.engine import Engine
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Settings
-from tests.builders import a_call, a_model, a_policy
 from tests.conftest import ROOT, fresh_tables
-from tests.read_units import counted_reads
+from tests.support.domain.builders import a_call, a_model, a_policy
+from tests.support.storage.read_units import counted_reads
 
 RULES = Rules(Settings(), a_policy(a_model(id="gpt-4.1-mini", preference={"is_default": True})))
 PROSE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -67,7 +67,7 @@ def _measured(do: Callable[[], object], after: Callable[[], object]) -> tuple[in
 
 def _sent(chat_id: ChatId) -> Turn:
     running = send(a_call(), SendMessage(chat_id, PROSE[:1024], _request_id()), RULES)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return running.turn
 
 

@@ -16,8 +16,8 @@ from uuid import uuid4
 import httpx2
 
 from minichat.local.process import Child, free_port
-from tests.client import User
 from tests.conftest import running_stack
+from tests.support.http.client import User
 
 ROUNDS = 60
 WARM_UP = 10

@@ -23,16 +23,16 @@ from minichat.local.engine import Engine
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Settings
 from minichat.storage.items import connection
-from tests.builders import a_call, a_model, a_policy
 from tests.conftest import ROOT, fresh_tables
-from tests.read_units import size_of
+from tests.support.domain.builders import a_call, a_model, a_policy
+from tests.support.storage.read_units import size_of
 
 RULES = Rules(Settings(), a_policy(a_model(id="gpt-4.1-mini", preference={"is_default": True})))
 PROSE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8") * 2
-INDEXES = {"Running": "running_shard", "ByOwner": "listed_at", "Temporary": "ends_at"}
+INDEXES = {"RunningTurn": "running_shard", "ByOwner": "listed_at", "Temporary": "ends_at"}
 
 Item = dict[str, dict[str, Any]]
 
@@ -53,7 +53,7 @@ def main() -> None:
             chat = chats.create(a_call(), chats.NewChat(), RULES)
             with _billed("send", kind) as send_units:
                 running = send(a_call(), SendMessage(chat.chat_id, question, _request_id()), RULES)
-            assert isinstance(running, Running)
+            assert isinstance(running, RunningTurn)
             ending = Ending(TurnState.COMPLETED, text=answer, usage=Usage(300, 500), provider_response_id="r" * 53)
             with _billed("finalize", kind) as finalize_units:
                 finalize(a_call(), running.turn, ending, RULES.settings)

@@ -15,9 +15,9 @@ from random import Random
 from urllib.parse import urlsplit
 
 from minichat.local.process import Child, free_port
-from tests.client import Stack
 from tests.clocks import NEEDED, WallClock
-from tests.consumers import serving
+from tests.support.events.consumers import serving
+from tests.support.http.client import Stack
 
 CONSUMERS = ("OutboxRelayFunction", "AuditFunction", "UsageFunction", "ChatCleanupFunction")
 SERVERS = 3

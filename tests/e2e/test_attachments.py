@@ -13,9 +13,9 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from tests.client import Stack, User
 from tests.conftest import running_stack
-from tests.given_files import (
+from tests.support.http.client import Stack, User
+from tests.support.http.given_files import (
     ENDS_SECONDS,
     MB,
     PDF,
@@ -51,6 +51,7 @@ def at_provider(stack: Stack, chat_id: str) -> list[str]:
     return [name for name in names if chat_id in name]
 
 
+@pytest.mark.holds("contract.attachment-deleted")
 def test_a_pdf_in_the_request_becomes_ready_and_is_deleted_at_the_provider(stack: Stack, user: User) -> None:
     chat_id = user.new_chat()
     answer = uploaded(user, chat_id)
@@ -64,6 +65,7 @@ def test_a_pdf_in_the_request_becomes_ready_and_is_deleted_at_the_provider(stack
     _deleted(stack, user, chat_id, made["id"])
 
 
+@pytest.mark.holds("contract.wait")
 def test_a_file_that_is_waited_for_can_be_named_at_once(user: User) -> None:
     chat_id = user.new_chat()
     answer = uploaded(user, chat_id, prefer="respond-async, wait=15")
@@ -73,6 +75,7 @@ def test_a_file_that_is_waited_for_can_be_named_at_once(user: User) -> None:
     assert said.names[-2:] == ["citations", "done"]
 
 
+@pytest.mark.holds("contract.wait")
 def test_a_wait_is_bounded_and_answers_with_how_the_file_stands(user: User) -> None:
     chat_id = user.new_chat()
     slow = uploaded(user, chat_id, PDF + b"[[index-polls:99999]]", prefer="wait=1")
@@ -89,6 +92,7 @@ def test_a_wait_is_bounded_and_answers_with_how_the_file_stands(user: User) -> N
     user.http.delete(f"/chats/{chat_id}").raise_for_status()
 
 
+@pytest.mark.holds("contract.wait-15")
 def test_who_wants_to_wait_for_ever_waits_for_fifteen_seconds_at_most(user: User) -> None:
     chat_id = user.new_chat()
     made = ended(user, chat_id, uploaded(user, chat_id).json())
@@ -118,6 +122,7 @@ def _deleted(stack: Stack, user: User, chat_id: str, attachment_id: str) -> None
         time.sleep(0.05)
 
 
+@pytest.mark.holds("contract.upload-form")
 def test_a_large_file_goes_by_the_form(stack: Stack, user: User) -> None:
     chat_id = user.new_chat()
     content = PDF + b"." * (20 * MB)
@@ -244,6 +249,7 @@ def test_an_empty_file_is_refused(user: User) -> None:
     refused(announced(user, chat_id, size_bytes=0), 400, "invalid_request", "size_bytes")
 
 
+@pytest.mark.holds("contract.upload")
 def test_what_is_too_large_is_refused_with_the_limit_or_the_other_way(user: User) -> None:
     chat_id = user.new_chat()
     assert (
@@ -335,6 +341,7 @@ def test_other_parts_are_passed_over(user: User) -> None:
     assert answer.json()["content_type"] == "text/plain"
 
 
+@pytest.mark.holds("contract.attachment-list")
 def test_the_attachments_of_a_chat_are_listed_without_those_that_were_deleted(stack: Stack, user: User) -> None:
     chat_id = user.new_chat()
     made = [uploaded(user, chat_id).json(), uploaded(user, chat_id, a_picture(), "sea.png", "image/png").json()]
@@ -357,6 +364,7 @@ def test_the_attachments_of_a_chat_are_listed_without_those_that_were_deleted(st
         refused(stranger.http.get(path), 404, "chat_not_found")
 
 
+@pytest.mark.holds("contract.doc-summary")
 def test_a_document_gets_a_summary_and_an_image_none(user: User) -> None:
     chat_id = user.new_chat()
     made = [uploaded(user, chat_id).json(), uploaded(user, chat_id, a_picture(), "sea.png", "image/png").json()]

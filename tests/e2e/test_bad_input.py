@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from minichat.local.issuer import Issuer, as_uuid
-from tests.client import Stack, User
+from tests.support.http.client import Stack, User
 
 NOT_TEXT = ["", "   ", "\n\t\u3000"]
 
@@ -33,6 +33,7 @@ DEEP = '{"content":' * 5000 + '"a"' + "}" * 5000
 
 
 @pytest.mark.parametrize("body", ["{", '{"content": "a"', "[1,", '{"content": "\\ud800"}', "\xff", DEEP])
+@pytest.mark.holds("contract.bytes")
 def test_a_malformed_body_is_refused(user: User, body: str) -> None:
     chat_id = user.new_chat()
     answer = user.http.post(
@@ -56,6 +57,7 @@ def test_a_malformed_body_is_refused(user: User, body: str) -> None:
         ({"content": "a", "request_id": 7}, "request_id"),
         ({"content": "a", "attachment_ids": ["nope"]}, "attachment_ids.0"),
         ({"content": "a", "attachment_ids": "x"}, "attachment_ids"),
+        ({"content": "a", "attachment_ids": [str(uuid4()) for _ in range(65)]}, "attachment_ids"),
         ({"content": "a", "web_search": {}}, "web_search.enabled"),
         ({"content": "a", "web_search": {"enabled": "yes"}}, "web_search.enabled"),
         ({"content": "a", "web_search": True}, "web_search"),
@@ -63,6 +65,7 @@ def test_a_malformed_body_is_refused(user: User, body: str) -> None:
         ("text", "body"),
     ],
 )
+@pytest.mark.holds("contract.message-3mb")
 def test_a_send_that_does_not_validate_names_its_field(user: User, body: object, field: str) -> None:
     chat_id = user.new_chat()
     _refused(user.http.post(f"/chats/{chat_id}/messages:stream", json=body), 400, "invalid_request", field)
@@ -70,6 +73,7 @@ def test_a_send_that_does_not_validate_names_its_field(user: User, body: object,
     assert user.chat(chat_id)["message_count"] == 0
 
 
+@pytest.mark.holds("contract.message-3mb")
 def test_attachments_that_are_named_twice_or_unknown_are_refused(user: User) -> None:
     chat_id, one = user.new_chat(), str(uuid4())
     twice = user.send(chat_id, "a", attachment_ids=[one, one])
@@ -129,11 +133,13 @@ def test_limits_outside_1_to_100_are_refused(user: User, limit: str) -> None:
         ("$Filter", "role eq 'user'"),
     ],
 )
+@pytest.mark.holds("contract.not-understood")
 def test_queries_that_are_not_understood_are_refused(user: User, option: str, value: str) -> None:
     chat_id = user.new_chat()
     _refused(user.http.get(f"/chats/{chat_id}/messages", params={option: value}), 400, "invalid_request", option)
 
 
+@pytest.mark.holds("contract.cursor")
 def test_cursors_that_were_altered_or_carried_elsewhere_are_refused(stack: Stack, user: User) -> None:
     chat_id, other_chat = user.new_chat(), user.new_chat()
     for chat in (chat_id, other_chat):
@@ -153,6 +159,7 @@ def test_cursors_that_were_altered_or_carried_elsewhere_are_refused(stack: Stack
         _refused(stranger.http.get("/chats", params={"cursor": chats}), 400, "invalid_cursor")
 
 
+@pytest.mark.holds("contract.same-404")
 def test_foreign_chats_do_not_exist_for_anybody_else(stack: Stack) -> None:
     with stack.user("acme", "owner") as owner:
         chat_id = owner.new_chat()
@@ -211,6 +218,7 @@ def _base64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
+@pytest.mark.holds("contract.token")
 def test_tokens_that_do_not_verify_are_refused(stack: Stack) -> None:
     past = datetime.now(UTC) - timedelta(hours=2)
     good = _signed_by_issuer(stack, _claims())
@@ -245,6 +253,7 @@ def test_tokens_that_do_not_verify_are_refused(stack: Stack) -> None:
         _refused(httpx2.get(f"{stack.base_url}/models", headers=headers), 401, "unauthenticated")
 
 
+@pytest.mark.holds("contract.problem")
 def test_paths_and_methods_that_do_not_exist_are_problems_too(user: User) -> None:
     _refused(user.http.get("/nothing"), 404, "not_found")
     answer = user.http.put("/models")
@@ -252,6 +261,7 @@ def test_paths_and_methods_that_do_not_exist_are_problems_too(user: User) -> Non
     assert answer.headers["allow"] == "GET"
 
 
+@pytest.mark.holds("contract.body-6mb")
 def test_a_body_larger_than_a_function_takes_is_refused(user: User) -> None:
     chat_id = user.new_chat()
     answer = user.http.post(f"/chats/{chat_id}/messages:stream", json={"content": "x" * 6_100_000})
@@ -281,6 +291,7 @@ def test_a_message_over_the_models_input_is_too_long(user: User) -> None:
         pytest.param("\ufeffbom \ufffe", id="byte order marks"),
     ],
 )
+@pytest.mark.holds("contract.bytes")
 def test_every_character_goes_in_and_comes_back(user: User, content: str) -> None:
     chat_id = user.new_chat()
     answer = user.send(chat_id, f"[[echo]]{content}")
@@ -291,6 +302,7 @@ def test_every_character_goes_in_and_comes_back(user: User, content: str) -> Non
 
 
 @pytest.mark.parametrize("size", [16_384, 16_385, 350_001, 600_000, 1_048_576, 2_900_000])
+@pytest.mark.holds("contract.message-3mb")
 def test_a_long_message_goes_in_and_comes_back_whole(user: User, size: int) -> None:
     chat_id = user.new_chat()
     # Multi-byte characters at every offset: no part may be cut inside one.

@@ -15,8 +15,8 @@ from starlette.types import Receive, Scope, Send
 from minichat.http import cors
 from minichat.http.app import BUFFERED, STREAMING, routers
 from minichat.http.edge import Edge
-from tests.client import Stack, User
 from tests.conftest import another_server
+from tests.support.http.client import Stack, User
 
 OURS, OTHERS = "https://app.example", "https://evil.example"
 SAFE_METHODS = {"GET", "HEAD", "POST"}
@@ -99,6 +99,7 @@ def bearer(user: User, **more: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
+@pytest.mark.holds("contract.origins")
 def test_a_page_may_ask_for_every_operation_and_read_whatever_it_answers(
     allowing: another_server, method: str, path: str
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_page_may_ask_for_every_operation_and_read_whatever_it_answers(
             Page(OTHERS, http).fetch(method, path, headers=headers)
 
 
+@pytest.mark.holds("contract.origins-headers")
 def test_what_is_sent_and_read_is_all_that_operations_have() -> None:
     assert {method for method, _ in OPERATIONS} <= set(cors.METHODS)
 
@@ -155,6 +157,7 @@ def test_an_answer_for_one_origin_is_not_kept_for_another(ann: User) -> None:
         assert "origin" in answer.headers["vary"].lower()
 
 
+@pytest.mark.holds("contract.origins-none")
 def test_the_prepared_preflight_is_answered_where_it_is_allowed_and_nowhere_else(ann: User, user: User) -> None:
     first, *lines = PREFLIGHT.read_text().strip().split("\n")
     method, path, _ = first.split()
@@ -182,6 +185,7 @@ async def test_a_failure_of_ours_is_not_kept_from_the_page_that_caused_it() -> N
 
 
 @pytest.mark.parametrize("origins", [("*",), ("*", OURS)])
+@pytest.mark.holds("contract.no-cookies")
 async def test_every_page_may_call_where_a_deployment_says_so_and_none_with_cookies(origins: tuple[str, ...]) -> None:
     async def serves(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})

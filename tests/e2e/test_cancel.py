@@ -9,9 +9,9 @@ import httpx2
 import pytest
 
 from minichat.settings import Store
-from tests.client import Event, Stack, User
 from tests.conftest import another_server
-from tests.invariants import Tables, violations
+from tests.support.http.client import Event, Stack, User
+from tests.support.storage.invariants import Tables, violations
 
 
 def two_seconds(user: User) -> float:
@@ -30,6 +30,7 @@ def two_seconds(user: User) -> float:
     ],
     ids=["before the first token", "in the text", "in a tool call"],
 )
+@pytest.mark.holds("contract.cancel")
 def test_a_cancelled_stream_ends_in_two_seconds_and_closes_the_provider(
     stack: Stack, user: User, script: str, told: list[str]
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_turn_is_cancelled_from_another_instance(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(("on_disconnect", "state"), [("cancel", "cancelled"), ("continue", "done")])
+@pytest.mark.holds("contract.leaving")
 def test_a_client_that_leaves_cancels_or_not_as_configured(stack: Stack, on_disconnect: str, state: str) -> None:
     hold, request_id = uuid4().hex, str(uuid4())
     setting = {"MINICHAT_STREAMING__ON_DISCONNECT": on_disconnect}
@@ -149,6 +151,7 @@ def test_a_server_that_stops_ends_its_streams_and_keeps_their_text(stack: Stack)
         assert user.messages(chat_id)[1]["content"] == "word1 "
 
 
+@pytest.mark.holds("contract.cancel")
 def test_a_turn_that_has_ended_answers_with_its_state(user: User) -> None:
     chat_id = user.new_chat()
     done = user.cancel(chat_id, user.send(chat_id, "[[say:done]]").request_id)

@@ -22,10 +22,9 @@ from minichat.local.process import Child
 from minichat.settings import Store
 from tests.chaos.clients import Crowd, Reading, TurnTold
 from tests.chaos.processes import CONSUMERS, Processes, Trouble
-from tests.client import Stack, User
 from tests.clocks import NEEDED
 from tests.conftest import running_stack
-from tests.consumers import (
+from tests.support.events.consumers import (
     assert_audited_once,
     assert_metered_once,
     dead_letters,
@@ -34,7 +33,8 @@ from tests.consumers import (
     serving,
     wait_until_it_agrees,
 )
-from tests.invariants import Item, Tables, violations
+from tests.support.http.client import Stack, User
+from tests.support.storage.invariants import Item, Tables, violations
 
 TURNS = int(os.environ.get("CHAOS_TURNS", "80"))
 LONG = "CHAOS_TURNS" in os.environ

@@ -24,9 +24,9 @@ from uuid import uuid4
 import pytest
 
 from minichat.local.process import free_port
-from tests.client import Stack, User
 from tests.conftest import another_server
-from tests.given_files import PDF
+from tests.support.http.client import Stack, User
+from tests.support.http.given_files import PDF
 
 CHAT = [sys.executable, "-m", "minichat.cli.main", "chat"]
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -4,12 +4,15 @@ import time
 from typing import Any
 from uuid import uuid4
 
-from tests.client import User
+import pytest
+
+from tests.support.http.client import User
 
 TITLED_SECONDS = 120
 """Outbox, relay, queue, worker and provider, on a busy machine."""
 
 
+@pytest.mark.holds("contract.create")
 def test_a_new_chat_has_the_default_model_and_its_location(user: User) -> None:
     answer = user.http.post("/chats", json={"title": "  Trip to Paris "})
     chat = answer.json()
@@ -27,6 +30,7 @@ def test_a_new_chat_has_the_default_model_and_its_location(user: User) -> None:
     assert user.chat(chat["id"]) == chat
 
 
+@pytest.mark.holds("contract.rename")
 def test_a_chat_is_renamed_and_nothing_else_of_it_changes(user: User) -> None:
     chat_id = user.new_chat(model="gpt-4.1-mini")
     renamed = user.http.patch(f"/chats/{chat_id}", json={"title": "New", "model": "gpt-4.1", "id": "x"})
@@ -48,6 +52,7 @@ def test_a_chat_without_a_title_gets_one_from_its_first_exchange(user: User) -> 
     assert user.chat(titled)["title"] == "Mine"
 
 
+@pytest.mark.holds("contract.key")
 def test_the_same_idempotency_key_gives_the_same_chat(user: User) -> None:
     headers = {"idempotency-key": uuid4().hex}
     first = user.http.post("/chats", json={"title": "One"}, headers=headers)
@@ -59,6 +64,7 @@ def test_the_same_idempotency_key_gives_the_same_chat(user: User) -> None:
     assert len(user.http.get("/chats").json()["items"]) == 1
 
 
+@pytest.mark.holds("contract.key-deleted")
 def test_a_key_whose_chat_was_deleted_gives_no_chat(user: User) -> None:
     headers = {"idempotency-key": uuid4().hex}
     first = user.http.post("/chats", json={}, headers=headers).json()
@@ -67,6 +73,7 @@ def test_a_key_whose_chat_was_deleted_gives_no_chat(user: User) -> None:
     assert (again.status_code, again.json()["code"]) == (404, "chat_not_found")
 
 
+@pytest.mark.holds("contract.key-deleted")
 def test_a_key_whose_attachment_was_deleted_gives_no_attachment(user: User) -> None:
     attachments = f"/chats/{user.new_chat()}/attachments"
     announced = {"filename": "a.txt", "size_bytes": 5}
@@ -82,6 +89,7 @@ def test_a_key_whose_attachment_was_deleted_gives_no_attachment(user: User) -> N
         assert (again.status_code, again.json()["code"]) == (404, "attachment_not_found")
 
 
+@pytest.mark.holds("contract.list-order")
 def test_chats_are_listed_by_activity_page_by_page_in_both_directions(user: User) -> None:
     made = [user.new_chat(title=f"chat {number}") for number in range(5)]
     user.send(made[0], "[[say:ok]]")
@@ -143,6 +151,7 @@ def _walk(
         given = {"limit": params["limit"], "cursor": cursor}
 
 
+@pytest.mark.holds("contract.filter")
 def test_filters_and_selections_are_applied(user: User) -> None:
     chat_id = _conversation(user)
     whole = user.messages(chat_id)
@@ -172,6 +181,7 @@ def test_a_filtered_list_keeps_its_filter_in_the_cursor(user: User) -> None:
     assert following["page_info"]["next_cursor"] is None
 
 
+@pytest.mark.holds("contract.models")
 def test_models_show_what_may_be_chosen_and_nothing_of_the_provider(user: User) -> None:
     items = user.http.get("/models").json()["items"]
     assert [model["model_id"] for model in items] == ["gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano"]
@@ -190,6 +200,7 @@ def test_models_show_what_may_be_chosen_and_nothing_of_the_provider(user: User) 
     assert (missing.status_code, missing.json()["code"]) == (404, "model_not_found")
 
 
+@pytest.mark.holds("contract.request-id", "contract.server-timing")
 def test_every_response_carries_its_request_id_and_timing(user: User) -> None:
     given = user.http.get("/models", headers={"x-request-id": "my-id.1"})
     odd = user.http.get("/models", headers={"x-request-id": "not well formed"})

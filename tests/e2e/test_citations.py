@@ -2,7 +2,9 @@
 
 from uuid import uuid4
 
-from tests.client import Stack, User
+import pytest
+
+from tests.support.http.client import Stack, User
 
 WEB_SEARCH = {"web_search": {"enabled": True}}
 PAGES = "[[cite:https://example.com/a A title]][[cite:https://example.com/b]]"
@@ -64,6 +66,7 @@ def test_files_that_are_not_the_chats_and_addresses_that_lead_astray_are_not_tol
     assert user.send(user.new_chat(), f"[[say:Yes.]]{cites}").names == ["stream_started", "delta", "done"]
 
 
+@pytest.mark.holds("contract.citations")
 def test_an_answer_cut_at_the_output_limit_cites_and_one_that_failed_does_not(user: User) -> None:
     cut = user.send(user.new_chat(), f"[[say:half]]{PAGES}[[incomplete:max_output_tokens]]")
     assert cut.names == ["stream_started", "delta", "citations", "done"]

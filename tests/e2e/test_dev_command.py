@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from minichat.services.rules import SHIPPED_POLICY
-from tests.client import User
 from tests.conftest import running_stack
+from tests.support.http.client import User
 
 MINICHAT = [sys.executable, "-m", "minichat.cli.main"]
 

@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.client import Stack
 from tests.clocks import NEEDED, WallClock
 from tests.conftest import another_server, running_stack
+from tests.support.http.client import Stack
 
 pytestmark = pytest.mark.skipif(NEEDED is not None, reason=str(NEEDED))
 
@@ -42,6 +42,7 @@ def seconds_off(moment: str) -> float:
 
 
 @pytest.mark.parametrize(("teller", "looker"), [(-30, 30), (30, -30)])
+@pytest.mark.holds("turns.margins")
 def test_a_living_turn_survives_clocks_that_differ_and_ends_itself_when_asked(
     stack: Stack, teller: int, looker: int
 ) -> None:

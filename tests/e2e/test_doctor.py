@@ -31,9 +31,9 @@ from minichat.local.process import free_port
 from minichat.moment import now
 from minichat.services.rules import SHIPPED_POLICY
 from minichat.settings import Store
-from tests.client import Stack
 from tests.conftest import ROOT, running_stack
-from tests.queue_access import QueueAccess
+from tests.support.events.queue_access import QueueAccess
+from tests.support.http.client import Stack
 
 Told = dict[str, dict[str, Any]]
 

@@ -26,9 +26,8 @@ import pytest
 
 from minichat.local.process import Child
 from minichat.settings import Store
-from tests.client import Stack
 from tests.conftest import ROOT, running_stack
-from tests.consumers import (
+from tests.support.events.consumers import (
     assert_audited_once,
     assert_metered_once,
     dead_letters,
@@ -37,7 +36,8 @@ from tests.consumers import (
     serving,
     wait_until_it_agrees,
 )
-from tests.invariants import Tables, violations
+from tests.support.http.client import Stack
+from tests.support.storage.invariants import Tables, violations
 
 TURNS = int(os.environ.get("EVENTS_TURNS", "200"))
 AT_ONCE = 16
@@ -208,6 +208,7 @@ def wait_for_messages(stack: Stack, queue: str, count: int) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.holds("contract.trace")
 def test_one_trace_leads_from_the_request_to_the_audit_record(stack: Stack) -> None:
     trace = uuid4().hex
     with stack.user() as user:

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.client import Stack, User
-from tests.given_files import MB, PDF
+from tests.support.http.client import Stack, User
+from tests.support.http.given_files import MB, PDF
 
 LARGE = 30 * MB
 HEAD = b'Content-Disposition: form-data; name="file"; filename="a.pdf"\r\nContent-Type: application/pdf'
@@ -63,6 +63,7 @@ def path(stack: Stack, token: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("connection", ["close", "keep-alive"])
+@pytest.mark.holds("contract.body-read")
 def test_a_client_that_writes_a_whole_announced_file_before_it_reads_sees_its_413(
     stack: Stack, path: str, token: str, connection: str
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_client_that_reads_before_it_writes_has_its_answer_at_once(stack: Stac
             assert client.problem()["code"] == "file_too_large"
 
 
+@pytest.mark.holds("contract.body-read")
 def test_a_client_that_never_ends_its_body_is_left(stack: Stack, path: str, token: str) -> None:
     with Client(stack, path, token, connection="close", transfer_encoding="chunked") as client:
         chunk = b"%x\r\n" % MB + bytes(MB) + b"\r\n"

@@ -18,9 +18,9 @@ from boto3.dynamodb.conditions import Key
 from minichat.local.issuer import as_uuid
 from minichat.services.rules import SHIPPED_POLICY
 from minichat.settings import Settings, Store
-from tests.client import Stack, User
 from tests.conftest import running_stack
-from tests.invariants import Item, Tables, violations
+from tests.support.http.client import Stack, User
+from tests.support.storage.invariants import Item, Tables, violations
 
 TURNS = int(os.environ.get("LONG_TURNS", "40"))
 WINDOW = 16_000

@@ -10,9 +10,9 @@ from uuid import uuid4
 import httpx2
 
 from minichat.settings import Store
-from tests.client import Stack
 from tests.conftest import running_stack
-from tests.invariants import Tables, violations
+from tests.support.http.client import Stack
+from tests.support.storage.invariants import Tables, violations
 
 STREAMS = 200
 WORDS = 40

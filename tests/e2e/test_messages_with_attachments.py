@@ -11,10 +11,20 @@ import pytest
 from PIL import Image
 
 from minichat.settings import Store
-from tests.client import Stack, User
-from tests.given_files import ENDS_SECONDS, PDF, a_document, a_picture, announced, ended, posted, refused, uploaded
-from tests.invariants import Tables, violations
-from tests.provider_requests import Requests, a_stack_whose_requests_are_kept
+from tests.support.http.client import Stack, User
+from tests.support.http.given_files import (
+    ENDS_SECONDS,
+    PDF,
+    a_document,
+    a_picture,
+    announced,
+    ended,
+    posted,
+    refused,
+    uploaded,
+)
+from tests.support.providers.requests import Requests, a_stack_whose_requests_are_kept
+from tests.support.storage.invariants import Tables, violations
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
@@ -93,6 +103,7 @@ def test_an_answer_cites_the_document_by_its_own_name_and_id(ann: User) -> None:
     assert again.events[-2].data == answer.events[-2].data
 
 
+@pytest.mark.holds("contract.tool-details")
 def test_tools_tell_what_they_did_and_so_do_a_replay_and_a_resumed_stream(ann: User) -> None:
     chat_id, request_id = ann.new_chat(), str(uuid4())
     pdf = a_pdf(ann, chat_id)
@@ -155,6 +166,7 @@ def test_a_spreadsheet_is_computed_with(ann: User, requests: Requests) -> None:
     assert file_id.startswith("file-")
 
 
+@pytest.mark.holds("contract.keeps-attachments")
 def test_retry_and_edit_take_the_attachments_along(ann: User, requests: Requests) -> None:
     chat_id, first, second = ann.new_chat(), uuid4().hex, uuid4().hex
     ids = [an_image(ann, chat_id), a_pdf(ann, chat_id)]

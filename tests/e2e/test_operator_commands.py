@@ -17,8 +17,8 @@ import pytest
 from minichat.local.process import free_port
 from minichat.services.rules import SHIPPED_POLICY
 from minichat.settings import Store
-from tests.client import Stack
 from tests.conftest import running_stack
+from tests.support.http.client import Stack
 
 FOLLOW_SECONDS = 60
 

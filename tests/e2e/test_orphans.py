@@ -11,9 +11,9 @@ import pytest
 from minichat.local.schedules import Schedule, scheduled
 from minichat.local.tables import load_template
 from minichat.settings import Store
-from tests.client import Stack, User
 from tests.conftest import ROOT, running_stack
-from tests.invariants import Tables, violations
+from tests.support.http.client import Stack, User
+from tests.support.storage.invariants import Tables, violations
 
 
 def _killed_in_mid_stream(stack: Stack, user: User) -> tuple[str, str]:
@@ -40,6 +40,7 @@ def _turn(tables: Tables, turn: str) -> dict[str, Any]:
 SHORTEST_TIMEOUT = {"MINICHAT_ORPHAN_WATCHDOG__TIMEOUT_SECONDS": "30"}
 
 
+@pytest.mark.holds("turns.no-waiting")
 def test_the_next_send_after_the_timeout_frees_a_chat_whose_server_was_killed(tmp_path: Path) -> None:
     """The engine outlives the server. No schedule is due before the minute is over: the send alone does it."""
     with running_stack(tmp_path / "engine") as first:
@@ -63,6 +64,7 @@ def test_the_next_send_after_the_timeout_frees_a_chat_whose_server_was_killed(tm
         assert _turn(tables, turn)["settled"] == "estimated"
 
 
+@pytest.mark.holds("turns.watchdog")
 def test_the_template_schedules_the_watchdog_every_minute() -> None:
     handler = "functions.orphan_watchdog.handler.handler"
     assert Schedule("OrphanWatchdogFunction", handler, 60, timeout=50) in scheduled(

@@ -9,10 +9,10 @@ import pytest
 
 from minichat.local.dialects.dialect import SECRETS
 from minichat.services.rules import SHIPPED_POLICY
-from tests.client import Stack, User
 from tests.conftest import running_stack
-from tests.provider_files import a_scripted_provider
-from tests.provider_kinds import KINDS, Kind
+from tests.support.http.client import Stack, User
+from tests.support.providers.files import a_scripted_provider
+from tests.support.providers.kinds import KINDS, Kind
 
 KEY = "kept/secret:of+no=known.form"
 

@@ -11,8 +11,8 @@ import pytest
 
 from minichat.local.issuer import as_uuid
 from minichat.services.rules import SHIPPED_POLICY
-from tests.client import Answer, Stack
 from tests.conftest import running_stack
+from tests.support.http.client import Answer, Stack
 
 SEARCHES_A_DAY = 3
 SEARCHING = {"web_search": {"enabled": True}}
@@ -63,6 +63,7 @@ def test_a_used_up_premium_quota_downgrades_and_is_told(metered: Stack) -> None:
     assert used["total"]["daily"]["used_credits_micro"] > 100_000
 
 
+@pytest.mark.holds("contract.durable", "turns.refused-nothing")
 def test_without_any_room_a_send_is_refused_and_leaves_no_trace(metered: Stack) -> None:
     with metered.user("acme", "none") as user:
         chat_id = user.new_chat()
@@ -80,6 +81,7 @@ def test_without_any_room_a_send_is_refused_and_leaves_no_trace(metered: Stack) 
     assert _status(metered, "none")["total"]["daily"]["used_credits_micro"] == 0
 
 
+@pytest.mark.holds("contract.quota-status")
 def test_a_running_turns_reserve_counts_as_used(metered: Stack) -> None:
     with metered.user("acme", "busy") as user:
         body = {"content": "[[hold:quota]]"}

@@ -3,10 +3,11 @@
 from uuid import uuid4
 
 import httpx2
+import pytest
 
 from minichat.settings import Store
-from tests.client import Stack, User
-from tests.invariants import Tables
+from tests.support.http.client import Stack, User
+from tests.support.storage.invariants import Tables
 
 
 def react(user: User, chat_id: str, message_id: str, reaction: object) -> httpx2.Response:
@@ -29,6 +30,7 @@ def answered(user: User) -> tuple[str, str, str]:
     return chat_id, asked["id"], answer["id"]
 
 
+@pytest.mark.holds("contract.reaction")
 def test_an_answer_is_liked_then_disliked_then_neither(user: User) -> None:
     chat_id, _, answer_id = answered(user)
     liked = react(user, chat_id, answer_id, "like")
@@ -41,6 +43,7 @@ def test_an_answer_is_liked_then_disliked_then_neither(user: User) -> None:
     assert shown(user, chat_id) == [None, None]
 
 
+@pytest.mark.holds("contract.reaction-gone")
 def test_the_same_reaction_again_changes_nothing(user: User, stack: Stack) -> None:
     chat_id, _, answer_id = answered(user)
     first = react(user, chat_id, answer_id, "like").json()

@@ -4,8 +4,8 @@ import re
 import subprocess
 from pathlib import Path
 
-from tests.client import Stack
 from tests.conftest import ROOT
+from tests.support.http.client import Stack
 
 _BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 _CHANGING = (

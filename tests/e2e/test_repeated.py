@@ -14,9 +14,9 @@ from uuid import uuid4
 import pytest
 
 from minichat.settings import Store
-from tests.client import Stack, User
 from tests.conftest import ROOT, another_server
-from tests.invariants import Tables, violations
+from tests.support.http.client import Stack, User
+from tests.support.storage.invariants import Tables, violations
 
 SCRIPT = "[[say:Größe, 数 and 🙂: every word counts, twice.]][[tool:web_search]][[delay:5]]"
 WORDS = [f"word{number} " for number in range(1, 12)] + ["word12"]
@@ -46,6 +46,7 @@ def text_of(frames: list[bytes]) -> str:
 
 
 @pytest.mark.parametrize("is_named", [True, False])
+@pytest.mark.holds("contract.repeated")
 def test_a_send_that_is_repeated_after_any_event_is_told_the_rest(
     stack: Stack, second: another_server, *, is_named: bool
 ) -> None:
@@ -60,6 +61,7 @@ def test_a_send_that_is_repeated_after_any_event_is_told_the_rest(
         assert user.chat(chat_id)["message_count"] == 2
 
 
+@pytest.mark.holds("contract.replay-cut")
 def test_a_replay_that_is_cut_anywhere_is_resumed_by_either_request(user: User) -> None:
     chat_id, request_id = user.new_chat(), str(uuid4())
     body = {"content": SCRIPT, "request_id": request_id, "web_search": {"enabled": True}}
@@ -96,6 +98,7 @@ def test_a_send_that_is_repeated_while_its_turn_runs_joins_it(
 
 
 @pytest.mark.parametrize("is_edit", [False, True])
+@pytest.mark.holds("contract.repeated-mutation")
 def test_a_mutation_that_is_repeated_is_told_the_rest_of_what_it_made(user: User, *, is_edit: bool) -> None:
     chat_id = user.new_chat()
     old = user.send(chat_id, "[[words:3]][[delay:5]]").request_id
@@ -123,6 +126,7 @@ def test_a_failed_turn_is_told_to_its_error(user: User) -> None:
     assert user.stream("POST", send_path(chat_id), json=body).problem["code"] == "request_id_conflict"
 
 
+@pytest.mark.holds("contract.repeated-none")
 def test_a_position_without_its_turn_makes_none(stack: Stack, user: User) -> None:
     chat_id = user.new_chat()
     ahead = {"last-event-id": "5"}
@@ -156,6 +160,7 @@ def test_a_position_without_its_turn_makes_none(stack: Stack, user: User) -> Non
     assert violations(Tables.of(Store(endpoint=stack.about["engine_url"]))) == []
 
 
+@pytest.mark.holds("contract.repeated-all")
 def test_a_client_that_has_everything_is_told_nothing_more(user: User) -> None:
     """As a stream, and not as a 204: a library that repeats its request takes what is no stream for a failure."""
     chat_id = user.new_chat()

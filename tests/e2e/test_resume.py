@@ -16,9 +16,9 @@ import httpx2
 import pytest
 
 from minichat.settings import Store
-from tests.client import Stack, User
 from tests.conftest import another_server, running_stack
-from tests.invariants import Tables, violations
+from tests.support.http.client import Stack, User
+from tests.support.storage.invariants import Tables, violations
 
 SCRIPT = "[[say:Größe, 数 and 🙂: every word counts, twice.]][[tool:web_search]][[delay:5]]"
 
@@ -41,6 +41,7 @@ def _sent(user: User, chat_id: str, content: str, request_id: str) -> list[bytes
         return list(frames)
 
 
+@pytest.mark.holds("contract.resume", "contract.resume-204")
 def test_a_stream_cut_anywhere_and_resumed_elsewhere_is_the_uncut_stream(stack: Stack, second: another_server) -> None:
     name, request_id = uuid4().hex, str(uuid4())
     with stack.user("acme", name) as user, second.user("acme", name) as elsewhere:
@@ -58,6 +59,7 @@ def test_a_stream_cut_anywhere_and_resumed_elsewhere_is_the_uncut_stream(stack: 
             assert list(frames) == uncut[3:]
 
 
+@pytest.mark.holds("contract.resume")
 def test_a_running_stream_cut_anywhere_is_followed_elsewhere_to_its_end(stack: Stack, second: another_server) -> None:
     def cut_and_followed(cut: int) -> None:
         name, request_id = uuid4().hex, str(uuid4())
@@ -130,6 +132,7 @@ def test_a_failed_turn_is_replayed_with_its_error(user: User) -> None:
 SHORTEST_TIMEOUT = {"MINICHAT_ORPHAN_WATCHDOG__TIMEOUT_SECONDS": "30"}
 
 
+@pytest.mark.holds("contract.dead-teller")
 def test_after_a_kill_every_client_gets_what_was_stored_and_an_honest_end(tmp_path: Path) -> None:
     """Many streams, killed at many moments of theirs: each sees a prefix of what was told, then the same last word."""
     seen: dict[str, list[bytes]] = {}

@@ -7,8 +7,8 @@ import httpx2
 
 from minichat.settings import Store
 from tests.conftest import running_stack
-from tests.given_files import ended, refused, uploaded
-from tests.invariants import Tables
+from tests.support.http.given_files import ended, refused, uploaded
+from tests.support.storage.invariants import Tables
 
 ENDS_SECONDS = 240
 """The watchdog comes once a minute, and a busy machine may be late for it."""

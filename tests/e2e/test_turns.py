@@ -4,9 +4,10 @@ from uuid import uuid4
 
 import pytest
 
-from tests.client import Stack, User
+from tests.support.http.client import Stack, User
 
 
+@pytest.mark.holds("contract.numbers", "contract.grammar")
 def test_a_first_answer_streams_in_the_contracts_order(user: User) -> None:
     chat_id, request_id = user.new_chat(), str(uuid4())
     answer = user.send(chat_id, "[[say:Paris it is.]]", request_id=request_id)
@@ -40,6 +41,7 @@ def test_a_first_answer_streams_in_the_contracts_order(user: User) -> None:
     }
 
 
+@pytest.mark.holds("turns.count")
 def test_both_messages_of_a_turn_are_listed_and_counted(user: User) -> None:
     chat_id = user.new_chat()
     answer = user.send(chat_id, "[[say:Yes.]]Really?")
@@ -75,6 +77,7 @@ def test_both_messages_of_a_turn_are_listed_and_counted(user: User) -> None:
     assert user.chat(chat_id)["message_count"] == 2
 
 
+@pytest.mark.holds("contract.replay", "turns.replay-nothing")
 def test_the_same_request_id_replays_the_completed_turn_without_the_provider(stack: Stack, user: User) -> None:
     chat_id, request_id = user.new_chat(), str(uuid4())
     first = user.send(chat_id, "[[words:12]]", request_id=request_id)
@@ -97,6 +100,7 @@ def test_a_completed_request_id_with_other_content_is_refused(user: User) -> Non
     assert (answer.status, answer.problem["code"]) == (422, "request_id_reused")
 
 
+@pytest.mark.holds("contract.send-order")
 def test_a_completed_turn_is_replayed_while_another_one_runs(stack: Stack, user: User) -> None:
     chat_id, request_id, hold = user.new_chat(), str(uuid4()), uuid4().hex
     user.send(chat_id, "first", request_id=request_id)
@@ -123,6 +127,7 @@ def test_a_completed_turn_is_replayed_while_another_one_runs(stack: Stack, user:
     assert "running_request_id" not in user.chat(chat_id)
 
 
+@pytest.mark.holds("contract.new-turn")
 def test_retry_puts_a_new_turn_in_the_place_of_the_old_one(user: User) -> None:
     chat_id = user.new_chat()
     first = user.send(chat_id, "Say something")
@@ -141,12 +146,14 @@ def test_retry_puts_a_new_turn_in_the_place_of_the_old_one(user: User) -> None:
     assert (again.status, again.problem["code"], again.problem["turn_state"]) == (409, "request_id_conflict", "done")
 
 
+@pytest.mark.holds("contract.retry-forms")
 def test_retry_is_also_reached_by_its_colon_form(user: User) -> None:
     chat_id = user.new_chat()
     first = user.send(chat_id, "hello")
     assert user.stream("POST", f"/chats/{chat_id}/turns/{first.request_id}:retry").names[-1] == "done"
 
 
+@pytest.mark.holds("contract.new-turn")
 def test_edit_answers_the_new_message(user: User) -> None:
     chat_id = user.new_chat()
     first = user.send(chat_id, "[[say:old]]")
@@ -155,6 +162,7 @@ def test_edit_answers_the_new_message(user: User) -> None:
     assert [message["content"] for message in user.messages(chat_id)] == ["[[say:new]]", "new"]
 
 
+@pytest.mark.holds("turns.delete")
 def test_deleting_the_latest_turn_makes_the_one_before_it_the_latest(user: User) -> None:
     chat_id = user.new_chat()
     first, second = user.send(chat_id, "one"), user.send(chat_id, "two")
@@ -194,6 +202,7 @@ def test_a_turn_after_a_deleted_one_can_be_deleted_back_to_the_start(user: User)
         ("[[redirect]]", "provider_error"),
     ],
 )
+@pytest.mark.holds("contract.error-sentences")
 def test_a_provider_that_fails_ends_the_turn_with_a_fixed_sentence(user: User, script: str, code: str) -> None:
     chat_id = user.new_chat()
     answer = user.send(chat_id, f"[[words:3]]{script}")
@@ -243,6 +252,7 @@ def test_the_history_goes_to_the_provider_and_deleted_turns_do_not(user: User) -
     assert without.events[-1].data["usage"]["input_tokens"] == plain
 
 
+@pytest.mark.holds("contract.leaving")
 def test_a_client_that_leaves_does_not_end_the_turn(stack: Stack, user: User) -> None:
     chat_id, hold = user.new_chat(), uuid4().hex
     body = {"content": f"[[words:40]][[delay:0]][[hold:{hold}]]"}
@@ -254,6 +264,7 @@ def test_a_client_that_leaves_does_not_end_the_turn(stack: Stack, user: User) ->
     assert user.messages(chat_id)[1]["content"].endswith("word40")
 
 
+@pytest.mark.holds("contract.delete-cancels")
 def test_deleting_a_chat_cancels_its_running_turn_and_hides_everything(stack: Stack, user: User) -> None:
     chat_id, hold = user.new_chat(), uuid4().hex
     body = {"content": f"[[words:5]][[hold:{hold}]]"}

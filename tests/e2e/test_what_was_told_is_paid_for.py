@@ -11,10 +11,10 @@ import httpx2
 import pytest
 
 from minichat.settings import Store
-from tests.client import Stack, User
 from tests.conftest import another_server, running_stack
-from tests.consumers import minichat
-from tests.invariants import Tables, violations
+from tests.support.events.consumers import minichat
+from tests.support.http.client import Stack, User
+from tests.support.storage.invariants import Tables, violations
 
 WORDS = 8_000
 TOLD = (800, 4_000, 7_200, 7_999)
@@ -95,6 +95,7 @@ def _charges(stack: Stack, victim: another_server, stop: Callable[[User, str, st
 
 
 @pytest.mark.parametrize("end", ["cancel", "kill -9"])
+@pytest.mark.holds("turns.cut-costs")
 def test_a_cut_answer_costs_its_share_of_the_whole(long_answers: Stack, whole: int, end: str) -> None:
     def cancel(user: User, chat_id: str, request_id: str) -> None:
         assert user.cancel(chat_id, request_id).status_code == 202

@@ -12,9 +12,9 @@ import pytest
 from minichat.local import stack
 from minichat.local.issuer import Issuer
 from minichat.settings import Store
-from tests.gateway import a_long_token
-from tests.integration.emulator import Built, built
-from tests.queue_access import QueueAccess
+from tests.support.aws.emulator import Built, built
+from tests.support.events.queue_access import QueueAccess
+from tests.support.http.gateway import a_long_token
 
 
 @pytest.fixture(scope="session")

@@ -16,13 +16,13 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.events import audit_sink, queues
-from minichat.events.queues import Message, Unsent
+from minichat.events.queues import SqsMessage, Unsent
 from minichat.provider_entries import Secret
-from minichat.providers.credentials import Keys
+from minichat.providers.credentials import ProviderKeys
 from minichat.settings import Store
 from minichat.storage import objects
-from tests.integration.faults import answers_on_the_wire, refused, sqs_hook
-from tests.queue_access import QueueAccess
+from tests.support.events.queue_access import QueueAccess
+from tests.support.storage.faults import answers_on_the_wire, refused, sqs_hook
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 FOUND = (200, {"SecretString": "key-1", "Name": "n"})
@@ -81,9 +81,9 @@ def in_part(*numbers: str, sender_fault: bool = False) -> Any:
     return answer, {"Successful": [], "Failed": lost, "ResponseMetadata": {"HTTPStatusCode": 200}}
 
 
-def some(*names: str) -> list[Message]:
+def some(*names: str) -> list[SqsMessage]:
     """Messages by their names; the letter is the group."""
-    return [Message(name, name[0], name) for name in names]
+    return [SqsMessage(name, name[0], name) for name in names]
 
 
 def test_a_batch_that_is_taken_in_part_tells_exactly_what_was_not(access: QueueAccess) -> None:
@@ -189,10 +189,10 @@ def region(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("region")
 def test_a_throttled_secret_is_read_again_at_once_and_then_with_the_next_call() -> None:
-    keys = Keys()
+    keys = ProviderKeys()
     with answers_on_the_wire("secretsmanager.GetSecretValue", [THROTTLED, FOUND]):
         assert keys.get(SECRET) == "key-1"
-    keys = Keys()
+    keys = ProviderKeys()
     with answers_on_the_wire("secretsmanager.GetSecretValue", [THROTTLED, THROTTLED, FOUND]):
         assert keys.get(SECRET) is None
         assert keys.get(SECRET) == "key-1"
@@ -200,7 +200,7 @@ def test_a_throttled_secret_is_read_again_at_once_and_then_with_the_next_call() 
 
 @pytest.mark.usefixtures("region")
 def test_a_secret_that_is_rotated_is_read_again_once_its_key_is_refused() -> None:
-    keys = Keys()
+    keys = ProviderKeys()
     rotated = (200, {"SecretString": "key-2\n", "Name": "n"})
     with answers_on_the_wire("secretsmanager.GetSecretValue", [FOUND, rotated]):
         assert keys.get(SECRET) == "key-1"
@@ -223,4 +223,4 @@ def test_a_secret_that_is_rotated_is_read_again_once_its_key_is_refused() -> Non
 )
 def test_a_secret_that_cannot_be_read_is_no_key(answer: tuple[int, dict[str, Any]]) -> None:
     with answers_on_the_wire("secretsmanager.GetSecretValue", [answer]):
-        assert Keys().get(SECRET) is None
+        assert ProviderKeys().get(SECRET) is None

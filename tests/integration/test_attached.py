@@ -32,17 +32,17 @@ from minichat.services import attachments as service
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Replay, Running, SendMessage, send
+from minichat.services.send import Replay, RunningTurn, SendMessage, send
 from minichat.settings import Attachments, Auth, Settings, Store
-from minichat.storage import attachments, keys, messages, uploads
+from minichat.storage import attachment_steps, attachments, keys, messages
 from minichat.storage.documents import from_raw
 from minichat.storage.items import batch_get
 from minichat.storage.transact import commit
-from tests import ready_files
-from tests.builders import a_call, a_caller, a_model, a_policy, new_id, some_limits
-from tests.integration.faults import counted_calls, side_by_side
-from tests.invariants import Tables, violations
-from tests.ready_files import stored
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id, some_limits
+from tests.support.services import ready_files
+from tests.support.services.ready_files import stored
+from tests.support.storage.faults import counted_calls, side_by_side
+from tests.support.storage.invariants import Tables, violations
 
 SUPPORT = {"tool_support": {"file_search": True, "code_interpreter": True, "web_search": True}}
 MODEL = a_model(preference={"is_default": True}, multimodal_capabilities=["VISION_INPUT"], general_config=SUPPORT)
@@ -77,18 +77,18 @@ def a_command(chat: Chat, *sent_with: Attachment, request_id: str | None = None)
     return SendMessage(chat.chat_id, "What is this?", RequestId(request_id or str(uuid4())), ids)
 
 
-def sent(chat: Chat, *sent_with: Attachment, rules: Rules = RULES) -> Running:
+def sent(chat: Chat, *sent_with: Attachment, rules: Rules = RULES) -> RunningTurn:
     running = send(a_call(), a_command(chat, *sent_with), rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return running
 
 
-def completed(running: Running) -> Running:
+def completed(running: RunningTurn) -> RunningTurn:
     assert finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="A moon."), RULES.settings)
     return running
 
 
-def a_turn(chat: Chat, *sent_with: Attachment) -> Running:
+def a_turn(chat: Chat, *sent_with: Attachment) -> RunningTurn:
     return completed(sent(chat, *sent_with))
 
 
@@ -196,6 +196,7 @@ def test_what_is_not_ready_or_deleted_is_not_offered(store: Store) -> None:
     assert running.files == {}
 
 
+@pytest.mark.holds("turns.refused-nothing")
 def test_an_attachment_that_cannot_be_used_is_refused_by_name_and_leaves_no_trace(store: Store) -> None:
     chat = a_chat()
     good, pending, deleted = a_document(chat), announced(chat), a_document(chat)
@@ -217,6 +218,7 @@ def test_an_attachment_that_cannot_be_used_is_refused_by_name_and_leaves_no_trac
     assert Tables.of(store) == before
 
 
+@pytest.mark.holds("contract.send-order")
 def test_images_beyond_the_limit_are_refused_before_anything_else_of_the_policy(store: Store) -> None:
     chat = a_chat()
     images = [an_image(chat) for _ in range(5)]
@@ -228,6 +230,7 @@ def test_images_beyond_the_limit_are_refused_before_anything_else_of_the_policy(
     assert len(sent(chat, a_document(chat), *images[:4]).admission.images) == 4
 
 
+@pytest.mark.holds("turns.nothing-before")
 def test_what_the_policy_refuses_leaves_no_trace(store: Store) -> None:
     chat = a_chat()
     image, sheet = an_image(chat), ready(announced(chat, XLSX, "a.xlsx"))
@@ -245,6 +248,7 @@ def test_what_the_policy_refuses_leaves_no_trace(store: Store) -> None:
     assert Tables.of(store) == before
 
 
+@pytest.mark.holds("turns.interpreter-day")
 def test_a_days_calls_of_the_interpreter_are_counted_against_its_quota(store: Store) -> None:
     chat = a_chat()
     ready(announced(chat, XLSX, "a.xlsx"))
@@ -275,10 +279,10 @@ def test_an_attachment_is_deleted_or_sent_with_a_message_but_never_both(store: S
 
         answers = at_once(attempt, first=round_ % 2)
         now = stored(attachment)
-        won = isinstance(answers[0], Running)
+        won = isinstance(answers[0], RunningTurn)
         both["sent" if won else "deleted"] += 1
         assert (now.references, now.deleted_at is not None) == (int(won), not won)
-        assert isinstance(answers[0], Running | InvalidAttachment), answers
+        assert isinstance(answers[0], RunningTurn | InvalidAttachment), answers
         assert answers[1] is None or isinstance(answers[1], AttachmentLocked), answers
         assert won == (answers[1] is not None)
     assert all(both.values()), both
@@ -321,6 +325,7 @@ def test_the_deletion_that_comes_between_the_look_and_the_transaction_wins(
 
 
 @pytest.mark.parametrize("edits", [False, True], ids=["retry", "edit"])
+@pytest.mark.holds("turns.successor")
 def test_a_successor_has_the_attachments_and_the_count_stays(store: Store, edits: bool) -> None:
     chat = a_chat()
     document, image = a_document(chat), an_image(chat)
@@ -390,7 +395,7 @@ def test_a_completed_turn_is_replayed_with_the_same_attachments_only(store: Stor
     document, other = a_document(chat), a_document(chat)
     command = a_command(chat, document)
     first = send(a_call(), command, RULES)
-    assert isinstance(first, Running)
+    assert isinstance(first, RunningTurn)
     completed(first)
     assert isinstance(send(a_call(), command, RULES), Replay)
     with pytest.raises(Exception, match="other content or attachments"):
@@ -451,10 +456,10 @@ def test_nothing_becomes_ready_in_a_chat_that_is_deleted(store: Store) -> None:
     chat = a_chat()
     attachment = announced(chat)
     now = a_call().now
-    assert uploads.take(attachment, "w", now=now, until=now)
-    assert uploads.uploaded(attachment, "w", "file-1")
+    assert attachment_steps.take(attachment, "w", now=now, until=now)
+    assert attachment_steps.uploaded(attachment, "w", "file-1")
     chats.delete(a_call(), chat.chat_id)
-    assert not uploads.ready(replace(attachment, provider_file_id="file-1"), "w", None, token=new_id(now))
+    assert not attachment_steps.ready(replace(attachment, provider_file_id="file-1"), "w", None, token=new_id(now))
     assert keys.documents(chat.tenant_id, chat.chat_id) not in batch_get([keys.documents(chat.tenant_id, chat.chat_id)])
 
 

@@ -18,9 +18,9 @@ from minichat.services import attachments as service
 from minichat.services import chats
 from minichat.services.rules import Rules
 from minichat.settings import Settings, Store, Thumbnails
-from tests.builders import a_call, a_caller, a_policy
-from tests.integration.faults import counted_calls
-from tests.ready_files import announced, ready
+from tests.support.domain.builders import a_call, a_caller, a_policy
+from tests.support.services.ready_files import announced, ready
+from tests.support.storage.faults import counted_calls
 
 RULES = Rules(Settings(), a_policy())
 CODEC = CursorCodec("of these tests")
@@ -57,6 +57,7 @@ def ids(found: list[Page[AttachmentDetail]]) -> list[str]:
 
 
 @pytest.mark.parametrize("looked_at", [1, 4, 1000])
+@pytest.mark.holds("contract.attachment-list")
 def test_every_attachment_is_listed_once_the_last_added_first(
     store: Store, monkeypatch: pytest.MonkeyPatch, looked_at: int
 ) -> None:

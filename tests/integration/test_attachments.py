@@ -28,11 +28,11 @@ from minichat.services import attachments as service
 from minichat.services import chats
 from minichat.services.rules import Rules
 from minichat.settings import Attachments, Settings, Store
-from minichat.storage import attachments, keys, objects, references, uploads
+from minichat.storage import attachment_steps, attachments, keys, objects, references
 from minichat.storage.items import ChatItem, batch_get
 from minichat.storage.transact import commit
-from tests.builders import a_call, a_caller, a_policy, new_id
-from tests.invariants import Tables
+from tests.support.domain.builders import a_call, a_caller, a_policy, new_id
+from tests.support.storage.invariants import Tables
 
 MB = 1024 * 1024
 RULES = Rules(Settings(), a_policy())
@@ -87,8 +87,8 @@ def at_once(count: int, do: Callable[[int], object]) -> list[object]:
 
 def failed(attachment: Attachment) -> None:
     now = a_call().now
-    assert uploads.take(attachment, "w", now=now, until=now)
-    assert uploads.failed(attachment, "w", "upload_failed", nothing_left=True, token=new_id(now))
+    assert attachment_steps.take(attachment, "w", now=now, until=now)
+    assert attachment_steps.failed(attachment, "w", "upload_failed", nothing_left=True, token=new_id(now))
 
 
 def test_an_attachment_is_stored_and_counted(store: Store, bucket: dict[str, bytes]) -> None:
@@ -235,26 +235,27 @@ def test_only_the_uploader_deletes(store: Store) -> None:
 def a_ready_one(chat: Chat) -> Attachment:
     attachment = announced(chat)
     now = a_call().now
-    assert uploads.take(attachment, "w", now=now, until=now)
-    assert uploads.uploaded(attachment, "w", "file-1")
-    assert uploads.ready(attachment, "w", None, token=new_id(now))
+    assert attachment_steps.take(attachment, "w", now=now, until=now)
+    assert attachment_steps.uploaded(attachment, "w", "file-1")
+    assert attachment_steps.ready(attachment, "w", None, token=new_id(now))
     return stored(attachment)
 
 
 def test_each_step_needs_the_one_before(store: Store) -> None:
     attachment = announced(a_chat())
     now = a_call().now
-    assert not uploads.uploaded(attachment, "w", "file-1"), "nobody took it"
-    assert uploads.take(attachment, "w", now=now, until=now)
-    assert not uploads.ready(attachment, "w", None, token=new_id(now)), "its provider has nothing"
-    assert not uploads.uploaded(attachment, "other", "file-1")
-    assert uploads.uploaded(attachment, "w", "file-1")
-    assert not uploads.uploaded(attachment, "w", "file-2")
-    assert uploads.ready(attachment, "w", None, token=new_id(now))
-    assert not uploads.failed(attachment, "w", "upload_failed", nothing_left=True, token=new_id(now))
+    assert not attachment_steps.uploaded(attachment, "w", "file-1"), "nobody took it"
+    assert attachment_steps.take(attachment, "w", now=now, until=now)
+    assert not attachment_steps.ready(attachment, "w", None, token=new_id(now)), "its provider has nothing"
+    assert not attachment_steps.uploaded(attachment, "other", "file-1")
+    assert attachment_steps.uploaded(attachment, "w", "file-1")
+    assert not attachment_steps.uploaded(attachment, "w", "file-2")
+    assert attachment_steps.ready(attachment, "w", None, token=new_id(now))
+    assert not attachment_steps.failed(attachment, "w", "upload_failed", nothing_left=True, token=new_id(now))
     assert (stored(attachment).status, stored(attachment).provider_file_id) == ("ready", "file-1")
 
 
+@pytest.mark.holds("contract.key")
 def test_one_key_makes_one_attachment_however_often_it_comes(store: Store, bucket: dict[str, bytes]) -> None:
     chat = a_chat()
     file = replace(a_pdf(), idempotency_key="k")

@@ -10,23 +10,20 @@ from typing import Any, Literal
 import pytest
 
 from minichat.domain.attachment import Attachment, VectorStore
-from minichat.domain.cleanup import Cleanup, CleanupStatus, Outcome
+from minichat.domain.cleanup import Cleanup, CleanupOutcome, CleanupStatus
 from minichat.domain.identity import AttachmentId, ChatId
 from minichat.events.payloads import AttachmentCleanup
 from minichat.providers.files import Files
 from minichat.services import chats
-from minichat.services.cleanup import Means, NotDeleted, clean_attachment, clean_chat_resources
+from minichat.services.cleanup import AttachmentNotDeleted, CleanupDeps, clean_attachment, clean_chat_resources
 from minichat.services.rules import Rules
-from minichat.settings import Cleanup as CleanupSettings
-from minichat.settings import Settings, Store
+from minichat.settings import CleanupSettings, Settings, Store
 from minichat.storage import attachments, keys
 from minichat.storage.attachment_items import AttachmentItem, VectorStoreItem
 from minichat.storage.transact import commit, update_one
-from tests.builders import NOW, a_call, a_caller, a_policy, new_id
-from tests.integration.faults import Killed, answers_lost, counted_calls, killed, side_by_side
-from tests.invariants import Tables
-from tests.provider_calls import an_entry
-from tests.provider_files import (
+from tests.support.domain.builders import NOW, a_call, a_caller, a_policy, new_id
+from tests.support.providers.calls import an_entry
+from tests.support.providers.files import (
     a_file,
     a_scripted_provider,
     a_vector_store,
@@ -36,6 +33,8 @@ from tests.provider_files import (
     files_of,
     is_in,
 )
+from tests.support.storage.faults import Killed, answers_lost, counted_calls, killed, side_by_side
+from tests.support.storage.invariants import Tables
 
 RULES = Rules(Settings(), a_policy())
 FOREVER = NOW + timedelta(days=365)
@@ -54,9 +53,9 @@ def files(scripted_provider: str) -> Iterator[Files]:
         yield client
 
 
-def means(files: Files, max_attempts: int = 5) -> Means:
+def means(files: Files, max_attempts: int = 5) -> CleanupDeps:
     """The means with a clock that never says the same twice."""
-    return Means(files, CleanupSettings(max_attempts=max_attempts), lambda: a_call().now)
+    return CleanupDeps(files, CleanupSettings(max_attempts=max_attempts), lambda: a_call().now)
 
 
 def a_stored(chat_id: ChatId, file_id: str | None, **said: Any) -> Attachment:
@@ -121,7 +120,7 @@ def a_deleted_chat(chat_id: ChatId) -> ChatId:
     return chat_id
 
 
-def clean(chat_id: ChatId, means: Means, *, ends_at: datetime = FOREVER) -> Outcome:
+def clean(chat_id: ChatId, means: CleanupDeps, *, ends_at: datetime = FOREVER) -> CleanupOutcome:
     return clean_chat_resources(a_caller().tenant_id, chat_id, means, ends_at=ends_at)
 
 
@@ -131,7 +130,7 @@ def test_a_deleted_document_leaves_its_vector_store_first_and_then_goes(
     file, other = a_file(scripted_provider), a_file(scripted_provider)
     vs = a_vector_store(scripted_provider, file, other)
     attachment = a_stored(a_chat(), file, vector_store_id=vs)
-    assert clean_attachment(event(attachment), means(files)) is Outcome.DONE
+    assert clean_attachment(event(attachment), means(files)) is CleanupOutcome.DONE
     assert deletions(scripted_provider, file) == [(f"vector_stores/{vs}/files/{file}", 200), (f"files/{file}", 200)]
     assert is_in(scripted_provider, vs, other)
     assert exists(scripted_provider, other)
@@ -143,14 +142,14 @@ def test_what_the_provider_does_not_have_any_more_is_cleaned_up(
     store: Store, scripted_provider: str, files: Files
 ) -> None:
     attachment = a_stored(a_chat(), "file-gone", vector_store_id="vs_gone")
-    assert clean_attachment(event(attachment), means(files)) is Outcome.DONE
+    assert clean_attachment(event(attachment), means(files)) is CleanupOutcome.DONE
     assert {status for _, status in deletions(scripted_provider, "file-gone")} == {404}
     assert state(attachment) == (CleanupStatus.DONE, 0, None)
 
 
 def test_what_no_provider_ever_had_needs_no_provider(store: Store, scripted_provider: str, files: Files) -> None:
     attachment = a_stored(a_chat(), None, storage_backend="nobody")
-    assert clean_attachment(event(attachment), means(files)) is Outcome.DONE
+    assert clean_attachment(event(attachment), means(files)) is CleanupOutcome.DONE
     assert state(attachment) == (CleanupStatus.DONE, 0, None)
 
 
@@ -161,11 +160,11 @@ def test_a_provider_in_trouble_is_tried_again_and_then_succeeds(
     file = a_file(scripted_provider, marker)
     vs = a_vector_store(scripted_provider, file)
     attachment = a_stored(a_chat(), file, vector_store_id=vs)
-    assert clean_attachment(event(attachment), means(files)) is Outcome.PENDING
+    assert clean_attachment(event(attachment), means(files)) is CleanupOutcome.PENDING
     reason = f"{where}: status {marker.split('-')[1].split('x', maxsplit=1)[0]}"
     assert state(attachment) == (CleanupStatus.PENDING, 1, reason)
     assert exists(scripted_provider, file)
-    assert clean_attachment(event(attachment), means(files)) is Outcome.DONE
+    assert clean_attachment(event(attachment), means(files)) is CleanupOutcome.DONE
     assert state(attachment) == (CleanupStatus.DONE, 1, reason)
     assert not exists(scripted_provider, file)
     assert not is_in(scripted_provider, vs, file)
@@ -176,9 +175,9 @@ def test_a_provider_that_fails_five_times_is_asked_until_it_deletes(
 ) -> None:
     file = a_file(scripted_provider, "fail-503x5")
     attachment = a_stored(a_chat(), file)
-    patient = Means(files, CleanupSettings(), lambda: a_call().now)
+    patient = CleanupDeps(files, CleanupSettings(), lambda: a_call().now)
     outcomes = [clean_attachment(event(attachment), patient) for _ in range(7)]
-    assert outcomes == [Outcome.PENDING] * 5 + [Outcome.DONE, Outcome.ALREADY_TERMINAL]
+    assert outcomes == [CleanupOutcome.PENDING] * 5 + [CleanupOutcome.DONE, CleanupOutcome.ALREADY_TERMINAL]
     assert state(attachment) == (CleanupStatus.DONE, 5, "file: status 503")
     assert not exists(scripted_provider, file)
 
@@ -186,9 +185,9 @@ def test_a_provider_that_fails_five_times_is_asked_until_it_deletes(
 def test_a_refusal_that_will_not_change_is_an_end_at_once(store: Store, scripted_provider: str, files: Files) -> None:
     file = a_file(scripted_provider, "fail-400")
     attachment = a_stored(a_chat(), file)
-    assert clean_attachment(event(attachment), means(files)) is Outcome.FAILED
+    assert clean_attachment(event(attachment), means(files)) is CleanupOutcome.FAILED
     assert state(attachment) == (CleanupStatus.FAILED, 1, "file: status 400")
-    assert clean_attachment(event(attachment), means(files)) is Outcome.ALREADY_TERMINAL
+    assert clean_attachment(event(attachment), means(files)) is CleanupOutcome.ALREADY_TERMINAL
     assert len(deletions(scripted_provider, file)) == 1
 
 
@@ -196,7 +195,12 @@ def test_attempts_are_used_up(store: Store, scripted_provider: str, files: Files
     file = a_file(scripted_provider, "fail-503")
     attachment = a_stored(a_chat(), file)
     outcomes = [clean_attachment(event(attachment), means(files, max_attempts=3)) for _ in range(4)]
-    assert outcomes == [Outcome.PENDING, Outcome.PENDING, Outcome.FAILED, Outcome.ALREADY_TERMINAL]
+    assert outcomes == [
+        CleanupOutcome.PENDING,
+        CleanupOutcome.PENDING,
+        CleanupOutcome.FAILED,
+        CleanupOutcome.ALREADY_TERMINAL,
+    ]
     assert state(attachment) == (CleanupStatus.FAILED, 3, "file: status 503")
     assert len(deletions(scripted_provider, file)) == 3
 
@@ -207,7 +211,7 @@ def test_an_event_that_comes_again_does_nothing(store: Store, scripted_provider:
     clean_attachment(event(attachment), means(files))
     before = Tables.of(store)
     with counted_calls() as calls:
-        assert clean_attachment(event(attachment), means(files)) is Outcome.ALREADY_TERMINAL
+        assert clean_attachment(event(attachment), means(files)) is CleanupOutcome.ALREADY_TERMINAL
     assert calls == ["BatchGetItem"]
     assert Tables.of(store) == before
     assert len(deletions(scripted_provider, file)) == 1
@@ -223,14 +227,14 @@ def test_killed_between_the_provider_and_the_table_it_ends_the_next_time(
         clean_attachment(event(attachment), means(files))
     assert not exists(scripted_provider, file)
     assert state(attachment) == (CleanupStatus.PENDING, 0, None)
-    assert clean_attachment(event(attachment), means(files)) is Outcome.DONE
+    assert clean_attachment(event(attachment), means(files)) is CleanupOutcome.DONE
     assert [status for _, status in deletions(scripted_provider, file)] == [200, 200, 404, 404]
 
 
 def test_an_answer_that_was_lost_is_not_another_attempt(store: Store, scripted_provider: str, files: Files) -> None:
     for marker, outcome, attempts in (
-        ("", Outcome.DONE, 0),
-        ("fail-503", Outcome.PENDING, 1),
+        ("", CleanupOutcome.DONE, 0),
+        ("fail-503", CleanupOutcome.PENDING, 1),
         ("fail-400", "failed", 1),
     ):
         attachment = a_stored(a_chat(), a_file(scripted_provider, marker))
@@ -239,11 +243,11 @@ def test_an_answer_that_was_lost_is_not_another_attempt(store: Store, scripted_p
         assert stored(attachment).cleanup.attempts == attempts
 
 
-def at_once(attachment: Attachment, files: Files, workers: int = 8) -> list[Outcome]:
+def at_once(attachment: Attachment, files: Files, workers: int = 8) -> list[CleanupOutcome]:
     """The outcomes of as many workers that got the same event at the same moment."""
     start = threading.Barrier(workers, timeout=60)
 
-    def work(_: int) -> Outcome:
+    def work(_: int) -> CleanupOutcome:
         start.wait()
         return clean_attachment(event(attachment), means(files))
 
@@ -261,7 +265,7 @@ def test_of_eight_workers_with_the_same_event_one_reports_it_done(
         # They meet at the table: each of them has asked the provider by then.
         with side_by_side({"UpdateItem"}, 8):
             outcomes = at_once(attachment, files)
-        assert sorted(outcomes) == [Outcome.ALREADY_TERMINAL] * 7 + [Outcome.DONE]
+        assert sorted(outcomes) == [CleanupOutcome.ALREADY_TERMINAL] * 7 + [CleanupOutcome.DONE]
         assert state(attachment) == (CleanupStatus.DONE, 0, None)
         assert sorted(status for _, status in deletions(scripted_provider, file)) == [200] * 2 + [404] * 14
 
@@ -269,7 +273,7 @@ def test_of_eight_workers_with_the_same_event_one_reports_it_done(
 def test_eight_failures_at_the_same_moment_are_one_attempt(store: Store, scripted_provider: str, files: Files) -> None:
     attachment = a_stored(a_chat(), a_file(scripted_provider, "fail-503"))
     with side_by_side({"UpdateItem"}, 8):
-        assert at_once(attachment, files) == [Outcome.PENDING] * 8
+        assert at_once(attachment, files) == [CleanupOutcome.PENDING] * 8
     assert state(attachment) == (CleanupStatus.PENDING, 1, "file: status 503")
 
 
@@ -280,12 +284,12 @@ def test_a_success_counts_although_another_worker_failed_meanwhile(
         file = a_file(scripted_provider, "fail-503x1")
         attachment = a_stored(a_chat(), file)
         outcomes = at_once(attachment, files)
-        assert outcomes.count(Outcome.DONE) == 1
+        assert outcomes.count(CleanupOutcome.DONE) == 1
         assert stored(attachment).cleanup.status is CleanupStatus.DONE
         assert not exists(scripted_provider, file)
 
 
-def interrupted(happens: Callable[[], object], files: Files, *, at_look: int) -> Means:
+def interrupted(happens: Callable[[], object], files: Files, *, at_look: int) -> CleanupDeps:
     """The means with something that happens at this look at the clock; the last look is before a state is stored."""
     looks = count(1)
 
@@ -294,7 +298,7 @@ def interrupted(happens: Callable[[], object], files: Files, *, at_look: int) ->
             happens()
         return a_call().now
 
-    return Means(files, CleanupSettings(), clock)
+    return CleanupDeps(files, CleanupSettings(), clock)
 
 
 def named(item: AttachmentItem | VectorStoreItem, **ids: str) -> None:
@@ -312,7 +316,7 @@ def test_a_failure_that_is_told_late_does_not_turn_the_count_back(
         for _ in range(3):
             clean_attachment(event(attachment), means(files))
 
-    assert clean_attachment(event(attachment), interrupted(others, files, at_look=1)) is Outcome.PENDING
+    assert clean_attachment(event(attachment), interrupted(others, files, at_look=1)) is CleanupOutcome.PENDING
     assert state(attachment) == (CleanupStatus.PENDING, 3, "file: status 503")
 
 
@@ -326,9 +330,9 @@ def test_what_the_provider_gets_while_the_attachment_is_cleaned_up_goes_too(
     ids = {"provider_file_id": file, "vector_store_id": a_vector_store(scripted_provider, file)}
     change = {attribute: ids[attribute]}
     late = interrupted(lambda: named(AttachmentItem(*key), **change), files, at_look=1)
-    assert clean_attachment(event(attachment), late) is Outcome.PENDING
+    assert clean_attachment(event(attachment), late) is CleanupOutcome.PENDING
     assert state(attachment) == (CleanupStatus.PENDING, 0, None)
-    assert clean_attachment(event(attachment), late) is Outcome.DONE
+    assert clean_attachment(event(attachment), late) is CleanupOutcome.DONE
     assert exists(scripted_provider, file) is (attribute == "vector_store_id")
 
 
@@ -341,9 +345,9 @@ def test_a_vector_store_that_is_made_while_its_chat_is_cleaned_up_goes_too(
     item = VectorStoreItem(*keys.vector_store(claimed.tenant_id, chat_id, claimed.provider))
     # The first look at the clock is for the time that is left.
     late = interrupted(lambda: named(item, vector_store_id=vs), files, at_look=2)
-    assert clean(chat_id, late) is Outcome.PENDING
+    assert clean(chat_id, late) is CleanupOutcome.PENDING
     assert exists(scripted_provider, vs)
-    assert clean(chat_id, late) is Outcome.DONE
+    assert clean(chat_id, late) is CleanupOutcome.DONE
     assert not exists(scripted_provider, vs)
 
 
@@ -356,9 +360,9 @@ def test_another_tenants_id_touches_nothing(store: Store, scripted_provider: str
     a_deleted_chat(chat_id)
     stranger = a_caller(tenant=9).tenant_id
     before = Tables.of(store)
-    assert clean_attachment(event(attachment, tenant_id=stranger), means(files)) is Outcome.ALREADY_TERMINAL
-    assert clean_attachment(event(attachment, chat_id=new_id(NOW)), means(files)) is Outcome.ALREADY_TERMINAL
-    assert clean_chat_resources(stranger, chat_id, means(files), ends_at=FOREVER) is Outcome.ALREADY_TERMINAL
+    assert clean_attachment(event(attachment, tenant_id=stranger), means(files)) is CleanupOutcome.ALREADY_TERMINAL
+    assert clean_attachment(event(attachment, chat_id=new_id(NOW)), means(files)) is CleanupOutcome.ALREADY_TERMINAL
+    assert clean_chat_resources(stranger, chat_id, means(files), ends_at=FOREVER) is CleanupOutcome.ALREADY_TERMINAL
     assert Tables.of(store) == before
     assert deletions(scripted_provider, file, vs) == []
 
@@ -374,9 +378,9 @@ def test_what_an_event_says_of_the_provider_does_not_count(store: Store, scripte
 def test_what_lives_is_not_cleaned_up(store: Store, scripted_provider: str, files: Files) -> None:
     file = a_file(scripted_provider)
     attachment = a_living(a_chat(), file)
-    with pytest.raises(NotDeleted):
+    with pytest.raises(AttachmentNotDeleted):
         clean_attachment(event(attachment), means(files))
-    with pytest.raises(NotDeleted):
+    with pytest.raises(AttachmentNotDeleted):
         clean(attachment.chat_id, means(files))
     assert deletions(scripted_provider, file) == []
 
@@ -387,7 +391,7 @@ def test_an_attachment_of_a_deleted_chat_is_left_to_nobody_else(
     file = a_file(scripted_provider)
     attachment = a_stored(a_chat(), file)
     a_deleted_chat(attachment.chat_id)
-    assert clean_attachment(event(attachment), means(files)) is Outcome.DONE
+    assert clean_attachment(event(attachment), means(files)) is CleanupOutcome.DONE
     assert not exists(scripted_provider, file)
 
 
@@ -401,7 +405,7 @@ def test_nothing_of_a_deleted_chat_remains_at_its_providers(store: Store, script
     a_stored_vector_store(chat_id, vs)
     claimed = a_stored_vector_store(chat_id, None, provider="other")
     kept = a_living(a_chat(), a_file(scripted_provider))
-    assert clean(a_deleted_chat(chat_id), means(files)) is Outcome.DONE
+    assert clean(a_deleted_chat(chat_id), means(files)) is CleanupOutcome.DONE
     assert not any(exists(scripted_provider, one) for one in (*gone, vs))
     assert {state(one)[0] for one in (*documents, image, *deleted, unfinished)} == {CleanupStatus.DONE}
     stores = attachments.vector_stores(claimed.tenant_id, chat_id)
@@ -409,7 +413,7 @@ def test_nothing_of_a_deleted_chat_remains_at_its_providers(store: Store, script
     assert deletions(scripted_provider, vs)[-1] == (f"vector_stores/{vs}", 200)
     assert state(kept) == (None, 0, None)
     with counted_calls() as calls:
-        assert clean(chat_id, means(files)) is Outcome.DONE
+        assert clean(chat_id, means(files)) is CleanupOutcome.DONE
     assert set(calls) == {"BatchGetItem", "Query"}
     assert len(deletions(scripted_provider, vs)) == 59
 
@@ -423,9 +427,9 @@ def test_one_attachment_in_trouble_keeps_no_other_but_the_vector_stores_waiting(
     a_living(chat_id, stuck), a_living(chat_id, good)
     a_stored_vector_store(chat_id, vs)
     a_deleted_chat(chat_id)
-    assert clean(chat_id, means(files)) is Outcome.PENDING
+    assert clean(chat_id, means(files)) is CleanupOutcome.PENDING
     assert [exists(scripted_provider, one) for one in (stuck, good, vs)] == [True, False, True]
-    assert clean(chat_id, means(files)) is Outcome.DONE
+    assert clean(chat_id, means(files)) is CleanupOutcome.DONE
     assert [exists(scripted_provider, one) for one in (stuck, good, vs)] == [False, False, False]
 
 
@@ -438,7 +442,7 @@ def test_attachments_that_failed_do_not_keep_the_vector_stores_and_are_told_of(
     a_stored_vector_store(chat_id, vs)
     a_stored_vector_store(chat_id, "vs_gone-too", provider="it too")
     with files_of(**{"it": an_entry(scripted_provider), "it too": an_entry(scripted_provider)}) as both:
-        assert clean(a_deleted_chat(chat_id), means(both)) is Outcome.FAILED
+        assert clean(a_deleted_chat(chat_id), means(both)) is CleanupOutcome.FAILED
     assert state(failed)[0] is CleanupStatus.FAILED
     assert not exists(scripted_provider, vs)
     assert deletions(scripted_provider, "vs_gone-too") == [("vector_stores/vs_gone-too", 404)]
@@ -467,10 +471,10 @@ def test_a_store_that_is_refused_is_told_once_nothing_else_is_left_to_try(
     a_stored_vector_store(chat_id, busy, provider="it too")
     a_deleted_chat(chat_id)
     with files_of(**{"it": an_entry(scripted_provider), "it too": an_entry(scripted_provider)}) as both:
-        assert clean(chat_id, means(both), ends_at=a_call().now + timedelta(seconds=2)) is Outcome.PENDING
+        assert clean(chat_id, means(both), ends_at=a_call().now + timedelta(seconds=2)) is CleanupOutcome.PENDING
         assert deletions(scripted_provider, busy) == []
-        assert clean(chat_id, means(both)) is Outcome.PENDING
-        assert clean(chat_id, means(both)) is Outcome.FAILED
+        assert clean(chat_id, means(both)) is CleanupOutcome.PENDING
+        assert clean(chat_id, means(both)) is CleanupOutcome.FAILED
     assert not exists(scripted_provider, busy)
 
 
@@ -485,7 +489,7 @@ def test_a_chat_is_cleaned_up_in_as_many_goes_as_its_time_allows(
     a_deleted_chat(chat_id)
     # The clock goes on by a second with each look: time for one attachment, or one store, and a bit.
     outcomes = [clean(chat_id, means(files), ends_at=a_call().now + timedelta(seconds=2)) for _ in range(6)]
-    assert outcomes == [Outcome.UNFINISHED] * 5 + [Outcome.DONE]
+    assert outcomes == [CleanupOutcome.UNFINISHED] * 5 + [CleanupOutcome.DONE]
     assert [status for _, status in deletions(scripted_provider, vs)] == [200] * 6
     assert not any(exists(scripted_provider, one) for one in (*gone, vs))
 
@@ -499,7 +503,7 @@ def test_attachments_in_trouble_do_not_use_up_the_time_of_the_others(
     a_deleted_chat(chat_id)
     # Time for two attachments. Whoever is told of trouble waits; calling again at once would use up all attempts.
     outcomes = [clean(chat_id, means(files), ends_at=a_call().now + timedelta(seconds=4)) for _ in range(2)]
-    assert outcomes == [Outcome.PENDING] * 2
+    assert outcomes == [CleanupOutcome.PENDING] * 2
     assert state(good)[0] is CleanupStatus.DONE
     assert [state(one)[1] for one in stuck] == [1, 1, 1]
 
@@ -517,7 +521,7 @@ def test_a_chats_cleanup_killed_at_any_write_goes_on_where_it_stopped(
     for _ in range(4):
         with killed(moment, "UpdateItem"), pytest.raises(Killed):
             clean(chat_id, means(files))
-    assert clean(chat_id, means(files)) is Outcome.DONE
+    assert clean(chat_id, means(files)) is CleanupOutcome.DONE
     assert not any(exists(scripted_provider, one) for one in (*gone, vs))
     # Killed before the write, the first file is asked for each time; after it, never again.
     again = {"before": 4, "after": 0}[moment]
@@ -535,7 +539,7 @@ def test_two_workers_with_the_same_chat_end_with_the_same_result(
     a_deleted_chat(chat_id)
     with ThreadPoolExecutor(4) as pool:
         outcomes = list(pool.map(lambda _: clean(chat_id, means(files)), range(4)))
-    assert set(outcomes) <= {Outcome.DONE, Outcome.PENDING}
-    assert Outcome.DONE in outcomes
+    assert set(outcomes) <= {CleanupOutcome.DONE, CleanupOutcome.PENDING}
+    assert CleanupOutcome.DONE in outcomes
     assert not any(exists(scripted_provider, one) for one in (*gone, vs))
-    assert clean(chat_id, means(files)) is Outcome.DONE
+    assert clean(chat_id, means(files)) is CleanupOutcome.DONE

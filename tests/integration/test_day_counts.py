@@ -17,16 +17,16 @@ from minichat.domain.settlement import Ending
 from minichat.domain.turn import DayCounts, ToolCalls, Turn, TurnState
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
-from minichat.services.reconcile import reconcile
+from minichat.services.reconcile_quota import reconcile
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Quota, Settings, Store
-from minichat.storage import quota, uploads
-from tests import ready_files
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from minichat.storage import attachment_steps, quota
 from tests.conftest import fresh_tables
-from tests.invariants import Tables, violations
-from tests.racing import until_answered
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.services import ready_files
+from tests.support.storage.invariants import Tables, violations
+from tests.support.storage.racing import until_answered
 
 MODEL = a_model(
     preference={"is_default": True},
@@ -48,7 +48,7 @@ def a_file(chat: Chat, rules: Rules, *, image: bool = False) -> Attachment:
 def sent(chat: Chat, rules: Rules, *images: Attachment) -> Turn:
     command = SendMessage(chat.chat_id, "x", RequestId(new_id(NOW)), tuple(one.attachment_id for one in images))
     running = send(a_call(), command, rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return running.turn
 
 
@@ -85,6 +85,7 @@ def refused(limit: object, scope: str) -> bool:
     )
 
 
+@pytest.mark.holds("turns.images-day")
 def test_parallel_turns_never_show_models_more_images_than_a_day_allows(any_engine: str) -> None:
     store, rules = fresh_tables(any_engine), rules_with(image_inputs_daily_quota=7)
     chat_list = [chats.create(a_call(), chats.NewChat(), rules) for _ in range(16)]
@@ -109,6 +110,7 @@ def test_parallel_turns_never_show_models_more_images_than_a_day_allows(any_engi
         (Ending(TurnState.FAILED, "orphan_timeout", provider_called=False), 0),
     ],
 )
+@pytest.mark.holds("turns.given-back")
 def test_images_that_no_model_was_paid_to_look_at_are_given_back(store: Store, ending: Ending, counted: int) -> None:
     rules = rules_with(image_inputs_daily_quota=2)
     chat = chats.create(a_call(), chats.NewChat(), rules)
@@ -125,6 +127,7 @@ def test_images_that_no_model_was_paid_to_look_at_are_given_back(store: Store, e
     assert reconcile().differences == []
 
 
+@pytest.mark.holds("turns.no-reset")
 def test_more_images_than_a_whole_day_allows_are_refused_without_a_time_to_wait_for(store: Store) -> None:
     rules = rules_with(image_inputs_daily_quota=1)
     chat = chats.create(a_call(), chats.NewChat(), rules)
@@ -134,6 +137,7 @@ def test_more_images_than_a_whole_day_allows_are_refused_without_a_time_to_wait_
     assert refusal.value.limit == errors.UsedUp("image_inputs", period="daily")
 
 
+@pytest.mark.holds("turns.file-search-day")
 def test_parallel_turns_never_search_files_more_often_than_a_day_allows(any_engine: str) -> None:
     store = fresh_tables(any_engine)
     rules = rules_with(file_search_daily_quota=7, file_search_max_calls_per_message=2)
@@ -160,6 +164,7 @@ def test_a_chat_without_documents_is_answered_when_no_search_in_files_is_left(st
 @pytest.mark.parametrize(
     ("limits", "fit"), [({"uploads_daily_quota": 5}, 5), ({"upload_mb_daily_quota": 10}, 3)], ids=["files", "bytes"]
 )
+@pytest.mark.holds("turns.uploads-day")
 def test_parallel_uploads_never_exceed_a_day(any_engine: str, limits: dict[str, int], fit: int) -> None:
     store, rules = fresh_tables(any_engine), rules_with(**limits)
     chat_list = [chats.create(a_call(), chats.NewChat(), rules) for _ in range(16)]
@@ -193,6 +198,7 @@ def test_what_is_more_than_a_whole_day_allows_is_refused_on_an_untouched_day(
     ("code", "counted"),
     [("upload_abandoned", 0), ("upload_failed", 0), ("vector_store_failed", 0), ("invalid_image", 1)],
 )
+@pytest.mark.holds("turns.file-counted")
 def test_a_file_that_never_came_is_given_back_and_one_that_was_wrong_is_not(
     store: Store, code: ErrorCode, counted: int
 ) -> None:
@@ -200,17 +206,18 @@ def test_a_file_that_never_came_is_given_back_and_one_that_was_wrong_is_not(
     file = announced(chats.create(a_call(), chats.NewChat(), rules), rules, 9)
     # The next day: what is given back goes to the day that it was taken from.
     later = replace(a_call(), now=NOW + timedelta(days=1))
-    assert uploads.take(file, "w", now=later.now, until=later.now)
-    assert uploads.failed(file, "w", code, nothing_left=True, token=new_id(later.now))
+    assert attachment_steps.take(file, "w", now=later.now, until=later.now)
+    assert attachment_steps.failed(file, "w", code, nothing_left=True, token=new_id(later.now))
     assert (used(rules).uploads, used(rules).upload_bytes) == (counted, 9 * counted)
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("turns.file-counted")
 def test_a_deleted_file_stays_counted_and_a_second_try_with_its_key_is_not(store: Store) -> None:
     rules = rules_with()
     chat = chats.create(a_call(), chats.NewChat(), rules)
     first, again = (ready_files.announced(a_call(), chat, rules, "text/plain", "a.txt", key="k") for _ in range(2))
     assert first.attachment_id == again.attachment_id
-    assert uploads.delete(a_call(), first, [])
+    assert attachment_steps.delete(a_call(), first, [])
     assert used(rules).uploads == 1
     assert violations(Tables.of(store)) == []

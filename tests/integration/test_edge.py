@@ -19,8 +19,8 @@ from minichat.local.issuer import KEY_ID, Issuer
 from minichat.observability import logger
 from minichat.settings import Settings, Store
 from minichat.storage import quota
-from tests.builders import an_id
 from tests.conftest import fresh_tables
+from tests.support.domain.builders import an_id
 
 PREFIX = "/mini-chat/v1"
 HOUR = timedelta(hours=1)

@@ -22,8 +22,8 @@ from minichat.provider_entries import Timeouts
 from minichat.providers import egress
 from minichat.providers.chunks import Failed, ProviderChunk
 from minichat.providers.egress import is_public
-from tests.provider_calls import TENANT, a_prompt, an_entry, chunks_of
-from tests.provider_files import files_of
+from tests.support.providers.calls import TENANT, a_prompt, an_entry, chunks_of
+from tests.support.providers.files import files_of
 
 PUBLIC, PRIVATE = "93.184.216.34", "10.0.0.1"
 REFUSED = Failed("provider_error", "no request can be made: the name leads to no public address", reached=False)

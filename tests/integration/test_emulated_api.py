@@ -13,9 +13,9 @@ from fastapi.routing import APIRoute
 
 from minichat.http.app import BUFFERED, STREAMING, routers
 from minichat.http.multipart import FRAME_BYTES, MAX_FILE_BYTES
-from tests.gateway import PREFIX, proxy_event, sized, wire
-from tests.integration.emulated_gateway import EmulatedGateway, Reply, emulated_gateway
-from tests.integration.emulator import SAM, Built
+from tests.support.aws.emulated_gateway import EmulatedGateway, Reply, emulated_gateway
+from tests.support.aws.emulator import SAM, Built
+from tests.support.http.gateway import PREFIX, proxy_event, sized, wire
 
 pytestmark = pytest.mark.skipif(not SAM.is_dir(), reason="the SAM CLI is not installed (`make tools`)")
 

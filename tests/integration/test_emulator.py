@@ -16,11 +16,11 @@ from minichat.domain.identity import TenantId
 from minichat.events.payloads import Event
 from minichat.local.event_schemas import EXAMPLES
 from minichat.moment import new_id
-from minichat.storage import ledger
-from tests.gateway import proxy_event
-from tests.integration.emulator import SAM, Built
-from tests.integration.runtime_api import RuntimeApi, Streamed
-from tests.queue_access import QueueAccess
+from minichat.storage import usage_ledger
+from tests.support.aws.emulator import SAM, Built
+from tests.support.aws.runtime_api import RuntimeApi, Streamed
+from tests.support.events.queue_access import QueueAccess
+from tests.support.http.gateway import proxy_event
 
 pytestmark = pytest.mark.skipif(not SAM.is_dir(), reason="the SAM CLI is not installed (`make tools`)")
 
@@ -108,7 +108,7 @@ def test_every_function_answers_from_its_artifacts_alone(
         assert len(queues.all_of(queues.settings.urls[queue])) == len(events)
         assert queues.dead(queue) == []
     assert len(list((tmp_path / "audit").rglob("*.jsonl"))) == len(EXAMPLES["audit"])
-    (total,) = (one for one in ledger.totals(TenantId(EXAMPLES["usage"][0].tenant_id), "0", "9") if one.user_id)
+    (total,) = (one for one in usage_ledger.totals(TenantId(EXAMPLES["usage"][0].tenant_id), "0", "9") if one.user_id)
     assert total.used.committed_micro == 3544
 
 

@@ -29,13 +29,13 @@ from minichat.services import chats
 from minichat.services.finalize import finalize
 from minichat.services.resume import follow, replay
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Store
 from minichat.storage import messages
-from tests.builders import a_call
 from tests.integration.test_generate import A_PAGE, Scripted, a_running_turn, begun, some_rules, stored, told
 from tests.integration.test_metrics import of, written
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import a_call
+from tests.support.storage.invariants import Tables, violations
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -46,14 +46,14 @@ def cut(signal: CompletionSignal) -> Incomplete:
     return Incomplete(signal, Usage(10, 2), "resp_1")
 
 
-def answer_of(running: Running) -> Message:
+def answer_of(running: RunningTurn) -> Message:
     turn = running.turn
     found = messages.read(turn.tenant_id, turn.chat_id, turn.assistant_message_id)
     assert found is not None
     return found
 
 
-async def told_again(running: Running, rules: Rules, *, later: timedelta = timedelta(0)) -> list[Any]:
+async def told_again(running: RunningTurn, rules: Rules, *, later: timedelta = timedelta(0)) -> list[Any]:
     call = replace(a_call(), now=a_call().now + later)
     found = replay(call, stored(running), rules.settings)
     return [as_told(one.event) async for one in follow(call, found, rules.settings, lambda: call.now)]
@@ -77,6 +77,7 @@ def events_of(store: Store, queue: str) -> list[dict[str, Any]]:
         ("Blocked.", cut(completion.REFUSED_BY_FILTER), {"kind": "refusal", "reason": "content_filter"}),
     ],
 )
+@pytest.mark.holds("contract.cut")
 async def test_whether_an_answer_is_whole_is_said_wherever_it_is_told(
     store: Store, text: str, last: ProviderChunk, signal: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +113,7 @@ async def test_whether_an_answer_is_whole_is_said_wherever_it_is_told(
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("contract.reload")
 async def test_a_page_that_reloads_needs_nothing_but_the_messages() -> None:
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield ToolActivity("file_search", "start")
@@ -145,6 +147,7 @@ async def test_a_page_that_reloads_needs_nothing_but_the_messages() -> None:
     assert status["usage"] == done["usage"] == {"input_tokens": 10, "output_tokens": 0, "model": "small"}
 
 
+@pytest.mark.holds("contract.done-says")
 async def test_usage_that_nobody_told_is_null_and_not_zero(store: Store) -> None:
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield TextDelta("Paris")
@@ -158,6 +161,7 @@ async def test_usage_that_nobody_told_is_null_and_not_zero(store: Store) -> None
 
 
 @pytest.mark.parametrize("state", [TurnState.CANCELLED, TurnState.FAILED])
+@pytest.mark.holds("turns.unknown-usage")
 def test_usage_of_what_was_broken_off_is_null_and_not_zero(store: Store, state: TurnState) -> None:
     rules = some_rules()
     running = a_running_turn(rules)
@@ -170,7 +174,7 @@ def test_usage_of_what_was_broken_off_is_null_and_not_zero(store: Store, state: 
     assert turn_status(stored(running)).model_dump(mode="json")["completion_signal"] == signal
 
 
-def _is_unknown(store: Store, running: Running, told_usage: object) -> None:
+def _is_unknown(store: Store, running: RunningTurn, told_usage: object) -> None:
     assert told_usage is None
     shown = message_view(answer_of(running), {}).model_dump(mode="json")
     assert {"input_tokens", "output_tokens"}.isdisjoint(shown)
@@ -179,6 +183,7 @@ def _is_unknown(store: Store, running: Running, told_usage: object) -> None:
         assert [event.get("usage") for event in events_of(store, queue)] == [None]
 
 
+@pytest.mark.holds("contract.reload-running")
 def test_a_turn_that_runs_says_which_model_makes_its_answer_and_nothing_of_the_answer() -> None:
     running = a_running_turn(some_rules())
     shown = turn_status(stored(running)).model_dump(mode="json")
@@ -194,7 +199,7 @@ def test_a_page_is_bounded_by_what_its_messages_cite_too(store: Store, select: s
     heavy = tuple(Citation("web", f"https://example.com/{number}", "A title", "\x01" * 500) for number in range(50))
     for _ in range(20):
         running = send(a_call(), SendMessage(chat_id, "hi", RequestId(str(uuid4()))), rules)
-        assert isinstance(running, Running)
+        assert isinstance(running, RunningTurn)
         ending = Ending(TurnState.COMPLETED, text="x", citations=heavy, usage=Usage(1, 1))
         assert finalize(a_call(), running.turn, ending, rules.settings)
     seen: list[str] = []

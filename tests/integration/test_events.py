@@ -23,25 +23,25 @@ from functions.outbox_relay.handler import handler as outbox_relay
 from functions.usage.handler import handler as usage
 from minichat import moment
 from minichat.domain.identity import AttachmentId, ChatId, RequestId, TenantId
-from minichat.domain.metering import Used
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
+from minichat.domain.usage_ledger import LedgerSums
 from minichat.events import audit_sink
 from minichat.local.event_schemas import EXAMPLES
-from minichat.services import chats, metering
+from minichat.services import chats, reconcile_usage
 from minichat.services.finalize import finalize
 from minichat.services.redrive import Range, redrive, republish
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Settings, Store, current
-from minichat.storage import keys, ledger, whole
+from minichat.storage import keys, scan, usage_ledger
 from minichat.storage.attachment_items import AttachmentItem
 from minichat.storage.items import READ_ATTEMPTS
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy
-from tests.integration.faults import answered_instead, refused, sqs_hook
-from tests.invariants import Tables
-from tests.queue_access import QueueAccess, Record, a_change, invocation, reason
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy
+from tests.support.events.queue_access import QueueAccess, Record, a_change, invocation, reason
+from tests.support.storage.faults import answered_instead, refused, sqs_hook
+from tests.support.storage.invariants import Tables
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id
@@ -67,7 +67,7 @@ def some_chat(turns: int = 1, text: str = "hi") -> ChatId:
     chat_id = chats.create(a_call(), chats.NewChat(), RULES).chat_id
     for _ in range(turns):
         running = send(a_call(), SendMessage(chat_id, "x", RequestId(str(uuid4()))), RULES)
-        assert isinstance(running, Running)
+        assert isinstance(running, RunningTurn)
         finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text=text, usage=Usage(10, 5)), RULES.settings)
     return chat_id
 
@@ -78,7 +78,7 @@ def stream_records(images: list[Any]) -> list[Record]:
 
 
 def outbox() -> list[Any]:
-    return list(whole.outbox(NOW - timedelta(days=1), LATER))
+    return list(scan.outbox(NOW - timedelta(days=1), LATER))
 
 
 def relayed(records: list[Record]) -> list[str]:
@@ -90,8 +90,8 @@ def lost_by(handler: Callable[[Record, Any], Any], records: list[Record]) -> lis
     return [one["itemIdentifier"] for one in handler({"Records": records}, invocation())["batchItemFailures"]]
 
 
-def ledger_of(tenant: TenantId = TENANT) -> Used:
-    (total,) = (one.used for one in ledger.totals(tenant, DAY, DAY) if one.user_id is None)
+def ledger_of(tenant: TenantId = TENANT) -> LedgerSums:
+    (total,) = (one.used for one in usage_ledger.totals(tenant, DAY, DAY) if one.user_id is None)
     return total
 
 
@@ -320,12 +320,12 @@ def test_the_same_event_at_eight_consumers_at_once_counts_once(events: QueueAcce
 
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(consumed, range(16))) == [{"batchItemFailures": []}] * 16
-    assert ledger_of() == Used(1, *(_only_entry(TENANT)))
+    assert ledger_of() == LedgerSums(1, *(_only_entry(TENANT)))
     assert len(list(audit_sink.records(Path(current().audit.sink)))) == 1
 
 
 def _only_entry(tenant: TenantId) -> list[int]:
-    (entry,) = ledger.entries(tenant, DAY)
+    (entry,) = usage_ledger.entries(tenant, DAY)
     used = entry.used
     return [used.committed_micro, used.input_tokens, used.output_tokens, 0, 0, 0]
 
@@ -342,7 +342,7 @@ def test_everything_three_times_and_in_any_order_comes_to_the_same(events: Queue
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda one: one[0]({"Records": [one[1]]}, None), messages))
     assert answers == [{"batchItemFailures": []}] * 240
-    proof = metering.prove(LATER, TENANT, audit_sink.records(Path(current().audit.sink)))
+    proof = reconcile_usage.prove(LATER, TENANT, audit_sink.records(Path(current().audit.sink)))
     assert (proof.turns, proof.entries, proof.days, proof.mismatches) == (40, 40, 1, [])
 
 
@@ -368,7 +368,7 @@ def test_republishing_heals_a_ledger_that_lost_a_range(events: QueueAccess) -> N
     relayed(stream_records([image for image in outbox() if image["queue"]["S"] == "audit"]))
     while events.receive(events.settings.urls["audit"], VisibilityTimeout=60):
         pass
-    assert list(ledger.totals(TENANT, DAY, DAY)) == []
+    assert list(usage_ledger.totals(TENANT, DAY, DAY)) == []
     wanted = Range(NOW - timedelta(days=1), LATER, TENANT, "usage")
     (counted,) = republish(wanted, events.settings, again="#1", dry_run=True)
     assert counted == {"usage": 15}
@@ -378,7 +378,7 @@ def test_republishing_heals_a_ledger_that_lost_a_range(events: QueueAccess) -> N
     while events.handled("usage", usage) or events.receive(events.settings.urls["usage"], VisibilityTimeout=0):
         pass
     assert ledger_of().turns == 15
-    assert metering.prove(LATER, TENANT).mismatches == []
+    assert reconcile_usage.prove(LATER, TENANT).mismatches == []
 
 
 def test_a_ledger_from_which_entries_were_deleted_is_healed_by_republishing_and_repair(
@@ -388,14 +388,14 @@ def test_a_ledger_from_which_entries_were_deleted_is_healed_by_republishing_and_
     relayed(stream_records(outbox()))
     while events.handled("usage", usage) or events.receive(events.settings.urls["usage"], VisibilityTimeout=0):
         pass
-    before = list(ledger.totals(TENANT, DAY, DAY))
+    before = list(usage_ledger.totals(TENANT, DAY, DAY))
     table = boto3.resource("dynamodb", endpoint_url=store.endpoint, region_name=store.region).Table(
         store.conversation_table
     )
     lost = [item for item in Tables.of(store).conversations if "#L#" in item["pk"]][:3]
     for item in lost:
         table.delete_item(Key={"pk": item["pk"], "sk": item["sk"]})
-    named = metering.prove(LATER, TENANT).mismatches
+    named = reconcile_usage.prove(LATER, TENANT).mismatches
     assert sum(one.where.startswith("ledger entry of turn") for one in named) == 3
     assert sum(one.where.startswith("total of") for one in named) == 2
     for _ in republish(Range(NOW - timedelta(days=1), LATER, TENANT, "usage"), events.settings, again="#1"):
@@ -403,12 +403,12 @@ def test_a_ledger_from_which_entries_were_deleted_is_healed_by_republishing_and_
     while events.handled("usage", usage) or events.receive(events.settings.urls["usage"], VisibilityTimeout=0):
         pass
     # What was booked again was also added again.
-    doubled = metering.prove(LATER, TENANT).mismatches
+    doubled = reconcile_usage.prove(LATER, TENANT).mismatches
     assert [one.where.split(" of ")[0] for one in doubled] == ["total", "total"]
-    assert metering.repair(doubled, retention_days=400) == 2
-    assert metering.repair(doubled, retention_days=400) == 0  # they are not as they were seen any more
-    assert metering.prove(LATER, TENANT).mismatches == []
-    assert list(ledger.totals(TENANT, DAY, DAY)) == before
+    assert reconcile_usage.repair(doubled, retention_days=400) == 2
+    assert reconcile_usage.repair(doubled, retention_days=400) == 0  # they are not as they were seen any more
+    assert reconcile_usage.prove(LATER, TENANT).mismatches == []
+    assert list(usage_ledger.totals(TENANT, DAY, DAY)) == before
 
 
 def test_a_record_in_a_bucket_is_written_once(events: QueueAccess, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,7 +468,7 @@ def test_no_secret_of_a_prompt_gets_into_an_event_a_record_or_a_log(
     rules = Rules(settings, RULES.policy)
     chat_id = chats.create(a_call(), chats.NewChat(), rules).chat_id
     running = send(a_call(), SendMessage(chat_id, PROMPT, RequestId(str(uuid4()))), rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     ending = Ending(TurnState.COMPLETED, text=f"You said: {PROMPT}", usage=Usage(10, 5))
     finalize(a_call(), running.turn, ending, settings)
     relayed(stream_records(outbox()))
@@ -506,7 +506,7 @@ def test_nothing_of_a_deleted_chat_stays(events: QueueAccess, store: Store) -> N
 def test_cleanup_waits_for_the_turn_that_still_runs(events: QueueAccess, store: Store) -> None:
     chat_id = some_chat()
     running = send(a_call(), SendMessage(chat_id, "x", RequestId(str(uuid4()))), RULES)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     chats.delete(a_call(), chat_id)
     (image,) = (one for one in outbox() if one["queue"]["S"] == "chat-cleanup")
     relayed(stream_records([image]))

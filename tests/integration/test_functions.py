@@ -22,11 +22,11 @@ from minichat.local.issuer import Issuer, as_uuid
 from minichat.services import chats
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Settings, Store
-from tests.builders import a_call, a_model, a_policy, new_id
 from tests.conftest import ROOT
-from tests.gateway import proxy_event
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.http.gateway import proxy_event
 
 LARGEST_ANSWER_BYTES = 6_291_556
 """Of a buffered answer, as it goes to the Runtime API (Lambda quotas: 6 MB)."""
@@ -42,7 +42,13 @@ print("ANSWERS" + json.dumps([handler(event, Context()) for event in json.load(s
 
 
 BUFFERED_ONLY = ("document", "listing", "multipart", "odata", "schemas")
-WORKERS_ONLY = ("domain.metering", "events.consume", "services.metering", "services.reconcile", "storage.ledger")
+WORKERS_ONLY = (
+    "domain.usage_ledger",
+    "events.consume",
+    "services.reconcile_usage",
+    "services.reconcile_quota",
+    "storage.usage_ledger",
+)
 THIRD_PARTY = {
     "annotated-doc", "annotated-types", "anyio", "aws-lambda-powertools", "botocore", "cffi", "cryptography", "fastapi",
     "httpx2", "idna", "jmespath", "opentelemetry-api", "pydantic", "pydantic-core", "pyjwt", "pynamodb",
@@ -175,7 +181,7 @@ def test_a_page_of_long_messages_is_no_larger_than_lambda_can_answer(environment
     for text in answers:
         later = Call(call.caller, a_call().now, new_id)
         running = send(later, SendMessage(chat_id, "go on", RequestId(str(uuid4()))), rules)
-        assert isinstance(running, Running)
+        assert isinstance(running, RunningTurn)
         finalize(later, running.turn, Ending(TurnState.COMPLETED, text=text, usage=Usage(1, 1)), rules.settings)
     told: list[str] = []
     cursor: dict[str, str] = {}

@@ -24,12 +24,12 @@ from minichat.services import chats, generate
 from minichat.services.channel import Channel
 from minichat.services.finalize import End, finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Quota, Settings, Store, Streaming
 from minichat.storage import messages, turns
-from tests.builders import a_call, a_model, a_policy
-from tests.integration.faults import answered_instead, refused
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import a_call, a_model, a_policy
+from tests.support.storage.faults import answered_instead, refused
+from tests.support.storage.invariants import Tables, violations
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -72,16 +72,16 @@ def searching_rules(a_day: int) -> Rules:
     return Rules(settings, a_policy(model))
 
 
-def a_running_turn(rules: Rules, *, web_search: bool = False, content: str = "hello") -> Running:
+def a_running_turn(rules: Rules, *, web_search: bool = False, content: str = "hello") -> RunningTurn:
     chat = chats.create(a_call(), chats.NewChat(), rules)
     command = SendMessage(ChatId(chat.chat_id), content, RequestId(str(uuid4())), web_search=web_search)
     running = send(a_call(), command, rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return running
 
 
-def begun(provider: Scripted, rules: Rules, running: Running) -> Channel:
-    machine = generate.Machine(rules.settings, provider, lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
+def begun(provider: Scripted, rules: Rules, running: RunningTurn) -> Channel:
+    machine = generate.AnswerDeps(rules.settings, provider, lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
     return generate.begin(a_call(), running, machine)
 
 
@@ -90,12 +90,13 @@ async def told(channel: Channel) -> list[StreamEvent]:
         return [numbered.event async for numbered in channel.read(ping_seconds=60)]
 
 
-def stored(running: Running) -> Turn:
+def stored(running: RunningTurn) -> Turn:
     _, turn = turns.read(running.turn.tenant_id, running.turn.chat_id, running.turn.request_id)
     assert turn is not None
     return turn
 
 
+@pytest.mark.holds("contract.one-terminal")
 async def test_an_answer_is_told_after_it_was_stored() -> None:
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield TextDelta("Hel")
@@ -150,6 +151,7 @@ async def test_an_answer_that_breaks_off_costs_the_share_that_was_told(share: fl
     assert committed - asked == pytest.approx(whole * share, rel=0.1)
 
 
+@pytest.mark.holds("contract.cancelled-text")
 async def test_a_cancelled_turn_keeps_its_text_and_closes_the_provider() -> None:
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield TextDelta("partial")
@@ -180,6 +182,7 @@ async def test_a_cancelled_turn_without_text_has_no_answer() -> None:
     assert not stored(running).answered
 
 
+@pytest.mark.holds("contract.one-terminal")
 async def test_a_turn_that_somebody_else_ended_is_left_alone() -> None:
     release = asyncio.Event()
 
@@ -217,6 +220,7 @@ async def test_a_writer_that_lost_its_turn_notices_by_its_sign_of_life() -> None
     assert provider.closed.is_set()
 
 
+@pytest.mark.holds("contract.deadline")
 async def test_a_turn_ends_when_its_time_is_up() -> None:
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield TextDelta("slow")
@@ -237,6 +241,7 @@ async def test_a_turn_ends_when_its_time_is_up() -> None:
     assert (turn.state, turn.completion_signal, turn.settlement_method) == (TurnState.COMPLETED, DEADLINE, "estimated")
 
 
+@pytest.mark.holds("contract.deadline")
 async def test_a_turn_whose_time_is_up_before_its_answer_began_has_failed() -> None:
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         await asyncio.Event().wait()
@@ -251,6 +256,7 @@ async def test_a_turn_whose_time_is_up_before_its_answer_began_has_failed() -> N
     assert (stored(running).state, stored(running).completion_signal) == (TurnState.FAILED, None)
 
 
+@pytest.mark.holds("contract.stopped")
 async def test_a_stopping_process_ends_its_turns() -> None:
     started = asyncio.Event()
 
@@ -327,6 +333,7 @@ async def test_the_provider_is_read_no_faster_than_the_client() -> None:
     assert sum(isinstance(numbered.event, Delta) for numbered in [n async for n in events]) == 200
 
 
+@pytest.mark.holds("contract.ping")
 async def test_a_silent_provider_is_bridged_by_pings_without_numbers() -> None:
     release = asyncio.Event()
 
@@ -375,6 +382,7 @@ async def test_an_end_that_cannot_be_stored_is_never_told_as_done(monkeypatch: p
 
 
 @pytest.mark.parametrize(("left_today", "may"), [(75, 2), (1, 1)])
+@pytest.mark.holds("turns.beyond-aside")
 async def test_more_tool_calls_than_were_set_aside_end_the_turn(store: Store, left_today: int, may: int) -> None:
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         for _ in range(3):
@@ -403,6 +411,7 @@ async def test_a_tool_that_was_not_offered_ends_the_turn_at_its_first_call() -> 
     assert (stored(running).error_code, stored(running).tool_calls.web_search) == ("web_search_calls_exceeded", 0)
 
 
+@pytest.mark.holds("turns.last-search")
 async def test_a_provider_is_told_of_what_is_left_of_the_day() -> None:
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield Completed(Usage(1, 1))
@@ -422,7 +431,7 @@ async def test_a_provider_is_told_who_asks_in_hashes_and_its_own_name_of_the_ans
     rules, provider = some_rules(), Scripted(script)
     rules = replace(rules, settings=rules.settings.model_copy(update={"cursor_secret": SecretStr("a secret")}))
     running, trace_id = a_running_turn(rules), "4bf92f3577b34da6a3ce929d0e0e4736"
-    machine = generate.Machine(rules.settings, provider, lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
+    machine = generate.AnswerDeps(rules.settings, provider, lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
     events = await told(generate.begin(replace(a_call(), trace_id=trace_id), running, machine))
     (prompt,) = provider.prompts
     asker = identity.Asker.of_turn(running.turn, trace_id)
@@ -436,6 +445,7 @@ async def test_a_provider_is_told_who_asks_in_hashes_and_its_own_name_of_the_ans
     assert "resp_of_the_provider" not in repr(events)
 
 
+@pytest.mark.holds("turns.not-stored")
 async def test_an_answer_that_the_store_will_never_take_ends_as_failed(store: Store) -> None:
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield TextDelta("unstorable")
@@ -456,13 +466,14 @@ A_PAGE = Cited("web", "https://example.com/a", "A title", "It says so.", (0, 5))
 CITED = Citation("web", "https://example.com/a", "A title", "It says so.", (0, 5))
 
 
-def of_answer(running: Running) -> tuple[Citation, ...]:
+def of_answer(running: RunningTurn) -> tuple[Citation, ...]:
     turn = running.turn
     message = messages.read(turn.tenant_id, turn.chat_id, turn.assistant_message_id)
     return message.citations if message else ()
 
 
 @pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.holds("contract.citations")
 async def test_what_an_answer_cites_is_told_before_its_end_and_stored_with_it(*, is_cut: bool) -> None:
     cited = (A_PAGE, Cited("file", "file-abc"), Cited("file", "file-of-another-chat"), A_PAGE)
 

@@ -14,25 +14,24 @@ from PIL import Image
 
 from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.chat import Chat
-from minichat.domain.cleanup import Outcome as Cleaned
+from minichat.domain.cleanup import CleanupOutcome
 from minichat.events.payloads import AttachmentCleanup, DocSummaryTask
 from minichat.providers import uploads as provider
 from minichat.providers.files import Files
 from minichat.services import attachments as service
 from minichat.services import chats, cleanup
-from minichat.services.ingest import Means, Outcome, ingest
+from minichat.services.ingest import IngestDeps, Ingested, ingest
 from minichat.services.rules import Rules
-from minichat.settings import Attachments, Settings, Store
-from minichat.settings import Cleanup as CleanupSettings
-from minichat.storage import attachments, keys, objects, uploads
+from minichat.settings import Attachments, CleanupSettings, Settings, Store
+from minichat.storage import attachment_steps, attachments, keys, objects
 from minichat.storage.items import ChatItem, batch_get
 from minichat.storage.transact import commit
-from tests.builders import a_call, a_model, a_policy, new_id
-from tests.given_files import a_document
-from tests.integration.faults import Killed
-from tests.invariants import Tables
-from tests.provider_calls import an_entry
-from tests.provider_files import a_scripted_provider
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.http.given_files import a_document
+from tests.support.providers.calls import an_entry
+from tests.support.providers.files import a_scripted_provider
+from tests.support.storage.faults import Killed
+from tests.support.storage.invariants import Tables
 
 PDF = b"%PDF-1.7\nHello."
 IMAGE = io.BytesIO()
@@ -77,23 +76,23 @@ class World:
         return datetime.now(UTC) + self.ahead
 
     @property
-    def means(self) -> Means:
-        return Means(self.files, self.settings, self.now, new_id, lambda _: None, self.summarizes)
+    def means(self) -> IngestDeps:
+        return IngestDeps(self.files, self.settings, self.now, new_id, lambda _: None, self.summarizes)
 
-    def ingest(self, attachment: Attachment, seconds: float = 5) -> Outcome:
+    def ingest(self, attachment: Attachment, seconds: float = 5) -> Ingested:
         where = attachment.tenant_id, attachment.chat_id, attachment.attachment_id
         return ingest(*where, self.means, ends_at=self.now() + timedelta(seconds=seconds))
 
-    def until_it_ends(self, attachment: Attachment) -> Outcome:
+    def until_it_ends(self, attachment: Attachment) -> Ingested:
         """What became of it after as many attempts as it takes, each when claims of the one before are over."""
         for _ in range(30):
             outcome = self.ingest(attachment)
-            if outcome is not Outcome.AGAIN:
+            if outcome is not Ingested.AGAIN:
                 return outcome
             self.ahead += timedelta(seconds=20)
         raise AssertionError("it never ends")
 
-    def clean(self, attachment: Attachment) -> Cleaned:
+    def clean(self, attachment: Attachment) -> CleanupOutcome:
         """Cleans up what its user deleted."""
         event = AttachmentCleanup(
             tenant_id=attachment.tenant_id,
@@ -106,8 +105,8 @@ class World:
         return cleanup.clean_attachment(event, self.cleanup)
 
     @property
-    def cleanup(self) -> cleanup.Means:
-        return cleanup.Means(self.files, CleanupSettings(), self.now)
+    def cleanup(self) -> cleanup.CleanupDeps:
+        return cleanup.CleanupDeps(self.files, CleanupSettings(), self.now)
 
     def has(self, chat: Chat) -> tuple[list[str], dict[str, list[str]]]:
         """Files and vector stores that the provider has of a chat."""
@@ -173,12 +172,12 @@ def end(attachment: Attachment) -> tuple[str, str | None]:
 def test_a_document_becomes_ready_once_it_is_found_in_the_chats_store(world: World, bucket: dict[str, bytes]) -> None:
     chat = a_chat()
     attachment = an_attachment(chat, PDF + b"[[index-polls:3]]")
-    assert world.ingest(attachment) is Outcome.READY
+    assert world.ingest(attachment) is Ingested.READY
     now = stored(attachment)
     assert (now.status, now.thumbnail) == ("ready", None)
     assert world.has(chat) == ([now.provider_file_id], {now.vector_store_id: [now.provider_file_id]})
     assert bucket == {}
-    assert world.ingest(attachment) is Outcome.NOTHING
+    assert world.ingest(attachment) is Ingested.NOTHING
     assert stored(attachment) == now
 
 
@@ -194,7 +193,7 @@ def test_what_can_be_searched_wants_a_summary_once_it_is_ready_where_there_are_a
         an_attachment(chat, a_document(), "application/octet-stream", "a.xlsx"),
     )
     for one in (document, image, sheet):
-        assert [world.ingest(one) for _ in range(2)] == [Outcome.READY, Outcome.NOTHING]
+        assert [world.ingest(one) for _ in range(2)] == [Ingested.READY, Ingested.NOTHING]
     tasks = [one["payload"] for one in Tables.of(store).outbox if one["type"] == "doc_summary"]
     wanted = [DocSummaryTask.model_validate_json(one).attachment_id for one in tasks]
     assert wanted == [document.attachment_id] * summarizes
@@ -203,7 +202,7 @@ def test_what_can_be_searched_wants_a_summary_once_it_is_ready_where_there_are_a
 def test_an_image_gets_a_thumbnail_and_no_store(world: World) -> None:
     chat = a_chat()
     attachment = an_image(chat)
-    assert world.ingest(attachment) is Outcome.READY
+    assert world.ingest(attachment) is Ingested.READY
     (now,) = attachments.shown(attachment.tenant_id, attachment.chat_id, [attachment.attachment_id])
     assert now.thumbnail is not None
     assert (now.thumbnail.width, now.thumbnail.height) == (128, 85)
@@ -213,7 +212,7 @@ def test_an_image_gets_a_thumbnail_and_no_store(world: World) -> None:
 def test_a_spreadsheet_is_not_searched(world: World) -> None:
     chat = a_chat()
     attachment = a_sheet(chat, a_document())
-    assert world.ingest(attachment) is Outcome.READY
+    assert world.ingest(attachment) is Ingested.READY
     assert world.has(chat)[1] == {}
 
 
@@ -233,7 +232,7 @@ def test_what_is_not_as_announced_fails_and_no_provider_sees_it(
 ) -> None:
     chat = a_chat()
     attachment = arrived(make(chat), bucket, content)
-    assert world.ingest(attachment) is Outcome.FAILED
+    assert world.ingest(attachment) is Ingested.FAILED
     assert end(attachment) == ("failed", code)
     assert (world.has(chat), counted(chat), bucket) == (([], {}), (0, 0), {})
 
@@ -256,8 +255,8 @@ def test_a_provider_that_fails_is_asked_again_or_ends_it(world: World, marker: b
     chat = a_chat()
     attachment = an_attachment(chat, PDF + marker)
     world.means.sleep(0)
-    outcome = Outcome.AGAIN
-    while outcome is Outcome.AGAIN:
+    outcome = Ingested.AGAIN
+    while outcome is Ingested.AGAIN:
         outcome = world.ingest(attachment, seconds=0.3)
     assert end(attachment) == ("ready" if code is None else "failed", code)
     held, stores = world.has(chat)
@@ -271,20 +270,20 @@ def test_a_file_that_never_comes_is_given_up_when_its_time_is_over(world: World,
     attachment = an_attachment(chat)
     bucket.clear()
     world.ahead = attachment.created_at - world.now() + timedelta(seconds=800)
-    assert world.ingest(attachment) is Outcome.WAITING
+    assert world.ingest(attachment) is Ingested.WAITING
     assert end(attachment) == ("pending", None)
     world.ahead += timedelta(seconds=100)
-    assert world.ingest(attachment) is Outcome.FAILED
+    assert world.ingest(attachment) is Ingested.FAILED
     assert end(attachment) == ("failed", "upload_abandoned")
     assert counted(chat) == (0, 0)
 
 
 def test_a_file_that_comes_too_late_or_again_is_thrown_away(world: World, bucket: dict[str, bytes]) -> None:
     attachment = an_attachment(a_chat())
-    assert world.ingest(attachment) is Outcome.READY
+    assert world.ingest(attachment) is Ingested.READY
     now = stored(attachment)
     arrived(attachment, bucket, b"%PDF-another")
-    assert world.ingest(attachment) is Outcome.NOTHING
+    assert world.ingest(attachment) is Ingested.NOTHING
     assert (stored(attachment), bucket) == (now, {})
 
 
@@ -293,14 +292,14 @@ def test_fifty_first_uploads_at_once_make_one_store(world: World) -> None:
     made = [an_attachment(chat) for _ in range(50)]
     world.settings = Attachments(max_attempts=10)
 
-    def until_ready(attachment: Attachment) -> Outcome:
-        while (outcome := world.ingest(attachment, seconds=20)) is Outcome.AGAIN:
+    def until_ready(attachment: Attachment) -> Ingested:
+        while (outcome := world.ingest(attachment, seconds=20)) is Ingested.AGAIN:
             pass
         return outcome
 
     before = httpx2.get(f"{world.url}/control/files", trust_env=False).json()["stores_made"]
     with ThreadPoolExecutor(50) as pool:
-        assert set(pool.map(until_ready, made)) == {Outcome.READY}
+        assert set(pool.map(until_ready, made)) == {Ingested.READY}
     after = httpx2.get(f"{world.url}/control/files", trust_env=False).json()["stores_made"]
     held, stores = world.has(chat)
     assert (after - before, len(held)) == (1, 50)
@@ -312,8 +311,8 @@ def test_the_same_file_taken_in_by_many_is_uploaded_once(world: World) -> None:
     attachment = an_attachment(chat)
     with ThreadPoolExecutor(10) as pool:
         outcomes = list(pool.map(lambda _: world.ingest(attachment), range(10)))
-    assert outcomes.count(Outcome.READY) == 1
-    assert set(outcomes) <= {Outcome.READY, Outcome.AGAIN, Outcome.NOTHING}
+    assert outcomes.count(Ingested.READY) == 1
+    assert set(outcomes) <= {Ingested.READY, Ingested.AGAIN, Ingested.NOTHING}
     assert len(world.has(chat)[0]) == 1
 
 
@@ -329,8 +328,8 @@ def test_whoever_waits_for_a_provider_lets_go_when_what_it_does_is_deleted(
         claim = VectorStore(
             chat.tenant_id, chat.chat_id, "openai", claimed_by="w", claimed_at=until, claimed_until=until
         )
-        assert uploads.take(other, "w", now=world.now(), until=until)
-        assert uploads.claim_store(claim, other, "w", token=new_id(until))
+        assert attachment_steps.take(other, "w", now=world.now(), until=until)
+        assert attachment_steps.claim_store(claim, other, "w", token=new_id(until))
     pauses = itertools.count()
 
     def sleep(_: float) -> None:
@@ -342,7 +341,7 @@ def test_whoever_waits_for_a_provider_lets_go_when_what_it_does_is_deleted(
 
     means = replace(world.means, sleep=sleep)
     where = attachment.tenant_id, attachment.chat_id, attachment.attachment_id
-    assert ingest(*where, means, ends_at=world.now() + timedelta(hours=1)) is Outcome.AGAIN
+    assert ingest(*where, means, ends_at=world.now() + timedelta(hours=1)) is Ingested.AGAIN
     assert next(pauses) == 4
     now = stored(attachment)
     assert (now.status, now.ingest.worker) == ("uploaded", None), "nobody else has to wait for its lease"
@@ -363,7 +362,7 @@ def test_nobody_takes_a_dead_claim_over_for_a_chat_that_was_deleted(
         return original(*where)
 
     monkeypatch.setattr(attachments, "vector_store", deleted_meanwhile)
-    assert world.ingest(attachment) is Outcome.AGAIN
+    assert world.ingest(attachment) is Ingested.AGAIN
     now = original(chat.tenant_id, chat.chat_id, "openai")
     assert now is not None
     assert (now.claimed_by, now.vector_store_id) == ("dead", None)
@@ -374,18 +373,21 @@ def test_a_worker_whose_attachment_another_has_lets_go(world: World) -> None:
 
     def sleep(_: float) -> None:
         later = world.now() + timedelta(days=1)
-        assert uploads.take(stored(attachment), "another", now=later, until=later)
+        assert attachment_steps.take(stored(attachment), "another", now=later, until=later)
 
     where = attachment.tenant_id, attachment.chat_id, attachment.attachment_id
     means = replace(world.means, sleep=sleep)
-    assert ingest(*where, means, ends_at=world.now() + timedelta(hours=1)) is Outcome.AGAIN
+    assert ingest(*where, means, ends_at=world.now() + timedelta(hours=1)) is Ingested.AGAIN
     assert stored(attachment).ingest.worker == "another"
 
 
 CALLS: list[tuple[Any, str]] = [
     *((attachments, name) for name in ("with_chat", "read", "vector_store")),
-    *((uploads, name) for name in ("take", "release", "upload_begins", "uploaded", "enters_store", "ready", "failed")),
-    *((uploads, name) for name in ("claim_store", "take_store_over", "name_store", "let_store_go")),
+    *(
+        (attachment_steps, name)
+        for name in ("take", "release", "upload_begins", "uploaded", "enters_store", "ready", "failed")
+    ),
+    *((attachment_steps, name) for name in ("claim_store", "take_store_over", "name_store", "let_store_go")),
     *((objects, name) for name in ("read", "delete")),
     *((provider, name) for name in ("upload", "find_files", "make_vector_store", "find_vector_stores")),
     *((provider, name) for name in ("put_in", "indexing")),
@@ -481,8 +483,8 @@ def test_killed_anywhere_and_deleted_nothing_is_left_at_the_provider(
             cleaned = cleanup.clean_chat_resources(
                 chat.tenant_id, chat.chat_id, world.cleanup, ends_at=world.now() + timedelta(days=1)
             )
-            assert cleaned is Cleaned.DONE, number
-        assert world.until_it_ends(attachment) is Outcome.NOTHING
+            assert cleaned is CleanupOutcome.DONE, number
+        assert world.until_it_ends(attachment) is Ingested.NOTHING
         held, stores = world.has(chat)
         assert held == [], number
         assert bucket == {}, number
@@ -506,7 +508,7 @@ def test_killed_anywhere_in_a_chat_that_is_deleted_its_cleanup_alone_leaves_noth
         world.ahead += timedelta(seconds=61)
         ends_at = world.now() + timedelta(days=1)
         cleaned = cleanup.clean_chat_resources(chat.tenant_id, chat.chat_id, world.cleanup, ends_at=ends_at)
-        assert (cleaned, world.has(chat)) == (Cleaned.DONE, ([], {})), number
+        assert (cleaned, world.has(chat)) == (CleanupOutcome.DONE, ([], {})), number
     assert number > 10
 
 

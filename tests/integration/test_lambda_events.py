@@ -13,7 +13,7 @@ from minichat import moment
 from minichat.local import buckets
 from minichat.local.lambda_events import (
     EVENT_MAX_BYTES,
-    Context,
+    LambdaContext,
     batches,
     failures,
     queue_record,
@@ -22,7 +22,7 @@ from minichat.local.lambda_events import (
 from minichat.local.schedules import invoked, scheduled
 from minichat.local.tables import load_template, project_root
 from minichat.settings import Store
-from tests.queue_access import QueueAccess, Record, a_change, failed
+from tests.support.events.queue_access import QueueAccess, Record, a_change, failed
 
 TEMPLATE = load_template(project_root() / "template.yaml")
 
@@ -147,7 +147,7 @@ def test_an_invocation_is_never_larger_than_lambda_allows() -> None:
 
 
 def test_a_context_tells_how_much_time_is_left() -> None:
-    context = Context("AuditFunction", timeout=30)
+    context = LambdaContext("AuditFunction", timeout=30)
     assert 29_000 < context.get_remaining_time_in_millis() <= 30_000
     assert context.invoked_function_arn.endswith(":function:AuditFunction")
     assert (

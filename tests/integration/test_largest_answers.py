@@ -23,13 +23,13 @@ from minichat.local.issuer import as_uuid
 from minichat.services import chats
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Settings, Store, Thumbnails
-from minichat.storage import outbox, policies, uploads
-from tests.builders import a_call, a_model, a_policy, new_id
-from tests.gateway import proxy_event, wire
-from tests.integration.emulator import SAM, Built, Emulator
-from tests.ready_files import announced, ready
+from minichat.storage import attachment_steps, outbox, policies
+from tests.support.aws.emulator import SAM, Built, Emulator
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.http.gateway import proxy_event, wire
+from tests.support.services.ready_files import announced, ready
 
 LARGEST = 6_291_556
 """Bytes of an answer (Lambda quotas: 6 MB, and a little for what is around a payload)."""
@@ -95,13 +95,14 @@ def _turn(chat_id: ChatId, rules: Rules, question: str, answer: str, *files: Att
     """A turn of these two messages; why it failed, if it did."""
     call = _call()
     running = send(call, SendMessage(chat_id, question, RequestId(str(uuid4())), tuple(files)), rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     ended = finalize(call, running.turn, Ending(TurnState.COMPLETED, text=answer, usage=Usage(1, 1)), rules.settings)
     assert ended is not None
     return ended.ending.error_code
 
 
 @pytest.mark.skipif(not SAM.is_dir(), reason="the SAM CLI is not installed (`make tools`)")
+@pytest.mark.holds("contract.page-6mb")
 def test_the_largest_page_of_every_list_is_one_that_lambda_can_send(function: Answers, rules: Rules) -> None:
     for title in ("a" + "\x01" * (TITLE_MAX_CHARACTERS - 1), "😀" * TITLE_MAX_CHARACTERS):
         for _ in range(100):
@@ -180,7 +181,7 @@ def _summarized(document: Attachment) -> Attachment:
         system_task_type="doc_summary",
         attachment_id=document.attachment_id,
     )
-    assert uploads.summarized(call, document, summary, outbox.item(call, document.chat_id, task))
+    assert attachment_steps.summarized(call, document, summary, outbox.item(call, document.chat_id, task))
     return document
 
 
@@ -201,6 +202,7 @@ def _travelled(function: Answers, what: str, path: str) -> list[dict[str, Any]]:
     return told
 
 
+@pytest.mark.holds("contract.message-readable")
 def test_a_message_that_could_not_be_read_again_is_refused(rules: Rules) -> None:
     chat_id = chats.create(_call(), chats.NewChat(), rules).chat_id
     for name, text in TEXTS.items():
@@ -210,6 +212,7 @@ def test_a_message_that_could_not_be_read_again_is_refused(rules: Rules) -> None
         assert name
 
 
+@pytest.mark.holds("contract.answer-readable")
 def test_an_answer_that_could_not_be_read_again_ends_as_a_failure(rules: Rules) -> None:
     chat_id = chats.create(_call(), chats.NewChat(), rules).chat_id
     for text in TEXTS.values():

@@ -13,7 +13,7 @@ from functions.chat_cleanup import handler as chat_cleanup
 from minichat import moment
 from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.chat import Chat
-from minichat.domain.cleanup import CleanupStatus, Failure, Outcome, after_attempt
+from minichat.domain.cleanup import CleanupOutcome, CleanupStatus, Failure, after_attempt
 from minichat.domain.identity import ChatId, RequestId, TenantId
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
@@ -23,19 +23,19 @@ from minichat.events.payloads import ChatCleanup
 from minichat.services import attachments as service
 from minichat.services import chats, cleanup, purge
 from minichat.services.finalize import finalize
-from minichat.services.left_over import left_over, try_again
+from minichat.services.provider_leftovers import leftovers, try_again
 from minichat.services.redrive import redrive
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
-from minichat.settings import Cleanup, Settings, Store, current
-from minichat.storage import attachments, keys, transact, uploads
+from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.settings import CleanupSettings, Settings, Store, current
+from minichat.storage import attachment_steps, attachments, keys, transact
 from minichat.storage.items import connect
 from minichat.storage.transact import LEAST_ATTEMPTS, commit
-from tests.builders import a_call, a_model, a_policy, new_id
-from tests.integration.faults import answered_instead, refused, sqs_hook
-from tests.invariants import Tables
-from tests.queue_access import Handler, QueueAccess, invocation, reason
-from tests.ready_files import announced, ready, stored
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.events.queue_access import Handler, QueueAccess, invocation, reason
+from tests.support.services.ready_files import announced, ready, stored
+from tests.support.storage.faults import answered_instead, refused, sqs_hook
+from tests.support.storage.invariants import Tables
 
 RULES = Rules(Settings(), a_policy(a_model(general_config={"tool_support": {"file_search": True}})))
 GRACE = timedelta(days=RULES.settings.retention.deleted_chats_days)
@@ -69,9 +69,9 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Provider:
     return made
 
 
-def means(provider: Provider, clock: Callable[[], datetime] = lambda: a_call().now) -> cleanup.Means:
+def means(provider: Provider, clock: Callable[[], datetime] = lambda: a_call().now) -> cleanup.CleanupDeps:
     """The means, with a single attempt for each attachment."""
-    return cleanup.Means(provider, Cleanup(max_attempts=1), clock)  # type: ignore[arg-type]  # as far as it is asked
+    return cleanup.CleanupDeps(provider, CleanupSettings(max_attempts=1), clock)  # type: ignore[arg-type]  # as far as it is asked
 
 
 def a_chat() -> Chat:
@@ -90,7 +90,7 @@ def on_its_way(chat: Chat, *, now: datetime | None = None, held_for: int = 300) 
     """An attachment that a worker has, for so many seconds."""
     attachment = announced(a_call(), chat, RULES, "application/pdf", "a.pdf")
     now = now or a_call().now
-    assert uploads.take(attachment, "w", now=now, until=now + timedelta(seconds=held_for))
+    assert attachment_steps.take(attachment, "w", now=now, until=now + timedelta(seconds=held_for))
     return stored(attachment)
 
 
@@ -105,7 +105,7 @@ def expire(event: ChatCleanup) -> int:
     return purge.expire(event, RULES.settings, a_call().now, new_id)
 
 
-def clean(chat: Chat, means: cleanup.Means, *, redriven: bool = False) -> Outcome:
+def clean(chat: Chat, means: cleanup.CleanupDeps, *, redriven: bool = False) -> CleanupOutcome:
     forever = a_call().now + timedelta(days=365)
     return cleanup.clean_chat_resources(chat.tenant_id, chat.chat_id, means, ends_at=forever, redriven=redriven)
 
@@ -139,11 +139,11 @@ def test_what_leads_to_a_file_expires_with_its_chat_only_once_the_file_is_gone(
     assert ends(store, chat.chat_id) == {"ATT": later, "CHAT": later, "READY": at, "VS": later}
     assert expire(event) == 0, "what has its time is left alone"
     provider.down = DOWN
-    assert clean(chat, means(provider)) is Outcome.FAILED
+    assert clean(chat, means(provider)) is CleanupOutcome.FAILED
     assert purge.expire_cleaned(event, RULES.settings) == 1
     assert ends(store, chat.chat_id) == {"ATT": later, "CHAT": later, "READY": at, "VS": at}
     provider.down = None
-    assert clean(chat, means(provider), redriven=True) is Outcome.DONE
+    assert clean(chat, means(provider), redriven=True) is CleanupOutcome.DONE
     assert provider.deleted == [attachment.vector_store_id, attachment.provider_file_id]
     assert purge.expire_cleaned(event, RULES.settings) == 2
     assert ends(store, chat.chat_id) == dict.fromkeys(("ATT", "CHAT", "READY", "VS"), at)
@@ -154,7 +154,7 @@ def test_an_attachment_that_was_cleaned_up_before_its_chat_expires_with_it(store
     attachment = ready(a_call(), announced(a_call(), chat, RULES, "image/png", "a.png"))
     service.delete(a_call(), chat.chat_id, attachment.attachment_id)
     event = service.to_be_cleaned(stored(attachment), a_call().now)
-    assert cleanup.clean_attachment(event, means(provider)) is Outcome.DONE
+    assert cleanup.clean_attachment(event, means(provider)) is CleanupOutcome.DONE
     gone = deleted(chat)
     expire(gone)
     assert set(ends(store, chat.chat_id).values()) == {int((gone.chat_deleted_at + GRACE).timestamp())}
@@ -165,14 +165,14 @@ def test_a_cleanup_that_failed_is_redriven_a_month_later_and_finds_its_file(stor
     attachment = a_document(chat)
     expire(deleted(chat))
     provider.down = DOWN
-    assert clean(chat, means(provider)) is Outcome.FAILED
+    assert clean(chat, means(provider)) is CleanupOutcome.FAILED
     provider.down = None
-    assert clean(chat, means(provider)) is Outcome.FAILED, "a message that comes twice begins nothing anew"
+    assert clean(chat, means(provider)) is CleanupOutcome.FAILED, "a message that comes twice begins nothing anew"
     assert attachment.provider_file_id not in provider.deleted
     a_month_later(store)
-    assert clean(chat, means(provider), redriven=True) is Outcome.DONE
+    assert clean(chat, means(provider), redriven=True) is CleanupOutcome.DONE
     assert attachment.provider_file_id in provider.deleted
-    assert clean(chat, means(provider), redriven=True) is Outcome.DONE
+    assert clean(chat, means(provider), redriven=True) is CleanupOutcome.DONE
 
 
 def test_a_redriven_attempt_that_fails_again_has_all_of_its_attempts_before_it(
@@ -183,11 +183,11 @@ def test_a_redriven_attempt_that_fails_again_has_all_of_its_attempts_before_it(
     service.delete(a_call(), chat.chat_id, attachment.attachment_id)
     event = service.to_be_cleaned(stored(attachment), a_call().now)
     provider.down = DOWN
-    patient = cleanup.Means(provider, Cleanup(max_attempts=2), lambda: a_call().now)  # type: ignore[arg-type]
+    patient = cleanup.CleanupDeps(provider, CleanupSettings(max_attempts=2), lambda: a_call().now)  # type: ignore[arg-type]
     outcomes = [cleanup.clean_attachment(event, patient) for _ in range(3)]
-    assert outcomes == [Outcome.PENDING, Outcome.FAILED, Outcome.ALREADY_TERMINAL]
+    assert outcomes == [CleanupOutcome.PENDING, CleanupOutcome.FAILED, CleanupOutcome.ALREADY_TERMINAL]
     outcomes = [cleanup.clean_attachment(event, patient, redriven=True) for _ in range(2)]
-    assert outcomes == [Outcome.PENDING, Outcome.FAILED]
+    assert outcomes == [CleanupOutcome.PENDING, CleanupOutcome.FAILED]
     now = stored(attachment).cleanup
     assert (now.status, now.attempts, now.last_error) == (CleanupStatus.FAILED, 2, "vector store: status 503")
 
@@ -197,16 +197,16 @@ def test_nobody_begins_anything_at_a_provider_for_a_chat_that_is_deleted(store: 
     chat = a_chat()
     attachment = on_its_way(chat)
     if claim != "upload_begins":
-        assert uploads.uploaded(attachment, "w", "file-1")
+        assert attachment_steps.uploaded(attachment, "w", "file-1")
         attachment = stored(attachment)
     deleted(chat)
     token = new_id(a_call().now)
     before = Tables.of(store)
     claimed = {
-        "upload_begins": lambda: uploads.upload_begins(attachment, "w", a_call().now, token=token),
-        "enters_store": lambda: uploads.enters_store(attachment, "w", "vs-1", token=token),
-        "claim_store": lambda: uploads.claim_store(a_claim(chat), attachment, "w", token=token),
-        "ready": lambda: uploads.ready(attachment, "w", None, token=token),
+        "upload_begins": lambda: attachment_steps.upload_begins(attachment, "w", a_call().now, token=token),
+        "enters_store": lambda: attachment_steps.enters_store(attachment, "w", "vs-1", token=token),
+        "claim_store": lambda: attachment_steps.claim_store(a_claim(chat), attachment, "w", token=token),
+        "ready": lambda: attachment_steps.ready(attachment, "w", None, token=token),
     }[claim]()
     assert claimed is False
     assert Tables.of(store) == before
@@ -221,12 +221,12 @@ def a_claim(chat: Chat) -> VectorStore:
 def test_what_was_made_when_the_chat_was_deleted_is_noted_and_so_cleaned_up(store: Store, provider: Provider) -> None:
     chat = a_chat()
     attachment, claim, call = on_its_way(chat), a_claim(chat), a_call()
-    assert uploads.upload_begins(attachment, "w", call.now, token=new_id(call.now))
-    assert uploads.claim_store(claim, attachment, "w", token=new_id(call.now))
+    assert attachment_steps.upload_begins(attachment, "w", call.now, token=new_id(call.now))
+    assert attachment_steps.claim_store(claim, attachment, "w", token=new_id(call.now))
     expire(deleted(chat))
-    assert uploads.uploaded(attachment, "w", "file-1")
-    assert uploads.name_store(claim, "w", "vs-1")
-    assert clean(chat, means(provider)) is Outcome.DONE
+    assert attachment_steps.uploaded(attachment, "w", "file-1")
+    assert attachment_steps.name_store(claim, "w", "vs-1")
+    assert clean(chat, means(provider)) is CleanupOutcome.DONE
     assert provider.deleted == ["file-1", "vs-1"]
 
 
@@ -235,14 +235,14 @@ def test_a_file_that_nobody_lived_to_note_is_cleaned_up_once_nobody_can_be_sendi
 ) -> None:
     chat, began = a_chat(), a_call().now
     attachment = on_its_way(chat, now=began)
-    assert uploads.upload_begins(attachment, "w", began, token=new_id(began))  # and its worker dies
+    assert attachment_steps.upload_begins(attachment, "w", began, token=new_id(began))  # and its worker dies
     provider.unnoted.append("file-1")
     expire(deleted(chat))
     held, free = (means(provider, lambda at=began + timedelta(seconds=after): at) for after in (299, 300))  # type: ignore[misc]
-    assert clean(chat, held) is Outcome.PENDING
+    assert clean(chat, held) is CleanupOutcome.PENDING
     assert stored(attachment).cleanup.status is None, "waiting is no attempt"
     assert provider.deleted == []
-    assert clean(chat, free) is Outcome.DONE
+    assert clean(chat, free) is CleanupOutcome.DONE
     assert provider.deleted == ["file-1"]
 
 
@@ -250,7 +250,7 @@ def test_a_file_that_is_sent_while_its_attachment_is_cleaned_up_does_not_count_a
     chat = a_chat()
     seen = on_its_way(chat)
     call = a_call()
-    assert uploads.upload_begins(seen, "w", call.now, token=new_id(call.now))
+    assert attachment_steps.upload_begins(seen, "w", call.now, token=new_id(call.now))
     done = after_attempt(seen.cleanup, None, max_attempts=1, at=call.now)[0]
     assert not attachments.settle(seen, done)
     assert attachments.settle(stored(seen), done)
@@ -271,7 +271,7 @@ def test_operators_see_what_is_left_and_have_it_tried_again(
     cleanup.clean_attachment(service.to_be_cleaned(stored(single), a_call().now), means(provider))
     deleted(unheard_of)  # and the message is lost
     now = a_call().now
-    found = left_over(now)
+    found = leftovers(now)
     told = [(one.chat_id, one.what, one.attempts, one.reason) for one in found]
     assert told == [
         (whole.chat_id, f"attachment {document.attachment_id}", 1, "vector store: status 503"),
@@ -279,8 +279,8 @@ def test_operators_see_what_is_left_and_have_it_tried_again(
         (alone.chat_id, f"attachment {single.attachment_id}", 1, "vector store: status 503"),
         (unheard_of.chat_id, "chat", 0, None),
     ]
-    assert left_over(now, TenantId(new_id(now))) == []
-    assert left_over(found[0].deleted_at) == []
+    assert leftovers(now, TenantId(new_id(now))) == []
+    assert leftovers(found[0].deleted_at) == []
     with functions_connected(store, monkeypatch, tmp_path) as access:
         sent = list(try_again(found, access.settings, now, new_id))
         ids = [whole.chat_id, alone.chat_id, unheard_of.chat_id]
@@ -289,7 +289,7 @@ def test_operators_see_what_is_left_and_have_it_tried_again(
         provider.down = None
         monkeypatch.setattr(chat_cleanup, "_means", means(provider, moment.now))
         assert handled(access) == []
-    assert [one.chat_id for one in left_over(now)] == [alone.chat_id]
+    assert [one.chat_id for one in leftovers(now)] == [alone.chat_id]
 
 
 def spoilt(store: Store, key: keys.Key, name: str) -> None:
@@ -313,10 +313,10 @@ def test_an_attachment_that_cannot_be_read_keeps_no_other_from_its_cleanup(store
     event = deleted(chat)
     expire(event)
     spoilt(store, keys.attachment(chat.tenant_id, chat.chat_id, strange.attachment_id), "status")
-    assert clean(chat, means(provider)) is Outcome.PENDING
+    assert clean(chat, means(provider)) is CleanupOutcome.PENDING
     assert {stored(one).cleanup.status for one in others} == {CleanupStatus.DONE}
     # It waits in the table, and is told of, but hides nothing of what else is left over.
-    assert [one.what for one in left_over(a_call().now)] == ["vector store at openai"]
+    assert [one.what for one in leftovers(a_call().now)] == ["vector store at openai"]
 
 
 def test_an_attachment_whose_cleanup_cannot_be_noted_keeps_no_other_from_its_own(
@@ -326,9 +326,9 @@ def test_an_attachment_whose_cleanup_cannot_be_noted_keeps_no_other_from_its_own
     both = [a_document(chat), ready(a_call(), announced(a_call(), chat, RULES, "application/pdf", "b.pdf"))]
     expire(deleted(chat))
     with transact.patience(0), answered_instead("UpdateItem", [refused("ThrottlingException")] * LEAST_ATTEMPTS):
-        assert clean(chat, means(provider)) is Outcome.PENDING
+        assert clean(chat, means(provider)) is CleanupOutcome.PENDING
     assert sorted(str(stored(one).cleanup.status) for one in both) == ["None", "done"]
-    assert clean(chat, means(provider)) is Outcome.DONE
+    assert clean(chat, means(provider)) is CleanupOutcome.DONE
 
 
 @pytest.mark.parametrize("refusal", ["ThrottlingException", "ValidationException"])
@@ -339,7 +339,7 @@ def test_an_item_that_cannot_be_given_its_time_keeps_none_of_the_others_and_no_f
     document = a_document(chat)
     for _ in range(3):
         running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(new_id(a_call().now))), RULES)
-        assert isinstance(running, Running)
+        assert isinstance(running, RunningTurn)
         finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings)
     event, handler = deleted(chat), cast(Handler, chat_cleanup.handler)
     monkeypatch.setattr("minichat.storage.purge.SECONDS", 0)
@@ -367,7 +367,7 @@ def test_what_its_queue_does_not_take_now_keeps_none_of_the_others_from_another_
         functions_connected(store, monkeypatch, tmp_path) as access,
         sqs_hook("SendMessageBatch", [None, refused("RequestThrottled")]),
     ):
-        sent = [taken for _, taken in try_again(left_over(now), access.settings, now, new_id)]
+        sent = [taken for _, taken in try_again(leftovers(now), access.settings, now, new_id)]
     assert sent == [True, False, True]
 
 

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from minichat.local import limits
 from tests.conftest import fresh_tables
-from tests.queue_access import QueueAccess
+from tests.support.events.queue_access import QueueAccess
 
 Request = tuple[str, dict[str, Any]]
 TEXT: dict[str, Any] = {"S": "x"}

@@ -13,7 +13,7 @@ from minichat.http.schemas import ChatDetail, Page
 from minichat.services import chats
 from minichat.services.rules import Rules
 from minichat.settings import Settings, Store
-from tests.builders import a_call, a_model, a_policy
+from tests.support.domain.builders import a_call, a_model, a_policy
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 CODEC = CursorCodec("of these tests")
@@ -44,6 +44,7 @@ def ids(found: Iterator[Page[ChatDetail]]) -> list[str]:
 
 
 @pytest.mark.parametrize("looked_at", [1, 7, 20, 1000])
+@pytest.mark.holds("contract.filter-1000")
 def test_few_chats_among_many_are_all_found_and_each_once(
     store: Store, monkeypatch: pytest.MonkeyPatch, looked_at: int
 ) -> None:

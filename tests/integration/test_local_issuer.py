@@ -16,7 +16,7 @@ import pytest
 
 from minichat.domain.errors import ServiceUnavailable, Unauthenticated
 from minichat.http import auth
-from minichat.http.auth import Keys
+from minichat.http.auth import SigningKeys
 from minichat.local.issuer import KEY_ID, Issuer, as_uuid
 from minichat.settings import Auth
 
@@ -141,7 +141,7 @@ async def test_a_key_that_is_rotated_at_its_url_is_found_and_the_old_one_goes_wi
     first, second = Issuer(tmp_path / "first"), Issuer(tmp_path / "second")
     published = _Published(first)
     with published.served() as url:
-        keys = Keys(url)
+        keys = SigningKeys(url)
         for _ in range(3):
             await keys.key(KEY_ID)
         assert published.asked == 1
@@ -170,10 +170,10 @@ async def test_a_url_that_answers_with_no_keys_keeps_those_that_are_known(
     monkeypatch.setattr(auth, "UNKNOWN_KEY_COOLDOWN_SECONDS", -1)
     monkeypatch.setattr(auth, "KEYS_LIFESPAN_SECONDS", -1)
     with published.served() as url:
-        keys = Keys(url)
+        keys = SigningKeys(url)
         await keys.key(KEY_ID)
         published.answer = answer
         await keys.key(KEY_ID)
         assert published.asked == 2
         with pytest.raises(ServiceUnavailable):
-            await Keys(url).key(KEY_ID)
+            await SigningKeys(url).key(KEY_ID)

@@ -34,8 +34,8 @@ from minichat.local.tables import load_template, project_root
 from minichat.services.redrive import redrive
 from minichat.settings import Store, current
 from minichat.storage import outbox
-from tests.builders import a_call
-from tests.queue_access import FIRST_NUMBER, STREAM, QueueAccess, Record, a_change, failed
+from tests.support.domain.builders import a_call
+from tests.support.events.queue_access import FIRST_NUMBER, STREAM, QueueAccess, Record, a_change, failed
 
 TEMPLATE = load_template(project_root() / "template.yaml")
 MAPPINGS = {one.function: one for one in mapped(TEMPLATE)}
@@ -184,7 +184,7 @@ def test_the_same_message_within_five_minutes_is_one_and_a_repetition_that_is_me
     events: QueueAccess,
 ) -> None:
     url = events.settings.urls["chat-cleanup"]
-    message = queues.Message("e-1", "group", "{}")
+    message = queues.SqsMessage("e-1", "group", "{}")
     for again in ("", "", "#1"):
         assert queues.send(url, [message], again=again) == []
     # Also after the first one is gone.

@@ -25,12 +25,12 @@ from minichat.services import chats, generate, mutate, orphans
 from minichat.services.cancel import cancel
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import turns
-from tests.builders import a_call, a_model, a_policy, new_id, some_limits
-from tests.integration.faults import answered_instead, refused
 from tests.integration.test_generate import Script, Scripted, a_running_turn, begun, some_rules, told
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id, some_limits
+from tests.support.storage.faults import answered_instead, refused
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -243,7 +243,7 @@ def test_a_collision_of_transactions_is_counted_and_a_throttle_is_not() -> None:
         "TransactionCanceledException", reasons=[{"Code": "TransactionConflict", "Message": "x"}, {"Code": "None"}]
     )
     with answered_instead("TransactWriteItems", [conflict, refused("ThrottlingException"), conflict]):
-        assert isinstance(send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), rules), Running)
+        assert isinstance(send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), rules), RunningTurn)
     with answered_instead("UpdateItem", [refused("TransactionConflictException")]):
         chats.rename(a_call(), chat.chat_id, "New")
     found = found_in(event.measurements)

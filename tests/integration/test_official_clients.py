@@ -22,8 +22,8 @@ from pydantic import TypeAdapter
 
 from minichat.providers import anthropic_messages, bedrock_converse, openai_chat, openai_responses
 from minichat.providers.prompt import Prompt, PromptMessage
-from tests.provider_calls import WAIT_SECONDS
-from tests.provider_files import a_scripted_provider
+from tests.support.providers.calls import WAIT_SECONDS
+from tests.support.providers.files import a_scripted_provider
 
 SCRIPTS = [
     ("hello there", "You said: hello there — and I heard every word."),

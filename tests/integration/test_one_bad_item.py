@@ -16,17 +16,17 @@ from minichat import moment
 from minichat.cli import turns
 from minichat.cli.main import main
 from minichat.events import audit_sink, dead_letters, queues
-from minichat.services import metering
+from minichat.services import reconcile_usage
 from minichat.services.redrive import Range, redrive, republish
 from minichat.settings import Store, current
-from minichat.storage import keys, whole
-from tests.builders import NOW, a_caller
-from tests.integration.faults import refused, sqs_hook
+from minichat.storage import keys, scan
 from tests.integration.test_events import lost_by, some_chat, stream_records
 from tests.integration.test_orphans import a_running_turn
 from tests.integration.test_reconcile import all_booked, later, spoilt
-from tests.invariants import Tables
-from tests.queue_access import QueueAccess, reason
+from tests.support.domain.builders import NOW, a_caller
+from tests.support.events.queue_access import QueueAccess, reason
+from tests.support.storage.faults import refused, sqs_hook
+from tests.support.storage.invariants import Tables
 
 LATER = NOW + timedelta(days=1)
 TENANT = a_caller().tenant_id
@@ -48,7 +48,7 @@ def events(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
 
 def usage_images() -> list[Any]:
     """What waits in the outbox for the ledger."""
-    return [one for one in whole.outbox(NOW - timedelta(days=1), LATER) if one.get("queue", {}).get("S") == "usage"]
+    return [one for one in scan.outbox(NOW - timedelta(days=1), LATER) if one.get("queue", {}).get("S") == "usage"]
 
 
 def outbox_table(store: Store) -> Any:
@@ -165,13 +165,13 @@ def test_running_turns_are_listed_without_one_that_cannot_be_read(
 def test_an_audit_record_that_is_broken_is_passed_over(events: QueueAccess) -> None:
     some_chat(turns=2)
     sink = Path(current().audit.sink)
-    for image in whole.outbox(NOW - timedelta(days=1), LATER):
+    for image in scan.outbox(NOW - timedelta(days=1), LATER):
         if image["queue"]["S"] == "audit":
             audit_sink.write(image["payload"]["S"], image["sk"]["S"], NOW)
     all_booked()
-    assert metering.prove(later(), TENANT, audit_sink.records(sink)).mismatches == []
+    assert reconcile_usage.prove(later(), TENANT, audit_sink.records(sink)).mismatches == []
     file = next(sink.rglob("*.jsonl"))
     file.write_text('{"event_ty')
     (file.parent / f"{uuid4()}.jsonl").write_text("[7]\n")
-    named = [one.where for one in metering.prove(later(), TENANT, audit_sink.records(sink)).mismatches]
+    named = [one.where for one in reconcile_usage.prove(later(), TENANT, audit_sink.records(sink)).mismatches]
     assert [where.split(" of turn ")[0] for where in named] == ["audit trail"]

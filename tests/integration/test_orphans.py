@@ -16,16 +16,16 @@ from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.services import chats, mutate, orphans
 from minichat.services.finalize import Finalizer, finalize
-from minichat.services.record import Record
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.transcript import Transcript
 from minichat.settings import Settings, Store
 from minichat.storage import turn_lists, turns
 from minichat.storage.items import READ_ATTEMPTS
 from minichat.storage.transact import Rejected
-from tests.builders import a_call, a_model, a_policy, new_id
-from tests.integration.faults import answered_instead, refused
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.storage.faults import answered_instead, refused
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TIMEOUT = timedelta(seconds=RULES.settings.orphan_watchdog.timeout_seconds)
@@ -34,7 +34,7 @@ TIMEOUT = timedelta(seconds=RULES.settings.orphan_watchdog.timeout_seconds)
 def a_running_turn(chat_id: ChatId | None = None) -> Turn:
     chat_id = chat_id or chats.create(a_call(), chats.NewChat(), RULES).chat_id
     running = send(a_call(), SendMessage(chat_id, "hello", RequestId(str(uuid4()))), RULES)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return running.turn
 
 
@@ -55,6 +55,7 @@ def stored(turn: Turn) -> Turn:
     return found
 
 
+@pytest.mark.holds("turns.dead")
 def test_a_dead_turn_does_not_block_the_next_send(store: Store) -> None:
     dead = a_running_turn()
     turns.progress(a_call(), dead, provider_called=True)
@@ -62,12 +63,13 @@ def test_a_dead_turn_does_not_block_the_next_send(store: Store) -> None:
     command = SendMessage(dead.chat_id, "anybody there?", RequestId(str(uuid4())))
     with pytest.raises(errors.GenerationInProgress):
         send(later(dead, timedelta(microseconds=-1)), command, RULES)
-    assert isinstance(send(later(dead), command, RULES), Running)
+    assert isinstance(send(later(dead), command, RULES), RunningTurn)
     ended = stored(dead)
     assert (ended.state, ended.error_code, ended.settlement_method) == (TurnState.FAILED, "orphan_timeout", "estimated")
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("turns.dead-costs")
 def test_a_turn_that_never_reached_its_provider_costs_nothing(store: Store) -> None:
     dead = a_running_turn()
     assert orphans.ended_as_orphan(later(dead), dead, RULES.settings)
@@ -80,8 +82,8 @@ async def test_the_searches_that_a_dead_turn_told_of_are_not_given_back(store: S
     rules = Rules(Settings(), a_policy(model))
     chat_id = chats.create(a_call(), chats.NewChat(), rules).chat_id
     running = send(a_call(), SendMessage(chat_id, "x", RequestId(str(uuid4())), web_search=True), rules)
-    assert isinstance(running, Running)
-    dead, record = running.turn, Record()
+    assert isinstance(running, RunningTurn)
+    dead, record = running.turn, Transcript()
     for phase in ("start", "progress", "done"):
         record.pending.append(Told("tool", {"phase": phase, "name": "web_search", "details": {}}))
     await record.store(dead, rules.settings.streaming)
@@ -91,9 +93,10 @@ async def test_the_searches_that_a_dead_turn_told_of_are_not_given_back(store: S
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("turns.dead")
 def test_reading_retrying_and_deleting_a_dead_turn_end_it_first(store: Store) -> None:
     dead = a_running_turn()
-    _, seen = orphans.looked_at(later(dead), dead.chat_id, dead.request_id, RULES.settings)
+    _, seen = orphans.read_and_repair(later(dead), dead.chat_id, dead.request_id, RULES.settings)
     assert seen is not None
     assert seen.state is TurnState.FAILED
     dead = a_running_turn(dead.chat_id)
@@ -102,6 +105,7 @@ def test_reading_retrying_and_deleting_a_dead_turn_end_it_first(store: Store) ->
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("turns.zombie")
 def test_a_sign_of_life_between_look_and_end_saves_a_turn(store: Store) -> None:
     seen_dead = a_running_turn()
     call = later(seen_dead)
@@ -110,6 +114,7 @@ def test_a_sign_of_life_between_look_and_end_saves_a_turn(store: Store) -> None:
     assert stored(seen_dead).state is TurnState.RUNNING
 
 
+@pytest.mark.holds("turns.zombie")
 def test_a_zombie_changes_nothing(store: Store) -> None:
     dead = a_running_turn()
     orphans.ended_as_orphan(later(dead), dead, RULES.settings)
@@ -128,7 +133,7 @@ def test_the_watchdog_ends_the_dead_and_leaves_the_living(store: Store) -> None:
     assert (swept.detected, swept.finalized) == (5, 5)
     assert {stored(turn).state for turn in dead} == {TurnState.FAILED}
     assert stored(alive).state is TurnState.RUNNING
-    assert orphans.sweep(now, new_id, RULES.settings) == orphans.Swept(0, 0)
+    assert orphans.sweep(now, new_id, RULES.settings) == orphans.OrphanSweep(0, 0)
 
 
 def test_a_sweep_is_bounded_and_the_next_one_goes_on(store: Store) -> None:
@@ -138,7 +143,7 @@ def test_a_sweep_is_bounded_and_the_next_one_goes_on(store: Store) -> None:
     for left in (4, 2, 0):
         assert orphans.sweep(now, new_id, few).finalized == 2
         assert sum(stored(turn).state is TurnState.RUNNING for turn in dead) == left
-    assert orphans.sweep(now, new_id, few) == orphans.Swept(0, 0)
+    assert orphans.sweep(now, new_id, few) == orphans.OrphanSweep(0, 0)
 
 
 def test_a_sweep_finds_every_dead_turn_behind_pages_of_living_ones(
@@ -151,7 +156,7 @@ def test_a_sweep_finds_every_dead_turn_behind_pages_of_living_ones(
     for turn in turns_:
         if turn not in dead:
             turns.progress(Call(a_call().caller, now, new_id), turn, provider_called=True)
-    assert orphans.sweep(now, new_id, with_watchdog(batch_size=len(dead))) == orphans.Swept(len(dead), len(dead))
+    assert orphans.sweep(now, new_id, with_watchdog(batch_size=len(dead))) == orphans.OrphanSweep(len(dead), len(dead))
     assert {stored(turn).state for turn in dead} == {TurnState.FAILED}
     assert sum(stored(turn).state is TurnState.RUNNING for turn in turns_) == 32
 
@@ -169,7 +174,7 @@ def test_what_becomes_of_one_turn_is_that_turns_alone(
         return original(call, turn, *rest)
 
     monkeypatch.setattr(orphans, "finalize", failing)
-    assert orphans.sweep(later(good[-1]).now, new_id, RULES.settings) == orphans.Swept(4, 3, 1)
+    assert orphans.sweep(later(good[-1]).now, new_id, RULES.settings) == orphans.OrphanSweep(4, 3, 1)
     assert {stored(turn).state for turn in good} == {TurnState.FAILED}
     assert stored(bad).state is TurnState.RUNNING
 
@@ -220,9 +225,9 @@ def test_a_write_of_a_sweep_that_collides_is_not_repeated_for_long(
     monkeypatch.setattr(orphans, "TURN_SECONDS", 0)
     collisions = [refused("TransactionCanceledException", reasons=[{"Code": "TransactionConflict"}] * 5)] * 100
     with answered_instead("TransactWriteItems", collisions):
-        assert orphans.sweep(later(dead).now, new_id, RULES.settings) == orphans.Swept(1, 0, 1)
+        assert orphans.sweep(later(dead).now, new_id, RULES.settings) == orphans.OrphanSweep(1, 0, 1)
     assert len(collisions) > 90
-    assert orphans.sweep(later(dead).now, new_id, RULES.settings) == orphans.Swept(1, 1)
+    assert orphans.sweep(later(dead).now, new_id, RULES.settings) == orphans.OrphanSweep(1, 1)
 
 
 def test_of_eight_watchdogs_and_a_late_finalizer_one_wins(store: Store) -> None:

@@ -33,16 +33,16 @@ from minichat.providers.files import Files
 from minichat.providers.registry import Providers
 from minichat.services import chats
 from minichat.services.rules import InForce, Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Settings, Store, load
-from minichat.storage import keys, parts, transact, turns, whole
-from tests.builders import new_id
-from tests.gateway import PREFIX
-from tests.given_files import PDF, a_picture
-from tests.integration.faults import answers_with_events_lost
-from tests.integration.roles import Calls
-from tests.integration.walk import answers_stay_lost
-from tests.queue_access import Handler, QueueAccess, a_change, forget, invocation
+from minichat.storage import keys, parts, scan, transact, turns
+from tests.support.aws.roles import Calls
+from tests.support.domain.builders import new_id
+from tests.support.events.queue_access import Handler, QueueAccess, a_change, forget, invocation
+from tests.support.http.gateway import PREFIX
+from tests.support.http.given_files import PDF, a_picture
+from tests.support.services.walk import answers_stay_lost
+from tests.support.storage.faults import answers_with_events_lost
 
 LONG_AGO = timedelta(minutes=20)
 """A turn that has been silent for so long is dead."""
@@ -137,7 +137,7 @@ def _a_dead_turn(chat_id: ChatId, rules: Rules) -> None:
     """A turn whose process told a word of its answer, and died."""
     call = _a_call(LONG_AGO)
     running = send(call, SendMessage(chat_id, "and then", RequestId(str(uuid4()))), rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     turns.progress(call, running.turn, provider_called=True)
     told = [Told("delta", {"type": "text", "content": "Well"})]
     transact.commit(parts.puts(running.turn, 1, told, kept=timedelta(hours=1)), token=new_id(call.now))
@@ -146,7 +146,7 @@ def _a_dead_turn(chat_id: ChatId, rules: Rules) -> None:
 def _events(queue: str) -> list[str]:
     """What has left for a queue, as it comes out of it."""
     day = timedelta(days=1)
-    images = [one for one in whole.outbox(moment.now() - day, moment.now() + day) if one["queue"]["S"] == queue]
+    images = [one for one in scan.outbox(moment.now() - day, moment.now() + day) if one["queue"]["S"] == queue]
     return [payloads.whole(image["type"]["S"], image["payload"]["S"]) for image in images]
 
 
@@ -217,7 +217,7 @@ async def test_the_workers_of_the_books_may_do_what_they_do_and_nothing_else(
     with calls.of("OrphanWatchdogFunction"), answers_stay_lost(questions=False):
         swept = watchdog({}, None)
     assert (swept["finalized"], swept["expired_chats"], swept["failed"], swept["failed_chats"]) == (1, 1, 0, 0)
-    images = list(whole.outbox(moment.now() - timedelta(days=1), moment.now() + timedelta(days=1)))
+    images = list(scan.outbox(moment.now() - timedelta(days=1), moment.now() + timedelta(days=1)))
     everywhere = [
         {**images[0], "queue": {"S": name}, "sk": {"S": new_id(moment.now())}} for name in sorted(access.settings.urls)
     ]

@@ -15,11 +15,11 @@ from minichat.moment import now
 from minichat.services import chats
 from minichat.services.finalize import finalize
 from minichat.services.rules import InForce, first_policy
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import policies, turns
-from tests.builders import NOW, a_call, a_model, a_policy, new_id
-from tests.integration.faults import answers_lost
+from tests.support.domain.builders import NOW, a_call, a_model, a_policy, new_id
+from tests.support.storage.faults import answers_lost
 
 
 def publish(policy: Policy, by: str = "operator") -> None:
@@ -30,6 +30,7 @@ def version(number: int, **said: object) -> Policy:
     return a_policy(a_model(preference={"is_default": True}), policy_version=number, **said)
 
 
+@pytest.mark.holds("turns.policy-file")
 def test_until_one_is_published_the_file_is_in_force(store: Store) -> None:
     in_force = InForce(Settings())
     in_force.look(0)
@@ -38,6 +39,7 @@ def test_until_one_is_published_the_file_is_in_force(store: Store) -> None:
     assert policies.current_version() is None
 
 
+@pytest.mark.holds("turns.follow-policy")
 def test_an_instance_follows_within_its_seconds_and_not_at_every_call(store: Store) -> None:
     settings = Settings(policy_refresh_seconds=5)
     in_force = InForce(settings)
@@ -53,6 +55,7 @@ def test_an_instance_follows_within_its_seconds_and_not_at_every_call(store: Sto
     assert in_force.rules.policy.kill_switches == KillSwitches(disable_web_search=True)
 
 
+@pytest.mark.holds("turns.follow-policy")
 def test_while_the_store_is_silent_the_last_policy_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     in_force = InForce(Settings(policy_refresh_seconds=0))
     publish(version(1))
@@ -66,6 +69,7 @@ def test_while_the_store_is_silent_the_last_policy_stays(store: Store, monkeypat
 
 
 @pytest.mark.parametrize("late", [1, 2])
+@pytest.mark.holds("turns.publish")
 def test_a_version_that_exists_or_came_before_is_refused_and_changes_nothing(store: Store, late: int) -> None:
     publish(version(1))
     publish(version(2))
@@ -76,6 +80,7 @@ def test_a_version_that_exists_or_came_before_is_refused_and_changes_nothing(sto
     assert [one.policy for one in policies.history()] == [version(2), version(1)]
 
 
+@pytest.mark.holds("turns.publish")
 def test_of_eight_operators_who_publish_a_version_at_once_one_does(store: Store) -> None:
     for number in range(1, 6):
         start = threading.Barrier(8)
@@ -109,13 +114,14 @@ def test_a_policy_that_does_not_fit_an_item_is_refused(store: Store) -> None:
     assert policies.current_version() is None
 
 
+@pytest.mark.holds("turns.own-prices")
 def test_a_turn_costs_what_its_own_version_says(store: Store) -> None:
     in_force = InForce(Settings(policy_refresh_seconds=0))
     publish(version(1))
     in_force.look(0)
     chat = chats.create(a_call(), chats.NewChat(), in_force.rules)
     running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), in_force.rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     # The new version has other prices, and no longer knows the model that is answering.
     publish(a_policy(a_model(id="other", output_tokens_credit_multiplier_micro=9_000_000), policy_version=2))
     in_force.look(1)

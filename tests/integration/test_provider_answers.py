@@ -11,8 +11,8 @@ import pytest
 
 from minichat.provider_entries import Timeouts
 from minichat.providers.chunks import Completed, Failed, TextDelta
-from tests.provider_calls import failure, from_bytes
-from tests.provider_tongues import CASES, TONGUES, USED, Tongue, text_of
+from tests.support.providers.calls import failure, from_bytes
+from tests.support.providers.tongues import CASES, TONGUES, USED, Tongue, text_of
 
 NOWHERE = "http://127.0.0.1:9"
 HEAD = "HTTP/1.1 {status}\r\n{headers}connection: close\r\n\r\n"

@@ -16,15 +16,15 @@ from minichat.domain.usage import Usage
 from minichat.local.dialects.dialect import SECRETS
 from minichat.provider_entries import Timeouts
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
-from tests.provider_calls import (
+from tests.support.providers.calls import (
     a_prompt,
     cancelling_frees_the_connection,
     chunks_of,
     closing_frees_the_connection,
     text_of,
 )
-from tests.provider_files import a_scripted_provider
-from tests.provider_kinds import KINDS, Kind
+from tests.support.providers.files import a_scripted_provider
+from tests.support.providers.kinds import KINDS, Kind
 
 WORDS = [TextDelta("word1 "), TextDelta("word2 "), TextDelta("word3")]
 TERMINAL = (Completed, Incomplete, Failed)

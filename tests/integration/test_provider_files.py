@@ -12,8 +12,8 @@ from minichat.domain.cleanup import Failure
 from minichat.domain.identity import TenantId
 from minichat.provider_entries import ProviderAuth, Secret, Timeouts
 from minichat.providers.files import Files
-from tests.provider_calls import TENANT, an_entry
-from tests.provider_files import (
+from tests.support.providers.calls import TENANT, an_entry
+from tests.support.providers.files import (
     a_file,
     a_scripted_provider,
     a_vector_store,
@@ -23,7 +23,7 @@ from tests.provider_files import (
     files_of,
     is_in,
 )
-from tests.provider_kinds import KINDS, Kind
+from tests.support.providers.kinds import KINDS, Kind
 
 IMPATIENT = Timeouts(connect_seconds=0.3, idle_seconds=0.3)
 

@@ -11,7 +11,7 @@ from minichat.domain.cleanup import Failure
 from minichat.domain.identity import TenantId
 from minichat.providers import uploads
 from minichat.providers.uploads import PAGE, Account
-from tests.provider_files import a_scripted_provider, files_at
+from tests.support.providers.files import a_scripted_provider, files_at
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=1)
 

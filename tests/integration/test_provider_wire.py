@@ -25,7 +25,7 @@ from minichat.domain.usage import Usage
 from minichat.provider_entries import Timeouts
 from minichat.providers import bedrock_converse, credentials
 from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta
-from tests.provider_calls import TENANT, WAIT_SECONDS, a_prompt, an_entry, failure, from_bytes, providers_of
+from tests.support.providers.calls import TENANT, WAIT_SECONDS, a_prompt, an_entry, failure, from_bytes, providers_of
 
 ADAPTERS = ("openai_responses", "openai_chat", "anthropic_messages", "bedrock_converse")
 KEY_HEADERS = ("authorization:", "api-key:", "x-api-key:", "cookie:")

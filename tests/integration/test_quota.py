@@ -17,15 +17,24 @@ from minichat.domain.turn import ToolCalls, TurnState
 from minichat.domain.usage import Usage
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
-from minichat.services.reconcile import reconcile
+from minichat.services.reconcile_quota import reconcile
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Quota, Settings, Store
 from minichat.storage import keys, quota, turns
-from tests.builders import FIRST_OF_NEXT_MONTH, NOW, a_call, a_caller, a_model, a_policy, new_id, some_limits
 from tests.conftest import fresh_tables
-from tests.invariants import Tables, violations
-from tests.racing import until_answered
+from tests.support.domain.builders import (
+    FIRST_OF_NEXT_MONTH,
+    NOW,
+    a_call,
+    a_caller,
+    a_model,
+    a_policy,
+    new_id,
+    some_limits,
+)
+from tests.support.storage.invariants import Tables, violations
+from tests.support.storage.racing import until_answered
 
 
 def rules_with(total: int, premium: int = 0, *, both_tiers: bool = False) -> Rules:
@@ -40,7 +49,7 @@ def reserve_of(rules: Rules) -> int:
     """Micro-credits that "x" reserves."""
     chat = chats.create(a_call(), chats.NewChat(), rules)
     running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     finalize(a_call(), running.turn, Ending(TurnState.CANCELLED, provider_called=False), rules.settings)
     return running.turn.reserve.credits_micro
 
@@ -58,43 +67,44 @@ def searches_of_today(store: Store) -> int:
     return int(item.get(f"{NOW:%d}w", 0))
 
 
-def a_searching_turn(rules: Rules) -> Running:
+def a_searching_turn(rules: Rules) -> RunningTurn:
     chat = chats.create(a_call(), chats.NewChat(), rules)
     running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4())), web_search=True), rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return running
 
 
-def raced(rules: Rules, count: int, *, web_search: bool = False) -> list[Running | str]:
+def raced(rules: Rules, count: int, *, web_search: bool = False) -> list[RunningTurn | str]:
     """What `count` sends into as many chats of one user, at the same moment, came to."""
     chat_ids = [chats.create(a_call(), chats.NewChat(), rules).chat_id for _ in range(count)]
     start = threading.Barrier(count)
 
-    def one(chat_id: ChatId) -> Running | str:
+    def one(chat_id: ChatId) -> RunningTurn | str:
         command = SendMessage(chat_id, "x", RequestId(str(uuid4())), web_search=web_search)
         start.wait(60)
         try:
             outcome = until_answered(lambda: send(a_call(), command, rules))
         except errors.QuotaExceeded as refusal:
             return refusal.limit.scope
-        assert isinstance(outcome, Running)
+        assert isinstance(outcome, RunningTurn)
         return outcome
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(one, chat_ids))
 
 
+@pytest.mark.holds("turns.no-overspend")
 def test_of_32_parallel_chats_exactly_those_start_that_the_limit_allows(store: Store) -> None:
     reserve = reserve_of(rules_with(10**9))
     rules = rules_with(10 * reserve)
     outcomes = raced(rules, 32)
-    started = [outcome for outcome in outcomes if isinstance(outcome, Running)]
+    started = [outcome for outcome in outcomes if isinstance(outcome, RunningTurn)]
     assert (len(started), outcomes.count("tokens")) == (10, 22)
     assert violations(Tables.of(store)) == []
     for running in started:
         finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="a", usage=Usage(1, 1)), rules.settings)
-    standing = quota.read(a_caller().tenant_id, a_caller().user_id, rules.policy.user_limits.default, a_call().now)
-    assert standing.daily.total == 10 * (1 + 3)
+    quota_use = quota.read(a_caller().tenant_id, a_caller().user_id, rules.policy.user_limits.default, a_call().now)
+    assert quota_use.daily.total == 10 * (1 + 3)
     assert violations(Tables.of(store)) == []
 
 
@@ -102,17 +112,18 @@ def test_of_32_parallel_premium_chats_the_rest_is_downgraded(store: Store) -> No
     reserve = reserve_of(rules_with(10**9, 10**9, both_tiers=True))
     rules = rules_with(10**9, 10 * reserve, both_tiers=True)
     outcomes = raced(rules, 32)
-    decisions = [outcome.turn.reserve.decision for outcome in outcomes if isinstance(outcome, Running)]
+    decisions = [outcome.turn.reserve.decision for outcome in outcomes if isinstance(outcome, RunningTurn)]
     # A send that lost its credits in both its looks is refused, although a cheaper model would have done.
     assert decisions.count("allow") == 10
     assert decisions.count("downgrade") + outcomes.count("tokens") == 22
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("turns.web-search-day")
 def test_parallel_turns_never_search_more_often_than_a_day_allows(any_engine: str) -> None:
     store, rules = fresh_tables(any_engine), searching_rules(a_day=7)
     outcomes = raced(rules, 32, web_search=True)
-    started = [outcome for outcome in outcomes if isinstance(outcome, Running)]
+    started = [outcome for outcome in outcomes if isinstance(outcome, RunningTurn)]
     may = [running.turn.reserve.web_search_calls for running in started]
     # Who lost the last one in both its looks is told that searches are used up, not credits.
     assert outcomes.count("web_search") == 32 - len(started)
@@ -135,6 +146,7 @@ def test_parallel_turns_never_search_more_often_than_a_day_allows(any_engine: st
         (Ending(TurnState.FAILED, "orphan_timeout"), 0),
     ],
 )
+@pytest.mark.holds("turns.given-back")
 def test_searches_that_a_turn_did_not_make_are_given_back_at_its_end(store: Store, ending: Ending, made: int) -> None:
     rules = searching_rules(a_day=2)
     running = a_searching_turn(rules)
@@ -146,6 +158,7 @@ def test_searches_that_a_turn_did_not_make_are_given_back_at_its_end(store: Stor
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("turns.last-search")
 def test_the_last_search_of_a_day_goes_to_a_turn_that_may_make_one(store: Store) -> None:
     rules = searching_rules(a_day=5)
     may = []
@@ -159,6 +172,7 @@ def test_the_last_search_of_a_day_goes_to_a_turn_that_may_make_one(store: Store)
         a_searching_turn(rules)
 
 
+@pytest.mark.holds("turns.successor")
 def test_a_retry_sets_the_searches_of_its_own_turn_aside(store: Store) -> None:
     rules = searching_rules(a_day=3)
     running = a_searching_turn(rules)
@@ -210,11 +224,12 @@ def test_searches_are_settled_into_the_day_in_which_their_turn_began(store: Stor
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("turns.admission-first")
 def test_a_retry_that_is_refused_for_quota_leaves_the_old_turn_as_it_was(store: Store) -> None:
     generous = rules_with(10**9)
     chat = chats.create(a_call(), chats.NewChat(), generous)
     running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), generous)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="a", usage=Usage(1, 1)), generous.settings)
     before = Tables.of(store)
     with pytest.raises(errors.QuotaExceeded):
@@ -222,13 +237,14 @@ def test_a_retry_that_is_refused_for_quota_leaves_the_old_turn_as_it_was(store: 
     assert Tables.of(store) == before
 
 
+@pytest.mark.holds("turns.own-prices", "turns.finalize")
 def test_a_turn_is_settled_into_the_period_in_which_it_began(store: Store) -> None:
     rules = rules_with(10**9)
     chat = chats.create(a_call(), chats.NewChat(), rules)
     caller = a_caller()
     before = Call(caller, FIRST_OF_NEXT_MONTH - timedelta(minutes=1), new_id)
     running = send(before, SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     after = Call(caller, FIRST_OF_NEXT_MONTH, new_id)
     finalize(after, running.turn, Ending(TurnState.COMPLETED, text="a", usage=Usage(1, 1)), rules.settings)
     limits = rules.policy.user_limits.default

@@ -15,11 +15,11 @@ from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
 from minichat.services.reactions import react, take_back
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import reactions
-from tests.builders import a_call, a_model, a_policy
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import a_call, a_model, a_policy
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 AT_ONCE = 16
@@ -28,7 +28,7 @@ AT_ONCE = 16
 def answered() -> Turn:
     chat = chats.create(a_call(), chats.NewChat(), RULES)
     running = send(a_call(), SendMessage(chat.chat_id, "hello", RequestId(str(uuid4()))), RULES)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     ending = Ending(TurnState.COMPLETED, text="hi", usage=Usage(3, 1))
     assert finalize(a_call(), running.turn, ending, RULES.settings) is not None
     return running.turn

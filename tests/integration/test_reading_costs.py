@@ -20,14 +20,14 @@ from minichat.http.paging import CursorCodec
 from minichat.services import chats, mutate, reactions, resume
 from minichat.services.finalize import Finalizer, finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Replay, Running, SendMessage, send
+from minichat.services.send import Replay, RunningTurn, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import keys, messages, turns
 from minichat.storage.items import MessageItem, MessagePartItem
-from tests.builders import a_call, a_caller, a_model, a_policy, new_id
-from tests.integration.faults import counted_calls
-from tests.invariants import Tables, violations
-from tests.read_units import Reads, counted_reads
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
+from tests.support.storage.faults import counted_calls
+from tests.support.storage.invariants import Tables, violations
+from tests.support.storage.read_units import Reads, counted_reads
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id
@@ -41,7 +41,7 @@ def a_chat() -> ChatId:
 
 def a_send(chat_id: ChatId, content: str = "a question" * 80) -> Turn:
     running = send(a_call(), SendMessage(chat_id, content, RequestId(str(uuid4()))), RULES)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return running.turn
 
 
@@ -147,7 +147,7 @@ def test_long_texts_cost_a_send_one_call_more_and_short_ones_none(store: Store) 
     with counted_calls() as calls:
         running = send(a_call(), SendMessage(chat_id, "short", RequestId(str(uuid4()))), RULES)
     assert sorted(calls) == ["BatchGetItem", "BatchGetItem", "Query", "TransactWriteItems"]
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     assert [len(one.content) for one in running.admission.assembly.history] == [len(LONG)] * 4
 
 
@@ -197,7 +197,7 @@ def test_a_turn_that_failed_before_one_that_was_deleted_is_told_and_answered(sto
     with counted_calls() as calls:
         running = send(a_call(), SendMessage(chat_id, "three", RequestId(str(uuid4()))), RULES)
     assert sorted(calls) == ["BatchGetItem", "Query", "Query", "TransactWriteItems"]
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     assert [one.content for one in running.admission.assembly.history] == ["one"]
 
 
@@ -221,14 +221,14 @@ def test_a_reaction_that_comes_while_its_turn_is_replaced_moves_with_the_answer(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turn = ended(a_send(a_chat(), "a question"), "an answer")
-    original = turns.replace
+    original = turns.supersede
 
     def after_a_reaction(*about: Any, **more: Any) -> None:
-        monkeypatch.setattr(turns, "replace", original)
+        monkeypatch.setattr(turns, "supersede", original)
         reactions.react(a_call(), turn.chat_id, turn.assistant_message_id, "like")
         original(*about, **more)
 
-    monkeypatch.setattr(turns, "replace", after_a_reaction)
+    monkeypatch.setattr(turns, "supersede", after_a_reaction)
     ended(a_retry(turn))
     answer = message(turn, "assistant")
     assert answer is not None

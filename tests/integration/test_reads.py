@@ -17,30 +17,30 @@ from minichat.events.payloads import UsageEvent
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
 from minichat.services import attachments as files
-from minichat.services import chats, orphans, reconcile
+from minichat.services import chats, orphans, reconcile_quota
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import (
     attachments,
     indexes,
     items,
     keys,
-    ledger,
     messages,
     opening,
     parts,
     purge,
+    scan,
     transact,
     turn_lists,
-    whole,
+    usage_ledger,
 )
 from minichat.storage import chats as stored_chats
 from minichat.storage.attachment_items import AttachmentItem
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
-from tests.integration.faults import answered_instead, lagging_index, refused, short_pages, torn_batches
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.storage.faults import answered_instead, lagging_index, refused, short_pages, torn_batches
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 LIMITS = RULES.policy.user_limits.default
@@ -53,7 +53,7 @@ FILES = [AttachmentId(f"00000000-0000-4000-8000-00000000000{number}") for number
 
 def a_turn_of(chat_id: ChatId, content: str = "hello") -> Turn:
     running = send(a_call(), SendMessage(chat_id, content, RequestId(str(uuid4()))), RULES)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return running.turn
 
 
@@ -77,9 +77,11 @@ def chat(store: Store) -> tuple[ChatId, Turn]:
         transact.commit(parts.puts(turn, 1 + 3 * number, told, kept=timedelta(hours=1)), token=new_id(NOW))
     for file_id in FILES:
         AttachmentItem(*keys.attachment(TENANT, chat_id, file_id), kind="document", storage_backend="openai").save()
-    for image in whole.outbox(NOW - timedelta(days=1), NOW + timedelta(days=1)):
+    for image in scan.outbox(NOW - timedelta(days=1), NOW + timedelta(days=1)):
         if image["queue"]["S"] == "usage":
-            ledger.book(UsageEvent.model_validate_json(image["payload"]["S"]), image["sk"]["S"], retention_days=400)
+            usage_ledger.book(
+                UsageEvent.model_validate_json(image["payload"]["S"]), image["sk"]["S"], retention_days=400
+            )
     return chat_id, turn
 
 
@@ -117,10 +119,10 @@ def everything(chat_id: ChatId, turn: Turn) -> dict[str, Any]:
         "some files": attachments.of_ids(TENANT, chat_id, FILES),
         "opening": opening.open_for_turn(a_call(), chat_id, turn.request_id, LIMITS, FILES),
         "stream": list(parts.after(turn, 4)),
-        "ledger": sorted(ledger.entries(TENANT, NOW.date().isoformat()), key=lambda one: one.dedupe_key),
-        "totals": list(ledger.totals(TENANT, "2000-01-01", "2100-01-01")),
-        "outbox": sorted(one["sk"]["S"] for one in whole.outbox(NOW - timedelta(days=1), NOW + timedelta(days=1))),
-        "differences": reconcile.reconcile(TENANT).differences,
+        "ledger": sorted(usage_ledger.entries(TENANT, NOW.date().isoformat()), key=lambda one: one.dedupe_key),
+        "totals": list(usage_ledger.totals(TENANT, "2000-01-01", "2100-01-01")),
+        "outbox": sorted(one["sk"]["S"] for one in scan.outbox(NOW - timedelta(days=1), NOW + timedelta(days=1))),
+        "differences": reconcile_quota.reconcile(TENANT).differences,
     }
 
 
@@ -198,14 +200,14 @@ def running_since(cutoff: datetime) -> list[Turn]:
 def test_an_index_that_lags_brings_no_turn_to_its_end_twice(store: Store, *, gone: bool) -> None:
     turn = a_turn_of(chats.create(a_call(), chats.NewChat(), RULES).chat_id)
     late = Call(a_caller(), turn.started_at + timedelta(hours=1), new_id)
-    with lagging_index(indexes.Running.Meta.index_name):
+    with lagging_index(indexes.RunningIndex.Meta.index_name):
         assert [one.turn_id for one in running_since(late.now)] == [turn.turn_id]
         ended(turn)
         before = Tables.of(store)
         if gone:  # with its chat, whose items have expired
             items.TurnItem(*keys.turn(turn.tenant_id, turn.chat_id, turn.request_id)).delete()
         assert running_since(late.now) == []
-        assert orphans.sweep(late.now, new_id, RULES.settings) == orphans.Swept(0, 0)
+        assert orphans.sweep(late.now, new_id, RULES.settings) == orphans.OrphanSweep(0, 0)
     if not gone:
         assert Tables.of(store) == before
         assert violations(before) == []
@@ -230,7 +232,7 @@ def test_what_a_deleted_chat_leaves_behind_may_go_in_any_order_and_late(
         with pytest.raises(ChatNotFound):
             send(a_call(), SendMessage(chat_id, "hello", RequestId(str(uuid4()))), RULES)
         with pytest.raises(ChatNotFound):
-            orphans.looked_at(a_call(), chat_id, turn.request_id, RULES.settings)
+            orphans.read_and_repair(a_call(), chat_id, turn.request_id, RULES.settings)
 
 
 def test_an_upload_key_that_has_expired_and_is_still_there_counts_as_gone(

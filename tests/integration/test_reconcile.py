@@ -18,26 +18,26 @@ from hypothesis import strategies as st
 from functions.reconcile import handler as daily
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Caller, ChatId, RequestId
-from minichat.domain.ledger import Account
-from minichat.domain.metering import Used
+from minichat.domain.quota_account import QuotaAccount
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
+from minichat.domain.usage_ledger import LedgerSums
 from minichat.events.payloads import UsageEvent
-from minichat.services import books, chats, metering, mutate
+from minichat.services import chats, mutate, reconcile_books, reconcile_usage
 from minichat.services.finalize import finalize
-from minichat.services.reconcile import Undecided, reconcile, repair
+from minichat.services.reconcile_quota import Undecided, reconcile, repair
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import chats as stored_chats
-from minichat.storage import keys, ledger, turns, whole
+from minichat.storage import keys, scan, turns, usage_ledger
 from minichat.storage.items import READ_ATTEMPTS
 from minichat.storage.transact import patience
-from tests.builders import FIRST_OF_NEXT_MONTH, NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.conftest import fresh_tables
-from tests.integration.faults import answered_instead, counted_calls, refused
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import FIRST_OF_NEXT_MONTH, NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.storage.faults import answered_instead, counted_calls, refused
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(tier="premium", preference={"is_default": True})))
 
@@ -48,7 +48,7 @@ def some_turns(user: int = 2) -> ChatId:
     chat_id = chats.create(a_call(caller), chats.NewChat(), RULES).chat_id
     for number in range(3):
         running = send(a_call(caller), SendMessage(chat_id, "x", RequestId(str(uuid4()))), RULES)
-        assert isinstance(running, Running)
+        assert isinstance(running, RunningTurn)
         if number < 2:
             ending = Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5), tool_calls=ToolCalls(1, 2, 0))
             finalize(a_call(caller), running.turn, ending, RULES.settings)
@@ -100,9 +100,11 @@ def removed(store: Store, *items: dict[str, Any]) -> None:
 
 def all_booked() -> None:
     """The consumer of usage events has caught up."""
-    for image in whole.outbox(NOW - timedelta(days=1), NOW + timedelta(days=400)):
+    for image in scan.outbox(NOW - timedelta(days=1), NOW + timedelta(days=400)):
         if image["queue"]["S"] == "usage":
-            ledger.book(UsageEvent.model_validate_json(image["payload"]["S"]), image["sk"]["S"], retention_days=400)
+            usage_ledger.book(
+                UsageEvent.model_validate_json(image["payload"]["S"]), image["sk"]["S"], retention_days=400
+            )
 
 
 def an_ended_turn(caller: Caller | None = None, usage: Usage = Usage(10, 5)) -> Turn:
@@ -110,7 +112,7 @@ def an_ended_turn(caller: Caller | None = None, usage: Usage = Usage(10, 5)) -> 
     caller = caller or a_caller()
     chat_id = chats.create(a_call(caller), chats.NewChat(), RULES).chat_id
     running = send(a_call(caller), SendMessage(chat_id, "x", RequestId(str(uuid4()))), RULES)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     finalize(a_call(caller), running.turn, Ending(TurnState.COMPLETED, text="hi", usage=usage), RULES.settings)
     return running.turn
 
@@ -125,6 +127,7 @@ def later() -> datetime:
     return a_call().now + timedelta(minutes=15)
 
 
+@pytest.mark.holds("turns.books")
 def test_a_sound_store_has_no_difference(store: Store) -> None:
     some_turns(), some_turns(), some_turns(user=3)
     result = reconcile()
@@ -138,12 +141,13 @@ def test_the_first_day_of_a_month_and_the_month_are_two_periods(store: Store) ->
     for day in (1, 2):
         call = replace(first, now=first.now.replace(day=day))
         running = send(call, SendMessage(chat_id, "x", RequestId(str(uuid4()))), RULES)
-        assert isinstance(running, Running)
+        assert isinstance(running, RunningTurn)
         finalize(call, running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5)), RULES.settings)
     result = reconcile()
     assert (result.turns, result.accounts, result.differences) == (2, 1, [])
 
 
+@pytest.mark.holds("turns.every-difference")
 def test_every_difference_is_named_with_both_numbers(store: Store) -> None:
     some_turns(), some_turns(user=3)
     corrupted(store, total=7, total_r=-5, **{f"{NOW:%d}w": 1})
@@ -152,7 +156,7 @@ def test_every_difference_is_named_with_both_numbers(store: Store) -> None:
     month, day = f"{NOW:%Y-%m}", f"{NOW:%Y-%m-%d}"
     assert found == {(month, "total"): 7, (month, "total reserved"): -5, (day, "web searches"): 1}
     caller = a_caller()
-    assert {d.account for d in result.differences} == {Account(caller.tenant_id, caller.user_id, f"{month}-01")}
+    assert {d.account for d in result.differences} == {QuotaAccount(caller.tenant_id, caller.user_id, f"{month}-01")}
 
 
 def test_what_differs_is_repaired_unless_it_moved_since(store: Store) -> None:
@@ -171,7 +175,7 @@ def test_turns_that_went_with_their_chat_are_in_the_ledger_still(store: Store) -
     chat_id = chats.create(a_call(caller), chats.NewChat(), RULES).chat_id
     for _ in range(3):
         running = send(a_call(caller), SendMessage(chat_id, "x", RequestId(str(uuid4()))), RULES)
-        assert isinstance(running, Running)
+        assert isinstance(running, RunningTurn)
         ending = Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5), tool_calls=ToolCalls(1, 2, 0))
         finalize(a_call(caller), running.turn, ending, RULES.settings)
     all_booked()
@@ -213,7 +217,7 @@ def test_turns_that_are_found_nowhere_are_no_proof_that_they_never_were(store: S
     removed(store, *of_chat(store, gone))
     result = reconcile()
     caller = a_caller()
-    account = Account(caller.tenant_id, caller.user_id, kept.reserve.monthly_period)
+    account = QuotaAccount(caller.tenant_id, caller.user_id, kept.reserve.monthly_period)
     assert (result.differences, result.undecided) == ([], [Undecided(account, "turns of it are not found")])
     all_booked()
     result = reconcile()
@@ -234,27 +238,30 @@ def test_an_account_without_an_item_has_expired(store: Store) -> None:
 
 def test_a_missing_entry_is_told_as_long_as_its_account_is_kept(store: Store) -> None:
     turn = an_ended_turn()
-    named = [one.where for one in metering.prove(later()).mismatches]
+    named = [one.where for one in reconcile_usage.prove(later()).mismatches]
     assert named == [f"ledger entry of turn {turn.turn_id}"]
     first = datetime.fromisoformat(f"{turn.reserve.monthly_period}T00:00:00+00:00")
     expires = first + timedelta(days=RULES.settings.quota.retention_days)
-    for before, count in ((metering.EXPIRY_MARGIN + timedelta(seconds=1), 1), (metering.EXPIRY_MARGIN, 0)):
-        assert len(metering.prove(expires - before).mismatches) == count
+    for before, count in (
+        (reconcile_usage.EXPIRY_MARGIN + timedelta(seconds=1), 1),
+        (reconcile_usage.EXPIRY_MARGIN, 0),
+    ):
+        assert len(reconcile_usage.prove(expires - before).mismatches) == count
 
 
 def test_an_entry_that_came_while_the_table_was_read_is_no_mismatch(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     an_ended_turn()
-    original = whole.items
+    original = scan.items
 
     def read() -> Iterator[Any]:
         before = list(original())
         all_booked()
         yield from before
 
-    monkeypatch.setattr(whole, "items", read)
-    assert metering.prove(later()).mismatches == []
+    monkeypatch.setattr(scan, "items", read)
+    assert reconcile_usage.prove(later()).mismatches == []
 
 
 def test_the_totals_of_a_day_are_compared_until_something_of_it_may_have_expired(store: Store) -> None:
@@ -265,8 +272,11 @@ def test_the_totals_of_a_day_are_compared_until_something_of_it_may_have_expired
     assert ended.completed_at is not None
     day, expires = ended.completed_at.date().isoformat(), ended.completed_at + timedelta(days=400)
     changed(store, keys.usage(turn.tenant_id, day), micro=7)
-    for before, count in ((metering.EXPIRY_MARGIN + timedelta(seconds=1), 1), (metering.EXPIRY_MARGIN, 0)):
-        assert sum(one.total is not None for one in metering.prove(expires - before).mismatches) == count
+    for before, count in (
+        (reconcile_usage.EXPIRY_MARGIN + timedelta(seconds=1), 1),
+        (reconcile_usage.EXPIRY_MARGIN, 0),
+    ):
+        assert sum(one.total is not None for one in reconcile_usage.prove(expires - before).mismatches) == count
 
 
 @pytest.mark.parametrize("kind", ["TURN#", "CHAT", "QUOTA#", "#L#", "#USAGE"])
@@ -275,19 +285,19 @@ def test_one_item_that_cannot_be_read_is_told_and_the_others_are_compared(store:
     all_booked()
     mine = [item for item in Tables.of(store).conversations if item["pk"].startswith(keys.prefix(a_caller().tenant_id))]
     spoilt(store, next(item for item in mine if kind in item["sk"] or kind in item["pk"]))
-    found = books.read()
+    found = reconcile_books.read()
     assert len(found.unreadable) == 1
     # Of what it belongs to nothing is said, and of the rest that it agrees.
-    result, metered = reconcile(books=found), metering.prove(later(), books=found)
+    result, metered = reconcile(books=found), reconcile_usage.prove(later(), books=found)
     assert (result.differences, metered.mismatches) == ([], [])
     other = a_caller(tenant=9)
     changed(store, keys.usage(other.tenant_id, NOW.date().isoformat()), micro=7)
     changed(store, keys.quota(other.tenant_id, other.user_id, f"{NOW:%Y-%m}-01"), total=7)
-    found = books.read()
-    result, metered = reconcile(books=found), metering.prove(later(), books=found)
+    found = reconcile_books.read()
+    result, metered = reconcile(books=found), reconcile_usage.prove(later(), books=found)
     assert [(one.account.tenant_id, one.says - one.turns_say) for one in result.differences] == [(other.tenant_id, 7)]
     assert [one.tenant_id for one in metered.mismatches] == [other.tenant_id]
-    assert repair(result.differences) + metering.repair(metered.mismatches, retention_days=400) == 2
+    assert repair(result.differences) + reconcile_usage.repair(metered.mismatches, retention_days=400) == 2
 
 
 def test_a_throttled_page_is_read_again_and_not_the_end_of_everything(
@@ -298,7 +308,7 @@ def test_a_throttled_page_is_read_again_and_not_the_end_of_everything(
         assert reconcile().turns == 3
     with answered_instead("Scan", [refused("AccessDeniedException")]), pytest.raises(ServiceUnavailable):
         reconcile()
-    monkeypatch.setattr(whole, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(scan, "PATIENCE_SECONDS", 0)
     with answered_instead("Scan", [refused("ThrottlingException")] * 9), pytest.raises(ServiceUnavailable):
         reconcile()
 
@@ -360,7 +370,7 @@ def a_booking(tokens: int, *, of_the_system: bool) -> bool:
     """Books what a turn or a task used."""
     task = {"user_id": None, "turn_id": None, "system_task_type": "thread_summary_update", "committed_credits_micro": 0}
     said = {"usage": {"input_tokens": tokens, "output_tokens": 1}, **(task if of_the_system else {})}
-    return ledger.book(usage_event(**said), new_id(NOW), retention_days=400)
+    return usage_ledger.book(usage_event(**said), new_id(NOW), retention_days=400)
 
 
 DAY = NOW.date().isoformat()
@@ -372,8 +382,8 @@ DRIFTS = st.dictionaries(st.sampled_from(sorted(COUNTED)), st.integers(-3, 3), m
 def excess() -> dict[str, int]:
     """By how much the tenant's total of the day is above the sum of its entries, in what is not 0."""
     tenant = a_caller().tenant_id
-    entries = sum((one.used for one in ledger.entries(tenant, DAY)), Used())
-    (says,) = (one.used for one in ledger.totals(tenant, DAY, DAY) if one.user_id is None)
+    entries = sum((one.used for one in usage_ledger.entries(tenant, DAY)), LedgerSums())
+    (says,) = (one.used for one in usage_ledger.totals(tenant, DAY, DAY) if one.user_id is None)
     difference = {name: getattr(says, member) - getattr(entries, member) for name, member in COUNTED.items()}
     return {name: count for name, count in difference.items() if count}
 
@@ -386,10 +396,10 @@ def test_whatever_comes_between_look_and_repair_no_booking_is_lost(engine: str, 
     for drift, bookings in rounds:
         changed(store, keys.usage(a_caller().tenant_id, DAY), **drift)
         off.update(drift)
-        found = metering.prove(NOW - timedelta(days=1)).mismatches
+        found = reconcile_usage.prove(NOW - timedelta(days=1)).mismatches
         for tokens, of_the_system in bookings:
             a_booking(tokens, of_the_system=of_the_system)
-        if metering.repair(found, retention_days=400):
+        if reconcile_usage.repair(found, retention_days=400):
             # What was as it was seen is right again, all of it.
             off.clear()
         assert excess() == {name: count for name, count in off.items() if count}
@@ -400,7 +410,7 @@ def test_repairs_beside_a_consumer_at_work_lose_no_booking(any_engine: str) -> N
     a_booking(10, of_the_system=False)
     start, done = threading.Barrier(3), threading.Event()
 
-    def books(of_the_system: bool) -> None:
+    def reconcile_books(of_the_system: bool) -> None:
         start.wait(20)
         for tokens in range(40):
             a_booking(tokens, of_the_system=of_the_system)
@@ -410,18 +420,20 @@ def test_repairs_beside_a_consumer_at_work_lose_no_booking(any_engine: str) -> N
         off = 0
         while not done.is_set():
             changed(store, keys.usage(a_caller().tenant_id, DAY), micro=1)
-            repaired = metering.repair(metering.prove(NOW - timedelta(days=1)).mismatches, retention_days=400)
+            repaired = reconcile_usage.repair(
+                reconcile_usage.prove(NOW - timedelta(days=1)).mismatches, retention_days=400
+            )
             off = 0 if repaired else off + 1
         return off
 
     with ThreadPoolExecutor(3) as pool:
         repairing = pool.submit(drifts_and_repairs)
-        for one in [pool.submit(books, of_the_system) for of_the_system in (False, True)]:
+        for one in [pool.submit(reconcile_books, of_the_system) for of_the_system in (False, True)]:
             one.result()
         done.set()
         left = repairing.result()
     assert excess() == ({"micro": left} if left else {})
-    assert len(list(ledger.entries(a_caller().tenant_id, DAY))) == 81
+    assert len(list(usage_ledger.entries(a_caller().tenant_id, DAY))) == 81
 
 
 def test_repairs_beside_a_service_at_work_take_away_what_was_wrong_and_nothing_else(any_engine: str) -> None:
@@ -474,12 +486,12 @@ def test_turns_that_expire_while_their_account_is_looked_at_are_in_the_ledger_st
     gone, _ = an_ended_turn(), an_ended_turn()
     all_booked()
     corrupted(store, total=7)
-    original = whole.items
+    original = scan.items
 
     def read() -> Iterator[Any]:
         yield from list(original())
         removed(store, *of_chat(store, gone))
 
-    monkeypatch.setattr(whole, "items", read)
+    monkeypatch.setattr(scan, "items", read)
     result = reconcile()
     assert ([one.says - one.turns_say for one in result.differences], result.undecided) == ([7], [])

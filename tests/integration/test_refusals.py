@@ -19,21 +19,20 @@ from minichat.domain.errors import (
     Forbidden,
     ImagesDisabled,
     QuotaExceeded,
-    RateLimited,
     ServiceUnavailable,
     UsedUp,
     WebSearchDisabled,
 )
-from minichat.http import refused
+from minichat.http import refusals
 from minichat.http.app import create_app
 from minichat.local.issuer import Issuer, as_uuid
-from minichat.services import refusals
+from minichat.services import refusal_audit
 from minichat.services.rules import SHIPPED_POLICY
 from minichat.settings import Settings, Store
 from minichat.storage import outbox
-from tests.builders import NOW, a_caller, an_id
 from tests.conftest import fresh_tables
-from tests.invariants import Tables
+from tests.support.domain.builders import NOW, a_caller, an_id
+from tests.support.storage.invariants import Tables
 
 # FastAPI's own, of every body; a process that is not a test does not see it.
 pytestmark = pytest.mark.filterwarnings("ignore:The 'alias' attribute")
@@ -84,7 +83,7 @@ async def connect(tmp_path: Path, store: Store) -> AsyncIterator[Connect]:
 def one_minute(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
     """The instant that refusals are told at: its last element."""
     instants = [NOW]
-    monkeypatch.setattr(refused, "now", lambda: instants[-1])
+    monkeypatch.setattr(refusals, "now", lambda: instants[-1])
     return instants
 
 
@@ -149,23 +148,22 @@ async def test_what_is_no_decision_leaves_no_event(connect: Connect, store: Stor
         (QuotaExceeded(UsedUp("tokens", "total", "daily")), "quota"),
         (ImagesDisabled(), "kill_switch"),
         (WebSearchDisabled(), "kill_switch"),
-        (RateLimited(), "rate"),
         (Forbidden(), None),
     ],
 )
 def test_every_decision_has_its_word(error: ChatError, decision: str | None) -> None:
-    found = refusals.of_error(error, a_caller(), None)
+    found = refusal_audit.of_error(error, a_caller(), None)
     assert (None if found is None else found.decision) == decision
 
 
 def test_instances_that_share_nothing_leave_one_event_of_the_same_minute(any_engine: str) -> None:
     store = fresh_tables(any_engine)
-    refusal = refusals.Refusal(a_caller(), "quota", "quota_exceeded", limit=UsedUp("tokens", "total", "daily"))
+    refusal = refusal_audit.Refusal(a_caller(), "quota", "quota_exceeded", limit=UsedUp("tokens", "total", "daily"))
     start = threading.Barrier(16)
 
     def one(number: int) -> bool:
         start.wait(60)
-        return refusals.Told().tell(refusal, NOW + timedelta(seconds=number), "")
+        return refusal_audit.RefusalTeller().tell(refusal, NOW + timedelta(seconds=number), "")
 
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(one, range(16))).count(True) == 1
@@ -174,12 +172,12 @@ def test_instances_that_share_nothing_leave_one_event_of_the_same_minute(any_eng
         replace(refusal, limit=UsedUp("web_search", None, "daily")),
         replace(refusal, decision="kill_switch", code="images_disabled", limit=None),
     )
-    assert [refusals.Told().tell(other, NOW, "") for other in others] == [True] * 3
+    assert [refusal_audit.RefusalTeller().tell(other, NOW, "") for other in others] == [True] * 3
     assert len(stored(store)) == 4
 
 
 def test_a_process_writes_no_event_that_it_knows_to_be_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    told, refusal = refusals.Told(), refusals.Refusal(a_caller(), "kill_switch", "images_disabled")
+    told, refusal = refusal_audit.RefusalTeller(), refusal_audit.Refusal(a_caller(), "kill_switch", "images_disabled")
     assert told.tell(refusal, NOW, "")
     monkeypatch.setattr(outbox, "once", None)
     assert not told.tell(refusal, NOW, "")
@@ -196,14 +194,14 @@ async def test_a_store_that_hangs_holds_no_refusal_up_and_is_asked_by_few(
         raise ServiceUnavailable
 
     monkeypatch.setattr(outbox, "once", hangs)
-    monkeypatch.setattr(refused, "AT_ONCE", 2)
+    monkeypatch.setattr(refusals, "AT_ONCE", 2)
     client = connect(auth={"features_claim": "features", "required_feature": "another"})
     for path in ("/chats", "/models"):
         began = time.monotonic()
         assert (await client.get(path)).status_code == 403
-        assert time.monotonic() - began >= refused.WAIT_SECONDS
+        assert time.monotonic() - began >= refusals.WAIT_SECONDS
     # Nobody waits for what is not even begun.
-    monkeypatch.setattr(refused, "WAIT_SECONDS", 60)
+    monkeypatch.setattr(refusals, "WAIT_SECONDS", 60)
     for _ in range(5):
         assert (await client.get("/chats")).status_code == 403
     assert len(asked) == 2

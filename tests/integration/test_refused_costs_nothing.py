@@ -8,13 +8,13 @@ from minichat.domain.stream import Error
 from minichat.domain.turn import TurnState
 from minichat.providers.registry import Providers
 from minichat.services import generate
-from minichat.services.reconcile import reconcile
+from minichat.services.reconcile_quota import reconcile
 from minichat.settings import Store
-from tests.builders import a_call
 from tests.integration.test_generate import a_running_turn, some_rules, stored, told
-from tests.invariants import Tables, violations
-from tests.provider_files import a_scripted_provider
-from tests.provider_kinds import KINDS, Kind
+from tests.support.domain.builders import a_call
+from tests.support.providers.files import a_scripted_provider
+from tests.support.providers.kinds import KINDS, Kind
+from tests.support.storage.invariants import Tables, violations
 
 CODES = {
     **dict.fromkeys((401, 403, 404, 500, 502, 503, 520, 529), "provider_error"),
@@ -38,9 +38,10 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.holds("turns.refused-free")
 async def test_a_refusal_costs_nothing_and_gives_the_reserve_back(url: str, store: Store, kind: Kind) -> None:
     rules, providers = some_rules(), Providers({"openai": kind.entry(url)})
-    machine = generate.Machine(rules.settings, providers, lambda: a_call().now)
+    machine = generate.AnswerDeps(rules.settings, providers, lambda: a_call().now)
     ends = {}
     for script in REFUSALS:
         running = a_running_turn(rules, content=script)

@@ -18,7 +18,7 @@ import pytest
 
 from minichat.domain import errors
 from minichat.domain.attachment import VectorStore
-from minichat.domain.cleanup import Outcome
+from minichat.domain.cleanup import CleanupOutcome
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.settlement import Ending
 from minichat.domain.stream import Delta, Told
@@ -26,22 +26,22 @@ from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.events.payloads import ChatCleanup, UsageEvent
 from minichat.providers.chunks import Completed, ProviderChunk, TextDelta
-from minichat.services import chats, cleanup, generate, metering, mutate, orphans, purge, record
+from minichat.services import chats, cleanup, generate, mutate, orphans, purge, reconcile_usage, transcript
 from minichat.services.cancel import cancel
 from minichat.services.finalize import Finalizer, finalize
-from minichat.services.reconcile import reconcile, repair
-from minichat.services.record import Record
+from minichat.services.reconcile_quota import reconcile, repair
 from minichat.services.resume import follow, resume
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.transcript import Transcript
 from minichat.settings import Quota, Settings, Store, Streaming
-from minichat.storage import attachments, keys, ledger, parts, turns, uploads, whole
+from minichat.storage import attachment_steps, attachments, keys, parts, scan, turns, usage_ledger
 from minichat.storage import chats as stored_chats
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
-from tests.integration.faults import answered_instead, answers_lost, counted_calls, refused
 from tests.integration.test_generate import Scripted, begun, some_rules
-from tests.invariants import Tables, violations
-from tests.ready_files import announced, ready
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.services.ready_files import announced, ready
+from tests.support.storage.faults import answered_instead, answers_lost, counted_calls, refused
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(
     Settings(),
@@ -59,10 +59,10 @@ def a_chat() -> ChatId:
     return chats.create(a_call(), chats.NewChat(), RULES).chat_id
 
 
-def a_running(chat_id: ChatId | None = None, call: Call | None = None, **said: Any) -> Running:
+def a_running(chat_id: ChatId | None = None, call: Call | None = None, **said: Any) -> RunningTurn:
     command = SendMessage(chat_id or a_chat(), "hello", RequestId(str(uuid4())), **said)
     running = send(call or a_call(), command, RULES)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return running
 
 
@@ -106,7 +106,7 @@ def cleanup_event(call: Call, chat_id: ChatId) -> ChatCleanup:
 def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A turn that gives a sign of life between look and end runs on, and the purge waits for it.
 
-    The fault: `freed` said that a turn has ended when only its end was tried.
+    The fault: `end_if_dead` said that a turn has ended when only its end was tried.
     """
     running = a_running()
     turn = running.turn
@@ -146,8 +146,8 @@ def test_p2_a_vector_store_claimed_after_the_purge_does_not_stay(store: Store) -
     chat = chats.create(call, chats.NewChat(), RULES)
     attachment = announced(a_call(), chat, RULES, "application/pdf", "a.pdf")
     now = a_call().now
-    assert uploads.take(attachment, "w", now=now, until=now + timedelta(seconds=300))
-    assert uploads.uploaded(attachment, "w", "file-1")
+    assert attachment_steps.take(attachment, "w", now=now, until=now + timedelta(seconds=300))
+    assert attachment_steps.uploaded(attachment, "w", "file-1")
     chats.delete(a_call(), chat.chat_id)
 
     deleted = a_call()
@@ -164,7 +164,7 @@ def test_p2_a_vector_store_claimed_after_the_purge_does_not_stay(store: Store) -
         claimed_at=now,
         claimed_until=now + timedelta(seconds=60),
     )
-    claimed = uploads.claim_store(claim, taken, "w", token=new_id(a_call().now))
+    claimed = attachment_steps.claim_store(claim, taken, "w", token=new_id(a_call().now))
     left = without_time_to_live(store, chat.chat_id)
     assert not claimed or not left, f"an item of a purged chat without a time to live: {left}"
 
@@ -196,8 +196,8 @@ def test_p2_end_to_end_with_the_real_cleanup(store: Store) -> None:
     now = a_call().now
     both = [announced(a_call(), chat, RULES, "application/pdf", f"{n}.pdf") for n in "ab"]
     for number, one in enumerate(both):
-        assert uploads.take(one, f"w{number}", now=now, until=now + timedelta(seconds=300))
-        assert uploads.uploaded(one, f"w{number}", f"file-{number}")
+        assert attachment_steps.take(one, f"w{number}", now=now, until=now + timedelta(seconds=300))
+        assert attachment_steps.uploaded(one, f"w{number}", f"file-{number}")
     chats.delete(a_call(), chat.chat_id)
     claim = VectorStore(
         chat.tenant_id,
@@ -209,15 +209,15 @@ def test_p2_end_to_end_with_the_real_cleanup(store: Store) -> None:
     )
 
     def meanwhile() -> None:
-        if uploads.claim_store(claim, both[1], "w1", token=new_id(a_call().now)):
-            assert uploads.name_store(claim, "w1", "vs-1")
+        if attachment_steps.claim_store(claim, both[1], "w1", token=new_id(a_call().now)):
+            assert attachment_steps.name_store(claim, "w1", "vs-1")
 
     deleted = a_call()
     purge.expire(cleanup_event(deleted, chat.chat_id), RULES.settings, deleted.now, new_id)
-    means = cleanup.Means(Provider(meanwhile), RULES.settings.cleanup, lambda: a_call().now)  # type: ignore[arg-type]
+    means = cleanup.CleanupDeps(Provider(meanwhile), RULES.settings.cleanup, lambda: a_call().now)  # type: ignore[arg-type]
     outcome = cleanup.clean_chat_resources(chat.tenant_id, chat.chat_id, means, ends_at=now + timedelta(days=1))
     left = without_time_to_live(store, chat.chat_id)
-    assert outcome is not Outcome.DONE or left == [], f"{outcome}; left for ever: {left}"
+    assert outcome is not CleanupOutcome.DONE or left == [], f"{outcome}; left for ever: {left}"
 
 
 def test_p2b_a_store_whose_claim_was_taken_over_does_not_count_as_gone(store: Store) -> None:
@@ -228,13 +228,13 @@ def test_p2b_a_store_whose_claim_was_taken_over_does_not_count_as_gone(store: St
     """
     chat_id, now = a_chat(), a_call().now
     attachment = announced(a_call(), chats.get(a_call(), chat_id), RULES, "application/pdf", "a.pdf")
-    assert uploads.take(attachment, "w1", now=now, until=now + timedelta(seconds=300))
+    assert attachment_steps.take(attachment, "w1", now=now, until=now + timedelta(seconds=300))
     claim = VectorStore(a_caller().tenant_id, chat_id, "openai", claimed_by="w1", claimed_at=now, claimed_until=now)
-    assert uploads.claim_store(claim, attachment, "w1", token=new_id(now))  # and w1 dies
+    assert attachment_steps.claim_store(claim, attachment, "w1", token=new_id(now))  # and w1 dies
     chats.delete(a_call(), chat_id)
     seen = attachments.vector_store(a_caller().tenant_id, chat_id, "openai")
     assert seen is not None  # the cleanup asks the provider now, which has nothing
-    assert uploads.take_store_over(seen, "w2", a_call().now + timedelta(seconds=60))  # a claim that is alive
+    assert attachment_steps.take_store_over(seen, "w2", a_call().now + timedelta(seconds=60))  # a claim that is alive
     assert not attachments.vector_store_gone(seen, a_call().now), "a store that is being made counts as gone"
 
 
@@ -282,18 +282,18 @@ def system_event() -> UsageEvent:
 def test_p3_repairing_totals_loses_no_booking(store: Store) -> None:
     """A repair is conditioned on everything that it overwrites (P3: a summary's booking leaves the turns' count)."""
     tenant, day = a_caller().tenant_id, NOW.date().isoformat()
-    ledger.book(usage_event(), new_id(NOW), retention_days=400)
+    usage_ledger.book(usage_event(), new_id(NOW), retention_days=400)
     raw_table(store).update_item(  # a total that is wrong, which is what --repair is for
         Key=keys.usage(tenant, day)._asdict(),
         UpdateExpression="ADD #m :one",
         ExpressionAttributeNames={"#m": "micro"},
         ExpressionAttributeValues={":one": 1},
     )
-    found = metering.prove(NOW - timedelta(days=1)).mismatches
+    found = reconcile_usage.prove(NOW - timedelta(days=1)).mismatches
     assert [one.where for one in found if one.total] == [f"total of {day}"]
-    ledger.book(system_event(), new_id(NOW), retention_days=400)  # between look and repair
-    metering.repair(found, retention_days=400)
-    after = {one.user_id: one.used.input_tokens for one in ledger.totals(tenant, day, day)}
+    usage_ledger.book(system_event(), new_id(NOW), retention_days=400)  # between look and repair
+    reconcile_usage.repair(found, retention_days=400)
+    after = {one.user_id: one.used.input_tokens for one in usage_ledger.totals(tenant, day, day)}
     assert after[None] == 1010, f"the repair lost a booking of 1000 tokens: the total says {after[None]}"
 
 
@@ -305,7 +305,9 @@ def booked(store: Store) -> int:
     count = 0
     for item in Tables.of(store).outbox:
         if item["queue"] == "usage":
-            count += ledger.book(UsageEvent.model_validate(json.loads(item["payload"])), item["sk"], retention_days=32)
+            count += usage_ledger.book(
+                UsageEvent.model_validate(json.loads(item["payload"])), item["sk"], retention_days=32
+            )
     return count
 
 
@@ -321,10 +323,10 @@ def test_p4a_reconcile_is_quiet_once_quota_and_ledger_have_expired(store: Store)
     running = a_running()
     finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5)), RULES.settings)
     booked(store)
-    assert (reconcile().differences, metering.prove(a_call().now + timedelta(minutes=15)).mismatches) == ([], [])
+    assert (reconcile().differences, reconcile_usage.prove(a_call().now + timedelta(minutes=15)).mismatches) == ([], [])
     later = NOW + timedelta(days=500)
     expired(store, later)
-    differences, mismatches = reconcile().differences, metering.prove(later).mismatches
+    differences, mismatches = reconcile().differences, reconcile_usage.prove(later).mismatches
     assert (differences, mismatches) == ([], []), f"{len(differences)} + {len(mismatches)} false alarms, every day"
 
 
@@ -332,13 +334,13 @@ def test_p4b_repair_does_not_shrink_a_day_whose_entries_expire_one_by_one(store:
     """A day of which something may have expired is left as it is: its entries expire one by one (P4b)."""
     tenant, day = a_caller().tenant_id, NOW.date().isoformat()
     morning, evening = NOW.replace(hour=1), NOW.replace(hour=23)
-    ledger.book(usage_event(timestamp=morning), new_id(morning), retention_days=32)
-    ledger.book(usage_event(timestamp=evening), new_id(evening), retention_days=32)
+    usage_ledger.book(usage_event(timestamp=morning), new_id(morning), retention_days=32)
+    usage_ledger.book(usage_event(timestamp=evening), new_id(evening), retention_days=32)
     noon = NOW.replace(hour=12) + timedelta(days=32)
     expired(store, noon)
-    found = metering.prove(noon).mismatches
-    metering.repair(found, retention_days=32)
-    totals = {one.user_id: one.used.turns for one in ledger.totals(tenant, day, day)}
+    found = reconcile_usage.prove(noon).mismatches
+    reconcile_usage.repair(found, retention_days=32)
+    totals = {one.user_id: one.used.turns for one in usage_ledger.totals(tenant, day, day)}
     assert set(totals.values()) == {2}, f"two turns were billed on that day; the repaired totals say {totals}"
 
 
@@ -360,14 +362,14 @@ def test_p5a_a_lagging_index_does_not_make_repair_corrupt_an_account(
 ) -> None:
     """An account of which fewer turns are found than began in it is not repaired, whatever the index says (P5a)."""
     a_running()
-    original_whole, original_ids = whole.items, stored_chats.ids_of
-    new: list[Running] = []
+    original_items, original_ids = scan.items, stored_chats.ids_of
+    new: list[RunningTurn] = []
 
-    def scan() -> Any:
+    def reading() -> Any:
         # A scan in which the partition of the new chat was passed before it was there, and the quota item came after.
-        before = list(original_whole())
+        before = list(original_items())
         new.append(a_running())  # another chat, another turn: running, its credits reserved
-        now = {(one["pk"]["S"], one["sk"]["S"]): one for one in original_whole()}
+        now = {(one["pk"]["S"], one["sk"]["S"]): one for one in original_items()}
         for one in before:
             where = one["pk"]["S"], one["sk"]["S"]
             yield now[where] if one["sk"]["S"].startswith("QUOTA#") else one
@@ -375,11 +377,11 @@ def test_p5a_a_lagging_index_does_not_make_repair_corrupt_an_account(
     def lagging(tenant_id: Any, user_id: Any) -> Any:
         return (one for one in original_ids(tenant_id, user_id) if one != new[0].turn.chat_id)
 
-    monkeypatch.setattr(whole, "items", scan)
+    monkeypatch.setattr(scan, "items", reading)
     monkeypatch.setattr(stored_chats, "ids_of", lagging)
     found = reconcile().differences
     repair(found)
-    monkeypatch.setattr(whole, "items", original_whole)
+    monkeypatch.setattr(scan, "items", original_items)
     monkeypatch.setattr(stored_chats, "ids_of", original_ids)
     finalize(a_call(), new[0].turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5)), RULES.settings)
     assert violations(Tables.of(store)) == []
@@ -397,9 +399,9 @@ def test_p5b_turns_that_expire_between_the_two_looks_are_not_taken_from_the_acco
     chats.delete(a_call(), turn.chat_id)
     when = a_call()
     purge.expire(cleanup_event(when, turn.chat_id), RULES.settings, when.now, new_id)
-    original = whole.items
+    original = scan.items
 
-    def scan() -> Any:
+    def reading() -> Any:
         before = list(original())
         # The account moves while the table is read, so that it is looked at by itself.
         finalize(a_call(), other.turn, Ending(TurnState.COMPLETED, text="x", usage=Usage(1, 1)), RULES.settings)
@@ -411,9 +413,9 @@ def test_p5b_turns_that_expire_between_the_two_looks_are_not_taken_from_the_acco
                 raw_table(store).delete_item(Key={"pk": item["pk"], "sk": item["sk"]})
 
     before = next(one for one in Tables.of(store).conversations if one["sk"].startswith("QUOTA#"))
-    monkeypatch.setattr(whole, "items", scan)
+    monkeypatch.setattr(scan, "items", reading)
     found = reconcile().differences
-    monkeypatch.setattr(whole, "items", original)
+    monkeypatch.setattr(scan, "items", original)
     repair(found)
     after = next(one for one in Tables.of(store).conversations if one["sk"].startswith("QUOTA#"))
     spent = stored(other.turn).committed_credits_micro
@@ -480,7 +482,7 @@ async def test_p6b_a_cancel_is_seen_while_the_store_of_the_stream_is_slow(monkey
         yield TextDelta("partial")
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(record, "put_one", slow)
+    monkeypatch.setattr(transcript, "put_one", slow)
     rules = some_rules()
     running = a_running()
     channel = begun(Scripted(script), rules, running)
@@ -536,7 +538,7 @@ def test_p7b_a_send_whose_answer_was_lost_does_not_block_its_chat(
         _, stored_ = turns.read(a_caller().tenant_id, chat_id, command.request_id)
         assert stored_ is not None
         again = send(at(stored_, timedelta(seconds=20)), command, RULES)
-    assert isinstance(again, Running)
+    assert isinstance(again, RunningTurn)
     assert again.turn.request_id == command.request_id
     with pytest.raises(errors.RequestIdConflict):  # it has one teller
         send(at(again.turn, timedelta(seconds=1)), command, RULES)
@@ -584,6 +586,7 @@ def test_p7c_a_retry_whose_answer_was_lost_does_not_cost_the_old_answer(
 # --- P8: watchdog.pml ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.holds("turns.one-turn-alone")
 def test_p8a_one_turn_that_cannot_be_written_does_not_keep_the_others(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -624,6 +627,7 @@ def test_p8b_living_turns_do_not_hide_a_dead_one(store: Store) -> None:
     assert stored(dead).state is TurnState.FAILED
 
 
+@pytest.mark.holds("turns.one-turn-alone")
 def test_p8c_a_turn_that_cannot_be_read_does_not_stop_the_watchdog(store: Store) -> None:
     """A turn of a later version, with a state that this one does not know, is told and passed over (P8c)."""
     strange, dead = a_running().turn, a_running().turn
@@ -644,12 +648,12 @@ def test_p8c_a_turn_that_cannot_be_read_does_not_stop_the_watchdog(store: Store)
 def test_p9_parallel_turns_do_not_exceed_the_daily_number_of_searches(store: Store) -> None:
     """A turn sets the searches aside that it may make, so the turns of a day never make more than it allows (P9)."""
     rules = Rules(RULES.settings.model_copy(update={"quota": Quota(web_search_daily_quota=2)}), RULES.policy)
-    begun_: list[Running] = []
+    begun_: list[RunningTurn] = []
     with suppress(errors.QuotaExceeded):
         for _ in range(10):
             command = SendMessage(a_chat(), "search", RequestId(str(uuid4())), web_search=True)
             running = send(a_call(), command, rules)
-            assert isinstance(running, Running)
+            assert isinstance(running, RunningTurn)
             begun_.append(running)
     for running in begun_:
         finalize(
@@ -725,7 +729,7 @@ def test_p13_what_a_provider_has_of_a_chat_is_known_until_it_is_deleted(store: S
     # The provider was down for the message's 64 deliveries; it waits in the dead-letter queue. A month later:
     expired(store, deleted.now + timedelta(days=RULES.settings.retention.deleted_chats_days + 1))
     asked: list[object] = []
-    means = cleanup.Means(Provider(lambda: asked.append(1)), RULES.settings.cleanup, lambda: a_call().now)  # type: ignore[arg-type]
+    means = cleanup.CleanupDeps(Provider(lambda: asked.append(1)), RULES.settings.cleanup, lambda: a_call().now)  # type: ignore[arg-type]
     outcome = cleanup.clean_chat_resources(chat.tenant_id, chat.chat_id, means, ends_at=NOW + timedelta(days=365))
     assert asked, f"{outcome}: the file stays at the provider for ever"
 
@@ -738,7 +742,7 @@ async def test_p11a_a_zombie_writes_nothing_that_is_told(store: Store) -> None:
 
     The fault: its teller, frozen in its first second and ended by another, woke up and stored; nothing bounded that."""
     turn = a_running().turn
-    zombie = Record()
+    zombie = Transcript()
     for word in ("I ", "am ", "back"):
         zombie.pending.append(Told("delta", {"type": "text", "content": word}))
     late = at(turn, TIMEOUT)
@@ -759,12 +763,12 @@ async def test_p11b_a_slow_reader_loses_nothing_when_the_parts_expire(store: Sto
 
     The fault: whether they are kept was asked again for every 200 events, and a no counted as: that was all."""
     turn = a_running().turn
-    record = Record()
+    transcript = Transcript()
     for number in range(450):
-        record.pending.append(Told("delta", {"type": "text", "content": f"{number} "}))
-    await record.store(turn, RULES.settings.streaming)
+        transcript.pending.append(Told("delta", {"type": "text", "content": f"{number} "}))
+    await transcript.store(turn, RULES.settings.streaming)
     ending = Ending(TurnState.COMPLETED, text="".join(f"{n} " for n in range(450)), usage=Usage(10, 450))
-    assert finalize(a_call(), turn, ending, RULES.settings, Finalizer(True, record.stored)) is not None
+    assert finalize(a_call(), turn, ending, RULES.settings, Finalizer(True, transcript.stored)) is not None
     kept = timedelta(hours=RULES.settings.streaming.parts_kept_hours)
     times = iter([at(turn, kept - timedelta(seconds=1)).now])
     after_that = at(turn, kept).now

@@ -21,15 +21,15 @@ from minichat.providers.chunks import Completed, ProviderChunk, TextDelta, ToolA
 from minichat.services import cancel, orphans
 from minichat.services.channel import Numbered
 from minichat.services.finalize import Finalizer, finalize
-from minichat.services.record import Record
 from minichat.services.resume import Resumed, follow, replay, resume
-from minichat.services.send import Running
+from minichat.services.send import RunningTurn
+from minichat.services.transcript import Transcript
 from minichat.settings import Store, Streaming
 from minichat.storage import keys, messages, parts, turns
-from tests.builders import a_call, new_id
-from tests.integration.faults import answered_instead, counted_calls, refused
 from tests.integration.test_generate import Scripted, a_running_turn, begun, searching_rules, some_rules
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import a_call, new_id
+from tests.support.storage.faults import answered_instead, counted_calls, refused
+from tests.support.storage.invariants import Tables, violations
 
 RULES = some_rules(progress_interval_seconds=1)
 FAST = some_rules()
@@ -42,7 +42,7 @@ def words(count: int) -> list[ProviderChunk]:
 
 async def answered(
     script: list[ProviderChunk], pause: float = 0, cited: tuple[Cited, ...] = ()
-) -> tuple[Running, list[Numbered]]:
+) -> tuple[RunningTurn, list[Numbered]]:
     """A turn whose answer was told to its end."""
 
     async def chunks() -> AsyncGenerator[ProviderChunk, None]:
@@ -91,6 +91,7 @@ async def test_streaming_costs_at_most_six_writes_in_five_seconds_and_a_third_mo
     assert await replayed(a_call(), running.turn) == _plain(events)
 
 
+@pytest.mark.holds("turns.sign-of-life")
 async def test_a_turn_without_text_keeps_its_lease_with_one_write_in_five_seconds(store: Store) -> None:
     async def silent() -> AsyncGenerator[ProviderChunk, None]:
         await asyncio.Event().wait()
@@ -116,6 +117,7 @@ async def test_nothing_is_lost_while_the_store_refuses_parts(store: Store) -> No
     assert await replayed(a_call(), running.turn) == _plain(events)
 
 
+@pytest.mark.holds("contract.resume-late", "contract.resume-refused")
 async def test_after_its_parts_expired_an_answer_is_told_from_its_message(store: Store) -> None:
     running, events = await answered(words(5))
     late = now_is(running.turn, timedelta(hours=24))
@@ -175,7 +177,7 @@ async def test_a_turn_that_died_before_it_stored_anything_has_a_start_and_an_end
 
 async def test_what_a_zombie_stores_after_its_turn_was_ended_is_never_told(store: Store) -> None:
     running = a_running_turn(RULES)
-    record = Record()
+    record = Transcript()
     for text in ("one ", "two "):
         record.add(Delta(text))
     await record.store(running.turn, Streaming())
@@ -194,7 +196,7 @@ async def test_a_follower_is_told_nothing_that_a_zombie_stored_after_its_turn_wa
 ) -> None:
     """The follower has read the turn as running; it is ended, a zombie stores, and the follower looks for parts."""
     running = a_running_turn(RULES)
-    record, late, original = Record(), now_is(running.turn, TIMEOUT), parts.after
+    record, late, original = Transcript(), now_is(running.turn, TIMEOUT), parts.after
     record.add(Delta("one "))
     await record.store(running.turn, Streaming())
 
@@ -247,7 +249,7 @@ async def test_what_is_left_of_a_dead_turn_is_told_once_wherever_its_replay_is_c
     store: Store, age: timedelta
 ) -> None:
     running = a_running_turn(RULES)
-    record = Record()
+    record = Transcript()
     for event in (Started(running.turn.request_id, running.turn.assistant_message_id, True), Delta("one "), Delta("2")):
         record.add(event)
     await record.store(running.turn, Streaming())
@@ -264,10 +266,11 @@ async def test_what_is_left_of_a_dead_turn_is_told_once_wherever_its_replay_is_c
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
+@pytest.mark.holds("contract.resume-slow")
 async def test_a_reader_whose_next_part_expires_gets_the_rest_or_no_last_word(store: Store, after: int) -> None:
     """Three parts of 20 words; the second disappears while the first is told."""
     running = a_running_turn(RULES)
-    turn, record, words_said = running.turn, Record(), [f"{number} " for number in range(60)]
+    turn, record, words_said = running.turn, Transcript(), [f"{number} " for number in range(60)]
     record.add(Started(turn.request_id, turn.assistant_message_id, True))
     for number, word in enumerate(words_said, start=1):
         record.add(Delta(word))
@@ -290,7 +293,7 @@ async def test_a_reader_whose_next_part_expires_gets_the_rest_or_no_last_word(st
 
 async def test_a_part_that_was_stored_twice_is_told_once(store: Store) -> None:
     running = a_running_turn(RULES)
-    first, second = Record(), Record()
+    first, second = Transcript(), Transcript()
     for record in (first, second):
         record.add(Delta("one "))
         record.add(Delta("two "))
@@ -308,6 +311,7 @@ async def test_a_burst_of_text_is_stored_before_the_end_and_not_in_it(store: Sto
     assert await replayed(a_call(), running.turn) == _plain(events)
 
 
+@pytest.mark.holds("turns.cancelled-dead")
 async def test_a_cancelled_turn_whose_process_is_dead_ends_when_somebody_looks(store: Store) -> None:
     running = a_running_turn(RULES)
     await asyncio.to_thread(turns.progress, a_call(), running.turn, provider_called=True)

@@ -20,7 +20,7 @@ from minichat.local.process import Child, free_port
 from minichat.provider_entries import Timeouts
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.prompt import Prompt, PromptMessage
-from tests.provider_calls import (
+from tests.support.providers.calls import (
     TENANT,
     WAIT_SECONDS,
     a_prompt,

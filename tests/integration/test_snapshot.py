@@ -12,11 +12,11 @@ from minichat.domain.turn import TurnState
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
-from minichat.settings import Context, Settings, Store
+from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.settings import ContextSettings, Settings, Store
 from minichat.storage import messages, opening
-from tests.builders import a_call, a_caller, a_model, a_policy
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 
@@ -25,22 +25,22 @@ def a_chat() -> ChatId:
     return chats.create(a_call(), chats.NewChat(), RULES).chat_id
 
 
-def a_send(chat_id: ChatId, content: str, rules: Rules = RULES) -> Running:
+def a_send(chat_id: ChatId, content: str, rules: Rules = RULES) -> RunningTurn:
     running = send(a_call(), SendMessage(chat_id, content, RequestId(str(uuid4()))), rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return running
 
 
-def ended(running: Running, text: str, state: TurnState = TurnState.COMPLETED) -> Running:
+def ended(running: RunningTurn, text: str, state: TurnState = TurnState.COMPLETED) -> RunningTurn:
     assert finalize(a_call(), running.turn, Ending(state, text=text), RULES.settings)
     return running
 
 
-def a_retry(running: Running) -> Running:
+def a_retry(running: RunningTurn) -> RunningTurn:
     return mutate.retry(a_call(), running.turn.chat_id, running.turn.request_id, RequestId(str(uuid4())), RULES)
 
 
-def told(running: Running) -> list[str]:
+def told(running: RunningTurn) -> list[str]:
     """What goes to the provider, the current message last."""
     return [*(message.content for message in running.admission.assembly.history), running.content]
 
@@ -128,7 +128,7 @@ def test_the_first_message_is_told_once_also_when_it_is_retried(store: Store) ->
 
 
 def test_no_message_is_shown_when_none_may_be(store: Store) -> None:
-    rules = Rules(Settings(context=Context(recent_messages_limit=0)), RULES.policy)
+    rules = Rules(Settings(context=ContextSettings(recent_messages_limit=0)), RULES.policy)
     chat_id = a_chat()
     ended(a_send(chat_id, "one"), "first")
     assert told(a_send(chat_id, "two", rules)) == ["two"]

@@ -16,12 +16,12 @@ from minichat.http.paging import CursorCodec
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Replay, Running, SendMessage, send
+from minichat.services.send import Replay, RunningTurn, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import opening, transact, turns
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
-from tests.integration.faults import answered_instead, answers_lost, counted_calls, refused, side_by_side
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.storage.faults import answered_instead, answers_lost, counted_calls, refused, side_by_side
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 LIMITS = RULES.policy.user_limits.default
@@ -31,13 +31,13 @@ def a_stored_chat() -> ChatId:
     return chats.create(a_call(), chats.NewChat(), RULES).chat_id
 
 
-def a_send(chat_id: ChatId, content: str = "hello", request_id: str | None = None) -> Running:
+def a_send(chat_id: ChatId, content: str = "hello", request_id: str | None = None) -> RunningTurn:
     outcome = send(a_call(), SendMessage(chat_id, content, RequestId(request_id or str(uuid4()))), RULES)
-    assert isinstance(outcome, Running)
+    assert isinstance(outcome, RunningTurn)
     return outcome
 
 
-def a_completed_turn(chat_id: ChatId, content: str = "hello") -> Running:
+def a_completed_turn(chat_id: ChatId, content: str = "hello") -> RunningTurn:
     running = a_send(chat_id, content)
     assert finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 5)), RULES.settings)
     return running
@@ -153,7 +153,7 @@ def test_a_turn_that_a_slower_clock_began_is_the_latest_all_the_same(store: Stor
     first = a_completed_turn(chat_id).turn
     slower = Call(a_caller(), first.started_at - timedelta(seconds=2), new_id)
     second = send(slower, SendMessage(chat_id, "again", RequestId(str(uuid4()))), RULES)
-    assert isinstance(second, Running)
+    assert isinstance(second, RunningTurn)
     assert finalize(slower, second.turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings)
     assert violations(Tables.of(store)) == []
     mutate.delete(a_call(), chat_id, second.turn.request_id, RULES.settings)

@@ -12,7 +12,7 @@ from minichat.storage import store_time, transact
 from minichat.storage.items import READ_ATTEMPTS, connection
 from tests.clocks import MOVED
 from tests.conftest import fresh_tables
-from tests.integration.faults import answered_instead, counted_calls, refused
+from tests.support.storage.faults import answered_instead, counted_calls, refused
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +33,7 @@ def off_by() -> timedelta:
     return moment.now() - datetime.now(UTC)
 
 
+@pytest.mark.holds("turns.store-clock")
 def test_every_engine_tells_its_time(any_engine: str, slow_by: timedelta, request: pytest.FixtureRequest) -> None:
     if MOVED and request.node.callspec.params["any_engine"] == "dynoxide":
         pytest.skip("dynoxide asks the kernel, whose clock is not moved")

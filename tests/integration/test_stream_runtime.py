@@ -19,11 +19,11 @@ from minichat.services import chats
 from minichat.services.rules import Rules, first_policy
 from minichat.settings import Settings, Store
 from minichat.storage import messages, turns
-from tests.gateway import proxy_event
-from tests.integration.deliveries import Drops, Holds
-from tests.integration.runtime_api import RuntimeApi
-from tests.integration.streaming import a_gate, an_event, running, told
-from tests.provider_files import a_scripted_provider
+from tests.support.aws.deliveries import Drops, Holds
+from tests.support.aws.runtime_api import RuntimeApi
+from tests.support.aws.streaming import a_gate, an_event, running, told
+from tests.support.http.gateway import proxy_event
+from tests.support.providers.files import a_scripted_provider
 
 BODY = b'{"a": "\\u00fc"}'
 """Of every event."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.gateway import sized, wire
-from tests.integration.deliveries import Delivery, Drops, Fault, Refuses, in_chunks, until_close, with_length
-from tests.integration.runtime_api import RuntimeApi
-from tests.integration.streaming import a_gate, an_event, running, told
+from tests.support.aws.deliveries import Delivery, Drops, Fault, Refuses, in_chunks, until_close, with_length
+from tests.support.aws.runtime_api import RuntimeApi
+from tests.support.aws.streaming import a_gate, an_event, running, told
+from tests.support.http.gateway import sized, wire
 
 DELIVERIES = {
     "as AWS": Delivery(),

@@ -20,17 +20,17 @@ from minichat.observability import begin
 from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta
 from minichat.providers.prompt import Prompt
-from minichat.services import chats, metering, mutate, orphans, reconcile, summary
+from minichat.services import chats, mutate, orphans, reconcile_quota, reconcile_usage, summary
 from minichat.services.finalize import Finalizer, finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
-from minichat.services.system_tasks import Means, NoModel, Outcome, TaskFailed
+from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.system_tasks import NoModel, TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import Settings, Store
-from minichat.storage import ledger, messages, summaries
+from minichat.storage import messages, summaries, usage_ledger
 from minichat.task_settings import ThreadSummary
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
-from tests.integration.faults import Killed, answers_lost, counted_calls, killed, side_by_side
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.storage.faults import Killed, answers_lost, counted_calls, killed, side_by_side
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id
@@ -66,15 +66,15 @@ def a_chat() -> ChatId:
     return chats.create(a_call(), chats.NewChat(), RULES).chat_id
 
 
-def ended(running: Running, text: str = "fine", state: TurnState = TurnState.COMPLETED) -> Running:
+def ended(running: RunningTurn, text: str = "fine", state: TurnState = TurnState.COMPLETED) -> RunningTurn:
     by = Finalizer(compression=running.compression)
     assert finalize(a_call(), running.turn, Ending(state, text=text, usage=Usage(10, 5)), RULES.settings, by)
     return running
 
 
-def a_turn(chat_id: ChatId, content: str, rules: Rules = RULES, **said: Any) -> Running:
+def a_turn(chat_id: ChatId, content: str, rules: Rules = RULES, **said: Any) -> RunningTurn:
     running = send(a_call(), SendMessage(chat_id, content, RequestId(str(uuid4()))), rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return ended(running, f"answer to {content}", **said)
 
 
@@ -104,11 +104,11 @@ def usage_events(store: Store) -> list[tuple[str, UsageEvent]]:
     ]
 
 
-def means(model: Model, rules: Rules = RULES, seconds: float = 20) -> Means:
-    return Means(rules, model, lambda: a_call().now, new_id, seconds)  # type: ignore[arg-type]  # the test's provider
+def means(model: Model, rules: Rules = RULES, seconds: float = 20) -> TaskDeps:
+    return TaskDeps(rules, model, lambda: a_call().now, new_id, seconds)  # type: ignore[arg-type]  # the test's provider
 
 
-def summarized(task: ThreadSummaryTask, model: Model | None = None, rules: Rules = RULES) -> Outcome:
+def summarized(task: ThreadSummaryTask, model: Model | None = None, rules: Rules = RULES) -> TaskOutcome:
     return asyncio.run(summary.summarize(task, "", means(model or Model(), rules)))
 
 
@@ -134,7 +134,7 @@ def tells_who_asks(model: Model, task: SystemTask) -> bool:
 def test_the_provider_is_told_for_whom_a_summary_is_made(store: Store) -> None:
     chat_id, model = a_long_chat(), Model()
     (task,) = tasks(store, chat_id)
-    assert asyncio.run(summary.summarize(task, TRACE, means(model, with_a_secret(RULES)))) is Outcome.DONE
+    assert asyncio.run(summary.summarize(task, TRACE, means(model, with_a_secret(RULES)))) is TaskOutcome.DONE
     assert tells_who_asks(model, task)
 
 
@@ -160,19 +160,19 @@ class Silent(Model):
             self.left = True
 
 
-@pytest.mark.parametrize("outcome", [Outcome.GONE, Outcome.LOST])
+@pytest.mark.parametrize("outcome", [TaskOutcome.GONE, TaskOutcome.LOST])
 def test_a_model_is_not_waited_for_once_nobody_wants_its_answer(
-    store: Store, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
+    store: Store, monkeypatch: pytest.MonkeyPatch, outcome: TaskOutcome
 ) -> None:
     monkeypatch.setattr(summary, "LOOK_SECONDS", 0.01)
     chat_id = a_long_chat()
     (task,) = tasks(store, chat_id)
 
     def meanwhile() -> None:
-        if outcome is Outcome.GONE:
+        if outcome is TaskOutcome.GONE:
             chats.delete(a_call(), chat_id)
         else:
-            assert summarized(task) is Outcome.DONE
+            assert summarized(task) is TaskOutcome.DONE
 
     model = Silent(meanwhile=meanwhile)
     # A task that waited to the end of its time would have failed.
@@ -189,7 +189,7 @@ def test_a_chat_that_outgrew_a_prompt_gets_a_summary_that_leaves_the_last_turns_
     assert sixth.admission.assembly.summary is None
 
     model = Model()
-    assert summarized(task, model) is Outcome.DONE
+    assert summarized(task, model) is TaskOutcome.DONE
 
     assert [f"question {n}" in model.asked for n in range(1, 7)] == [True] * 4 + [False] * 2
     found = stored(chat_id)
@@ -214,7 +214,7 @@ def test_the_next_summary_is_made_of_the_one_before_and_what_came_since(store: S
     assert second.base_frontier == first.frozen_target
 
     model = Model("<summary>They talked on.</summary>")
-    assert summarized(second, model) is Outcome.DONE
+    assert summarized(second, model) is TaskOutcome.DONE
 
     assert "They talked." in model.asked
     assert [f"question {n}\n" in model.asked for n in range(1, 11)] == [False] * 4 + [True] * 4 + [False] * 2
@@ -257,14 +257,14 @@ def test_what_a_summary_used_is_metered_without_user_and_turn(store: Store) -> N
     for item in Tables.of(store).outbox:
         if item["queue"] == "usage":
             one = UsageEvent.model_validate_json(item["payload"])
-            assert ledger.book(one, item["sk"], retention_days=400)
-            assert not ledger.book(one, item["sk"], retention_days=400)
+            assert usage_ledger.book(one, item["sk"], retention_days=400)
+            assert not usage_ledger.book(one, item["sk"], retention_days=400)
     day = event.timestamp.date().isoformat()
-    totals = {total.user_id: total.used for total in ledger.totals(TENANT, day, day)}
+    totals = {total.user_id: total.used for total in usage_ledger.totals(TENANT, day, day)}
     assert (totals[None].turns, totals[a_caller().user_id].turns) == (6, 6)
     assert totals[None].input_tokens == totals[a_caller().user_id].input_tokens + 100
-    assert metering.prove(a_call().now, TENANT).mismatches == []
-    assert reconcile.reconcile(TENANT).differences == []
+    assert reconcile_usage.prove(a_call().now, TENANT).mismatches == []
+    assert reconcile_quota.reconcile(TENANT).differences == []
     assert violations(Tables.of(store)) == []
 
 
@@ -273,13 +273,13 @@ def test_of_two_at_once_one_wins_and_both_succeed(store: Store) -> None:
     (task,) = tasks(store, chat_id)
     both_asked = threading.Barrier(2, timeout=60)
     model = Model("<summary>One.</summary>", "<summary>Other.</summary>", meanwhile=both_asked.wait)
-    outcomes: list[Outcome] = []
+    outcomes: list[TaskOutcome] = []
     runs = [threading.Thread(target=lambda: outcomes.append(summarized(task, model))) for _ in range(2)]
     for run in runs:
         run.start()
     for run in runs:
         run.join(30)
-    assert sorted(outcomes) == [Outcome.LOST, Outcome.DONE]
+    assert sorted(outcomes) == [TaskOutcome.LOST, TaskOutcome.DONE]
     found = stored(chat_id)
     assert found is not None
     assert found.text in {"One.", "Other."}
@@ -291,7 +291,7 @@ def test_what_comes_again_asks_nobody(store: Store) -> None:
     (task,) = tasks(store, chat_id)
     summarized(task)
     before, model = Tables.of(store), Model()
-    assert summarized(task, model) is Outcome.LOST
+    assert summarized(task, model) is TaskOutcome.LOST
     assert model.prompts == []
     assert Tables.of(store) == before
 
@@ -299,9 +299,9 @@ def test_what_comes_again_asks_nobody(store: Store) -> None:
 def test_of_two_tasks_with_the_same_base_the_second_is_lost(store: Store) -> None:
     chat_id = a_long_chat(7)
     first, second = tasks(store, chat_id)
-    assert summarized(second) is Outcome.DONE
+    assert summarized(second) is TaskOutcome.DONE
     model = Model()
-    assert summarized(first, model) is Outcome.LOST
+    assert summarized(first, model) is TaskOutcome.LOST
     assert model.prompts == []
     found = stored(chat_id)
     assert found is not None
@@ -315,7 +315,7 @@ def test_a_kill_around_the_write_leaves_the_summary_whole_or_absent(store: Store
     with killed(moment, "TransactWriteItems"), pytest.raises(Killed):
         summarized(task)
     assert (stored(chat_id) is None) == (moment == "before")
-    assert summarized(task) is (Outcome.DONE if moment == "before" else Outcome.LOST)
+    assert summarized(task) is (TaskOutcome.DONE if moment == "before" else TaskOutcome.LOST)
     assert len(usage_events(store)) == 1
     assert stored(chat_id) is not None
 
@@ -324,7 +324,7 @@ def test_a_write_whose_answer_was_lost_happened_once(store: Store) -> None:
     chat_id = a_long_chat()
     (task,) = tasks(store, chat_id)
     with answers_lost("TransactWriteItems", 2):
-        assert summarized(task) is Outcome.DONE
+        assert summarized(task) is TaskOutcome.DONE
     assert len(usage_events(store)) == 1
 
 
@@ -337,10 +337,10 @@ def test_a_turn_that_is_taken_back_while_it_is_summarized_is_in_no_summary(store
         for turn in turns[:2:-1]:
             mutate.delete(a_call(), chat_id, turn.turn.request_id, RULES.settings)
 
-    assert summarized(task, Model(meanwhile=take_back)) is Outcome.LOST
+    assert summarized(task, Model(meanwhile=take_back)) is TaskOutcome.LOST
     assert stored(chat_id) is None
     model = Model()
-    assert summarized(task, model) is Outcome.LOST
+    assert summarized(task, model) is TaskOutcome.LOST
     assert model.prompts == []
     assert violations(Tables.of(store)) == []
 
@@ -366,7 +366,7 @@ def test_the_mutation_of_a_covered_turn_makes_the_summary_stale_and_the_next_one
     task = tasks(store, chat_id)[-1]
     assert task.base_frontier is None
     model = Model("<summary>Anew.</summary>")
-    assert summarized(task, model) is Outcome.DONE
+    assert summarized(task, model) is TaskOutcome.DONE
     assert "question 1" in model.asked
     assert "They talked." not in model.asked
     found = stored(chat_id)
@@ -394,15 +394,15 @@ def test_a_mutation_that_met_a_new_summary_looks_again(store: Store, monkeypatch
     (task,) = tasks(store, chat_id)
     for turn in turns[:3:-1]:
         mutate.delete(a_call(), chat_id, turn.turn.request_id, RULES.settings)
-    looked_at = orphans.looked_at
+    looked_at = orphans.read_and_repair
 
     def then_summarized(*about: Any) -> Any:
         found = looked_at(*about)
-        monkeypatch.setattr(mutate, "looked_at", looked_at)
-        assert summarized(task) is Outcome.DONE
+        monkeypatch.setattr(mutate, "read_and_repair", looked_at)
+        assert summarized(task) is TaskOutcome.DONE
         return found
 
-    monkeypatch.setattr(mutate, "looked_at", then_summarized)
+    monkeypatch.setattr(mutate, "read_and_repair", then_summarized)
     mutate.delete(a_call(), chat_id, turns[3].turn.request_id, RULES.settings)
     assert stored(chat_id) is None
     assert violations(Tables.of(store)) == []
@@ -411,16 +411,16 @@ def test_a_mutation_that_met_a_new_summary_looks_again(store: Store, monkeypatch
 def test_a_deleted_chat_gets_no_summary(store: Store) -> None:
     chat_id = a_long_chat()
     (task,) = tasks(store, chat_id)
-    assert summarized(task, Model(meanwhile=lambda: chats.delete(a_call(), chat_id))) is Outcome.LOST
+    assert summarized(task, Model(meanwhile=lambda: chats.delete(a_call(), chat_id))) is TaskOutcome.LOST
     model = Model()
-    assert summarized(task, model) is Outcome.GONE
+    assert summarized(task, model) is TaskOutcome.GONE
     assert model.prompts == []
     assert usage_events(store) == []
 
 
 def test_another_tenants_task_finds_nothing(store: Store) -> None:
     (task,) = tasks(store, a_long_chat())
-    assert summarized(task.model_copy(update={"tenant_id": a_caller(tenant=9).tenant_id})) is Outcome.GONE
+    assert summarized(task.model_copy(update={"tenant_id": a_caller(tenant=9).tenant_id})) is TaskOutcome.GONE
 
 
 @pytest.mark.parametrize("answer", ["", "<summary></summary>", "<summary>cut", Failed("provider_error", "status 500")])
@@ -447,7 +447,7 @@ def test_what_is_too_long_is_asked_again_without_the_oldest_twice_at_most(store:
     assert [prompt.messages[0].text.count("<message ") for prompt in model.prompts] == [10, 8, 6]
 
     model = Model(refusal, "<summary>Of what fits.</summary>")
-    assert summarized(task, model) is Outcome.DONE
+    assert summarized(task, model) is TaskOutcome.DONE
     found = stored(chat_id)
     assert found is not None
     # What was left out is covered all the same.
@@ -463,7 +463,7 @@ def test_a_backlog_beyond_the_window_is_cut_before_it_is_asked(store: Store) -> 
     for number in range(1, 15):
         a_turn(chat_id, f"question {number} " + "x" * 3000)
     model = Model()
-    assert summarized(tasks(store, chat_id)[-1], model, small) is Outcome.DONE
+    assert summarized(tasks(store, chat_id)[-1], model, small) is TaskOutcome.DONE
     assert len(model.asked) / 4 < 8000
     assert "question 12 " in model.asked
     assert "question 1 " not in model.asked
@@ -505,9 +505,9 @@ def test_a_model_that_falls_silent_is_a_failure(store: Store) -> None:
         asyncio.run(_released(summary.summarize(task, "", means(model, seconds=0.1)), silence))
 
 
-async def _released(work: Any, silence: threading.Event) -> Outcome:
+async def _released(work: Any, silence: threading.Event) -> TaskOutcome:
     try:
-        outcome: Outcome = await work
+        outcome: TaskOutcome = await work
         return outcome
     finally:
         silence.set()
@@ -517,7 +517,7 @@ def test_a_range_that_has_nothing_visible_is_done(store: Store) -> None:
     chat_id = a_long_chat()
     (task,) = tasks(store, chat_id)
     early = FrontierRef(created_at=NOW, message_id="00000000-0000-7000-8000-000000000000")
-    assert summarized(task.model_copy(update={"frozen_target": early})) is Outcome.NOTHING
+    assert summarized(task.model_copy(update={"frozen_target": early})) is TaskOutcome.NOTHING
 
 
 def test_a_summary_costs_the_path_of_a_turn_no_round_trip(store: Store) -> None:
@@ -525,7 +525,7 @@ def test_a_summary_costs_the_path_of_a_turn_no_round_trip(store: Store) -> None:
     summarized(tasks(store, chat_id)[0])
     with counted_calls() as calls, side_by_side({"BatchGetItem", "Query"}, 2):
         running = send(a_call(), SendMessage(chat_id, "next", RequestId(str(uuid4()))), RULES)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     assert running.admission.assembly.summary is not None
     assert sorted(calls) == ["BatchGetItem", "Query", "TransactWriteItems"]
     with counted_calls() as calls:

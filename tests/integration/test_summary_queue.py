@@ -10,7 +10,7 @@ from minichat.events.payloads import SystemTask, ThreadSummaryTask
 from minichat.providers.chunks import Failed
 from minichat.settings import Store, current
 from tests.integration.test_summary import Model, a_long_chat, stored, tasks, usage_events
-from tests.queue_access import QueueAccess, Record, invocation, reason
+from tests.support.events.queue_access import QueueAccess, Record, invocation, reason
 
 Plug = Callable[[Model], None]
 

@@ -18,16 +18,16 @@ from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
 from minichat.http.sse import EventStream
 from minichat.providers.chunks import Completed, ProviderChunk, TextDelta
-from minichat.services import generate, lease, orphans, record
+from minichat.services import generate, lease, orphans, transcript
 from minichat.services.cancel import cancel
 from minichat.services.channel import Channel, Numbered
 from minichat.services.finalize import End
 from minichat.services.rules import Rules
-from minichat.services.send import Running
+from minichat.services.send import RunningTurn
 from minichat.settings import OrphanWatchdog
 from minichat.storage import turns
-from tests.builders import a_call, new_id
 from tests.integration.test_generate import Scripted, a_running_turn, begun, some_rules, stored, told
+from tests.support.domain.builders import a_call, new_id
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -43,7 +43,7 @@ async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
             await asyncio.sleep(0.02)
 
 
-def is_over(running: Running) -> Callable[[], bool]:
+def is_over(running: RunningTurn) -> Callable[[], bool]:
     return lambda: stored(running).state is not TurnState.RUNNING
 
 
@@ -72,7 +72,7 @@ async def stops(*_: object) -> None:
     await generate.stop_all(0.01)
 
 
-async def asks(_: Channel, running: Running, rules: Rules) -> None:
+async def asks(_: Channel, running: RunningTurn, rules: Rules) -> None:
     await asyncio.to_thread(cancel, a_call(), running.turn.chat_id, running.turn.request_id, rules.settings)
 
 
@@ -137,6 +137,7 @@ async def test_a_stream_that_fails_while_it_closes_has_said_its_last_word() -> N
     assert isinstance((await told(begun(Failing(nothing), rules, running)))[-1], Done)
 
 
+@pytest.mark.holds("turns.nothing-before")
 async def test_a_turn_that_is_stopped_before_its_teller_takes_a_step_has_an_end() -> None:
     rules = some_rules()
     running = a_running_turn(rules)
@@ -171,7 +172,7 @@ async def test_the_end_of_a_turn_is_waited_for_however_often_its_process_is_told
     reading.cancel()
 
 
-@pytest.mark.parametrize(("module", "name"), [(record, "put_one"), (turns, "progress")], ids=["parts", "lease"])
+@pytest.mark.parametrize(("module", "name"), [(transcript, "put_one"), (turns, "progress")], ids=["parts", "lease"])
 async def test_a_cancel_is_acted_on_while_other_writes_hang(
     monkeypatch: pytest.MonkeyPatch, module: Any, name: str
 ) -> None:
@@ -195,6 +196,7 @@ async def test_a_cancel_is_acted_on_while_other_writes_hang(
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
+@pytest.mark.holds("turns.sign-of-life")
 async def test_a_turn_lives_while_its_end_is_being_stored(
     monkeypatch: pytest.MonkeyPatch, *, is_cancelled: bool
 ) -> None:
@@ -214,7 +216,7 @@ async def test_a_turn_lives_while_its_end_is_being_stored(
     )
     running = a_running_turn(rules)
     provider = Closing(TextDelta("whole"), *([] if is_cancelled else [Completed(Usage(1, 1))]), seconds=0)
-    machine = generate.Machine(rules.settings, provider, lambda: instants[-1])  # type: ignore[arg-type]  # the test's provider
+    machine = generate.AnswerDeps(rules.settings, provider, lambda: instants[-1])  # type: ignore[arg-type]  # the test's provider
     channel = generate.begin(a_call(), running, machine)
     reading = asyncio.create_task(told(channel))
     if is_cancelled:
@@ -280,9 +282,9 @@ async def test_a_request_that_is_cancelled_between_commit_and_answer_leaves_no_t
 ) -> None:
     committed, go_on = threading.Event(), threading.Event()
     rules = some_rules(on_disconnect=setting)
-    turns_made: list[Running] = []
+    turns_made: list[RunningTurn] = []
 
-    def admission() -> Running:
+    def admission() -> RunningTurn:
         turns_made.append(a_running_turn(rules))
         committed.set()
         assert go_on.wait(20)
@@ -295,7 +297,7 @@ async def test_a_request_that_is_cancelled_between_commit_and_answer_leaves_no_t
             await asyncio.Event().wait()
         yield Completed(Usage(1, 1))
 
-    machine = generate.Machine(rules.settings, Scripted(script), lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
+    machine = generate.AnswerDeps(rules.settings, Scripted(script), lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
     request = asyncio.create_task(generate.admitted(asyncio.to_thread(admission), a_call(), machine))
     await asyncio.to_thread(committed.wait, 20)
     request.cancel()
@@ -309,15 +311,15 @@ async def test_a_request_that_is_cancelled_between_commit_and_answer_leaves_no_t
 async def test_a_stopping_process_ends_turns_that_it_was_about_to_begin() -> None:
     committed, go_on = threading.Event(), threading.Event()
     rules = some_rules()
-    turns_made: list[Running] = []
+    turns_made: list[RunningTurn] = []
 
-    def admission() -> Running:
+    def admission() -> RunningTurn:
         turns_made.append(a_running_turn(rules))
         committed.set()
         assert go_on.wait(20)
         return turns_made[0]
 
-    machine = generate.Machine(rules.settings, Closing(seconds=0), lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
+    machine = generate.AnswerDeps(rules.settings, Closing(seconds=0), lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
     request = asyncio.create_task(generate.admitted(asyncio.to_thread(admission), a_call(), machine))
     await asyncio.to_thread(committed.wait, 20)
     request.cancel()
@@ -331,11 +333,11 @@ async def test_a_stopping_process_ends_turns_that_it_was_about_to_begin() -> Non
 async def test_a_refusal_of_a_request_that_was_cancelled_is_nobodys() -> None:
     go_on = threading.Event()
 
-    def admission() -> Running:
+    def admission() -> RunningTurn:
         assert go_on.wait(20)
         raise errors.ChatNotFound
 
-    machine = generate.Machine(some_rules().settings, Closing(seconds=0), lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
+    machine = generate.AnswerDeps(some_rules().settings, Closing(seconds=0), lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
     request = asyncio.create_task(generate.admitted(asyncio.to_thread(admission), a_call(), machine))
     await asyncio.sleep(0)
     request.cancel()

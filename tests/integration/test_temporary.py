@@ -20,15 +20,15 @@ from minichat.http.paging import CursorCodec
 from minichat.http.schemas import chat_detail
 from minichat.services import chats, purge, temporary
 from minichat.services.finalize import finalize
-from minichat.services.reconcile import reconcile
+from minichat.services.reconcile_quota import reconcile
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.settings import Settings, Store
 from minichat.storage import chats as stored_chats
 from minichat.storage import items, turns
 from minichat.storage.transact import update_one
-from tests.builders import a_call, a_caller, a_model, a_policy, new_id
-from tests.invariants import Item, Tables, violations
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
+from tests.support.storage.invariants import Item, Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 A_DAY = timedelta(hours=24)
@@ -39,14 +39,14 @@ def a_temporary_chat(user: int = 2, **wish: Any) -> Chat:
     return chats.create(a_call(a_caller(user=user)), chats.NewChat(temporary=True, **wish), RULES)
 
 
-def swept(now: datetime) -> temporary.Swept:
+def swept(now: datetime) -> temporary.TemporarySweep:
     return temporary.sweep(now, new_id, RULES.settings, seconds=60)
 
 
 def a_turn(chat: Chat, at: datetime, user: int = 2) -> Turn:
     call = Call(a_caller(user=user), at, new_id)
     running = send(call, SendMessage(chat.chat_id, "hello", RequestId(str(uuid4()))), RULES)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return running.turn
 
 
@@ -82,6 +82,7 @@ def listed() -> list[str]:
     return [str(chat.id) for chat in page.items]
 
 
+@pytest.mark.holds("contract.temporary")
 def test_a_temporary_chat_is_in_no_list_and_found_by_its_id_alone(store: Store) -> None:
     chat, other = a_temporary_chat(title="Gifts"), chats.create(a_call(), chats.NewChat(), RULES)
     assert listed() == [other.chat_id]
@@ -95,12 +96,13 @@ def test_a_temporary_chat_is_in_no_list_and_found_by_its_id_alone(store: Store) 
         chats.get(a_call(a_caller(user=3)), chat.chat_id)
 
 
+@pytest.mark.holds("contract.temporary-end")
 def test_after_its_time_it_is_deleted_once_with_the_events_of_a_deletion(store: Store) -> None:
     chat = a_temporary_chat()
     an_ended_turn(chat, chat.created_at)
-    assert swept(chat.created_at + A_DAY - A_MINUTE) == temporary.Swept(0)
-    assert swept(chat.created_at + A_DAY) == temporary.Swept(1)
-    assert swept(chat.created_at + A_DAY + A_MINUTE) == temporary.Swept(0)
+    assert swept(chat.created_at + A_DAY - A_MINUTE) == temporary.TemporarySweep(0)
+    assert swept(chat.created_at + A_DAY) == temporary.TemporarySweep(1)
+    assert swept(chat.created_at + A_DAY + A_MINUTE) == temporary.TemporarySweep(0)
     with pytest.raises(ChatNotFound):
         chats.get(a_call(), chat.chat_id)
     (audited,) = events(store, chat, "chat_delete")
@@ -119,18 +121,19 @@ def test_a_deletion_by_its_owner_is_told_as_any_other(store: Store) -> None:
     chats.delete(a_call(), chat.chat_id)
     (cleanup,) = events(store, chat, "chat_cleanup")
     assert ChatCleanup.model_validate_json(cleanup["payload"]).reason == "chat_soft_delete"
-    assert swept(chat.created_at + 2 * A_DAY) == temporary.Swept(0)
+    assert swept(chat.created_at + 2 * A_DAY) == temporary.TemporarySweep(0)
 
 
 @pytest.mark.parametrize("use", [an_ended_turn, a_rename])
+@pytest.mark.holds("contract.temporary-end")
 def test_a_chat_that_is_used_lives_as_long_after_that(store: Store, use: Callable[[Chat, datetime], object]) -> None:
     chat = a_temporary_chat()
     use(chat, chat.created_at + timedelta(hours=23))
     assert ends_in(chat) == A_DAY, "using it writes nothing for it"
-    assert swept(chat.created_at + A_DAY) == temporary.Swept(0)
+    assert swept(chat.created_at + A_DAY) == temporary.TemporarySweep(0)
     assert ends_in(chat) == timedelta(hours=47)
-    assert swept(chat.created_at + timedelta(hours=47) - A_MINUTE) == temporary.Swept(0)
-    assert swept(chat.created_at + timedelta(hours=47)) == temporary.Swept(1)
+    assert swept(chat.created_at + timedelta(hours=47) - A_MINUTE) == temporary.TemporarySweep(0)
+    assert swept(chat.created_at + timedelta(hours=47)) == temporary.TemporarySweep(1)
 
 
 def test_who_uses_a_chat_in_the_instant_of_its_end_keeps_it(store: Store) -> None:
@@ -147,7 +150,7 @@ def test_a_turn_that_still_runs_is_asked_to_stop(store: Store) -> None:
     chat = chats.create(a_call(), chats.NewChat(temporary=True), Rules(hurried, RULES.policy))
     turn = a_turn(chat, chat.created_at)
     over = chat.created_at + A_MINUTE
-    assert temporary.sweep(over, new_id, hurried, seconds=60) == temporary.Swept(1)
+    assert temporary.sweep(over, new_id, hurried, seconds=60) == temporary.TemporarySweep(1)
     now = turns.look(turn)
     assert now is not None
     assert now.cancel_requested
@@ -183,7 +186,7 @@ def test_a_chat_that_cannot_be_read_or_deleted_stops_no_other(store: Store, monk
         return original(call, chat)
 
     monkeypatch.setattr(chats, "expire", expire)
-    assert swept(other.created_at + A_DAY) == temporary.Swept(1, failed=2)
+    assert swept(other.created_at + A_DAY) == temporary.TemporarySweep(1, failed=2)
     assert head(other).deleted_at is not None
 
 
@@ -194,8 +197,8 @@ def _item(chat: Chat) -> items.ChatItem:
 def test_a_sweep_without_time_deletes_nothing_and_the_next_one_goes_on(store: Store) -> None:
     made = [a_temporary_chat() for _ in range(5)]
     over = made[-1].created_at + A_DAY
-    assert temporary.sweep(over, new_id, RULES.settings, seconds=0) == temporary.Swept(0)
-    assert swept(over) == temporary.Swept(5)
+    assert temporary.sweep(over, new_id, RULES.settings, seconds=0) == temporary.TemporarySweep(0)
+    assert swept(over) == temporary.TemporarySweep(5)
 
 
 def test_a_key_makes_one_temporary_chat_and_no_other_kind(store: Store) -> None:

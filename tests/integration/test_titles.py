@@ -20,15 +20,15 @@ from minichat.providers.chunks import Failed
 from minichat.services import chats, mutate, titles
 from minichat.services.finalize import Finalizer, finalize
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
-from minichat.services.system_tasks import Means, Outcome, TaskFailed
+from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.system_tasks import TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import Settings, Store
-from minichat.storage import ledger
-from tests.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from minichat.storage import usage_ledger
 from tests.integration.test_summary import TRACE, Model, means, tells_who_asks, usage_events, with_a_secret
 from tests.integration.test_summary_queue import a_record, failed
-from tests.invariants import Tables, violations
-from tests.queue_access import QueueAccess, reason
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.events.queue_access import QueueAccess, reason
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id
@@ -38,13 +38,13 @@ def a_chat(**wish: Any) -> ChatId:
     return chats.create(a_call(), chats.NewChat(**wish), RULES).chat_id
 
 
-def a_turn(chat_id: ChatId, content: str = "hello", rules: Rules = RULES, **ending: Any) -> Running:
+def a_turn(chat_id: ChatId, content: str = "hello", rules: Rules = RULES, **ending: Any) -> RunningTurn:
     running = send(a_call(), SendMessage(chat_id, content, RequestId(str(uuid4()))), rules)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return _ended(running, **ending)
 
 
-def _ended(running: Running, text: str = "good day", state: TurnState = TurnState.COMPLETED) -> Running:
+def _ended(running: RunningTurn, text: str = "good day", state: TurnState = TurnState.COMPLETED) -> RunningTurn:
     by = Finalizer(wants_title=running.wants_title)
     assert finalize(a_call(), running.turn, Ending(state, text=text, usage=Usage(10, 5)), RULES.settings, by)
     return running
@@ -56,9 +56,9 @@ def tasks(store: Store, chat_id: ChatId) -> list[ChatTitleTask]:
     return [ChatTitleTask.model_validate_json(one["payload"]) for one in wanted]
 
 
-def entitled(task: ChatTitleTask, model: Model | None = None) -> Outcome:
+def entitled(task: ChatTitleTask, model: Model | None = None) -> TaskOutcome:
     made = model or Model("<title>A greeting</title>")
-    means = Means(RULES, made, lambda: a_call().now, new_id, 20)  # type: ignore[arg-type]  # the test's provider
+    means = TaskDeps(RULES, made, lambda: a_call().now, new_id, 20)  # type: ignore[arg-type]  # the test's provider
     return asyncio.run(titles.entitle(task, "", means))
 
 
@@ -66,7 +66,7 @@ def test_the_provider_is_told_for_whom_a_title_is_made(store: Store) -> None:
     chat_id, model = a_chat(), Model("<title>A greeting</title>")
     a_turn(chat_id)
     (task,) = tasks(store, chat_id)
-    assert asyncio.run(titles.entitle(task, TRACE, means(model, with_a_secret(RULES)))) is Outcome.DONE
+    assert asyncio.run(titles.entitle(task, TRACE, means(model, with_a_secret(RULES)))) is TaskOutcome.DONE
     assert tells_who_asks(model, task)
 
 
@@ -80,7 +80,7 @@ def test_the_first_exchange_becomes_a_title_once_and_the_chat_stays_where_it_is(
     before = chats.get(a_call(), chat_id)
     (task,) = tasks(store, chat_id)
     model = Model("<title>A greeting</title>")
-    assert [entitled(task, model) for _ in range(3)] == [Outcome.DONE, Outcome.LOST, Outcome.LOST]
+    assert [entitled(task, model) for _ in range(3)] == [TaskOutcome.DONE, TaskOutcome.LOST, TaskOutcome.LOST]
     assert chats.get(a_call(), chat_id) == replace(before, title="A greeting")
     assert len(model.prompts) == 1
     assert "hello there" in model.asked
@@ -95,11 +95,11 @@ def test_the_first_exchange_becomes_a_title_once_and_the_chat_stays_where_it_is(
 def test_what_titles_use_is_in_the_tenants_total_and_nobodys_quota(store: Store) -> None:
     chat_id = a_chat()
     a_turn(chat_id)
-    assert entitled(tasks(store, chat_id)[0]) is Outcome.DONE
+    assert entitled(tasks(store, chat_id)[0]) is TaskOutcome.DONE
     ((_, used),) = usage_events(store)
-    assert ledger.book(used, new_id(NOW), retention_days=400)
+    assert usage_ledger.book(used, new_id(NOW), retention_days=400)
     day = used.timestamp.date().isoformat()
-    (total,) = ledger.totals(TENANT, day, day)
+    (total,) = usage_ledger.totals(TENANT, day, day)
     assert (total.user_id, total.used.turns, total.used.input_tokens) == (None, 0, 100)
 
 
@@ -124,7 +124,7 @@ def test_a_turn_without_an_answer_makes_no_task_and_the_next_one_does(store: Sto
     assert tasks(store, chat_id) == []
     a_turn(chat_id)
     (task,) = tasks(store, chat_id)
-    assert entitled(task) is Outcome.DONE
+    assert entitled(task) is TaskOutcome.DONE
 
 
 def test_odd_answers_leave_the_chat_without_and_are_not_asked_for_for_ever(store: Store) -> None:
@@ -133,7 +133,7 @@ def test_odd_answers_leave_the_chat_without_and_are_not_asked_for_for_ever(store
         a_turn(chat_id)
     made = tasks(store, chat_id)
     assert len(made) == 3
-    assert {entitled(task, Model("I cannot\nhelp with that.")) for task in made} == {Outcome.NOTHING}
+    assert {entitled(task, Model("I cannot\nhelp with that.")) for task in made} == {TaskOutcome.NOTHING}
     assert title(chat_id) is None
 
 
@@ -142,7 +142,7 @@ def test_a_title_that_was_given_meanwhile_stays(store: Store) -> None:
     a_turn(chat_id)
     (task,) = tasks(store, chat_id)
     renames = Model("<title>A greeting</title>", meanwhile=lambda: chats.rename(a_call(), chat_id, "Mine"))
-    assert entitled(task, renames) is Outcome.LOST
+    assert entitled(task, renames) is TaskOutcome.LOST
     assert title(chat_id) == "Mine"
     assert usage_events(store) == []
 
@@ -159,9 +159,9 @@ def test_a_deleted_chat_and_a_turn_that_was_taken_back_give_no_title(store: Stor
     def retry() -> None:
         mutate.retry(a_call(), replaced, turn.request_id, RequestId(str(uuid4())), RULES)
 
-    deeds: list[tuple[ChatId, Callable[[], None], Outcome]] = [
-        (gone, delete, Outcome.GONE),
-        (replaced, retry, Outcome.LOST),
+    deeds: list[tuple[ChatId, Callable[[], None], TaskOutcome]] = [
+        (gone, delete, TaskOutcome.GONE),
+        (replaced, retry, TaskOutcome.LOST),
     ]
     for chat_id, deed, outcome in deeds:
         (task,) = tasks(store, chat_id)
@@ -169,7 +169,7 @@ def test_a_deleted_chat_and_a_turn_that_was_taken_back_give_no_title(store: Stor
             deed()
             assert entitled(task) is outcome
         else:
-            assert entitled(task, Model("<title>A greeting</title>", meanwhile=deed)) is Outcome.LOST
+            assert entitled(task, Model("<title>A greeting</title>", meanwhile=deed)) is TaskOutcome.LOST
     assert title(replaced) is None
     assert not any(one.get("title") for one in Tables.of(store).conversations if one["pk"].endswith(gone))
     assert violations(Tables.of(store)) == []
@@ -181,7 +181,7 @@ def test_the_turn_of_a_retry_gives_the_title_that_the_one_before_did_not(store: 
     running = mutate.retry(a_call(), chat_id, turn.request_id, RequestId(str(uuid4())), RULES)
     _ended(running, "two")
     old, new = tasks(store, chat_id)
-    assert (entitled(old), entitled(new)) == (Outcome.LOST, Outcome.DONE)
+    assert (entitled(old), entitled(new)) == (TaskOutcome.LOST, TaskOutcome.DONE)
 
 
 def test_of_eight_deliveries_at_once_one_gives_the_title(store: Store) -> None:
@@ -190,7 +190,7 @@ def test_of_eight_deliveries_at_once_one_gives_the_title(store: Store) -> None:
     (task,) = tasks(store, chat_id)
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(pool.map(lambda number: entitled(task, Model(f"<title>Title {number}</title>")), range(8)))
-    assert sorted(outcomes) == [*[Outcome.LOST] * 7, Outcome.DONE]
+    assert sorted(outcomes) == [*[TaskOutcome.LOST] * 7, TaskOutcome.DONE]
     assert len(usage_events(store)) == 1
 
 
@@ -200,7 +200,7 @@ def test_a_provider_that_fails_is_asked_again(store: Store) -> None:
     (task,) = tasks(store, chat_id)
     with pytest.raises(TaskFailed, match="oops"):
         entitled(task, Model(Failed("provider_error", "oops")))
-    assert entitled(task) is Outcome.DONE
+    assert entitled(task) is TaskOutcome.DONE
 
 
 @pytest.fixture

@@ -20,12 +20,11 @@ from minichat.domain.identity import RequestId
 from minichat.services.finalize import finalize
 from minichat.services.send import SendMessage, send
 from minichat.settings import Store
-from minichat.storage import ledger, transact, turns
-from tests.builders import new_id
+from minichat.storage import transact, turns, usage_ledger
 from tests.conftest import ROOT, fresh_tables
-from tests.integration.faults import Killed, answers_lost
-from tests.integration.scenes import ENDING, RULES, SCENES, World, used
-from tests.integration.walk import (
+from tests.support.domain.builders import new_id
+from tests.support.services.scenes import ENDING, RULES, SCENES, World, used
+from tests.support.services.walk import (
     Scene,
     answers_stay_lost,
     dies,
@@ -36,7 +35,8 @@ from tests.integration.walk import (
     together,
     writes,
 )
-from tests.invariants import violations
+from tests.support.storage.faults import Killed, answers_lost
+from tests.support.storage.invariants import violations
 
 ROWS = table()
 RIVALS = [(name, rival) for name, row in ROWS.items() for rival in row.beside]
@@ -221,7 +221,7 @@ def _agrees(outcome: str, serial: str | None) -> bool:
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("name", ["turns.start", "endings.finish", "ledger.book"])
+@pytest.mark.parametrize("name", ["turns.start", "endings.finish", "usage_ledger.book"])
 def test_a_process_that_is_really_killed_leaves_the_same(tables: Store, name: str, moment: str) -> None:
     world = World(tables)
     chat, request_id, event = world.chat(), RequestId(str(uuid4())), used(world)
@@ -239,7 +239,7 @@ def test_a_process_that_is_really_killed_leaves_the_same(tables: Store, name: st
         "request_id": request_id,
         "event": event.model_dump(mode="json"),
     }
-    command_line = [sys.executable, "-m", "tests.integration.dying_process"]
+    command_line = [sys.executable, "-m", "tests.support.services.dying_process"]
     died = subprocess.run(command_line, cwd=ROOT, input=json.dumps(told), text=True, timeout=120, check=False)
     assert died.returncode == -signal.SIGKILL
     assert (_difference(shape(world.tables()), before) == []) == (moment == "before")
@@ -253,12 +253,12 @@ def test_a_process_that_is_really_killed_leaves_the_same(tables: Store, name: st
                 assert turn is not None
                 return "Ended" if finalize(world.call(), turn, ENDING, RULES.settings) else "lost"
             case _:
-                return ledger.book(event, new_id(world.now), retention_days=400)
+                return usage_ledger.book(event, new_id(world.now), retention_days=400)
 
     if moment == "after":
         assert said(again) == ROWS[name].after
     else:
-        assert said(again) in ("Running", "Ended", "True")
+        assert said(again) in ("RunningTurn", "Ended", "True")
     assert violations(world.tables()) == []
 
 

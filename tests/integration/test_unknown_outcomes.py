@@ -22,15 +22,15 @@ from minichat.services import chats, mutate
 from minichat.services.cancel import cancel
 from minichat.services.finalize import End, finalize
 from minichat.services.orphans import BEGINNING_PATIENCE, ended_as_orphan
-from minichat.services.record import Record
 from minichat.services.rules import Rules
-from minichat.services.send import Running, SendMessage, send
+from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.transcript import Transcript
 from minichat.settings import Settings, Store
 from minichat.storage import parts, policies, transact, turns
 from minichat.storage.items import connect
-from tests.builders import a_call, a_caller, a_model, a_policy, new_id
-from tests.integration.faults import answered_instead, answers_lost, counted_calls, refused
-from tests.invariants import Tables, violations
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
+from tests.support.storage.faults import answered_instead, answers_lost, counted_calls, refused
+from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 LOST = transact.LEAST_ATTEMPTS
@@ -53,7 +53,7 @@ def a_command(chat_id: ChatId, content: str = "hello") -> SendMessage:
 def begun(command: SendMessage, call: Call | None = None) -> Turn:
     """A turn that was begun by a process that died right after."""
     running = send(call or a_call(), command, RULES)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningTurn)
     return running.turn
 
 
@@ -68,8 +68,8 @@ def silent_since(turn: Turn, beyond: timedelta = timedelta()) -> Call:
     return Call(a_caller(), stored(turn).last_progress_at + BEGINNING_PATIENCE + beyond, new_id)
 
 
-def ended(running: Running | Turn) -> object:
-    turn = running.turn if isinstance(running, Running) else running
+def ended(running: RunningTurn | Turn) -> object:
+    turn = running.turn if isinstance(running, RunningTurn) else running
     return finalize(a_call(), turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings)
 
 
@@ -174,6 +174,7 @@ def test_an_end_that_was_stored_is_known_by_whoever_stores_it_again(store: Store
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.holds("contract.goes-on")
 def test_a_turn_whose_process_died_before_it_began_is_gone_on_with_by_the_same_send(store: Store) -> None:
     chat_id = a_chat()
     ended(begun(a_command(chat_id, "earlier")))
@@ -183,7 +184,7 @@ def test_a_turn_whose_process_died_before_it_began_is_gone_on_with_by_the_same_s
         send(silent_since(dead, timedelta(microseconds=-1)), command, RULES)
     before = Tables.of(store)
     again = send(silent_since(dead), command, RULES)
-    assert isinstance(again, Running)
+    assert isinstance(again, RunningTurn)
     assert (again.turn.turn_id, again.turn.reserve, again.content) == (dead.turn_id, dead.reserve, "hello")
     assert [message.content for message in again.admission.assembly.history] == ["earlier", "hi"]
     assert [item["sk"] for item in before.conversations] == [item["sk"] for item in Tables.of(store).conversations]
@@ -195,13 +196,13 @@ def test_the_process_that_a_turn_was_taken_from_changes_nothing(store: Store) ->
     command = a_command(a_chat())
     zombie = begun(command)
     again = send(silent_since(zombie), command, RULES)
-    assert isinstance(again, Running)
+    assert isinstance(again, RunningTurn)
     assert turns.progress(a_call(), zombie, provider_called=True) is None
     assert turns.look(zombie) is None
     assert ended(zombie) is None
     assert stored(zombie).state is TurnState.RUNNING
     for turn, word in ((zombie, "late"), (again.turn, "right")):
-        record = Record()
+        record = Transcript()
         record.add(Delta(word))
         asyncio.run(record.store(turn, RULES.settings.streaming))
     assert [event.data["content"] for _, event in parts.after(stored(zombie), 0)] == ["right"]
@@ -218,7 +219,7 @@ def test_of_many_same_sends_one_goes_on_with_a_turn(store: Store) -> None:
         def again(_: int, command: SendMessage = command, call: Call = call, start: threading.Barrier = start) -> bool:
             start.wait(10)
             try:
-                return isinstance(send(Call(a_caller(), call.now, new_id), command, RULES), Running)
+                return isinstance(send(Call(a_caller(), call.now, new_id), command, RULES), RunningTurn)
             except errors.RequestIdConflict:
                 return False
 
@@ -235,7 +236,7 @@ def test_a_turn_that_was_called_told_cancelled_or_sent_otherwise_is_not_gone_on_
         send(silent_since(turn), called, RULES)
     assert conflict.value.turn_state == "running"
 
-    record = Record()
+    record = Transcript()
     record.add(Delta("part of it"))
     for put in parts.puts(begun(told), 1, record.pending, kept=timedelta(days=1)):
         transact.put_one(put.item)
@@ -253,10 +254,11 @@ def test_a_turn_that_was_called_told_cancelled_or_sent_otherwise_is_not_gone_on_
         assert conflict.value.turn_state == state
 
 
+@pytest.mark.holds("turns.not-begun")
 def test_a_turn_that_has_not_begun_blocks_its_chat_for_no_longer_than_15_seconds(store: Store) -> None:
     dead = begun(a_command(a_chat()))
     call = silent_since(dead)
-    assert isinstance(send(call, a_command(dead.chat_id, "something else"), RULES), Running)
+    assert isinstance(send(call, a_command(dead.chat_id, "something else"), RULES), RunningTurn)
     assert (stored(dead).error_code, stored(dead).settlement_method) == ("orphan_timeout", "released")
     assert violations(Tables.of(store)) == []
 
@@ -268,7 +270,7 @@ def test_a_policy_that_has_no_room_for_a_turn_any_more_lets_its_chat_go(store: S
     with pytest.raises(errors.RequestIdConflict) as conflict:
         send(silent_since(dead), command, Rules(RULES.settings, a_policy(dearer)))
     assert conflict.value.turn_state == "error"
-    assert isinstance(send(a_call(), a_command(dead.chat_id), RULES), Running)
+    assert isinstance(send(a_call(), a_command(dead.chat_id), RULES), RunningTurn)
 
 
 def test_the_same_edit_goes_on_and_another_does_not(store: Store) -> None:

@@ -16,9 +16,9 @@ from uuid import uuid4
 import pytest
 
 from minichat.settings import Store
-from tests.client import Answer, Stack, User
 from tests.conftest import ROOT, running_stack
-from tests.invariants import Tables, violations
+from tests.support.http.client import Answer, Stack, User
+from tests.support.storage.invariants import Tables, violations
 
 ROUNDS = int(os.environ.get("RACE_ROUNDS", "5"))
 SECONDS = float(os.environ.get("RACE_SECONDS", "6"))
@@ -53,6 +53,7 @@ def _race(run: Callable[[int], int], count: int = RACERS) -> Counter[int]:
         return Counter(pool.map(one, range(count)))
 
 
+@pytest.mark.holds("contract.lost-race", "turns.one-mutation")
 def test_of_many_retries_of_one_turn_one_wins(racetrack: Stack) -> None:
     with racetrack.user() as user:
         for _ in range(ROUNDS):
@@ -71,6 +72,7 @@ def test_of_many_retries_of_one_turn_one_wins(racetrack: Stack) -> None:
             assert user.chat(chat_id)["message_count"] == 2
 
 
+@pytest.mark.holds("contract.lost-race", "turns.one-running")
 def test_of_many_sends_into_one_chat_one_wins(racetrack: Stack) -> None:
     with racetrack.user() as user:
         for _ in range(ROUNDS):
@@ -123,6 +125,7 @@ def test_the_same_idempotency_key_many_times_at_once_makes_one_chat(racetrack: S
         assert len(user.http.get("/chats").json()["items"]) == 1
 
 
+@pytest.mark.holds("turns.one-mutation", "turns.one-settlement")
 def test_any_mix_of_mutations_keeps_every_invariant(racetrack: Stack) -> None:
     with racetrack.user() as user:
         chats = [user.new_chat() for _ in range(4)]

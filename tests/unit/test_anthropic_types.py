@@ -15,7 +15,7 @@ from anthropic.types.shared import ErrorObject, ErrorType
 
 from minichat.providers import anthropic_messages
 from minichat.providers.refusals import OUT_OF_CREDIT, RATE_LIMITED, TIMED_OUT
-from tests.official_types import (
+from tests.support.providers.official_types import (
     ABOUT_THE_CALL,
     IDENTIFIES,
     NOT_ASKED,
@@ -87,10 +87,10 @@ def test_every_field_of_a_message_is_read_or_left_out() -> None:
     )
     examples = Examples(places(left_out))
     message = examples.of(Message, "message")
-    assert list(anthropic_messages.Answer().whole(message))
+    assert list(anthropic_messages.AnthropicAnswer().whole(message))
     # What is written to the cache is told together, or by its parts.
     message["usage"].pop("cache_creation_input_tokens")
-    assert list(anthropic_messages.Answer().whole(message))
+    assert list(anthropic_messages.AnthropicAnswer().whole(message))
     entirely(examples, left_out)
 
 
@@ -119,9 +119,9 @@ def test_every_field_of_a_messages_events_is_read_or_left_out() -> None:
     del models["message_start"]  # it holds the message of the test above
     for kind, model in models.items():
         for members in examples.each(kind, model, "delta" if kind == "content_block_delta" else None):
-            list(anthropic_messages.Answer().said(kind, members))
+            list(anthropic_messages.AnthropicAnswer().said(kind, members))
     for cites in examples.each(CITES, CitationsDelta, "citation"):
-        list(anthropic_messages.Answer().said("content_block_delta", {"delta": cites}))
+        list(anthropic_messages.AnthropicAnswer().said("content_block_delta", {"delta": cites}))
     entirely(examples, OF_EVENTS_OF_MESSAGES)
 
 

@@ -1,8 +1,11 @@
 """House rules that no linter knows. Import direction is import-linter's (pyproject.toml)."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+import grimp
 
 PACKAGE = Path(__file__).parents[2] / "shared" / "minichat"
 IMPURE = {
@@ -85,7 +88,7 @@ def test_only_operators_commands_scan_a_table() -> None:
         f"{name}:{node.lineno}"
         for name, tree in _modules()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and node.attr == "scan" and name != "storage/whole.py"
+        if isinstance(node, ast.Attribute) and node.attr == "scan" and name != "storage/scan.py"
     ]
     assert found == []
 
@@ -108,3 +111,35 @@ def test_modules_stay_small() -> None:
         if len(path.read_text(encoding="utf-8").splitlines()) > 400
     }
     assert long == set()
+
+
+def test_the_picture_of_the_layout_is_what_is_imported() -> None:
+    guide = (PACKAGE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn = {(above, below) for above, below in re.findall(r"^    (\w+)(?:\[.*\])? --> (\w+)$", guide, re.MULTILINE)}
+    (roots,) = re.findall(r'roots\["(.*)"\]', guide)
+    rooms = {room for arrow in drawn for room in arrow} - {"roots"}
+    assert set(roots.split(", ")) | rooms == {path.stem for path in PACKAGE.iterdir() if _is_room(path)} | {"functions"}
+
+    def room_of(module: str) -> str:
+        package, _, inner = module.partition(".")
+        name = inner.partition(".")[0] if package == "minichat" else package
+        return "roots" if name in roots.split(", ") else name
+
+    graph = grimp.build_graph("minichat", "functions")
+    imported = {
+        (room_of(module), room_of(other))
+        for module in graph.modules
+        for other in graph.find_modules_directly_imported_by(module)
+    }
+    imported = {(above, below) for above, below in imported if above != below and above and below}
+    assert drawn - imported == set(), "arrows that nothing imports along"
+    assert {(above, below) for above, below in imported if below not in _reached(drawn, above)} == set()
+
+
+def _is_room(path: Path) -> bool:
+    return (path.suffix == ".py" and path.stem != "__init__") or (path / "__init__.py").is_file()
+
+
+def _reached(arrows: set[tuple[str, str]], start: str) -> set[str]:
+    below = {to for above, to in arrows if above == start}
+    return below.union(*(_reached(arrows, one) for one in below))

@@ -8,7 +8,7 @@ from botocore.model import ServiceModel, StringShape, StructureShape
 
 from minichat.providers import bedrock_converse
 from minichat.providers.refusals import OUT_OF_CREDIT, RATE_LIMITED, TIMED_OUT
-from tests.official_types import (
+from tests.support.providers.official_types import (
     ABOUT_THE_CALL,
     IDENTIFIES,
     NOT_ASKED,
@@ -86,9 +86,9 @@ def test_every_field_of_an_event_of_converse_is_read_or_left_out() -> None:
     for tool in ("toolUse", "toolResult"):
         # One of them at a time, as of every union.
         one = Seen(start["start"].path, {tool: start["start"][tool]}, examples.read)
-        list(bedrock_converse.Answer().said("contentBlockStart", start | {"start": one}))
+        list(bedrock_converse.BedrockAnswer().said("contentBlockStart", start | {"start": one}))
     for kind in bedrock_converse.KNOWN_EVENTS - {"contentBlockStart", "error"}:
-        list(bedrock_converse.Answer().said(kind, examples.of_shape(members[kind], kind)))
+        list(bedrock_converse.BedrockAnswer().said(kind, examples.of_shape(members[kind], kind)))
     entirely(examples, OF_CONVERSE)
 
 

@@ -94,6 +94,7 @@ def test_an_id_of_a_file_is_no_address_and_an_address_no_file() -> None:
     assert cited(Cited("web", "file-abc"), Cited("file", PAGE)) == []
 
 
+@pytest.mark.holds("contract.citations-words")
 def test_a_span_counts_characters_and_gives_the_snippet_that_is_missing() -> None:
     said = Cited("web", PAGE, span=(9, 14)), Cited("web", PAGE, text=" ", span=(0, 7)), Cited("web", PAGE, text="x")
     assert [(one.snippet, one.span) for one in cited(*said)] == [("Paris", (9, 14)), ("Größe 🙂", (0, 7)), ("x", None)]
@@ -123,6 +124,7 @@ def test_all_together_take_no_more_than_a_message_can_carry() -> None:
     assert len(json.dumps(told(Citations(tuple(found))).data, ensure_ascii=False).encode()) < 1.1 * MAX_BYTES
 
 
+@pytest.mark.holds("contract.citations-words")
 def test_citations_are_told_in_the_contracts_words() -> None:
     page, file = Citation("web", PAGE, "A title", "It says so.", (0, 5)), Citation("file", "an-id", "b.txt")
     assert told(Citations((page, file))).data == {

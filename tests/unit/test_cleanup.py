@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minichat.domain.cleanup import Cleanup, CleanupStatus, Failure, Outcome, after_attempt
+from minichat.domain.cleanup import Cleanup, CleanupOutcome, CleanupStatus, Failure, after_attempt
 from minichat.events.payloads import AttachmentCleanup, SecondaryRef
-from tests.builders import NOW, an_id
+from tests.support.domain.builders import NOW, an_id
 
 PASSING = Failure("file: status 503", may_pass=True)
 FINAL = Failure("file: status 400", may_pass=False)
@@ -29,31 +29,31 @@ states = st.builds(
 @pytest.mark.parametrize(
     ("before", "failure", "after", "outcome"),
     [
-        (Cleanup(), None, Cleanup(CleanupStatus.DONE, 0, None, LATER), Outcome.DONE),
-        (Cleanup(), PASSING, Cleanup(CleanupStatus.PENDING, 1, PASSING.reason, LATER), Outcome.PENDING),
-        (Cleanup(), FINAL, Cleanup(CleanupStatus.FAILED, 1, FINAL.reason, LATER), Outcome.FAILED),
+        (Cleanup(), None, Cleanup(CleanupStatus.DONE, 0, None, LATER), CleanupOutcome.DONE),
+        (Cleanup(), PASSING, Cleanup(CleanupStatus.PENDING, 1, PASSING.reason, LATER), CleanupOutcome.PENDING),
+        (Cleanup(), FINAL, Cleanup(CleanupStatus.FAILED, 1, FINAL.reason, LATER), CleanupOutcome.FAILED),
         (
             Cleanup(CleanupStatus.PENDING, 3, "then", NOW),
             PASSING,
             Cleanup(CleanupStatus.PENDING, 4, PASSING.reason, LATER),
-            Outcome.PENDING,
+            CleanupOutcome.PENDING,
         ),
         (
             Cleanup(CleanupStatus.PENDING, 4, "then", NOW),
             PASSING,
             Cleanup(CleanupStatus.FAILED, 5, PASSING.reason, LATER),
-            Outcome.FAILED,
+            CleanupOutcome.FAILED,
         ),
         (
             Cleanup(CleanupStatus.PENDING, 4, "then", NOW),
             None,
             Cleanup(CleanupStatus.DONE, 4, "then", LATER),
-            Outcome.DONE,
+            CleanupOutcome.DONE,
         ),
     ],
 )
 def test_every_attempt_has_its_outcome(
-    before: Cleanup, failure: Failure | None, after: Cleanup, outcome: Outcome
+    before: Cleanup, failure: Failure | None, after: Cleanup, outcome: CleanupOutcome
 ) -> None:
     assert after_attempt(before, failure, max_attempts=5, at=LATER) == (after, outcome)
 
@@ -62,7 +62,7 @@ def test_every_attempt_has_its_outcome(
 @pytest.mark.parametrize("failure", [None, PASSING, FINAL])
 def test_an_end_never_changes(end: CleanupStatus, failure: Failure | None) -> None:
     ended = Cleanup(end, 2, "then", NOW)
-    assert after_attempt(ended, failure, max_attempts=5, at=LATER) == (ended, Outcome.ALREADY_TERMINAL)
+    assert after_attempt(ended, failure, max_attempts=5, at=LATER) == (ended, CleanupOutcome.ALREADY_TERMINAL)
 
 
 def test_only_what_failed_is_opened_again_with_all_of_its_attempts() -> None:
@@ -83,13 +83,13 @@ def test_a_cleanup_ends_at_its_first_success_or_when_its_attempts_are_used_up(
     left = max(max_attempts - before.attempts, 1)
     end = next((at for at, failure in enumerate(results) if failure is not PASSING or at + 1 == left), None)
     if end is None:
-        assert outcomes == [Outcome.PENDING] * len(results)
+        assert outcomes == [CleanupOutcome.PENDING] * len(results)
         assert not cleanup.is_terminal
         assert cleanup.attempts == before.attempts + len(results)
     else:
-        last = Outcome.DONE if results[end] is None else Outcome.FAILED
-        stale = [Outcome.ALREADY_TERMINAL] * (len(results) - end - 1)
-        assert outcomes == [Outcome.PENDING] * end + [last] + stale
+        last = CleanupOutcome.DONE if results[end] is None else CleanupOutcome.FAILED
+        stale = [CleanupOutcome.ALREADY_TERMINAL] * (len(results) - end - 1)
+        assert outcomes == [CleanupOutcome.PENDING] * end + [last] + stale
         assert cleanup.is_terminal
         assert cleanup.attempts == before.attempts + end + (results[end] is not None)
 

@@ -77,6 +77,7 @@ def test_an_answer_that_came_before_it_was_asked_for_says_nothing() -> None:
     assert offset.narrowed(NOON, NOON + 100, NOON + 50) == offset
 
 
+@pytest.mark.holds("turns.store-clock")
 def test_this_instant_is_the_stores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moment, "_offset", Offset())
     own = datetime.now(UTC)

@@ -13,7 +13,7 @@ from minichat.domain.message import Message
 from minichat.domain.policy import Model
 from minichat.domain.quota import text_tokens
 from minichat.domain.summary import Compression, Frontier, Summary
-from tests.builders import NOW, a_message, a_model, an_id
+from tests.support.domain.builders import NOW, a_message, a_model, an_id
 
 SYSTEM = "Be brief."
 

@@ -5,7 +5,7 @@ import pytest
 from minichat.domain.doc_summary import MAX_CHARACTERS, TOLD_BYTES, extracted, note, request, told
 from minichat.domain.identity import AttachmentId
 from minichat.domain.tools import Document
-from tests.builders import an_id
+from tests.support.domain.builders import an_id
 
 
 def a_document(number: int, summary: str = "About it.", name: str = "a.pdf") -> Document:

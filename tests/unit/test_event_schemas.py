@@ -26,7 +26,7 @@ def schema(queue: str) -> dict[str, Any]:
 
 def test_published_schemas_are_those_of_the_models() -> None:
     assert {path.name: path.read_text() for path in (ROOT / FOLDER).glob("*.schema.json")} == documents(), (
-        "run `python -m minichat.local.event_schemas`"
+        "stale: run `make docs`"
     )
 
 

@@ -13,7 +13,7 @@ from starlette.types import Message
 
 from minichat.domain.errors import FileTooLarge, InvalidRequest
 from minichat.http.multipart import FRAME_BYTES, MAX_FILE_BYTES, Uploaded, read_file
-from tests.gateway import proxy_event, wire
+from tests.support.http.gateway import proxy_event, wire
 
 
 def read(
@@ -156,3 +156,12 @@ def test_a_declared_length_is_believed_only_when_it_is_too_much() -> None:
 
     with pytest.raises(FileTooLarge):
         anyio.run(read_file, Request(scope, receive))
+
+
+@pytest.mark.parametrize("header", [b"X-A: " + b"a" * 1000, b"X-" + b"a" * 1000 + b": a"], ids=["values", "names"])
+def test_headers_that_have_no_end_are_refused(header: bytes) -> None:
+    note = b'--b\r\ncontent-disposition: form-data; name="note"\r\n' + header + b"\r\n\r\n\r\n"
+    file = a_part(b"hello") + b"--b--\r\n"
+    assert read([note * 20 + file]).content == b"hello"
+    with pytest.raises((InvalidRequest, FileTooLarge)):
+        read([note * (FRAME_BYTES // 1000 + 1), file])

@@ -22,11 +22,11 @@ from minichat.domain.errors import (
     NotLatestTurn,
 )
 from minichat.http.edge import Edge
-from minichat.http.refused import Refused
+from minichat.http.refusals import RefusedRequest
 from minichat.observability import Measurement, begin, count, emit, observe
-from minichat.services.outcome import counted
+from minichat.services.turn_metrics import counted_turn
 from minichat.settings import SettingsError, load
-from tests.metric_names import AWAITED, emitted
+from tests.support.events.metric_names import emitted
 
 ROOT = Path(__file__).parents[2]
 DIMENSIONS = {
@@ -201,7 +201,7 @@ async def test_what_outlives_its_request_writes_its_own(capsys: pytest.CaptureFi
 )
 def test_an_operation_is_counted_by_how_it_ended(refusal: Exception | None, result: str) -> None:
     event = begin()
-    with nullcontext() if refusal is None else pytest.raises(type(refusal)), counted("retry"):
+    with nullcontext() if refusal is None else pytest.raises(type(refusal)), counted_turn("retry"):
         if refusal is not None:
             raise refusal
     total, latency = event.measurements
@@ -220,13 +220,13 @@ def test_an_operation_is_counted_by_how_it_ended(refusal: Exception | None, resu
 async def test_a_denial_is_counted(refusal: ChatError, counts: list[object]) -> None:
     event = begin()
     request = Request({"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""})
-    await Refused().note(request, refusal)
+    await RefusedRequest().note(request, refusal)
     assert [one.dimensions for one in event.measurements if one.name == "authz_denied_total"] == counts
 
 
 def test_metrics_are_split_only_by_what_has_few_values() -> None:
     assert len(emitted()) > 15
-    assert {name: by for name, by in {**emitted(), **AWAITED}.items() if by - DIMENSIONS} == {}
+    assert {name: by for name, by in emitted().items() if by - DIMENSIONS} == {}
 
 
 def test_the_operators_guide_lists_the_metrics_with_their_dimensions() -> None:
@@ -235,8 +235,4 @@ def test_the_operators_guide_lists_the_metrics_with_their_dimensions() -> None:
         name: set(filter(None, dimensions.split(", ")))
         for name, dimensions in re.findall(r"^\| `(\w+)(?:\{([\w, ]+)\})?` \|", guide, re.MULTILINE)
     }
-    assert listed == {**emitted(), **AWAITED}
-
-
-def test_what_is_awaited_is_not_there_yet() -> None:
-    assert AWAITED.keys() & emitted().keys() == set()
+    assert listed == emitted()

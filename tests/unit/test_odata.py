@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from minichat.domain.errors import InvalidRequest
 from minichat.http.odata import (
     CHATS,
+    MAX_DEPTH,
     MESSAGES,
     Both,
     Comparison,
@@ -23,7 +24,7 @@ from minichat.http.odata import (
     parse_orderby,
     parse_select,
 )
-from tests.builders import an_id
+from tests.support.domain.builders import an_id
 
 ID = UUID(an_id(1))
 MOMENT = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
@@ -82,6 +83,7 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
 
 
 @given(titles, roles)
+@pytest.mark.holds("contract.filter-chats")
 def test_a_question_about_a_title_is_answered_as_python_would(asked: Comparison, title: str) -> None:
     given_text = str(asked.values[0])
     expected = {
@@ -178,6 +180,7 @@ def test_a_function_wants_a_text_field_and_a_text(text: str) -> None:
         ("created_at asc", Order("created_at", False)),
     ],
 )
+@pytest.mark.holds("contract.orderby")
 def test_orders_are_by_time_or_id(text: str | None, expected: Order) -> None:
     assert parse_orderby(text) == expected
     assert parse_orderby(expected.canonical()) == expected
@@ -198,3 +201,11 @@ def test_a_selection_names_members() -> None:
 def test_an_offset_is_an_instant() -> None:
     east = MOMENT.astimezone(timezone(timedelta(hours=5, minutes=30)))
     assert parse_filter(f"created_at eq {east.isoformat()}", MESSAGES).matches(message())
+
+
+def test_parentheses_may_be_nested_to_the_bound_and_no_deeper() -> None:
+    around = MAX_DEPTH - 1  # the comparison is the innermost term
+    deepest = "(" * around + "role eq 'user'" + ")" * around
+    assert parse_filter(deepest, MESSAGES).matches(message())
+    with pytest.raises(InvalidRequest):
+        parse_filter(f"({deepest})", MESSAGES)

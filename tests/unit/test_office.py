@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from minichat.domain import office
 from minichat.domain.office import ExpandsTooFar, NotOffice, check
-from tests.given_files import a_document
+from tests.support.http.given_files import a_document
 
 MB = 1024 * 1024
 CPU_SECONDS = 20
@@ -59,7 +59,8 @@ def test_documents_as_programs_write_them_pass() -> None:
         # The directory is there, and what it names is not.
         b"\0" * 40 + packed(b"x" * 1000)[40:],
     ],
-    ids=str,
+    # Never of the bytes: an archive holds the time of its making, and workers that collect at two times differ.
+    ids=range(10),
 )
 def test_what_nobody_can_unpack_or_is_not_as_its_directory_says_is_no_document(content: bytes) -> None:
     with pytest.raises(NotOffice):

@@ -10,7 +10,7 @@ from openai.types.responses.response import IncompleteDetails
 
 from minichat.providers import openai_chat, openai_responses
 from minichat.providers.refusals import OUT_OF_CREDIT, RATE_LIMITED, TIMED_OUT, code_of
-from tests.official_types import (
+from tests.support.providers.official_types import (
     ABOUT_THE_CALL,
     ABOUT_THE_REQUEST,
     IDENTIFIES,
@@ -123,9 +123,9 @@ def test_every_field_of_a_response_is_read_or_left_out() -> None:
     examples = Examples(places(OF_A_RESPONSE))
     response = examples.of(Response, "response")
     for status in ("completed", "incomplete", "failed"):
-        assert list(openai_responses.Answer().said(f"response.{status}", {"response": response}))
+        assert list(openai_responses.ResponsesAnswer().said(f"response.{status}", {"response": response}))
     without_error = Seen("response", response | {"error": None}, examples.read)
-    assert list(openai_responses.Answer().whole(without_error))
+    assert list(openai_responses.ResponsesAnswer().whole(without_error))
     entirely(examples, OF_A_RESPONSE)
 
 
@@ -146,7 +146,7 @@ OF_EVENTS: Reasons = {
 def test_every_field_of_an_event_that_has_text_or_a_failure_is_read_or_left_out() -> None:
     examples, models = Examples(places(OF_EVENTS)), kinds(ResponseStreamEvent)
     for kind in (*openai_responses.TEXT_EVENTS, "error"):
-        assert list(openai_responses.Answer().said(kind, examples.of(models[kind], kind)))
+        assert list(openai_responses.ResponsesAnswer().said(kind, examples.of(models[kind], kind)))
     entirely(examples, OF_EVENTS)
 
 
@@ -211,7 +211,7 @@ def of_chat(root: str, message: str, *more: str) -> Reasons:
 def test_every_field_of_a_chats_chunk_is_read_or_left_out() -> None:
     left_out = of_chat("chunk", "delta", "obfuscation")
     examples = Examples(places(left_out))
-    assert list(openai_chat.Answer().said("", examples.of(ChatCompletionChunk, "chunk")))
+    assert list(openai_chat.ChatCompletionAnswer().said("", examples.of(ChatCompletionChunk, "chunk")))
     entirely(examples, left_out)
 
 
@@ -219,7 +219,7 @@ def test_every_field_of_a_whole_chat_completion_is_read_or_left_out() -> None:
     left_out = of_chat("whole", "message", "metadata", "object")
     left_out["the only kind that there is"] = ("whole.choices[].message.annotations[url_citation].type",)
     examples = Examples(places(left_out))
-    assert list(openai_chat.Answer().whole(examples.of(ChatCompletion, "whole")))
+    assert list(openai_chat.ChatCompletionAnswer().whole(examples.of(ChatCompletion, "whole")))
     entirely(examples, left_out)
 
 

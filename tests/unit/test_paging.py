@@ -17,6 +17,7 @@ def test_a_cursor_comes_back_as_it_was(cursor: Cursor, scope: str) -> None:
 
 
 @given(cursors, st.data())
+@pytest.mark.holds("contract.cursor")
 def test_a_cursor_with_any_character_changed_is_refused(cursor: Cursor, data: st.DataObject) -> None:
     text = CODEC.encode(cursor, "scope")
     at = data.draw(st.integers(0, len(text) - 1))

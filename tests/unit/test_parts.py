@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from minichat.domain.stream import Told
 from minichat.storage import keys, parts
 from minichat.storage.transact import Put
-from tests.builders import a_caller, a_turn
+from tests.support.domain.builders import a_caller, a_turn
 
 TURN = a_turn(a_caller())
 DELTA = st.text(min_size=1, max_size=300).map(lambda text: Told("delta", {"type": "text", "content": text}))

@@ -11,7 +11,7 @@ from minichat.domain.errors import ModelNotFound
 from minichat.domain.policy import Deployment, EstimationBudgets, Policy
 from minichat.http.schemas import model_view
 from minichat.settings import Settings
-from tests.builders import NOW, a_model, a_policy
+from tests.support.domain.builders import NOW, a_model, a_policy
 
 ENDPOINTS = Settings().endpoints
 
@@ -25,6 +25,7 @@ def deployed(policy: Policy, now: datetime = NOW, **said: Any) -> Policy:
     return policy.in_deployment(Deployment(**(values | said)), now)
 
 
+@pytest.mark.holds("turns.inherit")
 def test_a_model_inherits_what_it_does_not_say() -> None:
     policy = a_policy(
         a_model(id="own", estimation_budgets={"bytes_per_token": 3}, web_search_context_size="high"), a_model(id="none")
@@ -45,6 +46,7 @@ def test_a_deployment_may_take_less_input_than_a_model(most: int | None, expecte
     assert deployed(a_policy(a_model()), max_input_tokens=most).model("small").max_input_tokens == expected
 
 
+@pytest.mark.holds("turns.available-from")
 def test_a_model_cannot_be_chosen_before_its_day() -> None:
     policy = a_policy(a_model(), a_model(id="next", general_config={"available_from": NOW.isoformat()}))
     assert deployed(policy, NOW).model("next").id == "next"
@@ -84,6 +86,7 @@ def test_the_names_of_older_files_load_and_a_name_given_twice_does_not() -> None
         ({"supported_endpoints": {"responses": False, "embeddings": True}}, "supported_endpoints"),
     ],
 )
+@pytest.mark.holds("turns.unusable")
 def test_what_no_answer_can_use_is_refused_with_its_path(said: dict[str, Any], path: str) -> None:
     policy = a_policy(a_model(), a_model(id="other", general_config=said))
     with pytest.raises(ValueError, match=f"^model_catalog.1.general_config.{path}: "):

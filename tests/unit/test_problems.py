@@ -1,5 +1,7 @@
 """The table of problems is total: every refusal has its status, and every row of the contract its class."""
 
+import pytest
+
 from minichat.domain import errors
 from minichat.http.problems import STATUS
 
@@ -34,7 +36,6 @@ CONTRACT = {
     "request_id_reused": 422,
     "context_budget_exceeded": 422,
     "quota_exceeded": 429,
-    "rate_limited": 429,
     "service_unavailable": 503,
 }
 
@@ -47,6 +48,7 @@ def test_every_error_has_its_status() -> None:
     assert set(STATUS) == _all(errors.ChatError) - {errors.ChatError}
 
 
+@pytest.mark.holds("contract.codes")
 def test_codes_and_statuses_are_the_contracts() -> None:
     assert {error.code: status for error, status in STATUS.items()} == CONTRACT
 
@@ -55,3 +57,7 @@ def test_no_message_says_anything_internal() -> None:
     for error in STATUS:
         assert error.detail.endswith(".")
         assert not any(word in error.detail.lower() for word in ("dynamodb", "transaction", "exception", "openai"))
+
+
+def test_what_may_be_tried_again_is_told_so_after_a_second_unless_it_says_longer() -> None:
+    assert (errors.ServiceUnavailable().retry_after_seconds, errors.ServiceUnavailable(7).retry_after_seconds) == (1, 7)

@@ -1,7 +1,7 @@
 """What the events of each kind of provider mean; the Responses API has a file of its own."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from minichat.domain.completion import (
     FILTERED,
-    KINDS,
     LENGTH,
     PAUSED,
-    REASONS,
     REFUSED,
     REFUSED_BY_FILTER,
     CompletionSignal,
+    Kind,
+    Reason,
 )
 from minichat.domain.usage import Usage
 from minichat.local.dialects.bedrock import frame
@@ -284,8 +284,8 @@ def test_no_event_raises_and_every_chunk_has_the_types_it_promises(name: str, da
             if isinstance(chunk, Completed | Incomplete | Failed):
                 assert all(type(tokens) is int for tokens in (chunk.usage.input_tokens, chunk.usage.output_tokens))
             if isinstance(chunk, Incomplete):
-                assert chunk.signal.kind in KINDS
-                assert chunk.signal.reason in {None, *REASONS}
+                assert chunk.signal.kind in get_args(Kind)
+                assert chunk.signal.reason in {None, *get_args(Reason)}
 
 
 @given(st.binary(max_size=300))

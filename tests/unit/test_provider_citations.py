@@ -12,7 +12,7 @@ from minichat.domain.citations import SNIPPET_MAX, TITLE_MAX, URL_MAX, Cited
 from minichat.local.dialects.bedrock import frame
 from minichat.providers import anthropic_messages, bedrock_converse, openai_chat, openai_responses
 from minichat.providers.chunks import Completed, Failed, Incomplete
-from minichat.providers.cited import MAX_CITED
+from minichat.providers.citations import MAX_CITED
 from minichat.providers.transport import Reader
 
 PAGE = "https://example.com/a"

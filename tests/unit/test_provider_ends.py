@@ -10,8 +10,8 @@ from minichat.domain.usage import Usage
 from minichat.local.dialects.bedrock import frame
 from minichat.providers import anthropic_messages, bedrock_converse, openai_chat
 from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta
-from minichat.providers.ends import Ends
-from tests.provider_tongues import TONGUES, USED, Tongue, case, converse, event, read
+from minichat.providers.finish_reasons import Ends
+from tests.support.providers.tongues import TONGUES, USED, Tongue, case, converse, event, read
 
 
 @pytest.fixture(params=TONGUES, ids=lambda tongue: tongue.kind)

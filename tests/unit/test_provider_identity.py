@@ -14,8 +14,8 @@ from minichat.domain.turn import Turn
 from minichat.local.dialects.dialect import wrong_identity
 from minichat.providers import anthropic_messages, bedrock_converse, identity, openai_chat, openai_responses
 from minichat.providers.prompt import Prompt
-from tests.builders import a_caller, a_turn
-from tests.provider_calls import a_prompt
+from tests.support.domain.builders import a_caller, a_turn
+from tests.support.providers.calls import a_prompt
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SECRET = "long enough, and nobody else's"

@@ -14,7 +14,7 @@ from minichat.providers import anthropic_messages, bedrock_converse, openai_chat
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.reading import NotAnAnswer
 from minichat.providers.sse import MAX_EVENT_BYTES, EventTooLarge
-from tests.provider_tongues import TONGUES, USED, Tongue, case, converse, event, read, text_of
+from tests.support.providers.tongues import TONGUES, USED, Tongue, case, converse, event, read, text_of
 
 APIS = ("responses", "chat", "messages")
 SPEAKS_SSE = [tongue for tongue in TONGUES if tongue.kind != "bedrock_converse"]

@@ -18,7 +18,7 @@ from minichat.domain.quota import (
     reserve,
     text_tokens,
 )
-from tests.builders import a_model
+from tests.support.domain.builders import a_model
 
 BUDGETS = EstimationBudgets()
 tokens = st.integers(0, 10_000_000)
@@ -36,6 +36,7 @@ multipliers = st.integers(1, 10_000_000_000)
         ((3630, 32_768, 3_000_000, 15_000_000), 10_890 + 491_520),
     ],
 )
+@pytest.mark.holds("turns.exact")
 def test_prices_are_exact(arguments: tuple[int, int, int, int], expected: int) -> None:
     assert credits_micro(*arguments) == expected
 
@@ -44,6 +45,7 @@ def test_prices_are_exact(arguments: tuple[int, int, int, int], expected: int) -
     "arguments",
     [(10_000_001, 0, 1, 1), (0, 10_000_001, 1, 1), (-1, 0, 1, 1), (1, 0, 10**10 + 1, 1), (1, 0, 0, 1)],
 )
+@pytest.mark.holds("turns.exact")
 def test_numbers_outside_the_bounds_are_refused(arguments: tuple[int, int, int, int]) -> None:
     with pytest.raises(CreditOverflow):
         credits_micro(*arguments)
@@ -69,6 +71,7 @@ def test_a_price_is_never_below_the_exact_one_and_less_than_two_above(i: int, o:
         (0, Load(context_tokens=7), 117),
     ],
 )
+@pytest.mark.holds("turns.estimate")
 def test_estimates_are_those_of_the_design(utf8_bytes: int, load: Load, expected: int) -> None:
     assert input_tokens(utf8_bytes, load, BUDGETS) == expected
 
@@ -86,6 +89,7 @@ def test_a_reserve_is_the_worst_case_in_both_components() -> None:
     assert (made.daily_period, made.monthly_period) == ("2026-11-30", "2026-11-01")
 
 
+@pytest.mark.holds("turns.utc-days")
 def test_a_period_is_the_utc_date_of_the_instant() -> None:
     assert periods(datetime(2027, 1, 1, 0, 0, tzinfo=UTC)) == ("2027-01-01", "2027-01-01")
 

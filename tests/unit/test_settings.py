@@ -214,6 +214,7 @@ def test_the_shipped_policy_is_valid_and_has_a_default() -> None:
         (("kill_switches", "disable_everything"), True, "kill_switches.disable_everything"),
     ],
 )
+@pytest.mark.holds("turns.publish-path")
 def test_a_wrong_policy_names_the_path(tmp_path: Path, path: tuple[str | int, ...], value: object, named: str) -> None:
     policy = json.loads(SHIPPED_POLICY.read_text())
     place = policy

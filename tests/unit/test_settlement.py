@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from minichat.domain.settlement import KNOWN_ERROR_CODES, Ending, Settlement, billing, settle
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
-from tests.builders import a_reserve
+from tests.support.domain.builders import a_reserve
 
 COMPLETED, FAILED, CANCELLED = TurnState.COMPLETED, TurnState.FAILED, TurnState.CANCELLED
 KNOWN = Usage(800, 200)
@@ -46,6 +46,7 @@ KNOWN = Usage(800, 200)
         (Ending(FAILED, "never_heard_of", usage=KNOWN), ("failed", "estimated")),
     ],
 )
+@pytest.mark.holds("turns.stored-codes", "turns.settlement")
 def test_every_ending_has_its_row(ending: Ending, expected: tuple[str, str]) -> None:
     assert billing(ending) == expected
 
@@ -71,6 +72,7 @@ def _settled(usage: Usage, reserve_tokens: int, tolerance_pct: int = 110) -> Set
         (Usage(9000, 9000), 1000, 110, (10_000, True)),
     ],
 )
+@pytest.mark.holds("turns.capped")
 def test_overshoot_is_tolerated_up_to_its_factor_and_then_capped(
     usage: Usage, reserve_tokens: int, tolerance_pct: int, expected: tuple[int, bool]
 ) -> None:
@@ -88,6 +90,7 @@ def test_an_estimate_is_the_input_and_the_generation_floor(tokens: int, max_outp
     assert (settled.method, settled.committed_micro) == ("estimated", expected)
 
 
+@pytest.mark.holds("turns.estimated")
 def test_what_was_never_sent_costs_nothing() -> None:
     settled = settle(Ending(CANCELLED, provider_called=False), a_reserve(), 110)
     assert settled == Settlement("aborted", "released", 0, 0)
@@ -97,6 +100,7 @@ def test_what_was_never_sent_costs_nothing() -> None:
     ("text", "bytes_per_token", "expected"),
     [("", 4, 1050), ("x" * 200, 4, 1050), ("x" * 201, 4, 1051), ("x" * 4000, 4, 2000), ("é" * 300, 3, 1200)],
 )
+@pytest.mark.holds("turns.cut-costs")
 def test_what_was_told_is_paid_for(text: str, bytes_per_token: int, expected: int) -> None:
     reserve = a_reserve(output_multiplier=1_000_000, bytes_per_token=bytes_per_token)
     for ending in (
@@ -108,6 +112,7 @@ def test_what_was_told_is_paid_for(text: str, bytes_per_token: int, expected: in
         assert settle(ending, reserve, 110).committed_micro == expected
 
 
+@pytest.mark.holds("turns.estimated")
 def test_what_was_told_costs_no_more_than_the_reserve() -> None:
     settled = settle(Ending(CANCELLED, text="x" * 10**6), a_reserve(credits_micro=4000), 110)
     assert settled.committed_micro == 4000

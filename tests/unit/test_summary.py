@@ -20,7 +20,7 @@ from minichat.domain.summary import (
     request,
     without_oldest,
 )
-from tests.builders import NOW, a_message
+from tests.support.domain.builders import NOW, a_message
 
 
 def some(*texts: str) -> list[Message]:

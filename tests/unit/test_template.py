@@ -14,11 +14,11 @@ from fastapi.routing import APIRoute
 
 from minichat.events.consume import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from minichat.events.payloads import Queue
-from minichat.http.app import BUFFERED, STREAMING, Part, routers
+from minichat.http.app import BUFFERED, STREAMING, ServedPart, routers
 from minichat.http.document import Problem
 from minichat.settings import Settings, load
-from tests.gateway import resource_of
-from tests.metric_names import AWAITED, emitted
+from tests.support.events.metric_names import emitted
+from tests.support.http.gateway import resource_of
 
 ROOT = Path(__file__).parents[2]
 SAM = ROOT / ".tools" / "sam" / "bin"
@@ -58,7 +58,7 @@ def translated() -> dict[str, Any]:
     """The CloudFormation template that SAM makes of ours."""
     if not SAM.is_dir():
         pytest.skip("the SAM CLI is not installed (`make tools`)")
-    output = _output(SAM / "python", ROOT / "tests" / "translate.py", ROOT / "template.yaml")
+    output = _output(SAM / "python", ROOT / "tests" / "support" / "aws" / "translate.py", ROOT / "template.yaml")
     template: dict[str, Any] = json.loads(output)
     return template
 
@@ -126,7 +126,7 @@ def test_exactly_the_streaming_operations_stream(integrations: dict[tuple[str, s
 
 @pytest.mark.parametrize(("parts", "function"), [(BUFFERED, "ApiFunction"), (STREAMING, "StreamFunction")])
 def test_every_operation_reaches_the_function_that_serves_it(
-    integrations: dict[tuple[str, str], dict[str, Any]], parts: Part, function: str
+    integrations: dict[tuple[str, str], dict[str, Any]], parts: ServedPart, function: str
 ) -> None:
     operations = [
         (method, PREFIX + re.sub(r"{\w+(:item)?}", "0b4f", re.sub(r"{\w+:path}", "a/b", route.path)))
@@ -514,7 +514,7 @@ def test_every_function_is_watched() -> None:
 
 
 def test_alarms_name_metrics_that_the_code_emits() -> None:
-    known = emitted() | AWAITED
+    known = emitted()
     named = {
         metric["MetricName"]
         for alarm in _alarms().values()
@@ -543,7 +543,7 @@ def test_every_function_is_in_an_alarm_of_errors_and_of_throttles() -> None:
 
 
 def test_the_dashboard_shows_every_metric_by_its_own_dimensions() -> None:
-    known = emitted() | AWAITED
+    known = emitted()
     shown: set[str] = set()
     for widget in _dashboard()["widgets"]:
         for metric in widget["properties"].get("metrics", []):

@@ -3,7 +3,7 @@
 import pytest
 
 from minichat.domain.title import INSTRUCTIONS, extracted, is_wanted, request
-from tests.builders import NOW, a_caller, a_chat
+from tests.support.domain.builders import NOW, a_caller, a_chat
 
 
 @pytest.mark.parametrize(

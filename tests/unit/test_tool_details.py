@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from minichat.domain.citations import CitedFile
 from minichat.domain.identity import AttachmentId
 from minichat.domain.tool_details import CUT, MAX_OUTPUT_BYTES, MAX_QUERY, UNTOLD, ToolDetails, told_details
-from tests.builders import an_id
+from tests.support.domain.builders import an_id
 
 FILES = {f"file-{number}": CitedFile(AttachmentId(an_id(number)), f"{number}.pdf") for number in range(100)}
 

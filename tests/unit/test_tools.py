@@ -6,28 +6,28 @@ from typing import Any
 import pytest
 
 from minichat.domain import errors
-from minichat.domain.admission import Admission, Limits, Wish, admit
+from minichat.domain.admission import Admission, PromptLimits, Wish, admit
 from minichat.domain.attachment import Attachment, AttachmentStatus
 from minichat.domain.identity import AttachmentId, ChatId, TenantId
 from minichat.domain.policy import KillSwitches, Model, Policy
-from minichat.domain.standing import Committed, Standing
+from minichat.domain.quota_use import Committed, QuotaUse
 from minichat.domain.tools import Document, Tools
 from minichat.domain.turn import DayCounts
-from tests.builders import NOW, a_model, a_policy, an_id, some_limits
+from tests.support.domain.builders import NOW, a_model, a_policy, an_id, some_limits
 
 ALL_TOOLS = {"tool_support": {"web_search": True, "file_search": True, "code_interpreter": True}}
 SEEING = a_model(multimodal_capabilities=["VISION_INPUT"], general_config=ALL_TOOLS)
 PREMIUM = a_model(
     id="large", tier="premium", multimodal_capabilities=["VISION_INPUT"], input_tokens_credit_multiplier_micro=10**7
 )
-LIMITS = Limits(
+LIMITS = PromptLimits(
     max_output_tokens=100,
     web_search_guard="web",
     file_search_guard="files",
     file_providers=frozenset({"openai", "azure"}),
 )
-STANDING = Standing(some_limits())
-FULL = Standing(some_limits(premium=0))
+QUOTA_USE = QuotaUse(some_limits())
+FULL = QuotaUse(some_limits(premium=0))
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 PDF = Document(AttachmentId(an_id(1)), "moon.pdf", "application/pdf", "openai", "file-1", "vs-1")
 SHEET = Document(AttachmentId(an_id(2)), "moon.xlsx", XLSX, "openai", "file-2", None)
@@ -43,10 +43,14 @@ IMAGE = Attachment(
 
 
 def _admitted(
-    *models: Model, policy: Policy | None = None, standing: Standing = STANDING, limits: Limits = LIMITS, **wish: Any
+    *models: Model,
+    policy: Policy | None = None,
+    quota_use: QuotaUse = QUOTA_USE,
+    limits: PromptLimits = LIMITS,
+    **wish: Any,
 ) -> Admission:
     selected = models[0].id if models else "small"
-    return admit(policy or a_policy(*models), Wish(selected, "x" * 4000, **wish), standing, limits, NOW)
+    return admit(policy or a_policy(*models), Wish(selected, "x" * 4000, **wish), quota_use, limits, NOW)
 
 
 def test_documents_are_searched_and_sheets_computed_with() -> None:
@@ -55,6 +59,7 @@ def test_documents_are_searched_and_sheets_computed_with() -> None:
     assert admission.assembly.instructions == "files"
 
 
+@pytest.mark.holds("turns.surcharges")
 def test_each_tool_in_play_costs_its_surcharge_and_each_image_its_budget() -> None:
     plain = _admitted(SEEING).reserve.tokens
     assert _admitted(SEEING, documents=[SHEET]).reserve.tokens - plain == 1000
@@ -91,7 +96,7 @@ def test_what_must_be_sent_has_to_fit_with_images_and_surcharges() -> None:
     ids=["the model cannot", "switched off", "they are at another provider", "the provider has no files any more"],
 )
 def test_a_tool_that_is_of_no_use_is_not_offered_and_costs_nothing(
-    model: Model, switches: dict[str, bool], limits: Limits
+    model: Model, switches: dict[str, bool], limits: PromptLimits
 ) -> None:
     policy = a_policy(model, kill_switches=KillSwitches(**switches))
     admission = _admitted(model, policy=policy, limits=limits, documents=[PDF, SHEET])
@@ -131,11 +136,11 @@ def test_a_provider_that_has_no_files_any_more_cannot_show_an_image() -> None:
 
 def test_a_substitute_that_cannot_see_the_image_is_passed_over() -> None:
     blind = a_model(id="blind", preference={"is_default": True})
-    assert _admitted(PREMIUM, blind, standing=FULL).reserve.effective_model == "blind"
+    assert _admitted(PREMIUM, blind, quota_use=FULL).reserve.effective_model == "blind"
     with pytest.raises(errors.QuotaExceeded) as refusal:
-        _admitted(PREMIUM, blind, standing=FULL, images=[IMAGE])
+        _admitted(PREMIUM, blind, quota_use=FULL, images=[IMAGE])
     assert refusal.value.limit.scope == "tokens"
-    assert _admitted(PREMIUM, SEEING, standing=FULL, images=[IMAGE]).reserve.effective_model == "small"
+    assert _admitted(PREMIUM, SEEING, quota_use=FULL, images=[IMAGE]).reserve.effective_model == "small"
 
 
 def test_where_only_blind_models_are_left_the_image_is_refused_and_not_the_quota() -> None:
@@ -154,15 +159,20 @@ def test_the_tools_are_those_of_the_model_that_runs() -> None:
     supporting = PREMIUM.model_copy(update={"general_config": SEEING.general_config})
     plain = a_model(id="plain", preference={"is_default": True})
     assert _admitted(supporting, plain, documents=[PDF]).tools.vector_stores == ("vs-1",)
-    assert not _admitted(supporting, plain, standing=FULL, documents=[PDF]).tools.any
+    assert not _admitted(supporting, plain, quota_use=FULL, documents=[PDF]).tools.any
 
 
 def test_the_days_interpreter_calls_count_only_where_it_would_be_offered() -> None:
-    used = Standing(some_limits(), daily=Committed(counts=DayCounts(code_interpreter=50)))
-    assert _admitted(SEEING, standing=used, documents=[PDF]).tools.vector_stores
-    assert not _admitted(a_model(), standing=used, documents=[SHEET]).tools.any
+    used = QuotaUse(some_limits(), daily=Committed(counts=DayCounts(code_interpreter=50)))
+    assert _admitted(SEEING, quota_use=used, documents=[PDF]).tools.vector_stores
+    assert not _admitted(a_model(), quota_use=used, documents=[SHEET]).tools.any
     with pytest.raises(errors.QuotaExceeded) as refusal:
-        _admitted(SEEING, standing=used, documents=[SHEET])
+        _admitted(SEEING, quota_use=used, documents=[SHEET])
     assert refusal.value.limit.scope == "code_interpreter"
-    almost = Standing(some_limits(), daily=Committed(counts=DayCounts(code_interpreter=49)))
-    assert _admitted(SEEING, standing=almost, documents=[SHEET]).tools.code_files
+    almost = QuotaUse(some_limits(), daily=Committed(counts=DayCounts(code_interpreter=49)))
+    assert _admitted(SEEING, quota_use=almost, documents=[SHEET]).tools.code_files
+
+
+@pytest.mark.parametrize("tools", [Tools(web_search=True), Tools(vector_stores=("vs-1",)), Tools(code_files=("f-1",))])
+def test_one_tool_alone_is_something_that_the_model_may_use(tools: Tools) -> None:
+    assert tools.any

@@ -8,7 +8,7 @@ from minichat.domain import errors
 from minichat.domain.chat import Chat, clean_title, next_instant, visible
 from minichat.domain.identity import RequestId, UserId
 from minichat.domain.turn import Turn, TurnState, check_mutation, readable
-from tests.builders import NOW, a_caller, a_chat, a_turn
+from tests.support.domain.builders import NOW, a_caller, a_chat, a_turn
 
 CALLER = a_caller()
 OTHER = RequestId("00000000-0000-4000-8000-0000000000ff")
@@ -35,6 +35,7 @@ def test_the_latest_terminal_turn_of_ones_own_chat_may_be_changed() -> None:
         (1, errors.NotLatestTurn),
     ],
 )
+@pytest.mark.holds("contract.checks")
 def test_the_first_check_that_fails_decides(broken: int, expected: type[errors.ChatError]) -> None:
     turn = a_turn(
         CALLER,
@@ -66,6 +67,7 @@ def test_a_deleted_turn_cannot_be_read() -> None:
         a_chat(CALLER, deleted_at=NOW),
     ],
 )
+@pytest.mark.holds("contract.same-404")
 def test_unknown_foreign_and_deleted_chats_are_the_same_404(chat: Chat | None) -> None:
     with pytest.raises(errors.ChatNotFound) as refusal:
         visible(chat, CALLER)

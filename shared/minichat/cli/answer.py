@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from minichat.cli.api import Api, Event, Refused, Unreachable
+from minichat.cli.api import Api, ApiRefused, SseEvent, Unreachable
 
 WAITS_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Before each attempt in a row that brings nothing; after the last one it is given up."""
@@ -29,7 +29,7 @@ def sent(api: Api, chat_id: str, request_id: str, body: dict[str, Any]) -> Quest
     def begun() -> str | None:
         try:
             api.call("GET", "chats", chat_id, "turns", request_id)
-        except Refused as refusal:
+        except ApiRefused as refusal:
             if refusal.code == "turn_not_found":
                 return None
             raise
@@ -64,7 +64,7 @@ def latest_turn(api: Api, chat_id: str) -> str | None:
 
 def events(
     api: Api, chat_id: str, question: Question | str, lost: Callable[[str], None]
-) -> Generator[Event, None, None]:
+) -> Generator[SseEvent, None, None]:
     """Every event of an answer once, up to its last one, without pings.
 
     A request id instead of a question joins an answer that was begun. `lost` is told each time why the connection has
@@ -88,7 +88,7 @@ def events(
             why = "The stream ended before its end."
         except Unreachable as error:
             why = str(error)
-        except Refused as refusal:
+        except ApiRefused as refusal:
             if first or not _passes(refusal):
                 raise
             why = str(refusal)
@@ -100,19 +100,19 @@ def events(
         in_vain += 1
 
 
-def _opened(api: Api, chat_id: str, wanted: Question | str, after: int) -> AbstractContextManager[Iterator[Event]]:
+def _opened(api: Api, chat_id: str, wanted: Question | str, after: int) -> AbstractContextManager[Iterator[SseEvent]]:
     if isinstance(wanted, Question):
         return api.events(wanted.method, *wanted.path, body=wanted.body)
     return api.events("GET", "chats", chat_id, "turns", wanted, "stream", after=after)
 
 
-def _after(number: int, stream: Iterator[Event]) -> Iterator[Event]:
+def _after(number: int, stream: Iterator[SseEvent]) -> Iterator[SseEvent]:
     for event in stream:
         if event.number > number:
             number = event.number
             yield event
 
 
-def _passes(refusal: Refused) -> bool:
+def _passes(refusal: ApiRefused) -> bool:
     """Whether the next attempt may fare better: the server is busy, or the first attempt has only just arrived."""
     return refusal.status in {409, 429} or refusal.status >= 500

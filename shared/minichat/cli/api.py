@@ -17,7 +17,7 @@ SILENCE_SECONDS = 90
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
-class Refused(Exception):
+class ApiRefused(Exception):
     """The server refuses; the text is a sentence for people."""
 
     def __init__(self, status: int, code: str, sentence: str) -> None:
@@ -31,7 +31,7 @@ class Unreachable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class SseEvent:
     """One event of a stream; the number of a ping is 0."""
 
     name: str
@@ -75,10 +75,12 @@ class Api:
         with self._translated():
             answer = httpx2.post(url, data=fields, files={"file": file}, timeout=TIMEOUT, trust_env=_is_outside(url))
         if not answer.is_success:
-            raise Refused(answer.status_code, "", f"The file was not taken: {answer.status_code}.")
+            raise ApiRefused(answer.status_code, "", f"The file was not taken: {answer.status_code}.")
 
     @contextmanager
-    def events(self, method: str, *path: str, body: Any = None, after: int | None = None) -> Iterator[Iterator[Event]]:
+    def events(
+        self, method: str, *path: str, body: Any = None, after: int | None = None
+    ) -> Iterator[Iterator[SseEvent]]:
         """The events of a stream as they come, after the one of that number; leaving the block closes it.
 
         Raises Refused, Unreachable.
@@ -109,8 +111,8 @@ class Api:
         except (httpx2.HTTPError, httpx2.InvalidURL):
             raise Unreachable("The connection broke.") from None
 
-    def _not_ours(self) -> Refused:
-        return Refused(502, "not_mini_chat", f"What answers at {self.url} is not Mini Chat's API: is the URL whole?")
+    def _not_ours(self) -> ApiRefused:
+        return ApiRefused(502, "not_mini_chat", f"What answers at {self.url} is not Mini Chat's API: is the URL whole?")
 
 
 def _is_outside(url: str) -> bool:
@@ -129,25 +131,25 @@ def _sent(body: Any) -> dict[str, Any]:
     return {"content": json.dumps(body).encode(), "headers": {"content-type": "application/json"}}
 
 
-def _parsed(answer: httpx2.Response) -> Iterator[Event]:
+def _parsed(answer: httpx2.Response) -> Iterator[SseEvent]:
     parser = EventParser()
     try:
         for chunk in answer.iter_bytes():
             for event in parser.feed(chunk):
-                yield Event(event.name, json.loads(event.data), int(event.id or 0))
+                yield SseEvent(event.name, json.loads(event.data), int(event.id or 0))
     except ValueError:
         raise Unreachable("The stream cannot be understood.") from None
 
 
-def _refused(answer: httpx2.Response) -> Refused:
+def _refused(answer: httpx2.Response) -> ApiRefused:
     try:
         problem = answer.json()
         code = str(problem["code"])
     except (ValueError, KeyError, TypeError):
-        return Refused(answer.status_code, "", f"The server answers {answer.status_code} {answer.reason_phrase}.")
+        return ApiRefused(answer.status_code, "", f"The server answers {answer.status_code} {answer.reason_phrase}.")
     said = str(problem.get("detail") or problem.get("title") or "").rstrip(".")
     # The detail of a problem with fields repeats what it says of the first.
     fields = "; ".join(f"{error.get('field')}: {error.get('message')}" for error in problem.get("errors") or ())
     again = problem.get("retry_after_seconds")
     sentence = f"{fields.rstrip('.') or said} [{code}]."
-    return Refused(answer.status_code, code, sentence + (f" Try again in {again} s." if again is not None else ""))
+    return ApiRefused(answer.status_code, code, sentence + (f" Try again in {again} s." if again is not None else ""))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from minichat.cli.api import Api, Refused, Unreachable
+from minichat.cli.api import Api, ApiRefused, Unreachable
 from minichat.cli.screen import Screen
 
 _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
@@ -54,5 +54,5 @@ class Canceller:
         assert self._request_id is not None
         try:
             self._api.call("POST", "chats", self._chat_id, "turns", self._request_id, "cancel")
-        except (Refused, Unreachable) as error:
+        except (ApiRefused, Unreachable) as error:
             self._screen.note(f"Not cancelled: {error}")

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from minichat.cli import answer, files, target
 from minichat.cli.answer import Question
-from minichat.cli.api import Api, Event, Refused, Unreachable
+from minichat.cli.api import Api, ApiRefused, SseEvent, Unreachable
 from minichat.cli.canceller import Canceller
 from minichat.cli.files import Unusable
 from minichat.cli.output import table
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
             if talk.chat_id is None:
                 api.call("GET", "models")  # whether anybody is there, and the token is good
             return _conversation(talk, screen, token)
-        except (Refused, Unreachable, Unusable) as error:
+        except (ApiRefused, Unreachable, Unusable) as error:
             screen.note(_told(error, token))
             return 1
         except KeyboardInterrupt:
@@ -98,7 +98,7 @@ def _text(argument: str) -> str:
 
 
 def _told(error: Exception, token: str | None) -> str:
-    if isinstance(error, Refused) and error.status == 401:
+    if isinstance(error, ApiRefused) and error.status == 401:
         advice = "Give one with --token-file or --token" if token is None else "It may have expired: give another"
         return f"{error} {advice}."
     return str(error)
@@ -125,7 +125,7 @@ def _conversation(talk: "Talk", screen: Screen, token: str | None) -> int:
             break
         except KeyboardInterrupt:
             screen.line()
-        except (Refused, Unreachable, Unusable) as error:
+        except (ApiRefused, Unreachable, Unusable) as error:
             failed = True
             screen.note(_told(error, token))
     return 1 if failed and not screen.interactive else 0
@@ -313,7 +313,7 @@ class Talk:
         return False
 
 
-def _note(screen: Screen, event: Event) -> None:
+def _note(screen: Screen, event: SseEvent) -> None:
     """Says what an event tells besides text."""
     data = event.data
     if event.name in {"done", "error"}:

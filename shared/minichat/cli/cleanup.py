@@ -12,7 +12,7 @@ from minichat.cli.output import table
 from minichat.domain.identity import TenantId
 from minichat.events import queues
 from minichat.moment import new_id, now
-from minichat.services.left_over import LeftOver, left_over, try_again
+from minichat.services.provider_leftovers import Leftover, leftovers, try_again
 from minichat.settings import Settings
 
 
@@ -60,5 +60,5 @@ def _again(options: argparse.Namespace) -> int:
     return 0 if all(sent) else 1
 
 
-def _found(options: argparse.Namespace) -> list[LeftOver]:
-    return left_over(now() - timedelta(hours=options.hours), options.tenant)
+def _found(options: argparse.Namespace) -> list[Leftover]:
+    return leftovers(now() - timedelta(hours=options.hours), options.tenant)

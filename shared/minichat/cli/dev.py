@@ -14,14 +14,14 @@ from typing import Any
 from minichat.local import stack
 from minichat.local.engine import KINDS
 from minichat.local.process import stop_all
-from minichat.local.stack import Stack, Wish
+from minichat.local.stack import Stack, StackOptions
 
 
 def add_to(commands: Any) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser("dev", help="run the local stack", description=__doc__)
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default 8080)")
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (default 127.0.0.1)")
     parser.add_argument("--engine", default="ministack", help=f"{', '.join(KINDS)}, or the URL of a running one")
     parser.add_argument("--no-auth", action="store_true", help="requests without a token are one development user's")
     parser.add_argument("--config", type=Path, help="settings, as JSON or YAML")
@@ -38,7 +38,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Starts the stack, says how to use it, and stops it at Ctrl-C or SIGTERM, which end a start as well."""
-    wish = Wish(
+    wish = StackOptions(
         port=options.port,
         host=options.host,
         engine=options.engine,

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from minichat.cli import target
-from minichat.cli.output import Progress, table
+from minichat.cli.output import ProgressLine, table
 from minichat.events import dead_letters, queues
 from minichat.events.dead_letters import DeadLetter
 from minichat.moment import now
@@ -81,7 +81,7 @@ def _redrive(options: argparse.Namespace) -> int:
     _dead_letters(settings, options.queue)
     """1 when some could not be sent, which are where they were."""
     count = failed = 0
-    with Progress("messages") as progress:
+    with ProgressLine("messages") as progress:
         for letter, fate in redrive(
             options.queue,
             settings.queues,

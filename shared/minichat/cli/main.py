@@ -18,14 +18,19 @@ _SILENT = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; 0 when it did what it says, 2 with one explanation on stderr when it could not."""
-    parser = argparse.ArgumentParser(prog="minichat", description="Mini Chat: the backend of a multi-tenant AI chat.")
-    parser.add_argument("--version", action="version", version=f"minichat {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """The parser of every command, from which the reference is made too."""
+    made = argparse.ArgumentParser(prog="minichat", description="Mini Chat: the backend of a multi-tenant AI chat.")
+    made.add_argument("--version", action="version", version=f"minichat {__version__}")
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (dev, token, chat, doctor, policy, turns, usage, reconcile, events, outbox, dlq, cleanup):
         command.add_to(commands)
-    options = parser.parse_args(arguments)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; 0 when it did what it says, 2 with one explanation on stderr when it could not."""
+    options = parser().parse_args(arguments)
     try:
         return int(options.run(options))
     except ServiceUnavailable:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 from minichat.cli import target
-from minichat.cli.output import Progress
+from minichat.cli.output import ProgressLine
 from minichat.domain.identity import TenantId
 from minichat.events import queues
 from minichat.events.payloads import Queue
@@ -48,7 +48,7 @@ def _republish(options: argparse.Namespace) -> int:
     moment = now()
     wanted = Range(options.since, options.until or moment, options.tenant, options.queue)
     sent: Counter[str] = Counter()
-    with Progress("events") as progress:
+    with ProgressLine("events") as progress:
         for batch in republish(wanted, settings.queues, again=new_id(moment), dry_run=options.dry_run):
             sent += batch
             progress.at(sent.total())

@@ -24,14 +24,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-class Progress:
+class ProgressLine:
     """A count on the terminal, for work that takes long; nothing when nobody watches."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._watched = sys.stderr.isatty()
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressLine":
         return self
 
     def at(self, count: int) -> None:

@@ -20,12 +20,12 @@ def add_to(commands: Any) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
 
     validate = actions.add_parser("validate", help="check a policy file without publishing it")
-    validate.add_argument("file", type=Path)
+    validate.add_argument("file", type=Path, help="JSON or YAML")
     target.add_to(validate)
     validate.set_defaults(run=_validate)
 
     publish = actions.add_parser("publish", help="put a policy in force; instances follow within seconds")
-    publish.add_argument("file", type=Path)
+    publish.add_argument("file", type=Path, help="JSON or YAML")
     publish.add_argument("--by", default=None, help="who publishes (default: the login name)")
     target.add_to(publish)
     publish.set_defaults(run=_publish)

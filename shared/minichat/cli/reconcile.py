@@ -14,8 +14,8 @@ from minichat.cli.output import table
 from minichat.domain.identity import TenantId
 from minichat.events import audit_sink
 from minichat.moment import now
-from minichat.services import books, metering
-from minichat.services.reconcile import Reconciled, reconcile, repair
+from minichat.services import reconcile_books, reconcile_usage
+from minichat.services.reconcile_quota import Reconciled, reconcile, repair
 from minichat.storage.unreadable import Unreadable
 
 
@@ -38,12 +38,12 @@ def run(options: argparse.Namespace) -> int:
     """0 when everything agrees, 1 when something differs or cannot be read. The audit trail is read where it is a
     folder."""
     settings = target.connected(options)
-    found = books.read(options.tenant)
+    found = reconcile_books.read(options.tenant)
     result = reconcile(books=found)
     sink = settings.audit.sink
     audited = None if sink.startswith("s3://") else audit_sink.records(Path(sink))
     ended_before = now() - timedelta(seconds=options.settled_seconds)
-    metered = metering.prove(ended_before, audited=audited, books=found)
+    metered = reconcile_usage.prove(ended_before, audited=audited, books=found)
     if options.json:
         unreadable = [{**one.key._asdict(), "reason": one.reason} for one in found.unreadable]
         print(
@@ -52,12 +52,14 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print(result, metered, found.unreadable, "not read" if audited is None else "read")
     if options.repair:
-        totals = metering.repair(metered.mismatches, retention_days=settings.quota.retention_days)
+        totals = reconcile_usage.repair(metered.mismatches, retention_days=settings.quota.retention_days)
         print(f"repaired: {repair(result.differences)} quota entries, {totals} totals", file=sys.stderr)
     return 1 if result.differences or metered.mismatches or found.unreadable else 0
 
 
-def _print(result: Reconciled, metered: metering.Metered, unreadable: list[Unreadable], audit_trail: str) -> None:
+def _print(
+    result: Reconciled, metered: reconcile_usage.Metered, unreadable: list[Unreadable], audit_trail: str
+) -> None:
     if result.differences:
         rows = [
             (d.account.tenant_id, d.account.user_id, d.period, d.counted, d.says, d.turns_say)

@@ -9,7 +9,7 @@ from typing import Any
 from minichat import settings
 from minichat.local import stack
 from minichat.local.issuer import Issuer, as_uuid
-from minichat.local.stack import Wish
+from minichat.local.stack import StackOptions
 from minichat.local.tables import project_root
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     if options.ids:
         print(as_uuid(options.tenant), as_uuid(options.user))
         return 0
-    auth = settings.load(stack.environment(Wish(config=options.config))).auth
+    auth = settings.load(stack.environment(StackOptions(config=options.config))).auth
     issuer = Issuer((options.state or project_root() / ".minichat").resolve())
     print(issuer.token(options.tenant, options.user, now=datetime.now(UTC), lifetime=options.lifetime, auth=auth))
     return 0

@@ -12,7 +12,7 @@ from minichat.cli.output import table
 from minichat.domain.identity import TenantId
 from minichat.domain.turn import Turn
 from minichat.moment import now
-from minichat.storage import keys, turn_lists, whole
+from minichat.storage import keys, scan, turn_lists
 from minichat.storage.unreadable import Unreadable
 
 
@@ -68,7 +68,7 @@ def _find(options: argparse.Namespace) -> int:
             "state": turn.state.value,
             "started_at": turn.started_at.isoformat(),
         }
-        for turn in whole.records(options.tenant)
+        for turn in scan.records(options.tenant)
         if isinstance(turn, Turn) and turn.provider_response_id == options.provider_response_id
     ]
     print(json.dumps(found, indent=2))

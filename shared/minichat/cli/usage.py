@@ -12,21 +12,23 @@ from typing import Any
 from minichat.cli import target
 from minichat.cli.output import table
 from minichat.domain.identity import TenantId
-from minichat.domain.metering import Total, Used
-from minichat.storage import ledger
+from minichat.domain.usage_ledger import LedgerSums, Total
+from minichat.storage import usage_ledger
 from minichat.storage.unreadable import Unreadable
 
-_HEAD = [field.name for field in fields(Used)]
+_HEAD = [field.name for field in fields(LedgerSums)]
 
 
 def add_to(commands: Any) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser("usage", help="what a tenant has used", description=__doc__)
     parser.add_argument("--tenant", type=TenantId, required=True, help="by its UUID")
-    parser.add_argument("--from", dest="since", type=day, required=True, metavar="DAY")
-    parser.add_argument("--to", dest="until", type=day, required=True, metavar="DAY", help="included")
+    parser.add_argument(
+        "--from", dest="since", type=day, required=True, metavar="DAY", help="the first day, such as 2026-11-21"
+    )
+    parser.add_argument("--to", dest="until", type=day, required=True, metavar="DAY", help="the last day")
     parser.add_argument("--by", choices=("day", "user"), default="day", help="a row per day (default) or per user")
-    parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    parser.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
     target.add_to(parser)
     parser.set_defaults(run=run)
 
@@ -43,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     """Prints the rows and their sum; micro-credits are what the turns were charged. 1 when a total cannot be read."""
     target.connected(options)
     unread: list[Unreadable] = []
-    found = ledger.totals(options.tenant, options.since.isoformat(), options.until.isoformat(), unread)
+    found = usage_ledger.totals(options.tenant, options.since.isoformat(), options.until.isoformat(), unread)
     rows = _rows(list(found), options.by)
     for one in unread:
         print(f"{one.key.pk} {one.key.sk} cannot be read, and is not in the rows: {one.reason}", file=sys.stderr)
@@ -54,14 +56,14 @@ def run(options: argparse.Namespace) -> int:
         writer.writerow([options.by, *_HEAD])
         writer.writerows([name, *asdict(used).values()] for name, used in rows.items())
     else:
-        everything = sum(rows.values(), Used())
+        everything = sum(rows.values(), LedgerSums())
         cells = [(name, *asdict(used).values()) for name, used in {**rows, "together": everything}.items()]
         print(table((options.by, *(name.replace("_", " ") for name in _HEAD)), cells))
     return 1 if unread else 0
 
 
-def _rows(found: list[Total], by: str) -> dict[str, Used]:
-    rows: defaultdict[str, Used] = defaultdict(Used)
+def _rows(found: list[Total], by: str) -> dict[str, LedgerSums]:
+    rows: defaultdict[str, LedgerSums] = defaultdict(LedgerSums)
     for total in found:
         if by == "day" and total.user_id is None:
             rows[total.day] += total.used

@@ -10,7 +10,7 @@ from minichat.domain.context import Assembly, Snapshot, Space, assemble, instruc
 from minichat.domain.errors import ImagesDisabled, QuotaExceeded, UnsupportedMedia, UsedUp, WebSearchDisabled
 from minichat.domain.policy import Model, Policy
 from minichat.domain.quota import Load, check_input, input_tokens, output_cap, reserve, surcharges
-from minichat.domain.standing import Standing, lacking
+from minichat.domain.quota_use import QuotaUse, lacking
 from minichat.domain.tools import Document, Tools, sees, tools_of
 from minichat.domain.turn import DayCounts, Reserve, ToolCalls
 
@@ -28,7 +28,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class PromptLimits:
     """What the deployment allows, whatever the policy says. `file_providers` are those that have files."""
 
     max_output_tokens: int
@@ -55,7 +55,7 @@ class Admission:
     per_day: DayCounts = field(default_factory=DayCounts)
 
 
-def admit(policy: Policy, wish: Wish, standing: Standing, limits: Limits, now: datetime) -> Admission:
+def admit(policy: Policy, wish: Wish, quota_use: QuotaUse, limits: PromptLimits, now: datetime) -> Admission:
     """What a message is admitted with, by the first model of the cascade whose worst case fits the user's quota.
 
     The estimate is of what will really be sent, with the model that would really run.
@@ -68,7 +68,7 @@ def admit(policy: Policy, wish: Wish, standing: Standing, limits: Limits, now: d
     """
     _check_switches(policy, wish)
     wanted = DayCounts(web_search=int(wish.web_search), image_inputs=len(wish.images))
-    if (none_left := lacking(standing.daily.counts, wanted, limits.per_day, now)) is not None:
+    if (none_left := lacking(quota_use.daily.counts, wanted, limits.per_day, now)) is not None:
         raise QuotaExceeded(none_left)
     blind = False
     weighed: UsedUp | None = None
@@ -81,15 +81,15 @@ def admit(policy: Policy, wish: Wish, standing: Standing, limits: Limits, now: d
         admission = _admission(policy, wish, model, limits, now)
         if reason is not None:
             admission = _downgraded(admission, wish.model_id, reason)
-        if standing.fits(admission.reserve):
-            return _with_calls(admission, standing, limits, now)
-        weighed = standing.lacks(admission.reserve, now)
+        if quota_use.fits(admission.reserve):
+            return _with_calls(admission, quota_use, limits, now)
+        weighed = quota_use.lacks(admission.reserve, now)
     if weighed is None:
         raise UnsupportedMedia if blind else QuotaExceeded
     raise QuotaExceeded(weighed)
 
 
-def readmit(policy: Policy, wish: Wish, reserve: Reserve, limits: Limits, now: datetime) -> Admission | None:
+def readmit(policy: Policy, wish: Wish, reserve: Reserve, limits: PromptLimits, now: datetime) -> Admission | None:
     """What a message is admitted with for which `reserve` is set aside already; None when the policy has changed so
     much since that this is not enough, or not allowed any more.
 
@@ -118,13 +118,13 @@ def _check_switches(policy: Policy, wish: Wish) -> None:
         raise ImagesDisabled
 
 
-def _with_calls(admission: Admission, standing: Standing, limits: Limits, now: datetime) -> Admission:
+def _with_calls(admission: Admission, quota_use: QuotaUse, limits: PromptLimits, now: datetime) -> Admission:
     """With its images set aside, and the most calls of tools that the turn may make: a message's, or what is left of
     the day's.
 
     Raises QuotaExceeded (scope of a tool of which none is left).
     """
-    per_day, used, may = limits.per_day, standing.daily.counts, {}
+    per_day, used, may = limits.per_day, quota_use.daily.counts, {}
     for tool in _offered(admission.tools):
         if (none_left := lacking(used, DayCounts(**{tool: 1}), per_day, now)) is not None:
             raise QuotaExceeded(none_left)
@@ -170,7 +170,6 @@ def _cascade(policy: Policy, selected_id: str) -> Iterator[tuple[Model, str | No
             reason = "premium_quota_exhausted"
         elif (model := policy.default_of(tier)) is not None:
             yield model, reason or "model_disabled"
-            reason = reason or "model_disabled"
 
 
 def _downgraded(admission: Admission, selected_id: str, reason: str) -> Admission:
@@ -178,7 +177,7 @@ def _downgraded(admission: Admission, selected_id: str, reason: str) -> Admissio
     return replace(admission, reserve=told)
 
 
-def _admission(policy: Policy, wish: Wish, model: Model, limits: Limits, now: datetime) -> Admission:
+def _admission(policy: Policy, wish: Wish, model: Model, limits: PromptLimits, now: datetime) -> Admission:
     check_input(wish.content, model)
     documents = [one for one in wish.documents if one.provider in limits.file_providers]
     tools = tools_of(model, documents, policy.kill_switches, web_search=wish.web_search)

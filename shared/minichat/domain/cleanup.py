@@ -23,7 +23,7 @@ class CleanupStatus(StrEnum):
     FAILED = "failed"
 
 
-class Outcome(StrEnum):
+class CleanupOutcome(StrEnum):
     """What became of one attempt.
 
     DONE and ALREADY_TERMINAL need nothing more, PENDING wants to be tried again later, FAILED is for a person to look
@@ -67,16 +67,16 @@ class Failure:
 
 def after_attempt(
     cleanup: Cleanup, failure: Failure | None, *, max_attempts: int, at: datetime
-) -> tuple[Cleanup, Outcome]:
+) -> tuple[Cleanup, CleanupOutcome]:
     """The state after an attempt that ended at that instant (None: it succeeded), and what became of it.
 
     `attempts` counts those that failed; the last one's reason stays for whoever asks later.
     """
     if cleanup.is_terminal:
-        return cleanup, Outcome.ALREADY_TERMINAL
+        return cleanup, CleanupOutcome.ALREADY_TERMINAL
     if failure is None:
-        return Cleanup(CleanupStatus.DONE, cleanup.attempts, cleanup.last_error, at), Outcome.DONE
+        return Cleanup(CleanupStatus.DONE, cleanup.attempts, cleanup.last_error, at), CleanupOutcome.DONE
     attempts = cleanup.attempts + 1
     if failure.may_pass and attempts < max_attempts:
-        return Cleanup(CleanupStatus.PENDING, attempts, failure.reason, at), Outcome.PENDING
-    return Cleanup(CleanupStatus.FAILED, attempts, failure.reason, at), Outcome.FAILED
+        return Cleanup(CleanupStatus.PENDING, attempts, failure.reason, at), CleanupOutcome.PENDING
+    return Cleanup(CleanupStatus.FAILED, attempts, failure.reason, at), CleanupOutcome.FAILED

@@ -1,7 +1,7 @@
 """Whether an answer is whole: what is told of it beside its text (contract 3)."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from minichat.domain.text import is_blank
 
@@ -9,9 +9,6 @@ Kind = Literal["complete", "incomplete", "refusal"]
 Reason = Literal["length", "content_filter", "pause", "deadline", "cancelled", "interrupted", "other"]
 """Why an answer is cut, and `content_filter` of a refusal that is a filter's and not the model's. A closed set: a
 provider's word that is none of them is `other`."""
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
-REASONS: tuple[Reason, ...] = get_args(Reason)
 
 DECLINED = "The model declined to answer this message."
 """The text of a refusal that came without words: no answer is an empty message because somebody refused it."""

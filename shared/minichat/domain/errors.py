@@ -32,7 +32,6 @@
     ├── ContextBudgetExceeded     context_budget_exceeded 422
     ├── QuotaExceeded             quota_exceeded         429
     │   └── CreditsTaken          the same, after a lost race
-    ├── RateLimited               rate_limited           429
     └── ServiceUnavailable        service_unavailable    503
 
 The status codes live in `minichat.http.problems`: errors also end streams and batch records, where no status exists.
@@ -72,7 +71,7 @@ class ChatError(Exception):
 
 
 class InvalidRequest(ChatError):
-    """Body, path or query does not validate."""
+    """Body, path or query does not validate, or is nested too deep to be read; `errors` names the fields."""
 
     code = "invalid_request"
     detail = "The request is not valid."
@@ -83,70 +82,74 @@ class InvalidRequest(ChatError):
 
 
 class InvalidCursor(InvalidRequest):
-    """A cursor that was altered, or belongs to another list, order, filter or caller."""
+    """The cursor was altered, or belongs to another list, order, filter or caller."""
 
     code = "invalid_cursor"
     detail = "The cursor does not belong to this query."
 
 
 class InvalidAttachment(InvalidRequest):
-    """An attachment that is unknown, another's, deleted or not ready."""
+    """An attachment that is unknown, another's, another chat's, deleted (`not_found`) or not ready (`not_ready`);
+    `errors` names `attachment_ids` and each id."""
 
     code = "invalid_attachment"
     detail = "An attachment cannot be used."
 
 
 class InvalidTurnState(ChatError):
-    """The mutation of a turn that is still running."""
+    """Mutation of a turn that is running."""
 
     code = "invalid_turn_state"
     detail = "The turn is still running."
 
 
 class InvalidModel(ChatError):
-    """A chat asked for a model that is unknown or disabled."""
+    """A chat asks for a model that is unknown, disabled or not available yet."""
 
     code = "invalid_model"
     detail = "The model is not available."
 
 
 class WebSearchDisabled(ChatError):
-    """The kill switch for web search is on and the request asks for it."""
+    """Web search is switched off by the policy, and the message asks for it."""
 
     code = "web_search_disabled"
     detail = "Web search is currently disabled."
 
 
 class ImagesDisabled(ChatError):
-    """The kill switch for images is on and the message has some."""
+    """Images are switched off by the policy, and the message has some."""
 
     code = "images_disabled"
     detail = "Images are currently disabled."
 
 
 class TooManyImages(ChatError):
-    """More images than one message may have."""
+    """More images than one message may have (`attachments.max_images_per_message`)."""
 
     code = "too_many_images"
     detail = "The message has too many images."
 
 
 class InvalidReactionTarget(ChatError):
-    """A reaction to a message that is no answer."""
+    """A reaction to a message that is not the assistant's."""
 
     code = "invalid_reaction_target"
     detail = "Only an assistant's message can have a reaction."
 
 
 class InputTooLong(ChatError):
-    """The message alone exceeds what the model takes in."""
+    """The message alone exceeds the model's input, 3 MB, or what an answer can tell again."""
 
     code = "input_too_long"
     detail = "The message is too long for the model."
 
 
 class Unauthenticated(ChatError):
-    """No token, or one that does not verify. The caller is not told why; `reason` is for the log."""
+    """No token, or one that does not verify.
+
+    The caller is not told why; `reason` is for the log.
+    """
 
     code = "unauthenticated"
     detail = "A valid bearer token is required."
@@ -157,14 +160,17 @@ class Unauthenticated(ChatError):
 
 
 class Forbidden(ChatError):
-    """Policy denies the action, or the turn is another user's."""
+    """The turn or the attachment is another user's."""
 
     code = "forbidden"
     detail = "You may not do this."
 
 
 class FeatureNotLicensed(ChatError):
-    """The tenant's licence does not include the chat; `caller` is who asked, whose token is good otherwise."""
+    """The tenant lacks the feature.
+
+    `caller` is who asked, whose token is good otherwise.
+    """
 
     code = "feature_not_licensed"
     detail = "The chat feature is not licensed for this tenant."
@@ -175,7 +181,7 @@ class FeatureNotLicensed(ChatError):
 
 
 class ChatNotFound(ChatError):
-    """Not there, not yours, or deleted: the answer does not tell which."""
+    """The chat is another tenant's, another user's, deleted or unknown: the answer does not tell which."""
 
     code = "chat_not_found"
     detail = "The chat was not found."
@@ -203,7 +209,7 @@ class MessageNotFound(ChatError):
 
 
 class AttachmentNotFound(ChatError):
-    """The chat has no such attachment."""
+    """The chat has no such attachment, or it was deleted."""
 
     code = "attachment_not_found"
     detail = "The attachment was not found."
@@ -217,28 +223,31 @@ class AttachmentLocked(ChatError):
 
 
 class FileTooLarge(ChatError):
-    """A file above the limit of its kind, or of the way that it came by."""
+    """The file is above the limit of its kind, or of its way in."""
 
     code = "file_too_large"
     detail = "The file is too large."
 
 
 class UnsupportedFileType(ChatError):
-    """A type that is not accepted, or a file that is not of the type that it says."""
+    """A type that is not accepted, or a file that is not of its type."""
 
     code = "unsupported_file_type"
     detail = "Files of this type are not accepted."
 
 
 class UnsupportedMedia(ChatError):
-    """The model sees no images, or the message's are not where it could see them."""
+    """The model cannot see the message's images."""
 
     code = "unsupported_media"
     detail = "The model that would answer cannot see the images of the message."
 
 
 class GenerationInProgress(ChatError):
-    """Another turn of this chat is running; `request_id` names it when it is known, so that it can be joined."""
+    """Another turn of the chat is running; `stream_url` is where it can be joined.
+
+    `request_id` names it when it is known.
+    """
 
     code = "generation_in_progress"
     detail = "Another turn of this chat is running."
@@ -254,7 +263,8 @@ class ChatMoved(GenerationInProgress):
 
 
 class RequestIdConflict(ChatError):
-    """The request id belongs to a turn that cannot be replayed; `turn_state` is that turn's public state.
+    """The `request_id` belongs to a turn that is not replayable; `turn_state` says how it stands, `stream_url` where it
+    can be read (not for a deleted one).
 
     With `request_id` the turn's stream can be joined.
     """
@@ -269,28 +279,28 @@ class RequestIdConflict(ChatError):
 
 
 class NotLatestTurn(ChatError):
-    """Only the latest turn of a chat can be mutated."""
+    """Mutation of a turn that is not the latest, or was deleted or replaced."""
 
     code = "not_latest_turn"
     detail = "Only the latest turn of the chat can be changed."
 
 
 class IdempotencyKeyConflict(ChatError):
-    """The Idempotency-Key was used with another body within its 24 hours."""
+    """The `Idempotency-Key` came with another body within 24 hours."""
 
     code = "idempotency_key_conflict"
     detail = "This Idempotency-Key was already used with another request."
 
 
 class RequestIdReused(ChatError):
-    """The request id belongs to a completed turn with other content."""
+    """The `request_id` is a completed turn's, with other content or attachments."""
 
     code = "request_id_reused"
     detail = "This request_id belongs to a completed turn with other content or attachments."
 
 
 class ContextBudgetExceeded(ChatError):
-    """What must be sent does not fit the model's window."""
+    """Instructions and message do not fit the model's window."""
 
     code = "context_budget_exceeded"
     detail = "The message and the instructions do not fit the model's context window."
@@ -312,7 +322,8 @@ class UsedUp:
 
 
 class QuotaExceeded(ChatError):
-    """A limit is used up."""
+    """A limit is used up: of `quota_scope` `tokens`, `web_search`, `code_interpreter`, `file_search`, `image_inputs` or
+    `uploads`."""
 
     code = "quota_exceeded"
     detail = "The quota is used up."
@@ -327,19 +338,9 @@ class CreditsTaken(QuotaExceeded):
     """Other turns took the credits, or a number of the day's, between the look at them and the transaction."""
 
 
-class RateLimited(ChatError):
-    """Too many requests at once."""
-
-    code = "rate_limited"
-    detail = "Too many requests; try again shortly."
-
-    def __init__(self, retry_after_seconds: int = 1) -> None:
-        self.retry_after_seconds = retry_after_seconds
-        super().__init__()
-
-
 class ServiceUnavailable(ChatError):
-    """The store or another dependency does not answer now."""
+    """The store does not answer now, or not within the function's time; what was asked for may have been done all the
+    same, so ask the same again."""
 
     code = "service_unavailable"
     detail = "The service is temporarily unavailable; try again shortly."

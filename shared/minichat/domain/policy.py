@@ -17,7 +17,7 @@ Tier = Literal["standard", "premium"]
 ContextSize = Literal["low", "medium", "high"]
 Multiplier = Annotated[int, Field(ge=1, le=MAX_MULTIPLIER)]
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
-Budget = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+Budget = Annotated[int, Field(ge=0, le=MAX_TOKENS, description="tokens")]
 MicroCredits = Annotated[int, Field(ge=0)]
 
 
@@ -119,7 +119,7 @@ class Model(_Part):
     provider_model_id: Annotated[str, Field(min_length=1)]
     provider_id: Annotated[str, Field(min_length=1)]
     display_name: Annotated[str, Field(min_length=1)]
-    provider_display_name: str = ""
+    provider_display_name: Annotated[str, Field(description="for readers of the file")] = ""
     description: str = ""
     icon: str = ""
     tier: Annotated[Tier, BeforeValidator(lambda tier: tier.lower() if isinstance(tier, str) else tier)]
@@ -152,7 +152,7 @@ class KillSwitches(_Part):
     disable_code_interpreter: bool = False
 
 
-class Limits(_Part):
+class PolicyLimits(_Part):
     """What one user may spend in one bucket."""
 
     limit_daily_credits_micro: MicroCredits
@@ -162,8 +162,8 @@ class Limits(_Part):
 class UserLimits(_Part):
     """`standard` is the ceiling over everything, `premium` a cap inside it."""
 
-    standard: Limits
-    premium: Limits
+    standard: PolicyLimits
+    premium: PolicyLimits
 
 
 class LimitsByUser(_Part):

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from minichat.domain import completion
 from minichat.domain.citations import Citation
 from minichat.domain.completion import CompletionSignal
-from minichat.domain.standing import Remaining
+from minichat.domain.quota_use import Remaining
 from minichat.domain.turn import QuotaDecision, Turn, TurnState
 from minichat.domain.usage import Usage
 
@@ -200,5 +200,5 @@ _TOLD: dict[type[StreamEvent], tuple[str, Callable[[Any], dict[str, Any]]]] = {
 }
 assert {*_TOLD, Told} == set(get_args(StreamEvent)), "every event can be told"
 
-EVENT_NAMES = frozenset(name for name, _ in _TOLD.values())
-"""The names under which events are told (contract 3)."""
+NAMES: dict[type[StreamEvent], str] = {kind: name for kind, (name, _) in _TOLD.items()}
+"""The name under which each event is told (contract 3)."""

@@ -41,4 +41,4 @@ class Arrived(_Said):
 class Tested(_Said):
     """What S3 sends once, when it is told where to send events."""
 
-    event: Literal["s3:TestEvent"] = Field(alias="Event")
+    event: Literal["s3:TestEvent"] = Field(alias="Event")  # allowed: S3 says it

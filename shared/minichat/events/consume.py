@@ -25,7 +25,7 @@ from aws_lambda_powertools.utilities.parser import ValidationError, parse
 from botocore.exceptions import BotoCoreError, ClientError
 
 from minichat.domain.errors import ServiceUnavailable
-from minichat.events.queues import REDRIVEN, Message, client, send_one
+from minichat.events.queues import REDRIVEN, SqsMessage, client, send_one
 from minichat.observability import begin, count, emit, logger
 from minichat.settings import current
 
@@ -145,7 +145,7 @@ def _bury(record: SQSRecord, queue: str, said: dict[str, str], reason: str) -> N
     Raises ServiceUnavailable.
     """
     group = record["attributes"].get("MessageGroupId", queue)
-    buried = Message(record.message_id, group, record.body, {**said, "reason": reason})
+    buried = SqsMessage(record.message_id, group, record.body, {**said, "reason": reason})
     try:
         send_one(current().queues.dead_letters[queue], buried)
     except ServiceUnavailable:

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 
-class Part(BaseModel):
+class PayloadPart(BaseModel):
     """A part of a payload, and any payload."""
 
     # A function sends a few of the events; it pays for a validator when it makes the first of a kind. Members that
@@ -15,14 +15,14 @@ class Part(BaseModel):
     )
 
 
-class LicenseDecision(Part):
+class LicenseDecision(PayloadPart):
     """The feature that the caller's token had to name, and did."""
 
     feature: str
     decision: Literal["allow"] = "allow"
 
 
-class QuotaDecisionRecord(Part):
+class QuotaDecisionRecord(PayloadPart):
     """What the admission decided; the scope is that of the quota which downgraded the turn, or ended it."""
 
     decision: str
@@ -31,7 +31,7 @@ class QuotaDecisionRecord(Part):
     downgrade_reason: str | None = None
 
 
-class PolicyDecisions(Part):
+class PolicyDecisions(PayloadPart):
     """Decisions that let the turn run; without a `license` the deployment asks for none."""
 
     license: LicenseDecision | None = None

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from minichat.domain.completion import CompletionSignal, Kind, Reason
 from minichat.domain.usage import Usage, dedupe_key
-from minichat.events.decisions import Part as _Part
+from minichat.events.decisions import PayloadPart as _Part
 from minichat.events.decisions import PolicyDecisions
 
 Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "chat-cleanup", "thread-summary"]
@@ -267,7 +267,7 @@ class AttachmentDeleted(_OfChat):
 
 
 class DecisionRefused(_Audit):
-    """A decision went against a caller: the tenant's licence, a quota, a kill switch or a rate.
+    """A decision went against a caller: the tenant's licence, a quota or a kill switch.
 
     It is the first of its kind in a minute; those after it leave no event. `code` is that of the problem; the chat is
     there where the request named one.
@@ -275,7 +275,7 @@ class DecisionRefused(_Audit):
 
     event_type: Literal["decision_refused"] = "decision_refused"
     actor_user_id: str
-    decision: Literal["license", "quota", "kill_switch", "rate"]
+    decision: Literal["license", "quota", "kill_switch"]
     code: str
     chat_id: str | None = None
     quota_scope: str | None = None

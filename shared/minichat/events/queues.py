@@ -34,7 +34,7 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class SqsMessage:
     """One message: its body, its attributes by name, and the group within which it waits its turn.
 
     Nobody receives it for `delay_seconds`, which FIFO queues do not know.
@@ -57,7 +57,7 @@ class Message:
 class Unsent:
     """A message that SQS did not take; `permanent` when it never will."""
 
-    message: Message
+    message: SqsMessage
     reason: str
     permanent: bool
 
@@ -88,7 +88,7 @@ def connect(settings: Settings) -> None:
 _connected: list["SQSClient"] = []
 
 
-def send(url: str, messages: Sequence[Message], *, again: str = "") -> list[Unsent]:
+def send(url: str, messages: Sequence[SqsMessage], *, again: str = "") -> list[Unsent]:
     """Sends messages in their order, and returns those that were not taken, each with the reason.
 
     `again` tells a FIFO queue that a message is meant, though it had the same one within its five minutes of
@@ -123,7 +123,7 @@ def send(url: str, messages: Sequence[Message], *, again: str = "") -> list[Unse
     return unsent
 
 
-def send_one(url: str, message: Message, *, again: str = "") -> None:
+def send_one(url: str, message: SqsMessage, *, again: str = "") -> None:
     """Sends one message.
 
     Raises ServiceUnavailable when SQS does not take it.
@@ -132,7 +132,7 @@ def send_one(url: str, message: Message, *, again: str = "") -> None:
         raise ServiceUnavailable
 
 
-def _entry(number: str, message: Message, fifo: bool, again: str) -> dict[str, Any]:
+def _entry(number: str, message: SqsMessage, fifo: bool, again: str) -> dict[str, Any]:
     attributes = {
         name: {"DataType": "String", "StringValue": _FORBIDDEN.sub("?", value)}
         for name, value in message.attributes.items()
@@ -149,9 +149,9 @@ def _entry(number: str, message: Message, fifo: bool, again: str) -> dict[str, A
     return {**entry, "MessageDeduplicationId": f"{message.event_id}{again}"} if fifo else entry
 
 
-def _batches(messages: Sequence[Message], *, one_per_group: bool) -> Iterator[list[Message]]:
+def _batches(messages: Sequence[SqsMessage], *, one_per_group: bool) -> Iterator[list[SqsMessage]]:
     """Batches within the limits of SQS. Where order counts, two of a group are never in one: one of them could fail."""
-    batch: list[Message] = []
+    batch: list[SqsMessage] = []
     size = 0
     for message in messages:
         full = len(batch) == BATCH_ENTRIES or size + message.size > BATCH_BYTES

@@ -17,10 +17,10 @@ from starlette.responses import Response
 from minichat.domain.errors import ChatError
 from minichat.http import cors, problems
 from minichat.http.auth import Authenticator
-from minichat.http.deps import App
+from minichat.http.deps import AppDeps
 from minichat.http.edge import Edge
 from minichat.http.paging import CursorCodec
-from minichat.http.refused import Refused
+from minichat.http.refusals import RefusedRequest
 from minichat.moment import now
 from minichat.providers.registry import Providers
 from minichat.services import generate
@@ -32,17 +32,17 @@ STOP_SECONDS = 5
 """How long a stopping process waits for its running answers to be stored as cancelled."""
 
 
-class Part(Flag):
+class ServedPart(Flag):
     """Which routes an app serves."""
 
     BUFFERED = auto()
     STREAMING = auto()
 
 
-BUFFERED, STREAMING = Part.BUFFERED, Part.STREAMING
+BUFFERED, STREAMING = ServedPart.BUFFERED, ServedPart.STREAMING
 
 
-def routers(parts: Part) -> Iterator[APIRouter]:
+def routers(parts: ServedPart) -> Iterator[APIRouter]:
     """The routers of these parts, imported only when they are asked for."""
     if BUFFERED in parts:
         from minichat.http.routes import (  # noqa: PLC0415
@@ -64,17 +64,17 @@ def routers(parts: Part) -> Iterator[APIRouter]:
         yield streams.router
 
 
-def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge | CORSMiddleware:
+def create_app(settings: Settings, parts: ServedPart = BUFFERED | STREAMING) -> Edge | CORSMiddleware:
     """The app of this deployment, connected to its tables (no network is used yet).
 
     Raises SettingsError when the policy is wrong; ValueError without a cursor secret, where there are lists.
     """
     connect(settings.store)
-    machine = generate.Machine(settings, Providers(settings.providers), now)
+    machine = generate.AnswerDeps(settings, Providers(settings.providers), now)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan, redirect_slashes=False)
     codec = CursorCodec(settings.cursor_secret.get_secret_value()) if BUFFERED in parts else None
-    app.state.minichat = App(machine, InForce(settings), Authenticator(settings.auth), codec)
-    app.state.refused = Refused()
+    app.state.minichat = AppDeps(machine, InForce(settings), Authenticator(settings.auth), codec)
+    app.state.refused = RefusedRequest()
     for router in routers(parts):
         app.include_router(router, prefix=f"{settings.url_prefix}/v1")
     app.add_exception_handler(ChatError, _refused)
@@ -88,7 +88,7 @@ def create_app(settings: Settings, parts: Part = BUFFERED | STREAMING) -> Edge |
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Threads enough for every connection to the store; at the end, an honest end for every running answer."""
-    state: App = app.state.minichat
+    state: AppDeps = app.state.minichat
     threads = state.settings.store.max_connections
     anyio.to_thread.current_default_thread_limiter().total_tokens = threads
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))

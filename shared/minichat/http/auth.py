@@ -24,7 +24,7 @@ UNKNOWN_KEY_COOLDOWN_SECONDS = 10
 """A token with an unknown key id makes us ask the issuer again, but not more often than this."""
 
 
-class Keys:
+class SigningKeys:
     """The issuer's public keys, read when first needed and again when an unknown key id appears."""
 
     def __init__(self, location: str) -> None:
@@ -83,7 +83,7 @@ class Authenticator:
 
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
-        self._keys = Keys(auth.jwks)
+        self._keys = SigningKeys(auth.jwks)
 
     async def caller(self, request: Request) -> Caller:
         """Who sends this request.

@@ -21,7 +21,7 @@ from minichat.http.auth import Authenticator
 from minichat.http.paging import CursorCodec
 from minichat.moment import new_id, now
 from minichat.observability import measured, note
-from minichat.services.generate import Machine
+from minichat.services.generate import AnswerDeps
 from minichat.services.rules import InForce, Rules
 from minichat.settings import Settings
 
@@ -44,10 +44,10 @@ register_url_convertor("item", _Item())
 
 
 @dataclass(frozen=True, slots=True)
-class App:
+class AppDeps:
     """What one process's app is made of; built once by `create_app`."""
 
-    machine: Machine
+    machine: AnswerDeps
     in_force: InForce
     authenticator: Authenticator
     codec: CursorCodec | None
@@ -70,8 +70,8 @@ class App:
         return self.machine.settings
 
 
-async def _app(request: Request) -> App:
-    app: App = request.app.state.minichat
+async def _app(request: Request) -> AppDeps:
+    app: AppDeps = request.app.state.minichat
     if app.in_force.is_due(moment := time.monotonic()):
         with measured("policy"):
             await run_in_threadpool(app.in_force.look, moment)
@@ -86,7 +86,7 @@ class Authenticated(APIRoute):
         handle = super().get_route_handler()
 
         async def authenticated(request: Request) -> Response:
-            app: App = request.app.state.minichat
+            app: AppDeps = request.app.state.minichat
             with measured("auth"):
                 caller = await app.authenticator.caller(request)
             note(tenant_id=caller.tenant_id)
@@ -96,7 +96,7 @@ class Authenticated(APIRoute):
         return authenticated
 
 
-TheApp = Annotated[App, Depends(_app)]
+TheApp = Annotated[AppDeps, Depends(_app)]
 
 
 async def _call(request: Request, looked: TheApp) -> Call:

@@ -7,12 +7,14 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
+from pydantic.json_schema import models_json_schema
 
 from minichat import __version__
-from minichat.domain.completion import KINDS, REASONS
-from minichat.domain.stream import ERROR_MESSAGES, EVENT_NAMES
+from minichat.domain.stream import NAMES, Ping, StreamEvent
 from minichat.http.schemas import MessageView
 from minichat.http.sse import MEDIA_TYPE
+
+_REF = "#/components/schemas/{model}"
 
 
 class ProblemField(BaseModel):
@@ -51,133 +53,6 @@ class Problem(BaseModel):
     retry_after_seconds: int | None = None
 
 
-_EVENTS: dict[str, dict[str, Any]] = {
-    "stream_started": {
-        "required": ["request_id", "message_id", "is_new_turn"],
-        "properties": {
-            "request_id": {"type": "string", "format": "uuid"},
-            "message_id": {"type": "string", "format": "uuid"},
-            "is_new_turn": {"type": "boolean"},
-            "thread_summary_applied": {
-                "type": "object",
-                "required": ["token_estimate"],
-                "properties": {"token_estimate": {"type": "integer", "minimum": 0}},
-            },
-        },
-    },
-    "delta": {
-        "required": ["type", "content"],
-        "properties": {"type": {"const": "text"}, "content": {"type": "string"}},
-    },
-    "tool": {
-        "required": ["phase", "name", "details"],
-        "properties": {
-            "phase": {"enum": ["start", "progress", "done"]},
-            "name": {"enum": ["file_search", "web_search", "code_interpreter"]},
-            "details": {
-                "type": "object",
-                "description": "With `done`, what the provider tells of it.",
-                "properties": {
-                    "files_searched": {
-                        "type": "array",
-                        "description": "Files of the chat in which `file_search` found something.",
-                        "items": {
-                            "type": "object",
-                            "required": ["attachment_id", "title"],
-                            "properties": {
-                                "attachment_id": {"type": "string", "format": "uuid"},
-                                "title": {"type": "string"},
-                            },
-                        },
-                    },
-                    "output": {"type": "string", "description": "What the code of `code_interpreter` printed, 8 KiB."},
-                    "query": {"type": "string", "description": "What `web_search` looked for."},
-                },
-            },
-        },
-    },
-    "citations": {
-        "required": ["items"],
-        "properties": {
-            "items": {
-                "type": "array",
-                "minItems": 1,
-                "items": {
-                    "type": "object",
-                    "required": ["source", "title", "snippet"],
-                    "properties": {
-                        "source": {"enum": ["file", "web"]},
-                        "title": {"type": "string"},
-                        "url": {"type": "string"},
-                        "attachment_id": {"type": "string", "format": "uuid"},
-                        "snippet": {"type": "string"},
-                        "span": {
-                            "type": "object",
-                            "required": ["start", "end"],
-                            "properties": {
-                                "start": {"type": "integer", "minimum": 0},
-                                "end": {"type": "integer", "minimum": 0},
-                            },
-                            "description": "Characters (code points) of the whole text.",
-                        },
-                    },
-                    "oneOf": [{"required": ["url"]}, {"required": ["attachment_id"]}],
-                },
-            },
-        },
-    },
-    "done": {
-        "required": ["completion_signal", "usage", "effective_model", "selected_model", "quota_decision"],
-        "properties": {
-            "completion_signal": {
-                "type": "object",
-                "required": ["kind"],
-                "properties": {"kind": {"enum": list(KINDS)}, "reason": {"enum": list(REASONS)}},
-                "description": "Whether the answer is whole.",
-            },
-            "usage": {
-                "type": ["object", "null"],
-                "description": "Null when it is not known.",
-                "required": ["input_tokens", "output_tokens", "model"],
-                "properties": {
-                    "input_tokens": {"type": "integer"},
-                    "output_tokens": {"type": "integer"},
-                    "model": {"type": "string"},
-                    "cache_read_input_tokens": {"type": "integer"},
-                    "cache_write_input_tokens": {"type": "integer"},
-                    "reasoning_tokens": {"type": "integer"},
-                },
-            },
-            "effective_model": {"type": "string"},
-            "selected_model": {"type": "string"},
-            "quota_decision": {"enum": ["allow", "downgrade"]},
-            "downgrade_from": {"type": "string"},
-            "downgrade_reason": {"type": "string"},
-            "quota_warnings": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["tier", "period", "remaining_percentage", "warning", "exhausted"],
-                    "properties": {
-                        "tier": {"enum": ["premium", "total"]},
-                        "period": {"enum": ["daily", "monthly"]},
-                        "remaining_percentage": {"type": "integer", "minimum": 0, "maximum": 100},
-                        "warning": {"type": "boolean"},
-                        "exhausted": {"type": "boolean"},
-                        "next_reset": {"type": "string", "format": "date-time"},
-                    },
-                },
-            },
-        },
-    },
-    "error": {
-        "required": ["code", "message"],
-        "properties": {"code": {"enum": sorted(ERROR_MESSAGES)}, "message": {"type": "string"}},
-    },
-    "ping": {"properties": {}},
-}
-assert set(_EVENTS) == EVENT_NAMES, "every event that can be told is described"
-
 _SELECT: dict[str, Any] = {
     "style": "form",
     "explode": False,
@@ -208,6 +83,7 @@ _LINKS: dict[tuple[str, str, str], tuple[dict[str, str], tuple[str, ...]]] = {
 def document(url_prefix: str) -> dict[str, Any]:
     """The document of the whole product, whichever of its functions is asked."""
     from minichat.http.app import BUFFERED, STREAMING, routers  # noqa: PLC0415  the app's routes include this document
+    from minichat.http.stream_data import DATA  # noqa: PLC0415  models that nothing else needs
 
     app = FastAPI()
     for router in routers(BUFFERED | STREAMING):
@@ -221,12 +97,11 @@ def document(url_prefix: str) -> dict[str, Any]:
     schemas = made["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    described = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas |= described.pop("$defs")
-    schemas["Problem"] = described
-    for event, schema in _EVENTS.items():
-        schemas[_data_schema(event)] = {"type": "object", **schema}
-    schemas["StreamEvent"] = {"oneOf": [_frame(event) for event in _EVENTS]}
+    _, described = models_json_schema(
+        [(Problem, "validation"), *((data, "serialization") for data in DATA.values())], ref_template=_REF
+    )
+    schemas |= described["$defs"]
+    schemas["StreamEvent"] = {"oneOf": [_frame(kind, data) for kind, data in DATA.items()]}
     made["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "RS256 or ES256."}
     }
@@ -274,20 +149,16 @@ def _present(schema: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in schema.items() if name != "anyOf"} | given[0] if given else schema
 
 
-def _frame(event: str) -> dict[str, Any]:
+def _frame(kind: type[StreamEvent], data: type[BaseModel]) -> dict[str, Any]:
     """One event of the stream: its fields are text, and the text of `data` is JSON."""
-    data = {
+    content = {
         "type": "string",
         "contentMediaType": "application/json",
-        "contentSchema": {"$ref": f"#/components/schemas/{_data_schema(event)}"},
+        "contentSchema": {"$ref": _REF.format(model=data.__name__)},
     }
-    numbered = {} if event == "ping" else {"id": {"type": "string", "description": "The event's number in the turn."}}
+    numbered = {} if kind is Ping else {"id": {"type": "string", "description": "The event's number in the turn."}}
     return {
         "type": "object",
         "required": ["event", "data"],
-        "properties": {"event": {"const": event}, "data": data, **numbered},
+        "properties": {"event": {"const": NAMES[kind]}, "data": content, **numbered},
     }
-
-
-def _data_schema(event: str) -> str:
-    return "".join(word.capitalize() for word in event.split("_")) + "Data"

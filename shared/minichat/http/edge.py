@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from minichat.domain.errors import ServiceUnavailable
 from minichat.http import problems
 from minichat.http.request_body import RequestBody
-from minichat.observability import Event, begin, emit, logger
+from minichat.observability import WideEvent, begin, emit, logger
 from minichat.settings import function_name
 
 ANSWER_SECONDS = 2
@@ -139,6 +139,6 @@ def _trace_id(traceparent: str | None) -> str:
     return match[1] if match else secrets.token_hex(16)
 
 
-def _server_timing(event: Event, started_at: float) -> str:
+def _server_timing(event: WideEvent, started_at: float) -> str:
     spans = {**event.spans, "total": (time.perf_counter() - started_at) * 1000}
     return ", ".join(f"{name};dur={spent:.2f}" for name, spent in spans.items())

@@ -15,7 +15,7 @@ from minichat.domain.identity import AttachmentId, Call, ChatId, MessageId, from
 from minichat.domain.message import Message, told_bytes
 from minichat.http import odata
 from minichat.http.odata import Filter, Order, Value
-from minichat.http.paging import Cursor, CursorCodec, Cut, cut, fits
+from minichat.http.paging import Cursor, CursorCodec, CutPage, cut, fits
 from minichat.http.schemas import (
     AttachmentDetail,
     AttachmentSummary,
@@ -33,7 +33,7 @@ from minichat.storage import attachments as attachment_store
 from minichat.storage import chats as chat_store
 from minichat.storage import messages as message_store
 from minichat.storage.items import together
-from minichat.storage.messages import Found, Window
+from minichat.storage.messages import FoundMessages, Window
 
 NEWEST_FIRST = "updated_at desc"
 LAST_ADDED_FIRST = "created_at desc"
@@ -87,7 +87,7 @@ class _List:
     order: str
     filter_: str = ""
 
-    def info(self, limit: int, page: Cut[Any]) -> PageInfo:
+    def info(self, limit: int, page: CutPage[Any]) -> PageInfo:
         """How to go on from this page."""
         return PageInfo(
             limit=limit,
@@ -264,7 +264,7 @@ def _summaries(call: Call, chat_id: ChatId, messages: Sequence[Message]) -> dict
     return summaries
 
 
-def _worth_reading(found: Sequence[Found]) -> int:
+def _worth_reading(found: Sequence[FoundMessages]) -> int:
     """How many of these, by the size of their texts alone, can be on one page; at least one."""
     sizes = itertools.accumulate(one.size for one in found)
     return 1 + sum(size <= PAGE_MAX_BYTES for size in sizes)

@@ -31,7 +31,7 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut(Generic[T]):
+class CutPage(Generic[T]):
     """The rows of a page in the list's order, and the positions from which its neighbours begin."""
 
     rows: Sequence[T]
@@ -88,7 +88,7 @@ def fits(cursor: Cursor, *, order: str | None, filter_: str | None) -> Cursor:
     return cursor
 
 
-def cut(travelled: Sequence[T], limit: int, cursor: Cursor | None, position: Callable[[T], str]) -> Cut[T]:
+def cut(travelled: Sequence[T], limit: int, cursor: Cursor | None, position: Callable[[T], str]) -> CutPage[T]:
     """The page of up to `limit` rows out of up to `limit + 1` that were travelled, and its neighbours.
 
     Travelling forward, a next page exists when a row was left over, and a previous one when there was a cursor.
@@ -99,10 +99,10 @@ def cut(travelled: Sequence[T], limit: int, cursor: Cursor | None, position: Cal
     if backward:
         rows.reverse()
     if not rows:
-        return Cut(rows, None, None)
+        return CutPage(rows, None, None)
     has_next = backward or more
     has_prev = more if backward else cursor is not None
-    return Cut(rows, position(rows[-1]) if has_next else None, position(rows[0]) if has_prev else None)
+    return CutPage(rows, position(rows[-1]) if has_next else None, position(rows[0]) if has_prev else None)
 
 
 def _altered() -> InvalidCursor:

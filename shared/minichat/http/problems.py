@@ -46,17 +46,24 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.ContextBudgetExceeded: 422,
     errors.QuotaExceeded: 429,
     errors.CreditsTaken: 429,
-    errors.RateLimited: 429,
     errors.ServiceUnavailable: 503,
 }
 
-_FRAMEWORK_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+UNCLASSED: dict[str, tuple[int, str]] = {
+    "not_found": (404, "There is no such path."),
+    "method_not_allowed": (405, "The path has no such method; `Allow` names those that it has."),
+    "request_too_large": (413, "The request has more than 6 MB."),
+    "rate_limited": (429, "Too many requests at once: API Gateway's answer (template.yaml)."),
+    "internal_error": (500, "A failure of ours; `trace_id` finds it."),
+}
+"""What is answered without a class of its own: the code, its status, and when."""
+
+_FRAMEWORK_CODES = {status: code for code, (status, _) in UNCLASSED.items()}
 
 EVERYWHERE = (
     errors.InvalidRequest,
     errors.Unauthenticated,
     errors.FeatureNotLicensed,
-    errors.RateLimited,
     errors.ServiceUnavailable,
 )
 """What any authenticated operation may answer."""
@@ -146,7 +153,7 @@ def of_failure(request: Request) -> Response:
 
 def documented(*refusals: type[errors.ChatError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses of an operation that may refuse with these errors, besides those of EVERYWHERE."""
-    codes: dict[int, list[str]] = {413: ["request_too_large"], 500: ["internal_error"]}
+    codes: dict[int, list[str]] = {413: ["request_too_large"], 429: ["rate_limited"], 500: ["internal_error"]}
     every: tuple[type[errors.ChatError], ...] = (*EVERYWHERE, *refusals)
     for refusal in every:
         codes.setdefault(STATUS[refusal], []).append(refusal.code)

@@ -13,9 +13,9 @@ from minichat.domain.chat import Chat
 from minichat.domain.citations import Citation
 from minichat.domain.message import Message
 from minichat.domain.policy import Model
-from minichat.domain.standing import BUCKETS, Counted, Remaining
+from minichat.domain.quota_use import BUCKETS, Counted, Remaining
 from minichat.domain.turn import QuotaDecision, Turn, TurnState
-from minichat.http.answered import (
+from minichat.http.answer_views import (
     Absent,
     CitationView,
     CompletionView,

@@ -22,7 +22,7 @@ EVENT_MAX_BYTES = 6 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class LambdaContext:
     """What a handler is told of its invocation; `timeout` is in seconds."""
 
     function_name: str

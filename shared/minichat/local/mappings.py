@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minichat.local.lambda_events import Context, Record, failures
+from minichat.local.lambda_events import LambdaContext, Record, failures
 from minichat.observability import logger
 
 Handler = Callable[[dict[str, Any], object], Any]
@@ -49,7 +49,7 @@ def invoke(mapping: Mapping, handler: Handler, records: Sequence[Record], known:
 
     An answer that comes after the function's timeout does not count: Lambda would have ended it before.
     """
-    context = Context(mapping.function, mapping.properties["Timeout"])
+    context = LambdaContext(mapping.function, mapping.properties["Timeout"])
     try:
         answer = handler({"Records": list(records)}, context)
     except Exception:  # the edge of an invocation

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from minichat.local import limits
-from minichat.local.lambda_events import Context, scheduled_event
+from minichat.local.lambda_events import LambdaContext, scheduled_event
 from minichat.local.mappings import Handler
 from minichat.local.tables import load_template, project_root
 from minichat.moment import now
@@ -66,7 +66,7 @@ def main() -> None:
 def invoked(schedule: Schedule, handler: Handler, at: datetime) -> bool:
     """Calls a scheduled function as of that instant; False when it failed."""
     try:
-        handler(scheduled_event(schedule.name, at), Context(schedule.name, schedule.timeout))
+        handler(scheduled_event(schedule.name, at), LambdaContext(schedule.name, schedule.timeout))
     except Exception:  # the edge of an invocation
         logger.exception("a scheduled function failed", extra={"function": schedule.name})
         return False

@@ -35,7 +35,7 @@ SILENT_SECONDS = 120
 
 
 @dataclass(slots=True)
-class Files:
+class ScriptedFiles:
     """What this process has."""
 
     files: set[str] = field(default_factory=set)
@@ -111,7 +111,7 @@ def routes() -> list[Route]:
 
 
 async def _delete(request: Request) -> Response:
-    have: Files = request.app.state.files
+    have: ScriptedFiles = request.app.state.files
     path = dict(request.path_params)
     object_id = path.get("file") or path["store"]
     if "silent" in object_id:
@@ -139,7 +139,7 @@ def _removed(names: set[str], name: str) -> bool:
 
 
 async def _upload(request: Request) -> Response:
-    have: Files = request.app.state.files
+    have: ScriptedFiles = request.app.state.files
     async with request.form() as form:
         given = form["file"]
         assert isinstance(given, UploadFile)
@@ -157,7 +157,7 @@ async def _upload(request: Request) -> Response:
 
 
 async def _make_store(request: Request) -> Response:
-    have: Files = request.app.state.files
+    have: ScriptedFiles = request.app.state.files
     said = json.loads(await request.body() or b"{}")
     store_id = f"vs_{uuid4().hex}"
     have.vector_stores[store_id] = set()
@@ -170,7 +170,7 @@ async def _make_store(request: Request) -> Response:
 
 
 async def _put_in(request: Request) -> Response:
-    have: Files = request.app.state.files
+    have: ScriptedFiles = request.app.state.files
     store_id, said = request.path_params["store"], await request.json()
     file_id = said["file_id"]
     if store_id not in have.vector_stores or file_id not in have.files:
@@ -182,7 +182,7 @@ async def _put_in(request: Request) -> Response:
 
 
 async def _indexing(request: Request) -> Response:
-    have: Files = request.app.state.files
+    have: ScriptedFiles = request.app.state.files
     store_id, file_id = request.path_params["store"], request.path_params["file"]
     if file_id not in have.vector_stores.get(store_id, set()):
         return _refused(404)
@@ -191,12 +191,12 @@ async def _indexing(request: Request) -> Response:
 
 
 async def _list_files(request: Request) -> Response:
-    have: Files = request.app.state.files
+    have: ScriptedFiles = request.app.state.files
     return _page(request, [have.about[one] for one in have.about if one in have.files])
 
 
 async def _list_stores(request: Request) -> Response:
-    have: Files = request.app.state.files
+    have: ScriptedFiles = request.app.state.files
     return _page(request, [have.about[one] for one in have.about if one in have.vector_stores])
 
 
@@ -217,7 +217,7 @@ def _refused(status: int) -> Response:
 
 
 async def _told(request: Request) -> Response:
-    have: Files = request.app.state.files
+    have: ScriptedFiles = request.app.state.files
     stores = {store: sorted(files) for store, files in have.vector_stores.items()}
     deletions = [{"path": path, "status": status} for path, status in have.deletions]
     made = {"stores_made": have.stores_made, "about": have.about}
@@ -225,13 +225,13 @@ async def _told(request: Request) -> Response:
 
 
 async def _put_file(request: Request) -> Response:
-    have: Files = request.app.state.files
+    have: ScriptedFiles = request.app.state.files
     have.files.add(request.path_params["file"])
     return JSONResponse({"id": request.path_params["file"]})
 
 
 async def _put_store(request: Request) -> Response:
-    have: Files = request.app.state.files
+    have: ScriptedFiles = request.app.state.files
     body = await request.body()
     have.vector_stores[request.path_params["store"]] = set(json.loads(body)["files"] if body else ())
     return JSONResponse({"id": request.path_params["store"]})

@@ -61,8 +61,8 @@ from starlette.routing import Route
 from minichat.local import scripted_files
 from minichat.local.dialects.anthropic import Messages
 from minichat.local.dialects.bedrock import Converse
-from minichat.local.dialects.dialect import SECRETS, Cite, Dialect, Said, Tokens, Work, wrong_identity
-from minichat.local.dialects.openai import Chat, Responses
+from minichat.local.dialects.dialect import SECRETS, Cite, Dialect, ScriptedReply, Tokens, Work, wrong_identity
+from minichat.local.dialects.openai import ChatCompletions, Responses
 from minichat.local.scripted_tasks import MARKER, answer_of_task
 
 DEFAULT_DELAY_MS = 15
@@ -125,7 +125,7 @@ class State:
     releases: defaultdict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
 
 
-class Cut(Exception):
+class ConnectionCut(Exception):
     """Raised inside a response to break its connection."""
 
 
@@ -135,7 +135,7 @@ def create_app() -> Starlette:
         "/v1/responses": Responses,
         "/openai/v1/responses": Responses,
         "/openai/responses": Responses,
-        "/v1/chat/completions": Chat,
+        "/v1/chat/completions": ChatCompletions,
         "/v1/messages": Messages,
         "/model/{model:path}/converse-stream": Converse,
     }
@@ -149,7 +149,7 @@ def create_app() -> Starlette:
         ]
     )
     app.state.provider = State()
-    app.state.files = scripted_files.Files()
+    app.state.files = scripted_files.ScriptedFiles()
     return app
 
 
@@ -194,10 +194,10 @@ async def _answer(request: Request, *, dialect: type[Dialect]) -> Response:
     tools, cites = _used(script, body, files)
     script = replace(script, tools=tools)
     name, tokens, refuses = model or body.get("model", "scripted"), _tokens(script, given), "refuse" in script.said
-    said = Said(state.calls, name, text, tokens, message, cites, _work(script, body, files), refuses)
+    said = ScriptedReply(state.calls, name, text, tokens, message, cites, _work(script, body, files), refuses)
     if not (body.get("stream") or model):
         return JSONResponse(dialect(said).whole())
-    return StreamingResponse(Answer(dialect(said), script, state).stream(), media_type=dialect.media_type)
+    return StreamingResponse(ScriptedAnswer(dialect(said), script, state).stream(), media_type=dialect.media_type)
 
 
 def _refusal(script: Script, state: State, dialect: type[Dialect], message: str) -> Response | None:
@@ -265,7 +265,7 @@ def _tokens(script: Script, given: Any) -> Tokens | None:
     return Tokens(math.ceil(sent / 4), math.ceil(len("".join(script.pieces()).encode()) / 4))
 
 
-class Answer:
+class ScriptedAnswer:
     """One answer as a stream, with everything that the markers want to happen to it."""
 
     def __init__(self, dialect: Dialect, script: Script, state: State) -> None:
@@ -284,7 +284,7 @@ class Answer:
                 for start in range(0, len(event), size):
                     yield event[start : start + size]
             finished = True
-        except Cut:
+        except ConnectionCut:
             finished = True
             raise
         finally:
@@ -346,7 +346,7 @@ class Answer:
         if self._script.number("unknown", -1) == number:
             yield self._dialect.unknown()
         if self._script.number("cut", -1) == number:
-            raise Cut
+            raise ConnectionCut
         if self._script.number("stall", -1) == number:
             await asyncio.sleep(HOLD_SECONDS)
 

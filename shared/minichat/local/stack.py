@@ -34,7 +34,7 @@ TOKEN_LIFETIME = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class StackOptions:
     """What the command line asked for."""
 
     port: int = 8080
@@ -77,7 +77,7 @@ class Stack:
         return str(chat["id"])
 
 
-def start(wish: Wish) -> Stack:
+def start(wish: StackOptions) -> Stack:
     """Starts everything and returns once the server answers; stops what it started when something fails.
 
     Raises NotACheckout, EngineMissing, SettingsError, ChildFailed, each with what to do about it.
@@ -137,7 +137,7 @@ def _write_for_sam(state: Path, wanted: dict[str, str], jwks_url: str) -> None:
     file.write_text(json.dumps({"Parameters": variables}, indent=2), encoding="utf-8")
 
 
-def environment(wish: Wish) -> dict[str, str]:
+def environment(wish: StackOptions) -> dict[str, str]:
     """The variables of this process, and those that say what the flags say: flags win over environment and file."""
     return {**os.environ, **_said(wish)}
 
@@ -212,7 +212,7 @@ def _publish(configured: Settings, *, insist: bool) -> None:
         ) from None
 
 
-def _said(wish: Wish) -> dict[str, str]:
+def _said(wish: StackOptions) -> dict[str, str]:
     """What the flags say, as the variables that say it."""
     said: dict[str, str] = {}
     if wish.config is not None:

@@ -8,11 +8,11 @@ from typing import Any
 from minichat.domain.completion import LENGTH, PAUSED, REFUSED
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
-from minichat.providers import details, refusals
+from minichat.providers import refusals, tool_details
 from minichat.providers.chunks import ProviderChunk, TextDelta, ToolActivity, ToolName
-from minichat.providers.cited import Block, cited, listed
-from minichat.providers.ends import NOT_OFFERED, Ends
-from minichat.providers.fields import Characters, at, identifier, usage_of, whole_characters, with_cache_in_input
+from minichat.providers.citations import Block, cited, listed
+from minichat.providers.finish_reasons import NOT_OFFERED, Ends
+from minichat.providers.json_fields import Characters, at, identifier, usage_of, whole_characters, with_cache_in_input
 from minichat.providers.prompt import Prompt, alternating, one_of_temperature_and_top_p, parameters
 from minichat.providers.reading import Events, Reading
 from minichat.providers.transport import Exchange
@@ -57,7 +57,7 @@ def exchange(_: Provider, prompt: Prompt) -> Exchange:
 
 def reader() -> Reading:
     """Reads one answer."""
-    return Reading(Events(KNOWN_EVENTS), Answer())
+    return Reading(Events(KNOWN_EVENTS), AnthropicAnswer())
 
 
 def body(prompt: Prompt) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def body(prompt: Prompt) -> dict[str, Any]:
     }
 
 
-class Answer:
+class AnthropicAnswer:
     """What the events of one answer mean (`reading.Meaning`).
 
     Tokens from the cache, which Anthropic counts apart, are input here as everywhere.
@@ -162,7 +162,7 @@ class Answer:
                 asked = block.get("input")
                 self._asked[str(block.get("id"))] = json.dumps(asked) if asked else ""
             else:
-                told = details.of_result(block, self._asked.get(str(block.get("tool_use_id")), ""))
+                told = tool_details.of_result(block, self._asked.get(str(block.get("tool_use_id")), ""))
                 activity = replace(activity, details=told)
             yield activity
         if block.get("type") == "text":

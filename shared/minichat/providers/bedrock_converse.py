@@ -22,9 +22,9 @@ from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
 from minichat.providers import refusals
 from minichat.providers.chunks import ProviderChunk, TextDelta, ToolActivity
-from minichat.providers.cited import Block, cited, listed
-from minichat.providers.ends import NOT_OFFERED, Ends
-from minichat.providers.fields import UNREADABLE, Characters, at, document, usage_of, with_cache_in_input
+from minichat.providers.citations import Block, cited, listed
+from minichat.providers.finish_reasons import NOT_OFFERED, Ends
+from minichat.providers.json_fields import UNREADABLE, Characters, at, document, usage_of, with_cache_in_input
 from minichat.providers.prompt import Prompt, alternating, one_of_temperature_and_top_p, parameters
 from minichat.providers.reading import Reading, Said
 from minichat.providers.sse import MAX_EVENT_BYTES, EventTooLarge
@@ -67,7 +67,7 @@ def exchange(entry: Provider, prompt: Prompt) -> Exchange:
 
 def reader() -> Reading:
     """Reads one answer."""
-    return Reading(Frames(), Answer())
+    return Reading(Frames(), BedrockAnswer())
 
 
 def body(prompt: Prompt) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Frames:
             yield frame.headers, frame.payload
 
 
-class Answer:
+class BedrockAnswer:
     """What the events of one answer mean (`reading.Meaning`): its reason comes first, its usage last.
 
     Input includes the tokens of the cache.

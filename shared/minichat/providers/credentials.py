@@ -25,7 +25,7 @@ def read(secret: Secret) -> str | None:
     return (stored or "").strip() or None
 
 
-class Keys:
+class ProviderKeys:
     """The keys of this process, by where they are; any number of threads may share them."""
 
     def __init__(self) -> None:
@@ -48,10 +48,10 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ProviderKey:
     """The key of one call."""
 
-    keys: Keys
+    keys: ProviderKeys
     secret: Secret
 
     async def current(self) -> str | None:

@@ -37,7 +37,7 @@ class Files:
             anywhere: egress.client(limits, anywhere=anywhere)
             for anywhere in {entry.allow_insecure for entry in entries.values()}
         }
-        self._keys = credentials.Keys()
+        self._keys = credentials.ProviderKeys()
 
     def delete_file(self, tenant_id: TenantId, provider_id: str, file_id: str) -> Failure | None:
         """Deletes a file."""

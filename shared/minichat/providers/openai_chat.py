@@ -12,9 +12,9 @@ from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
 from minichat.providers import refusals
 from minichat.providers.chunks import ProviderChunk, TextDelta, ToolActivity
-from minichat.providers.cited import MAX_CITED, cited, listed, span_of
-from minichat.providers.ends import NOT_OFFERED, Ends
-from minichat.providers.fields import Characters, at, identifier, usage_of
+from minichat.providers.citations import MAX_CITED, cited, listed, span_of
+from minichat.providers.finish_reasons import NOT_OFFERED, Ends
+from minichat.providers.json_fields import Characters, at, identifier, usage_of
 from minichat.providers.prompt import Prompt, alternating, parameters
 from minichat.providers.reading import DONE, Events, Reading
 from minichat.providers.transport import Exchange
@@ -52,7 +52,7 @@ def exchange(entry: Provider, prompt: Prompt) -> Exchange:
 
 def reader() -> Reading:
     """Reads one answer."""
-    return Reading(Events(KNOWN_EVENTS), Answer())
+    return Reading(Events(KNOWN_EVENTS), ChatCompletionAnswer())
 
 
 def body(prompt: Prompt, output_cap: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def body(prompt: Prompt, output_cap: str) -> dict[str, Any]:
     }
 
 
-class Answer:
+class ChatCompletionAnswer:
     """What the events of one answer mean (`reading.Meaning`)."""
 
     def __init__(self) -> None:

@@ -9,11 +9,11 @@ from minichat.domain.citations import Cited, Span
 from minichat.domain.completion import CUT, FILTERED, LENGTH, REFUSED
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
-from minichat.providers import details, refusals
+from minichat.providers import refusals, tool_details
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity, ToolName
-from minichat.providers.cited import MAX_CITED, cited, listed, span_of
-from minichat.providers.ends import NO_END, NOT_OFFERED
-from minichat.providers.fields import Characters, at, identifier, usage_of, whole_characters
+from minichat.providers.citations import MAX_CITED, cited, listed, span_of
+from minichat.providers.finish_reasons import NO_END, NOT_OFFERED
+from minichat.providers.json_fields import Characters, at, identifier, usage_of, whole_characters
 from minichat.providers.prompt import Prompt, Stretch, alternating, parameters
 from minichat.providers.reading import Events, Reading
 from minichat.providers.transport import Exchange
@@ -60,7 +60,7 @@ def exchange(_: Provider, prompt: Prompt) -> Exchange:
 
 def reader() -> Reading:
     """Reads one answer."""
-    return Reading(Events(KNOWN_EVENTS), Answer())
+    return Reading(Events(KNOWN_EVENTS), ResponsesAnswer())
 
 
 def body(prompt: Prompt) -> dict[str, Any]:
@@ -76,7 +76,9 @@ def body(prompt: Prompt) -> dict[str, Any]:
     if tools := list(_tools(prompt)):
         made["tools"] = tools
     if included := [
-        what for what, files in ((details.FILES, prompt.vector_stores), (details.OUTPUTS, prompt.code_files)) if files
+        what
+        for what, files in ((tool_details.FILES, prompt.vector_stores), (tool_details.OUTPUTS, prompt.code_files))
+        if files
     ]:
         made["include"] = included
     if prompt.max_tool_calls is not None:
@@ -98,7 +100,7 @@ def body(prompt: Prompt) -> dict[str, Any]:
     }
 
 
-class Answer:
+class ResponsesAnswer:
     """What the events of one answer mean (`reading.Meaning`); usage comes with the last one only."""
 
     usage = Usage()
@@ -122,7 +124,7 @@ class Answer:
             yield from self._used(TOOL_EVENTS[kind], data.get("item_id"))
         elif kind == ITEM_DONE:
             done = self._done.pop(str(at(data, "item", "id")), None)
-            yield from () if done is None else (replace(done, details=details.of_item(data["item"])),)
+            yield from () if done is None else (replace(done, details=tool_details.of_item(data["item"])),)
         elif kind in ENDS:
             yield from self._finished(ENDS[kind], data)
         elif kind == "error":
@@ -133,7 +135,7 @@ class Answer:
         for item in listed(data.get("output")):
             if (name := TOOL_ITEMS.get(_kind(item))) is not None:
                 yield ToolActivity(name, "start")
-                yield ToolActivity(name, "done", details.of_item(item))
+                yield ToolActivity(name, "done", tool_details.of_item(item))
         status = "failed" if data.get("error") else str(data.get("status"))
         if status not in ENDED:
             raise ValueError(status)

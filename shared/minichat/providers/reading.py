@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from minichat.domain.usage import Usage
 from minichat.providers.chunks import Failed, ProviderChunk
-from minichat.providers.fields import UNREADABLE, document
+from minichat.providers.json_fields import UNREADABLE, document
 from minichat.providers.sse import MAX_EVENT_BYTES, EventParser, EventTooLarge
 
 PING = "ping"

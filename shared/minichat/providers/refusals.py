@@ -12,7 +12,7 @@ from typing import Any
 
 from minichat.domain.usage import Usage
 from minichat.providers.chunks import Failed, FailureCode
-from minichat.providers.fields import UNREADABLE, at, document
+from minichat.providers.json_fields import UNREADABLE, at, document
 
 RATE_LIMITED = frozenset({"rate_limit_exceeded", "rate_limit_error", "too_many_requests", "throttlingexception", "429"})
 TIMED_OUT = frozenset({"timeout_error", "modeltimeoutexception", "vector_store_timeout", "408", "504"})

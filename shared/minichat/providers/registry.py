@@ -29,7 +29,7 @@ class Providers:
     def __init__(self, entries: Mapping[str, Provider]) -> None:
         self._entries = entries
         self._clients: dict[bool, httpx2.AsyncClient] = {}
-        self._keys = credentials.Keys()
+        self._keys = credentials.ProviderKeys()
 
     async def stream(
         self, tenant_id: TenantId, provider_id: str, prompt: Prompt
@@ -39,7 +39,7 @@ class Providers:
             yield Failed("provider_error", f"no provider {provider_id!r} is configured", reached=False)
             return
         entry = entry.of_tenant(tenant_id)
-        key = None if entry.auth is None else credentials.Key(self._keys, entry.auth.secret)
+        key = None if entry.auth is None else credentials.ProviderKey(self._keys, entry.auth.secret)
         if key is not None and await key.current() is None:
             where = credentials.described(key.secret)
             diagnostic = f"providers.{provider_id}.auth.secret: {where} has no key, or cannot be read"

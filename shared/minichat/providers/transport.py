@@ -19,7 +19,7 @@ from minichat.moment import now
 from minichat.provider_entries import Provider
 from minichat.providers import refusals
 from minichat.providers.chunks import Failed, FailureCode, ProviderChunk, Terminal
-from minichat.providers.credentials import Key
+from minichat.providers.credentials import ProviderKey
 from minichat.providers.diagnostics import redact_diagnostic
 
 FIRST_PAUSE_SECONDS = 0.25
@@ -77,7 +77,7 @@ class Line:
 
     client: httpx2.AsyncClient
     entry: Provider
-    key: Key | None
+    key: ProviderKey | None
 
 
 class _Refused(Exception):

@@ -27,9 +27,9 @@ from minichat.domain.identity import AttachmentId, Call, ChatId
 from minichat.domain.policy import Model
 from minichat.events.payloads import AttachmentCleanup, AttachmentDeleted, AttachmentExpected
 from minichat.services import chats
-from minichat.services.audited import clean_filename
+from minichat.services.audit_details import by, clean_filename
 from minichat.services.rules import Rules
-from minichat.storage import attachments, keys, objects, outbox, uploads
+from minichat.storage import attachment_steps, attachments, keys, objects, outbox
 from minichat.storage import chats as stored_chats
 
 DELETE_ATTEMPTS = 5
@@ -146,7 +146,7 @@ def delete(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> None:
         if attachment.references:
             raise AttachmentLocked
         events = (_deleted(call, attachment), to_be_cleaned(attachment, call.now))
-        if uploads.delete(call, attachment, [outbox.item(call, chat_id, event) for event in events]):
+        if attachment_steps.delete(call, attachment, [outbox.item(call, chat_id, event) for event in events]):
             return
     raise ServiceUnavailable
 
@@ -212,7 +212,7 @@ def _stored(
     event = AttachmentExpected(tenant_id=made.tenant_id, chat_id=made.chat_id, attachment_id=made.attachment_id)
     delay = rules.settings.attachments.abandoned_after_seconds
     expected = outbox.item(call, made.chat_id, event, delay_seconds=delay)
-    attachment_id = uploads.create(call, made, limits, expected, once)
+    attachment_id = attachment_steps.create(call, made, limits, expected, once)
     return made if attachment_id == made.attachment_id else _present(call, made.chat_id, attachment_id)
 
 
@@ -222,12 +222,7 @@ def _key(attachment: Attachment) -> str:
 
 def _deleted(call: Call, attachment: Attachment) -> AttachmentDeleted:
     return AttachmentDeleted(
-        tenant_id=attachment.tenant_id,
-        timestamp=call.now,
-        requester_type=call.caller.subject_type,
-        trace_id=call.trace_id or None,
-        chat_id=attachment.chat_id,
-        actor_user_id=call.caller.user_id,
+        **by(call, attachment.chat_id),
         attachment_id=attachment.attachment_id,
         attachment_kind=attachment.kind,
         filename=clean_filename(attachment),

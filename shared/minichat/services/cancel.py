@@ -4,8 +4,9 @@ from minichat.domain.errors import Forbidden
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.turn import Turn, TurnState, readable
 from minichat.events.payloads import TurnCancelled
-from minichat.services.orphans import looked_at
-from minichat.services.outcome import counted
+from minichat.services.audit_details import by
+from minichat.services.orphans import read_and_repair
+from minichat.services.turn_metrics import counted_turn
 from minichat.settings import Settings
 from minichat.storage import outbox, turns
 
@@ -16,7 +17,7 @@ def cancel(call: Call, chat_id: ChatId, request_id: RequestId, settings: Setting
     A turn whose process is dead ends here, once it has been silent for long enough (`orphans.CANCEL_PATIENCE`).
     Raises ChatNotFound, TurnNotFound, Forbidden.
     """
-    with counted("cancel"):
+    with counted_turn("cancel"):
         return _cancel(call, chat_id, request_id, settings)
 
 
@@ -25,12 +26,7 @@ def _cancel(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settin
     if turn.state is not TurnState.RUNNING or turn.cancel_requested_at is not None:
         return turn
     event = TurnCancelled(
-        tenant_id=turn.tenant_id,
-        timestamp=call.now,
-        requester_type=call.caller.subject_type,
-        trace_id=call.trace_id or None,
-        chat_id=chat_id,
-        actor_user_id=call.caller.user_id,
+        **by(call, chat_id),
         turn_id=turn.turn_id,
         request_id=request_id,
     )
@@ -39,7 +35,7 @@ def _cancel(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settin
 
 
 def _own(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> Turn:
-    _, found = looked_at(call, chat_id, request_id, settings)
+    _, found = read_and_repair(call, chat_id, request_id, settings)
     turn = readable(found)
     if turn.requester_user_id != call.caller.user_id:
         raise Forbidden

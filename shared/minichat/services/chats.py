@@ -8,6 +8,7 @@ from minichat.domain.chat import Chat, clean_title, visible
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, ChatId
 from minichat.events.payloads import ChatCleanup, ChatDeleted, DeletionReason
+from minichat.services.audit_details import by
 from minichat.services.rules import Rules
 from minichat.settings import Settings
 from minichat.storage import chats, outbox
@@ -102,12 +103,7 @@ def expire(call: Call, chat: Chat) -> bool:
 def _deleted(call: Call, chat: Chat, reason: DeletionReason) -> bool:
     events = (
         ChatDeleted(
-            tenant_id=chat.tenant_id,
-            timestamp=call.now,
-            requester_type=call.caller.subject_type,
-            trace_id=call.trace_id or None,
-            chat_id=chat.chat_id,
-            actor_user_id=call.caller.user_id,
+            **by(call, chat.chat_id),
             reason=reason,
         ),
         to_be_cleaned(chat, call.now, call.new_id(call.now), reason),

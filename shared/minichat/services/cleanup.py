@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from minichat.domain.attachment import Attachment, VectorStore
-from minichat.domain.cleanup import CleanupStatus, Failure, Outcome, after_attempt
+from minichat.domain.cleanup import CleanupOutcome, CleanupStatus, Failure, after_attempt
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.files import name_at_provider
 from minichat.domain.identity import AttachmentId, ChatId, Clock, TenantId
@@ -18,28 +18,28 @@ from minichat.observability import count, logger
 from minichat.providers import uploads
 from minichat.providers.files import Files
 from minichat.services import vector_stores
-from minichat.settings import Cleanup
+from minichat.settings import CleanupSettings
 from minichat.storage import attachments, chats
 from minichat.storage.unreadable import Unreadable
 
-_WORST_FIRST = (Outcome.PENDING, Outcome.FAILED, Outcome.DONE)
+_WORST_FIRST = (CleanupOutcome.PENDING, CleanupOutcome.FAILED, CleanupOutcome.DONE)
 """Of a chat's stores: one that is refused for good is told only when nothing else is left to try."""
 
 
-class NotDeleted(Exception):
+class AttachmentNotDeleted(Exception):
     """Somebody asked for the cleanup of what nobody deleted. It will not change by asking again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class CleanupDeps:
     """What cleaning up takes."""
 
     files: Files
-    settings: Cleanup
+    settings: CleanupSettings
     clock: Clock
 
 
-def clean_attachment(event: AttachmentCleanup, means: Means, *, redriven: bool = False) -> Outcome:
+def clean_attachment(event: AttachmentCleanup, means: CleanupDeps, *, redriven: bool = False) -> CleanupOutcome:
     """One attempt to delete what the provider of a deleted attachment has of it; `redriven` also when it had failed.
 
     An attachment that is not there, in this tenant and chat, needs nothing: ALREADY_TERMINAL.
@@ -48,15 +48,15 @@ def clean_attachment(event: AttachmentCleanup, means: Means, *, redriven: bool =
     where = TenantId(event.tenant_id), ChatId(event.chat_id), AttachmentId(event.attachment_id)
     attachment = attachments.read(*where)
     if attachment is None:
-        return Outcome.ALREADY_TERMINAL
+        return CleanupOutcome.ALREADY_TERMINAL
     if attachment.deleted_at is None:
-        raise NotDeleted
+        raise AttachmentNotDeleted
     return _clean(attachment, means, redriven=redriven)
 
 
 def clean_chat_resources(
-    tenant_id: TenantId, chat_id: ChatId, means: Means, *, ends_at: datetime, redriven: bool = False
-) -> Outcome:
+    tenant_id: TenantId, chat_id: ChatId, means: CleanupDeps, *, ends_at: datetime, redriven: bool = False
+) -> CleanupOutcome:
     """Brings every attachment of a deleted chat to the end of its cleanup, then deletes the chat's vector stores.
 
     DONE when its providers have nothing of it any more; PENDING when something is to be tried again later; FAILED when
@@ -67,17 +67,19 @@ def clean_chat_resources(
     """
     chat = chats.read(tenant_id, chat_id)
     if chat is None:
-        return Outcome.ALREADY_TERMINAL
+        return CleanupOutcome.ALREADY_TERMINAL
     if chat.deleted_at is None:
-        raise NotDeleted
+        raise AttachmentNotDeleted
     files = _clean_all(attachments.of_chat(tenant_id, chat_id), means, ends_at, redriven=redriven)
-    if files in (Outcome.PENDING, Outcome.UNFINISHED):
+    if files in (CleanupOutcome.PENDING, CleanupOutcome.UNFINISHED):
         return files
     stores = _clean_stores(attachments.vector_stores(tenant_id, chat_id), means, ends_at)
-    return files if stores is Outcome.DONE else stores
+    return files if stores is CleanupOutcome.DONE else stores
 
 
-def _clean_all(found: Iterable[Attachment | Unreadable], means: Means, ends_at: datetime, *, redriven: bool) -> Outcome:
+def _clean_all(
+    found: Iterable[Attachment | Unreadable], means: CleanupDeps, ends_at: datetime, *, redriven: bool
+) -> CleanupOutcome:
     failed, left, waiting = 0, 0, []
     for attachment in found:
         if isinstance(attachment, Unreadable):
@@ -90,37 +92,37 @@ def _clean_all(found: Iterable[Attachment | Unreadable], means: Means, ends_at: 
     # Those that were in trouble come last: they must not use up the time of all others, go after go.
     for attachment in sorted(waiting, key=lambda one: one.cleanup.attempts):
         if means.clock() >= ends_at:
-            return Outcome.PENDING if left else Outcome.UNFINISHED
+            return CleanupOutcome.PENDING if left else CleanupOutcome.UNFINISHED
         try:
             outcome = _clean(attachment, means, redriven=redriven)
         except ServiceUnavailable:
             logger.exception("the cleanup of an attachment cannot be noted", extra={"id": attachment.attachment_id})
-            outcome = Outcome.PENDING
-        left += outcome is Outcome.PENDING
-        failed += outcome is Outcome.FAILED
+            outcome = CleanupOutcome.PENDING
+        left += outcome is CleanupOutcome.PENDING
+        failed += outcome is CleanupOutcome.FAILED
     if failed:
         logger.warning("a deleted chat has attachments that could not be cleaned up", extra={"attachments": failed})
-    return Outcome.PENDING if left else Outcome.FAILED if failed else Outcome.DONE
+    return CleanupOutcome.PENDING if left else CleanupOutcome.FAILED if failed else CleanupOutcome.DONE
 
 
-def _clean(attachment: Attachment, means: Means, *, redriven: bool) -> Outcome:
+def _clean(attachment: Attachment, means: CleanupDeps, *, redriven: bool) -> CleanupOutcome:
     """One attempt, and its trace on the item."""
     before = attachment.cleanup.reopened if redriven else attachment.cleanup
     if before.is_terminal:
-        return Outcome.ALREADY_TERMINAL
+        return CleanupOutcome.ALREADY_TERMINAL
     if attachment.unnoted_since is not None and attachment.is_held(means.clock()):
         # Somebody may be uploading its file right now, and not live to note it, or to take it back.
-        return Outcome.PENDING
+        return CleanupOutcome.PENDING
     failure = _take_away(attachment, means.files)
     max_attempts = means.settings.max_attempts
     cleanup, outcome = after_attempt(before, failure, max_attempts=max_attempts, at=means.clock())
     if not attachments.settle(attachment, cleanup):
         now = attachments.read(attachment.tenant_id, attachment.chat_id, attachment.attachment_id)
         if now is None or (now.cleanup.is_terminal and now.cleanup != cleanup):
-            outcome = Outcome.ALREADY_TERMINAL
+            outcome = CleanupOutcome.ALREADY_TERMINAL
         elif not now.cleanup.is_terminal:
             # Another attempt was counted instead of this one, or the provider's ids are new since we looked.
-            outcome = Outcome.PENDING
+            outcome = CleanupOutcome.PENDING
         # Otherwise it was ours: only the answer was lost, and the repetition refused.
     count("cleanup_attempt_total", outcome=outcome)
     return outcome
@@ -159,34 +161,34 @@ def _told(item: Unreadable) -> None:
     logger.error("an item to be cleaned up cannot be read", extra={"item": item.key, "reason": item.reason})
 
 
-def _clean_stores(stores: Iterable[VectorStore | Unreadable], means: Means, ends_at: datetime) -> Outcome:
-    outcomes = {Outcome.DONE}
+def _clean_stores(stores: Iterable[VectorStore | Unreadable], means: CleanupDeps, ends_at: datetime) -> CleanupOutcome:
+    outcomes = {CleanupOutcome.DONE}
     for store in stores:
         if isinstance(store, Unreadable):
             _told(store)
-            outcomes.add(Outcome.PENDING)
+            outcomes.add(CleanupOutcome.PENDING)
             continue
         if store.gone_at is not None:
             continue
         if means.clock() >= ends_at:
-            return Outcome.UNFINISHED if outcomes == {Outcome.DONE} else Outcome.PENDING
+            return CleanupOutcome.UNFINISHED if outcomes == {CleanupOutcome.DONE} else CleanupOutcome.PENDING
         try:
             outcomes.add(_clean_store(store, means))
         except ServiceUnavailable:
             logger.exception("the cleanup of a vector store cannot be noted", extra={"chat_id": store.chat_id})
-            outcomes.add(Outcome.PENDING)
+            outcomes.add(CleanupOutcome.PENDING)
     return next(worst for worst in _WORST_FIRST if worst in outcomes)
 
 
-def _clean_store(store: VectorStore, means: Means) -> Outcome:
+def _clean_store(store: VectorStore, means: CleanupDeps) -> CleanupOutcome:
     if not vector_stores.is_free(store, means.clock()):
         # Somebody may be making it right now, and not live to take it back.
-        return Outcome.PENDING
+        return CleanupOutcome.PENDING
     failure = vector_stores.delete(store, means.files)
     if failure is not None:
         logger.warning("a vector store cannot be deleted", extra={"reason": failure.reason})
-        return Outcome.PENDING if failure.may_pass else Outcome.FAILED
+        return CleanupOutcome.PENDING if failure.may_pass else CleanupOutcome.FAILED
     if attachments.vector_store_gone(store, means.clock()):
-        return Outcome.DONE
+        return CleanupOutcome.DONE
     # Gone by another's hand, or named since we looked: the next look tells.
-    return Outcome.PENDING
+    return CleanupOutcome.PENDING

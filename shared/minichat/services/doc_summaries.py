@@ -12,11 +12,11 @@ from minichat.domain.identity import AttachmentId, ChatId, TenantId
 from minichat.domain.policy import Model, Policy
 from minichat.events.payloads import DocSummaryTask
 from minichat.providers.prompt import Prompt, PromptMessage
-from minichat.services.system_tasks import Means, Outcome, answer_in_time, asker_of, call_of, usage_event
-from minichat.storage import attachments, outbox, uploads
+from minichat.services.system_tasks import TaskDeps, TaskOutcome, answer_in_time, asker_of, call_of, usage_event
+from minichat.storage import attachment_steps, attachments, outbox
 
 
-async def summarize(task: DocSummaryTask, trace_id: str, means: Means) -> Outcome:
+async def summarize(task: DocSummaryTask, trace_id: str, means: TaskDeps) -> TaskOutcome:
     """Has the document of a task summarized, unless it is or nobody can. An answer that is none leaves it without.
 
     Raises TaskFailed, and ServiceUnavailable.
@@ -24,23 +24,23 @@ async def summarize(task: DocSummaryTask, trace_id: str, means: Means) -> Outcom
     where = TenantId(task.tenant_id), ChatId(task.chat_id), AttachmentId(task.attachment_id)
     chat, document = await asyncio.to_thread(attachments.with_chat, *where)
     if chat is None or chat.deleted_at is not None or document is None or document.deleted_at is not None:
-        return Outcome.GONE
+        return TaskOutcome.GONE
     if document.summarized_at is not None:
-        return Outcome.LOST
+        return TaskOutcome.LOST
     policy, settings = means.rules.policy, means.rules.settings.doc_summaries
     model = _model(policy, settings.model_id, chat.model, document.storage_backend)
     is_ready = document.status is AttachmentStatus.READY and document.vector_store_id is not None
     if model is None or not is_ready or policy.kill_switches.disable_file_search:
-        return Outcome.NOTHING
+        return TaskOutcome.NOTHING
     prompt = _prompt(document, model, min(model.max_output_tokens, settings.max_output_tokens))
     told = await answer_in_time(asker_of(task, trace_id), model, prompt, means)
     summary = doc_summary.extracted(told.text)
     if summary is None:
-        return Outcome.NOTHING
+        return TaskOutcome.NOTHING
     call = call_of(task, trace_id, means)
     event = outbox.item(call, document.chat_id, usage_event(call, task, model, told.usage))
-    written = await asyncio.to_thread(uploads.summarized, call, document, summary, event)
-    return Outcome.DONE if written else Outcome.LOST
+    written = await asyncio.to_thread(attachment_steps.summarized, call, document, summary, event)
+    return TaskOutcome.DONE if written else TaskOutcome.LOST
 
 
 def _model(policy: Policy, configured: str, chat_model: str, provider_id: str) -> Model | None:

@@ -10,8 +10,8 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import MICROSECOND, Call, instant_of
 from minichat.domain.message import Message, fits_a_message
 from minichat.domain.policy import UserLimits
+from minichat.domain.quota_use import PERIODS, Remaining, remaining
 from minichat.domain.settlement import Ending, Settlement, settle
-from minichat.domain.standing import PERIODS, Remaining, remaining
 from minichat.domain.stream import Citations, StreamEvent, Told, terminal_event, told
 from minichat.domain.summary import Compression, Frontier
 from minichat.domain.turn import Turn, TurnState
@@ -28,7 +28,7 @@ from minichat.events.payloads import (
     UsageEvent,
 )
 from minichat.observability import count, logger, observe
-from minichat.services.audited import attachment_uses, policy_decisions
+from minichat.services.audit_details import attachment_uses, policy_decisions
 from minichat.settings import Auth, Settings
 from minichat.storage import endings, messages, outbox, parts, quota
 from minichat.storage.transact import Put, Rejected

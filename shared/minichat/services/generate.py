@@ -40,8 +40,8 @@ from minichat.services.channel import Channel, Numbered
 from minichat.services.finalize import End, Ended, Finalizer
 from minichat.services.lease import Lost, asked_to_stop, renew
 from minichat.services.prompts import prompt_of
-from minichat.services.record import Record
-from minichat.services.send import Replay, Running
+from minichat.services.send import Replay, RunningTurn
+from minichat.services.transcript import Transcript
 from minichat.settings import Settings
 
 FINALIZE_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)
@@ -53,13 +53,14 @@ SETTLING_SECONDS = 10
 CLOSING_SECONDS = 0.5
 """How long the end of a turn waits for the provider's stream to close; it goes on closing after that."""
 
+Admitting = Coroutine[Any, Any, RunningTurn | Replay]
 _answers: dict[asyncio.Task[None], "_Teller"] = {}
 _admissions: set[asyncio.Task[Any]] = set()
 _closing: set[asyncio.Task[None]] = set()
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class AnswerDeps:
     """What making answers needs from its process."""
 
     settings: Settings
@@ -102,11 +103,11 @@ class _Teller:
     """
 
     call: Call
-    running: Running
-    machine: Machine
+    running: RunningTurn
+    machine: AnswerDeps
     channel: Channel
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    record: Record = field(default_factory=Record)
+    record: Transcript = field(default_factory=Transcript)
     answer: _Answer = field(default_factory=_Answer)
 
     async def tell(self, event: StreamEvent) -> None:
@@ -131,9 +132,7 @@ class _Teller:
         self.over.set()
 
 
-async def admitted(
-    admission: Coroutine[Any, Any, Running | Replay], call: Call, machine: Machine
-) -> Answering | Replay:
+async def admitted(admission: Admitting, call: Call, machine: AnswerDeps) -> Answering | Replay:
     """What an admission came to; the answer of a turn that it made durable has begun.
 
     Both happen in a task of their own: a request that is cancelled in between, as a stopping server does, leaves no
@@ -149,7 +148,7 @@ async def admitted(
         raise
 
 
-async def _begun(admission: Coroutine[Any, Any, Running | Replay], call: Call, machine: Machine) -> Answering | Replay:
+async def _begun(admission: Admitting, call: Call, machine: AnswerDeps) -> Answering | Replay:
     outcome = await admission
     return outcome if isinstance(outcome, Replay) else Answering(outcome.turn, begin(call, outcome, machine))
 
@@ -159,7 +158,7 @@ def _never_read(task: asyncio.Task[Answering | Replay]) -> None:
         outcome.channel.leave()
 
 
-def begin(call: Call, running: Running, machine: Machine) -> Channel:
+def begin(call: Call, running: RunningTurn, machine: AnswerDeps) -> Channel:
     """Starts the task that makes the answer; what it tells comes out of the channel. Call it on the event loop.
 
     An answer that the invocation has no time for is cut short early enough to be settled and stored within it.
@@ -226,7 +225,7 @@ async def _produce(teller: _Teller) -> None:
         teller.channel.close()
 
 
-def _measure(running: Running, ending: Ending, now: datetime) -> None:
+def _measure(running: RunningTurn, ending: Ending, now: datetime) -> None:
     provider, model = running.admission.model.provider_id, running.admission.model.id
     match ending.state:
         case TurnState.COMPLETED:
@@ -244,7 +243,7 @@ def _measure(running: Running, ending: Ending, now: datetime) -> None:
     observe("stream_total_ms", total_ms, "Milliseconds", provider=provider, model=model)
 
 
-def _log(call: Call, running: Running, ending: Ending) -> None:
+def _log(call: Call, running: RunningTurn, ending: Ending) -> None:
     """The one line that says what the provider calls an answer, beside everything that it is called here."""
     turn, model = running.turn, running.admission.model
     ids = {"trace_id": call.trace_id, "tenant_id": turn.tenant_id, "chat_id": turn.chat_id, "turn_id": turn.turn_id}
@@ -306,14 +305,12 @@ def _broken_off(answer: _Answer) -> Ending:
 
 async def _read(teller: _Teller) -> None:
     """Tells what the provider says. With its last word the end is known, however long its stream takes to close."""
-    model = teller.running.admission.model
+    turn, model = teller.running.turn, teller.running.admission.model
     teller.answer.called = True
     secret = teller.machine.settings.cursor_secret.get_secret_value()
-    asker = identity.Asker.of_turn(teller.running.turn, teller.call.trace_id)
+    asker = identity.Asker.of_turn(turn, teller.call.trace_id)
     prompt = identity.told(prompt_of(teller.running), asker, secret)
-    async with aclosing(
-        teller.machine.providers.stream(teller.running.turn.tenant_id, model.provider_id, prompt)
-    ) as chunks:
+    async with aclosing(teller.machine.providers.stream(turn.tenant_id, model.provider_id, prompt)) as chunks:
         teller.answer.ending = await _relayed(chunks, teller)
         teller.over.set()
 
@@ -358,7 +355,9 @@ async def _excused(ending: Ending, teller: _Teller) -> None:
         await teller.tell(Delta(DECLINED))
 
 
-async def _finalize(call: Call, running: Running, ending: Ending, machine: Machine, record: Record) -> Ended | None:
+async def _finalize(
+    call: Call, running: RunningTurn, ending: Ending, machine: AnswerDeps, record: Transcript
+) -> Ended | None:
     """The end that was stored; None when another finalizer had won.
 
     Raises ServiceUnavailable when it could not be stored; the turn is left to whoever looks at it next.
@@ -384,7 +383,7 @@ async def _finalize(call: Call, running: Running, ending: Ending, machine: Machi
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _with(answer: _Answer, ending: Ending, running: Running) -> Ending:
+def _with(answer: _Answer, ending: Ending, running: RunningTurn) -> Ending:
     ttft = answer.first_text_at - running.turn.started_at if answer.first_text_at else None
     text = "".join(answer.texts)
     return replace(

@@ -24,7 +24,7 @@ from minichat.providers import uploads as provider
 from minichat.providers.files import Files
 from minichat.services import thumbnail, vector_stores
 from minichat.settings import Attachments
-from minichat.storage import attachments, keys, objects, outbox, uploads
+from minichat.storage import attachment_steps, attachments, keys, objects, outbox
 from minichat.storage.items import OutboxItem
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 2.0
 
 
-class Outcome(StrEnum):
+class Ingested(StrEnum):
     """What became of an attempt. AGAIN wants another one; WAITING has no file yet."""
 
     READY = "ready"
@@ -48,7 +48,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class IngestDeps:
     """What taking files in takes; `sleep` waits for so many seconds. Documents get a summary where one `summarizes`."""
 
     files: Files
@@ -65,7 +65,7 @@ class Job:
 
     attachment: Attachment
     worker: str
-    means: Means
+    means: IngestDeps
     ends_at: datetime
 
     @property
@@ -115,8 +115,8 @@ class _Overtaken(Exception):
 
 
 def ingest(
-    tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId, means: Means, *, ends_at: datetime
-) -> Outcome:
+    tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId, means: IngestDeps, *, ends_at: datetime
+) -> Ingested:
     """One attempt to take a file in, begun before `ends_at` and over soon after it.
 
     Raises ServiceUnavailable.
@@ -124,7 +124,7 @@ def ingest(
     chat, attachment = attachments.with_chat(tenant_id, chat_id, attachment_id)
     if attachment is None:
         objects.delete(keys.upload(tenant_id, chat_id, attachment_id))
-        return Outcome.NOTHING
+        return Ingested.NOTHING
     worker = means.new_id(means.clock())
     job = Job(attachment, worker, means, ends_at)
     if chat is None or chat.deleted_at is not None or not attachment.is_open:
@@ -132,9 +132,9 @@ def ingest(
     content = objects.read(job.key, at_most=attachment.size_bytes)
     never_sent = attachment.status is AttachmentStatus.PENDING and attachment.ingest.upload_began_at is None
     if content is None and never_sent and not _is_late(job):
-        return Outcome.WAITING
-    if not uploads.take(attachment, worker, now=means.clock(), until=ends_at + GRACE):
-        return Outcome.AGAIN
+        return Ingested.WAITING
+    if not attachment_steps.take(attachment, worker, now=means.clock(), until=ends_at + GRACE):
+        return Ingested.AGAIN
     taken = attachments.read(tenant_id, chat_id, attachment_id)
     assert taken is not None
     return _attempt(replace(job, attachment=taken), content)
@@ -145,7 +145,7 @@ def _is_late(job: Job) -> bool:
     return job.means.clock() >= job.attachment.created_at + patience
 
 
-def _attempt(job: Job, content: bytes | None) -> Outcome:
+def _attempt(job: Job, content: bytes | None) -> Ingested:
     attempts, most = job.attachment.ingest.attempts, job.means.settings.max_attempts
     if attempts > most:
         # The attempts before did not live to say why.
@@ -158,14 +158,14 @@ def _attempt(job: Job, content: bytes | None) -> Outcome:
         logger.warning("a file is not taken in yet", extra={"reason": passing.reason, "attempt": attempts})
         if attempts >= most:
             return _fail(job, passing.code)
-        uploads.release(job.attachment, job.worker)
-        return Outcome.AGAIN
+        attachment_steps.release(job.attachment, job.worker)
+        return Ingested.AGAIN
     except _Overtaken:
-        uploads.release(job.attachment, job.worker)
-        return Outcome.AGAIN
+        attachment_steps.release(job.attachment, job.worker)
+        return Ingested.AGAIN
     objects.delete(job.key)
     count("attachment_upload_total", kind=job.attachment.kind, result="ok")
-    return Outcome.READY
+    return Ingested.READY
 
 
 def _take_in(job: Job, content: bytes | None) -> None:
@@ -178,7 +178,9 @@ def _take_in(job: Job, content: bytes | None) -> None:
     if "file_search" in job.file_type.purposes:
         store_id = _indexed(replace(job, attachment=attachment))
         attachment = replace(attachment, vector_store_id=store_id)
-    if not uploads.ready(attachment, job.worker, picture, token=job.token, event=_summary_task(job, attachment)):
+    if not attachment_steps.ready(
+        attachment, job.worker, picture, token=job.token, event=_summary_task(job, attachment)
+    ):
         raise _Overtaken
 
 
@@ -234,10 +236,10 @@ def _uploaded(job: Job, content: bytes | None) -> str:
     else:
         # From the first of its attempts on: what that one made may still turn up.
         since = began_at or job.means.clock()
-        _must(uploads.upload_begins(job.attachment, job.worker, since, token=job.token))
+        _must(attachment_steps.upload_begins(job.attachment, job.worker, since, token=job.token))
         sent = provider.upload(job.account, job.name, content, job.attachment.content_type)
         file_id = _good(sent, "upload_failed")
-    if not uploads.uploaded(job.attachment, job.worker, file_id):
+    if not attachment_steps.uploaded(job.attachment, job.worker, file_id):
         _take_back(job, file_id)
         raise _Overtaken
     return file_id
@@ -260,7 +262,7 @@ def _indexed(job: Job) -> str:
         pause = vector_stores.Pause(job.means.clock, job.means.sleep, job.ends_at, lambda: _look(job))
         store = vector_stores.of_chat(attachment, job.worker, job.account, pause, job.means.new_id)
         store_id = _good(store, "vector_store_failed")
-        _must(uploads.enters_store(attachment, job.worker, store_id, token=job.token))
+        _must(attachment_steps.enters_store(attachment, job.worker, store_id, token=job.token))
     pause_seconds = FIRST_PAUSE_SECONDS
     put_in = False
     while True:
@@ -291,33 +293,33 @@ def _look(job: Job) -> None:
         raise _Overtaken
 
 
-def _fail(job: Job, code: ErrorCode) -> Outcome:
+def _fail(job: Job, code: ErrorCode) -> Ingested:
     """Ends an attachment, once its provider has nothing of it; or, after some more attempts, in any case."""
     last = job.attachment.ingest.attempts >= job.means.settings.max_attempts + MORE_ATTEMPTS
     nothing_left = _taken_away(job)
     if not nothing_left and not last:
-        uploads.release(job.attachment, job.worker)
-        return Outcome.AGAIN
-    if not uploads.failed(job.attachment, job.worker, code, nothing_left=nothing_left, token=job.token):
-        return Outcome.AGAIN
+        attachment_steps.release(job.attachment, job.worker)
+        return Ingested.AGAIN
+    if not attachment_steps.failed(job.attachment, job.worker, code, nothing_left=nothing_left, token=job.token):
+        return Ingested.AGAIN
     if not nothing_left:
         logger.error("a provider may keep the file of a failed attachment", extra={"error_code": code})
     objects.delete(job.key)
     count("attachment_upload_total", kind=job.attachment.kind, result=code)
-    return Outcome.FAILED
+    return Ingested.FAILED
 
 
-def _tidy(job: Job) -> Outcome:
+def _tidy(job: Job) -> Ingested:
     """Of what is not to be taken in: the file in the bucket, and what a worker that died did not live to note."""
     attachment = job.attachment
     if attachment.unnoted_since is not None and attachment.status is AttachmentStatus.PENDING:
         if attachment.is_held(job.means.clock()):
             # Somebody may be uploading it right now, and will take it back.
-            return Outcome.AGAIN
+            return Ingested.AGAIN
         if not _taken_away(job):
-            return Outcome.AGAIN
+            return Ingested.AGAIN
     objects.delete(job.key)
-    return Outcome.NOTHING
+    return Ingested.NOTHING
 
 
 def _taken_away(job: Job) -> bool:

@@ -11,17 +11,17 @@ from minichat.domain.context import Snapshot
 from minichat.domain.errors import NotLatestTurn
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.message import checked_content
-from minichat.domain.standing import Standing
+from minichat.domain.quota_use import QuotaUse
 from minichat.domain.tools import Document
 from minichat.domain.turn import Turn, check_mutation
 from minichat.events.payloads import TurnDeleted, TurnReplaced
 from minichat.observability import measured
-from minichat.services import attached
-from minichat.services.orphans import ended_as_orphan, looked_at, never_began
-from minichat.services.outcome import counted
+from minichat.services import message_attachments
+from minichat.services.audit_details import by
+from minichat.services.orphans import ended_as_orphan, never_began, read_and_repair
 from minichat.services.rules import Rules
 from minichat.services.send import (
-    Running,
+    RunningTurn,
     SendMessage,
     begin,
     gone_on,
@@ -30,43 +30,44 @@ from minichat.services.send import (
     started,
     twice_at_most,
 )
+from minichat.services.turn_metrics import counted_turn
 from minichat.settings import Settings
 from minichat.storage import messages, opening, outbox, turns
 from minichat.storage.items import together
 
 
-def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: RequestId, rules: Rules) -> Running:
+def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: RequestId, rules: Rules) -> RunningTurn:
     """A new turn in place of the latest one, with the same message and what of its attachments is still there.
 
     Raises what `check_mutation` and `admit` refuse, and GenerationInProgress; the old turn is untouched then.
     """
 
-    def once() -> Running:
+    def once() -> RunningTurn:
         opened = _open(call, chat_id, target, rules)
         command = SendMessage(chat_id, opened.content, new_request_id, web_search=opened.target.turn.web_search_enabled)
         return _replace(call, opened, command, "turn_retry", rules)
 
-    with counted("retry"):
+    with counted_turn("retry"):
         return _once_or_again(once, lambda: _gone_on(call, chat_id, target, None, rules))
 
 
-def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> Running:
+def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> RunningTurn:
     """A new turn in place of the latest one, with the command's message; web search and attachments are the old one's.
 
     Raises InvalidRequest (content) and InputTooLong first, then as `retry`.
     """
 
-    def once() -> Running:
+    def once() -> RunningTurn:
         opened = _open(call, command.chat_id, target, rules)
         kept = replace(command, web_search=opened.target.turn.web_search_enabled)
         return _replace(call, opened, kept, "turn_edit", rules)
 
-    with counted("edit"):
+    with counted_turn("edit"):
         checked_content(command.content)
         return _once_or_again(once, lambda: _gone_on(call, command.chat_id, target, command.content, rules))
 
 
-def _once_or_again(once: Callable[[], Running], again: Callable[[], Running | None]) -> Running:
+def _once_or_again(once: Callable[[], RunningTurn], again: Callable[[], RunningTurn | None]) -> RunningTurn:
     """The new turn of a mutation; when its target is replaced already, the one that the same mutation began in a
     process that died before it called the provider."""
     try:
@@ -77,7 +78,7 @@ def _once_or_again(once: Callable[[], Running], again: Callable[[], Running | No
         return running
 
 
-def _gone_on(call: Call, chat_id: ChatId, target: RequestId, content: str | None, rules: Rules) -> Running | None:
+def _gone_on(call: Call, chat_id: ChatId, target: RequestId, content: str | None, rules: Rules) -> RunningTurn | None:
     """What goes on with the replacement of `target` by this content, or by the content that it has."""
     _, old = turns.read(call.caller.tenant_id, chat_id, target)
     if old is None or old.replaced_by_request_id is None:
@@ -97,26 +98,21 @@ def delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -
 
     Raises what `check_mutation` refuses, and GenerationInProgress.
     """
-    with counted("delete"):
+    with counted_turn("delete"):
         twice_at_most(lambda: _delete(call, chat_id, target, settings))
 
 
 def _delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -> None:
     with measured("read"):
         found, recent = together(
-            lambda: looked_at(call, chat_id, target, settings),
+            lambda: read_and_repair(call, chat_id, target, settings),
             lambda: _last_two(call, chat_id),
         )
     chat, turn = check_mutation(call.caller, *found, target)
     if not recent.is_of(chat):
         recent = _last_two(call, chat_id)
     event = TurnDeleted(
-        tenant_id=turn.tenant_id,
-        timestamp=call.now,
-        requester_type=call.caller.subject_type,
-        trace_id=call.trace_id or None,
-        chat_id=chat_id,
-        actor_user_id=call.caller.user_id,
+        **by(call, chat_id),
         turn_id=turn.turn_id,
         request_id=turn.request_id,
     )
@@ -137,7 +133,7 @@ class _Opened:
     target: turns.Target
     content: str
     snapshot: Snapshot
-    standing: Standing
+    quota_use: QuotaUse
     sent_with: tuple[Attachment, ...]
     documents: tuple[Document, ...]
 
@@ -156,13 +152,13 @@ def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Open
     # A summary that covers the turn says what is to be taken back.
     summary = None if chat.covers(turn.user_message_id) else found.summary
     snapshot = Snapshot(history, summary, rules.settings.context.recent_messages_limit)
-    sent_with = attached.kept(call.caller, turn, rules)
+    sent_with = message_attachments.kept(call.caller, turn, rules)
     going, content = turns.Target(turn, recent.of(turn.request_id)), _content_of(turn, recent)
-    return _Opened(chat, going, content, snapshot, found.standing, sent_with, found.documents)
+    return _Opened(chat, going, content, snapshot, found.quota_use, sent_with, found.documents)
 
 
 def _looked_at(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> opening.Opened:
-    """As `looked_at`, with the caller's standing in the same round trip."""
+    """As `read_and_repair`, with the caller's quota in the same round trip."""
     limits = rules.policy.limits_of(call.caller.user_id)
     found = opening.open_for_turn(call, chat_id, target, limits)
     visible(found.chat, call.caller)
@@ -181,27 +177,22 @@ def _content_of(turn: Turn, recent: messages.Newest) -> str:
 
 def _replace(
     call: Call, opened: _Opened, command: SendMessage, event_type: Literal["turn_retry", "turn_edit"], rules: Rules
-) -> Running:
+) -> RunningTurn:
     chat, old = opened.chat, opened.target.turn
     command = replace(command, attachment_ids=tuple(one.attachment_id for one in opened.sent_with))
-    images = attached.images(opened.sent_with)
+    images = message_attachments.images(opened.sent_with)
     wish = Wish(chat.model, command.content, opened.snapshot, command.web_search, images, opened.documents)
-    admission = preflight(call, wish, opened.standing, rules)
+    admission = preflight(call, wish, opened.quota_use, rules)
     event = TurnReplaced(
         event_type=event_type,
-        tenant_id=old.tenant_id,
-        timestamp=call.now,
-        requester_type=call.caller.subject_type,
-        trace_id=call.trace_id or None,
-        chat_id=chat.chat_id,
-        actor_user_id=call.caller.user_id,
+        **by(call, chat.chat_id),
         turn_id=old.turn_id,
         original_request_id=old.request_id,
         new_request_id=command.request_id,
     )
-    start = begin(call, chat, admission, command, opened.standing.limits)
+    start = begin(call, chat, admission, command, opened.quota_use.limits)
     # The successor of the turn before the old one: retry and edit never fork the conversation.
     turn = replace(start.turn, prev_request_id=old.prev_request_id)
     new = replace(start, turn=turn, events=(outbox.item(call, chat.chat_id, event),))
-    turns.replace(call, chat, opened.target, new, retention_days=rules.settings.quota.retention_days)
+    turns.supersede(call, chat, opened.target, new, retention_days=rules.settings.quota.retention_days)
     return started(chat, new, admission, wish, rules)

@@ -39,7 +39,7 @@ TURN_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
+class OrphanSweep:
     """What one run of the watchdog did; `failed` are turns that could not be read or ended, whose time comes again."""
 
     detected: int
@@ -78,7 +78,7 @@ def never_began(call: Call, turn: Turn, settings: Settings) -> bool:
     return turn_never_began(turn, _cutoff(turn, call.now, settings))
 
 
-def looked_at(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> tuple[Chat, Turn | None]:
+def read_and_repair(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> tuple[Chat, Turn | None]:
     """A chat of the caller and one of its turns, deleted or not; a turn that is found dead has ended now.
 
     Raises ChatNotFound.
@@ -91,7 +91,7 @@ def looked_at(call: Call, chat_id: ChatId, request_id: RequestId, settings: Sett
     return chat, turn
 
 
-def freed(call: Call, chat: Chat, settings: Settings) -> bool:
+def end_if_dead(call: Call, chat: Chat, settings: Settings) -> bool:
     """Whether the turn that the chat's head names as running has ended by now: by itself, or here when it was dead.
 
     That is seen and not only tried: the end of a turn that gives a sign of life meanwhile is refused, and it runs on.
@@ -105,14 +105,14 @@ def freed(call: Call, chat: Chat, settings: Settings) -> bool:
     return turn is None or turn.state is not TurnState.RUNNING
 
 
-def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float = SWEEP_SECONDS) -> Swept:
+def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float = SWEEP_SECONDS) -> OrphanSweep:
     """Ends dead turns of all tenants, as many as a batch has, within so many seconds. Any number may run at once.
 
     Each is looked at and ended by itself. Their order is random: those that cannot be ended do not take the time of the
     others, run after run.
     """
     if not settings.orphan_watchdog.enabled:
-        return Swept(0, 0)
+        return OrphanSweep(0, 0)
     began, ended = time.monotonic(), 0
     dead, failed = _dead(now, settings, until=began + seconds / 2)
     random.shuffle(dead)
@@ -126,7 +126,7 @@ def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float = 
             failed += 1
             logger.exception("a dead turn cannot be ended", extra={"turn_id": turn.turn_id})
     count("orphan_failed_total", failed)
-    return Swept(len(dead), ended, failed)
+    return OrphanSweep(len(dead), ended, failed)
 
 
 def _dead(now: datetime, settings: Settings, *, until: float) -> tuple[list[Turn], int]:

@@ -1,10 +1,10 @@
 """What a provider is asked for a turn."""
 
 from minichat.providers.prompt import Prompt, PromptMessage
-from minichat.services.send import Running
+from minichat.services.send import RunningTurn
 
 
-def prompt_of(running: Running) -> Prompt:
+def prompt_of(running: RunningTurn) -> Prompt:
     """Instructions, the summary of what is older, the note about documents, the recent messages, and the new one."""
     model, assembly, tools = running.admission.model, running.admission.assembly, running.admission.tools
     summary = [PromptMessage("user", assembly.summary.told)] if assembly.summary is not None else []

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from minichat.domain.chat import Chat
 from minichat.domain.identity import Call, Caller, ChatId, NewId, TenantId
 from minichat.events.payloads import ChatCleanup
-from minichat.services.orphans import freed
+from minichat.services.orphans import end_if_dead
 from minichat.settings import Settings
 from minichat.storage import chats, purge
 
@@ -14,7 +14,7 @@ KEPT_UNCLEANED = timedelta(days=3650)
 them: for whoever finds out years later, and yet not for ever."""
 
 
-class NotDeleted(Exception):
+class ChatNotDeleted(Exception):
     """The chat is alive: whatever asks for its end is wrong."""
 
 
@@ -33,7 +33,7 @@ def expire(event: ChatCleanup, settings: Settings, now: datetime, new_id: NewId)
     if chat is None:
         return 0
     call = Call(Caller(chat.tenant_id, chat.user_id, "system"), now, new_id)
-    if chat.running_request_id is not None and not freed(call, chat, settings):
+    if chat.running_request_id is not None and not end_if_dead(call, chat, settings):
         # Its end writes items of its own, which would stay for ever if the others had expired already. Once it has
         # ended there is none: nothing begins in a deleted chat.
         raise StillRunning
@@ -61,7 +61,7 @@ def _deleted(event: ChatCleanup) -> Chat | None:
     """
     chat = chats.read(TenantId(event.tenant_id), ChatId(event.chat_id))
     if chat is not None and chat.deleted_at is None:
-        raise NotDeleted
+        raise ChatNotDeleted
     return chat
 
 

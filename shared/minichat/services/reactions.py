@@ -7,6 +7,7 @@ from minichat.domain.errors import InvalidReactionTarget, MessageNotFound, Servi
 from minichat.domain.identity import Call, ChatId, MessageId
 from minichat.domain.message import Reaction
 from minichat.events.payloads import ReactionChanged
+from minichat.services.audit_details import by
 from minichat.storage import outbox, reactions
 from minichat.storage.reactions import Reacted
 
@@ -49,12 +50,7 @@ def _changed(call: Call, chat_id: ChatId, message_id: MessageId, reaction: React
 def _event(call: Call, now: Reacted, reaction: Reaction | None) -> ReactionChanged:
     return ReactionChanged(
         event_type="reaction_delete" if reaction is None else "reaction_set",
-        tenant_id=call.caller.tenant_id,
-        timestamp=call.now,
-        requester_type=call.caller.subject_type,
-        trace_id=call.trace_id or None,
-        chat_id=now.chat_id,
-        actor_user_id=call.caller.user_id,
+        **by(call, now.chat_id),
         message_id=now.message_id,
         request_id=now.request_id,
         reaction=reaction,

@@ -14,11 +14,11 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import TenantId, micros
 from minichat.events import dead_letters
 from minichat.events.dead_letters import DeadLetter
-from minichat.events.queues import REDRIVEN, Message, send_one
+from minichat.events.queues import REDRIVEN, SqsMessage, send_one
 from minichat.observability import logger
 from minichat.services.relay import DEAD_LETTERS, Image, relay
 from minichat.settings import Queues
-from minichat.storage import whole
+from minichat.storage import scan
 
 BATCH = 100
 MARGIN = timedelta(minutes=1)
@@ -43,8 +43,8 @@ def republish(wanted: Range, queues: Queues, *, again: str, dry_run: bool = Fals
     Raises ServiceUnavailable when the outbox cannot be read, after which what was told has been sent.
     """
     batch: list[Image] = []
-    for image in whole.outbox(wanted.since, wanted.until):
-        if wanted.tenant_id is not None and not whole.is_of(image, wanted.tenant_id):
+    for image in scan.outbox(wanted.since, wanted.until):
+        if wanted.tenant_id is not None and not scan.is_of(image, wanted.tenant_id):
             continue
         if wanted.queue is not None and _queue_of(image) != wanted.queue:
             continue
@@ -117,7 +117,7 @@ def _send_back(queue: str, queues: Queues, letter: DeadLetter, again: str) -> No
         attributes = {name: value for name, value in letter.attributes.items() if name != "reason"}
         attributes[REDRIVEN] = again.removeprefix("#")
         event_id = attributes.get("event_id", letter.receipt[:80])
-        send_one(queues.urls[queue], Message(event_id, letter.group, letter.body, attributes), again=again)
+        send_one(queues.urls[queue], SqsMessage(event_id, letter.group, letter.body, attributes), again=again)
         return
     said: dict[str, Any] = json.loads(letter.body)
     if "item" in said:

@@ -12,7 +12,7 @@ from typing import Any
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.events.payloads import whole
-from minichat.events.queues import SCHEMA_VERSION, Message, Unsent, send, send_one
+from minichat.events.queues import SCHEMA_VERSION, SqsMessage, Unsent, send, send_one
 from minichat.observability import count
 from minichat.settings import Queues
 
@@ -41,7 +41,7 @@ def relay(images: Sequence[Image], queues: Queues, *, again: str = "") -> Relaye
     `Relayed.again` has the positions of items that were not delivered. `again` makes FIFO queues take what they had.
     """
     numbers: defaultdict[str, list[int]] = defaultdict(list)
-    messages: dict[int, Message] = {}
+    messages: dict[int, SqsMessage] = {}
     poison: dict[int, str] = {}
     for number, image in enumerate(images):
         try:
@@ -73,7 +73,7 @@ def relay(images: Sequence[Image], queues: Queues, *, again: str = "") -> Relaye
     return Relayed(sent, len(poison), sorted(unsent))
 
 
-def _message(image: Image, queues: Queues) -> tuple[str, Message]:
+def _message(image: Image, queues: Queues) -> tuple[str, SqsMessage]:
     """An outbox item as the message that it is for, and that one's queue.
 
     Raises _Poison.
@@ -100,11 +100,11 @@ def _message(image: Image, queues: Queues) -> tuple[str, Message]:
     }
     fifo = queues.urls[queue].endswith(".fifo")
     group = pk if fifo else tenant_id
-    return queue, Message(event_id, group, whole(event_type, payload), attributes, delay_seconds)
+    return queue, SqsMessage(event_id, group, whole(event_type, payload), attributes, delay_seconds)
 
 
-def _refused(image: Image, reason: str) -> Message:
+def _refused(image: Image, reason: str) -> SqsMessage:
     """The item itself, with why it was refused: `minichat dlq redrive outbox-relay` tries it again."""
     body = json.dumps({"item": image}, ensure_ascii=True, default=str)
     event_id = image.get("sk", {}).get("S", "unknown")
-    return Message(event_id, "outbox-relay", body, {"reason": reason, "event_id": event_id})
+    return SqsMessage(event_id, "outbox-relay", body, {"reason": reason, "event_id": event_id})

@@ -18,7 +18,7 @@ from minichat.domain.turn import Turn, TurnState, readable
 from minichat.observability import logger
 from minichat.services.channel import PING, Numbered
 from minichat.services.generate import seconds_for
-from minichat.services.orphans import looked_at
+from minichat.services.orphans import read_and_repair
 from minichat.settings import Settings
 from minichat.storage import messages, parts
 
@@ -127,7 +127,7 @@ class _Position:
 
 
 def _read(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> Turn:
-    _, turn = looked_at(call, chat_id, request_id, settings)
+    _, turn = read_and_repair(call, chat_id, request_id, settings)
     return readable(turn)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from minichat.domain.admission import Limits
+from minichat.domain.admission import PromptLimits
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Clock
 from minichat.domain.policy import Policy
@@ -27,10 +27,10 @@ class Rules:
     policy: Policy
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> PromptLimits:
         """What the deployment allows a prompt."""
         settings = self.settings
-        return Limits(
+        return PromptLimits(
             settings.streaming.max_output_tokens,
             settings.context.web_search_guard,
             settings.context.file_search_guard,

@@ -23,14 +23,14 @@ from minichat.domain.errors import (
 from minichat.domain.identity import MICROSECOND, AttachmentId, Call, ChatId, MessageId, RequestId
 from minichat.domain.message import Message, checked_content, fingerprint
 from minichat.domain.policy import UserLimits
-from minichat.domain.standing import PERIODS, Standing
+from minichat.domain.quota_use import PERIODS, QuotaUse
 from minichat.domain.summary import Compression
 from minichat.domain.turn import Turn, TurnState
 from minichat.observability import count, measured
-from minichat.services import attached
-from minichat.services.orphans import freed, never_began
-from minichat.services.outcome import counted
+from minichat.services import message_attachments
+from minichat.services.orphans import end_if_dead, never_began
 from minichat.services.rules import Rules
+from minichat.services.turn_metrics import counted_turn
 from minichat.storage import messages, opening, parts, turns
 from minichat.storage.items import together
 
@@ -52,7 +52,7 @@ class SendMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningTurn:
     """A turn that is durable, what its provider is to be asked, and what is to be summarized once it has completed, or
     to be given a title.
 
@@ -75,14 +75,14 @@ class Replay:
     turn: Turn
 
 
-def send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
+def send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Replay:
     """A new running turn, or the replay of the completed one that has this request id. A turn that the same message
     began in a process that died before it called the provider is gone on with.
 
     Raises, in this order (contract 2): InvalidRequest, InputTooLong, ChatNotFound, RequestIdConflict or
     RequestIdReused, GenerationInProgress, InvalidAttachment, and what `admit` refuses. Nothing is written then.
     """
-    with counted("send"):
+    with counted_turn("send"):
         checked_content(command.content)
         if len(set(command.attachment_ids)) < len(command.attachment_ids):
             raise InvalidRequest(FieldError("attachment_ids", "An attachment is named twice.", "duplicate"))
@@ -101,13 +101,13 @@ def twice_at_most(admission: Callable[[], T]) -> T:
         return admission()
 
 
-def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
+def _send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Replay:
     opened, recent = _open(call, command, rules)
     if (again := _gone_on(call, command, rules, opened)) is not None:
         return again
     chat = visible(opened.chat, call.caller)
     seen = opened.turn
-    if freed(call, chat, rules.settings) or (seen is not None and never_began(call, seen, rules.settings)):
+    if end_if_dead(call, chat, rules.settings) or (seen is not None and never_began(call, seen, rules.settings)):
         opened, recent = _open(call, command, rules)
         chat = visible(opened.chat, call.caller)
     known = opened.turn
@@ -118,14 +118,14 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
         return _replay(known, command)
     if chat.running_request_id is not None:
         raise GenerationInProgress(chat.running_request_id)
-    sent_with = attached.named(call.caller, command.attachment_ids, opened.attachments, rules)
+    sent_with = message_attachments.named(call.caller, command.attachment_ids, opened.attachments, rules)
     if not recent.is_of(chat):
         recent = recent_messages(call, command.chat_id, rules, extra=0)
     snapshot = Snapshot(recent.messages, opened.summary, rules.settings.context.recent_messages_limit)
-    images = attached.images(sent_with)
+    images = message_attachments.images(sent_with)
     wish = Wish(chat.model, command.content, snapshot, command.web_search, images, opened.documents)
-    admission = preflight(call, wish, opened.standing, rules)
-    new = begin(call, chat, admission, command, opened.standing.limits)
+    admission = preflight(call, wish, opened.quota_use, rules)
+    new = begin(call, chat, admission, command, opened.quota_use.limits)
     new = replace(new, referred_to=sent_with)
     try:
         turns.start(call, chat, new, retention_days=rules.settings.quota.retention_days)
@@ -139,7 +139,7 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> Running | Replay:
     return started(chat, new, admission, wish, rules)
 
 
-def gone_on(call: Call, command: SendMessage, rules: Rules) -> Running | None:
+def gone_on(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | None:
     """The running turn that the same command began in a process that died before it called the provider: this process
     makes its answer now. None when there is no such turn.
 
@@ -149,7 +149,7 @@ def gone_on(call: Call, command: SendMessage, rules: Rules) -> Running | None:
     return _gone_on(call, command, rules, opened)
 
 
-def _gone_on(call: Call, command: SendMessage, rules: Rules, opened: opening.Opened) -> Running | None:
+def _gone_on(call: Call, command: SendMessage, rules: Rules, opened: opening.Opened) -> RunningTurn | None:
     chat, turn = visible(opened.chat, call.caller), opened.turn
     if turn is None or turn.fingerprint != fingerprint(command.content, command.attachment_ids):
         return None
@@ -159,13 +159,13 @@ def _gone_on(call: Call, command: SendMessage, rules: Rules, opened: opening.Ope
     recent = recent_messages(call, chat.chat_id, rules, extra=1)
     history = [message for message in recent.messages if message.request_id != turn.request_id]
     snapshot = Snapshot(history, opened.summary, rules.settings.context.recent_messages_limit)
-    images = attached.images(attached.kept(call.caller, turn, rules))
+    images = message_attachments.images(message_attachments.kept(call.caller, turn, rules))
     wish = Wish(chat.model, command.content, snapshot, turn.web_search_enabled, images, opened.documents)
     admission = readmit(rules.policy, wish, turn.reserve, rules.limits, call.now)
     mine = None if admission is None else turns.take_over(call, turn)
     if admission is None or mine is None:
         return None
-    running = _running(mine, admission, wish, opened.standing.limits, rules)
+    running = _running(mine, admission, wish, opened.quota_use.limits, rules)
     return replace(running, wants_title=_wants_title(chat, rules))
 
 
@@ -199,11 +199,11 @@ def due(snapshot: Snapshot, admission: Admission, rules: Rules) -> Compression |
     )
 
 
-def preflight(call: Call, wish: Wish, standing: Standing, rules: Rules) -> Admission:
+def preflight(call: Call, wish: Wish, quota_use: QuotaUse, rules: Rules) -> Admission:
     """What the message is admitted with, if it is: raises as `admit`."""
     with measured("context"):
         try:
-            admission = admit(rules.policy, wish, standing, rules.limits, call.now)
+            admission = admit(rules.policy, wish, quota_use, rules.limits, call.now)
         except QuotaExceeded:
             count("quota_preflight_total", decision="reject", tier="none")
             raise
@@ -247,7 +247,7 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
     return turns.Start(turn, message, limits, admission.per_day)
 
 
-def started(chat: Chat, new: turns.Start, admission: Admission, wish: Wish, rules: Rules) -> Running:
+def started(chat: Chat, new: turns.Start, admission: Admission, wish: Wish, rules: Rules) -> RunningTurn:
     """The turn that an admitted wish has become."""
     for period in PERIODS:
         count("quota_reserve_total", period=period)
@@ -255,9 +255,11 @@ def started(chat: Chat, new: turns.Start, admission: Admission, wish: Wish, rule
     return replace(running, wants_title=_wants_title(chat, rules))
 
 
-def _running(turn: Turn, admission: Admission, wish: Wish, limits: UserLimits, rules: Rules) -> Running:
+def _running(turn: Turn, admission: Admission, wish: Wish, limits: UserLimits, rules: Rules) -> RunningTurn:
     compression = due(wish.snapshot, admission, rules)
-    return Running(turn, admission, wish.content, limits, compression, files=attached.citable(wish.documents))
+    return RunningTurn(
+        turn, admission, wish.content, limits, compression, files=message_attachments.citable(wish.documents)
+    )
 
 
 def _wants_title(chat: Chat, rules: Rules) -> bool:

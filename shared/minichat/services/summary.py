@@ -21,11 +21,11 @@ from minichat.providers.chunks import Failed
 from minichat.providers.identity import Asker
 from minichat.providers.prompt import Prompt, PromptMessage
 from minichat.services.system_tasks import (
-    Answer,
-    Means,
     NoModel,
-    Outcome,
+    TaskAnswer,
+    TaskDeps,
     TaskFailed,
+    TaskOutcome,
     answered,
     asker_of,
     call_of,
@@ -38,7 +38,7 @@ LOOK_SECONDS = 5.0
 """How often somebody who waits for the model looks whether its answer is still wanted."""
 
 
-async def summarize(task: ThreadSummaryTask, trace_id: str, means: Means) -> Outcome:
+async def summarize(task: ThreadSummaryTask, trace_id: str, means: TaskDeps) -> TaskOutcome:
     """Has the messages of a task summarized and the summary stored, unless somebody else was first.
 
     Raises TaskFailed, NoModel, and ServiceUnavailable.
@@ -52,7 +52,7 @@ async def summarize(task: ThreadSummaryTask, trace_id: str, means: Means) -> Out
     return outcome
 
 
-async def _summarize(task: ThreadSummaryTask, trace_id: str, means: Means) -> Outcome:
+async def _summarize(task: ThreadSummaryTask, trace_id: str, means: TaskDeps) -> TaskOutcome:
     tenant_id, chat_id = TenantId(task.tenant_id), ChatId(task.chat_id)
     base = None if task.base_frontier is None else _frontier(task.base_frontier)
     wanted = Compression(base, _frontier(task.frozen_target))
@@ -62,9 +62,9 @@ async def _summarize(task: ThreadSummaryTask, trace_id: str, means: Means) -> Ou
     settings = means.rules.settings.thread_summary
     stretch = await asyncio.to_thread(_stretch, tenant_id, chat_id, wanted, settings.message_content_limit)
     if not stretch:
-        return Outcome.NOTHING
+        return TaskOutcome.NOTHING
     if stretch[-1].message_id != wanted.target.message_id:
-        return Outcome.LOST
+        return TaskOutcome.LOST
     model = model_for(means.rules.policy, settings.summary_model_id, found.model)
     asker = asker_of(task, trace_id)
     try:
@@ -84,19 +84,19 @@ async def _summarize(task: ThreadSummaryTask, trace_id: str, means: Means) -> Ou
     event = outbox.item(call, chat_id, usage_event(call, task, model, answer.usage))
     made = Summary(text, wanted.target, estimate)
     written = await asyncio.to_thread(summaries.write, call, chat_id, wanted, made, event)
-    return Outcome.DONE if written else Outcome.LOST
+    return TaskOutcome.DONE if written else TaskOutcome.LOST
 
 
-def _unwanted(found: summaries.Found, base: Frontier | None) -> Outcome | None:
+def _unwanted(found: summaries.FoundSummary, base: Frontier | None) -> TaskOutcome | None:
     """What becomes of a task that nobody wants any more; None while it is wanted."""
     if not found.alive:
-        return Outcome.GONE
-    return None if (None if found.summary is None else found.summary.frontier) == base else Outcome.LOST
+        return TaskOutcome.GONE
+    return None if (None if found.summary is None else found.summary.frontier) == base else TaskOutcome.LOST
 
 
 async def _unwanted_before(
-    asked: asyncio.Task[Answer], tenant_id: TenantId, chat_id: ChatId, base: Frontier | None
-) -> Outcome | None:
+    asked: asyncio.Task[TaskAnswer], tenant_id: TenantId, chat_id: ChatId, base: Frontier | None
+) -> TaskOutcome | None:
     """Waits until the model has answered, None, or nobody wants its answer any more: then it is asked no longer."""
     try:
         while not (await asyncio.wait({asked}, timeout=LOOK_SECONDS))[0]:
@@ -122,8 +122,8 @@ def _stretch(tenant_id: TenantId, chat_id: ChatId, wanted: Compression, cut_at: 
 
 
 async def _asked(
-    asker: Asker, model: Model, previous: Summary | None, stretch: Sequence[Message], means: Means
-) -> Answer:
+    asker: Asker, model: Model, previous: Summary | None, stretch: Sequence[Message], means: TaskDeps
+) -> TaskAnswer:
     """The model's answer; what is too long for it is asked again without the oldest messages.
 
     Raises TaskFailed.

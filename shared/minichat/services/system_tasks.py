@@ -21,7 +21,7 @@ from minichat.providers.registry import Providers
 from minichat.services.rules import Rules
 
 
-class Outcome(StrEnum):
+class TaskOutcome(StrEnum):
     """What became of a task. All of these are good ends."""
 
     DONE = "success"
@@ -41,7 +41,7 @@ class NoModel(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class TaskDeps:
     """What a task takes. The model has `seconds` to answer."""
 
     rules: Rules
@@ -52,7 +52,7 @@ class Means:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TaskAnswer:
     """What a model said, and what that used."""
 
     text: str
@@ -77,7 +77,7 @@ def asker_of(task: SystemTask, trace_id: str) -> identity.Asker:
     return identity.Asker(tenant_id, UserId(task.user_id), chat_id, trace_id, task.system_task_type)
 
 
-async def answer_in_time(asker: identity.Asker, model: Model, prompt: Prompt, means: Means) -> Answer:
+async def answer_in_time(asker: identity.Asker, model: Model, prompt: Prompt, means: TaskDeps) -> TaskAnswer:
     """The model's whole answer.
 
     Raises TaskFailed.
@@ -92,7 +92,7 @@ async def answer_in_time(asker: identity.Asker, model: Model, prompt: Prompt, me
     return told
 
 
-async def answered(asker: identity.Asker, provider_id: str, prompt: Prompt, means: Means) -> Answer | Failed:
+async def answered(asker: identity.Asker, provider_id: str, prompt: Prompt, means: TaskDeps) -> TaskAnswer | Failed:
     """The provider's whole answer, or its failure."""
     texts: list[str] = []
     prompt = identity.told(prompt, asker, means.rules.settings.cursor_secret.get_secret_value())
@@ -104,13 +104,13 @@ async def answered(asker: identity.Asker, provider_id: str, prompt: Prompt, mean
                 case Incomplete(signal=CompletionSignal(kind="refusal"), usage=usage):
                     return Failed("provider_error", "the model declined", usage)
                 case Completed(usage=usage) | Incomplete(usage=usage):
-                    return Answer("".join(texts), usage)
+                    return TaskAnswer("".join(texts), usage)
                 case Failed():
                     return chunk
     return Failed("provider_error", "the stream ended without a terminal event")
 
 
-def call_of(task: SystemTask, trace_id: str, means: Means) -> Call:
+def call_of(task: SystemTask, trace_id: str, means: TaskDeps) -> Call:
     """The call as which a task writes what it made."""
     return Call(Caller(TenantId(task.tenant_id), UserId(task.user_id), "system"), means.clock(), means.new_id, trace_id)
 

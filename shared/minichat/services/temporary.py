@@ -29,14 +29,14 @@ CHAT_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
+class TemporarySweep:
     """What one sweep did; `failed` are chats that could not be read or deleted, whose time comes again."""
 
     expired: int
     failed: int = 0
 
 
-def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float) -> Swept:
+def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float) -> TemporarySweep:
     """Deletes temporary chats of all tenants whose time is over, as many as so many seconds allow.
 
     Any number may run at once. Each chat is looked at and deleted by itself: one that cannot be stops no other.
@@ -62,7 +62,7 @@ def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float) -
             logger.exception("temporary chats cannot be listed", extra={"shard": shard})
     count("temporary_chats_expired_total", expired)
     count("temporary_chats_failed_total", failed)
-    return Swept(expired, failed)
+    return TemporarySweep(expired, failed)
 
 
 def _in_random_order(pages: Iterator[list[Chat | Unreadable]]) -> Iterator[Chat | Unreadable]:

@@ -6,11 +6,19 @@ from minichat.domain import title
 from minichat.domain.identity import ChatId, MessageId, TenantId
 from minichat.events.payloads import ChatTitleTask
 from minichat.providers.prompt import Prompt, PromptMessage
-from minichat.services.system_tasks import Means, Outcome, answer_in_time, asker_of, call_of, model_for, usage_event
+from minichat.services.system_tasks import (
+    TaskDeps,
+    TaskOutcome,
+    answer_in_time,
+    asker_of,
+    call_of,
+    model_for,
+    usage_event,
+)
 from minichat.storage import chats, messages, outbox
 
 
-async def entitle(task: ChatTitleTask, trace_id: str, means: Means) -> Outcome:
+async def entitle(task: ChatTitleTask, trace_id: str, means: TaskDeps) -> TaskOutcome:
     """Has a model give the chat of a task a title, unless it has one by then. An answer that is none leaves it without.
 
     Raises TaskFailed, NoModel, and ServiceUnavailable.
@@ -18,12 +26,12 @@ async def entitle(task: ChatTitleTask, trace_id: str, means: Means) -> Outcome:
     tenant_id, chat_id = TenantId(task.tenant_id), ChatId(task.chat_id)
     chat = await asyncio.to_thread(chats.read, tenant_id, chat_id)
     if chat is None or chat.deleted_at is not None:
-        return Outcome.GONE
+        return TaskOutcome.GONE
     ids = MessageId(task.user_message_id), MessageId(task.assistant_message_id)
     said = [await asyncio.to_thread(messages.visible, tenant_id, chat_id, one) for one in ids]
     question, answer = said
     if chat.title is not None or question is None or answer is None:
-        return Outcome.LOST
+        return TaskOutcome.LOST
     settings = means.rules.settings.chat_titles
     model = model_for(means.rules.policy, settings.model_id, chat.model)
     text = title.request(question.content, answer.content, cut_at=settings.message_content_limit)
@@ -32,8 +40,8 @@ async def entitle(task: ChatTitleTask, trace_id: str, means: Means) -> Outcome:
     told = await answer_in_time(asker_of(task, trace_id), model, prompt, means)
     made = title.extracted(told.text)
     if made is None:
-        return Outcome.NOTHING
+        return TaskOutcome.NOTHING
     call = call_of(task, trace_id, means)
     event = outbox.item(call, chat_id, usage_event(call, task, model, told.usage))
     given = await asyncio.to_thread(chats.give_title, call, chat_id, made, answer.message_id, event)
-    return Outcome.DONE if given else Outcome.LOST
+    return TaskOutcome.DONE if given else TaskOutcome.LOST

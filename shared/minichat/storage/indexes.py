@@ -19,7 +19,7 @@ class ByOwner(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # th
     listed_at = UnicodeAttribute(range_key=True)
 
 
-class Running(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # as above
+class RunningIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # as above
     """Running turns by their start."""
 
     class Meta:

@@ -23,7 +23,7 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.settings import Store
 from minichat.storage import store_time
 from minichat.storage.attributes import CallsAttribute, IdsAttribute, InstantAttribute, SignalAttribute
-from minichat.storage.indexes import ByOwner, Running, Temporary
+from minichat.storage.indexes import ByOwner, RunningIndex, Temporary
 from minichat.storage.keys import Key
 
 Raw = Mapping[str, Mapping[str, Any]]
@@ -58,7 +58,7 @@ class ConversationItem(Model):
     pk = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
     by_owner = ByOwner()
-    running = Running()
+    running = RunningIndex()
     temporary = Temporary()
 
 

@@ -46,7 +46,7 @@ Keep = Callable[[Message], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundMessages:
     """A message as it was found, and its item. A text in `parts` is in it only once `whole` has read that.
 
     `size` is the text's, in bytes.
@@ -115,7 +115,7 @@ def _citations(packed: bytes | None) -> tuple[Citation, ...]:
     )
 
 
-def withdraw(tenant_id: TenantId, chat_id: ChatId, found: Found, now: datetime) -> list[Write]:
+def withdraw(tenant_id: TenantId, chat_id: ChatId, found: FoundMessages, now: datetime) -> list[Write]:
     """The writes that take a message out of the conversation. It moves as it was found, and only while it is so."""
     message_id = found.message.message_id
     here, name = MessageItem(*keys.message(tenant_id, chat_id, message_id)), f"{TAKEN_BACK}{message_id}"
@@ -180,14 +180,14 @@ def cited(turn: Turn) -> tuple[Citation, ...]:
 class Newest:
     """The newest messages of a conversation, oldest first."""
 
-    found: list[Found]
+    found: list[FoundMessages]
 
     @property
     def messages(self) -> list[Message]:
         """The messages alone."""
         return [one.message for one in self.found]
 
-    def of(self, request_id: RequestId) -> tuple[Found, ...]:
+    def of(self, request_id: RequestId) -> tuple[FoundMessages, ...]:
         """Those of one turn."""
         return tuple(one for one in self.found if one.message.request_id == request_id)
 
@@ -213,7 +213,7 @@ def recent(tenant_id: TenantId, chat_id: ChatId, limit: int, *, at_most_bytes: i
 
     Raises ServiceUnavailable.
     """
-    found: list[Found] = []
+    found: list[FoundMessages] = []
     size = 0
     for one in _backwards(tenant_id, chat_id, max(limit, 1)):
         found.append(one)
@@ -231,7 +231,7 @@ def newest(tenant_id: TenantId, chat_id: ChatId, limit: int) -> Newest:
     return Newest([*_backwards(tenant_id, chat_id, limit)][::-1])
 
 
-def _backwards(tenant_id: TenantId, chat_id: ChatId, limit: int) -> Iterator[Found]:
+def _backwards(tenant_id: TenantId, chat_id: ChatId, limit: int) -> Iterator[FoundMessages]:
     pk = keys.partition(tenant_id, chat_id)
     items = between(pk, keys.MESSAGE_PREFIX, keys.MESSAGE_END, page=limit, descending=True)
     return itertools.islice(_shown(items, descending=True), limit)
@@ -261,7 +261,7 @@ class Window:
 
 def page(
     tenant_id: TenantId, chat_id: ChatId, window: Window, *, limit: int, keep: Keep
-) -> tuple[Chat | None, list[Found]]:
+) -> tuple[Chat | None, list[FoundMessages]]:
     """The chat's head, and up to `limit` messages of the window that `keep` accepts, in travel order, as found.
 
     The first page from the start is a single query: the head's key stands right before the messages'. Elsewhere the
@@ -284,7 +284,7 @@ def page(
     )
 
 
-def whole(tenant_id: TenantId, chat_id: ChatId, found: Sequence[Found]) -> list[Found]:
+def whole(tenant_id: TenantId, chat_id: ChatId, found: Sequence[FoundMessages]) -> list[FoundMessages]:
     """The same messages, with the long texts too: no call when there is none, else one for each hundred parts.
 
     Raises ServiceUnavailable.
@@ -299,24 +299,24 @@ def whole(tenant_id: TenantId, chat_id: ChatId, found: Sequence[Found]) -> list[
     return [_with_text(one, [texts[key] for key in wanted[one.message.message_id]]) for one in found]
 
 
-def _with_text(found: Found, parts: Sequence[Raw]) -> Found:
+def _with_text(found: FoundMessages, parts: Sequence[Raw]) -> FoundMessages:
     if not parts:
         return found
     text = b"".join(MessagePartItem.from_raw_data(dict(part)).content for part in parts).decode()
     return replace(found, message=replace(found.message, content=text))
 
 
-def _taken(items: Iterator[Raw], limit: int, keep: Keep, *, descending: bool) -> list[Found]:
+def _taken(items: Iterator[Raw], limit: int, keep: Keep, *, descending: bool) -> list[FoundMessages]:
     kept = (found for found in _shown(items, descending=descending) if keep(found.message))
     return list(itertools.islice(kept, limit))
 
 
-def _shown(items: Iterable[Raw], *, descending: bool) -> Iterator[Found]:
+def _shown(items: Iterable[Raw], *, descending: bool) -> Iterator[FoundMessages]:
     """The messages that a conversation shows, in the items' order."""
     return (found for hidden, found in _joined(items, descending=descending) if not hidden)
 
 
-def _joined(items: Iterable[Raw], *, descending: bool) -> Iterator[tuple[bool, Found]]:
+def _joined(items: Iterable[Raw], *, descending: bool) -> Iterator[tuple[bool, FoundMessages]]:
     """Whether each message is hidden, and the message with the parts that are behind it, in the items' order."""
     waiting: Raw | None = None
     parts: list[bytes] = []
@@ -336,7 +336,7 @@ def _parts_behind(raw: Raw) -> int:
     return int(raw["parts"]["N"]) if "parts" in raw and "bytes" not in raw else 0
 
 
-def _found(raw: Raw, parts_behind: Sequence[bytes]) -> Found:
+def _found(raw: Raw, parts_behind: Sequence[bytes]) -> FoundMessages:
     item = MessageItem.from_raw_data(dict(raw))
     content = b"".join(parts_behind).decode() if parts_behind else unpacked(item.content, item.packed)
     message = Message(
@@ -357,4 +357,4 @@ def _found(raw: Raw, parts_behind: Sequence[bytes]) -> Found:
         downgrade_reason=item.downgrade_reason,
     )
     elsewhere = int(item.text_bytes or 0)
-    return Found(message, raw, int(item.parts or 0) if elsewhere else 0, elsewhere or len(content.encode()))
+    return FoundMessages(message, raw, int(item.parts or 0) if elsewhere else 0, elsewhere or len(content.encode()))

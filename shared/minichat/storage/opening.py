@@ -7,7 +7,7 @@ from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat
 from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
 from minichat.domain.policy import UserLimits
-from minichat.domain.standing import Standing
+from minichat.domain.quota_use import QuotaUse
 from minichat.domain.summary import Summary
 from minichat.domain.tools import Document
 from minichat.domain.turn import Turn
@@ -22,7 +22,7 @@ class Opened:
 
     chat: Chat | None
     turn: Turn | None
-    standing: Standing
+    quota_use: QuotaUse
     summary: Summary | None
     documents: tuple[Document, ...] = ()
     attachments: tuple[Attachment, ...] = ()
@@ -41,7 +41,7 @@ def open_for_turn(
     return Opened(
         chat=chats.from_raw(found.get(chat_key)),
         turn=turns.from_raw(found.get(turn_key)),
-        standing=quota.standing(limits, found.get(quota_key), call.now),
+        quota_use=quota.quota_use(limits, found.get(quota_key), call.now),
         summary=summaries.from_raw(found.get(summary_key)),
         documents=documents.from_raw(found.get(documents_key)),
         attachments=tuple(attachments.from_raw(found[key]) for key in wanted if key in found),

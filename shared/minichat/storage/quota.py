@@ -26,11 +26,11 @@ from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action
 
 from minichat.domain.identity import TenantId, UserId, from_seconds
-from minichat.domain.ledger import COUNTED, TURNS, Account, Difference, Entry, Statement, named
 from minichat.domain.policy import UserLimits
 from minichat.domain.quota import periods
+from minichat.domain.quota_account import COUNTED, TURNS, Difference, Entry, QuotaAccount, Statement, named
+from minichat.domain.quota_use import Committed, QuotaUse, limit_of
 from minichat.domain.settlement import Ending, Settlement
-from minichat.domain.standing import Committed, Standing, limit_of
 from minichat.domain.turn import DayCounts, Turn
 from minichat.storage import keys
 from minichat.storage.items import ConversationItem, Raw, batch_get
@@ -87,14 +87,14 @@ def key(tenant_id: TenantId, user_id: UserId, now: datetime) -> Key:
     return keys.quota(tenant_id, user_id, month)
 
 
-def standing(limits: UserLimits, raw: Raw | None, now: datetime) -> Standing:
+def quota_use(limits: UserLimits, raw: Raw | None, now: datetime) -> QuotaUse:
     """Where a user stands today and this month, from the month's item."""
     if raw is None:
-        return Standing(limits)
+        return QuotaUse(limits)
     today, _ = periods(now)
     daily = Committed(count(raw, today, "t"), count(raw, today, "p"), counts(raw, today))
     item = QuotaItem.from_raw_data(dict(raw))
-    return Standing(limits, daily, Committed(int(item.total or 0), int(item.premium or 0)))
+    return QuotaUse(limits, daily, Committed(int(item.total or 0), int(item.premium or 0)))
 
 
 def count(raw: Mapping[str, Mapping[str, Any]], day: str, counter: DailyCounter) -> int:
@@ -107,13 +107,13 @@ def counts(raw: Raw, day: str) -> DayCounts:
     return DayCounts(*(count(raw, day, _COUNTERS[member.name]) for member in fields(DayCounts)))
 
 
-def read(tenant_id: TenantId, user_id: UserId, limits: UserLimits, now: datetime) -> Standing:
+def read(tenant_id: TenantId, user_id: UserId, limits: UserLimits, now: datetime) -> QuotaUse:
     """Where a user stands, in one consistent read."""
     where = key(tenant_id, user_id, now)
-    return standing(limits, batch_get([where]).get(where), now)
+    return quota_use(limits, batch_get([where]).get(where), now)
 
 
-def entries(where: Account) -> Counter[Entry] | None:
+def entries(where: QuotaAccount) -> Counter[Entry] | None:
     """Everything that an account's item says, in one consistent read; None when there is none (any more)."""
     where_ = keys.quota(TenantId(where.tenant_id), UserId(where.user_id), where.month)
     raw = batch_get([where_]).get(where_)
@@ -126,10 +126,10 @@ def statement(raw: Raw) -> Statement:
     month = raw["sk"]["S"].removeprefix(keys.QUOTA_PREFIX)
     expires_at = QuotaItem.from_raw_data(dict(raw)).expires_at
     kept_until = None if expires_at is None else from_seconds(int(expires_at))
-    return Statement(Account(tenant_id, user_id, month), _entries(month, raw), kept_until)
+    return Statement(QuotaAccount(tenant_id, user_id, month), _entries(month, raw), kept_until)
 
 
-def correct(where: Account, wrong: Sequence[Difference]) -> bool:
+def correct(where: QuotaAccount, wrong: Sequence[Difference]) -> bool:
     """Sets entries of an account to what the turns say; False when one of them is not as it was seen any more.
 
     What moved and came back to the same number did not move: entries only change by sums.

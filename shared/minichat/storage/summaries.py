@@ -60,7 +60,7 @@ def from_raw(raw: Raw | None) -> Summary | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundSummary:
     """A chat's summary, when it may be used, and whether the chat is there and not deleted."""
 
     alive: bool
@@ -68,7 +68,7 @@ class Found:
     summary: Summary | None
 
 
-def read(tenant_id: TenantId, chat_id: ChatId) -> Found:
+def read(tenant_id: TenantId, chat_id: ChatId) -> FoundSummary:
     """What a new summary starts from, in one consistent round trip.
 
     Raises ServiceUnavailable.
@@ -76,9 +76,9 @@ def read(tenant_id: TenantId, chat_id: ChatId) -> Found:
     chat_key, summary_key = keys.chat(tenant_id, chat_id), keys.summary(tenant_id, chat_id)
     found = batch_get([chat_key, summary_key])
     if chat_key not in found:
-        return Found(False, "", None)
+        return FoundSummary(False, "", None)
     head = ChatItem.from_raw_data(dict(found[chat_key]))
-    return Found(head.deleted_at is None, head.model, from_raw(found.get(summary_key)))
+    return FoundSummary(head.deleted_at is None, head.model, from_raw(found.get(summary_key)))
 
 
 def write(call: Call, chat_id: ChatId, covered: Compression, summary: Summary, event: OutboxItem) -> bool:

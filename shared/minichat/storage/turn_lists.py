@@ -6,7 +6,7 @@ from datetime import datetime
 from minichat.domain.identity import ChatId, TenantId
 from minichat.domain.turn import Turn, TurnState
 from minichat.storage import keys, turns, unreadable
-from minichat.storage.indexes import Running
+from minichat.storage.indexes import RunningIndex
 from minichat.storage.items import TurnItem, batch_get, between, entries
 from minichat.storage.unreadable import Unreadable
 
@@ -19,7 +19,7 @@ def running_since(cutoff: datetime, shard: str) -> Iterator[list[Turn | Unreadab
     The index knows when a turn began; its sign of life is read from the turn itself, which alone decides.
     Raises ServiceUnavailable.
     """
-    for where in entries(Running.Meta.index_name, shard, TurnItem.started_at <= cutoff, page=PAGE):
+    for where in entries(RunningIndex.Meta.index_name, shard, TurnItem.started_at <= cutoff, page=PAGE):
         found = batch_get(where)
         known = [unreadable.read(found[key], turns.from_raw) for key in where if key in found]
         yield [one for one in known if isinstance(one, Unreadable) or (one and one.state is TurnState.RUNNING)]

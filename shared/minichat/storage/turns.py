@@ -13,8 +13,7 @@ What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_i
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
-from dataclasses import replace as replace_fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -33,7 +32,7 @@ from minichat.domain.errors import (
 from minichat.domain.identity import Call, ChatId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.domain.policy import UserLimits
-from minichat.domain.standing import lacking
+from minichat.domain.quota_use import lacking
 from minichat.domain.turn import DayCounts, Reserve, ToolCalls, Turn, TurnState, check_mutation
 from minichat.domain.usage import Usage
 from minichat.storage import chats, keys, messages, quota, references, summaries
@@ -116,10 +115,10 @@ class Target:
     """The latest turn, which is to go, and its messages as they were found."""
 
     turn: Turn
-    said: tuple[messages.Found, ...]
+    said: tuple[messages.FoundMessages, ...]
 
 
-def replace(call: Call, chat: Chat, target: Target, new: Start, *, retention_days: int) -> None:
+def supersede(call: Call, chat: Chat, target: Target, new: Start, *, retention_days: int) -> None:
     """Puts a new turn in the place of the latest one: retry and edit, in one transaction.
 
     Raises what `check_mutation` finds in what the winner left, ChatMoved, or CreditsTaken; ServiceUnavailable as
@@ -154,7 +153,7 @@ def _commit_start(call: Call, turn: Turn, writes: Sequence[Write], *, op: str) -
 
     def is_mine() -> bool:
         now = call.now + timedelta(seconds=time.monotonic() - began)
-        return progress(replace_fields(call, now=now), turn, provider_called=False) is not None
+        return progress(replace(call, now=now), turn, provider_called=False) is not None
 
     commit(writes, token=turn.turn_id, op=op, took_effect=is_mine)
     if time.monotonic() - began > LATE_SECONDS and not is_mine():
@@ -175,7 +174,7 @@ def take_over(call: Call, dead: Turn) -> Turn | None:
     running: Condition = TurnItem.state == TurnState.RUNNING.value
     if not update_one(item, actions, running & as_seen, op="take_over_turn"):
         return None
-    return replace_fields(dead, teller=teller, last_progress_at=call.now)
+    return replace(dead, teller=teller, last_progress_at=call.now)
 
 
 def delete(call: Call, chat: Chat, target: Target, events: Sequence[OutboxItem], *, token: str) -> None:
@@ -210,13 +209,13 @@ def told_by(turn: Turn) -> Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TurnProgress:
     """What the teller of a running turn learned: whether somebody asked the turn to stop."""
 
     cancel_requested: bool
 
 
-def look(turn: Turn) -> Progress | None:
+def look(turn: Turn) -> TurnProgress | None:
     """What became of a running turn since; None when it has ended and its teller must stop.
 
     Raises ServiceUnavailable.
@@ -225,10 +224,10 @@ def look(turn: Turn) -> Progress | None:
     now = from_raw(batch_get([key]).get(key))
     if now is None or now.state is not TurnState.RUNNING or now.teller != turn.teller:
         return None
-    return Progress(cancel_requested=now.cancel_requested_at is not None)
+    return TurnProgress(cancel_requested=now.cancel_requested_at is not None)
 
 
-def progress(call: Call, turn: Turn, *, provider_called: bool) -> Progress | None:
+def progress(call: Call, turn: Turn, *, provider_called: bool) -> TurnProgress | None:
     """Renews the lease of a running turn: the sign of life without which it counts as dead. Returns as `look` does."""
     item = TurnItem(*keys.turn(turn.tenant_id, turn.chat_id, turn.request_id))
     actions: list[Action] = [TurnItem.last_progress_at.set(call.now)]
@@ -237,7 +236,7 @@ def progress(call: Call, turn: Turn, *, provider_called: bool) -> Progress | Non
         actions.append(called.set(called | call.now))
     if not update_one(item, actions, told_by(turn), op="renew_turn"):
         return None
-    return Progress(cancel_requested=item.cancel_requested_at is not None)
+    return TurnProgress(cancel_requested=item.cancel_requested_at is not None)
 
 
 def request_cancel(call: Call, turn: Turn, event: OutboxItem) -> bool:
@@ -360,9 +359,9 @@ def _raise_refusal(call: Call, chat: Chat, target: Turn, refused: Refused) -> No
 
 def _taken(call: Call, new: Start, raw: Raw | None) -> CreditsTaken:
     """Why the quota's item, as it was then, had no room for the turn's reserve."""
-    standing = quota.standing(new.limits, raw, call.now)
-    none_left = lacking(standing.daily.counts, new.turn.reserve.day_counts, new.per_day, call.now)
-    return CreditsTaken(none_left or standing.lacks(new.turn.reserve, call.now))
+    quota_use = quota.quota_use(new.limits, raw, call.now)
+    none_left = lacking(quota_use.daily.counts, new.turn.reserve.day_counts, new.per_day, call.now)
+    return CreditsTaken(none_left or quota_use.lacks(new.turn.reserve, call.now))
 
 
 def _running(head: Raw | None) -> RequestId | None:

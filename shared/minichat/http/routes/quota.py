@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from minichat.domain.standing import counted, remaining
+from minichat.domain.quota_use import counted, remaining
 from minichat.http.deps import Authenticated, TheApp, TheCall
 from minichat.http.problems import documented
 from minichat.http.schemas import QuotaStatus, quota_status
@@ -17,7 +17,7 @@ def get_quota_status(call: TheCall, app: TheApp) -> QuotaStatus:
     images, and files. `used` has what running turns have set aside."""
     rules = app.rules
     limits = rules.policy.limits_of(call.caller.user_id)
-    standing = quota.read(call.caller.tenant_id, call.caller.user_id, limits, call.now)
-    counts = counted(standing.daily.counts, rules.per_day, call.now)
+    used = quota.read(call.caller.tenant_id, call.caller.user_id, limits, call.now)
+    counts = counted(used.daily.counts, rules.per_day, call.now)
     threshold = rules.settings.quota.warning_threshold_pct
-    return quota_status(remaining(standing, threshold, call.now), counts, threshold)
+    return quota_status(remaining(used, threshold, call.now), counts, threshold)

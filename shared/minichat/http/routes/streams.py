@@ -18,12 +18,12 @@ from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
 from minichat.domain.turn import Turn
 from minichat.http import sse
 from minichat.http.bodies import EditTurnBody, SendMessageBody
-from minichat.http.deps import App, Authenticated, LastEventId, Position, TheApp, TheCall, TheChat, TheTurn
+from minichat.http.deps import AppDeps, Authenticated, LastEventId, Position, TheApp, TheCall, TheChat, TheTurn
 from minichat.http.problems import MUTATION_ERRORS, documented
 from minichat.observability import note
-from minichat.services import generate, mutate, repeated
+from minichat.services import generate, mutate, repeated_requests
 from minichat.services.resume import Resumed, follow, replay, resume, resumed
-from minichat.services.send import Replay, Running, SendMessage, send
+from minichat.services.send import Replay, RunningTurn, SendMessage, send
 
 router = APIRouter(tags=["turns"], route_class=Authenticated)
 
@@ -72,7 +72,7 @@ async def send_message(
         attachment_ids=tuple(AttachmentId(str(attachment_id)) for attachment_id in body.attachment_ids or ()),
         web_search=body.web_search is not None and body.web_search.enabled,
     )
-    find = repeated.by_message if body.request_id is None else repeated.by_request_id
+    find = repeated_requests.by_message if body.request_id is None else repeated_requests.by_request_id
     rest = await _rest(call, app, last_event_id, partial(find, call, command, app.settings))
     return rest or await _answered(call, app, partial(send, call, command, app.rules))
 
@@ -91,7 +91,7 @@ async def retry_turn(
     `Last-Event-ID` as for a send.
     """
     rest = await _rest(
-        call, app, last_event_id, partial(repeated.by_target, call, chat_id, request_id, None, app.settings)
+        call, app, last_event_id, partial(repeated_requests.by_target, call, chat_id, request_id, None, app.settings)
     )
     return rest or await _answered(
         call, app, partial(mutate.retry, call, chat_id, request_id, _new_request_id(), app.rules)
@@ -114,7 +114,10 @@ async def edit_turn(  # noqa: PLR0913, PLR0917  one for each thing that the requ
     """Replaces the latest turn's message and answers the new one. `Last-Event-ID` as for a send."""
     command = SendMessage(ChatId(chat_id), body.content, _new_request_id())
     rest = await _rest(
-        call, app, last_event_id, partial(repeated.by_target, call, chat_id, request_id, body.content, app.settings)
+        call,
+        app,
+        last_event_id,
+        partial(repeated_requests.by_target, call, chat_id, request_id, body.content, app.settings),
     )
     return rest or await _answered(call, app, partial(mutate.edit, call, request_id, command, app.rules))
 
@@ -134,7 +137,7 @@ async def resume_stream(
     return Response(status_code=204) if found.is_over else _followed(call, app, found)
 
 
-async def _rest(call: Call, app: App, after: int | None, find: Callable[[], Turn | None]) -> Response | None:
+async def _rest(call: Call, app: AppDeps, after: int | None, find: Callable[[], Turn | None]) -> Response | None:
     """The rest of a stream, for a request that is repeated after one of its events; None when there is none."""
 
     def found() -> Resumed | None:
@@ -147,7 +150,7 @@ async def _rest(call: Call, app: App, after: int | None, find: Callable[[], Turn
     return None if rest is None else _followed(call, app, rest)
 
 
-async def _answered(call: Call, app: App, admission: Callable[[], Running | Replay]) -> Response:
+async def _answered(call: Call, app: AppDeps, admission: Callable[[], RunningTurn | Replay]) -> Response:
     outcome = await generate.admitted(run_in_threadpool(admission), call, app.machine)
     if isinstance(outcome, Replay):
         return _followed(call, app, replay(call, outcome.turn, app.settings))
@@ -156,7 +159,7 @@ async def _answered(call: Call, app: App, admission: Callable[[], Running | Repl
     return sse.EventStream(events, on_end=outcome.channel.leave)
 
 
-def _followed(call: Call, app: App, found: Resumed) -> Response:
+def _followed(call: Call, app: AppDeps, found: Resumed) -> Response:
     note(request_id=found.turn.request_id, turn_id=found.turn.turn_id, replay=found.replay)
     return sse.EventStream(follow(call, found, app.settings, app.machine.clock))
 

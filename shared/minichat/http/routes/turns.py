@@ -12,7 +12,7 @@ from minichat.http.problems import MUTATION_ERRORS, documented
 from minichat.http.schemas import TurnStatus, turn_status
 from minichat.services import mutate
 from minichat.services.cancel import cancel
-from minichat.services.orphans import looked_at
+from minichat.services.orphans import read_and_repair
 from minichat.storage import messages
 
 router = APIRouter(tags=["turns"], route_class=Authenticated)
@@ -28,7 +28,7 @@ _ENDED_BEFORE: dict[int | str, dict[str, Any]] = {
 )
 def get_turn(call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) -> TurnStatus:
     """Where a turn stands; the truth about it, whatever a stream showed."""
-    _, turn = looked_at(call, chat_id, request_id, app.settings)
+    _, turn = read_and_repair(call, chat_id, request_id, app.settings)
     turn = readable(turn)
     return turn_status(turn, messages.cited(turn))
 

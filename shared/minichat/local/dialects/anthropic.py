@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from minichat.local.dialects.dialect import Cite, Said, Tokens, sse
+from minichat.local.dialects.dialect import Cite, ScriptedReply, Tokens, sse
 
 _REASONS = {"max_output_tokens": "max_tokens", "pause": "pause_turn"}
 _CODES = {"rate_limit_exceeded": "rate_limit_error", "server_error": "api_error"}
@@ -17,7 +17,7 @@ class Messages:
 
     media_type = "text/event-stream"
 
-    def __init__(self, said: Said) -> None:
+    def __init__(self, said: ScriptedReply) -> None:
         self._said = said
         self._index = 0
         self._tool_id = f"srvtoolu_{said.number:024x}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from minichat.local.dialects.dialect import Said, Tokens
+from minichat.local.dialects.dialect import ScriptedReply, Tokens
 
 _REASONS = {"max_output_tokens": "max_tokens", "content_filter": "content_filtered"}
 _SEARCH = "nova_grounding"
@@ -19,7 +19,7 @@ class Converse:
 
     media_type = "application/vnd.amazon.eventstream"
 
-    def __init__(self, said: Said) -> None:
+    def __init__(self, said: ScriptedReply) -> None:
         self._said = said
         self._index = 0
         self._tool_id = f"tooluse_{said.number:022x}"

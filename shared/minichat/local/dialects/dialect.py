@@ -55,7 +55,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ScriptedReply:
     """One answer: the number of its call, who gives it, its text, its usage, what is said if it fails, its sources.
 
     With `refuses` its text is what the model says instead of an answer.
@@ -86,7 +86,7 @@ class Dialect(Protocol):
 
     media_type: str
 
-    def __init__(self, said: Said) -> None: ...
+    def __init__(self, said: ScriptedReply) -> None: ...
 
     def opening(self) -> Iterator[bytes]:
         """What comes before everything else."""

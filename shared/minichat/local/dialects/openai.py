@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from minichat.local.dialects.dialect import Cite, Said, sse
+from minichat.local.dialects.dialect import Cite, ScriptedReply, sse
 
 CREATED = 1_760_000_000
 
@@ -16,7 +16,7 @@ class Responses:
 
     media_type = "text/event-stream"
 
-    def __init__(self, said: Said) -> None:
+    def __init__(self, said: ScriptedReply) -> None:
         self._said = said
         self._numbers = itertools.count()
         self._item_id = f"msg_{said.number:032x}"
@@ -180,12 +180,12 @@ class Responses:
         return [_annotation(cite, self._said.text) for cite in self._said.cites]
 
 
-class Chat:
+class ChatCompletions:
     """OpenAI's Chat Completions API."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, said: Said) -> None:
+    def __init__(self, said: ScriptedReply) -> None:
         self._said = said
         self._annotations = [{"type": "url_citation", "url_citation": _page(page, said.text)} for page in said.pages]
         self._told = False

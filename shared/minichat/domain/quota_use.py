@@ -1,0 +1,180 @@
+"""Where a user stands: what is committed in each bucket and period, against its limit (turns-and-quota 4, 7).
+
+Buckets are `total`, the ceiling over everything, and `premium`, a cap inside it. A premium turn counts in both.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime, time, timedelta
+from math import ceil
+from typing import Literal, cast
+
+from minichat.domain.errors import UsedUp
+from minichat.domain.policy import PolicyLimits, UserLimits
+from minichat.domain.quota import periods
+from minichat.domain.turn import DayCounts, Reserve
+
+Period = Literal["daily", "monthly"]
+Bucket = Literal["total", "premium"]
+Scope = Literal["web_search", "code_interpreter", "file_search", "image_inputs", "uploads"]
+PERIODS: tuple[Period, ...] = ("daily", "monthly")
+BUCKETS: tuple[Bucket, ...] = ("premium", "total")
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Micro-credits spent and reserved in one period, and the numbers of a day."""
+
+    total: int = 0
+    premium: int = 0
+    counts: DayCounts = field(default_factory=DayCounts)
+
+    def changed(self, micro: int, reserve: Reserve) -> "Committed":
+        """With as much more in every bucket that the reserve counts in."""
+        return replace(self, total=self.total + micro, premium=self.premium + micro * reserve.premium)
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaUse:
+    """One user's commitments and limits, as they were read."""
+
+    limits: UserLimits
+    daily: Committed = field(default_factory=Committed)
+    monthly: Committed = field(default_factory=Committed)
+
+    def fits(self, reserve: Reserve) -> bool:
+        """Whether the reserve stays within every bucket that it counts in, in both periods."""
+        return all(
+            committed + reserve.credits_micro <= limit
+            for bucket, _, committed, limit in self.entries()
+            if bucket == "total" or reserve.premium
+        )
+
+    def lacks(self, reserve: Reserve, now: datetime) -> UsedUp:
+        """Which limit of credits the reserve does not fit: of several the one that begins anew last."""
+        lacking = [
+            _used_up("tokens", period, now, bucket=bucket, helps=reserve.credits_micro <= limit)
+            for bucket, period, committed, limit in self.entries()
+            if committed + reserve.credits_micro > limit and (bucket == "total" or reserve.premium)
+        ]
+        never = datetime.max.replace(tzinfo=UTC)
+        return max(lacking, key=lambda one: one.next_reset or never, default=UsedUp())
+
+    def settled(self, reserve: Reserve, committed_micro: int, now: datetime) -> "QuotaUse":
+        """Where the user stands at `now` once this reserve is settled; a period that is over is not touched."""
+        change = committed_micro - reserve.credits_micro
+        daily, monthly = periods(now)
+        return replace(
+            self,
+            daily=self.daily.changed(change, reserve) if reserve.daily_period == daily else self.daily,
+            monthly=self.monthly.changed(change, reserve) if reserve.monthly_period == monthly else self.monthly,
+        )
+
+    def entries(self) -> list[tuple[Bucket, Period, int, int]]:
+        """Bucket, period, committed and limit, in micro-credits, in the order in which they are shown."""
+        premium, total = self.limits.premium, self.limits.standard
+        return [
+            ("premium", "daily", self.daily.premium, premium.limit_daily_credits_micro),
+            ("premium", "monthly", self.monthly.premium, premium.limit_monthly_credits_micro),
+            ("total", "daily", self.daily.total, total.limit_daily_credits_micro),
+            ("total", "monthly", self.monthly.total, total.limit_monthly_credits_micro),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """What is left in one bucket and period, as clients see it."""
+
+    bucket: Bucket
+    period: Period
+    limit_micro: int
+    used_micro: int
+    next_reset: datetime
+    warning: bool
+    percentage: int
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether less than one per cent is left."""
+        return self.percentage == 0
+
+
+def remaining(quota_use: QuotaUse, warning_threshold_pct: int, now: datetime) -> list[Remaining]:
+    """What is left everywhere: 79, 80 and 81 of 100 used leave 21 (no warning), 20 and 19 (warning) at 80 %.
+
+    A limit of 0 is left out.
+    """
+    found = []
+    for bucket, period, used, limit in quota_use.entries():
+        if limit <= 0:
+            continue
+        percentage = max(limit - used, 0) * 100 // limit
+        warning = percentage <= 100 - warning_threshold_pct
+        found.append(Remaining(bucket, period, limit, used, next_reset(period, now), warning, percentage))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How a user stands with one number of a day, as clients see it."""
+
+    scope: Scope
+    unit: Literal["calls", "images", "files", "bytes"]
+    limit: int
+    used: int
+    next_reset: datetime
+
+
+_UNITS: dict[str, Literal["images", "files", "bytes"]] = {
+    "image_inputs": "images",
+    "uploads": "files",
+    "upload_bytes": "bytes",
+}
+
+
+def counted(used: DayCounts, per_day: DayCounts, now: datetime) -> list[Counted]:
+    """How a user stands with every number of the day."""
+    return [
+        Counted(
+            _scope_of(member.name),
+            _UNITS.get(member.name, "calls"),
+            getattr(per_day, member.name),
+            getattr(used, member.name),
+            next_reset("daily", now),
+        )
+        for member in fields(DayCounts)
+    ]
+
+
+def lacking(used: DayCounts, wanted: DayCounts, per_day: DayCounts, now: datetime) -> UsedUp | None:
+    """Which number of a day has not as much left as is wanted; None when all have."""
+    for member in fields(DayCounts):
+        more, most = getattr(wanted, member.name), getattr(per_day, member.name)
+        if more and getattr(used, member.name) + more > most:
+            return _used_up(_scope_of(member.name), "daily", now, helps=more <= most)
+    return None
+
+
+def _scope_of(member: str) -> Scope:
+    return "uploads" if member == "upload_bytes" else cast(Scope, member)
+
+
+def limit_of(limits: UserLimits, bucket: Bucket, period: Period) -> int:
+    """One limit, in micro-credits."""
+    chosen: PolicyLimits = limits.standard if bucket == "total" else limits.premium
+    return chosen.limit_daily_credits_micro if period == "daily" else chosen.limit_monthly_credits_micro
+
+
+def next_reset(period: Period, now: datetime) -> datetime:
+    """The next UTC midnight, or the first of the next month."""
+    today = now.astimezone(UTC).date()
+    tomorrow = today + timedelta(days=1)
+    next_month = (today.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return datetime.combine(tomorrow if period == "daily" else next_month, time(), UTC)
+
+
+def _used_up(scope: str, period: Period, now: datetime, *, bucket: Bucket | None = None, helps: bool) -> UsedUp:
+    """A limit that is used up; with the time of its reset when waiting for it `helps`."""
+    if not helps:
+        return UsedUp(scope, bucket, period)
+    reset = next_reset(period, now)
+    return UsedUp(scope, bucket, period, reset, max(ceil((reset - now).total_seconds()), 1))

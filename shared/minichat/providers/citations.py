@@ -1,0 +1,66 @@
+"""What an answer cites, read from a provider's JSON; what cannot be read is left out: it must not cost the answer."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from minichat.domain.citations import SNIPPET_MAX, TITLE_MAX, URL_MAX, Cited, Source, Span
+from minichat.providers.json_fields import whole_characters
+
+MAX_CITED = 1000
+"""Sources that are kept of an answer: there may be repetitions among them, which do not count in the end."""
+
+_TARGET_MAX = URL_MAX + 1
+"""One more than may be, so that what is too long is not mistaken for what is left of it."""
+
+
+def cited(source: Source, target: Any, *, title: Any = None, text: Any = None, span: Span | None = None) -> list[Cited]:
+    """The source, in a list; an empty one when its address or id cannot be read."""
+    if not (isinstance(target, str) and target):
+        return []
+    words = _words(target, _TARGET_MAX), _words(title, TITLE_MAX), _words(text, SNIPPET_MAX)
+    return [Cited(source, *words, span)]
+
+
+def span_of(start: Any, end: Any) -> Span | None:
+    """The span between two offsets, when both are such; neither has to lie within the answer."""
+    return (start, end) if type(start) is int and type(end) is int else None
+
+
+def listed(found: Any) -> list[Any]:
+    """The entries of a list; none when it is something else."""
+    return found if isinstance(found, list) else []
+
+
+class Block:
+    """Sources of an API that cites by block: each stands behind the text of the block in which it is told."""
+
+    def __init__(self) -> None:
+        self._begins = self._ends = 0
+        self._found: list[Cited] = []
+        self._of_ended = 0
+
+    def text(self, text: str) -> None:
+        """More of the block's text."""
+        self._ends += len(text)
+
+    def cites(self, sources: Iterable[Cited]) -> None:
+        """Sources of the block, which may come before its text."""
+        self._found += list(sources)[: MAX_CITED - len(self._found)]
+
+    def end(self) -> None:
+        """The next text begins another block."""
+        self._found[self._of_ended :] = self._spanned()
+        self._of_ended, self._begins = len(self._found), self._ends
+
+    def all(self) -> tuple[Cited, ...]:
+        """Every source so far."""
+        return (*self._found[: self._of_ended], *self._spanned())
+
+    def _spanned(self) -> Iterator[Cited]:
+        span = (self._begins, self._ends) if self._ends > self._begins else None
+        return (replace(one, span=span) for one in self._found[self._of_ended :])
+
+
+def _words(found: Any, most: int) -> str:
+    return whole_characters(found[:most]) if isinstance(found, str) else ""

@@ -1,0 +1,161 @@
+"""What of deleted chats and attachments a provider may still have: for operators, who alone can have it tried again.
+
+Nothing of this expires before it is cleaned up, so that it is found however late (services.purge).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+
+from minichat.domain.chat import Chat
+from minichat.domain.cleanup import CleanupStatus
+from minichat.domain.errors import ServiceUnavailable
+from minichat.domain.identity import AttachmentId, ChatId, NewId, TenantId, micros
+from minichat.events.payloads import Event
+from minichat.events.queues import REDRIVEN, SCHEMA_VERSION, SqsMessage, send_one
+from minichat.observability import logger
+from minichat.services import chats
+from minichat.services.attachments import to_be_cleaned
+from minichat.settings import Queues
+from minichat.storage import attachments, keys, scan, unreadable
+from minichat.storage import chats as stored_chats
+from minichat.storage.items import Raw
+from minichat.storage.unreadable import Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Something that was deleted at that instant and is not cleaned up: a chat of which nothing was yet, a chat's
+    vector store at a provider, or an attachment; how many attempts on it failed, and the last one's reason."""
+
+    tenant_id: TenantId
+    chat_id: ChatId
+    what: str
+    deleted_at: datetime
+    attempts: int = 0
+    reason: str | None = None
+    attachment_id: AttachmentId | None = None
+
+
+@dataclass(slots=True)
+class Deleted:
+    """What was deleted, as one reading of the table finds it, which may be for others, too."""
+
+    unreadable: list[Unreadable] = field(default_factory=list)
+    _chats: dict[str, datetime] = field(default_factory=dict)
+    _waiting: list[Raw] = field(default_factory=list)
+
+    def noted(self, items: Iterable[Raw]) -> Iterator[Raw]:
+        """The items as they come, each noted when it is one of those."""
+        for raw in items:
+            if raw["sk"]["S"] == keys.CHAT_SK and "deleted_at" in raw:
+                chat = unreadable.read(raw, stored_chats.from_raw)
+                if isinstance(chat, Chat) and chat.deleted_at is not None:
+                    self._chats[raw["pk"]["S"]] = chat.deleted_at
+            if "#C#" in raw["pk"]["S"] and _may_wait(raw):
+                self._waiting.append(raw)
+            yield raw
+
+    def leftovers(self, before: datetime) -> list[Leftover]:
+        """Everything of it that was deleted before that instant and is not cleaned up, the oldest first."""
+        found: list[Leftover] = []
+        for raw in self._waiting:
+            one = unreadable.read(raw, partial(_of, chat_deleted_at=self._chats.get(raw["pk"]["S"])))
+            if isinstance(one, Unreadable):
+                self.unreadable.append(one)
+            elif one is not None and one.deleted_at < before:
+                found.append(one)
+        return sorted(found, key=lambda one: one.deleted_at)
+
+
+def leftovers(before: datetime, tenant_id: TenantId | None = None) -> list[Leftover]:
+    """Everything that was deleted before that instant and is not cleaned up, the oldest first; of a tenant, or of all.
+
+    The table is read once. What cannot be read is told in the log.
+    Raises ServiceUnavailable.
+    """
+    deleted = Deleted()
+    for _ in deleted.noted(raw for raw in scan.items() if tenant_id is None or scan.is_of(raw, tenant_id)):
+        pass
+    found = deleted.leftovers(before)
+    for one in deleted.unreadable:
+        logger.error("an item to be cleaned up cannot be read", extra={"item": one.key, "reason": one.reason})
+    return found
+
+
+def try_again(
+    found: Iterable[Leftover], queues: Queues, now: datetime, new_id: NewId
+) -> Iterator[tuple[Leftover, bool]]:
+    """Sends each to its cleanup once more, as a redrive does, but also when its message is long lost.
+
+    Tells what it sent for, of a chat one, and of which its queue took nothing: that can be sent another time.
+    """
+    # One event has all of a chat cleaned up.
+    for one in {(one.tenant_id, one.chat_id, one.attachment_id): one for one in found}.values():
+        try:
+            event = _event(one, now, new_id)
+            if event is None:
+                continue
+            _send(one, event, queues, now, new_id(now))
+        except ServiceUnavailable:
+            logger.exception("what is left over cannot be sent to its cleanup", extra={"chat_id": one.chat_id})
+            yield one, False
+        else:
+            yield one, True
+
+
+def _send(one: Leftover, event: Event, queues: Queues, now: datetime, event_id: str) -> None:
+    url = queues.urls[event.queue]
+    group = keys.partition(one.tenant_id, one.chat_id) if url.endswith(".fifo") else one.tenant_id
+    attributes = {
+        "event_type": event.event_type,
+        "event_id": event_id,
+        "tenant_id": one.tenant_id,
+        "dedupe_key": event.dedupe_key(event_id),
+        "schema_version": SCHEMA_VERSION,
+        REDRIVEN: str(micros(now)),
+    }
+    send_one(url, SqsMessage(event_id, group, event.payload(), attributes))
+
+
+def _may_wait(raw: Raw) -> bool:
+    """Whether an item is one of a deleted chat's, or of a deleted attachment's, that names what is to be cleaned up."""
+    sk = raw["sk"]["S"]
+    if sk.startswith(keys.ATTACHMENT_PREFIX):
+        is_deleted = bool({"deleted_at", "cleanup", "expires_at"} & raw.keys())
+        return is_deleted and raw.get("cleanup", {}).get("S") != CleanupStatus.DONE.value
+    if sk.startswith(keys.VECTOR_STORE_PREFIX):
+        return "expires_at" in raw and "gone_at" not in raw
+    return sk == keys.CHAT_SK and "deleted_at" in raw and "expires_at" not in raw
+
+
+def _of(raw: Raw, chat_deleted_at: datetime | None) -> Leftover | None:
+    sk = raw["sk"]["S"]
+    if sk.startswith(keys.ATTACHMENT_PREFIX):
+        one = attachments.from_raw(raw)
+        at = one.deleted_at or chat_deleted_at or one.created_at
+        cleanup = one.cleanup
+        # A deleted chat's cleanup looks after its attachments, too.
+        alone = one.attachment_id if chat_deleted_at is None else None
+        what = f"attachment {one.attachment_id}"
+        return Leftover(one.tenant_id, one.chat_id, what, at, cleanup.attempts, cleanup.last_error, alone)
+    if chat_deleted_at is None:
+        return None
+    if sk.startswith(keys.VECTOR_STORE_PREFIX):
+        store = attachments.store_from_raw(raw)
+        return Leftover(store.tenant_id, store.chat_id, f"vector store at {store.provider}", chat_deleted_at)
+    chat = stored_chats.from_raw(raw)
+    assert chat is not None
+    return Leftover(chat.tenant_id, chat.chat_id, "chat", chat_deleted_at)
+
+
+def _event(one: Leftover, now: datetime, new_id: NewId) -> Event | None:
+    """What has it cleaned up; None when it is gone by now."""
+    if one.attachment_id is not None:
+        attachment = attachments.read(one.tenant_id, one.chat_id, one.attachment_id)
+        if attachment is None or attachment.deleted_at is None:
+            return None
+        return to_be_cleaned(attachment, attachment.deleted_at)
+    chat = stored_chats.read(one.tenant_id, one.chat_id)
+    return None if chat is None or chat.deleted_at is None else chats.to_be_cleaned(chat, chat.deleted_at, new_id(now))

@@ -1,0 +1,102 @@
+"""Decisions that went against a caller leave an audit event (events-and-workers 2): licence, quota, kill switch.
+
+A refusal has no transaction, so its event is a write of its own, and who is refused again and again must not make us
+write again and again: there is one event per user, decision and minute. Its id is made of those, so that instances that
+share nothing agree on it, and a process remembers which ones it has seen out.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from minichat.domain.errors import (
+    ChatError,
+    FeatureNotLicensed,
+    ImagesDisabled,
+    QuotaExceeded,
+    UsedUp,
+    WebSearchDisabled,
+)
+from minichat.domain.identity import Caller, uuid7
+from minichat.events.payloads import DecisionRefused
+from minichat.storage import outbox
+from minichat.storage.transact import patience
+
+Decision = Literal["license", "quota", "kill_switch"]
+
+_DECISIONS: dict[type[ChatError], Decision] = {
+    FeatureNotLicensed: "license",
+    QuotaExceeded: "quota",
+    WebSearchDisabled: "kill_switch",
+    ImagesDisabled: "kill_switch",
+}
+REMEMBERED = 10_000
+"""Events that a process remembers to be out: above that it forgets all of them, and asks the outbox again."""
+PATIENCE_SECONDS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A decision against somebody: which, the problem's code, the chat where the request named one, the limit."""
+
+    caller: Caller
+    decision: Decision
+    code: str
+    chat_id: str | None = None
+    limit: UsedUp | None = None
+
+
+def of_error(error: ChatError, caller: Caller, chat_id: str | None) -> Refusal | None:
+    """The decision that a caller was refused by; None when the error is no such decision."""
+    decision = next((_DECISIONS[kind] for kind in type(error).__mro__ if kind in _DECISIONS), None)
+    if decision is None:
+        return None
+    limit = error.limit if isinstance(error, QuotaExceeded) else None
+    return Refusal(caller, decision, error.code, chat_id, limit)
+
+
+class RefusalTeller:
+    """The refusals that this process knows to be out."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+
+    def tell(self, refusal: Refusal, now: datetime, trace_id: str) -> bool:
+        """Lets the event of a refusal out; False when it is the user's second of its kind in this minute.
+
+        Raises ServiceUnavailable.
+        """
+        event_id = _event_id(refusal, now)
+        if event_id in self._ids:
+            return False
+        with patience(PATIENCE_SECONDS):
+            new = outbox.once(_event(refusal, now, trace_id), event_id, now)
+        if len(self._ids) >= REMEMBERED:
+            self._ids = set()
+        self._ids.add(event_id)
+        return new
+
+
+def _event_id(refusal: Refusal, now: datetime) -> str:
+    caller, limit = refusal.caller, refusal.limit or UsedUp("")
+    of = caller.tenant_id, caller.user_id, refusal.decision, refusal.code, limit.scope, limit.tier, limit.period
+    digest = hashlib.sha256(repr(of).encode()).digest()
+    return str(uuid7(now.replace(second=0, microsecond=0), int.from_bytes(digest[:8])))
+
+
+def _event(refusal: Refusal, now: datetime, trace_id: str) -> DecisionRefused:
+    limit = refusal.limit
+    return DecisionRefused(
+        tenant_id=refusal.caller.tenant_id,
+        timestamp=now,
+        requester_type=refusal.caller.subject_type,
+        trace_id=trace_id or None,
+        actor_user_id=refusal.caller.user_id,
+        decision=refusal.decision,
+        code=refusal.code,
+        chat_id=refusal.chat_id,
+        quota_scope=None if limit is None else limit.scope,
+        quota_tier=None if limit is None else limit.tier,
+        quota_period=None if limit is None else limit.period,
+    )

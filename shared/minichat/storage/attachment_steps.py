@@ -1,0 +1,371 @@
+"""How an attachment comes in: every step is conditional on the one before, and on nobody having deleted it meanwhile.
+
+    claims    before a provider is asked for anything: only in a chat that is not deleted
+    notes     of what it made: as long as no cleanup is through, also in a deleted chat, whose cleanup then knows of it
+
+The chat's head counts its documents and bytes, in the transactions that make, fail and delete attachments, and the
+user's quota counts files and bytes of the day in those that make them, and that find them failed for no fault of
+theirs: however many of them there are at once, the limits hold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+
+from minichat.domain.attachment import (
+    NOT_THE_FILES_FAULT,
+    Attachment,
+    AttachmentStatus,
+    ErrorCode,
+    Thumbnail,
+    VectorStore,
+)
+from minichat.domain.chat import visible
+from minichat.domain.cleanup import CleanupStatus
+from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict, QuotaExceeded, UsedUp
+from minichat.domain.files import FileLimits
+from minichat.domain.identity import AttachmentId, Call
+from minichat.domain.quota import periods
+from minichat.domain.quota_use import lacking
+from minichat.domain.turn import DayCounts
+from minichat.storage import attachments, chats, documents, keys, quota
+from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, UploadedOnceItem, VectorStoreItem
+from minichat.storage.attributes import is_still
+from minichat.storage.items import ChatItem, OutboxItem
+from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, update_one
+
+_ON_ITS_WAY = (AttachmentStatus.PENDING.value, AttachmentStatus.UPLOADED.value)
+
+
+def create(
+    call: Call, attachment: Attachment, limits: FileLimits, expected: OutboxItem, once: chats.Once | None = None
+) -> AttachmentId:
+    """Stores a new attachment, counts it, and has somebody look after it later; its id.
+
+    Of an idempotency key that made one before it is that one's id, and nothing is stored.
+    Raises ChatNotFound; IdempotencyKeyConflict when the key came with another request; QuotaExceeded when the chat has
+    as many documents, or bytes, as it may, or the user's day.
+    """
+    item = ChatItem(*keys.chat(attachment.tenant_id, attachment.chat_id))
+    size, documents = attachment.size_bytes, int(attachment.kind == "document")
+    room = ChatItem.upload_bytes.does_not_exist() | (ChatItem.upload_bytes <= limits.bytes_per_chat - size)
+    if documents:
+        room &= ChatItem.documents.does_not_exist() | (ChatItem.documents < limits.documents_per_chat)
+    if size > limits.bytes_per_chat:
+        raise _full_of_bytes(limits)
+    if (never := lacking(DayCounts(), attachment.day_counts, limits.per_day, call.now)) is not None:
+        raise QuotaExceeded(never)
+    day, _ = periods(call.now)
+    user = quota.key(attachment.tenant_id, call.caller.user_id, call.now)
+    writes: list[Put | Update] = [
+        Update("chat", item, _counted(documents, size), chats.owned_by(call.caller) & room),
+        attachments.put(attachment),
+        quota.take(user, day, attachment.day_counts, limits.per_day, retention_days=limits.retention_days),
+        Put("event", expected),
+        *([_unused(call, attachment, once)] if once is not None else []),
+    ]
+    try:
+        commit(writes, token=attachment.attachment_id, op="create_attachment")
+    except Refused as refused:
+        if once is not None and "key" in refused.old:
+            first = UploadedOnceItem.from_raw_data(dict(refused.old["key"] or {}))
+            if first.fingerprint != once.fingerprint:
+                raise IdempotencyKeyConflict from refused
+            return AttachmentId(first.attachment_id)
+        raise _too_many(call, attachment, limits, refused) from refused
+    return attachment.attachment_id
+
+
+def _too_many(call: Call, attachment: Attachment, limits: FileLimits, refused: Refused) -> QuotaExceeded:
+    """Why there was no room for an attachment: in its chat, or in its owner's day.
+
+    Raises ChatNotFound.
+    """
+    if "chat" in refused.old:
+        raw = refused.old["chat"]
+        visible(chats.from_raw(raw), call.caller)
+        assert raw is not None
+        if int(raw.get("bytes", {}).get("N", 0)) > limits.bytes_per_chat - attachment.size_bytes:
+            return _full_of_bytes(limits)
+        detail = f"A chat has at most {limits.documents_per_chat} documents."
+        return QuotaExceeded(UsedUp("uploads"), detail)
+    used = quota.counts(refused.old.get("quota") or {}, periods(call.now)[0])
+    return QuotaExceeded(lacking(used, attachment.day_counts, limits.per_day, call.now) or UsedUp("uploads"))
+
+
+def _unused(call: Call, attachment: Attachment, once: chats.Once) -> Put:
+    """The write that remembers what the key made; refused while it remembers something."""
+    now = int(call.now.timestamp())
+    item = UploadedOnceItem(
+        # A key is of one chat: the same one may come with an upload to another.
+        *keys.created(attachment.tenant_id, call.caller.user_id, f"{attachment.chat_id} {once.key}"),
+        fingerprint=once.fingerprint,
+        attachment_id=attachment.attachment_id,
+        expires_at=now + int(chats.IDEMPOTENCY_KEPT.total_seconds()),
+    )
+    # DynamoDB removes expired items late: one that is past its time counts as gone.
+    unused = UploadedOnceItem.pk.does_not_exist() | (UploadedOnceItem.expires_at < now)
+    return Put("key", item, unused)
+
+
+def delete(call: Call, seen: Attachment, events: Sequence[OutboxItem]) -> bool:
+    """Hides the attachment, uncounts it, and has what its provider has of it cleaned up: one transaction.
+
+    False when it is not as it was seen any more: look again.
+    Raises ChatNotFound.
+    """
+    unchanged = AttachmentItem.pk.exists() & AttachmentItem.deleted_at.does_not_exist()
+    unchanged &= AttachmentItem.uploaded_by == call.caller.user_id
+    unchanged &= AttachmentItem.references.does_not_exist() | (AttachmentItem.references == 0)
+    unchanged &= AttachmentItem.cleanup_status.does_not_exist()
+    failed = AttachmentItem.status == AttachmentStatus.FAILED.value
+    unchanged &= failed if seen.status is AttachmentStatus.FAILED else ~failed
+    actions = [
+        AttachmentItem.deleted_at.set(call.now),
+        AttachmentItem.summary.remove(),
+        AttachmentItem.cleanup_status.set(CleanupStatus.PENDING.value),
+        AttachmentItem.cleanup_updated_at.set(call.now),
+    ]
+    writes: list[Put | Update] = [
+        Update("chat", _head(seen), _uncounted(seen), chats.owned_by(call.caller)),
+        Update("attachment", _item(seen), actions, unchanged),
+        # It may have become ready since it was seen.
+        documents.remove(seen) if seen.kind == "document" else _without_picture(seen),
+        *(Put(f"event {number}", item) for number, item in enumerate(events)),
+    ]
+    try:
+        commit(writes, token=call.new_id(call.now), op="delete_attachment")
+    except Refused as refused:
+        if "chat" in refused.old:
+            raise ChatNotFound from refused
+        return False
+    return True
+
+
+def take(seen: Attachment, worker: str, *, now: datetime, until: datetime) -> bool:
+    """Makes the work on an attachment this worker's until then; False while another has it, or nothing is to be done.
+
+    Raises ServiceUnavailable, as everything below does.
+    """
+    free = AttachmentItem.ingest_until.does_not_exist() | (AttachmentItem.ingest_until <= now)
+    attempts, counted = seen.ingest.attempts, AttachmentItem.ingest_attempts
+    free &= counted == attempts if attempts else counted.does_not_exist()
+    free |= AttachmentItem.ingest_worker == worker  # only the answer was lost: set, not added to, it counts once
+    actions = [
+        AttachmentItem.ingest_worker.set(worker),
+        AttachmentItem.ingest_until.set(until),
+        counted.set(attempts + 1),
+    ]
+    return update_one(_item(seen), actions, _open() & free, op="ingest")
+
+
+def release(seen: Attachment, worker: str) -> None:
+    """Lets others go on with the attachment at once."""
+    own = AttachmentItem.pk.exists() & (AttachmentItem.ingest_worker == worker)
+    actions = [AttachmentItem.ingest_worker.remove(), AttachmentItem.ingest_until.remove()]
+    update_one(_item(seen), actions, own, op="ingest")
+
+
+def upload_begins(seen: Attachment, worker: str, now: datetime, *, token: str) -> bool:
+    """Records that the provider is about to be sent the file; False when the worker is too late."""
+    return _claim(seen, worker, [AttachmentItem.upload_began_at.set(now)], AttachmentStatus.PENDING, token=token)
+
+
+def uploaded(seen: Attachment, worker: str, file_id: str) -> bool:
+    """Records that the provider has the file; False when it must be taken back."""
+    actions = [
+        AttachmentItem.provider_file_id.set(file_id),
+        AttachmentItem.status.set(AttachmentStatus.UPLOADED.value),
+    ]
+    return update_one(_item(seen), actions, _may_step(worker, AttachmentStatus.PENDING), op="ingest")
+
+
+def enters_store(seen: Attachment, worker: str, vector_store_id: str, *, token: str) -> bool:
+    """Records which vector store the file is about to be put into; False when the worker is too late."""
+    actions = [AttachmentItem.vector_store_id.set(vector_store_id)]
+    return _claim(seen, worker, actions, AttachmentStatus.UPLOADED, token=token)
+
+
+def ready(
+    seen: Attachment, worker: str, thumbnail: Thumbnail | None, *, token: str, event: OutboxItem | None = None
+) -> bool:
+    """Records that the attachment can be used, as it is seen: one transaction, in which turns get to know a document,
+    and the event leaves, where there is one.
+
+    Not in a chat that is deleted: its items may have got their time to live, and a picture would live on.
+    """
+    actions: list[Action] = [
+        AttachmentItem.status.set(AttachmentStatus.READY.value),
+        AttachmentItem.ingest_worker.remove(),
+        AttachmentItem.ingest_until.remove(),
+    ]
+    writes: list[Write] = [
+        _of_a_living_chat(seen),
+        Update("attachment", _item(seen), actions, _may_step(worker, AttachmentStatus.UPLOADED)),
+        *([documents.add(seen)] if seen.kind == "document" else []),
+        *([Put("event", event)] if event is not None else []),
+    ]
+    if thumbnail is not None:
+        picture = ThumbnailItem(*_picture(seen), data=thumbnail.data, width=thumbnail.width, height=thumbnail.height)
+        writes.append(Put("thumbnail", picture))
+    return _committed(writes, token)
+
+
+def summarized(call: Call, seen: Attachment, summary: str, event: OutboxItem) -> bool:
+    """Records what a document is about, for its owner and for turns, and lets the event out: one transaction.
+
+    False when it came too late: the document has a summary, or was deleted, or its chat was.
+    Raises ServiceUnavailable.
+    """
+    unsummarized: Condition = AttachmentItem.pk.exists() & (AttachmentItem.status == AttachmentStatus.READY.value)
+    unsummarized &= AttachmentItem.deleted_at.does_not_exist() & AttachmentItem.summarized_at.does_not_exist()
+    actions = [AttachmentItem.summary.set(summary), AttachmentItem.summarized_at.set(call.now)]
+    writes: list[Write] = [
+        _of_a_living_chat(seen),
+        Update("attachment", _item(seen), actions, unsummarized),
+        documents.add(replace(seen, summary=summary)),
+        Put("event", event),
+    ]
+    return _committed(writes, call.new_id(call.now))
+
+
+def failed(seen: Attachment, worker: str, code: ErrorCode, *, nothing_left: bool, token: str) -> bool:
+    """Records why the attachment will never be ready, and uncounts it: one transaction. For no fault of its own it is
+    taken out of the user's day, too.
+
+    `nothing_left`: its provider has nothing of it; otherwise what tells where to look stays, for the cleanup after its
+    deletion.
+    """
+    actions: list[Action] = [
+        AttachmentItem.status.set(AttachmentStatus.FAILED.value),
+        AttachmentItem.error_code.set(code),
+        AttachmentItem.ingest_worker.remove(),
+        AttachmentItem.ingest_until.remove(),
+    ]
+    if nothing_left:
+        at_provider = (
+            AttachmentItem.provider_file_id,
+            AttachmentItem.vector_store_id,
+            AttachmentItem.upload_began_at,
+        )
+        actions += [attribute.remove() for attribute in at_provider]
+    writes = [
+        Update("chat", _head(seen), _uncounted(seen), ChatItem.pk.exists()),
+        Update("attachment", _item(seen), actions, _open() & (AttachmentItem.ingest_worker == worker)),
+    ]
+    if code in NOT_THE_FILES_FAULT and seen.uploaded_by is not None:
+        day, _ = periods(seen.created_at)
+        user = quota.key(seen.tenant_id, seen.uploaded_by, seen.created_at)
+        writes.append(quota.give_back(user, day, seen.day_counts))
+    return _committed(writes, token)
+
+
+def claim_store(claim: VectorStore, seen: Attachment, worker: str, *, token: str) -> bool:
+    """Claims the chat's vector store for the attachment's worker; False when it is claimed, or the worker too late.
+
+    In one transaction with chat and attachment: once either is deleted nobody claims a store that no cleanup would see.
+    """
+    own = _open() & (AttachmentItem.ingest_worker == worker)
+    writes: list[Write] = [
+        _of_a_living_chat(seen),
+        attachments.claim_vector_store(claim),
+        Update("attachment", _item(seen), [AttachmentItem.ingest_worker.set(worker)], own),
+    ]
+    return _committed(writes, token)
+
+
+def take_store_over(seen: VectorStore, worker: str, until: datetime) -> bool:
+    """Makes an expired claim this worker's.
+
+    In a chat that was deleted meanwhile, too: its cleanup notices the new claim, and waits for its end.
+    """
+    changed = [VectorStoreItem.claimed_by.set(worker), VectorStoreItem.claimed_until.set(until)]
+    as_seen = _unnamed(seen.claimed_by) & is_still(VectorStoreItem.claimed_until, seen.claimed_until)
+    as_seen |= _unnamed(worker)  # only the answer was lost: nobody else would ever wait for this claim's end
+    return update_one(_store(seen), changed, as_seen, op="ingest")
+
+
+def name_store(seen: VectorStore, worker: str, vector_store_id: str) -> bool:
+    """Records the store that was made for a claim; False when it must be taken back."""
+    changed = [VectorStoreItem.vector_store_id.set(vector_store_id)]
+    return update_one(_store(seen), changed, _unnamed(worker), op="ingest")
+
+
+def let_store_go(seen: VectorStore, worker: str, now: datetime) -> None:
+    """Lets others take a claim over at once."""
+    update_one(_store(seen), [VectorStoreItem.claimed_until.set(now)], _unnamed(worker), op="ingest")
+
+
+def _claim(seen: Attachment, worker: str, actions: Sequence[Action], after: AttachmentStatus, *, token: str) -> bool:
+    step = Update("attachment", _item(seen), actions, _may_step(worker, after))
+    return _committed([_of_a_living_chat(seen), step], token)
+
+
+def _committed(writes: Sequence[Write], token: str) -> bool:
+    try:
+        commit(writes, token=token, op="ingest")
+    except Refused:
+        return False
+    return True
+
+
+def _of_a_living_chat(seen: Attachment) -> Check:
+    return Check("chat", _head(seen), ChatItem.pk.exists() & ChatItem.deleted_at.does_not_exist())
+
+
+def _may_step(worker: str, after: AttachmentStatus) -> Condition:
+    condition: Condition = _open() & (AttachmentItem.ingest_worker == worker)
+    condition &= AttachmentItem.status == after.value
+    return condition
+
+
+def _open() -> Condition:
+    condition: Condition = AttachmentItem.pk.exists() & AttachmentItem.status.is_in(*_ON_ITS_WAY)
+    condition &= AttachmentItem.deleted_at.does_not_exist()
+    condition &= AttachmentItem.cleanup_status.does_not_exist()
+    return condition
+
+
+def _unnamed(claimed_by: str | None) -> Condition:
+    condition: Condition = VectorStoreItem.pk.exists() & VectorStoreItem.vector_store_id.does_not_exist()
+    condition &= VectorStoreItem.gone_at.does_not_exist()
+    condition &= is_still(VectorStoreItem.claimed_by, claimed_by)
+    return condition
+
+
+def _counted(documents: int, size: int) -> list[Action]:
+    return [ChatItem.upload_bytes.add(size), *([ChatItem.documents.add(documents)] if documents else [])]
+
+
+def _uncounted(seen: Attachment) -> list[Action]:
+    """What takes an attachment out of the chat's counters; nothing of one that failed, which is out of them."""
+    gone = 0 if seen.status is AttachmentStatus.FAILED else -1
+    return _counted(gone * (seen.kind == "document"), gone * seen.size_bytes)
+
+
+def _full_of_bytes(limits: FileLimits) -> QuotaExceeded:
+    detail = f"The files of a chat have at most {limits.bytes_per_chat} bytes together."
+    return QuotaExceeded(UsedUp("uploads"), detail)
+
+
+def _head(seen: Attachment) -> ChatItem:
+    return ChatItem(*keys.chat(seen.tenant_id, seen.chat_id))
+
+
+def _without_picture(seen: Attachment) -> Update:
+    return Update("thumbnail", ThumbnailItem(*_picture(seen)), [ThumbnailItem.data.remove()])
+
+
+def _picture(seen: Attachment) -> keys.Key:
+    return keys.thumbnail(seen.tenant_id, seen.chat_id, seen.attachment_id)
+
+
+def _item(seen: Attachment) -> AttachmentItem:
+    return AttachmentItem(*keys.attachment(seen.tenant_id, seen.chat_id, seen.attachment_id))
+
+
+def _store(seen: VectorStore) -> VectorStoreItem:
+    return VectorStoreItem(*keys.vector_store(seen.tenant_id, seen.chat_id, seen.provider))

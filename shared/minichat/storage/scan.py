@@ -1,0 +1,105 @@
+"""Tables read from end to end, for operators' commands. No request ever does this."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, EndpointConnectionError
+from pynamodb.connection.table import TableConnection
+from pynamodb.exceptions import ScanError
+
+from minichat.domain.chat import Chat
+from minichat.domain.errors import ServiceUnavailable
+from minichat.domain.identity import TenantId, uuid7_floor
+from minichat.domain.quota_account import Statement
+from minichat.domain.turn import Turn
+from minichat.domain.usage_ledger import LedgerEntry, Total
+from minichat.storage import chats, keys, quota, turns, unreadable, usage_ledger
+from minichat.storage.items import Raw, outbox_table, table
+from minichat.storage.unreadable import Unreadable
+
+PATIENCE_SECONDS = 60
+"""How long a page is asked for again: a reading of a large table is not given up for one throttle."""
+LONGEST_PAUSE_SECONDS = 5
+_PASSING = frozenset(
+    {
+        "InternalServerError",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "ServiceUnavailable",
+        "ThrottlingException",
+    }
+)
+
+Record = Turn | Chat | Statement | LedgerEntry | Total
+
+
+def records(tenant_id: TenantId | None = None, found: Iterable[Raw] | None = None) -> Iterator[Record | Unreadable]:
+    """Turns, heads of chats, quota, ledger and totals, of a tenant or of all; of `items`, or as they were `found`.
+
+    Raises ServiceUnavailable.
+    """
+    for raw in items() if found is None else found:
+        if (tenant_id is None or is_of(raw, tenant_id)) and (reader := _reader(raw)) is not None:
+            yield unreadable.read(raw, reader)
+
+
+def _reader(raw: Raw) -> Callable[[Raw], Any] | None:
+    pk, sk = raw["pk"]["S"], raw["sk"]["S"]
+    if sk.startswith(keys.TURN_PREFIX):
+        return turns.from_raw
+    if sk == keys.CHAT_SK:
+        return chats.from_raw
+    if sk.startswith(keys.QUOTA_PREFIX):
+        return quota.statement
+    if pk.endswith("#USAGE"):
+        return usage_ledger.total_of
+    return usage_ledger.entry_of if "#L#" in pk else None
+
+
+def items() -> Iterator[Raw]:
+    """Every item of the conversation table, each as it was when its page was read, so the whole is no single moment.
+
+    Raises ServiceUnavailable.
+    """
+    yield from _items(table())
+
+
+def outbox(since: datetime, until: datetime) -> Iterator[Raw]:
+    """Every event written from `since` to before `until`, those of one chat in their order.
+
+    Raises ServiceUnavailable.
+    """
+    first, end = str(uuid7_floor(since)), str(uuid7_floor(until))
+    yield from (item for item in _items(outbox_table()) if first <= item["sk"]["S"] < end)
+
+
+def is_of(item: Raw, tenant_id: TenantId) -> bool:
+    """Whether an item is a tenant's."""
+    return bool(item["pk"]["S"].startswith(keys.prefix(tenant_id)))
+
+
+def _items(of: TableConnection) -> Iterator[Raw]:
+    start = None
+    while True:
+        page = _page(of, start)
+        yield from page["Items"]
+        start = page.get("LastEvaluatedKey")
+        if start is None:
+            return
+
+
+def _page(of: TableConnection, start: Any) -> Any:
+    deadline, pause = time.monotonic() + PATIENCE_SECONDS, 0.1
+    while True:
+        try:
+            return of.scan(exclusive_start_key=start, consistent_read=True)
+        except ScanError as error:
+            # Whoever cannot even connect to begin with is told so at once.
+            nobody_there = start is None and isinstance(error.cause, EndpointConnectionError)
+            passing = isinstance(error.cause, BotoCoreError) or error.cause_response_code in _PASSING
+            if nobody_there or not passing or time.monotonic() > deadline:
+                raise ServiceUnavailable from error
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

@@ -1,0 +1,185 @@
+"""The usage ledger: one entry per settled turn, and totals per day that change with it (events-and-workers 3)."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+
+from minichat.domain.identity import ChatId, RequestId, TenantId, UserId, from_seconds
+from minichat.domain.turn import Turn
+from minichat.domain.usage import dedupe_key
+from minichat.domain.usage_ledger import LedgerEntry, LedgerSums, Total
+from minichat.events.payloads import UsageEvent
+from minichat.storage import keys, unreadable
+from minichat.storage.items import LedgerItem, Raw, UsageItem, batch_get, between
+from minichat.storage.keys import Key
+from minichat.storage.transact import Put, Refused, Update, commit, update_one
+from minichat.storage.unreadable import Unreadable
+
+PAGE = 1000
+_COUNTED = {
+    "committed_credits_micro": "committed_micro",
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "web_search_calls": "web_searches",
+    "code_interpreter_calls": "code_interpreter_calls",
+    "file_search_calls": "file_searches",
+    "image_inputs": "image_inputs",
+}
+"""Attributes of both items, and what they count."""
+_ALWAYS = frozenset({"committed_credits_micro", "input_tokens", "output_tokens"})
+
+
+def book(event: UsageEvent, event_id: str, *, retention_days: int) -> bool:
+    """Enters a settled turn and adds it to its day's totals, in one transaction; False when it had been entered.
+
+    Raises ServiceUnavailable.
+    """
+    tenant_id, day = TenantId(event.tenant_id), event.timestamp.date().isoformat()
+    used = _used(event)
+    expires_at = int((event.timestamp + timedelta(days=retention_days)).timestamp())
+    counted = {attribute: getattr(used, name) for attribute, name in _COUNTED.items()}
+    entry = LedgerItem(
+        *keys.ledger_entry(tenant_id, day, event.dedupe_key(event_id)),
+        event_id=event_id,
+        user_id=event.user_id,
+        chat_id=event.chat_id,
+        turn_id=event.turn_id,
+        request_id=event.request_id,
+        model=event.effective_model,
+        tier=event.tier,
+        selected_model=event.selected_model,
+        outcome=event.billing_outcome,
+        settlement_method=event.settlement_method,
+        policy_version=event.policy_version_applied,
+        settled_at=event.timestamp,
+        expires_at=expires_at,
+        **{name: count for name, count in counted.items() if count or name in _ALWAYS},
+    )
+    totals = [keys.usage(tenant_id, day)]
+    if event.user_id is not None:
+        totals.append(keys.usage(tenant_id, day, UserId(event.user_id)))
+    added = [getattr(UsageItem, name).add(count) for name, count in counted.items() if count]
+    added += [UsageItem.turns.add(used.turns), UsageItem.expires_at.set(expires_at)]
+    try:
+        commit(
+            [
+                Put("entry", entry, LedgerItem.pk.does_not_exist()),
+                *(Update(f"total {number}", UsageItem(*key), added) for number, key in enumerate(totals)),
+            ],
+            token=str(uuid4()),
+            op="usage",
+        )
+    except Refused:
+        return False
+    return True
+
+
+def totals(tenant_id: TenantId, since: str, until: str, unread: list[Unreadable] | None = None) -> Iterator[Total]:
+    """A tenant's totals and its users', day by day, from the day `since` to the day `until`.
+
+    What cannot be read comes into the list of `unread`, where there is one, and is an error otherwise.
+    Raises ServiceUnavailable.
+    """
+    # "~" sorts after "#" and after every character of an id.
+    found = between(keys.usage(tenant_id, since).pk, since, f"{until}~", page=PAGE)
+    for raw in found:
+        total = total_of(raw) if unread is None else unreadable.read(raw, total_of)
+        if isinstance(total, Total):
+            yield total
+        elif unread is not None:
+            unread.append(total)
+
+
+def correct(total: Total, seen: LedgerSums | None, *, retention_days: int) -> bool:
+    """Sets a total to what it should be; False when it is not as it was `seen` any more, in any count.
+
+    Raises ServiceUnavailable.
+    """
+    actions: list[Action] = []
+    unmoved: Condition = UsageItem.pk.does_not_exist() if seen is None else UsageItem.pk.exists()
+    for attribute, name in {"turns": "turns", **_COUNTED}.items():
+        path, count = getattr(UsageItem, attribute), 0 if seen is None else getattr(seen, name)
+        # A booking adds only what is not zero, so no single count tells whether there was one.
+        unmoved &= path == count if count else (path == count) | path.does_not_exist()
+        actions.append(path.set(getattr(total.used, name)))
+    # As long as the last entry of the day may be; what a booking has set stays.
+    end_of_day = datetime.fromisoformat(f"{total.day}T00:00:00+00:00") + timedelta(days=1)
+    expires_at = int((end_of_day + timedelta(days=retention_days)).timestamp())
+    actions.append(UsageItem.expires_at.set(UsageItem.expires_at | expires_at))
+    return update_one(UsageItem(*keys.usage(total.tenant_id, total.day, total.user_id)), actions, unmoved, op="usage")
+
+
+def entries(tenant_id: TenantId, day: str) -> Iterator[LedgerEntry]:
+    """A tenant's entries of a day.
+
+    Raises ServiceUnavailable.
+    """
+    found = between(keys.ledger_entry(tenant_id, day, "").pk, " ", "~", page=PAGE)
+    return (entry_of(raw) for raw in found)
+
+
+def of_turns(turns: Iterable[Turn]) -> dict[str, LedgerEntry]:
+    """The entries, by dedupe key, of those of these turns that ended and have one; one call per hundred.
+
+    Raises ServiceUnavailable.
+    """
+    wanted = [key_of(turn) for turn in turns if turn.completed_at is not None]
+    found = (unreadable.read(raw, entry_of) for raw in batch_get(wanted).values())
+    return {entry.dedupe_key: entry for entry in found if isinstance(entry, LedgerEntry)}
+
+
+def key_of(turn: Turn) -> Key:
+    """Where the entry of an ended turn is."""
+    assert turn.completed_at is not None
+    day, key = turn.completed_at.date().isoformat(), dedupe_key(turn.tenant_id, turn.turn_id, turn.request_id)
+    return keys.ledger_entry(turn.tenant_id, day, key)
+
+
+def total_of(raw: Raw) -> Total:
+    """The total that a stored item is."""
+    item = UsageItem.from_raw_data(dict(raw))
+    day, _, user = item.sk.partition("#")
+    return Total(
+        tenant_id=TenantId(item.pk.removeprefix("T#").removesuffix("#USAGE")),
+        day=day,
+        user_id=UserId(user) if user else None,
+        used=LedgerSums(int(item.turns or 0), *(int(getattr(item, name) or 0) for name in _COUNTED)),
+        kept_until=None if item.expires_at is None else from_seconds(int(item.expires_at)),
+    )
+
+
+def entry_of(raw: Raw) -> LedgerEntry:
+    """The ledger's entry that a stored item is."""
+    item = LedgerItem.from_raw_data(dict(raw))
+    tenant = item.pk.removeprefix("T#").partition("#L#")[0]
+    return LedgerEntry(
+        tenant_id=TenantId(tenant),
+        dedupe_key=item.sk,
+        user_id=UserId(item.user_id) if item.user_id else None,
+        chat_id=ChatId(item.chat_id),
+        turn_id=item.turn_id,
+        request_id=RequestId(item.request_id),
+        settled_at=item.settled_at,
+        model=item.model,
+        premium=item.tier == "premium",
+        policy_version=int(item.policy_version),
+        used=LedgerSums(int(item.turn_id is not None), *(int(getattr(item, name) or 0) for name in _COUNTED)),
+        kept_until=from_seconds(int(item.expires_at)),
+    )
+
+
+def _used(event: UsageEvent) -> LedgerSums:
+    tokens = event.usage
+    return LedgerSums(
+        turns=int(event.turn_id is not None),
+        committed_micro=event.committed_credits_micro,
+        input_tokens=tokens.input_tokens if tokens else 0,
+        output_tokens=tokens.output_tokens if tokens else 0,
+        web_searches=event.web_search_calls,
+        code_interpreter_calls=event.code_interpreter_calls,
+        file_searches=event.file_search_calls,
+        image_inputs=event.image_inputs,
+    )

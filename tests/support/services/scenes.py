@@ -1,0 +1,822 @@
+"""A scene for each row of the table of architecture 5: what writes, about to do so, and what may happen beside it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from itertools import count
+from typing import Any
+from uuid import uuid4
+
+import boto3
+
+from minichat.domain.attachment import Attachment, VectorStore
+from minichat.domain.chat import Chat
+from minichat.domain.cleanup import Cleanup, CleanupStatus
+from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, UserId
+from minichat.domain.message import Reaction
+from minichat.domain.quota_account import Difference, QuotaAccount
+from minichat.domain.settlement import Ending
+from minichat.domain.stream import Delta
+from minichat.domain.summary import Compression, Frontier, Summary
+from minichat.domain.turn import Turn, TurnState
+from minichat.domain.usage import Usage
+from minichat.events.payloads import UsageEvent
+from minichat.services import attachments as files
+from minichat.services import chats, mutate, orphans, reactions, refusal_audit
+from minichat.services.cancel import cancel
+from minichat.services.finalize import Finalizer, finalize
+from minichat.services.rules import Rules
+from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.transcript import Transcript
+from minichat.settings import Settings, Store
+from minichat.storage import (
+    attachment_steps,
+    attachments,
+    keys,
+    outbox,
+    policies,
+    purge,
+    quota,
+    summaries,
+    turns,
+    usage_ledger,
+)
+from minichat.storage import chats as stored_chats
+from minichat.storage.items import OutboxItem
+from tests.support.domain.builders import NOW, a_model, a_policy, new_id
+from tests.support.services.ready_files import announced, ready, stored
+from tests.support.services.walk import Act, Scene, items_of
+from tests.support.storage.invariants import Item, Tables
+
+MODEL = a_model(
+    preference={"is_default": True}, general_config={"tool_support": {"file_search": True, "web_search": True}}
+)
+RULES = Rules(Settings(), a_policy(MODEL))
+ENDING = Ending(TurnState.COMPLETED, text="fine", usage=Usage(10, 5))
+_versions = count(1)
+
+
+class World:
+    """A tenant of its own, with a clock of its own that goes on a second with each call."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.caller = Caller(TenantId(str(uuid4())), UserId(str(uuid4())))
+        self.now = NOW
+        self.version = 0
+        self.chats: set[ChatId] = set()
+
+    def tables(self) -> Tables:
+        """What there is of this tenant, and of the version of the policy that the scene is about."""
+        tenant_id, user_id = self.caller.tenant_id, self.caller.user_id
+        listed = stored_chats.ids_of(tenant_id, user_id)
+        found = items_of(self.store, {keys.partition(tenant_id, chat_id) for chat_id in {*self.chats, *listed}})
+        day = self.now.date().isoformat()
+        others = keys.quota(tenant_id, user_id, day), keys.usage(tenant_id, day), keys.ledger_entry(tenant_id, day, "")
+        more = items_of(self.store, [key.pk for key in others], events=False).conversations
+        if self.version:
+            more += [one for one in items_of(self.store, [keys.POLICY]).conversations if self._is_mine(one)]
+        return Tables(found.conversations + more, found.outbox)
+
+    def _is_mine(self, item: Item) -> bool:
+        return item["sk"] == keys.policy_version(self.version).sk or item.get("version") == self.version
+
+    def call(self, after: timedelta = timedelta(seconds=1)) -> Call:
+        """The next call."""
+        self.now += after
+        return Call(self.caller, self.now, new_id)
+
+    def later(self) -> Call:
+        """A call after so much silence that a turn counts as dead that has not begun."""
+        return self.call(orphans.BEGINNING_PATIENCE + timedelta(seconds=1))
+
+    def chat(self) -> Chat:
+        """A new chat."""
+        chat = chats.create(self.call(), chats.NewChat(), RULES)
+        self.chats.add(chat.chat_id)
+        return chat
+
+    def temporary(self) -> Chat:
+        """A new chat that is temporary."""
+        chat = chats.create(self.call(), chats.NewChat(temporary=True), RULES)
+        self.chats.add(chat.chat_id)
+        return chat
+
+    def turn(self, chat: Chat, content: str = "hello") -> Turn:
+        """A turn that runs."""
+        return _running(send(self.call(), SendMessage(chat.chat_id, content, _id()), RULES))
+
+    def ended(self, chat: Chat) -> Turn:
+        """A turn with its answer."""
+        turn = self.turn(chat)
+        assert finalize(self.call(), turn, ENDING, RULES.settings)
+        return turn
+
+    def file(self, chat: Chat) -> Attachment:
+        """A document that is announced."""
+        return announced(self.call(), chat, RULES, "application/pdf", "a.pdf")
+
+    def ready(self, chat: Chat) -> Attachment:
+        """A document that can be sent with."""
+        return ready(self.call(), self.file(chat))
+
+    def taken(self, chat: Chat) -> Attachment:
+        """A document that worker `w` works on."""
+        file = self.file(chat)
+        assert attachment_steps.take(file, "w", now=self.now, until=self.now + timedelta(minutes=5))
+        return stored(file)
+
+    def uploaded(self, chat: Chat) -> Attachment:
+        """The same, with its file at the provider."""
+        file = self.taken(chat)
+        assert attachment_steps.uploaded(file, "w", "file-1")
+        return stored(file)
+
+    def claim(self, worker: str = "w", until: timedelta = timedelta(minutes=1), *, chat: Chat) -> VectorStore:
+        """A worker's claim on the chat's vector store."""
+        where = chat.tenant_id, chat.chat_id, "openai"
+        return VectorStore(*where, claimed_by=worker, claimed_at=self.now, claimed_until=self.now + until)
+
+    def claimed(self, chat: Chat, until: timedelta = timedelta(minutes=1)) -> VectorStore:
+        """The chat's vector store, claimed by worker `w`."""
+        claim = self.claim(chat=chat, until=until)
+        assert attachment_steps.claim_store(claim, self.uploaded(chat), "w", token=new_id(self.now))
+        return claim
+
+
+def _id() -> RequestId:
+    return RequestId(str(uuid4()))
+
+
+def _running(outcome: object) -> Turn:
+    assert isinstance(outcome, RunningTurn)
+    return outcome.turn
+
+
+# What happens beside many of the writes.
+
+
+def _delete_chat(world: World, chat: Chat) -> Act:
+    return lambda: chats.delete(world.call(), chat.chat_id)
+
+
+def _send(world: World, chat: Chat, **said: Any) -> Act:
+    return lambda: type(send(world.call(), SendMessage(chat.chat_id, "else", _id(), **said), RULES)).__name__
+
+
+def _retry(world: World, turn: Turn) -> Act:
+    return lambda: type(mutate.retry(world.call(), turn.chat_id, turn.request_id, _id(), RULES)).__name__
+
+
+def _delete_turn(world: World, turn: Turn) -> Act:
+    return lambda: mutate.delete(world.call(), turn.chat_id, turn.request_id, RULES.settings)
+
+
+def _finish(world: World, turn: Turn) -> Act:
+    return lambda: "Ended" if finalize(world.call(), turn, ENDING, RULES.settings) else "lost"
+
+
+def _cancel(world: World, turn: Turn) -> Act:
+    def act() -> str:
+        now = cancel(world.call(), turn.chat_id, turn.request_id, RULES.settings)
+        return "asked" if now.cancel_requested_at is not None else now.state.public
+
+    return act
+
+
+def _renew(world: World, turn: Turn) -> Act:
+    return lambda: "alive" if turns.progress(world.call(), turn, provider_called=True) else "lost"
+
+
+def _delete_file(world: World, file: Attachment) -> Act:
+    return lambda: files.delete(world.call(), file.chat_id, file.attachment_id)
+
+
+# The rows.
+
+
+def _chats_create(world: World) -> Scene:
+    return Scene(lambda: chats.create(world.call(), chats.NewChat(), RULES) and "ok")
+
+
+def _chats_create_once(world: World) -> Scene:
+    wish, made = chats.NewChat(idempotency_key="k"), set[ChatId]()
+
+    def act() -> str:
+        made.add(chats.create(world.call(), wish, RULES).chat_id)
+        return "ok" if len(made) == 1 else "another"
+
+    return Scene(act, beside={"chats.create_once": act})
+
+
+def _chats_rename(world: World) -> Scene:
+    chat = world.chat()
+    turn = world.turn(chat)
+    return Scene(
+        lambda: chats.rename(world.call(), chat.chat_id, "renamed") and "ok",
+        beside={"chats.delete": _delete_chat(world, chat), "endings.finish": _finish(world, turn)},
+    )
+
+
+def _chats_delete(world: World) -> Scene:
+    chat = world.chat()
+    old = world.ended(chat)
+    act = _delete_chat(world, chat)
+    return Scene(
+        act,
+        beside={
+            "chats.delete": act,
+            "turns.start": _send(world, chat),
+            "turns.supersede": _retry(world, old),
+            "turns.delete": _delete_turn(world, old),
+            "attachment_steps.create": lambda: world.file(chat) and "ok",
+        },
+    )
+
+
+def _chats_postpone(world: World) -> Scene:
+    chat = world.temporary()
+    used_at = world.now + timedelta(hours=1)
+
+    def postpones(to: timedelta) -> Act:
+        return lambda: str(stored_chats.postpone(chat, used_at + to))
+
+    return Scene(
+        postpones(timedelta()),
+        beside={
+            "chats.postpone": postpones(timedelta(seconds=1)),
+            "chats.delete": _delete_chat(world, chat),
+            "turns.start": _send(world, chat),
+        },
+    )
+
+
+def _chats_give_title(world: World) -> Scene:
+    chat = world.chat()
+    turn = world.ended(chat)
+
+    def entitles(title: str) -> Act:
+        def act() -> str:
+            call = world.call()
+            event = outbox.item(call, chat.chat_id, used(world, system=True))
+            return str(stored_chats.give_title(call, chat.chat_id, title, turn.assistant_message_id, event))
+
+        return act
+
+    return Scene(
+        entitles("A greeting"),
+        beside={
+            "chats.give_title": entitles("Another greeting"),
+            "chats.rename": lambda: chats.rename(world.call(), chat.chat_id, "Mine") and "ok",
+            "chats.delete": _delete_chat(world, chat),
+            "turns.delete": _delete_turn(world, turn),
+            "turns.supersede": _retry(world, turn),
+        },
+    )
+
+
+def _turns_start(world: World) -> Scene:
+    chat = world.chat()
+    old, file = world.ended(chat), world.ready(chat)
+    command = SendMessage(chat.chat_id, "hello", _id(), (file.attachment_id,))
+
+    def sends(call: Callable[[], Call]) -> Act:
+        return lambda: type(send(call(), command, RULES)).__name__
+
+    return Scene(
+        sends(world.call),
+        after=sends(world.later),
+        beside={
+            "turns.start": _send(world, chat),
+            "turns.supersede": _retry(world, old),
+            "turns.delete": _delete_turn(world, old),
+            "chats.delete": _delete_chat(world, chat),
+            "attachment_steps.delete": _delete_file(world, file),
+        },
+        changes=frozenset({"teller"}),
+    )
+
+
+def _turns_replace(world: World) -> Scene:
+    chat = world.chat()
+    old = world.ended(chat)
+
+    def retries(call: Callable[[], Call]) -> Act:
+        return lambda: type(mutate.retry(call(), chat.chat_id, old.request_id, _id(), RULES)).__name__
+
+    def edit() -> str:
+        return type(mutate.edit(world.call(), old.request_id, SendMessage(chat.chat_id, "x", _id()), RULES)).__name__
+
+    return Scene(
+        retries(world.call),
+        after=retries(world.later),
+        beside={
+            "turns.start": _send(world, chat),
+            "turns.supersede": edit,
+            "turns.delete": _delete_turn(world, old),
+            "chats.delete": _delete_chat(world, chat),
+        },
+        changes=frozenset({"teller"}),
+    )
+
+
+def _turns_delete(world: World) -> Scene:
+    chat = world.chat()
+    old = world.ended(chat)
+    act = _delete_turn(world, old)
+    return Scene(
+        act,
+        beside={
+            "turns.delete": act,
+            "turns.start": _send(world, chat),
+            "turns.supersede": _retry(world, old),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _turns_take_over(world: World) -> Scene:
+    chat = world.chat()
+    command = SendMessage(chat.chat_id, "hello", _id())
+    dead = _running(send(world.call(), command, RULES))
+    world.later()
+
+    def sends(call: Callable[[], Call]) -> Act:
+        return lambda: type(send(call(), command, RULES)).__name__
+
+    again = sends(world.call)
+    return Scene(
+        again,
+        after=sends(world.later),
+        beside={
+            "turns.take_over": again,
+            "turns.progress": _renew(world, dead),
+            "endings.finish": _finish(world, dead),
+        },
+    )
+
+
+def _turns_progress(world: World) -> Scene:
+    turn = world.turn(world.chat())
+    return Scene(
+        _renew(world, turn),
+        beside={"endings.finish": _finish(world, turn), "turns.request_cancel": _cancel(world, turn)},
+    )
+
+
+def _turns_request_cancel(world: World) -> Scene:
+    chat = world.chat()
+    turn = world.turn(chat)
+    act = _cancel(world, turn)
+    return Scene(
+        act,
+        beside={
+            "turns.request_cancel": act,
+            "endings.finish": _finish(world, turn),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _endings_finish(world: World) -> Scene:
+    chat = world.chat()
+    turn = world.turn(chat)
+    act = _finish(world, turn)
+
+    def watchdog() -> str:
+        seen = replace(turn, last_progress_at=world.now - timedelta(hours=1))
+        ending = Ending(TurnState.FAILED, "orphan_timeout", provider_called=True)
+        by = Finalizer(stale_since=world.now)
+        return "Ended" if finalize(world.call(), seen, ending, RULES.settings, by) else "lost"
+
+    return Scene(
+        act,
+        beside={
+            "endings.finish": watchdog,
+            "turns.progress": _renew(world, turn),
+            "turns.request_cancel": _cancel(world, turn),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _record_store(world: World) -> Scene:
+    turn = world.turn(world.chat())
+
+    def act() -> str:
+        record = Transcript()
+        record.add(Delta("part of it"))
+        asyncio.run(record.store(turn, RULES.settings.streaming))
+        return "ok"
+
+    return Scene(act, beside={"endings.finish": _finish(world, turn)})
+
+
+def _purge_contents(world: World) -> Scene:
+    chat = world.chat()
+    world.ended(chat)
+    chats.delete(world.call(), chat.chat_id)
+    at = world.now + timedelta(days=30)
+
+    def act() -> str:
+        purge.contents(chat.tenant_id, chat.chat_id, at)
+        return "ok"
+
+    return Scene(act, beside={"purge.contents": act})
+
+
+def _purge_needed(world: World) -> Scene:
+    chat = world.chat()
+    claim = world.claimed(chat, until=timedelta())
+    file = world.ready(chat)
+    chats.delete(world.call(), chat.chat_id)
+    at = world.now + timedelta(days=30)
+
+    def act() -> str:
+        purge.needed(chat.tenant_id, chat.chat_id, at, uncleaned_at=at + timedelta(days=3650))
+        return "ok"
+
+    return Scene(
+        act,
+        beside={
+            "purge.needed": act,
+            "attachments.settle": lambda: attachments.settle(file, Cleanup(CleanupStatus.DONE, updated_at=world.now)),
+            "attachments.vector_store_gone": lambda: attachments.vector_store_gone(claim, world.now),
+        },
+        next_go=act,
+    )
+
+
+def _summaries_write(world: World) -> Scene:
+    chat = world.chat()
+    world.ended(chat)
+    last = world.ended(chat)
+    frontier = Frontier(world.now, last.assistant_message_id)
+
+    def act() -> str:
+        call, made = world.call(), Summary("They talked.", frontier, 10)
+        event = outbox.item(call, chat.chat_id, used(world, system=True))
+        return str(summaries.write(call, chat.chat_id, Compression(None, frontier), made, event))
+
+    return Scene(
+        act,
+        beside={
+            "summaries.write": act,
+            "turns.delete": _delete_turn(world, last),
+            "turns.supersede": _retry(world, last),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _reactions_write(world: World) -> Scene:
+    chat = world.chat()
+    turn = world.ended(chat)
+
+    def reacts(reaction: Reaction) -> Act:
+        return lambda: reactions.react(world.call(), chat.chat_id, turn.assistant_message_id, reaction) and "ok"
+
+    return Scene(
+        reacts("like"),
+        beside={
+            "reactions.write": reacts("dislike"),
+            "turns.delete": _delete_turn(world, turn),
+            "turns.supersede": _retry(world, turn),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _uploads_create(world: World) -> Scene:
+    chat = world.chat()
+    wish, made = files.NewFile("a.pdf", "application/pdf", 9, "k"), set[str]()
+
+    def act() -> str:
+        made.add(files.announce(world.call(), chat, wish, RULES)[0].attachment_id)
+        return "ok" if len(made) == 1 else "another"
+
+    return Scene(act, beside={"attachment_steps.create": act, "chats.delete": _delete_chat(world, chat)})
+
+
+def _uploads_delete(world: World) -> Scene:
+    chat = world.chat()
+    file = world.ready(chat)
+    act = _delete_file(world, file)
+    return Scene(
+        act,
+        beside={
+            "attachment_steps.delete": act,
+            "turns.start": _send(world, chat, attachment_ids=(file.attachment_id,)),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _uploads_take(world: World) -> Scene:
+    file = world.file(world.chat())
+
+    def takes(worker: str) -> Act:
+        return lambda: str(attachment_steps.take(file, worker, now=world.now, until=world.now + timedelta(minutes=5)))
+
+    return Scene(
+        takes("w"), beside={"attachment_steps.take": takes("v"), "attachment_steps.delete": _delete_file(world, file)}
+    )
+
+
+def _uploads_release(world: World) -> Scene:
+    file = world.taken(world.chat())
+    return Scene(
+        lambda: attachment_steps.release(file, "w"), beside={"attachment_steps.delete": _delete_file(world, file)}
+    )
+
+
+def _uploads_upload_begins(world: World) -> Scene:
+    chat = world.chat()
+    file = world.taken(chat)
+    return Scene(
+        lambda: str(attachment_steps.upload_begins(file, "w", world.now, token=new_id(world.now))),
+        beside={"attachment_steps.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
+    )
+
+
+def _uploads_uploaded(world: World) -> Scene:
+    file = world.taken(world.chat())
+    return Scene(
+        lambda: str(attachment_steps.uploaded(file, "w", "file-1")),
+        beside={"attachment_steps.delete": _delete_file(world, file)},
+    )
+
+
+def _uploads_enters_store(world: World) -> Scene:
+    chat = world.chat()
+    file = world.uploaded(chat)
+    return Scene(
+        lambda: str(attachment_steps.enters_store(file, "w", "vs-1", token=new_id(world.now))),
+        beside={"attachment_steps.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
+    )
+
+
+def _uploads_ready(world: World) -> Scene:
+    chat = world.chat()
+    file = world.uploaded(chat)
+
+    def wanted() -> OutboxItem:
+        return outbox.item(world.call(), chat.chat_id, used(world, system=True))
+
+    return Scene(
+        lambda: str(attachment_steps.ready(file, "w", None, token=new_id(world.now), event=wanted())),
+        beside={"attachment_steps.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
+    )
+
+
+def _uploads_summarized(world: World) -> Scene:
+    chat = world.chat()
+    file = world.ready(chat)
+
+    def act() -> str:
+        call = world.call()
+        event = outbox.item(call, chat.chat_id, used(world, system=True))
+        return str(attachment_steps.summarized(call, file, "About the moon.", event))
+
+    return Scene(
+        act,
+        beside={
+            "attachment_steps.summarized": act,
+            "attachment_steps.delete": _delete_file(world, file),
+            "turns.start": _send(world, chat, attachment_ids=(file.attachment_id,)),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _uploads_failed(world: World) -> Scene:
+    chat = world.chat()
+    file = world.uploaded(chat)
+    return Scene(
+        lambda: str(attachment_steps.failed(file, "w", "upload_failed", nothing_left=True, token=new_id(world.now))),
+        beside={"attachment_steps.delete": _delete_file(world, file), "chats.delete": _delete_chat(world, chat)},
+    )
+
+
+def _uploads_claim_store(world: World) -> Scene:
+    chat = world.chat()
+    mine, other = world.uploaded(chat), world.file(chat)
+    assert attachment_steps.take(other, "v", now=world.now, until=world.now + timedelta(minutes=5))
+
+    def claims(file: Attachment, worker: str) -> Act:
+        claim = world.claim(worker, chat=chat)
+        return lambda: str(attachment_steps.claim_store(claim, file, worker, token=new_id(world.now)))
+
+    return Scene(
+        claims(mine, "w"),
+        beside={
+            "attachment_steps.claim_store": claims(other, "v"),
+            "attachment_steps.delete": _delete_file(world, mine),
+            "chats.delete": _delete_chat(world, chat),
+        },
+    )
+
+
+def _uploads_take_store_over(world: World) -> Scene:
+    chat = world.chat()
+    dead = world.claimed(chat, until=timedelta())
+    until = world.now + timedelta(minutes=1)
+    return Scene(
+        lambda: str(attachment_steps.take_store_over(dead, "v", until)),
+        beside={
+            "attachment_steps.take_store_over": lambda: str(attachment_steps.take_store_over(dead, "u", until)),
+            "attachment_steps.name_store": lambda: str(attachment_steps.name_store(dead, "w", "vs-1")),
+            "attachments.vector_store_gone": lambda: str(attachments.vector_store_gone(dead, world.now)),
+        },
+    )
+
+
+def _uploads_name_store(world: World) -> Scene:
+    claim = world.claimed(world.chat())
+    until = world.now + timedelta(minutes=1)
+    return Scene(
+        lambda: str(attachment_steps.name_store(claim, "w", "vs-1")),
+        beside={
+            "attachment_steps.take_store_over": lambda: str(attachment_steps.take_store_over(claim, "v", until)),
+            "attachments.vector_store_gone": lambda: str(attachments.vector_store_gone(claim, world.now)),
+        },
+    )
+
+
+def _uploads_let_store_go(world: World) -> Scene:
+    claim = world.claimed(world.chat())
+    until = world.now + timedelta(minutes=1)
+    return Scene(
+        lambda: attachment_steps.let_store_go(claim, "w", world.now),
+        beside={"attachment_steps.take_store_over": lambda: str(attachment_steps.take_store_over(claim, "v", until))},
+    )
+
+
+def _attachments_settle(world: World) -> Scene:
+    chat = world.chat()
+    file = world.ready(chat)
+    files.delete(world.call(), chat.chat_id, file.attachment_id)
+    seen = stored(file)
+
+    def settles(cleanup: Cleanup) -> Act:
+        return lambda: str(attachments.settle(seen, cleanup))
+
+    done = settles(Cleanup(CleanupStatus.DONE, updated_at=world.now))
+    failed = settles(Cleanup(CleanupStatus.PENDING, 1, "down", world.now))
+    return Scene(done, beside={"attachments.settle": failed})
+
+
+def _attachments_vector_store_gone(world: World) -> Scene:
+    claim = world.claimed(world.chat(), until=timedelta())
+    until = world.now + timedelta(minutes=1)
+    return Scene(
+        lambda: str(attachments.vector_store_gone(claim, world.now)),
+        beside={
+            "attachments.vector_store_gone": lambda: str(attachments.vector_store_gone(claim, world.now)),
+            "attachment_steps.take_store_over": lambda: str(attachment_steps.take_store_over(claim, "v", until)),
+            "attachment_steps.name_store": lambda: str(attachment_steps.name_store(claim, "w", "vs-1")),
+        },
+    )
+
+
+def _quota_correct(world: World) -> Scene:
+    chat = world.chat()
+    turn = world.turn(chat)
+    month = f"{world.now:%Y-%m}-01"
+    where = keys.quota(world.caller.tenant_id, world.caller.user_id, month)
+    _added(world, where, total=7)
+    account = QuotaAccount(world.caller.tenant_id, world.caller.user_id, month)
+    reserved = turn.reserve.credits_micro
+    found = [Difference(account, month[:7], "total", reserved + 7, reserved)]
+    return Scene(
+        lambda: str(quota.correct(account, found)),
+        beside={"endings.finish": _finish(world, turn), "turns.start": _send(world, world.chat())},
+        is_broken=True,
+    )
+
+
+def _ledger_book(world: World) -> Scene:
+    event = used(world)
+
+    def books() -> str:
+        return str(usage_ledger.book(event, new_id(world.now), retention_days=400))
+
+    return Scene(books, beside={"usage_ledger.book": books})
+
+
+def _ledger_correct(world: World) -> Scene:
+    tenant, day = world.caller.tenant_id, world.now.date().isoformat()
+    usage_ledger.book(used(world), new_id(world.now), retention_days=400)
+    right = next(one for one in usage_ledger.totals(tenant, day, day) if one.user_id is None)
+    _added(world, keys.usage(tenant, day), micro=1)
+    seen = next(one for one in usage_ledger.totals(tenant, day, day) if one.user_id is None).used
+    more = used(world)
+    return Scene(
+        lambda: str(usage_ledger.correct(right, seen, retention_days=400)),
+        beside={"usage_ledger.book": lambda: str(usage_ledger.book(more, new_id(world.now), retention_days=400))},
+    )
+
+
+def _outbox_once(world: World) -> Scene:
+    # Where events are that belong to no chat: the scene looks there, too.
+    world.chats.add(ChatId("decision_refused"))
+    refusal, told = refusal_audit.Refusal(world.caller, "quota", "quota_exceeded"), world.now
+
+    def act() -> str:
+        return str(refusal_audit.RefusalTeller().tell(refusal, told, ""))
+
+    return Scene(act, beside={"outbox.once": act})
+
+
+def _policies_publish(world: World) -> Scene:
+    version = next(_versions)
+    world.version = version
+
+    def publishes(title: str) -> Act:
+        policy = a_policy(MODEL.model_copy(update={"display_name": title}), policy_version=version)
+        return lambda: policies.publish(policy, at=world.now, by="me", token=new_id(world.now))
+
+    return Scene(publishes("Mine"), beside={"policies.publish": publishes("Theirs")})
+
+
+def used(world: World, *, system: bool = False) -> UsageEvent:
+    """What a turn of the tenant has used, or something that the system did by itself."""
+    values: dict[str, Any] = {
+        "tenant_id": world.caller.tenant_id,
+        "user_id": None if system else world.caller.user_id,
+        "chat_id": str(uuid4()),
+        "turn_id": None if system else str(uuid4()),
+        "request_id": str(uuid4()),
+        "requester_type": "system" if system else "user",
+        "selected_model": "small",
+        "effective_model": "small",
+        "terminal_state": "completed",
+        "billing_outcome": "system_task" if system else "completed",
+        "settlement_method": "none" if system else "actual",
+        "usage": {"input_tokens": 10, "output_tokens": 5},
+        "reserved_credits_micro": 0,
+        "actual_credits_micro": 0 if system else 7,
+        "committed_credits_micro": 0 if system else 7,
+        "policy_version_applied": 1,
+        "system_task_type": "thread_summary_update" if system else None,
+        "timestamp": world.now,
+    }
+    return UsageEvent(**values)
+
+
+def _added(world: World, where: keys.Key, **added: int) -> None:
+    """Adds to attributes of an item, behind the product's back."""
+    table: Any = boto3.resource("dynamodb", endpoint_url=world.store.endpoint, region_name=world.store.region).Table(
+        world.store.conversation_table
+    )
+    for name, value in added.items():
+        table.update_item(
+            Key=where._asdict(),
+            UpdateExpression="ADD #name :value",
+            ExpressionAttributeNames={"#name": name},
+            ExpressionAttributeValues={":value": value},
+        )
+
+
+SCENES: dict[str, Callable[[World], Scene]] = {
+    "chats.create": _chats_create,
+    "chats.create_once": _chats_create_once,
+    "chats.rename": _chats_rename,
+    "chats.give_title": _chats_give_title,
+    "chats.delete": _chats_delete,
+    "chats.postpone": _chats_postpone,
+    "turns.start": _turns_start,
+    "turns.supersede": _turns_replace,
+    "turns.delete": _turns_delete,
+    "turns.take_over": _turns_take_over,
+    "turns.progress": _turns_progress,
+    "turns.request_cancel": _turns_request_cancel,
+    "endings.finish": _endings_finish,
+    "transcript.store": _record_store,
+    "purge.contents": _purge_contents,
+    "purge.needed": _purge_needed,
+    "summaries.write": _summaries_write,
+    "reactions.write": _reactions_write,
+    "attachment_steps.create": _uploads_create,
+    "attachment_steps.delete": _uploads_delete,
+    "attachment_steps.take": _uploads_take,
+    "attachment_steps.release": _uploads_release,
+    "attachment_steps.upload_begins": _uploads_upload_begins,
+    "attachment_steps.uploaded": _uploads_uploaded,
+    "attachment_steps.enters_store": _uploads_enters_store,
+    "attachment_steps.ready": _uploads_ready,
+    "attachment_steps.summarized": _uploads_summarized,
+    "attachment_steps.failed": _uploads_failed,
+    "attachment_steps.claim_store": _uploads_claim_store,
+    "attachment_steps.take_store_over": _uploads_take_store_over,
+    "attachment_steps.name_store": _uploads_name_store,
+    "attachment_steps.let_store_go": _uploads_let_store_go,
+    "attachments.settle": _attachments_settle,
+    "attachments.vector_store_gone": _attachments_vector_store_gone,
+    "quota.correct": _quota_correct,
+    "usage_ledger.book": _ledger_book,
+    "usage_ledger.correct": _ledger_correct,
+    "outbox.once": _outbox_once,
+    "policies.publish": _policies_publish,
+}

@@ -1,0 +1,86 @@
+"""What the OpenAPI document says of a stream's events is what is told."""
+
+from typing import Any, get_args
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from minichat.domain.citations import Citation
+from minichat.domain.completion import COMPLETE, REFUSED_BY_FILTER
+from minichat.domain.quota_use import Remaining
+from minichat.domain.stream import (
+    ERROR_MESSAGES,
+    NAMES,
+    Citations,
+    Delta,
+    Done,
+    Ping,
+    Started,
+    StreamEvent,
+    Told,
+    Tool,
+    error,
+    told,
+)
+from minichat.domain.usage import Usage
+from minichat.http.document import document
+from tests.support.domain.builders import FIRST_OF_NEXT_MONTH
+
+# FastAPI hands a query's alias on to pydantic in a place where pydantic says that it does nothing there.
+pytestmark = pytest.mark.filterwarnings("ignore:The 'alias' attribute with value")
+
+_ID = "01a1fd42-d8d3-756c-b9cd-05918e7930d0"
+_LEFT = Remaining("total", "monthly", 100, 90, FIRST_OF_NEXT_MONTH, warning=True, percentage=10)
+EVENTS: list[StreamEvent] = [
+    Started(_ID, _ID, True),
+    Started(_ID, _ID, False, summary_tokens=7),
+    Delta("Paris"),
+    Tool("start", "web_search"),
+    Tool("done", "file_search", {"files_searched": [{"attachment_id": _ID, "title": "moon.pdf"}]}),
+    Tool("done", "code_interpreter", {"output": "42", "query": "moon"}),
+    Citations((Citation("web", "https://moon.example", "Moon", "far", (0, 3)), Citation("file", _ID, "moon.pdf"))),
+    Done(COMPLETE, Usage(), "m", "m", "allow"),
+    Done(REFUSED_BY_FILTER, Usage(1, 2, 3, 4, 5), "m", "n", "downgrade", "model_disabled", (_LEFT,)),
+    *(error(code) for code in ERROR_MESSAGES),
+    Ping(),
+]
+"""Each event with all that it can say, and with as little as it can."""
+
+
+def _data_of(event: StreamEvent) -> dict[str, Any]:
+    """What the document says of the event's `data`: closed, so that what it forgets does not pass."""
+    schemas = document("/mini-chat")["components"]["schemas"]
+    (frame,) = (
+        one["properties"]
+        for one in schemas["StreamEvent"]["oneOf"]
+        if one["properties"]["event"]["const"] == NAMES[type(event)]
+    )
+    closed = {
+        name: schema | {"additionalProperties": False} if "properties" in schema or name == "PingData" else schema
+        for name, schema in schemas.items()
+    }
+    return {**frame["data"]["contentSchema"], "components": {"schemas": closed}}
+
+
+def test_every_event_that_can_be_told_is_described() -> None:
+    kinds = set(get_args(StreamEvent)) - {Told}
+    frames = document("/mini-chat")["components"]["schemas"]["StreamEvent"]["oneOf"]
+    assert [frame["properties"]["event"]["const"] for frame in frames] == list(NAMES.values())
+    assert set(NAMES) == kinds == {type(event) for event in EVENTS}
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: NAMES[type(event)])
+def test_an_event_is_told_as_the_document_says_and_tells_nothing_else(event: StreamEvent) -> None:
+    Draft202012Validator(_data_of(event), format_checker=Draft202012Validator.FORMAT_CHECKER).validate(told(event).data)
+
+
+def test_what_can_be_left_out_is_never_null() -> None:
+    schemas = document("/mini-chat")["components"]["schemas"]
+    nullable = {
+        f"{name}.{member}"
+        for name, schema in schemas.items()
+        if name.endswith(("Data", "Details")) or name in ("CitationView", "CompletionView", "UsageView", "QuotaWarning")
+        for member, said in schema.get("properties", {}).items()
+        if {"type": "null"} in said.get("anyOf", ())
+    }
+    assert nullable == {"DoneData.usage"}
