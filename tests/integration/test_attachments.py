@@ -295,9 +295,9 @@ async def test_who_waits_for_a_file_looks_less_and_less_often_and_until_it_has_e
 ) -> None:
     chat, looks, paused = a_chat(), [0], list[float]()
     made = announced(chat)
-    look = attachments.shown
+    look = attachments.with_chat
 
-    def seen(*given: Any) -> list[Attachment]:
+    def seen(*given: Any) -> tuple[Chat | None, Attachment | None]:
         looks[0] += 1
         if looks[0] == 3:
             raise ServiceUnavailable
@@ -308,7 +308,7 @@ async def test_who_waits_for_a_file_looks_less_and_less_often_and_until_it_has_e
     async def pause(seconds: float) -> None:
         paused.append(seconds)
 
-    monkeypatch.setattr(attachments, "shown", seen)
+    monkeypatch.setattr(attachments, "with_chat", seen)
     monkeypatch.setattr(service, "asyncio", SimpleNamespace(sleep=pause, to_thread=asyncio.to_thread))
     assert (await service.settled(a_call(), made, 600)).status == "failed"
     assert (looks, len(paused), paused[0], paused[-1]) == ([7], 7, service.FIRST_LOOK_SECONDS, 1.0)
@@ -323,6 +323,14 @@ async def test_a_wait_ends_with_its_time_and_with_a_deletion(store: Store) -> No
     waiting = asyncio.create_task(service.settled(a_call(), made, 600))
     await asyncio.to_thread(service.delete, a_call(), chat.chat_id, made.attachment_id)
     with pytest.raises(AttachmentNotFound):
+        await asyncio.wait_for(waiting, 60)
+
+
+async def test_a_wait_ends_when_the_chat_is_deleted(store: Store) -> None:
+    chat = a_chat()
+    waiting = asyncio.create_task(service.settled(a_call(), announced(chat), 600))
+    await asyncio.to_thread(chats.delete, a_call(), chat.chat_id)
+    with pytest.raises(ChatNotFound):
         await asyncio.wait_for(waiting, 60)
 
 

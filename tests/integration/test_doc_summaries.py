@@ -21,7 +21,7 @@ from minichat.services.rules import Rules
 from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.services.system_tasks import TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import Settings, Store
-from tests.integration.test_summary import Model, usage_events
+from tests.integration.test_summary import TRACE, Model, means, tells_who_asks, usage_events, with_a_secret
 from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
 from tests.support.services.ready_files import announced, ready, stored
 from tests.support.storage.invariants import Tables, violations
@@ -54,6 +54,13 @@ def summarized(document: Attachment, model: Model | None = None, rules: Rules = 
     made = model or Model("<summary>It is about the moon.</summary>")
     means = TaskDeps(rules, made, lambda: a_call().now, new_id, 20)  # type: ignore[arg-type]  # the test's provider
     return asyncio.run(doc_summaries.summarize(a_task(document), "", means))
+
+
+def test_the_provider_is_told_for_whom_a_document_is_summarized(store: Store) -> None:
+    model = Model("<summary>It is about the moon.</summary>")
+    task = a_task(a_document(a_chat()))
+    assert asyncio.run(doc_summaries.summarize(task, TRACE, means(model, with_a_secret(RULES)))) is TaskOutcome.DONE
+    assert tells_who_asks(model, task)
 
 
 def the_next_turn(chat: Chat, rules: Rules = RULES) -> RunningTurn:

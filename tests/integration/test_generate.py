@@ -434,7 +434,8 @@ async def test_a_provider_is_told_who_asks_in_hashes_and_its_own_name_of_the_ans
     machine = generate.AnswerDeps(rules.settings, provider, lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
     events = await told(generate.begin(replace(a_call(), trace_id=trace_id), running, machine))
     (prompt,) = provider.prompts
-    assert prompt.user == identity.told(prompt, running.turn, "a secret", trace_id).user == prompt.metadata["user"]
+    asker = identity.Asker.of_turn(running.turn, trace_id)
+    assert prompt.user == identity.told(prompt, asker, "a secret").user == prompt.metadata["user"]
     assert str(prompt.traceparent).startswith(f"00-{trace_id}-")
     assert running.turn.requester_user_id not in repr(prompt)
     assert stored(running).provider_response_id == "resp_of_the_provider"

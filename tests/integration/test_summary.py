@@ -8,14 +8,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 
-from minichat.domain.identity import ChatId, RequestId
+from minichat.domain.identity import ChatId, RequestId, TenantId, UserId
 from minichat.domain.settlement import Ending
 from minichat.domain.summary import Summary
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
-from minichat.events.payloads import FrontierRef, ThreadSummaryTask, UsageEvent
+from minichat.events.payloads import FrontierRef, SystemTask, ThreadSummaryTask, UsageEvent
 from minichat.observability import begin
+from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta
 from minichat.providers.prompt import Prompt
 from minichat.services import chats, mutate, orphans, reconcile_quota, reconcile_usage, summary
@@ -32,6 +34,7 @@ from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 class Model:
@@ -107,6 +110,32 @@ def means(model: Model, rules: Rules = RULES, seconds: float = 20) -> TaskDeps:
 
 def summarized(task: ThreadSummaryTask, model: Model | None = None, rules: Rules = RULES) -> TaskOutcome:
     return asyncio.run(summary.summarize(task, "", means(model or Model(), rules)))
+
+
+def with_a_secret(rules: Rules) -> Rules:
+    """The rules of a deployment that tells providers who asks."""
+    return Rules(rules.settings.model_copy(update={"cursor_secret": SecretStr("a secret")}), rules.policy)
+
+
+def tells_who_asks(model: Model, task: SystemTask) -> bool:
+    """Whether the model was told of the task's trace and of its user, tenant and chat, each in hashes alone."""
+    (prompt,) = model.prompts
+    asker = identity.Asker(
+        TenantId(task.tenant_id), UserId(task.user_id), ChatId(task.chat_id), TRACE, task.system_task_type
+    )
+    wanted = identity.told(prompt, asker, "a secret")
+    assert str(prompt.traceparent).startswith(f"00-{TRACE}-")
+    told = repr((prompt.user, prompt.metadata))
+    assert not [one for one in (task.tenant_id, task.user_id, task.chat_id) if one in told]
+    assert prompt.metadata["request_type"] == task.system_task_type
+    return (prompt.user, prompt.metadata) == (wanted.user, wanted.metadata)
+
+
+def test_the_provider_is_told_for_whom_a_summary_is_made(store: Store) -> None:
+    chat_id, model = a_long_chat(), Model()
+    (task,) = tasks(store, chat_id)
+    assert asyncio.run(summary.summarize(task, TRACE, means(model, with_a_secret(RULES)))) is TaskOutcome.DONE
+    assert tells_who_asks(model, task)
 
 
 def stored(chat_id: ChatId) -> Summary | None:

@@ -24,7 +24,7 @@ from minichat.services.send import RunningTurn, SendMessage, send
 from minichat.services.system_tasks import TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import Settings, Store
 from minichat.storage import usage_ledger
-from tests.integration.test_summary import Model, usage_events
+from tests.integration.test_summary import TRACE, Model, means, tells_who_asks, usage_events, with_a_secret
 from tests.integration.test_summary_queue import a_record, failed
 from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.support.events.queue_access import QueueAccess, reason
@@ -60,6 +60,14 @@ def entitled(task: ChatTitleTask, model: Model | None = None) -> TaskOutcome:
     made = model or Model("<title>A greeting</title>")
     means = TaskDeps(RULES, made, lambda: a_call().now, new_id, 20)  # type: ignore[arg-type]  # the test's provider
     return asyncio.run(titles.entitle(task, "", means))
+
+
+def test_the_provider_is_told_for_whom_a_title_is_made(store: Store) -> None:
+    chat_id, model = a_chat(), Model("<title>A greeting</title>")
+    a_turn(chat_id)
+    (task,) = tasks(store, chat_id)
+    assert asyncio.run(titles.entitle(task, TRACE, means(model, with_a_secret(RULES)))) is TaskOutcome.DONE
+    assert tells_who_asks(model, task)
 
 
 def title(chat_id: ChatId) -> str | None:

@@ -28,7 +28,7 @@ BODIES: dict[str, Callable[[Prompt], dict[str, Any]]] = {
 
 
 def of(turn: Turn, secret: str = SECRET, trace_id: str = TRACE) -> Prompt:
-    return identity.told(a_prompt("hello"), turn, secret, trace_id)
+    return identity.told(a_prompt("hello"), identity.Asker.of_turn(turn, trace_id), secret)
 
 
 def somebody() -> Turn:

@@ -90,13 +90,13 @@ def test_the_linter_accepts_the_translated_template(translated: dict[str, Any], 
     _lint(tmp_path / "translated.json")
 
 
-def test_only_lists_and_what_providers_are_told_take_the_secret(functions: dict[str, dict[str, Any]]) -> None:
+def test_only_lists_and_who_tells_providers_who_asks_take_the_secret(functions: dict[str, dict[str, Any]]) -> None:
     having = [
         name
         for name, function in functions.items()
         if "resolve:secretsmanager" in json.dumps(function.get("Environment", {}).get("Variables", {}))
     ]
-    assert having == ["ApiFunction", "StreamFunction"]
+    assert having == ["ApiFunction", "StreamFunction", "ThreadSummaryFunction"]
 
 
 def test_the_linter_accepts_the_templates() -> None:

@@ -9,8 +9,9 @@ kinds; Anthropic wants a hash, and nothing that names anybody (context-attachmen
 import hashlib
 import hmac
 import secrets
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from minichat.domain.identity import ChatId, TenantId, UserId
 from minichat.domain.turn import Turn
 from minichat.providers.prompt import Prompt
 
@@ -19,21 +20,37 @@ _PURPOSE = b"minichat provider identity"
 HASH_CHARACTERS = 32
 
 
-def told(prompt: Prompt, turn: Turn, secret: str, trace_id: str) -> Prompt:
-    """The prompt of a turn, with hashes of its user, tenant and chat, and the trace that its call belongs to.
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """For whom a model is called, in which chat and trace, and what for: `chat`, or the type of a system's task."""
+
+    tenant_id: TenantId
+    user_id: UserId
+    chat_id: ChatId
+    trace_id: str
+    request_type: str = "chat"
+
+    @classmethod
+    def of_turn(cls, turn: Turn, trace_id: str) -> "Asker":
+        """Who asks with a turn."""
+        return cls(turn.tenant_id, turn.requester_user_id, turn.chat_id, trace_id)
+
+
+def told(prompt: Prompt, asker: Asker, secret: str) -> Prompt:
+    """The prompt with hashes of its user, tenant and chat, and the trace that its call belongs to.
 
     Without a secret there are no hashes: anybody who knows an id could make the same.
     """
-    if trace_id:
+    if asker.trace_id:
         # Sampled: there is a log line of it here.
-        prompt = replace(prompt, traceparent=f"00-{trace_id}-{secrets.token_hex(8)}-01")
+        prompt = replace(prompt, traceparent=f"00-{asker.trace_id}-{secrets.token_hex(8)}-01")
     if not secret:
         return prompt
-    said = {"user": turn.requester_user_id, "tenant": turn.tenant_id, "chat": turn.chat_id}
+    said = {"user": asker.user_id, "tenant": asker.tenant_id, "chat": asker.chat_id}
     key = hmac.digest(secret.encode(), _PURPOSE, "sha256")
     hashes = {
-        kind: hmac.new(key, f"{kind} {turn.tenant_id} {value}".encode(), hashlib.sha256).hexdigest()[:HASH_CHARACTERS]
+        kind: hmac.new(key, f"{kind} {asker.tenant_id} {value}".encode(), hashlib.sha256).hexdigest()[:HASH_CHARACTERS]
         for kind, value in said.items()
     }
-    trace = {"trace_id": trace_id} if trace_id else {}
-    return replace(prompt, user=hashes["user"], metadata={**hashes, "request_type": "chat", **trace})
+    trace = {"trace_id": asker.trace_id} if asker.trace_id else {}
+    return replace(prompt, user=hashes["user"], metadata={**hashes, "request_type": asker.request_type, **trace})

@@ -15,6 +15,7 @@ from minichat.domain.chat import Chat
 from minichat.domain.errors import (
     AttachmentLocked,
     AttachmentNotFound,
+    ChatNotFound,
     FieldError,
     Forbidden,
     InvalidRequest,
@@ -99,16 +100,26 @@ def get(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> Attachment:
 async def settled(call: Call, attachment: Attachment, seconds: float) -> Attachment:
     """The attachment as it is once it is ready or failed, or when so many seconds are over.
 
-    A look that the store does not answer is passed over. Raises AttachmentNotFound when it is deleted meanwhile.
+    A look that the store does not answer is passed over. Raises AttachmentNotFound when it is deleted meanwhile, and
+    ChatNotFound when its chat is.
     """
     ends_at, pause = time.monotonic() + seconds, FIRST_LOOK_SECONDS
     while attachment.is_open and (left := ends_at - time.monotonic()) > 0:
         await asyncio.sleep(min(pause, left))
         with suppress(ServiceUnavailable):
-            looked = attachment.chat_id, attachment.attachment_id
-            attachment = await asyncio.to_thread(_present, call, *looked)
+            attachment = await asyncio.to_thread(_as_it_stands, attachment)
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
     return attachment
+
+
+def _as_it_stands(attachment: Attachment) -> Attachment:
+    """What became of an attachment; only one that is at its end has a thumbnail to be read."""
+    chat, found = attachments.with_chat(attachment.tenant_id, attachment.chat_id, attachment.attachment_id)
+    if chat is None or chat.deleted_at is not None:
+        raise ChatNotFound
+    if found is None or found.deleted_at is not None:
+        raise AttachmentNotFound
+    return found if found.is_open else attachments.pictured([found])[0]
 
 
 def _present(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> Attachment:

@@ -12,7 +12,7 @@ from minichat.domain.identity import AttachmentId, ChatId, TenantId
 from minichat.domain.policy import Model, Policy
 from minichat.events.payloads import DocSummaryTask
 from minichat.providers.prompt import Prompt, PromptMessage
-from minichat.services.system_tasks import TaskDeps, TaskOutcome, answer_in_time, call_of, usage_event
+from minichat.services.system_tasks import TaskDeps, TaskOutcome, answer_in_time, asker_of, call_of, usage_event
 from minichat.storage import attachment_steps, attachments, outbox
 
 
@@ -33,7 +33,7 @@ async def summarize(task: DocSummaryTask, trace_id: str, means: TaskDeps) -> Tas
     if model is None or not is_ready or policy.kill_switches.disable_file_search:
         return TaskOutcome.NOTHING
     prompt = _prompt(document, model, min(model.max_output_tokens, settings.max_output_tokens))
-    told = await answer_in_time(document.tenant_id, model, prompt, means)
+    told = await answer_in_time(asker_of(task, trace_id), model, prompt, means)
     summary = doc_summary.extracted(told.text)
     if summary is None:
         return TaskOutcome.NOTHING

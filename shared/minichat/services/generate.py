@@ -305,13 +305,12 @@ def _broken_off(answer: _Answer) -> Ending:
 
 async def _read(teller: _Teller) -> None:
     """Tells what the provider says. With its last word the end is known, however long its stream takes to close."""
-    model = teller.running.admission.model
+    turn, model = teller.running.turn, teller.running.admission.model
     teller.answer.called = True
     secret = teller.machine.settings.cursor_secret.get_secret_value()
-    prompt = identity.told(prompt_of(teller.running), teller.running.turn, secret, teller.call.trace_id)
-    async with aclosing(
-        teller.machine.providers.stream(teller.running.turn.tenant_id, model.provider_id, prompt)
-    ) as chunks:
+    asker = identity.Asker.of_turn(turn, teller.call.trace_id)
+    prompt = identity.told(prompt_of(teller.running), asker, secret)
+    async with aclosing(teller.machine.providers.stream(turn.tenant_id, model.provider_id, prompt)) as chunks:
         teller.answer.ending = await _relayed(chunks, teller)
         teller.over.set()
 

@@ -18,6 +18,7 @@ from minichat.domain.usage import Usage
 from minichat.events.payloads import FrontierRef, ThreadSummaryTask
 from minichat.observability import count
 from minichat.providers.chunks import Failed
+from minichat.providers.identity import Asker
 from minichat.providers.prompt import Prompt, PromptMessage
 from minichat.services.system_tasks import (
     NoModel,
@@ -26,6 +27,7 @@ from minichat.services.system_tasks import (
     TaskFailed,
     TaskOutcome,
     answered,
+    asker_of,
     call_of,
     model_for,
     usage_event,
@@ -64,9 +66,10 @@ async def _summarize(task: ThreadSummaryTask, trace_id: str, means: TaskDeps) ->
     if stretch[-1].message_id != wanted.target.message_id:
         return TaskOutcome.LOST
     model = model_for(means.rules.policy, settings.summary_model_id, found.model)
+    asker = asker_of(task, trace_id)
     try:
         async with asyncio.timeout(means.seconds):
-            asked = asyncio.create_task(_asked(tenant_id, model, found.summary, stretch, means))
+            asked = asyncio.create_task(_asked(asker, model, found.summary, stretch, means))
             unwanted = await _unwanted_before(asked, tenant_id, chat_id, base)
     except TimeoutError:
         raise TaskFailed("no summary in time") from None
@@ -119,7 +122,7 @@ def _stretch(tenant_id: TenantId, chat_id: ChatId, wanted: Compression, cut_at: 
 
 
 async def _asked(
-    tenant_id: TenantId, model: Model, previous: Summary | None, stretch: Sequence[Message], means: TaskDeps
+    asker: Asker, model: Model, previous: Summary | None, stretch: Sequence[Message], means: TaskDeps
 ) -> TaskAnswer:
     """The model's answer; what is too long for it is asked again without the oldest messages.
 
@@ -141,7 +144,7 @@ async def _asked(
             break
         text = summary.request(told, shown, cut_at=settings.message_content_limit)
         prompt = Prompt(model.provider_model_id, instructions, (PromptMessage("user", text),), max_output_tokens)
-        answer = await answered(tenant_id, model.provider_id, prompt, means)
+        answer = await answered(asker, model.provider_id, prompt, means)
         usage = usage + answer.usage
         if not isinstance(answer, Failed):
             return replace(answer, usage=usage)

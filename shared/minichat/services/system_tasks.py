@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from minichat.domain.completion import CompletionSignal
-from minichat.domain.identity import Call, Caller, Clock, NewId, RequestId, TenantId, UserId
+from minichat.domain.identity import Call, Caller, ChatId, Clock, NewId, RequestId, TenantId, UserId
 from minichat.domain.policy import Model, Policy
 from minichat.domain.usage import Usage
 from minichat.events.payloads import SystemTask, TokenUsage, UsageEvent
+from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, Incomplete, TextDelta
 from minichat.providers.prompt import Prompt
 from minichat.providers.registry import Providers
@@ -70,14 +71,20 @@ def model_for(policy: Policy, configured: str, chat_model: str) -> Model:
     return found
 
 
-async def answer_in_time(tenant_id: TenantId, model: Model, prompt: Prompt, means: TaskDeps) -> TaskAnswer:
+def asker_of(task: SystemTask, trace_id: str) -> identity.Asker:
+    """For whom a task has a model called: whose turn or upload wanted it."""
+    tenant_id, chat_id = TenantId(task.tenant_id), ChatId(task.chat_id)
+    return identity.Asker(tenant_id, UserId(task.user_id), chat_id, trace_id, task.system_task_type)
+
+
+async def answer_in_time(asker: identity.Asker, model: Model, prompt: Prompt, means: TaskDeps) -> TaskAnswer:
     """The model's whole answer.
 
     Raises TaskFailed.
     """
     try:
         async with asyncio.timeout(means.seconds):
-            told = await answered(tenant_id, model.provider_id, prompt, means)
+            told = await answered(asker, model.provider_id, prompt, means)
     except TimeoutError:
         raise TaskFailed("no answer in time") from None
     if isinstance(told, Failed):
@@ -85,10 +92,11 @@ async def answer_in_time(tenant_id: TenantId, model: Model, prompt: Prompt, mean
     return told
 
 
-async def answered(tenant_id: TenantId, provider_id: str, prompt: Prompt, means: TaskDeps) -> TaskAnswer | Failed:
+async def answered(asker: identity.Asker, provider_id: str, prompt: Prompt, means: TaskDeps) -> TaskAnswer | Failed:
     """The provider's whole answer, or its failure."""
     texts: list[str] = []
-    async with aclosing(means.providers.stream(tenant_id, provider_id, prompt)) as chunks:
+    prompt = identity.told(prompt, asker, means.rules.settings.cursor_secret.get_secret_value())
+    async with aclosing(means.providers.stream(asker.tenant_id, provider_id, prompt)) as chunks:
         async for chunk in chunks:
             match chunk:
                 case TextDelta(text=text):

@@ -10,6 +10,7 @@ from minichat.services.system_tasks import (
     TaskDeps,
     TaskOutcome,
     answer_in_time,
+    asker_of,
     call_of,
     model_for,
     usage_event,
@@ -36,7 +37,7 @@ async def entitle(task: ChatTitleTask, trace_id: str, means: TaskDeps) -> TaskOu
     text = title.request(question.content, answer.content, cut_at=settings.message_content_limit)
     most = min(model.max_output_tokens, settings.max_output_tokens)
     prompt = Prompt(model.provider_model_id, title.INSTRUCTIONS, (PromptMessage("user", text),), most)
-    told = await answer_in_time(tenant_id, model, prompt, means)
+    told = await answer_in_time(asker_of(task, trace_id), model, prompt, means)
     made = title.extracted(told.text)
     if made is None:
         return TaskOutcome.NOTHING
