@@ -109,15 +109,16 @@ class ListChats:
     ] = None
 
 
-class ListMessages(_Body):
+@dataclass(frozen=True, slots=True)
+class ListMessages:
     """What part of a conversation is wanted, and how."""
 
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
-    cursor: str | None = None
-    select: Annotated[str | None, Field(alias="$select", description="Members, separated by commas.")] = None
+    limit: Annotated[int, Query(ge=1, le=100)] = 20
+    cursor: Annotated[str | None, Query()] = None
+    select: Annotated[str | None, Query(alias="$select", description="Members, separated by commas.")] = None
     orderby: Annotated[
         str | None,
-        Field(
+        Query(
             alias="$orderby",
             description="`created_at` or `id`, `asc` (default) or `desc`.",
             json_schema_extra={"pattern": r"^\s*((created_at|id)(\s+(asc|desc))?\s*)?$"},
@@ -125,7 +126,7 @@ class ListMessages(_Body):
     ] = None
     filter_: Annotated[
         str | None,
-        Field(
+        Query(
             alias="$filter",
             description="`created_at` (eq ne gt ge lt le), `role` (eq ne in), `id` (eq ne in), "
             "joined by `and`, `or` and `not`.",

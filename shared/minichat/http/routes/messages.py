@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -26,7 +26,7 @@ _PAGE: dict[int | str, dict[str, Any]] = {
     responses=_PAGE | documented(errors.ChatNotFound, errors.InvalidCursor),
 )
 def list_messages(
-    request: Request, call: TheCall, app: TheApp, chat_id: TheChat, wish: Annotated[ListMessages, Query()]
+    request: Request, call: TheCall, app: TheApp, chat_id: TheChat, wish: Annotated[ListMessages, Depends()]
 ) -> Response:
     """The visible messages, in the order of the conversation unless `$orderby` says otherwise."""
     query = listing.Query.of(
