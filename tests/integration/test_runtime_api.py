@@ -55,6 +55,15 @@ class Runtime:
         """How a response is answered."""
         return await self.post(f"/invocation/{request_id}/response", body, _streaming(mode))
 
+    async def responding(self, request_id: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The connection of a streamed response that has begun: what follows is the test's."""
+        host = self.http.base_url.netloc.decode()
+        reader, writer = await asyncio.open_connection(*host.split(":"))
+        head = f"POST {API}/invocation/{request_id}/response HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in _streaming().items())
+        writer.write(head.encode() + b"\r\n%x\r\n%s\r\n" % (len(PRELUDE), PRELUDE))
+        return reader, writer
+
     async def error(self, request_id: str) -> tuple[int, str]:
         """How an error is answered."""
         return await self.post(f"/invocation/{request_id}/error", b'{"errorMessage":"m","errorType":"T"}', {})
@@ -147,11 +156,7 @@ async def test_a_wrong_mode_is_refused_and_nothing_helps_afterwards(runtime: Run
 
 async def test_a_response_that_breaks_off_is_the_last_word(runtime: Runtime) -> None:
     request_id = await runtime.given(b"1")
-    host = runtime.http.base_url.netloc.decode()
-    reader, writer = await asyncio.open_connection(*host.split(":"))
-    head = f"POST {API}/invocation/{request_id}/response HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n"
-    head += "".join(f"{name}: {value}\r\n" for name, value in _streaming().items())
-    writer.write(head.encode() + b"\r\n" + b"%x\r\n%s\r\n" % (len(PRELUDE), PRELUDE))
+    reader, writer = await runtime.responding(request_id)
     writer.write_eof()
     # Whoever reads a body that breaks off hangs up once it knows: the next request comes after that.
     await reader.read()
@@ -171,14 +176,8 @@ async def test_a_response_has_at_most_six_megabytes(runtime: Runtime) -> None:
 @pytest.mark.parametrize(("size", "taken"), [(3_900, True), (4_200, False)])
 async def test_trailers_have_less_than_four_kilobytes(runtime: Runtime, size: int, taken: bool) -> None:
     request_id = await runtime.given(b"1")
-    host = runtime.http.base_url.netloc.decode()
-    reader, writer = await asyncio.open_connection(*host.split(":"))
-    head = f"POST {API}/invocation/{request_id}/response HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n"
-    head += "".join(f"{name}: {value}\r\n" for name, value in _streaming().items())
-    chunk = b"%x\r\n%s\r\n" % (len(PRELUDE), PRELUDE)
-    writer.write(
-        head.encode() + b"\r\n" + chunk + b"0\r\nLambda-Runtime-Function-Error-Body: " + b"x" * size + b"\r\n\r\n"
-    )
+    reader, writer = await runtime.responding(request_id)
+    writer.write(b"0\r\nLambda-Runtime-Function-Error-Body: " + b"x" * size + b"\r\n\r\n")
     try:
         answer = await reader.readline()
     except ConnectionResetError:

@@ -11,8 +11,8 @@ from tests.unit.test_house_rules import ROOT, nodes, places, product
 
 DYNAMODB_TYPES = {"S", "N", "M", "L", "B", "BOOL", "NULL", "SS", "NS", "BS"}
 PART_OF_A_KEY = re.compile(r"(^|#)[A-Z]+#|#[A-Z]+$")
-NAMED_BY_OTHERS = {"Meta", "_Group"}
-"""Names that a library gives (pynamodb), or that nobody sees outside of their module."""
+NAMED_BY_OTHERS = {"Meta"}
+"""Names that a library gives: pynamodb."""
 LINES = 6
 
 

@@ -11,7 +11,7 @@ from minichat.domain.quota import periods
 from minichat.domain.turn import DayCounts, Turn, TurnState
 
 if TYPE_CHECKING:  # functions that only count quota need no metering
-    from minichat.domain.usage_ledger import LedgerEntry as MeteringEntry
+    from minichat.domain.usage_ledger import LedgerEntry
 
 Entry = tuple[str, str]
 """A period and what is counted in it: `2026-11` or `2026-11-21`, and e.g. `total`, in micro-credits."""
@@ -83,7 +83,7 @@ def booked(turn: Turn) -> Counter[Entry]:
     return entries
 
 
-def account_of_purged(entry: "MeteringEntry") -> QuotaAccount | None:
+def account_of_purged(entry: "LedgerEntry") -> QuotaAccount | None:
     """Where a turn that is gone, with its chat, was booked, from the usage ledger; None when no user asked for it."""
     if entry.user_id is None or entry.turn_id is None:
         return None
@@ -91,7 +91,7 @@ def account_of_purged(entry: "MeteringEntry") -> QuotaAccount | None:
     return QuotaAccount(entry.tenant_id, entry.user_id, periods(instant_of(UUID(entry.turn_id)))[1])
 
 
-def booked_by_purged(entry: "MeteringEntry") -> Counter[Entry]:
+def booked_by_purged(entry: "LedgerEntry") -> Counter[Entry]:
     """What a turn that is gone had added to its account."""
     day, month = periods(instant_of(UUID(entry.turn_id)))
     used = entry.used

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from minichat.domain.attachment import Attachment, AttachmentStatus
-from minichat.domain.chat import Chat
+from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import (
     AttachmentLocked,
     AttachmentNotFound,
-    ChatNotFound,
     FieldError,
     Forbidden,
     InvalidRequest,
@@ -107,16 +106,15 @@ async def settled(call: Call, attachment: Attachment, seconds: float) -> Attachm
     while attachment.is_open and (left := ends_at - time.monotonic()) > 0:
         await asyncio.sleep(min(pause, left))
         with suppress(ServiceUnavailable):
-            attachment = await asyncio.to_thread(_as_it_stands, attachment)
+            attachment = await asyncio.to_thread(_as_it_stands, call, attachment)
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
     return attachment
 
 
-def _as_it_stands(attachment: Attachment) -> Attachment:
+def _as_it_stands(call: Call, attachment: Attachment) -> Attachment:
     """What became of an attachment; only one that is at its end has a thumbnail to be read."""
     chat, found = attachments.with_chat(attachment.tenant_id, attachment.chat_id, attachment.attachment_id)
-    if chat is None or chat.deleted_at is not None:
-        raise ChatNotFound
+    visible(chat, call.caller)
     if found is None or found.deleted_at is not None:
         raise AttachmentNotFound
     return found if found.is_open else attachments.pictured([found])[0]

@@ -370,8 +370,9 @@ async def _finalize(
             if end is None:
                 if record.is_long:
                     await record.store(turn, machine.settings.streaming)
-                told, due = tuple(record.pending), running.compression
-                by = Finalizer(True, record.stored, told, running.limits, None, due, running.wants_title)
+                told = tuple(record.pending)
+                by = Finalizer(True, record.stored, told, running.limits, compression=running.compression)
+                by = replace(by, wants_title=running.wants_title)
                 now = replace(call, now=machine.clock())
                 end = await asyncio.to_thread(End, now, turn, ending, machine.settings, by)
             # The same end again: it may be stored already, and only the answer lost.
