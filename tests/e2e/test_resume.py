@@ -145,7 +145,9 @@ def test_after_a_kill_every_client_gets_what_was_stored_and_an_honest_end(tmp_pa
                 with victim.user("acme", "ann") as user:
                     chats[request_id] = user.new_chat()
                     frames_seen = seen[request_id] = []
-                    body = {"content": f"[[words:500]][[delay:{20 + number * 15}]]", "request_id": request_id}
+                    # No answer ends before the kill, however long that takes.
+                    content = f"[[words:500]][[delay:{20 + number * 15}]][[stall:499]]"
+                    body = {"content": content, "request_id": request_id}
                     path = f"/chats/{chats[request_id]}/messages:stream"
                     with suppress(httpx2.HTTPError), user.frames(path, method="POST", json=body) as frames:
                         frames_seen.extend(frames)
