@@ -23,10 +23,11 @@ from minichat.events.payloads import ChatCleanup
 from minichat.services import attachments as service
 from minichat.services import chats, cleanup, purge
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.provider_leftovers import leftovers, try_again
 from minichat.services.redrive import redrive
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import CleanupSettings, Settings, Store, current
 from minichat.storage import attachment_steps, attachments, keys, transact
 from minichat.storage.items import connect

@@ -29,10 +29,11 @@ from minichat.providers.chunks import Completed, ProviderChunk, TextDelta
 from minichat.services import chats, cleanup, generate, mutate, orphans, purge, reconcile_usage, transcript
 from minichat.services.cancel import cancel
 from minichat.services.finalize import Finalizer, finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.reconcile_quota import reconcile, repair
 from minichat.services.resume import follow, resume
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.services.transcript import Transcript
 from minichat.settings import Quota, Settings, Store, Streaming
 from minichat.storage import attachment_steps, attachments, keys, parts, scan, turns, usage_ledger

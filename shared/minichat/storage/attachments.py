@@ -7,7 +7,7 @@ notices the first, and no file is left behind.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,8 +20,9 @@ from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId
 from minichat.storage import chats, keys, unreadable
 from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, VectorStoreItem
 from minichat.storage.attributes import is_still
-from minichat.storage.items import batch_get, between
+from minichat.storage.items import batch_get, between, together
 from minichat.storage.keys import Raw
+from minichat.storage.messages import Window
 from minichat.storage.transact import Put, update_one
 from minichat.storage.unreadable import Unreadable
 
@@ -106,17 +107,42 @@ def pictured(files: Sequence[Attachment]) -> list[Attachment]:
     return [replace(one, thumbnail=_thumbnail(found.get(where[one.attachment_id]))) for one in files]
 
 
-def between_ids(
-    tenant_id: TenantId, chat_id: ChatId, after: str, before: str, *, descending: bool
-) -> Iterator[Attachment]:
-    """Attachments of a chat, deleted ones too, between two ids (none for an open end) and without them; in pages.
+@dataclass(frozen=True, slots=True)
+class FoundAttachments:
+    """Attachments that are not deleted, and where the search for more stopped short of the end, if it did."""
+
+    there: list[Attachment]
+    left_at: AttachmentId | None
+
+
+def page(
+    tenant_id: TenantId, chat_id: ChatId, window: Window, *, limit: int, looked_at: int
+) -> tuple[Chat | None, FoundAttachments]:
+    """The chat's head, and up to `limit` of its attachments that are not deleted, of a window of their ids, out of
+    `looked_at` at most.
 
     Raises ServiceUnavailable.
     """
-    start = f"{keys.ATTACHMENT_PREFIX}{after}\0" if after else keys.ATTACHMENT_PREFIX
-    end = f"{keys.ATTACHMENT_PREFIX}{before or '~'}"
-    for raw in between(keys.partition(tenant_id, chat_id), start, end, page=PAGE_ITEMS, descending=descending):
-        yield from_raw(raw)
+    start = f"{keys.ATTACHMENT_PREFIX}{window.after}\0" if window.after else keys.ATTACHMENT_PREFIX
+    end = f"{keys.ATTACHMENT_PREFIX}{window.before or '~'}"
+    pk, descending = keys.partition(tenant_id, chat_id), window.descending
+    return together(
+        lambda: chats.read(tenant_id, chat_id),
+        lambda: _there_are(between(pk, start, end, page=PAGE_ITEMS, descending=descending), limit, looked_at),
+    )
+
+
+def _there_are(items: Iterable[Raw], limit: int, looked_at: int) -> FoundAttachments:
+    found: list[Attachment] = []
+    for number, raw in enumerate(items, start=1):
+        one = from_raw(raw)
+        if one.deleted_at is None:
+            found.append(one)
+        if len(found) == limit:
+            break
+        if number >= looked_at:
+            return FoundAttachments(found, one.attachment_id)
+    return FoundAttachments(found, None)
 
 
 def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Attachment | Unreadable]:

@@ -26,6 +26,7 @@ from minichat.storage.attributes import CallsAttribute, IdsAttribute, InstantAtt
 from minichat.storage.indexes import ByOwner, RunningIndex, Temporary
 from minichat.storage.keys import Key, Raw
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 LARGEST_PAGE = 120
@@ -280,7 +281,7 @@ def connection() -> Connection:
     return table().connection
 
 
-def together(first: Callable[[], T], second: Callable[[], Any]) -> tuple[T, Any]:
+def together(first: Callable[[], T], second: Callable[[], S]) -> tuple[T, S]:
     """Two reads side by side: one round trip's time for both."""
     pending = _readers.submit(second)
     return first(), pending.result()

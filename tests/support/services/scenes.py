@@ -26,8 +26,9 @@ from minichat.services import attachments as files
 from minichat.services import chats, mutate, orphans, reactions, refusal_audit
 from minichat.services.cancel import cancel
 from minichat.services.finalize import Finalizer, finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.services.transcript import Transcript
 from minichat.settings import Settings, Store
 from minichat.storage import (
