@@ -28,8 +28,8 @@ from minichat.events.payloads import AttachmentCleanup, AttachmentDeleted, Attac
 from minichat.services import chats
 from minichat.services.audit_details import by, clean_filename
 from minichat.services.rules import Rules
-from minichat.storage import attachment_steps, attachments, keys, objects, outbox
-from minichat.storage import chats as stored_chats
+from minichat.storage import attachment_steps, attachments, keys, objects, once, outbox
+from minichat.storage.once import Once
 
 DELETE_ATTEMPTS = 5
 FIRST_LOOK_SECONDS = 0.25
@@ -49,12 +49,12 @@ class NewFile:
     size_bytes: int
     idempotency_key: str | None = None
 
-    def once(self, content: bytes = b"") -> stored_chats.Once | None:
+    def once(self, content: bytes = b"") -> Once | None:
         """The key, and what differs when the file does."""
         if self.idempotency_key is None:
             return None
-        said = repr((self.filename, self.content_type, self.size_bytes, hashlib.sha256(content).hexdigest()))
-        return stored_chats.Once(self.idempotency_key, hashlib.sha256(said.encode()).hexdigest()[:32])
+        digest = hashlib.sha256(content).hexdigest()
+        return once.of(self.idempotency_key, self.filename, self.content_type, self.size_bytes, digest)
 
 
 def add(call: Call, chat: Chat, file: NewFile, content: bytes, rules: Rules) -> Attachment:
@@ -203,9 +203,7 @@ def _made(call: Call, chat: Chat, file: NewFile, file_type: FileType, rules: Rul
     )
 
 
-def _stored(
-    call: Call, made: Attachment, limits: FileLimits, rules: Rules, once: stored_chats.Once | None
-) -> Attachment:
+def _stored(call: Call, made: Attachment, limits: FileLimits, rules: Rules, once: Once | None) -> Attachment:
     """The attachment, stored; or the one that the key made before, as it is now: what was deleted is not made again."""
     event = AttachmentExpected(tenant_id=made.tenant_id, chat_id=made.chat_id, attachment_id=made.attachment_id)
     delay = rules.settings.attachments.abandoned_after_seconds

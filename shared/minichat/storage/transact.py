@@ -150,6 +150,18 @@ def commit(
         raise ServiceUnavailable from attempts.failure
 
 
+def try_commit(writes: Sequence[Write], *, token: str, op: str) -> bool:
+    """Applies all writes; False when nothing was done because a condition did not hold, whichever it was.
+
+    Otherwise as `commit`.
+    """
+    try:
+        commit(writes, token=token, op=op)
+    except Refused:
+        return False
+    return True
+
+
 def put_one(model: Model, *, op: str = "other") -> None:
     """Stores one item, whether it was there or not; `op` as for `commit`.
 

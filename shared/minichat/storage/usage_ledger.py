@@ -15,7 +15,7 @@ from minichat.events.payloads import UsageEvent
 from minichat.storage import keys, unreadable
 from minichat.storage.items import LedgerItem, UsageItem, batch_get, between
 from minichat.storage.keys import Key, Raw
-from minichat.storage.transact import Put, Refused, Update, commit, update_one
+from minichat.storage.transact import Put, Update, try_commit, update_one
 from minichat.storage.unreadable import Unreadable
 
 PAGE = 1000
@@ -63,18 +63,14 @@ def book(event: UsageEvent, event_id: str, *, retention_days: int) -> bool:
         totals.append(keys.usage(tenant_id, day, UserId(event.user_id)))
     added = [getattr(UsageItem, name).add(count) for name, count in counted.items() if count]
     added += [UsageItem.turns.add(used.turns), UsageItem.expires_at.set(expires_at)]
-    try:
-        commit(
-            [
-                Put("entry", entry, LedgerItem.pk.does_not_exist()),
-                *(Update(f"total {number}", UsageItem(*key), added) for number, key in enumerate(totals)),
-            ],
-            token=str(uuid4()),
-            op="usage",
-        )
-    except Refused:
-        return False
-    return True
+    return try_commit(
+        [
+            Put("entry", entry, LedgerItem.pk.does_not_exist()),
+            *(Update(f"total {number}", UsageItem(*key), added) for number, key in enumerate(totals)),
+        ],
+        token=str(uuid4()),
+        op="usage",
+    )
 
 
 def totals(tenant_id: TenantId, since: str, until: str, unread: list[Unreadable] | None = None) -> Iterator[Total]:
