@@ -25,6 +25,7 @@ from minichat.domain.files import FileLimits, FileType, check_size, clean_name, 
 from minichat.domain.identity import AttachmentId, Call, ChatId
 from minichat.domain.policy import Model
 from minichat.events.payloads import AttachmentCleanup, AttachmentDeleted, AttachmentExpected
+from minichat.pauses import growing
 from minichat.services import chats
 from minichat.services.audit_details import by, clean_filename
 from minichat.services.rules import Rules
@@ -102,12 +103,11 @@ async def settled(call: Call, attachment: Attachment, seconds: float) -> Attachm
     A look that the store does not answer is passed over. Raises AttachmentNotFound when it is deleted meanwhile, and
     ChatNotFound when its chat is.
     """
-    ends_at, pause = time.monotonic() + seconds, FIRST_LOOK_SECONDS
+    ends_at, pauses = time.monotonic() + seconds, growing(FIRST_LOOK_SECONDS, LONGEST_PAUSE_SECONDS, factor=1.5)
     while attachment.is_open and (left := ends_at - time.monotonic()) > 0:
-        await asyncio.sleep(min(pause, left))
+        await asyncio.sleep(min(next(pauses), left))
         with suppress(ServiceUnavailable):
             attachment = await asyncio.to_thread(_as_it_stands, call, attachment)
-        pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
     return attachment
 
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.cleanup import Failure
 from minichat.domain.identity import Clock, NewId
+from minichat.pauses import growing
 from minichat.providers import uploads as provider
 from minichat.providers.files import Files
 from minichat.storage import vector_stores as stored
@@ -36,7 +37,7 @@ def of_chat(
     Raises ServiceUnavailable, and what the pause's `look` does.
     """
     where = attachment.tenant_id, attachment.chat_id, attachment.storage_backend
-    seconds = FIRST_PAUSE_SECONDS
+    pauses = growing(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
     while True:
         now = pause.clock()
         store = stored.read(*where)
@@ -55,9 +56,8 @@ def of_chat(
                 return _found_or_made(store, worker, account, pause.clock)
         if pause.clock() >= pause.ends_at:
             return Failure("the vector store is not made yet", may_pass=True)
-        pause.sleep(seconds)
+        pause.sleep(next(pauses))
         pause.look()
-        seconds = min(seconds * 2, LONGEST_PAUSE_SECONDS)
 
 
 def is_free(store: VectorStore, now: datetime) -> bool:
