@@ -29,10 +29,11 @@ from minichat.domain.turn import ToolCalls, TurnState
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
 from minichat.services import attachments as service
-from minichat.services import chats, mutate
+from minichat.services import chats, mutate, new_turn
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import Replay, RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Attachments, Auth, Settings, Store
 from minichat.storage import attachment_steps, attachments, keys, messages
 from minichat.storage.documents import from_raw
@@ -309,15 +310,13 @@ def test_the_deletion_that_comes_between_the_look_and_the_transaction_wins(
 ) -> None:
     chat = a_chat()
     attachment = a_document(chat)
-    from minichat.services import send as sending  # noqa: PLC0415  a module and its function share a name
-
-    begin = sending.begin
+    begin = new_turn.begin
 
     def late(*given: Any) -> Any:
         service.delete(a_call(), chat.chat_id, attachment.attachment_id)
         return begin(*given)
 
-    monkeypatch.setattr(sending, "begin", late)
+    monkeypatch.setattr("minichat.services.send.begin", late)
     with pytest.raises(InvalidAttachment) as refusal:
         sent(chat, attachment)
     assert [error.field for error in refusal.value.errors] == ["attachment_ids"]

@@ -17,9 +17,10 @@ from minichat.domain.settlement import Ending
 from minichat.domain.turn import DayCounts, ToolCalls, Turn, TurnState
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.reconcile_quota import reconcile
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Quota, Settings, Store
 from minichat.storage import attachment_steps, quota
 from tests.conftest import fresh_tables

@@ -27,9 +27,10 @@ from minichat.observability import begin, emit
 from minichat.providers.chunks import Completed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.services import chats
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.resume import follow, replay
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Store
 from minichat.storage import messages
 from tests.integration.test_generate import A_PAGE, Scripted, a_running_turn, begun, some_rules, stored, told

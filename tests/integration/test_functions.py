@@ -21,8 +21,9 @@ from minichat.domain.usage import Usage
 from minichat.local.issuer import Issuer, as_uuid
 from minichat.services import chats
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from tests.conftest import ROOT
 from tests.support.domain.builders import a_call, a_model, a_policy, new_id

@@ -23,8 +23,9 @@ from minichat.providers.prompt import Prompt
 from minichat.services import chats, generate
 from minichat.services.channel import Channel
 from minichat.services.finalize import End, finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Quota, Settings, Store, Streaming
 from minichat.storage import messages, turns
 from tests.support.domain.builders import a_call, a_model, a_policy

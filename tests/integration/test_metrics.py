@@ -24,8 +24,9 @@ from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelt
 from minichat.services import chats, generate, mutate, orphans
 from minichat.services.cancel import cancel
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import turns
 from tests.integration.test_generate import Script, Scripted, a_running_turn, begun, some_rules, told

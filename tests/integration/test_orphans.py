@@ -16,8 +16,9 @@ from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.services import chats, mutate, orphans
 from minichat.services.finalize import Finalizer, finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.services.transcript import Transcript
 from minichat.settings import Settings, Store
 from minichat.storage import turn_lists, turns

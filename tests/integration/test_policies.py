@@ -14,8 +14,9 @@ from minichat.domain.usage import Usage
 from minichat.moment import now
 from minichat.services import chats
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import InForce, first_policy
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import policies, turns
 from tests.support.domain.builders import NOW, a_call, a_model, a_policy, new_id

@@ -13,9 +13,10 @@ from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.reactions import react, take_back
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import reactions
 from tests.support.domain.builders import a_call, a_model, a_policy

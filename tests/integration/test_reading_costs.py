@@ -19,8 +19,9 @@ from minichat.http import listing
 from minichat.http.paging import CursorCodec
 from minichat.services import chats, mutate, reactions, resume
 from minichat.services.finalize import Finalizer, finalize
+from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import Replay, RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import keys, messages, turns
 from minichat.storage.items import MessageItem, MessagePartItem

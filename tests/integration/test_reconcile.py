@@ -26,9 +26,10 @@ from minichat.domain.usage_ledger import LedgerSums
 from minichat.events.payloads import UsageEvent
 from minichat.services import chats, mutate, reconcile_books, reconcile_usage
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.reconcile_quota import Undecided, reconcile, repair
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import chats as stored_chats
 from minichat.storage import keys, scan, turns, usage_ledger

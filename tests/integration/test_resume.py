@@ -21,8 +21,8 @@ from minichat.providers.chunks import Completed, ProviderChunk, TextDelta, ToolA
 from minichat.services import cancel, orphans
 from minichat.services.channel import Numbered
 from minichat.services.finalize import Finalizer, finalize
+from minichat.services.new_turn import RunningTurn
 from minichat.services.resume import Resumed, follow, replay, resume
-from minichat.services.send import RunningTurn
 from minichat.services.transcript import Transcript
 from minichat.settings import Store, Streaming
 from minichat.storage import keys, messages, parts, turns

@@ -11,8 +11,9 @@ from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import ContextSettings, Settings, Store
 from minichat.storage import messages, opening
 from tests.support.domain.builders import a_call, a_caller, a_model, a_policy

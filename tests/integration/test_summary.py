@@ -20,13 +20,14 @@ from minichat.observability import begin
 from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta
 from minichat.providers.prompt import Prompt
-from minichat.services import chats, mutate, orphans, reconcile_quota, reconcile_usage, summary
+from minichat.services import chats, mutate, reconcile_quota, reconcile_usage, summary
 from minichat.services.finalize import Finalizer, finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.services.system_tasks import NoModel, TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import Settings, Store
-from minichat.storage import messages, summaries, usage_ledger
+from minichat.storage import messages, opening, summaries, usage_ledger
 from minichat.task_settings import ThreadSummary
 from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.support.storage.faults import Killed, answers_lost, counted_calls, killed, side_by_side
@@ -394,15 +395,15 @@ def test_a_mutation_that_met_a_new_summary_looks_again(store: Store, monkeypatch
     (task,) = tasks(store, chat_id)
     for turn in turns[:3:-1]:
         mutate.delete(a_call(), chat_id, turn.turn.request_id, RULES.settings)
-    looked_at = orphans.read_and_repair
+    look = opening.look_at_latest
 
     def then_summarized(*about: Any) -> Any:
-        found = looked_at(*about)
-        monkeypatch.setattr(mutate, "read_and_repair", looked_at)
+        found = look(*about)
+        monkeypatch.setattr(opening, "look_at_latest", look)
         assert summarized(task) is TaskOutcome.DONE
         return found
 
-    monkeypatch.setattr(mutate, "read_and_repair", then_summarized)
+    monkeypatch.setattr(opening, "look_at_latest", then_summarized)
     mutate.delete(a_call(), chat_id, turns[3].turn.request_id, RULES.settings)
     assert stored(chat_id) is None
     assert violations(Tables.of(store)) == []

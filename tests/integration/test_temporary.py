@@ -20,9 +20,10 @@ from minichat.http.paging import CursorCodec
 from minichat.http.schemas import chat_detail
 from minichat.services import chats, purge, temporary
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.reconcile_quota import reconcile
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import chats as stored_chats
 from minichat.storage import items, turns

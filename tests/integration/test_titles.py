@@ -19,8 +19,9 @@ from minichat.events.payloads import ChatTitleTask
 from minichat.providers.chunks import Failed
 from minichat.services import chats, mutate, titles
 from minichat.services.finalize import Finalizer, finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.services.system_tasks import TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import Settings, Store
 from minichat.storage import usage_ledger

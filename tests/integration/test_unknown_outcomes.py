@@ -21,9 +21,10 @@ from minichat.domain.usage import Usage
 from minichat.services import chats, mutate
 from minichat.services.cancel import cancel
 from minichat.services.finalize import End, finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.orphans import BEGINNING_PATIENCE, ended_as_orphan
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.services.transcript import Transcript
 from minichat.settings import Settings, Store
 from minichat.storage import parts, policies, transact, turns

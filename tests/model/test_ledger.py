@@ -26,9 +26,10 @@ from minichat.domain.usage import Usage
 from minichat.services import attachments, chats, mutate, orphans
 from minichat.services.cancel import cancel
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.reconcile_quota import reconcile
 from minichat.services.rules import InForce, Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Quota, Settings
 from minichat.storage import policies, turns
 from tests.conftest import fresh_tables

@@ -39,8 +39,8 @@ from minichat.providers.registry import Providers
 from minichat.services.channel import Channel, Numbered
 from minichat.services.finalize import End, Ended, Finalizer
 from minichat.services.lease import Lost, asked_to_stop, renew
+from minichat.services.new_turn import Replay, RunningTurn
 from minichat.services.prompts import prompt_of
-from minichat.services.send import Replay, RunningTurn
 from minichat.services.transcript import Transcript
 from minichat.settings import Settings
 

@@ -21,27 +21,26 @@ from minichat.domain.attachment import (
     AttachmentStatus,
     ErrorCode,
     Thumbnail,
-    VectorStore,
 )
 from minichat.domain.chat import visible
 from minichat.domain.cleanup import CleanupStatus
-from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict, QuotaExceeded, UsedUp
+from minichat.domain.errors import ChatNotFound, QuotaExceeded, UsedUp
 from minichat.domain.files import FileLimits
 from minichat.domain.identity import AttachmentId, Call
 from minichat.domain.quota import periods
 from minichat.domain.quota_use import lacking
 from minichat.domain.turn import DayCounts
-from minichat.storage import attachments, chats, documents, keys, quota
-from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, UploadedOnceItem, VectorStoreItem
-from minichat.storage.attributes import is_still
+from minichat.storage import attachments, chats, documents, keys, once, quota
+from minichat.storage.attachment_items import AttachmentItem, CreatedAttachmentItem, ThumbnailItem
 from minichat.storage.items import ChatItem, OutboxItem
-from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, update_one
+from minichat.storage.once import Once
+from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, try_commit, update_one
 
 _ON_ITS_WAY = (AttachmentStatus.PENDING.value, AttachmentStatus.UPLOADED.value)
 
 
 def create(
-    call: Call, attachment: Attachment, limits: FileLimits, expected: OutboxItem, once: chats.Once | None = None
+    call: Call, attachment: Attachment, limits: FileLimits, expected: OutboxItem, key: Once | None = None
 ) -> AttachmentId:
     """Stores a new attachment, counts it, and has somebody look after it later; its id.
 
@@ -65,15 +64,12 @@ def create(
         attachments.put(attachment),
         quota.take(user, day, attachment.day_counts, limits.per_day, retention_days=limits.retention_days),
         Put("event", expected),
-        *([_unused(call, attachment, once)] if once is not None else []),
+        *([_remembered(call, attachment, key)] if key is not None else []),
     ]
     try:
         commit(writes, token=attachment.attachment_id, op="create_attachment")
     except Refused as refused:
-        if once is not None and "key" in refused.old:
-            first = UploadedOnceItem.from_raw_data(dict(refused.old["key"] or {}))
-            if first.fingerprint != once.fingerprint:
-                raise IdempotencyKeyConflict from refused
+        if key is not None and (first := once.made_before(refused, CreatedAttachmentItem, key)) is not None:
             return AttachmentId(first.attachment_id)
         raise _too_many(call, attachment, limits, refused) from refused
     return attachment.attachment_id
@@ -96,19 +92,10 @@ def _too_many(call: Call, attachment: Attachment, limits: FileLimits, refused: R
     return QuotaExceeded(lacking(used, attachment.day_counts, limits.per_day, call.now) or UsedUp("uploads"))
 
 
-def _unused(call: Call, attachment: Attachment, once: chats.Once) -> Put:
-    """The write that remembers what the key made; refused while it remembers something."""
-    now = int(call.now.timestamp())
-    item = UploadedOnceItem(
-        # A key is of one chat: the same one may come with an upload to another.
-        *keys.created(attachment.tenant_id, call.caller.user_id, f"{attachment.chat_id} {once.key}"),
-        fingerprint=once.fingerprint,
-        attachment_id=attachment.attachment_id,
-        expires_at=now + int(chats.IDEMPOTENCY_KEPT.total_seconds()),
-    )
-    # DynamoDB removes expired items late: one that is past its time counts as gone.
-    unused = UploadedOnceItem.pk.does_not_exist() | (UploadedOnceItem.expires_at < now)
-    return Put("key", item, unused)
+def _remembered(call: Call, attachment: Attachment, key: Once) -> Put:
+    # A key is of one chat: the same one may come with an upload to another.
+    where = keys.created(attachment.tenant_id, call.caller.user_id, f"{attachment.chat_id} {key.key}")
+    return once.remember(CreatedAttachmentItem(*where, attachment_id=attachment.attachment_id), key, call.now)
 
 
 def delete(call: Call, seen: Attachment, events: Sequence[OutboxItem]) -> bool:
@@ -211,7 +198,7 @@ def ready(
     if thumbnail is not None:
         picture = ThumbnailItem(*_picture(seen), data=thumbnail.data, width=thumbnail.width, height=thumbnail.height)
         writes.append(Put("thumbnail", picture))
-    return _committed(writes, token)
+    return try_commit(writes, token=token, op="ingest")
 
 
 def summarized(call: Call, seen: Attachment, summary: str, event: OutboxItem) -> bool:
@@ -229,7 +216,7 @@ def summarized(call: Call, seen: Attachment, summary: str, event: OutboxItem) ->
         documents.add(replace(seen, summary=summary)),
         Put("event", event),
     ]
-    return _committed(writes, call.new_id(call.now))
+    return try_commit(writes, token=call.new_id(call.now), op="ingest")
 
 
 def failed(seen: Attachment, worker: str, code: ErrorCode, *, nothing_left: bool, token: str) -> bool:
@@ -260,56 +247,19 @@ def failed(seen: Attachment, worker: str, code: ErrorCode, *, nothing_left: bool
         day, _ = periods(seen.created_at)
         user = quota.key(seen.tenant_id, seen.uploaded_by, seen.created_at)
         writes.append(quota.give_back(user, day, seen.day_counts))
-    return _committed(writes, token)
+    return try_commit(writes, token=token, op="ingest")
 
 
-def claim_store(claim: VectorStore, seen: Attachment, worker: str, *, token: str) -> bool:
-    """Claims the chat's vector store for the attachment's worker; False when it is claimed, or the worker too late.
-
-    In one transaction with chat and attachment: once either is deleted nobody claims a store that no cleanup would see.
-    """
+def while_working(seen: Attachment, worker: str) -> list[Write]:
+    """The writes that change nothing, and are refused once the attachment's work is not this worker's any more, or it
+    or its chat was deleted."""
     own = _open() & (AttachmentItem.ingest_worker == worker)
-    writes: list[Write] = [
-        _of_a_living_chat(seen),
-        attachments.claim_vector_store(claim),
-        Update("attachment", _item(seen), [AttachmentItem.ingest_worker.set(worker)], own),
-    ]
-    return _committed(writes, token)
-
-
-def take_store_over(seen: VectorStore, worker: str, until: datetime) -> bool:
-    """Makes an expired claim this worker's.
-
-    In a chat that was deleted meanwhile, too: its cleanup notices the new claim, and waits for its end.
-    """
-    changed = [VectorStoreItem.claimed_by.set(worker), VectorStoreItem.claimed_until.set(until)]
-    as_seen = _unnamed(seen.claimed_by) & is_still(VectorStoreItem.claimed_until, seen.claimed_until)
-    as_seen |= _unnamed(worker)  # only the answer was lost: nobody else would ever wait for this claim's end
-    return update_one(_store(seen), changed, as_seen, op="ingest")
-
-
-def name_store(seen: VectorStore, worker: str, vector_store_id: str) -> bool:
-    """Records the store that was made for a claim; False when it must be taken back."""
-    changed = [VectorStoreItem.vector_store_id.set(vector_store_id)]
-    return update_one(_store(seen), changed, _unnamed(worker), op="ingest")
-
-
-def let_store_go(seen: VectorStore, worker: str, now: datetime) -> None:
-    """Lets others take a claim over at once."""
-    update_one(_store(seen), [VectorStoreItem.claimed_until.set(now)], _unnamed(worker), op="ingest")
+    return [_of_a_living_chat(seen), Update("attachment", _item(seen), [AttachmentItem.ingest_worker.set(worker)], own)]
 
 
 def _claim(seen: Attachment, worker: str, actions: Sequence[Action], after: AttachmentStatus, *, token: str) -> bool:
     step = Update("attachment", _item(seen), actions, _may_step(worker, after))
-    return _committed([_of_a_living_chat(seen), step], token)
-
-
-def _committed(writes: Sequence[Write], token: str) -> bool:
-    try:
-        commit(writes, token=token, op="ingest")
-    except Refused:
-        return False
-    return True
+    return try_commit([_of_a_living_chat(seen), step], token=token, op="ingest")
 
 
 def _of_a_living_chat(seen: Attachment) -> Check:
@@ -326,13 +276,6 @@ def _open() -> Condition:
     condition: Condition = AttachmentItem.pk.exists() & AttachmentItem.status.is_in(*_ON_ITS_WAY)
     condition &= AttachmentItem.deleted_at.does_not_exist()
     condition &= AttachmentItem.cleanup_status.does_not_exist()
-    return condition
-
-
-def _unnamed(claimed_by: str | None) -> Condition:
-    condition: Condition = VectorStoreItem.pk.exists() & VectorStoreItem.vector_store_id.does_not_exist()
-    condition &= VectorStoreItem.gone_at.does_not_exist()
-    condition &= is_still(VectorStoreItem.claimed_by, claimed_by)
     return condition
 
 
@@ -365,7 +308,3 @@ def _picture(seen: Attachment) -> keys.Key:
 
 def _item(seen: Attachment) -> AttachmentItem:
     return AttachmentItem(*keys.attachment(seen.tenant_id, seen.chat_id, seen.attachment_id))
-
-
-def _store(seen: VectorStore) -> VectorStoreItem:
-    return VectorStoreItem(*keys.vector_store(seen.tenant_id, seen.chat_id, seen.provider))

@@ -1,17 +1,17 @@
 """Chats: their heads, the index that lists them by activity, and their own mutations."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from functools import partial
 
-from pynamodb.attributes import NumberAttribute, UnicodeAttribute
+from pynamodb.attributes import UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 
 from minichat.domain.chat import Chat, visible
-from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict
+from minichat.domain.errors import ChatNotFound
 from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId, TenantId, UserId
-from minichat.storage import keys, unreadable
+from minichat.storage import keys, once, unreadable
 from minichat.storage.attributes import InstantAttribute
 from minichat.storage.indexes import ByOwner, Temporary
 from minichat.storage.items import (
@@ -26,22 +26,20 @@ from minichat.storage.items import (
     query,
 )
 from minichat.storage.keys import Key, Raw
-from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, update_one
+from minichat.storage.once import Once, OnceItem
+from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, try_commit, update_one
 from minichat.storage.unreadable import Unreadable
 
-IDEMPOTENCY_KEPT = timedelta(hours=24)
 ENDING_PAGE = 100
 
 
-class CreatedItem(ConversationItem):
+class CreatedChatItem(OnceItem):
     """The chat that an idempotency key made, as it was when it was new."""
 
-    fingerprint = UnicodeAttribute(attr_name="print")
     chat_id = UnicodeAttribute(attr_name="chat")
     model = UnicodeAttribute()
     title = UnicodeAttribute(null=True)
     created_at = InstantAttribute()
-    expires_at = NumberAttribute()
 
 
 def from_raw(raw: Raw | None) -> Chat | None:
@@ -75,37 +73,25 @@ def create(chat: Chat, *, token: str) -> None:
     commit([put], token=token, op="create_chat", took_effect=partial(is_there, put.item))
 
 
-@dataclass(frozen=True, slots=True)
-class Once:
-    """An idempotency key of the caller, and the fingerprint of the request it came with."""
-
-    key: str
-    fingerprint: str
-
-
-def create_once(chat: Chat, once: Once, *, token: str) -> Chat:
+def create_once(chat: Chat, key: Once, *, token: str) -> Chat:
     """Stores a new chat unless the key made one before: then that chat, as it was when it was new.
 
     Raises IdempotencyKeyConflict when the key came with another request.
     """
-    item = CreatedItem(
-        *keys.created(chat.tenant_id, chat.user_id, once.key),
-        fingerprint=once.fingerprint,
+    item = CreatedChatItem(
+        *keys.created(chat.tenant_id, chat.user_id, key.key),
         chat_id=chat.chat_id,
         model=chat.model,
         title=chat.title,
         created_at=chat.created_at,
-        expires_at=int((chat.created_at + IDEMPOTENCY_KEPT).timestamp()),
     )
-    # DynamoDB removes expired items late: one that is past its time counts as gone.
-    unused = CreatedItem.pk.does_not_exist() | (CreatedItem.expires_at < int(chat.created_at.timestamp()))
-    put = _put(chat)
+    head = _put(chat)
+    writes = [once.remember(item, key, chat.created_at), head]
     try:
-        commit([Put("key", item, unused), put], token=token, op="create_chat", took_effect=partial(is_there, put.item))
+        commit(writes, token=token, op="create_chat", took_effect=partial(is_there, head.item))
     except Refused as refused:
-        first = CreatedItem.from_raw_data(dict(refused.old["key"] or {}))
-        if first.fingerprint != once.fingerprint:
-            raise IdempotencyKeyConflict from refused
+        if (first := once.made_before(refused, CreatedChatItem, key)) is None:
+            raise
         return replace(
             chat,
             chat_id=ChatId(first.chat_id),
@@ -215,11 +201,7 @@ def give_title(call: Call, chat_id: ChatId, title: str, after: MessageId, event:
         Check("message", MessageItem(*keys.message(tenant_id, chat_id, after)), in_place),
         Put("event", event),
     ]
-    try:
-        commit(writes, token=call.new_id(call.now), op="give_title")
-    except Refused:
-        return False
-    return True
+    return try_commit(writes, token=call.new_id(call.now), op="give_title")
 
 
 def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str, unused: bool = False) -> bool:

@@ -14,7 +14,7 @@ from minichat.domain.turn import ToolCalls, Turn
 from minichat.domain.usage import Usage
 from minichat.storage import keys, messages, quota, turns
 from minichat.storage.items import ChatItem, OutboxItem, TurnItem
-from minichat.storage.transact import Put, Refused, Update, Write, commit
+from minichat.storage.transact import Put, Update, Write, try_commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,7 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
         quota.settle(turn, end.settlement, end.ending, retention_days=retention_days),
         *(Put(f"event {event.sk}", event) for event in end.events),
     ]
-    try:
-        commit(writes, token=end.token, op="finish_turn")
-    except Refused:
-        return False
-    return True
+    return try_commit(writes, token=end.token, op="finish_turn")
 
 
 def _ending(call: Call, end: Finish) -> list[Action]:

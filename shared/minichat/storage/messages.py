@@ -252,7 +252,7 @@ def stretch(tenant_id: TenantId, chat_id: ChatId, after: MessageId | None, up_to
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of a conversation: between two message ids, both exclusive, "" for open; travelled in one direction."""
+    """A stretch of what a chat has: between two ids, both exclusive, "" for open; travelled in one direction."""
 
     after: str = ""
     before: str = ""

@@ -14,10 +14,11 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, TenantId
 from minichat.observability import logger
 from minichat.storage import keys
-from minichat.storage.attachment_items import AttachmentItem, VectorStoreItem
+from minichat.storage.attachment_items import AttachmentItem
 from minichat.storage.items import ChatItem, ExpiringItem, between
 from minichat.storage.keys import Raw
 from minichat.storage.transact import Rejected, patience, update_one
+from minichat.storage.vector_stores import VectorStoreItem
 
 BATCH = 100
 SECONDS = 2

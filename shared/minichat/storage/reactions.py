@@ -11,7 +11,7 @@ from minichat.domain.identity import Call, ChatId, MessageId, RequestId, TenantI
 from minichat.domain.message import Reaction, Role
 from minichat.storage import chats, keys
 from minichat.storage.items import ChatItem, MessageItem, OutboxItem, batch_get
-from minichat.storage.transact import Check, Put, Refused, Update, commit
+from minichat.storage.transact import Check, Put, Update, try_commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,12 @@ def write(call: Call, seen: Reacted, reaction: Reaction | None, event: OutboxIte
         if reaction is None
         else [said.set(reaction), MessageItem.reacted_at.set(call.now)]
     )
-    try:
-        commit(
-            [
-                Check("chat", ChatItem(*keys.chat(tenant_id, seen.chat_id)), chats.owned_by(call.caller)),
-                Update("message", item, actions, as_seen),
-                Put("event", event),
-            ],
-            token=call.new_id(call.now),
-            op="react",
-        )
-    except Refused:
-        return False
-    return True
+    return try_commit(
+        [
+            Check("chat", ChatItem(*keys.chat(tenant_id, seen.chat_id)), chats.owned_by(call.caller)),
+            Update("message", item, actions, as_seen),
+            Put("event", event),
+        ],
+        token=call.new_id(call.now),
+        op="react",
+    )

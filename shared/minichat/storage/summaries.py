@@ -24,7 +24,7 @@ from minichat.storage import keys, messages
 from minichat.storage.attributes import InstantAttribute
 from minichat.storage.items import ChatItem, ConversationItem, MessageItem, OutboxItem, batch_get
 from minichat.storage.keys import Raw
-from minichat.storage.transact import Check, Put, Refused, Update, commit
+from minichat.storage.transact import Check, Put, Update, try_commit
 
 
 class SummaryItem(ConversationItem):
@@ -97,20 +97,16 @@ def write(call: Call, chat_id: ChatId, covered: Compression, summary: Summary, e
     last = MessageItem(*keys.message(tenant_id, chat_id, covered.target.message_id))
     unchanged: Condition = MessageItem.pk.exists() & MessageItem.deleted_at.does_not_exist()
     head = ChatItem(*keys.chat(tenant_id, chat_id))
-    try:
-        commit(
-            [
-                Put("summary", item, _at(base)),
-                Put("event", event),
-                Update("chat", head, [frontier.set(summary.frontier.message_id)], alive),
-                Check("last message", last, unchanged),
-            ],
-            token=call.new_id(call.now),
-            op="summarize",
-        )
-    except Refused:
-        return False
-    return True
+    return try_commit(
+        [
+            Put("summary", item, _at(base)),
+            Put("event", event),
+            Update("chat", head, [frontier.set(summary.frontier.message_id)], alive),
+            Check("last message", last, unchanged),
+        ],
+        token=call.new_id(call.now),
+        op="summarize",
+    )
 
 
 def stale(tenant_id: TenantId, chat_id: ChatId) -> Update:

@@ -39,7 +39,7 @@ from minichat.storage import chats, keys, messages, quota, references, summaries
 from minichat.storage.attributes import is_still
 from minichat.storage.items import ChatItem, OutboxItem, TurnItem, batch_get
 from minichat.storage.keys import Raw
-from minichat.storage.transact import Put, Refused, Update, Write, commit, update_one
+from minichat.storage.transact import Put, Refused, Update, Write, commit, try_commit, update_one
 
 T = TypeVar("T")
 
@@ -248,11 +248,7 @@ def request_cancel(call: Call, turn: Turn, event: OutboxItem) -> bool:
         Update("turn", item, [TurnItem.cancel_requested_at.set(call.now)], unasked),
         *_events([event]),
     ]
-    try:
-        commit(writes, token=call.new_id(call.now), op="cancel_turn")
-    except Refused:
-        return False
-    return True
+    return try_commit(writes, token=call.new_id(call.now), op="cancel_turn")
 
 
 def _begin(call: Call, chat: Chat, new: Start, *, ended_messages: int) -> tuple[ChatItem, list[Action]]:
