@@ -462,6 +462,28 @@ async def test_an_answer_that_the_store_will_never_take_ends_as_failed(store: St
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.parametrize("is_too_long", [False, True])
+async def test_an_answer_that_the_store_will_never_take_costs_the_text_that_was_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch, *, is_too_long: bool
+) -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield TextDelta("unstorable " * 400)
+        yield Completed(Usage())
+
+    if is_too_long:
+        monkeypatch.setattr("minichat.services.finalize.fits_a_message", lambda text: not text)
+    rules = some_rules()
+    running = a_running_turn(rules)
+    with answered_instead("TransactWriteItems", [] if is_too_long else [refused("ValidationException")]):
+        await told(begun(Scripted(script), rules, running))
+    turn, reserve = stored(running), running.turn.reserve
+    assert (turn.error_code, turn.settlement_method) == ("message_persistence_failed", "estimated")
+    tokens = len("unstorable " * 400) // reserve.bytes_per_token
+    asked = (reserve.tokens - reserve.max_output_tokens) * reserve.input_multiplier // 1_000_000
+    assert turn.committed_credits_micro == asked + tokens * reserve.output_multiplier // 1_000_000
+    assert violations(Tables.of(store)) == []
+
+
 A_PAGE = Cited("web", "https://example.com/a", "A title", "It says so.", (0, 5))
 CITED = Citation("web", "https://example.com/a", "A title", "It says so.", (0, 5))
 
