@@ -54,6 +54,7 @@ def test_a_cancelled_stream_ends_in_two_seconds_and_closes_the_provider(
     assert user.send(chat_id, "[[say:on we go]]").text == "on we go"
 
 
+@pytest.mark.holds("contract.cancel")
 def test_a_turn_is_cancelled_from_another_instance(stack: Stack) -> None:
     hold, request_id = uuid4().hex, str(uuid4())
     with another_server(stack) as second, stack.user("acme", hold) as user, second.user("acme", hold) as elsewhere:

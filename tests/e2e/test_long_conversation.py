@@ -85,6 +85,7 @@ def _said(user: User, chat_id: str, unsummarized: Unsummarized) -> list[dict[str
 
 
 @pytest.mark.timeout(60 + TURNS * 3)
+@pytest.mark.holds("contract.summary-applied")
 def test_a_conversation_of_any_length_goes_on(narrow: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     with narrow.user() as user:
         chat_id = user.new_chat()

@@ -51,9 +51,11 @@ def in_force(stack: Stack) -> int:
     return int(json.loads(minichat(stack, "policy", "show").stdout)["policy_version"])
 
 
+@pytest.mark.holds("contract.models")
 def test_a_published_policy_is_followed_within_seconds_without_a_restart(operated: Stack, tmp_path: Path) -> None:
     assert "gpt-4.1-nano" in models(operated)
-    catalog = [m for m in json.loads(SHIPPED_POLICY.read_text())["model_catalog"] if m["id"] != "gpt-4.1-nano"]
+    shipped = json.loads(SHIPPED_POLICY.read_text())["model_catalog"]
+    catalog = [model | {"enabled": model["id"] != "gpt-4.1-nano"} for model in shipped]
     published = minichat(operated, "policy", "publish", str(policy_file(tmp_path, 7, model_catalog=catalog)))
     assert (published.returncode, published.stdout.split(" is")[0]) == (0, "Version 7")
     deadline = time.monotonic() + FOLLOW_SECONDS
@@ -93,6 +95,7 @@ def test_a_turn_is_found_by_what_its_provider_calls_the_answer_and_no_client_is_
         ({"path": ("model_catalog", 1, "provider_id"), "value": "acme"}, "model_catalog.1.provider_id"),
     ],
 )
+@pytest.mark.holds("turns.publish-path")
 def test_a_policy_that_is_refused_names_the_path_and_the_running_one_stays(
     operated: Stack, tmp_path: Path, changed: dict[str, Any], named: str
 ) -> None:

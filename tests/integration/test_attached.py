@@ -14,14 +14,19 @@ from minichat.domain.chat import Chat
 from minichat.domain.citations import CitedFile
 from minichat.domain.errors import (
     AttachmentLocked,
+    ChatError,
+    ChatNotFound,
+    GenerationInProgress,
     ImagesDisabled,
     InvalidAttachment,
     InvalidRequest,
     QuotaExceeded,
+    RequestIdConflict,
+    RequestIdReused,
     TooManyImages,
     UnsupportedMedia,
 )
-from minichat.domain.identity import AttachmentId, RequestId, UserId
+from minichat.domain.identity import AttachmentId, ChatId, RequestId, UserId
 from minichat.domain.policy import KillSwitches
 from minichat.domain.settlement import Ending
 from minichat.domain.tools import Tools
@@ -217,6 +222,34 @@ def test_an_attachment_that_cannot_be_used_is_refused_by_name_and_leaves_no_trac
     with pytest.raises(InvalidRequest):
         sent(chat, good, good)
     assert Tables.of(store) == before
+
+
+@pytest.mark.holds("contract.send-order")
+def test_of_everything_that_is_wrong_with_a_send_the_first_check_decides(store: Store) -> None:
+    chat, gone = a_chat(), a_chat()
+    chats.delete(a_call(), gone.chat_id)
+    known = completed(sent(chat)).turn.request_id
+    running = sent(chat).turn.request_id
+    unknown = (AttachmentId(str(uuid4())),)
+    used_up = Rules(Settings(), a_policy(MODEL, user_limits={"default": some_limits(total=0)}))
+    before = Tables.of(store)
+
+    def refusal(content: str, chat_id: ChatId, request_id: str, *files: AttachmentId) -> type[ChatError]:
+        with pytest.raises(ChatError) as refused:
+            send(a_call(), SendMessage(chat_id, content, RequestId(request_id), files), used_up)
+        return type(refused.value)
+
+    assert refusal(" ", gone.chat_id, known, *unknown) is InvalidRequest
+    assert refusal("other", gone.chat_id, known, *unknown) is ChatNotFound
+    assert refusal("other", chat.chat_id, known, *unknown) is RequestIdReused
+    assert refusal("other", chat.chat_id, running, *unknown) is RequestIdConflict
+    assert refusal("other", chat.chat_id, str(uuid4()), *unknown) is GenerationInProgress
+    free = a_chat()
+    assert refusal("other", free.chat_id, str(uuid4()), *unknown) is InvalidAttachment
+    assert refusal("other", free.chat_id, str(uuid4())) is QuotaExceeded
+    tables = Tables.of(store)
+    assert [item for item in tables.conversations if free.chat_id not in item["pk"]] == before.conversations
+    assert tables.outbox == before.outbox
 
 
 @pytest.mark.holds("contract.send-order")

@@ -10,7 +10,7 @@ import pytest
 
 from minichat.domain import errors
 from minichat.domain.identity import Call, ChatId, RequestId
-from minichat.domain.settlement import Ending
+from minichat.domain.settlement import Ending, settle
 from minichat.domain.stream import Told
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
@@ -56,7 +56,7 @@ def stored(turn: Turn) -> Turn:
     return found
 
 
-@pytest.mark.holds("turns.dead")
+@pytest.mark.holds("turns.dead", "turns.dead-costs")
 def test_a_dead_turn_does_not_block_the_next_send(store: Store) -> None:
     dead = a_running_turn()
     turns.progress(a_call(), dead, provider_called=True)
@@ -67,6 +67,8 @@ def test_a_dead_turn_does_not_block_the_next_send(store: Store) -> None:
     assert isinstance(send(later(dead), command, RULES), RunningTurn)
     ended = stored(dead)
     assert (ended.state, ended.error_code, ended.settlement_method) == (TurnState.FAILED, "orphan_timeout", "estimated")
+    estimate = settle(Ending(TurnState.FAILED, "orphan_timeout"), dead.reserve, 110).committed_micro
+    assert ended.committed_credits_micro == estimate > 0
     assert violations(Tables.of(store)) == []
 
 
@@ -231,6 +233,7 @@ def test_a_write_of_a_sweep_that_collides_is_not_repeated_for_long(
     assert orphans.sweep(later(dead).now, new_id, RULES.settings) == orphans.OrphanSweep(1, 1)
 
 
+@pytest.mark.holds("turns.watchdog")
 def test_of_eight_watchdogs_and_a_late_finalizer_one_wins(store: Store) -> None:
     for _ in range(20):
         dead = a_running_turn()

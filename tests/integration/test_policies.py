@@ -133,5 +133,20 @@ def test_a_turn_costs_what_its_own_version_says(store: Store) -> None:
     assert (settled.reserve.policy_version, settled.committed_credits_micro) == (1, 10 + 30)
 
 
+@pytest.mark.holds("contract.create")
+def test_a_chat_keeps_the_model_that_was_chosen_when_it_was_made(store: Store) -> None:
+    in_force = InForce(Settings(policy_refresh_seconds=0))
+    publish(version(1))
+    in_force.look(0)
+    chat = chats.create(a_call(), chats.NewChat(), in_force.rules)
+    publish(a_policy(a_model(), a_model(id="other", preference={"is_default": True}), policy_version=2))
+    in_force.look(1)
+    assert chats.create(a_call(), chats.NewChat(), in_force.rules).model == "other"
+    assert chats.get(a_call(), chat.chat_id).model == chat.model == "small"
+    running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), in_force.rules)
+    assert isinstance(running, RunningTurn)
+    assert (running.turn.reserve.effective_model, running.turn.reserve.decision) == ("small", "allow")
+
+
 def _limits(number: int) -> dict[str, int]:
     return {"limit_daily_credits_micro": number**3, "limit_monthly_credits_micro": number**4}

@@ -173,7 +173,7 @@ def test_the_last_search_of_a_day_goes_to_a_turn_that_may_make_one(store: Store)
         a_searching_turn(rules)
 
 
-@pytest.mark.holds("turns.successor")
+@pytest.mark.holds("turns.successor", "contract.keeps-attachments")
 def test_a_retry_sets_the_searches_of_its_own_turn_aside(store: Store) -> None:
     rules = searching_rules(a_day=3)
     running = a_searching_turn(rules)

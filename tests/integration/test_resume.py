@@ -245,6 +245,7 @@ async def test_a_replay_that_is_cut_anywhere_and_resumed_tells_everything_once(
 
 
 @pytest.mark.parametrize("age", [timedelta(), timedelta(hours=24)], ids=["kept", "expired"])
+@pytest.mark.holds("contract.cancelled-text")
 async def test_what_is_left_of_a_dead_turn_is_told_once_wherever_its_replay_is_cut(
     store: Store, age: timedelta
 ) -> None:

@@ -284,6 +284,7 @@ def test_every_operation_keeps_to_its_round_trips(store: Store) -> None:
     assert sorted(calls) == ["BatchGetItem", "Query"]
 
 
+@pytest.mark.holds("contract.key")
 def test_an_idempotency_key_can_be_used_again_after_a_day(store: Store) -> None:
     wish = chats.NewChat("One", idempotency_key="k")
     first = chats.create(a_call(), wish, RULES)

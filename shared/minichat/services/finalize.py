@@ -90,7 +90,7 @@ class End:
         """Raises ServiceUnavailable when what the audit trail wants of the message cannot be read."""
         self._call = replace(call, now=max(call.now, turn.started_at + MICROSECOND))
         self._turn, self._settings, self._by = turn, settings, finalizer
-        self._make(ending if fits_a_message(ending.text) else _without_answer(ending))
+        self._make(ending if fits_a_message(ending.text) else _without_answer(ending), ending.text)
 
     def store(self) -> Ended | None:
         """How the turn really ended, or None when another finalizer had won and nothing was done.
@@ -106,7 +106,7 @@ class End:
             if not self._ending.text:
                 raise
             logger.exception("an answer cannot be stored", extra={"turn_id": self._turn.turn_id})
-            self._make(_without_answer(self._ending))
+            self._make(_without_answer(self._ending), self._ending.text)
             won = self._commit()
         observe("finalization_latency_ms", (time.perf_counter() - started) * 1000, "Milliseconds")
         if not won:
@@ -119,10 +119,10 @@ class End:
         retention_days = self._settings.quota.retention_days
         return endings.finish(self._call, self._turn, self._finish, retention_days=retention_days)
 
-    def _make(self, ending: Ending) -> None:
-        """Settles the ending, and writes down everything that goes with it."""
+    def _make(self, ending: Ending, text: str) -> None:
+        """Settles the ending, and writes down everything that goes with it. `text` was told, stored or not."""
         call, turn, by = self._call, self._turn, self._by
-        settlement = settle(ending, turn.reserve, self._settings.quota.overshoot_tolerance_pct)
+        settlement = settle(replace(ending, text=text), turn.reserve, self._settings.quota.overshoot_tolerance_pct)
         completed = ending.state is TurnState.COMPLETED
         warnings = self._warnings(settlement) if completed else None
         ended = _ended(turn, ending)

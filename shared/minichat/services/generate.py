@@ -36,6 +36,7 @@ from minichat.observability import count, emit, logger, observe
 from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.registry import Providers
+from minichat.providers.transport import NobodyAtWork
 from minichat.services.channel import Channel, Numbered
 from minichat.services.finalize import End, Ended, Finalizer
 from minichat.services.lease import Lost, asked_to_stop, renew
@@ -247,18 +248,9 @@ def _log(call: Call, running: RunningTurn, ending: Ending) -> None:
     """The one line that says what the provider calls an answer, beside everything that it is called here."""
     turn, model = running.turn, running.admission.model
     ids = {"trace_id": call.trace_id, "tenant_id": turn.tenant_id, "chat_id": turn.chat_id, "turn_id": turn.turn_id}
-    logger.info(
-        "answer",
-        extra={
-            **ids,
-            "request_id": turn.request_id,
-            "provider": model.provider_id,
-            "model": model.id,
-            "provider_response_id": ending.provider_response_id,
-            "state": ending.state.value,
-            "error_code": ending.error_code,
-        },
-    )
+    theirs = {"provider": model.provider_id, "model": model.id, "provider_response_id": ending.provider_response_id}
+    end = {"state": ending.state.value, "error_code": ending.error_code}
+    logger.info("answer", extra={**ids, "request_id": turn.request_id, **theirs, **end})
 
 
 async def _answer(teller: _Teller, renewing: asyncio.Task[None]) -> Ending:
@@ -310,9 +302,13 @@ async def _read(teller: _Teller) -> None:
     secret = teller.machine.settings.cursor_secret.get_secret_value()
     asker = identity.Asker.of_turn(turn, teller.call.trace_id)
     prompt = identity.told(prompt_of(teller.running), asker, secret)
-    async with aclosing(teller.machine.providers.stream(turn.tenant_id, model.provider_id, prompt)) as chunks:
-        teller.answer.ending = await _relayed(chunks, teller)
-        teller.over.set()
+    try:
+        async with aclosing(teller.machine.providers.stream(turn.tenant_id, model.provider_id, prompt)) as chunks:
+            teller.answer.ending = await _relayed(chunks, teller)
+            teller.over.set()
+    except NobodyAtWork:
+        teller.answer.called = False
+        raise
 
 
 async def _relayed(chunks: AsyncIterator[ProviderChunk], teller: _Teller) -> Ending:
