@@ -491,7 +491,9 @@ def test_redacting_twice_changes_nothing(text: str) -> None:
 def test_what_is_left_is_short_and_matches_no_rule(text: str) -> None:
     left = redact_text(text)
     assert len(left.encode("utf-8", "surrogatepass")) <= MAX_BYTES
-    assert all(rule.apply(left) == left for rule in RULES)
+    # The mark of a cut stands where a password may have begun, and would be taken for one.
+    words = left.removesuffix(CUT)
+    assert all(rule.apply(words) == words for rule in RULES)
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=50), st.sampled_from([JWT, OPENAI, AWS, AZURE_STORAGE]))
