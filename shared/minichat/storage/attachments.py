@@ -18,7 +18,7 @@ from minichat.domain.cleanup import Cleanup, CleanupStatus
 from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId
 from minichat.storage import chats, keys, unreadable
 from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem
-from minichat.storage.attributes import is_still
+from minichat.storage.conditions import all_of, is_still
 from minichat.storage.items import batch_get, between, together
 from minichat.storage.keys import Raw
 from minichat.storage.messages import Window
@@ -162,10 +162,14 @@ def settle(seen: Attachment, cleanup: Cleanup) -> bool:
     """
     item = AttachmentItem(*keys.attachment(seen.tenant_id, seen.chat_id, seen.attachment_id))
     ended = {CleanupStatus.DONE, CleanupStatus.FAILED} - {seen.cleanup.status}
-    unchanged = AttachmentItem.pk.exists() & ~AttachmentItem.cleanup_status.is_in(*sorted(ended))
-    unchanged &= is_still(AttachmentItem.provider_file_id, seen.provider_file_id)
-    unchanged &= is_still(AttachmentItem.upload_began_at, seen.ingest.upload_began_at)
-    unchanged &= is_still(AttachmentItem.vector_store_id, seen.vector_store_id)
+    is_there = AttachmentItem.pk.exists()
+    # Of two attempts that end, the first decides; who begins anew does so from the end that was seen.
+    not_ended = ~AttachmentItem.cleanup_status.is_in(*sorted(ended))
+    # What was noted since at the provider has not been taken away.
+    same_file = is_still(AttachmentItem.provider_file_id, seen.provider_file_id)
+    same_upload = is_still(AttachmentItem.upload_began_at, seen.ingest.upload_began_at)
+    same_store = is_still(AttachmentItem.vector_store_id, seen.vector_store_id)
+    unchanged = [is_there, not_ended, same_file, same_upload, same_store]
     changed: list[tuple[Attribute[Any], object]] = [
         (AttachmentItem.cleanup_status, cleanup.status),
         (AttachmentItem.cleanup_updated_at, cleanup.updated_at),
@@ -173,9 +177,11 @@ def settle(seen: Attachment, cleanup: Cleanup) -> bool:
     if cleanup.status is not CleanupStatus.DONE:
         changed.append((AttachmentItem.cleanup_attempts, cleanup.attempts))
         changed.append((AttachmentItem.last_cleanup_error, cleanup.last_error))
-        unchanged &= is_still(AttachmentItem.cleanup_attempts, seen.cleanup.attempts or None)
+        # Each attempt counts once.
+        same_attempts = is_still(AttachmentItem.cleanup_attempts, seen.cleanup.attempts or None)
+        unchanged.append(same_attempts)
     actions = [attribute.set(value) for attribute, value in changed if value is not None]
-    return update_one(item, actions, unchanged, op="cleanup")
+    return update_one(item, actions, all_of(*unchanged), op="cleanup")
 
 
 def _items(pk: str, prefix: str) -> Iterator[Raw]:

@@ -13,10 +13,10 @@ from minichat.domain.errors import ChatNotFound
 from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId, TenantId, UserId
 from minichat.storage import keys, once, unreadable
 from minichat.storage.attributes import InstantAttribute
+from minichat.storage.conditions import all_of, is_still
 from minichat.storage.indexes import ByOwner, Temporary
 from minichat.storage.items import (
     ChatItem,
-    ConversationItem,
     MessageItem,
     OutboxItem,
     TurnItem,
@@ -165,9 +165,10 @@ def postpone(seen: Chat, ends_at: datetime) -> bool:
     Raises ServiceUnavailable.
     """
     item = ChatItem(*keys.chat(seen.tenant_id, seen.chat_id))
-    as_seen: Condition = ChatItem.ends_at == seen.ends_at
-    as_seen &= ChatItem.deleted_at.does_not_exist()
-    return update_one(item, [ChatItem.ends_at.set(ends_at)], as_seen, op="postpone_chat")
+    # Of two sweeps the second has nothing to postpone any more.
+    as_seen = is_still(ChatItem.ends_at, seen.ends_at)
+    is_shown = ChatItem.deleted_at.does_not_exist()
+    return update_one(item, [ChatItem.ends_at.set(ends_at)], all_of(as_seen, is_shown), op="postpone_chat")
 
 
 def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:
@@ -178,7 +179,8 @@ def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:
     item = ChatItem(*keys.chat(caller.tenant_id, chat_id))
     titled = ChatItem.title.set(title)
     moved = [ChatItem.updated_at.set(now), ChatItem.listed_at.set(keys.listed_at(caller.tenant_id, chat_id, now))]
-    if update_one(item, [titled, *moved], owned_by(caller) & (ChatItem.updated_at < now), op="rename_chat"):
+    moves_forward = ChatItem.updated_at < now
+    if update_one(item, [titled, *moved], all_of(owned_by(caller), moves_forward), op="rename_chat"):
         return _from_item(item)
     # A chat that was moved by a faster clock stays where it is: none goes back.
     if update_one(item, [titled], owned_by(caller), op="rename_chat"):
@@ -194,11 +196,14 @@ def give_title(call: Call, chat_id: ChatId, title: str, after: MessageId, event:
     Raises ServiceUnavailable.
     """
     tenant_id = call.caller.tenant_id
-    untitled: Condition = ChatItem.pk.exists() & ChatItem.deleted_at.does_not_exist() & ChatItem.title.does_not_exist()
-    in_place: Condition = MessageItem.pk.exists() & MessageItem.deleted_at.does_not_exist()
+    head, message = ChatItem(*keys.chat(tenant_id, chat_id)), MessageItem(*keys.message(tenant_id, chat_id, after))
+    # What its owner calls it is never written over.
+    untitled = ChatItem.title.does_not_exist()
+    # A title from what was taken back would repeat it. (In chats of an earlier version that stays, and is hidden.)
+    is_there, is_shown = MessageItem.pk.exists(), MessageItem.deleted_at.does_not_exist()
     writes: list[Write] = [
-        Update("chat", ChatItem(*keys.chat(tenant_id, chat_id)), [ChatItem.title.set(title)], untitled),
-        Check("message", MessageItem(*keys.message(tenant_id, chat_id, after)), in_place),
+        Update("chat", head, [ChatItem.title.set(title)], all_of(is_alive(), untitled)),
+        Check("message", message, all_of(is_there, is_shown)),
         Put("event", event),
     ]
     return try_commit(writes, token=call.new_id(call.now), op="give_title")
@@ -211,10 +216,11 @@ def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str, 
     `unused` also when anybody used it since then.
     Raises ChatNotFound when the chat was deleted meanwhile.
     """
-    running = ChatItem.running_request_id
-    unchanged = running == chat.running_request_id if chat.running_request_id else running.does_not_exist()
+    # The turn that is asked to stop, below, is the one that runs.
+    unchanged = [is_still(ChatItem.running_request_id, chat.running_request_id)]
     if unused:
-        unchanged &= ChatItem.updated_at == chat.updated_at
+        # Whatever its owner does with a chat moves it in the list.
+        unchanged.append(is_still(ChatItem.updated_at, chat.updated_at))
     writes: list[Put | Update] = [
         Update(
             "chat",
@@ -226,7 +232,7 @@ def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str, 
                 ChatItem.listed_at.remove(),
                 ChatItem.temporary_shard.remove(),
             ],
-            owned_by(call.caller) & unchanged,
+            all_of(owned_by(call.caller), *unchanged),
         )
     ]
     if chat.running_request_id is not None:
@@ -247,9 +253,14 @@ def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str, 
     return True
 
 
+def is_alive() -> Condition:
+    """The chat is there, and nobody has deleted it."""
+    is_there = ChatItem.pk.exists()
+    is_shown = ChatItem.deleted_at.does_not_exist()
+    return all_of(is_there, is_shown)
+
+
 def owned_by(caller: Caller) -> Condition:
-    """The head is the caller's and not deleted; the tenant is in the key."""
-    condition: Condition = ConversationItem.pk.exists()
-    condition &= ChatItem.user_id == caller.user_id
-    condition &= ChatItem.deleted_at.does_not_exist()
-    return condition
+    """The chat is alive, and the caller's; the tenant is in the key."""
+    is_theirs = ChatItem.user_id == caller.user_id
+    return all_of(is_alive(), is_theirs)

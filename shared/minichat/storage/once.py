@@ -8,6 +8,7 @@ from typing import TypeVar
 from pynamodb.attributes import NumberAttribute, UnicodeAttribute
 
 from minichat.domain.errors import IdempotencyKeyConflict
+from minichat.storage.conditions import any_of
 from minichat.storage.items import ConversationItem
 from minichat.storage.transact import Put, Refused
 
@@ -44,7 +45,7 @@ def remember(made: OnceItem, once: Once, now: datetime) -> Put:
     is_new = OnceItem.pk.does_not_exist()
     # DynamoDB removes expired items late: one that is past its time counts as gone.
     is_over = OnceItem.expires_at < int(now.timestamp())
-    return Put(_KEY, made, is_new | is_over)
+    return Put(_KEY, made, any_of(is_new, is_over))
 
 
 def made_before(refused: Refused, kind: type[T], once: Once) -> T | None:

@@ -15,6 +15,7 @@ from minichat.domain.usage_ledger import LedgerEntry, LedgerSums, Total
 from minichat.events.payloads import UsageEvent
 from minichat.storage import keys, unreadable
 from minichat.storage.attributes import InstantAttribute
+from minichat.storage.conditions import all_of, still_counts
 from minichat.storage.items import ConversationItem, batch_get, between
 from minichat.storage.keys import Key, Raw
 from minichat.storage.transact import Put, Update, try_commit, update_one
@@ -137,17 +138,19 @@ def correct(total: Total, seen: LedgerSums | None, *, retention_days: int) -> bo
     Raises ServiceUnavailable.
     """
     actions: list[Action] = []
-    unmoved: Condition = UsageItem.pk.does_not_exist() if seen is None else UsageItem.pk.exists()
+    as_seen = UsageItem.pk.does_not_exist() if seen is None else UsageItem.pk.exists()
+    unmoved: list[Condition] = []
     for attribute, name in {"turns": "turns", **_COUNTED}.items():
         path, count = getattr(UsageItem, attribute), 0 if seen is None else getattr(seen, name)
         # A booking adds only what is not zero, so no single count tells whether there was one.
-        unmoved &= path == count if count else (path == count) | path.does_not_exist()
+        unmoved.append(still_counts(path, count))
         actions.append(path.set(getattr(total.used, name)))
     # As long as the last entry of the day may be; what a booking has set stays.
     end_of_day = datetime.fromisoformat(f"{total.day}T00:00:00+00:00") + timedelta(days=1)
     expires_at = int((end_of_day + timedelta(days=retention_days)).timestamp())
     actions.append(UsageItem.expires_at.set(UsageItem.expires_at | expires_at))
-    return update_one(UsageItem(*keys.usage(total.tenant_id, total.day, total.user_id)), actions, unmoved, op="usage")
+    item = UsageItem(*keys.usage(total.tenant_id, total.day, total.user_id))
+    return update_one(item, actions, all_of(as_seen, *unmoved), op="usage")
 
 
 def entries(tenant_id: TenantId, day: str) -> Iterator[LedgerEntry]:

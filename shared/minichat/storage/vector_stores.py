@@ -14,7 +14,8 @@ from pynamodb.expressions.condition import Condition
 from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.identity import ChatId, TenantId
 from minichat.storage import attachment_steps, keys, unreadable
-from minichat.storage.attributes import InstantAttribute, is_still
+from minichat.storage.attributes import InstantAttribute
+from minichat.storage.conditions import all_of, any_of, is_still
 from minichat.storage.items import ConversationItem, batch_get, between
 from minichat.storage.keys import Raw
 from minichat.storage.transact import Put, try_commit, update_one
@@ -96,20 +97,23 @@ def take_over(seen: VectorStore, worker: str, until: datetime) -> bool:
     In a chat that was deleted meanwhile, too: its cleanup notices the new claim, and waits for its end.
     """
     changed = [VectorStoreItem.claimed_by.set(worker), VectorStoreItem.claimed_until.set(until)]
-    as_seen = _unnamed(seen.claimed_by) & is_still(VectorStoreItem.claimed_until, seen.claimed_until)
-    as_seen |= _unnamed(worker)  # only the answer was lost: nobody else would ever wait for this claim's end
-    return update_one(_item(seen), changed, as_seen, op="ingest")
+    same_claim = _is_claim_of(seen.claimed_by)
+    # Of two who find it expired the first gives it another end.
+    same_end = is_still(VectorStoreItem.claimed_until, seen.claimed_until)
+    # Only the answer to this write was lost: nobody else would ever wait for this claim's end.
+    is_ours = _is_claim_of(worker)
+    return update_one(_item(seen), changed, any_of(all_of(same_claim, same_end), is_ours), op="ingest")
 
 
 def name(seen: VectorStore, worker: str, vector_store_id: str) -> bool:
     """Records the store that was made for a claim; False when it must be taken back."""
     changed = [VectorStoreItem.vector_store_id.set(vector_store_id)]
-    return update_one(_item(seen), changed, _unnamed(worker), op="ingest")
+    return update_one(_item(seen), changed, _is_claim_of(worker), op="ingest")
 
 
 def let_go(seen: VectorStore, worker: str, now: datetime) -> None:
     """Lets others take a claim over at once."""
-    update_one(_item(seen), [VectorStoreItem.claimed_until.set(now)], _unnamed(worker), op="ingest")
+    update_one(_item(seen), [VectorStoreItem.claimed_until.set(now)], _is_claim_of(worker), op="ingest")
 
 
 def mark_gone(seen: VectorStore, at: datetime) -> bool:
@@ -117,19 +121,24 @@ def mark_gone(seen: VectorStore, at: datetime) -> bool:
 
     Raises ServiceUnavailable.
     """
-    unchanged = VectorStoreItem.pk.exists() & VectorStoreItem.gone_at.does_not_exist()
-    unchanged &= is_still(VectorStoreItem.vector_store_id, seen.vector_store_id)
+    is_there = VectorStoreItem.pk.exists()
+    not_gone = VectorStoreItem.gone_at.does_not_exist()
+    same_id = is_still(VectorStoreItem.vector_store_id, seen.vector_store_id)
     # Whoever takes a dead claim over makes the store that the provider did not have when it was asked.
-    unchanged &= is_still(VectorStoreItem.claimed_by, seen.claimed_by)
-    unchanged &= is_still(VectorStoreItem.claimed_until, seen.claimed_until)
+    same_claimer = is_still(VectorStoreItem.claimed_by, seen.claimed_by)
+    same_end = is_still(VectorStoreItem.claimed_until, seen.claimed_until)
+    unchanged = all_of(is_there, not_gone, same_id, same_claimer, same_end)
     return update_one(_item(seen), [VectorStoreItem.gone_at.set(at)], unchanged, op="cleanup")
 
 
-def _unnamed(claimed_by: str | None) -> Condition:
-    condition: Condition = VectorStoreItem.pk.exists() & VectorStoreItem.vector_store_id.does_not_exist()
-    condition &= VectorStoreItem.gone_at.does_not_exist()
-    condition &= is_still(VectorStoreItem.claimed_by, claimed_by)
-    return condition
+def _is_claim_of(worker: str | None) -> Condition:
+    """The store is this worker's to make: claimed, not named, and nobody has recorded that there is none."""
+    is_there = VectorStoreItem.pk.exists()
+    unnamed = VectorStoreItem.vector_store_id.does_not_exist()
+    # The cleanup is through, and would not see a store that is made now.
+    not_gone = VectorStoreItem.gone_at.does_not_exist()
+    is_theirs = is_still(VectorStoreItem.claimed_by, worker)
+    return all_of(is_there, unnamed, not_gone, is_theirs)
 
 
 def _item(seen: VectorStore) -> VectorStoreItem:
