@@ -15,7 +15,7 @@ from minichat.domain.stream import Told
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.services import chats, mutate, orphans
-from minichat.services.finalize import Finalizer, finalize
+from minichat.services.finalize import Finder, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
 from minichat.services.send import send
@@ -248,7 +248,7 @@ def test_of_eight_watchdogs_and_a_late_finalizer_one_wins(store: Store) -> None:
                 dead,
                 Ending(TurnState.FAILED, "orphan_timeout"),
                 RULES.settings,
-                Finalizer(stale_since=call.now - TIMEOUT),
+                Finder(stale_since=call.now - TIMEOUT),
             )
 
         def late(start: threading.Barrier = start, dead: Turn = dead) -> object:

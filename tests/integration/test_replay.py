@@ -28,7 +28,7 @@ from minichat.events.payloads import ChatCleanup, UsageEvent
 from minichat.providers.chunks import Completed, ProviderChunk, TextDelta
 from minichat.services import chats, cleanup, generate, mutate, orphans, purge, reconcile_usage, transcript
 from minichat.services.cancel import cancel
-from minichat.services.finalize import Finalizer, finalize
+from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.reconcile_quota import reconcile, repair
 from minichat.services.resume import follow, resume
@@ -769,7 +769,7 @@ async def test_p11b_a_slow_reader_loses_nothing_when_the_parts_expire(store: Sto
         transcript.pending.append(Told("delta", {"type": "text", "content": f"{number} "}))
     await transcript.store(turn, RULES.settings.streaming)
     ending = Ending(TurnState.COMPLETED, text="".join(f"{n} " for n in range(450)), usage=Usage(10, 450))
-    assert finalize(a_call(), turn, ending, RULES.settings, Finalizer(True, transcript.stored)) is not None
+    assert finalize(a_call(), turn, ending, RULES.settings, Teller(transcript.stored)) is not None
     kept = timedelta(hours=RULES.settings.streaming.parts_kept_hours)
     times = iter([at(turn, kept - timedelta(seconds=1)).now])
     after_that = at(turn, kept).now

@@ -20,7 +20,7 @@ from minichat.domain.usage import Usage
 from minichat.providers.chunks import Completed, ProviderChunk, TextDelta, ToolActivity
 from minichat.services import cancel, orphans
 from minichat.services.channel import Numbered
-from minichat.services.finalize import Finalizer, finalize
+from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import RunningTurn
 from minichat.services.resume import Resumed, follow, replay, resume
 from minichat.services.transcript import Transcript
@@ -278,7 +278,7 @@ async def test_a_reader_whose_next_part_expires_gets_the_rest_or_no_last_word(st
         if number % 20 == 0:
             await record.store(turn, Streaming())
     ending = Ending(TurnState.COMPLETED, text="".join(words_said), usage=Usage(1, 60))
-    assert finalize(a_call(), turn, ending, RULES.settings, Finalizer(True, record.stored)) is not None
+    assert finalize(a_call(), turn, ending, RULES.settings, Teller(record.stored)) is not None
     call = a_call()
     resumed = resume(call, turn.chat_id, turn.request_id, after, FAST.settings)
     raw_table(store).delete_item(Key=keys.stream_part(turn.tenant_id, turn.chat_id, turn.request_id, 41)._asdict())

@@ -21,7 +21,7 @@ from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta
 from minichat.providers.prompt import Prompt
 from minichat.services import chats, mutate, reconcile_quota, reconcile_usage, summary
-from minichat.services.finalize import Finalizer, finalize
+from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
 from minichat.services.send import send
@@ -68,7 +68,7 @@ def a_chat() -> ChatId:
 
 
 def ended(running: RunningTurn, text: str = "fine", state: TurnState = TurnState.COMPLETED) -> RunningTurn:
-    by = Finalizer(compression=running.compression)
+    by = Teller(compression=running.compression)
     assert finalize(a_call(), running.turn, Ending(state, text=text, usage=Usage(10, 5)), RULES.settings, by)
     return running
 

@@ -25,7 +25,7 @@ from minichat.events.payloads import UsageEvent
 from minichat.services import attachments as files
 from minichat.services import chats, mutate, orphans, reactions, refusal_audit
 from minichat.services.cancel import cancel
-from minichat.services.finalize import Finalizer, finalize
+from minichat.services.finalize import Finder, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
 from minichat.services.send import send
@@ -389,7 +389,7 @@ def _endings_finish(world: World) -> Scene:
     def watchdog() -> str:
         seen = replace(turn, last_progress_at=world.now - timedelta(hours=1))
         ending = Ending(TurnState.FAILED, "orphan_timeout", provider_called=True)
-        by = Finalizer(stale_since=world.now)
+        by = Finder(stale_since=world.now)
         return "Ended" if finalize(world.call(), seen, ending, RULES.settings, by) else "lost"
 
     return Scene(
