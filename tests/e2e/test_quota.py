@@ -13,6 +13,7 @@ from minichat.local.issuer import as_uuid
 from minichat.services.rules import SHIPPED_POLICY
 from tests.conftest import running_stack
 from tests.support.http.client import Answer, Stack
+from tests.support.patience import PATIENCE
 
 SEARCHES_A_DAY = 3
 SEARCHING = {"web_search": {"enabled": True}}
@@ -102,7 +103,7 @@ def test_ten_chats_at_once_search_no_more_often_than_a_day_allows(metered: Stack
         chats, start = [user.new_chat() for _ in range(10)], threading.Barrier(10)
 
         def ask(chat_id: str) -> Answer:
-            start.wait(30)
+            start.wait(PATIENCE)
             return user.send(chat_id, "[[say:found]][[tool:web_search]][[tool:web_search]]", **SEARCHING)
 
         with ThreadPoolExecutor(10) as pool:

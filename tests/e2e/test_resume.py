@@ -18,6 +18,7 @@ import pytest
 from minichat.settings import Store
 from tests.conftest import another_server, running_stack
 from tests.support.http.client import Stack, User
+from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables, violations
 
 SCRIPT = "[[say:Größe, 数 and 🙂: every word counts, twice.]][[tool:web_search]][[delay:5]]"
@@ -194,6 +195,6 @@ def _stored_parts(stack: Stack) -> int:
 
 
 def _wait_until(holds: Any) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline

@@ -23,6 +23,7 @@ from minichat.storage.attachment_items import AttachmentItem
 from minichat.storage.transact import commit, update_one
 from minichat.storage.vector_stores import VectorStoreItem
 from tests.support.domain.builders import NOW, a_call, a_caller, a_policy, new_id
+from tests.support.patience import PATIENCE
 from tests.support.providers.calls import an_entry
 from tests.support.providers.files import (
     a_file,
@@ -246,7 +247,7 @@ def test_an_answer_that_was_lost_is_not_another_attempt(store: Store, scripted_p
 
 def at_once(attachment: Attachment, files: Files, workers: int = 8) -> list[CleanupOutcome]:
     """The outcomes of as many workers that got the same event at the same moment."""
-    start = threading.Barrier(workers, timeout=60)
+    start = threading.Barrier(workers, timeout=PATIENCE)
 
     def work(_: int) -> CleanupOutcome:
         start.wait()

@@ -68,7 +68,7 @@ def log() -> Iterator[list[dict[str, Any]]]:
 
 
 def token(folder: Path, *, key: Any = None, kid: str = KEY_ID, algorithm: str = "ES256", **said: object) -> str:
-    """A token with these claims, those that are None left out; signed with the folder's key unless with another."""
+    """A token with these claims, a span counted from now, None left out; signed by the folder's key."""
     auth, now = Settings().auth, datetime.now(UTC)
     claims: dict[str, object] = {
         "iss": auth.issuer,
@@ -78,7 +78,8 @@ def token(folder: Path, *, key: Any = None, kid: str = KEY_ID, algorithm: str = 
         "sub": an_id(2),
         "features": ["ai_chat"],
     }
-    whole = {name: value for name, value in (claims | said).items() if value is not None}
+    at = {name: now + value if isinstance(value, timedelta) else value for name, value in said.items()}
+    whole = {name: value for name, value in (claims | at).items() if value is not None}
     signing = key or (folder / "issuer-key.pem").read_text()
     return jwt.encode(whole, signing, algorithm=algorithm, headers={"kid": kid})
 
@@ -90,8 +91,8 @@ def bearer(given: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("reason", "said"),
     [
-        ("expired", {"exp": datetime.now(UTC) - HOUR}),
-        ("not_yet_valid", {"nbf": datetime.now(UTC) + HOUR}),
+        ("expired", {"exp": -HOUR}),
+        ("not_yet_valid", {"nbf": HOUR}),
         ("issuer", {"iss": "https://elsewhere.example"}),
         ("audience", {"aud": "others"}),
         ("claim", {"exp": None}),

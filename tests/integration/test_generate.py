@@ -29,6 +29,7 @@ from minichat.services.send import send
 from minichat.settings import Quota, Settings, Store, Streaming
 from minichat.storage import messages, turns
 from tests.support.domain.builders import a_call, a_model, a_policy
+from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answered_instead, refused
 from tests.support.storage.invariants import Tables, violations
 
@@ -311,7 +312,7 @@ async def test_a_reader_that_leaves_ends_the_turn_only_where_so_configured(setti
     channel = begun(Scripted(script), rules, running)
     async with aclosing(channel.read(ping_seconds=60)) as events:
         assert isinstance((await anext(events)).event, Started)
-    await asyncio.wait(generate._answers, timeout=60)
+    await asyncio.wait(generate._answers, timeout=PATIENCE)
     assert stored(running).state is state
 
 
@@ -606,7 +607,7 @@ async def test_a_stop_while_a_turn_is_ending_waits_for_its_end(monkeypatch: pyte
 
     def slowly(end: End) -> object:
         loop.call_soon_threadsafe(ending.set)
-        assert go_on.wait(60)
+        assert go_on.wait(PATIENCE)
         return store(end)
 
     monkeypatch.setattr(End, "store", slowly)

@@ -25,6 +25,7 @@ from minichat.storage import turn_lists, turns
 from minichat.storage.items import READ_ATTEMPTS
 from minichat.storage.transact import Rejected
 from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answered_instead, refused
 from tests.support.storage.invariants import Tables, violations
 
@@ -242,7 +243,7 @@ def test_of_eight_watchdogs_and_a_late_finalizer_one_wins(store: Store) -> None:
         start = threading.Barrier(9)
 
         def watchdog(_: int, start: threading.Barrier = start, dead: Turn = dead, call: Call = call) -> object:
-            start.wait(60)
+            start.wait(PATIENCE)
             return finalize(
                 call,
                 dead,
@@ -252,7 +253,7 @@ def test_of_eight_watchdogs_and_a_late_finalizer_one_wins(store: Store) -> None:
             )
 
         def late(start: threading.Barrier = start, dead: Turn = dead) -> object:
-            start.wait(60)
+            start.wait(PATIENCE)
             return finalize(a_call(), dead, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings)
 
         with ThreadPoolExecutor(9) as pool:

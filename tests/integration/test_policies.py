@@ -20,6 +20,7 @@ from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import policies, turns
 from tests.support.domain.builders import NOW, a_call, a_model, a_policy, new_id
+from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answers_lost
 
 
@@ -87,7 +88,7 @@ def test_of_eight_operators_who_publish_a_version_at_once_one_does(store: Store)
         start = threading.Barrier(8)
 
         def operate(name: str, number: int = number, start: threading.Barrier = start) -> str | None:
-            start.wait(60)
+            start.wait(PATIENCE)
             try:
                 publish(version(number), by=name)
             except policies.VersionTaken:

@@ -34,6 +34,7 @@ from tests.support.domain.builders import (
     new_id,
     some_limits,
 )
+from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables, violations
 from tests.support.storage.racing import until_answered
 
@@ -82,7 +83,7 @@ def raced(rules: Rules, count: int, *, web_search: bool = False) -> list[Running
 
     def one(chat_id: ChatId) -> RunningTurn | str:
         command = SendMessage(chat_id, "x", RequestId(str(uuid4())), web_search=web_search)
-        start.wait(60)
+        start.wait(PATIENCE)
         try:
             outcome = until_answered(lambda: send(a_call(), command, rules))
         except errors.QuotaExceeded as refusal:

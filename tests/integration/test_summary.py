@@ -30,6 +30,7 @@ from minichat.settings import Settings, Store
 from minichat.storage import messages, opening, summaries, usage_ledger
 from minichat.task_settings import ThreadSummary
 from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.patience import PATIENCE
 from tests.support.storage.faults import Killed, answers_lost, counted_calls, killed, side_by_side
 from tests.support.storage.invariants import Tables, violations
 
@@ -272,7 +273,7 @@ def test_what_a_summary_used_is_metered_without_user_and_turn(store: Store) -> N
 def test_of_two_at_once_one_wins_and_both_succeed(store: Store) -> None:
     chat_id = a_long_chat()
     (task,) = tasks(store, chat_id)
-    both_asked = threading.Barrier(2, timeout=60)
+    both_asked = threading.Barrier(2, timeout=PATIENCE)
     model = Model("<summary>One.</summary>", "<summary>Other.</summary>", meanwhile=both_asked.wait)
     outcomes: list[TaskOutcome] = []
     runs = [threading.Thread(target=lambda: outcomes.append(summarized(task, model))) for _ in range(2)]
@@ -501,7 +502,7 @@ def test_the_configured_model_summarizes_then_the_chats_then_the_default(store: 
 def test_a_model_that_falls_silent_is_a_failure(store: Store) -> None:
     (task,) = tasks(store, a_long_chat())
     silence = threading.Event()
-    model = Model(meanwhile=lambda: silence.wait(60))
+    model = Model(meanwhile=lambda: silence.wait(PATIENCE))
     with pytest.raises(TaskFailed, match="in time"):
         asyncio.run(_released(summary.summarize(task, "", means(model, seconds=0.1)), silence))
 

@@ -30,6 +30,7 @@ from minichat.settings import Settings, Store
 from minichat.storage import parts, policies, transact, turns
 from minichat.storage.items import connect
 from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
+from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answered_instead, answers_lost, counted_calls, refused
 from tests.support.storage.invariants import Tables, violations
 
@@ -218,7 +219,7 @@ def test_of_many_same_sends_one_goes_on_with_a_turn(store: Store) -> None:
         start = threading.Barrier(8)
 
         def again(_: int, command: SendMessage = command, call: Call = call, start: threading.Barrier = start) -> bool:
-            start.wait(10)
+            start.wait(PATIENCE)
             try:
                 return isinstance(send(Call(a_caller(), call.now, new_id), command, RULES), RunningTurn)
             except errors.RequestIdConflict:

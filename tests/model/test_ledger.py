@@ -266,7 +266,6 @@ def test_every_invariant_holds_after_every_step(engine: str) -> None:
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
         ),
