@@ -38,8 +38,9 @@ async def client(tmp_path: Path, tables: Store) -> AsyncIterator[httpx2.AsyncCli
     keys = json.loads(Issuer(tmp_path).jwks_file.read_text())
     with_rsa = json.loads(RSAAlgorithm.to_jwk(RSA_KEY.public_key())) | {"kid": "rsa"}
     encrypting = json.loads(ECAlgorithm.to_jwk(ANOTHERS.public_key())) | {"kid": "encrypting", "use": "enc"}
+    agreeing = encrypting | {"kid": "agreeing", "use": "sig", "key_ops": ["deriveKey"]}
     jwks = tmp_path / "published.json"
-    jwks.write_text(json.dumps({"keys": [*keys["keys"], with_rsa, encrypting]}))
+    jwks.write_text(json.dumps({"keys": [*keys["keys"], with_rsa, encrypting, agreeing, "no key"]}))
     settings = Settings.model_validate(
         {
             "store": tables,
@@ -101,6 +102,7 @@ def bearer(given: str) -> dict[str, str]:
         ("signature", {"key": ANOTHERS}),
         ("key", {"kid": "unknown"}),
         ("key", {"kid": "encrypting", "key": ANOTHERS}),
+        ("key", {"kid": "agreeing", "key": ANOTHERS}),
         ("algorithm", {"algorithm": "HS256", "key": "a symmetric secret of more than thirty-two bytes"}),
     ],
 )

@@ -83,7 +83,7 @@ class GeneralConfig(_Part):
         AfterValidator(lambda given: given if given is None or given.tzinfo else given.replace(tzinfo=UTC)),
         Field(description="nobody can choose the model before; UTC where it names no zone"),
     ] = None
-    max_file_size_mb: Annotated[int | None, Field(ge=1, description="for readers: attachments have settings")] = None
+    max_file_size_mb: Annotated[int | None, Field(ge=1, description="the most in an attachment of its chats")] = None
     api_params: ApiParams = ApiParams()
     features: Features = Features()
     tool_support: ToolSupport = ToolSupport()

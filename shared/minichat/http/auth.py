@@ -69,13 +69,18 @@ def read_keys(location: str) -> dict[str | None, jwt.PyJWK]:
     """
     try:
         if location.startswith(("https://", "http://")):
-            keys = jwt.PyJWKClient(location, cache_keys=False, timeout=5).get_jwk_set().keys
+            found = jwt.PyJWKClient(location, cache_keys=False, timeout=5).fetch_data()
         else:
-            keys = jwt.PyJWKSet.from_dict(json.loads(Path(location).read_text(encoding="utf-8"))).keys
-    except (jwt.PyJWTError, OSError, ValueError, RecursionError) as error:
+            found = json.loads(Path(location).read_text(encoding="utf-8"))
+        keys = jwt.PyJWKSet.from_dict({"keys": [one for one in found["keys"] if _verifies(one)]}).keys
+    except (jwt.PyJWTError, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ServiceUnavailable from error
-    # A key that is published for encryption signs nothing (RFC 7517, section 4.2).
-    return {key.key_id: key for key in keys if key.public_key_use in (None, "sig")}
+    return {key.key_id: key for key in keys}
+
+
+def _verifies(key: Any) -> bool:
+    """Whether a key may be for signatures: one that is published for encryption signs nothing (RFC 7517, 4.2, 4.3)."""
+    return isinstance(key, dict) and key.get("use", "sig") == "sig" and "verify" in key.get("key_ops", ["verify"])
 
 
 class Authenticator:
