@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from minichat.local.tables import load_template
+from tests.support.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ROOT / "requirements"
@@ -114,7 +115,7 @@ def test_a_function_starts_from_its_zip_and_the_layer_alone(name: str, tmp_path:
         env={**os.environ, "PYTHONPATH": str(tmp_path), "MINICHAT_CURSOR_SECRET": "0123456789abcdef" * 4},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert started.returncode == 0, started.stderr
