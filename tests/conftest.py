@@ -12,7 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from minichat.local import limits, tables
 from minichat.local.engine import Engine
@@ -21,14 +21,15 @@ from minichat.settings import Store, current
 from minichat.storage import objects
 from minichat.storage.items import connect
 from tests.support.http.client import Stack, User
+from tests.support.patience import PATIENCE
 
 ROOT = Path(__file__).parents[1]
-READY_SECONDS = 60
 
 # The gate judges a change by the same examples each time; everybody else, and the long runs, look for new ones.
-settings.register_profile("gate", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("gate")
+# How long one takes says how busy the machine is, and nothing of the example.
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("gate", settings.get_profile("search"), derandomize=True)
+settings.load_profile("gate" if os.environ.get("CI") else "search")
 
 os.environ.setdefault("AWS_ACCESS_KEY_ID", "local")
 os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "local")
@@ -65,8 +66,8 @@ def state_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def engine(state_folder: Path) -> Iterator[str]:
-    """The endpoint of a DynamoDB-compatible engine that is atomic under threads."""
-    yield from _engine("ministack", state_folder)
+    """The endpoint of a DynamoDB-compatible engine that is atomic under threads: a new one, or the one named."""
+    yield from _engine(os.environ.get("TEST_ENGINE", "ministack"), state_folder)
 
 
 @pytest.fixture(scope="session", params=["ministack", "dynoxide", "dynamodb-local"])
@@ -161,7 +162,7 @@ class running_stack:
         )
         assert self._process.stdout is not None
         said = []
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + PATIENCE
         for line in self._process.stdout:
             said.append(line)
             if "Ctrl-C" in line or time.monotonic() > deadline:
@@ -173,9 +174,13 @@ class running_stack:
 
     def __exit__(self, raised: type[BaseException] | None, *_: object) -> None:
         self._process.terminate()
-        self._process.wait(60)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        try:
+            self._process.wait(PATIENCE)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
         if raised is None:
             logs = (log.read_text(errors="replace") for log in (self._state / "logs").glob("*.log"))
             assert [line for log in logs for line in log.splitlines() if limits.REFUSED in line] == []

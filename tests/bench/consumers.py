@@ -18,8 +18,9 @@ from minichat.local.engine import Engine
 from minichat.local.tables import project_root
 from minichat.services import chats
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, current
 from minichat.storage import scan
 from tests.conftest import fresh_tables

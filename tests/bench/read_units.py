@@ -15,8 +15,9 @@ from minichat.http.paging import CursorCodec
 from minichat.local.engine import Engine
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings
 from tests.conftest import ROOT, fresh_tables
 from tests.support.domain.builders import a_call, a_model, a_policy

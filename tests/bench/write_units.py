@@ -22,8 +22,9 @@ from minichat.domain.usage import Usage
 from minichat.local.engine import Engine
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings
 from minichat.storage.items import connection
 from tests.conftest import ROOT, fresh_tables

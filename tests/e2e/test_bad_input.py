@@ -268,6 +268,7 @@ def test_a_body_larger_than_a_function_takes_is_refused(user: User) -> None:
     _refused(answer, 413, "request_too_large")
 
 
+@pytest.mark.holds("contract.message-3mb")
 def test_a_message_over_the_models_input_is_too_long(user: User) -> None:
     small = user.new_chat(model="gpt-4.1-nano")
     refused = user.send(small, "x" * 1_000_000)

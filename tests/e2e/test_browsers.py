@@ -22,7 +22,8 @@ OURS, OTHERS = "https://app.example", "https://evil.example"
 SAFE_METHODS = {"GET", "HEAD", "POST"}
 SAFE_HEADERS = {"accept", "accept-language", "content-language"}
 SHOWN_HEADERS = {"cache-control", "content-language", "content-length", "content-type", "expires", "last-modified"}
-PREFLIGHT = Path(__file__).parents[1] / "cases" / "preflight.http"
+ROOT = Path(__file__).parents[2]
+PREFLIGHT = ROOT / "tests" / "cases" / "preflight.http"
 OPERATIONS = sorted(
     (method, re.sub(r"{\w+(:\w+)?}", "00000000-0000-4000-8000-000000000001", route.path))
     for part in (BUFFERED, STREAMING)
@@ -116,9 +117,22 @@ def test_a_page_may_ask_for_every_operation_and_read_whatever_it_answers(
             Page(OTHERS, http).fetch(method, path, headers=headers)
 
 
-@pytest.mark.holds("contract.origins-headers")
 def test_what_is_sent_and_read_is_all_that_operations_have() -> None:
     assert {method for method, _ in OPERATIONS} <= set(cors.METHODS)
+
+
+@pytest.mark.holds("contract.origins-headers")
+def test_a_page_may_send_and_read_the_headers_that_the_contract_names_and_no_others(ann: User) -> None:
+    said = " ".join((ROOT / "docs" / "contract.md").read_text("utf-8").split())
+    sent, read = said.partition("A page may send ")[2].partition("Cookies")[0].split("and read")
+    to_send, to_read = (set(re.findall(r"`([\w-]+)`", one)) for one in (sent, read))
+    assert len(to_send) >= 7
+    for name in to_send:
+        Page(OURS, ann.http).fetch("GET", "/health", headers={name: "Bearer x" if name == "Authorization" else "x"})
+    with pytest.raises(Blocked):
+        Page(OURS, ann.http).fetch("GET", "/health", headers={"X-Other": "x"})
+    shown = ann.http.get("/health", headers={"origin": OURS}).headers["access-control-expose-headers"]
+    assert {one.strip() for one in shown.split(",")} == to_read
 
 
 def test_a_page_holds_a_whole_conversation(ann: User) -> None:

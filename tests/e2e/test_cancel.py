@@ -11,6 +11,7 @@ import pytest
 from minichat.settings import Store
 from tests.conftest import another_server
 from tests.support.http.client import Event, Stack, User
+from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables, violations
 
 
@@ -54,6 +55,7 @@ def test_a_cancelled_stream_ends_in_two_seconds_and_closes_the_provider(
     assert user.send(chat_id, "[[say:on we go]]").text == "on we go"
 
 
+@pytest.mark.holds("contract.cancel")
 def test_a_turn_is_cancelled_from_another_instance(stack: Stack) -> None:
     hold, request_id = uuid4().hex, str(uuid4())
     with another_server(stack) as second, stack.user("acme", hold) as user, second.user("acme", hold) as elsewhere:
@@ -171,13 +173,13 @@ def test_what_is_not_there_or_not_ones_own_cannot_be_cancelled(stack: Stack, use
 
 
 def _ended(user: User, chat_id: str, request_id: str) -> str:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while (state := str(user.turn(chat_id, request_id).json()["state"])) == "running":
         assert time.monotonic() < deadline
     return state
 
 
 def _wait_until_broken_off(stack: Stack, count: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while stack.provider_stats()["broken_off"] < count:
         assert time.monotonic() < deadline

@@ -34,6 +34,7 @@ from tests.support.events.consumers import (
     wait_until_it_agrees,
 )
 from tests.support.http.client import Stack, User
+from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Item, Tables, violations
 
 TURNS = int(os.environ.get("CHAOS_TURNS", "80"))
@@ -131,7 +132,7 @@ def _look_at_those_who_died(stack: Stack, crowd: Crowd, tables: Tables, found: F
 
 def _wait_until_nothing_runs(store: Store) -> None:
     """The watchdog ends what nobody can ask for: turns of deleted chats."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while running := [item for item in Tables.of(store).conversations if "running_shard" in item]:
         assert time.monotonic() < deadline, running
         time.sleep(0.2)

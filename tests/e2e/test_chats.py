@@ -118,6 +118,7 @@ def _conversation(user: User) -> str:
     return chat_id
 
 
+@pytest.mark.holds("contract.orderby")
 def test_messages_come_in_pages_that_meet_without_gap_or_overlap(user: User) -> None:
     chat_id = _conversation(user)
     whole = user.messages(chat_id)

@@ -21,6 +21,7 @@ import yaml
 from minichat.services.rules import SHIPPED_POLICY
 from tests.conftest import running_stack
 from tests.support.http.client import User
+from tests.support.patience import PATIENCE
 
 MINICHAT = [sys.executable, "-m", "minichat.cli.main"]
 
@@ -88,7 +89,7 @@ def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals) -> No
         assert len(pids) == 6
         assert all(_alive(pid) for pid in pids)
         stack.process.send_signal(number)
-        assert stack.process.wait(60) == 0
+        assert stack.process.wait(PATIENCE) == 0
         assert not any(_alive(pid) for pid in pids)
 
 
@@ -100,7 +101,7 @@ def test_a_stop_in_the_middle_of_a_stream_ends_its_turn_as_interrupted(tmp_path:
             turn = next(events).data["request_id"]
             assert next(events).name == "delta"
             stack.process.send_signal(signal.SIGINT)
-            assert stack.process.wait(60) == 0
+            assert stack.process.wait(PATIENCE) == 0
     with running_stack(tmp_path) as stack, stack.user("acme", "ann") as user:
         status = user.turn(chat_id, turn).json()
         assert status["state"] == "done"
@@ -116,7 +117,7 @@ def test_a_signal_ends_a_start_whose_first_process_is_just_there(tmp_path: Path,
         _wait_until(lambda: bool(_children(process.pid)))
         children = _children(process.pid)
         process.send_signal(number)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=PATIENCE)
     assert (process.returncode, said) == (0, "")
     assert not any(_alive(pid) for pid in children)
     assert not (tmp_path / "dev.json").exists()
@@ -127,15 +128,16 @@ def test_a_signal_ends_a_start_that_waits_for_its_engine(tmp_path: Path) -> None
 
     def keep_waiting() -> None:
         asked.set()
-        released.wait(120)
+        released.wait(PATIENCE)
 
     with _engine_that_lists_tables(before_more=keep_waiting) as url:
         command = [*MINICHAT, "dev", "--port", "0", "--state", str(tmp_path), "--engine", url]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-            assert asked.wait(60)
+            if not asked.wait(PATIENCE):
+                process.kill()
             children = _children(process.pid)
             process.send_signal(signal.SIGINT)
-            said, _ = process.communicate(timeout=50)
+            said, _ = process.communicate(timeout=PATIENCE)
         released.set()
     assert (process.returncode, said) == (0, "")
     assert children
@@ -146,14 +148,14 @@ def test_children_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     with running_stack(tmp_path) as stack:
         pids = list(stack.about["pids"].values())
         stack.process.kill()
-        stack.process.wait(60)
+        stack.process.wait(PATIENCE)
         _wait_until(lambda: not any(_alive(pid) for pid in pids))
 
 
 def test_a_child_that_dies_stops_the_stack_and_is_named(tmp_path: Path) -> None:
     with running_stack(tmp_path) as stack:
         os.kill(stack.about["pids"]["the scripted provider"], signal.SIGKILL)
-        assert stack.process.wait(60) == 2
+        assert stack.process.wait(PATIENCE) == 2
         assert stack.process.stdout is not None
         assert "the scripted provider ended with code -9" in stack.process.stdout.read()
         assert not any(_alive(pid) for pid in stack.about["pids"].values())
@@ -209,7 +211,7 @@ def test_tokens_have_the_claims_that_settings_and_environment_ask_for(tmp_path: 
         ]:
             environment = {**os.environ, **variables}
             run = subprocess.run(
-                [*command, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=True
+                [*command, *arguments], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True
             )
             with User(stack.base_url, run.stdout.strip()) as user:
                 assert user.http.get("/chats").status_code == status
@@ -260,7 +262,7 @@ def test_a_configured_provider_is_used_instead_of_the_scripted_one(tmp_path: Pat
 )
 def test_what_cannot_work_is_explained_in_a_sentence(tmp_path: Path, arguments: list[str], said: str) -> None:
     command = [*MINICHAT, "dev", "--port", "0", "--state", str(tmp_path), *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert run.returncode == 2
     assert run.stderr.startswith("minichat: ")
     assert said in run.stderr
@@ -270,7 +272,7 @@ def test_what_cannot_work_is_explained_in_a_sentence(tmp_path: Path, arguments: 
 def test_an_engine_that_makes_no_tables_is_quoted(tmp_path: Path) -> None:
     with _engine_that_lists_tables(before_more=lambda: None) as url:
         command = [*MINICHAT, "dev", "--port", "0", "--state", str(tmp_path), "--engine", url]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert run.returncode == 2
     assert f"No tables can be made at {url}" in run.stderr
     assert "not for you" in run.stderr
@@ -283,7 +285,7 @@ def test_a_wrong_policy_is_explained_before_anything_starts(tmp_path: Path) -> N
     file = tmp_path / "policy.json"
     file.write_text(json.dumps(policy))
     command = [*MINICHAT, "dev", "--port", "0", "--state", str(tmp_path / "state"), "--policy", str(file)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert run.returncode == 2
     assert "model_catalog.0.input_tokens_credit_multiplier_micro" in run.stderr
 
@@ -294,7 +296,7 @@ def test_a_taken_port_is_explained(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         command = [*MINICHAT, "dev", "--port", str(port), "--state", str(tmp_path)]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert run.returncode == 2
     assert f"Port {port}" in run.stderr
     assert "--port" in run.stderr
@@ -302,10 +304,12 @@ def test_a_taken_port_is_explained(tmp_path: Path) -> None:
 
 def test_a_token_is_printed_alone_and_lasts_as_long_as_asked(tmp_path: Path) -> None:
     command = [*MINICHAT, "token", "--tenant", "acme", "--user", "ann", "--state", str(tmp_path), "--lifetime", "5m"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert run.stdout.count(".") == 2
     assert len(shlex.split(run.stdout)) == 1
-    wrong = subprocess.run([*command, "--lifetime", "soon"], capture_output=True, text=True, timeout=60, check=False)
+    wrong = subprocess.run(
+        [*command, "--lifetime", "soon"], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert wrong.returncode == 2
     assert "12h" in wrong.stderr
 

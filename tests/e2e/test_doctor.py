@@ -34,6 +34,7 @@ from minichat.settings import Store
 from tests.conftest import ROOT, running_stack
 from tests.support.events.queue_access import QueueAccess
 from tests.support.http.client import Stack
+from tests.support.patience import PATIENCE
 
 Told = dict[str, dict[str, Any]]
 
@@ -51,7 +52,7 @@ def doctor(state: Path, *arguments: str, **environment: str) -> subprocess.Compl
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert run.stderr == ""
@@ -232,7 +233,7 @@ def test_a_policy_in_force_that_serves_nobody_is_a_failure(
     file.write_text(json.dumps(policy))
     publish = ["policy", "publish", str(file), "--state", str(examined.state)]
     command = [sys.executable, "-m", "minichat.cli.main", *publish]
-    subprocess.run(command, env=os.environ | own_tables, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, env=os.environ | own_tables, check=True, capture_output=True, timeout=PATIENCE)
     found = findings(examined, **own_tables)
     assert troubles(found) == {"policy": "failed"}
     assert "enables no model" in found["policy"]["detail"]

@@ -37,6 +37,7 @@ from tests.support.events.consumers import (
     wait_until_it_agrees,
 )
 from tests.support.http.client import Stack
+from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables, violations
 
 TURNS = int(os.environ.get("EVENTS_TURNS", "200"))
@@ -77,7 +78,7 @@ async def load(stack: Stack, turns: int) -> None:
     """Sends so many messages, in chats of ten, some of which fail at the provider."""
     limits = httpx2.Limits(max_connections=None)
     left = iter(range(turns))
-    async with httpx2.AsyncClient(base_url=stack.base_url, timeout=60, trust_env=False, limits=limits) as client:
+    async with httpx2.AsyncClient(base_url=stack.base_url, timeout=PATIENCE, trust_env=False, limits=limits) as client:
 
         async def one_user(number: int) -> None:
             headers = {"authorization": f"Bearer {stack.token('acme', f'user-{number % 5}')}"}
@@ -152,7 +153,7 @@ def test_a_relay_that_stood_still_keeps_the_order_of_each_chat_and_tells_its_lag
         tables = Tables.of(Store(endpoint=stack.about["engine_url"]))
         client, urls, _ = queues_of(stack)
         order: list[str] = []
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while len(order) < 60:
             assert time.monotonic() < deadline
             answer = client.receive_message(
@@ -191,7 +192,7 @@ def test_a_consumer_that_knows_only_the_published_schemas_comes_to_the_same_sum(
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         turns = [turn for chat in tables.chats().values() for turn in chat.turns.values()]
@@ -202,7 +203,7 @@ def test_a_consumer_that_knows_only_the_published_schemas_comes_to_the_same_sum(
 def wait_for_messages(stack: Stack, queue: str, count: int) -> None:
     client, urls, _ = queues_of(stack)
     name = "ApproximateNumberOfMessages"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while int(client.get_queue_attributes(QueueUrl=urls[queue], AttributeNames=[name])["Attributes"][name]) < count:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -216,7 +217,7 @@ def test_one_trace_leads_from_the_request_to_the_audit_record(stack: Stack) -> N
         chat_id = user.new_chat(title="Traced")
         headers = {"traceparent": f"00-{trace}-{trace[:16]}-01"}
         user.http.post(f"/chats/{chat_id}/messages:stream", json={"content": "[[say:hi]]"}, headers=headers)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while True:
             told = minichat(stack, "events", "tail", trace).stdout.splitlines()
             if sum("consumed" in line for line in told) == 2:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.http.client import Stack, User
 from tests.support.http.given_files import MB, PDF
+from tests.support.patience import PATIENCE
 
 LARGE = 30 * MB
 HEAD = b'Content-Disposition: form-data; name="file"; filename="a.pdf"\r\nContent-Type: application/pdf'
@@ -26,7 +27,7 @@ class Client:
         if token is not None:
             said["authorization"] = f"Bearer {token}"
         head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in said.items())
-        self._socket = socket.create_connection((url.hostname or "", url.port or 0), timeout=60)
+        self._socket = socket.create_connection((url.hostname or "", url.port or 0), timeout=PATIENCE)
         self._socket.sendall(f"POST {url.path} HTTP/1.1\r\n{head}\r\n".encode())
 
     def __enter__(self) -> "Client":

@@ -20,6 +20,7 @@ from minichat.services.rules import SHIPPED_POLICY
 from minichat.settings import Settings, Store
 from tests.conftest import running_stack
 from tests.support.http.client import Stack, User
+from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Item, Tables, violations
 
 TURNS = int(os.environ.get("LONG_TURNS", "40"))
@@ -64,7 +65,7 @@ class Unsummarized:
 
     def wait(self, at_most: int) -> None:
         """A user needs longer to type than a summary takes to be written; a test does not."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while self.count() > at_most:
             assert time.monotonic() < deadline, f"{self.count()} messages are not summarized"
             time.sleep(0.05)
@@ -85,6 +86,7 @@ def _said(user: User, chat_id: str, unsummarized: Unsummarized) -> list[dict[str
 
 
 @pytest.mark.timeout(60 + TURNS * 3)
+@pytest.mark.holds("contract.summary-applied")
 def test_a_conversation_of_any_length_goes_on(narrow: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     with narrow.user() as user:
         chat_id = user.new_chat()

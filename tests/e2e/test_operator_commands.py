@@ -19,6 +19,7 @@ from minichat.services.rules import SHIPPED_POLICY
 from minichat.settings import Store
 from tests.conftest import running_stack
 from tests.support.http.client import Stack
+from tests.support.patience import PATIENCE
 
 FOLLOW_SECONDS = 60
 
@@ -32,7 +33,7 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def minichat(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "minichat.cli.main", *arguments, "--state", str(stack.state)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def policy_file(folder: Path, version: int, **changed: Any) -> Path:
@@ -51,9 +52,11 @@ def in_force(stack: Stack) -> int:
     return int(json.loads(minichat(stack, "policy", "show").stdout)["policy_version"])
 
 
+@pytest.mark.holds("contract.models")
 def test_a_published_policy_is_followed_within_seconds_without_a_restart(operated: Stack, tmp_path: Path) -> None:
     assert "gpt-4.1-nano" in models(operated)
-    catalog = [m for m in json.loads(SHIPPED_POLICY.read_text())["model_catalog"] if m["id"] != "gpt-4.1-nano"]
+    shipped = json.loads(SHIPPED_POLICY.read_text())["model_catalog"]
+    catalog = [model | {"enabled": model["id"] != "gpt-4.1-nano"} for model in shipped]
     published = minichat(operated, "policy", "publish", str(policy_file(tmp_path, 7, model_catalog=catalog)))
     assert (published.returncode, published.stdout.split(" is")[0]) == (0, "Version 7")
     deadline = time.monotonic() + FOLLOW_SECONDS
@@ -93,6 +96,7 @@ def test_a_turn_is_found_by_what_its_provider_calls_the_answer_and_no_client_is_
         ({"path": ("model_catalog", 1, "provider_id"), "value": "acme"}, "model_catalog.1.provider_id"),
     ],
 )
+@pytest.mark.holds("turns.publish-path")
 def test_a_policy_that_is_refused_names_the_path_and_the_running_one_stays(
     operated: Stack, tmp_path: Path, changed: dict[str, Any], named: str
 ) -> None:
@@ -138,7 +142,7 @@ def test_running_turns_are_shown_with_their_age(operated: Stack) -> None:
 
 def consumed(stack: Stack, chat_id: str, times: int) -> list[str]:
     """What the log tells of a chat, once consumers have told that often of it."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while True:
         told = minichat(stack, "events", "tail", chat_id).stdout.splitlines()
         if sum(" consumed " in line for line in told) >= times:
@@ -197,7 +201,7 @@ def test_a_dead_letter_is_shown_with_its_reason_and_sent_again(operated: Stack) 
     client = boto3.client("sqs", endpoint_url=said["MINICHAT_QUEUES__ENDPOINT"], region_name="us-east-1")
     url = json.loads(said["MINICHAT_QUEUES__URLS"])["audit"]
     client.send_message(QueueUrl=url, MessageBody="tea?")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while "tea?" not in minichat(operated, "dlq", "show", "audit", "--json").stdout:
         assert time.monotonic() < deadline
     line = next(line for line in minichat(operated, "dlq", "list").stdout.splitlines() if line.startswith("audit "))
@@ -205,7 +209,7 @@ def test_a_dead_letter_is_shown_with_its_reason_and_sent_again(operated: Stack) 
     assert "not JSON" in minichat(operated, "dlq", "show", "audit").stdout
     assert minichat(operated, "dlq", "redrive", "audit", "--dry-run").stdout.endswith("1 would be sent to audit\n")
     assert minichat(operated, "dlq", "redrive", "audit").stdout.endswith("1 sent to audit\n")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while "tea?" not in minichat(operated, "dlq", "show", "audit", "--json").stdout:  # it is as bad as it was
         assert time.monotonic() < deadline
     refused = minichat(operated, "dlq", "show", "tea")
@@ -215,7 +219,7 @@ def test_a_dead_letter_is_shown_with_its_reason_and_sent_again(operated: Stack) 
 def test_what_is_not_cleaned_up_is_listed_until_it_is(operated: Stack) -> None:
     with operated.user() as user:
         user.http.delete(f"/chats/{user.new_chat(title='A chat')}").raise_for_status()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while (told := minichat(operated, "cleanup", "list", "--hours", "0")).returncode:
         assert "chat" in told.stdout, told.stderr
         assert time.monotonic() < deadline, told.stdout
@@ -234,7 +238,7 @@ def test_after_all_that_everything_agrees(operated: Stack) -> None:
 
 def test_without_a_running_stack_a_command_says_how_to_start_one(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "minichat.cli.main", "reconcile", "--state", str(tmp_path / "nowhere")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 2
     assert "minichat dev" in result.stderr
     assert "Traceback" not in result.stderr
@@ -247,7 +251,7 @@ def test_a_command_that_reaches_no_table_says_what_to_do() -> None:
         env={**os.environ, **nowhere},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert said.returncode == 2

@@ -13,6 +13,7 @@ from minichat.local.tables import load_template
 from minichat.settings import Store
 from tests.conftest import ROOT, running_stack
 from tests.support.http.client import Stack, User
+from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables, violations
 
 
@@ -47,7 +48,7 @@ def test_the_next_send_after_the_timeout_frees_a_chat_whose_server_was_killed(tm
         shared = ["--engine", str(first.about["engine_url"]), "--provider-url", str(first.about["provider_url"])]
         with running_stack(tmp_path / "keys", *shared) as second, second.user("acme", "ann") as user:
             chat_id, turn = _killed_in_mid_stream(second, user)
-            assert second.process.wait(60) == 2
+            assert second.process.wait(PATIENCE) == 2
         with (
             running_stack(tmp_path / "keys", *shared, environment=SHORTEST_TIMEOUT) as third,
             third.user("acme", "ann") as user,

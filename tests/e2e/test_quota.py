@@ -13,6 +13,7 @@ from minichat.local.issuer import as_uuid
 from minichat.services.rules import SHIPPED_POLICY
 from tests.conftest import running_stack
 from tests.support.http.client import Answer, Stack
+from tests.support.patience import PATIENCE
 
 SEARCHES_A_DAY = 3
 SEARCHING = {"web_search": {"enabled": True}}
@@ -45,6 +46,7 @@ def _status(stack: Stack, user: str) -> dict[str, dict[str, dict[str, Any]]]:
     return {tier["tier"]: {period["period"]: period for period in tier["periods"]} for tier in status["tiers"]}
 
 
+@pytest.mark.holds("turns.premium-in-both", "turns.cascade")
 def test_a_used_up_premium_quota_downgrades_and_is_told(metered: Stack) -> None:
     with metered.user("acme", "small") as user:
         first = user.send(user.new_chat(), "[[say:premium]][[usage:10000,10000]]")
@@ -95,12 +97,13 @@ def test_a_running_turns_reserve_counts_as_used(metered: Stack) -> None:
     assert running["next_reset"].endswith("T00:00:00Z")
 
 
+@pytest.mark.holds("contract.quota-status")
 def test_ten_chats_at_once_search_no_more_often_than_a_day_allows(metered: Stack) -> None:
     with metered.user("acme", "searcher") as user:
         chats, start = [user.new_chat() for _ in range(10)], threading.Barrier(10)
 
         def ask(chat_id: str) -> Answer:
-            start.wait(30)
+            start.wait(PATIENCE)
             return user.send(chat_id, "[[say:found]][[tool:web_search]][[tool:web_search]]", **SEARCHING)
 
         with ThreadPoolExecutor(10) as pool:
@@ -120,8 +123,11 @@ def test_ten_chats_at_once_search_no_more_often_than_a_day_allows(metered: Stack
         assert (searches["limit"], searches["used"], searches["remaining"]) == (SEARCHES_A_DAY, SEARCHES_A_DAY, 0)
         assert searches["exhausted"]
         assert searches["next_reset"] == problem["next_reset"]
-        assert {("file_search", "calls"), ("image_inputs", "images"), ("uploads", "files"), ("uploads", "bytes")} <= {
-            *counts
+        tools = [(tool, "calls") for tool in ("web_search", "code_interpreter", "file_search")]
+        assert [*counts] == [*tools, ("image_inputs", "images"), ("uploads", "files"), ("uploads", "bytes")]
+        assert {name: counts[name]["limit"] for name in counts if name != ("web_search", "calls")} == {
+            **{("code_interpreter", "calls"): 50, ("file_search", "calls"): 200},
+            **{("image_inputs", "images"): 50, ("uploads", "files"): 100, ("uploads", "bytes"): 500 * 1024 * 1024},
         }
         # Who wants no search is answered.
         assert user.send(chats[0], "[[say:more]]").text == "more"

@@ -16,6 +16,7 @@ import pytest
 from minichat.settings import Store
 from tests.conftest import ROOT, another_server
 from tests.support.http.client import Stack, User
+from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables, violations
 
 SCRIPT = "[[say:Größe, 数 and 🙂: every word counts, twice.]][[tool:web_search]][[delay:5]]"
@@ -236,7 +237,11 @@ def test_fetch_event_source_shows_the_whole_text_once(
         url = f"{stack.base_url}{send_path(chat_id)}"
         arguments = [str(modules), url, stack.token("acme", name), json.dumps(body), "20", str(milliseconds)]
         page = subprocess.run(
-            ["node", CLIENTS / "hidden_tab.mjs", *arguments], capture_output=True, text=True, timeout=60, check=True
+            ["node", CLIENTS / "hidden_tab.mjs", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
         )
         told = json.loads(page.stdout)
         text = "".join(data["content"] for _, event, data in told["events"] if event == "delta")

@@ -7,7 +7,7 @@ import pytest
 from tests.support.http.client import Stack, User
 
 
-@pytest.mark.holds("contract.numbers", "contract.grammar")
+@pytest.mark.holds("contract.numbers", "contract.grammar", "contract.done-says")
 def test_a_first_answer_streams_in_the_contracts_order(user: User) -> None:
     chat_id, request_id = user.new_chat(), str(uuid4())
     answer = user.send(chat_id, "[[say:Paris it is.]]", request_id=request_id)
@@ -100,7 +100,7 @@ def test_a_completed_request_id_with_other_content_is_refused(user: User) -> Non
     assert (answer.status, answer.problem["code"]) == (422, "request_id_reused")
 
 
-@pytest.mark.holds("contract.send-order")
+@pytest.mark.holds("contract.send-order", "contract.durable")
 def test_a_completed_turn_is_replayed_while_another_one_runs(stack: Stack, user: User) -> None:
     chat_id, request_id, hold = user.new_chat(), str(uuid4()), uuid4().hex
     user.send(chat_id, "first", request_id=request_id)
@@ -177,6 +177,7 @@ def test_deleting_the_latest_turn_makes_the_one_before_it_the_latest(user: User)
     assert user.chat(chat_id)["message_count"] == 0
 
 
+@pytest.mark.holds("turns.successor")
 def test_a_turn_after_a_deleted_one_can_be_deleted_back_to_the_start(user: User) -> None:
     chat_id = user.new_chat()
     first, second = user.send(chat_id, "one"), user.send(chat_id, "two")
@@ -202,7 +203,7 @@ def test_a_turn_after_a_deleted_one_can_be_deleted_back_to_the_start(user: User)
         ("[[redirect]]", "provider_error"),
     ],
 )
-@pytest.mark.holds("contract.error-sentences")
+@pytest.mark.holds("contract.error-sentences", "contract.cancelled-text")
 def test_a_provider_that_fails_ends_the_turn_with_a_fixed_sentence(user: User, script: str, code: str) -> None:
     chat_id = user.new_chat()
     answer = user.send(chat_id, f"[[words:3]]{script}")
@@ -230,6 +231,7 @@ def test_an_answer_cut_at_the_output_limit_is_done(user: User) -> None:
     assert user.turn(chat_id, answer.request_id).json()["state"] == "done"
 
 
+@pytest.mark.holds("contract.grammar", "turns.beyond-aside")
 def test_tools_are_told_and_their_number_is_limited(user: User) -> None:
     search = "[[tool:web_search]]"
     answer = user.send(user.new_chat(), f"[[say:found]]{search}", web_search={"enabled": True})

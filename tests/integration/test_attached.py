@@ -14,14 +14,19 @@ from minichat.domain.chat import Chat
 from minichat.domain.citations import CitedFile
 from minichat.domain.errors import (
     AttachmentLocked,
+    ChatError,
+    ChatNotFound,
+    GenerationInProgress,
     ImagesDisabled,
     InvalidAttachment,
     InvalidRequest,
     QuotaExceeded,
+    RequestIdConflict,
+    RequestIdReused,
     TooManyImages,
     UnsupportedMedia,
 )
-from minichat.domain.identity import AttachmentId, RequestId, UserId
+from minichat.domain.identity import AttachmentId, ChatId, RequestId, UserId
 from minichat.domain.policy import KillSwitches
 from minichat.domain.settlement import Ending
 from minichat.domain.tools import Tools
@@ -29,10 +34,11 @@ from minichat.domain.turn import ToolCalls, TurnState
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
 from minichat.services import attachments as service
-from minichat.services import chats, mutate
+from minichat.services import chats, mutate, new_turn
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import Replay, RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Attachments, Auth, Settings, Store
 from minichat.storage import attachment_steps, attachments, keys, messages
 from minichat.storage.documents import from_raw
@@ -219,6 +225,34 @@ def test_an_attachment_that_cannot_be_used_is_refused_by_name_and_leaves_no_trac
 
 
 @pytest.mark.holds("contract.send-order")
+def test_of_everything_that_is_wrong_with_a_send_the_first_check_decides(store: Store) -> None:
+    chat, gone = a_chat(), a_chat()
+    chats.delete(a_call(), gone.chat_id)
+    known = completed(sent(chat)).turn.request_id
+    running = sent(chat).turn.request_id
+    unknown = (AttachmentId(str(uuid4())),)
+    used_up = Rules(Settings(), a_policy(MODEL, user_limits={"default": some_limits(total=0)}))
+    before = Tables.of(store)
+
+    def refusal(content: str, chat_id: ChatId, request_id: str, *files: AttachmentId) -> type[ChatError]:
+        with pytest.raises(ChatError) as refused:
+            send(a_call(), SendMessage(chat_id, content, RequestId(request_id), files), used_up)
+        return type(refused.value)
+
+    assert refusal(" ", gone.chat_id, known, *unknown) is InvalidRequest
+    assert refusal("other", gone.chat_id, known, *unknown) is ChatNotFound
+    assert refusal("other", chat.chat_id, known, *unknown) is RequestIdReused
+    assert refusal("other", chat.chat_id, running, *unknown) is RequestIdConflict
+    assert refusal("other", chat.chat_id, str(uuid4()), *unknown) is GenerationInProgress
+    free = a_chat()
+    assert refusal("other", free.chat_id, str(uuid4()), *unknown) is InvalidAttachment
+    assert refusal("other", free.chat_id, str(uuid4())) is QuotaExceeded
+    tables = Tables.of(store)
+    assert [item for item in tables.conversations if free.chat_id not in item["pk"]] == before.conversations
+    assert tables.outbox == before.outbox
+
+
+@pytest.mark.holds("contract.send-order")
 def test_images_beyond_the_limit_are_refused_before_anything_else_of_the_policy(store: Store) -> None:
     chat = a_chat()
     images = [an_image(chat) for _ in range(5)]
@@ -309,15 +343,13 @@ def test_the_deletion_that_comes_between_the_look_and_the_transaction_wins(
 ) -> None:
     chat = a_chat()
     attachment = a_document(chat)
-    from minichat.services import send as sending  # noqa: PLC0415  a module and its function share a name
-
-    begin = sending.begin
+    begin = new_turn.begin
 
     def late(*given: Any) -> Any:
         service.delete(a_call(), chat.chat_id, attachment.attachment_id)
         return begin(*given)
 
-    monkeypatch.setattr(sending, "begin", late)
+    monkeypatch.setattr("minichat.services.send.begin", late)
     with pytest.raises(InvalidAttachment) as refusal:
         sent(chat, attachment)
     assert [error.field for error in refusal.value.errors] == ["attachment_ids"]

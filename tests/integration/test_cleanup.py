@@ -18,10 +18,12 @@ from minichat.services import chats
 from minichat.services.cleanup import AttachmentNotDeleted, CleanupDeps, clean_attachment, clean_chat_resources
 from minichat.services.rules import Rules
 from minichat.settings import CleanupSettings, Settings, Store
-from minichat.storage import attachments, keys
-from minichat.storage.attachment_items import AttachmentItem, VectorStoreItem
+from minichat.storage import attachments, keys, vector_stores
+from minichat.storage.attachment_items import AttachmentItem
 from minichat.storage.transact import commit, update_one
+from minichat.storage.vector_stores import VectorStoreItem
 from tests.support.domain.builders import NOW, a_call, a_caller, a_policy, new_id
+from tests.support.patience import PATIENCE
 from tests.support.providers.calls import an_entry
 from tests.support.providers.files import (
     a_file,
@@ -82,7 +84,7 @@ def a_living(chat_id: ChatId, file_id: str | None, **said: Any) -> Attachment:
 
 def a_stored_vector_store(chat_id: ChatId, store_id: str | None, provider: str = "it") -> VectorStore:
     store = VectorStore(a_caller().tenant_id, chat_id, provider, store_id)
-    commit([attachments.claim_vector_store(store)], token=new_id(NOW))
+    commit([vector_stores.put(store)], token=new_id(NOW))
     return store
 
 
@@ -245,7 +247,7 @@ def test_an_answer_that_was_lost_is_not_another_attempt(store: Store, scripted_p
 
 def at_once(attachment: Attachment, files: Files, workers: int = 8) -> list[CleanupOutcome]:
     """The outcomes of as many workers that got the same event at the same moment."""
-    start = threading.Barrier(workers, timeout=60)
+    start = threading.Barrier(workers, timeout=PATIENCE)
 
     def work(_: int) -> CleanupOutcome:
         start.wait()
@@ -408,7 +410,7 @@ def test_nothing_of_a_deleted_chat_remains_at_its_providers(store: Store, script
     assert clean(a_deleted_chat(chat_id), means(files)) is CleanupOutcome.DONE
     assert not any(exists(scripted_provider, one) for one in (*gone, vs))
     assert {state(one)[0] for one in (*documents, image, *deleted, unfinished)} == {CleanupStatus.DONE}
-    stores = attachments.vector_stores(claimed.tenant_id, chat_id)
+    stores = vector_stores.of_chat(claimed.tenant_id, chat_id)
     assert all(isinstance(one, VectorStore) and one.gone_at for one in stores)
     assert deletions(scripted_provider, vs)[-1] == (f"vector_stores/{vs}", 200)
     assert state(kept) == (None, 0, None)

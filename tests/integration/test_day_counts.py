@@ -17,13 +17,15 @@ from minichat.domain.settlement import Ending
 from minichat.domain.turn import DayCounts, ToolCalls, Turn, TurnState
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.reconcile_quota import reconcile
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Quota, Settings, Store
 from minichat.storage import attachment_steps, quota
 from tests.conftest import fresh_tables
 from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.patience import PATIENCE
 from tests.support.services import ready_files
 from tests.support.storage.invariants import Tables, violations
 from tests.support.storage.racing import until_answered
@@ -62,7 +64,7 @@ def at_once(acts: list[Callable[[], Turn | Attachment]]) -> list[Turn | Attachme
     start = threading.Barrier(len(acts))
 
     def one(act: Callable[[], Turn | Attachment]) -> Turn | Attachment | errors.UsedUp:
-        start.wait(60)
+        start.wait(PATIENCE)
         try:
             return until_answered(act)
         except errors.QuotaExceeded as refusal:

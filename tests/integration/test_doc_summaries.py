@@ -17,8 +17,9 @@ from minichat.providers.chunks import Failed
 from minichat.providers.openai_responses import body
 from minichat.services import attachments as files
 from minichat.services import chats, doc_summaries
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.services.system_tasks import TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import Settings, Store
 from tests.integration.test_summary import TRACE, Model, means, tells_who_asks, usage_events, with_a_secret

@@ -27,9 +27,10 @@ from minichat.observability import begin, emit
 from minichat.providers.chunks import Completed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.services import chats
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.resume import follow, replay
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Store
 from minichat.storage import messages
 from tests.integration.test_generate import A_PAGE, Scripted, a_running_turn, begun, some_rules, stored, told
@@ -77,7 +78,7 @@ def events_of(store: Store, queue: str) -> list[dict[str, Any]]:
         ("Blocked.", cut(completion.REFUSED_BY_FILTER), {"kind": "refusal", "reason": "content_filter"}),
     ],
 )
-@pytest.mark.holds("contract.cut")
+@pytest.mark.holds("contract.cut", "turns.finalize", "turns.replay-nothing")
 async def test_whether_an_answer_is_whole_is_said_wherever_it_is_told(
     store: Store, text: str, last: ProviderChunk, signal: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,10 +102,12 @@ async def test_whether_an_answer_is_whole_is_said_wherever_it_is_told(
     shown = message_view(answer_of(running), {}).model_dump(mode="json")
     assert (status["state"], status["completion_signal"], shown["completion_signal"]) == ("done", signal, signal)
     without_warnings = {name: value for name, value in done.data.items() if name != "quota_warnings"}
+    before = Tables.of(store)
     for later in (timedelta(0), timedelta(days=2)):
         again = await told_again(running, rules, later=later)
         assert again[-1].data == without_warnings
         assert "".join(event.data["content"] for event in again if event.name == "delta") == said
+    assert Tables.of(store) == before
     (usage,), (audit,) = events_of(store, "usage"), events_of(store, "audit")
     assert (usage["completion_signal"], audit["completion_signal"]) == (signal, signal)
     is_whole = signal["kind"] == "complete"

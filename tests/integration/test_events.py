@@ -31,9 +31,10 @@ from minichat.events import audit_sink
 from minichat.local.event_schemas import EXAMPLES
 from minichat.services import chats, reconcile_usage
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.redrive import Range, redrive, republish
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store, current
 from minichat.storage import keys, scan, usage_ledger
 from minichat.storage.attachment_items import AttachmentItem

@@ -21,12 +21,14 @@ from minichat.domain.usage import Usage
 from minichat.local.issuer import Issuer, as_uuid
 from minichat.services import chats
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from tests.conftest import ROOT
 from tests.support.domain.builders import a_call, a_model, a_policy, new_id
 from tests.support.http.gateway import proxy_event
+from tests.support.patience import PATIENCE
 
 LARGEST_ANSWER_BYTES = 6_291_556
 """Of a buffered answer, as it goes to the Runtime API (Lambda quotas: 6 MB)."""
@@ -82,7 +84,7 @@ def invoked(environment: dict[str, str], *events: dict[str, Any]) -> list[dict[s
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
     )
     answers: list[dict[str, Any]] = json.loads(run.stdout.split("ANSWERS")[1])

@@ -18,16 +18,18 @@ from minichat.domain.stream import Citations, Delta, Done, Error, Ping, Started,
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.providers import identity
-from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
+from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity, ToolName
 from minichat.providers.prompt import Prompt
 from minichat.services import chats, generate
 from minichat.services.channel import Channel
 from minichat.services.finalize import End, finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Quota, Settings, Store, Streaming
 from minichat.storage import messages, turns
 from tests.support.domain.builders import a_call, a_model, a_policy
+from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answered_instead, refused
 from tests.support.storage.invariants import Tables, violations
 
@@ -276,6 +278,7 @@ async def test_a_stopping_process_ends_its_turns() -> None:
     assert (stored(running).state, stored(running).completion_signal) == (TurnState.COMPLETED, INTERRUPTED)
 
 
+@pytest.mark.holds("contract.stopped")
 async def test_a_process_that_stops_before_an_answer_began_says_so() -> None:
     called = asyncio.Event()
 
@@ -309,7 +312,7 @@ async def test_a_reader_that_leaves_ends_the_turn_only_where_so_configured(setti
     channel = begun(Scripted(script), rules, running)
     async with aclosing(channel.read(ping_seconds=60)) as events:
         assert isinstance((await anext(events)).event, Started)
-    await asyncio.wait(generate._answers, timeout=60)
+    await asyncio.wait(generate._answers, timeout=PATIENCE)
     assert stored(running).state is state
 
 
@@ -400,6 +403,24 @@ async def test_more_tool_calls_than_were_set_aside_end_the_turn(store: Store, le
     assert violations(Tables.of(store)) == []
 
 
+@pytest.mark.parametrize("tool", ["code_interpreter", "file_search"])
+@pytest.mark.holds("turns.beyond-aside")
+async def test_more_calls_of_another_tool_than_were_set_aside_end_it_too(store: Store, tool: ToolName) -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        for _ in range(3):
+            yield ToolActivity(tool, "start")
+            yield ToolActivity(tool, "done")
+        yield Completed(Usage(1, 1))
+
+    rules = some_rules()
+    running = a_running_turn(rules)
+    reserve = replace(running.turn.reserve, code_interpreter_calls=2, file_search_calls=2)
+    running = replace(running, turn=replace(running.turn, reserve=reserve))
+    last = (await told(begun(Scripted(script), rules, running)))[-1]
+    assert last == error(f"{tool}_calls_exceeded")
+    assert (stored(running).error_code, getattr(stored(running).tool_calls, tool)) == (f"{tool}_calls_exceeded", 2)
+
+
 async def test_a_tool_that_was_not_offered_ends_the_turn_at_its_first_call() -> None:
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield ToolActivity("web_search", "start")
@@ -459,6 +480,28 @@ async def test_an_answer_that_the_store_will_never_take_ends_as_failed(store: St
     turn = stored(running)
     assert (turn.state, turn.error_code, turn.answered) == (TurnState.FAILED, "message_persistence_failed", False)
     assert (turn.settlement_method, turn.usage) == ("actual", Usage(3, 4))
+    assert violations(Tables.of(store)) == []
+
+
+@pytest.mark.parametrize("is_too_long", [False, True])
+async def test_an_answer_that_the_store_will_never_take_costs_the_text_that_was_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch, *, is_too_long: bool
+) -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        yield TextDelta("unstorable " * 400)
+        yield Completed(Usage())
+
+    if is_too_long:
+        monkeypatch.setattr("minichat.services.finalize.fits_a_message", lambda text: not text)
+    rules = some_rules()
+    running = a_running_turn(rules)
+    with answered_instead("TransactWriteItems", [] if is_too_long else [refused("ValidationException")]):
+        await told(begun(Scripted(script), rules, running))
+    turn, reserve = stored(running), running.turn.reserve
+    assert (turn.error_code, turn.settlement_method) == ("message_persistence_failed", "estimated")
+    tokens = len("unstorable " * 400) // reserve.bytes_per_token
+    asked = (reserve.tokens - reserve.max_output_tokens) * reserve.input_multiplier // 1_000_000
+    assert turn.committed_credits_micro == asked + tokens * reserve.output_multiplier // 1_000_000
     assert violations(Tables.of(store)) == []
 
 
@@ -564,7 +607,7 @@ async def test_a_stop_while_a_turn_is_ending_waits_for_its_end(monkeypatch: pyte
 
     def slowly(end: End) -> object:
         loop.call_soon_threadsafe(ending.set)
-        assert go_on.wait(60)
+        assert go_on.wait(PATIENCE)
         return store(end)
 
     monkeypatch.setattr(End, "store", slowly)

@@ -23,7 +23,7 @@ from minichat.services import chats, cleanup
 from minichat.services.ingest import IngestDeps, Ingested, ingest
 from minichat.services.rules import Rules
 from minichat.settings import Attachments, CleanupSettings, Settings, Store
-from minichat.storage import attachment_steps, attachments, keys, objects
+from minichat.storage import attachment_steps, attachments, keys, objects, vector_stores
 from minichat.storage.items import ChatItem, batch_get
 from minichat.storage.transact import commit
 from tests.support.domain.builders import a_call, a_model, a_policy, new_id
@@ -329,7 +329,7 @@ def test_whoever_waits_for_a_provider_lets_go_when_what_it_does_is_deleted(
             chat.tenant_id, chat.chat_id, "openai", claimed_by="w", claimed_at=until, claimed_until=until
         )
         assert attachment_steps.take(other, "w", now=world.now(), until=until)
-        assert attachment_steps.claim_store(claim, other, "w", token=new_id(until))
+        assert vector_stores.claim(claim, other, "w", token=new_id(until))
     pauses = itertools.count()
 
     def sleep(_: float) -> None:
@@ -353,15 +353,15 @@ def test_nobody_takes_a_dead_claim_over_for_a_chat_that_was_deleted(
     chat = a_chat()
     attachment, then = an_attachment(chat), world.now()
     claim = VectorStore(chat.tenant_id, chat.chat_id, "openai", claimed_by="dead", claimed_at=then, claimed_until=then)
-    commit([attachments.claim_vector_store(claim)], token=new_id(then))
-    original = attachments.vector_store
+    commit([vector_stores.put(claim)], token=new_id(then))
+    original = vector_stores.read
 
     def deleted_meanwhile(*where: Any) -> VectorStore | None:
-        monkeypatch.setattr(attachments, "vector_store", original)
+        monkeypatch.setattr(vector_stores, "read", original)
         chats.delete(a_call(), chat.chat_id)
         return original(*where)
 
-    monkeypatch.setattr(attachments, "vector_store", deleted_meanwhile)
+    monkeypatch.setattr(vector_stores, "read", deleted_meanwhile)
     assert world.ingest(attachment) is Ingested.AGAIN
     now = original(chat.tenant_id, chat.chat_id, "openai")
     assert now is not None
@@ -382,12 +382,12 @@ def test_a_worker_whose_attachment_another_has_lets_go(world: World) -> None:
 
 
 CALLS: list[tuple[Any, str]] = [
-    *((attachments, name) for name in ("with_chat", "read", "vector_store")),
+    *((attachments, name) for name in ("with_chat", "read")),
     *(
         (attachment_steps, name)
         for name in ("take", "release", "upload_begins", "uploaded", "enters_store", "ready", "failed")
     ),
-    *((attachment_steps, name) for name in ("claim_store", "take_store_over", "name_store", "let_store_go")),
+    *((vector_stores, name) for name in ("read", "claim", "take_over", "name", "let_go")),
     *((objects, name) for name in ("read", "delete")),
     *((provider, name) for name in ("upload", "find_files", "make_vector_store", "find_vector_stores")),
     *((provider, name) for name in ("put_in", "indexing")),

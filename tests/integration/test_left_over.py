@@ -23,12 +23,13 @@ from minichat.events.payloads import ChatCleanup
 from minichat.services import attachments as service
 from minichat.services import chats, cleanup, purge
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.provider_leftovers import leftovers, try_again
 from minichat.services.redrive import redrive
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import CleanupSettings, Settings, Store, current
-from minichat.storage import attachment_steps, attachments, keys, transact
+from minichat.storage import attachment_steps, attachments, keys, transact, vector_stores
 from minichat.storage.items import connect
 from minichat.storage.transact import LEAST_ATTEMPTS, commit
 from tests.support.domain.builders import a_call, a_model, a_policy, new_id
@@ -82,7 +83,7 @@ def a_document(chat: Chat) -> Attachment:
     """A document that its provider has, in the chat's store."""
     attachment = ready(a_call(), announced(a_call(), chat, RULES, "application/pdf", "a.pdf"))
     store = VectorStore(chat.tenant_id, chat.chat_id, "openai", attachment.vector_store_id)
-    commit([attachments.claim_vector_store(store)], token=new_id(a_call().now))
+    commit([vector_stores.put(store)], token=new_id(a_call().now))
     return attachment
 
 
@@ -192,7 +193,7 @@ def test_a_redriven_attempt_that_fails_again_has_all_of_its_attempts_before_it(
     assert (now.status, now.attempts, now.last_error) == (CleanupStatus.FAILED, 2, "vector store: status 503")
 
 
-@pytest.mark.parametrize("claim", ["upload_begins", "enters_store", "claim_store", "ready"])
+@pytest.mark.parametrize("claim", ["upload_begins", "enters_store", "claim", "ready"])
 def test_nobody_begins_anything_at_a_provider_for_a_chat_that_is_deleted(store: Store, claim: str) -> None:
     chat = a_chat()
     attachment = on_its_way(chat)
@@ -205,7 +206,7 @@ def test_nobody_begins_anything_at_a_provider_for_a_chat_that_is_deleted(store: 
     claimed = {
         "upload_begins": lambda: attachment_steps.upload_begins(attachment, "w", a_call().now, token=token),
         "enters_store": lambda: attachment_steps.enters_store(attachment, "w", "vs-1", token=token),
-        "claim_store": lambda: attachment_steps.claim_store(a_claim(chat), attachment, "w", token=token),
+        "claim": lambda: vector_stores.claim(a_claim(chat), attachment, "w", token=token),
         "ready": lambda: attachment_steps.ready(attachment, "w", None, token=token),
     }[claim]()
     assert claimed is False
@@ -222,10 +223,10 @@ def test_what_was_made_when_the_chat_was_deleted_is_noted_and_so_cleaned_up(stor
     chat = a_chat()
     attachment, claim, call = on_its_way(chat), a_claim(chat), a_call()
     assert attachment_steps.upload_begins(attachment, "w", call.now, token=new_id(call.now))
-    assert attachment_steps.claim_store(claim, attachment, "w", token=new_id(call.now))
+    assert vector_stores.claim(claim, attachment, "w", token=new_id(call.now))
     expire(deleted(chat))
     assert attachment_steps.uploaded(attachment, "w", "file-1")
-    assert attachment_steps.name_store(claim, "w", "vs-1")
+    assert vector_stores.name(claim, "w", "vs-1")
     assert clean(chat, means(provider)) is CleanupOutcome.DONE
     assert provider.deleted == ["file-1", "vs-1"]
 

@@ -24,12 +24,14 @@ from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelt
 from minichat.services import chats, generate, mutate, orphans
 from minichat.services.cancel import cancel
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import turns
 from tests.integration.test_generate import Script, Scripted, a_running_turn, begun, some_rules, told
 from tests.support.domain.builders import a_call, a_model, a_policy, new_id, some_limits
+from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answered_instead, refused
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -151,7 +153,7 @@ async def test_a_stream_whose_client_left_is_measured_all_the_same(capsys: pytes
     emit(rules.settings.metrics_namespace)  # the edge of the request ends here
     assert of(written(capsys), "stream_completed_total") == {}
     gone.set()
-    await asyncio.wait(generate._answers, timeout=60)
+    await asyncio.wait(generate._answers, timeout=PATIENCE)
     assert of(written(capsys), "stream_completed_total") == {("small", "openai"): 1}
 
 

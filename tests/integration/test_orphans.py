@@ -10,20 +10,22 @@ import pytest
 
 from minichat.domain import errors
 from minichat.domain.identity import Call, ChatId, RequestId
-from minichat.domain.settlement import Ending
+from minichat.domain.settlement import Ending, settle
 from minichat.domain.stream import Told
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.services import chats, mutate, orphans
-from minichat.services.finalize import Finalizer, finalize
+from minichat.services.finalize import Finder, finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.services.transcript import Transcript
 from minichat.settings import Settings, Store
 from minichat.storage import turn_lists, turns
 from minichat.storage.items import READ_ATTEMPTS
 from minichat.storage.transact import Rejected
 from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answered_instead, refused
 from tests.support.storage.invariants import Tables, violations
 
@@ -55,7 +57,7 @@ def stored(turn: Turn) -> Turn:
     return found
 
 
-@pytest.mark.holds("turns.dead")
+@pytest.mark.holds("turns.dead", "turns.dead-costs")
 def test_a_dead_turn_does_not_block_the_next_send(store: Store) -> None:
     dead = a_running_turn()
     turns.progress(a_call(), dead, provider_called=True)
@@ -66,6 +68,8 @@ def test_a_dead_turn_does_not_block_the_next_send(store: Store) -> None:
     assert isinstance(send(later(dead), command, RULES), RunningTurn)
     ended = stored(dead)
     assert (ended.state, ended.error_code, ended.settlement_method) == (TurnState.FAILED, "orphan_timeout", "estimated")
+    estimate = settle(Ending(TurnState.FAILED, "orphan_timeout"), dead.reserve, 110).committed_micro
+    assert ended.committed_credits_micro == estimate > 0
     assert violations(Tables.of(store)) == []
 
 
@@ -230,6 +234,7 @@ def test_a_write_of_a_sweep_that_collides_is_not_repeated_for_long(
     assert orphans.sweep(later(dead).now, new_id, RULES.settings) == orphans.OrphanSweep(1, 1)
 
 
+@pytest.mark.holds("turns.watchdog")
 def test_of_eight_watchdogs_and_a_late_finalizer_one_wins(store: Store) -> None:
     for _ in range(20):
         dead = a_running_turn()
@@ -238,17 +243,17 @@ def test_of_eight_watchdogs_and_a_late_finalizer_one_wins(store: Store) -> None:
         start = threading.Barrier(9)
 
         def watchdog(_: int, start: threading.Barrier = start, dead: Turn = dead, call: Call = call) -> object:
-            start.wait(60)
+            start.wait(PATIENCE)
             return finalize(
                 call,
                 dead,
                 Ending(TurnState.FAILED, "orphan_timeout"),
                 RULES.settings,
-                Finalizer(stale_since=call.now - TIMEOUT),
+                Finder(stale_since=call.now - TIMEOUT),
             )
 
         def late(start: threading.Barrier = start, dead: Turn = dead) -> object:
-            start.wait(60)
+            start.wait(PATIENCE)
             return finalize(a_call(), dead, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings)
 
         with ThreadPoolExecutor(9) as pool:

@@ -32,8 +32,9 @@ from minichat.local.issuer import Issuer, as_uuid
 from minichat.providers.files import Files
 from minichat.providers.registry import Providers
 from minichat.services import chats
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import InForce, Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store, load
 from minichat.storage import keys, parts, scan, transact, turns
 from tests.support.aws.roles import Calls

@@ -14,11 +14,13 @@ from minichat.domain.usage import Usage
 from minichat.moment import now
 from minichat.services import chats
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import InForce, first_policy
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import policies, turns
 from tests.support.domain.builders import NOW, a_call, a_model, a_policy, new_id
+from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answers_lost
 
 
@@ -86,7 +88,7 @@ def test_of_eight_operators_who_publish_a_version_at_once_one_does(store: Store)
         start = threading.Barrier(8)
 
         def operate(name: str, number: int = number, start: threading.Barrier = start) -> str | None:
-            start.wait(60)
+            start.wait(PATIENCE)
             try:
                 publish(version(number), by=name)
             except policies.VersionTaken:
@@ -130,6 +132,21 @@ def test_a_turn_costs_what_its_own_version_says(store: Store) -> None:
     _, settled = turns.read(chat.tenant_id, chat.chat_id, running.turn.request_id)
     assert settled is not None
     assert (settled.reserve.policy_version, settled.committed_credits_micro) == (1, 10 + 30)
+
+
+@pytest.mark.holds("contract.create")
+def test_a_chat_keeps_the_model_that_was_chosen_when_it_was_made(store: Store) -> None:
+    in_force = InForce(Settings(policy_refresh_seconds=0))
+    publish(version(1))
+    in_force.look(0)
+    chat = chats.create(a_call(), chats.NewChat(), in_force.rules)
+    publish(a_policy(a_model(), a_model(id="other", preference={"is_default": True}), policy_version=2))
+    in_force.look(1)
+    assert chats.create(a_call(), chats.NewChat(), in_force.rules).model == "other"
+    assert chats.get(a_call(), chat.chat_id).model == chat.model == "small"
+    running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), in_force.rules)
+    assert isinstance(running, RunningTurn)
+    assert (running.turn.reserve.effective_model, running.turn.reserve.decision) == ("small", "allow")
 
 
 def _limits(number: int) -> dict[str, int]:

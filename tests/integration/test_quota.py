@@ -17,9 +17,10 @@ from minichat.domain.turn import ToolCalls, TurnState
 from minichat.domain.usage import Usage
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.reconcile_quota import reconcile
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Quota, Settings, Store
 from minichat.storage import keys, quota, turns
 from tests.conftest import fresh_tables
@@ -33,6 +34,7 @@ from tests.support.domain.builders import (
     new_id,
     some_limits,
 )
+from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables, violations
 from tests.support.storage.racing import until_answered
 
@@ -81,7 +83,7 @@ def raced(rules: Rules, count: int, *, web_search: bool = False) -> list[Running
 
     def one(chat_id: ChatId) -> RunningTurn | str:
         command = SendMessage(chat_id, "x", RequestId(str(uuid4())), web_search=web_search)
-        start.wait(60)
+        start.wait(PATIENCE)
         try:
             outcome = until_answered(lambda: send(a_call(), command, rules))
         except errors.QuotaExceeded as refusal:
@@ -172,7 +174,7 @@ def test_the_last_search_of_a_day_goes_to_a_turn_that_may_make_one(store: Store)
         a_searching_turn(rules)
 
 
-@pytest.mark.holds("turns.successor")
+@pytest.mark.holds("turns.successor", "contract.keeps-attachments")
 def test_a_retry_sets_the_searches_of_its_own_turn_aside(store: Store) -> None:
     rules = searching_rules(a_day=3)
     running = a_searching_turn(rules)

@@ -13,12 +13,14 @@ from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.reactions import react, take_back
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import reactions
 from tests.support.domain.builders import a_call, a_model, a_policy
+from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
@@ -45,7 +47,7 @@ def test_of_reactions_at_once_the_last_one_stays_and_each_change_is_told(store: 
 
     def one(number: int) -> None:
         wish: Reaction = "like" if number % 2 else "dislike"
-        barrier.wait(30)
+        barrier.wait(PATIENCE)
         react(a_call(), turn.chat_id, turn.assistant_message_id, wish)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -65,11 +67,11 @@ def test_a_reaction_beside_the_deletion_of_its_turn_is_there_before_or_not_at_al
         barrier = Barrier(2)
 
         def deleting(turn: Turn = turn, barrier: Barrier = barrier) -> None:
-            barrier.wait(30)
+            barrier.wait(PATIENCE)
             mutate.delete(a_call(), turn.chat_id, turn.request_id, RULES.settings)
 
         def reacting(turn: Turn = turn, barrier: Barrier = barrier) -> None:
-            barrier.wait(30)
+            barrier.wait(PATIENCE)
             with suppress(MessageNotFound):
                 react(a_call(), turn.chat_id, turn.assistant_message_id, "like")
 

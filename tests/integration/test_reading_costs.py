@@ -18,9 +18,10 @@ from minichat.domain.turn import Turn, TurnState
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
 from minichat.services import chats, mutate, reactions, resume
-from minichat.services.finalize import Finalizer, finalize
+from minichat.services.finalize import Teller, finalize
+from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import Replay, RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import keys, messages, turns
 from minichat.storage.items import MessageItem, MessagePartItem
@@ -47,7 +48,7 @@ def a_send(chat_id: ChatId, content: str = "a question" * 80) -> Turn:
 
 def ended(turn: Turn, text: str = "an answer" * 200) -> Turn:
     """The turn, ended by its teller, who had told its text in two events and stored none of them."""
-    assert finalize(a_call(), turn, Ending(TurnState.COMPLETED, text=text), RULES.settings, Finalizer(True, 2))
+    assert finalize(a_call(), turn, Ending(TurnState.COMPLETED, text=text), RULES.settings, Teller(2))
     return turn
 
 

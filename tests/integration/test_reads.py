@@ -19,8 +19,9 @@ from minichat.http.paging import CursorCodec
 from minichat.services import attachments as files
 from minichat.services import chats, orphans, reconcile_quota
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import (
     attachments,

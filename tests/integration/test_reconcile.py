@@ -26,9 +26,10 @@ from minichat.domain.usage_ledger import LedgerSums
 from minichat.events.payloads import UsageEvent
 from minichat.services import chats, mutate, reconcile_books, reconcile_usage
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.reconcile_quota import Undecided, reconcile, repair
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import chats as stored_chats
 from minichat.storage import keys, scan, turns, usage_ledger
@@ -36,6 +37,7 @@ from minichat.storage.items import READ_ATTEMPTS
 from minichat.storage.transact import patience
 from tests.conftest import fresh_tables
 from tests.support.domain.builders import FIRST_OF_NEXT_MONTH, NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answered_instead, counted_calls, refused
 from tests.support.storage.invariants import Tables, violations
 
@@ -388,7 +390,7 @@ def excess() -> dict[str, int]:
     return {name: count for name, count in difference.items() if count}
 
 
-@hypothesis.settings(max_examples=30, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.settings(max_examples=30, suppress_health_check=list(hypothesis.HealthCheck))
 @given(rounds=st.lists(st.tuples(DRIFTS, BOOKINGS), min_size=1, max_size=4))
 def test_whatever_comes_between_look_and_repair_no_booking_is_lost(engine: str, rounds: list[Any]) -> None:
     store, off = fresh_tables(engine), Counter[str]()
@@ -411,12 +413,12 @@ def test_repairs_beside_a_consumer_at_work_lose_no_booking(any_engine: str) -> N
     start, done = threading.Barrier(3), threading.Event()
 
     def reconcile_books(of_the_system: bool) -> None:
-        start.wait(20)
+        start.wait(PATIENCE)
         for tokens in range(40):
             a_booking(tokens, of_the_system=of_the_system)
 
     def drifts_and_repairs() -> int:
-        start.wait(20)
+        start.wait(PATIENCE)
         off = 0
         while not done.is_set():
             changed(store, keys.usage(a_caller().tenant_id, DAY), micro=1)
@@ -443,12 +445,12 @@ def test_repairs_beside_a_service_at_work_take_away_what_was_wrong_and_nothing_e
     start, done = threading.Barrier(3), threading.Event()
 
     def works() -> None:
-        start.wait(20)
+        start.wait(PATIENCE)
         for _ in range(6):
             some_turns()
 
     def repairs() -> None:
-        start.wait(20)
+        start.wait(PATIENCE)
         while not done.is_set():
             repair(reconcile().differences)
 

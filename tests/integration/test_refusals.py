@@ -32,6 +32,7 @@ from minichat.settings import Settings, Store
 from minichat.storage import outbox
 from tests.conftest import fresh_tables
 from tests.support.domain.builders import NOW, a_caller, an_id
+from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables
 
 # FastAPI's own, of every body; a process that is not a test does not see it.
@@ -162,7 +163,7 @@ def test_instances_that_share_nothing_leave_one_event_of_the_same_minute(any_eng
     start = threading.Barrier(16)
 
     def one(number: int) -> bool:
-        start.wait(60)
+        start.wait(PATIENCE)
         return refusal_audit.RefusalTeller().tell(refusal, NOW + timedelta(seconds=number), "")
 
     with ThreadPoolExecutor(16) as pool:
@@ -190,7 +191,7 @@ async def test_a_store_that_hangs_holds_no_refusal_up_and_is_asked_by_few(
 
     def hangs(*_: object) -> bool:
         asked.append(1)
-        go_on.wait(60)
+        go_on.wait(PATIENCE)
         raise ServiceUnavailable
 
     monkeypatch.setattr(outbox, "once", hangs)

@@ -1,13 +1,16 @@
 """What a provider refuses has cost nobody anything: every API, every status, over real sockets and a real engine."""
 
+import asyncio
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 
 from minichat.domain.stream import Error
-from minichat.domain.turn import TurnState
+from minichat.domain.turn import Turn, TurnState
+from minichat.provider_entries import Provider
 from minichat.providers.registry import Providers
-from minichat.services import generate
+from minichat.services import cancel, generate
 from minichat.services.reconcile_quota import reconcile
 from minichat.settings import Store
 from tests.integration.test_generate import a_running_turn, some_rules, stored, told
@@ -62,3 +65,40 @@ async def test_a_refusal_costs_nothing_and_gives_the_reserve_back(url: str, stor
     assert (numbers.pop("turns"), numbers.pop("calls")) == (len(REFUSALS), len(REFUSALS))
     assert set(numbers.values()) == {0}, "neither spent nor reserved, this month or today"
     assert violations(tables) == []
+
+
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("is_there", [True, False], ids=["refused", "unreachable"])
+@pytest.mark.holds("turns.refused-free")
+async def test_who_stops_while_a_provider_that_said_no_is_asked_again_pays_nothing(
+    url: str, store: Store, kind: Kind, *, is_there: bool
+) -> None:
+    entry = kind.entry(url if is_there else NOBODY, retries=5)
+    turn = await _stopped(entry, "[[status:503]]")
+    assert (turn.state, turn.settlement_method, turn.committed_credits_micro) == (TurnState.CANCELLED, "released", 0)
+    assert violations(Tables.of(store)) == []
+
+
+@pytest.mark.parametrize("script", ["[[hold-start:never]]", "[[status:503]][[fail-times:1]][[hold-start:never]]"])
+async def test_who_stops_while_somebody_may_be_at_work_pays_for_it(url: str, store: Store, script: str) -> None:
+    turn = await _stopped(KINDS[0].entry(url, retries=5), script)
+    assert (turn.state, turn.settlement_method) == (TurnState.CANCELLED, "estimated")
+    assert turn.committed_credits_micro
+    assert violations(Tables.of(store)) == []
+
+
+async def _stopped(entry: Provider, script: str) -> Turn:
+    """How a turn ended that was cancelled while it waited for its provider."""
+    rules, providers = some_rules(), Providers({"openai": entry})
+    running = a_running_turn(rules, content=f"{script}{uuid4()}")
+    reading = asyncio.create_task(
+        told(generate.begin(a_call(), running, generate.AnswerDeps(rules.settings, providers, lambda: a_call().now)))
+    )
+    await asyncio.sleep(1)
+    await asyncio.to_thread(cancel.cancel, a_call(), running.turn.chat_id, running.turn.request_id, rules.settings)
+    await reading
+    await providers.aclose()
+    return stored(running)

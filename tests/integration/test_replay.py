@@ -28,14 +28,15 @@ from minichat.events.payloads import ChatCleanup, UsageEvent
 from minichat.providers.chunks import Completed, ProviderChunk, TextDelta
 from minichat.services import chats, cleanup, generate, mutate, orphans, purge, reconcile_usage, transcript
 from minichat.services.cancel import cancel
-from minichat.services.finalize import Finalizer, finalize
+from minichat.services.finalize import Teller, finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.reconcile_quota import reconcile, repair
 from minichat.services.resume import follow, resume
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.services.transcript import Transcript
 from minichat.settings import Quota, Settings, Store, Streaming
-from minichat.storage import attachment_steps, attachments, keys, parts, scan, turns, usage_ledger
+from minichat.storage import attachment_steps, attachments, keys, parts, scan, turns, usage_ledger, vector_stores
 from minichat.storage import chats as stored_chats
 from tests.integration.test_generate import Scripted, begun, some_rules
 from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
@@ -164,7 +165,7 @@ def test_p2_a_vector_store_claimed_after_the_purge_does_not_stay(store: Store) -
         claimed_at=now,
         claimed_until=now + timedelta(seconds=60),
     )
-    claimed = attachment_steps.claim_store(claim, taken, "w", token=new_id(a_call().now))
+    claimed = vector_stores.claim(claim, taken, "w", token=new_id(a_call().now))
     left = without_time_to_live(store, chat.chat_id)
     assert not claimed or not left, f"an item of a purged chat without a time to live: {left}"
 
@@ -209,8 +210,8 @@ def test_p2_end_to_end_with_the_real_cleanup(store: Store) -> None:
     )
 
     def meanwhile() -> None:
-        if attachment_steps.claim_store(claim, both[1], "w1", token=new_id(a_call().now)):
-            assert attachment_steps.name_store(claim, "w1", "vs-1")
+        if vector_stores.claim(claim, both[1], "w1", token=new_id(a_call().now)):
+            assert vector_stores.name(claim, "w1", "vs-1")
 
     deleted = a_call()
     purge.expire(cleanup_event(deleted, chat.chat_id), RULES.settings, deleted.now, new_id)
@@ -230,12 +231,12 @@ def test_p2b_a_store_whose_claim_was_taken_over_does_not_count_as_gone(store: St
     attachment = announced(a_call(), chats.get(a_call(), chat_id), RULES, "application/pdf", "a.pdf")
     assert attachment_steps.take(attachment, "w1", now=now, until=now + timedelta(seconds=300))
     claim = VectorStore(a_caller().tenant_id, chat_id, "openai", claimed_by="w1", claimed_at=now, claimed_until=now)
-    assert attachment_steps.claim_store(claim, attachment, "w1", token=new_id(now))  # and w1 dies
+    assert vector_stores.claim(claim, attachment, "w1", token=new_id(now))  # and w1 dies
     chats.delete(a_call(), chat_id)
-    seen = attachments.vector_store(a_caller().tenant_id, chat_id, "openai")
+    seen = vector_stores.read(a_caller().tenant_id, chat_id, "openai")
     assert seen is not None  # the cleanup asks the provider now, which has nothing
-    assert attachment_steps.take_store_over(seen, "w2", a_call().now + timedelta(seconds=60))  # a claim that is alive
-    assert not attachments.vector_store_gone(seen, a_call().now), "a store that is being made counts as gone"
+    assert vector_stores.take_over(seen, "w2", a_call().now + timedelta(seconds=60))  # a claim that is alive
+    assert not vector_stores.mark_gone(seen, a_call().now), "a store that is being made counts as gone"
 
 
 # --- P3: totals.pml ------------------------------------------------------------------------------------------------
@@ -768,7 +769,7 @@ async def test_p11b_a_slow_reader_loses_nothing_when_the_parts_expire(store: Sto
         transcript.pending.append(Told("delta", {"type": "text", "content": f"{number} "}))
     await transcript.store(turn, RULES.settings.streaming)
     ending = Ending(TurnState.COMPLETED, text="".join(f"{n} " for n in range(450)), usage=Usage(10, 450))
-    assert finalize(a_call(), turn, ending, RULES.settings, Finalizer(True, transcript.stored)) is not None
+    assert finalize(a_call(), turn, ending, RULES.settings, Teller(transcript.stored)) is not None
     kept = timedelta(hours=RULES.settings.streaming.parts_kept_hours)
     times = iter([at(turn, kept - timedelta(seconds=1)).now])
     after_that = at(turn, kept).now

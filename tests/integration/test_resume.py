@@ -20,9 +20,9 @@ from minichat.domain.usage import Usage
 from minichat.providers.chunks import Completed, ProviderChunk, TextDelta, ToolActivity
 from minichat.services import cancel, orphans
 from minichat.services.channel import Numbered
-from minichat.services.finalize import Finalizer, finalize
+from minichat.services.finalize import Teller, finalize
+from minichat.services.new_turn import RunningTurn
 from minichat.services.resume import Resumed, follow, replay, resume
-from minichat.services.send import RunningTurn
 from minichat.services.transcript import Transcript
 from minichat.settings import Store, Streaming
 from minichat.storage import keys, messages, parts, turns
@@ -245,6 +245,7 @@ async def test_a_replay_that_is_cut_anywhere_and_resumed_tells_everything_once(
 
 
 @pytest.mark.parametrize("age", [timedelta(), timedelta(hours=24)], ids=["kept", "expired"])
+@pytest.mark.holds("contract.cancelled-text")
 async def test_what_is_left_of_a_dead_turn_is_told_once_wherever_its_replay_is_cut(
     store: Store, age: timedelta
 ) -> None:
@@ -277,7 +278,7 @@ async def test_a_reader_whose_next_part_expires_gets_the_rest_or_no_last_word(st
         if number % 20 == 0:
             await record.store(turn, Streaming())
     ending = Ending(TurnState.COMPLETED, text="".join(words_said), usage=Usage(1, 60))
-    assert finalize(a_call(), turn, ending, RULES.settings, Finalizer(True, record.stored)) is not None
+    assert finalize(a_call(), turn, ending, RULES.settings, Teller(record.stored)) is not None
     call = a_call()
     resumed = resume(call, turn.chat_id, turn.request_id, after, FAST.settings)
     raw_table(store).delete_item(Key=keys.stream_part(turn.tenant_id, turn.chat_id, turn.request_id, 41)._asdict())

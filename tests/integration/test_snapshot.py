@@ -11,11 +11,13 @@ from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import ContextSettings, Settings, Store
 from minichat.storage import messages, opening
 from tests.support.domain.builders import a_call, a_caller, a_model, a_policy
+from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
@@ -93,7 +95,7 @@ def test_a_send_whose_messages_are_newer_than_the_head_is_refused(
     recent, head_was_read = messages.recent, threading.Event()
 
     def after_another(*about: object, **more: object) -> messages.Newest:
-        assert head_was_read.wait(60)
+        assert head_was_read.wait(PATIENCE)
         monkeypatch.setattr(messages, "recent", recent)
         ended(a_send(chat_id, "another"), "answer")
         return recent(*about, **more)  # type: ignore[arg-type]  # handed on as it came

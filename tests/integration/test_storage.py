@@ -15,8 +15,9 @@ from minichat.http import listing
 from minichat.http.paging import CursorCodec
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import Replay, RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import opening, transact, turns
 from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
@@ -148,6 +149,18 @@ def test_a_batch_of_reads_that_was_torn_apart_does_not_hide_the_same_send(
     assert replayed.turn.request_id == running.turn.request_id
 
 
+def test_a_batch_of_reads_that_was_torn_apart_does_not_hide_the_turn_that_is_retried(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat_id = a_stored_chat()
+    done = a_completed_turn(chat_id).turn
+    whole = opening.open_for_turn(a_call(), chat_id, done.request_id, LIMITS)
+    monkeypatch.setattr(opening, "open_for_turn", lambda *_: replace(whole, turn=None))
+    retried = mutate.retry(a_call(), chat_id, done.request_id, RequestId(str(uuid4())), RULES)
+    assert retried.content == "hello"
+    assert violations(Tables.of(store)) == []
+
+
 def test_a_turn_that_a_slower_clock_began_is_the_latest_all_the_same(store: Store) -> None:
     chat_id = a_stored_chat()
     first = a_completed_turn(chat_id).turn
@@ -271,6 +284,7 @@ def test_every_operation_keeps_to_its_round_trips(store: Store) -> None:
     assert sorted(calls) == ["BatchGetItem", "Query"]
 
 
+@pytest.mark.holds("contract.key")
 def test_an_idempotency_key_can_be_used_again_after_a_day(store: Store) -> None:
     wish = chats.NewChat("One", idempotency_key="k")
     first = chats.create(a_call(), wish, RULES)

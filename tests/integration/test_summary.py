@@ -20,15 +20,17 @@ from minichat.observability import begin
 from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta
 from minichat.providers.prompt import Prompt
-from minichat.services import chats, mutate, orphans, reconcile_quota, reconcile_usage, summary
-from minichat.services.finalize import Finalizer, finalize
+from minichat.services import chats, mutate, reconcile_quota, reconcile_usage, summary
+from minichat.services.finalize import Teller, finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.services.system_tasks import NoModel, TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import Settings, Store
-from minichat.storage import messages, summaries, usage_ledger
+from minichat.storage import messages, opening, summaries, usage_ledger
 from minichat.task_settings import ThreadSummary
 from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.patience import PATIENCE
 from tests.support.storage.faults import Killed, answers_lost, counted_calls, killed, side_by_side
 from tests.support.storage.invariants import Tables, violations
 
@@ -67,7 +69,7 @@ def a_chat() -> ChatId:
 
 
 def ended(running: RunningTurn, text: str = "fine", state: TurnState = TurnState.COMPLETED) -> RunningTurn:
-    by = Finalizer(compression=running.compression)
+    by = Teller(compression=running.compression)
     assert finalize(a_call(), running.turn, Ending(state, text=text, usage=Usage(10, 5)), RULES.settings, by)
     return running
 
@@ -271,7 +273,7 @@ def test_what_a_summary_used_is_metered_without_user_and_turn(store: Store) -> N
 def test_of_two_at_once_one_wins_and_both_succeed(store: Store) -> None:
     chat_id = a_long_chat()
     (task,) = tasks(store, chat_id)
-    both_asked = threading.Barrier(2, timeout=60)
+    both_asked = threading.Barrier(2, timeout=PATIENCE)
     model = Model("<summary>One.</summary>", "<summary>Other.</summary>", meanwhile=both_asked.wait)
     outcomes: list[TaskOutcome] = []
     runs = [threading.Thread(target=lambda: outcomes.append(summarized(task, model))) for _ in range(2)]
@@ -394,15 +396,15 @@ def test_a_mutation_that_met_a_new_summary_looks_again(store: Store, monkeypatch
     (task,) = tasks(store, chat_id)
     for turn in turns[:3:-1]:
         mutate.delete(a_call(), chat_id, turn.turn.request_id, RULES.settings)
-    looked_at = orphans.read_and_repair
+    look = opening.look_at_latest
 
     def then_summarized(*about: Any) -> Any:
-        found = looked_at(*about)
-        monkeypatch.setattr(mutate, "read_and_repair", looked_at)
+        found = look(*about)
+        monkeypatch.setattr(opening, "look_at_latest", look)
         assert summarized(task) is TaskOutcome.DONE
         return found
 
-    monkeypatch.setattr(mutate, "read_and_repair", then_summarized)
+    monkeypatch.setattr(opening, "look_at_latest", then_summarized)
     mutate.delete(a_call(), chat_id, turns[3].turn.request_id, RULES.settings)
     assert stored(chat_id) is None
     assert violations(Tables.of(store)) == []
@@ -500,7 +502,7 @@ def test_the_configured_model_summarizes_then_the_chats_then_the_default(store: 
 def test_a_model_that_falls_silent_is_a_failure(store: Store) -> None:
     (task,) = tasks(store, a_long_chat())
     silence = threading.Event()
-    model = Model(meanwhile=lambda: silence.wait(60))
+    model = Model(meanwhile=lambda: silence.wait(PATIENCE))
     with pytest.raises(TaskFailed, match="in time"):
         asyncio.run(_released(summary.summarize(task, "", means(model, seconds=0.1)), silence))
 

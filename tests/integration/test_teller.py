@@ -22,12 +22,13 @@ from minichat.services import generate, lease, orphans, transcript
 from minichat.services.cancel import cancel
 from minichat.services.channel import Channel, Numbered
 from minichat.services.finalize import End
+from minichat.services.new_turn import RunningTurn
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn
 from minichat.settings import OrphanWatchdog
 from minichat.storage import turns
 from tests.integration.test_generate import Scripted, a_running_turn, begun, some_rules, stored, told
 from tests.support.domain.builders import a_call, new_id
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -154,7 +155,7 @@ async def test_the_end_of_a_turn_is_waited_for_however_often_its_process_is_told
 
     def slow(*args: Any) -> Any:
         ending.set()
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE)
         return store_end(*args)
 
     monkeypatch.setattr(End, "store", slow)
@@ -180,7 +181,7 @@ async def test_a_cancel_is_acted_on_while_other_writes_hang(
 
     def hang(*_: object, **__: object) -> None:
         hangs.set()
-        assert go_on.wait(60)
+        assert go_on.wait(PATIENCE)
         raise errors.ServiceUnavailable
 
     monkeypatch.setattr(module, name, hang)
@@ -205,7 +206,7 @@ async def test_a_turn_lives_while_its_end_is_being_stored(
 
     def slow(*args: Any) -> Any:
         ending.set()
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE)
         return store_end(*args)
 
     monkeypatch.setattr(End, "store", slow)
@@ -287,7 +288,7 @@ async def test_a_request_that_is_cancelled_between_commit_and_answer_leaves_no_t
     def admission() -> RunningTurn:
         turns_made.append(a_running_turn(rules))
         committed.set()
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE)
         return turns_made[0]
 
     async def script() -> AsyncGenerator[ProviderChunk, None]:
@@ -316,7 +317,7 @@ async def test_a_stopping_process_ends_turns_that_it_was_about_to_begin() -> Non
     def admission() -> RunningTurn:
         turns_made.append(a_running_turn(rules))
         committed.set()
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE)
         return turns_made[0]
 
     machine = generate.AnswerDeps(rules.settings, Closing(seconds=0), lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
@@ -334,7 +335,7 @@ async def test_a_refusal_of_a_request_that_was_cancelled_is_nobodys() -> None:
     go_on = threading.Event()
 
     def admission() -> RunningTurn:
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE)
         raise errors.ChatNotFound
 
     machine = generate.AnswerDeps(some_rules().settings, Closing(seconds=0), lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider

@@ -18,16 +18,18 @@ from minichat.events.payloads import ChatCleanup
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
 from minichat.http.schemas import chat_detail
-from minichat.services import chats, purge, temporary
+from minichat.services import chats, mutate, purge, temporary
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.reconcile_quota import reconcile
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import chats as stored_chats
 from minichat.storage import items, turns
 from minichat.storage.transact import update_one
 from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
+from tests.support.services.ready_files import announced
 from tests.support.storage.invariants import Item, Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
@@ -59,6 +61,26 @@ def an_ended_turn(chat: Chat, at: datetime) -> Turn:
 
 def a_rename(chat: Chat, at: datetime) -> object:
     return chats.rename(Call(a_caller(), at, new_id), chat.chat_id, "Used")
+
+
+def a_retry(chat: Chat, at: datetime) -> object:
+    return mutate.retry(
+        Call(a_caller(), at, new_id), chat.chat_id, an_ended_turn(chat, chat.created_at).request_id, _id(), RULES
+    )
+
+
+def an_edit(chat: Chat, at: datetime) -> object:
+    target = an_ended_turn(chat, chat.created_at).request_id
+    return mutate.edit(Call(a_caller(), at, new_id), target, SendMessage(chat.chat_id, "better", _id()), RULES)
+
+
+def a_deletion(chat: Chat, at: datetime) -> None:
+    target = an_ended_turn(chat, chat.created_at).request_id
+    mutate.delete(Call(a_caller(), at, new_id), chat.chat_id, target, RULES.settings)
+
+
+def _id() -> RequestId:
+    return RequestId(str(uuid4()))
 
 
 def head(chat: Chat) -> Chat:
@@ -124,7 +146,7 @@ def test_a_deletion_by_its_owner_is_told_as_any_other(store: Store) -> None:
     assert swept(chat.created_at + 2 * A_DAY) == temporary.TemporarySweep(0)
 
 
-@pytest.mark.parametrize("use", [an_ended_turn, a_rename])
+@pytest.mark.parametrize("use", [an_ended_turn, a_rename, a_retry, an_edit, a_deletion])
 @pytest.mark.holds("contract.temporary-end")
 def test_a_chat_that_is_used_lives_as_long_after_that(store: Store, use: Callable[[Chat, datetime], object]) -> None:
     chat = a_temporary_chat()
@@ -134,6 +156,16 @@ def test_a_chat_that_is_used_lives_as_long_after_that(store: Store, use: Callabl
     assert ends_in(chat) == timedelta(hours=47)
     assert swept(chat.created_at + timedelta(hours=47) - A_MINUTE) == temporary.TemporarySweep(0)
     assert swept(chat.created_at + timedelta(hours=47)) == temporary.TemporarySweep(1)
+
+
+@pytest.mark.holds("contract.temporary-end")
+def test_reading_and_files_are_no_use_of_a_chat(store: Store) -> None:
+    chat = a_temporary_chat()
+    at = Call(a_caller(), chat.created_at + timedelta(hours=23), new_id)
+    announced(at, chat, RULES, "text/plain", "a.txt")
+    chats.get(at, chat.chat_id)
+    listing.messages(at, CursorCodec("secret"), chat.chat_id, listing.Query(10, None))
+    assert swept(chat.created_at + A_DAY) == temporary.TemporarySweep(1)
 
 
 def test_who_uses_a_chat_in_the_instant_of_its_end_keeps_it(store: Store) -> None:

@@ -18,9 +18,10 @@ from minichat.domain.usage import Usage
 from minichat.events.payloads import ChatTitleTask
 from minichat.providers.chunks import Failed
 from minichat.services import chats, mutate, titles
-from minichat.services.finalize import Finalizer, finalize
+from minichat.services.finalize import Teller, finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.services.system_tasks import TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import Settings, Store
 from minichat.storage import usage_ledger
@@ -45,7 +46,7 @@ def a_turn(chat_id: ChatId, content: str = "hello", rules: Rules = RULES, **endi
 
 
 def _ended(running: RunningTurn, text: str = "good day", state: TurnState = TurnState.COMPLETED) -> RunningTurn:
-    by = Finalizer(wants_title=running.wants_title)
+    by = Teller(wants_title=running.wants_title)
     assert finalize(a_call(), running.turn, Ending(state, text=text, usage=Usage(10, 5)), RULES.settings, by)
     return running
 

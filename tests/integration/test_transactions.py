@@ -18,7 +18,8 @@ import pytest
 
 from minichat.domain.identity import RequestId
 from minichat.services.finalize import finalize
-from minichat.services.send import SendMessage, send
+from minichat.services.new_turn import SendMessage
+from minichat.services.send import send
 from minichat.settings import Store
 from minichat.storage import transact, turns, usage_ledger
 from tests.conftest import ROOT, fresh_tables

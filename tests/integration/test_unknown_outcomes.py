@@ -20,15 +20,17 @@ from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.services import chats, mutate
 from minichat.services.cancel import cancel
-from minichat.services.finalize import End, finalize
+from minichat.services.finalize import End, Teller, finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.orphans import BEGINNING_PATIENCE, ended_as_orphan
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.services.transcript import Transcript
 from minichat.settings import Settings, Store
 from minichat.storage import parts, policies, transact, turns
 from minichat.storage.items import connect
 from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
+from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answered_instead, answers_lost, counted_calls, refused
 from tests.support.storage.invariants import Tables, violations
 
@@ -70,7 +72,7 @@ def silent_since(turn: Turn, beyond: timedelta = timedelta()) -> Call:
 
 def ended(running: RunningTurn | Turn) -> object:
     turn = running.turn if isinstance(running, RunningTurn) else running
-    return finalize(a_call(), turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings)
+    return finalize(a_call(), turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings, Teller())
 
 
 @contextmanager
@@ -165,7 +167,7 @@ def test_what_was_stored_is_told_as_done_when_its_answer_never_comes(store: Stor
 def test_an_end_that_was_stored_is_known_by_whoever_stores_it_again(store: Store) -> None:
     """Even the question was lost: the same end is the same transaction, and its win is its own."""
     turn = begun(a_command(a_chat()))
-    end = End(a_call(), turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings)
+    end = End(a_call(), turn, Ending(TurnState.COMPLETED, text="hi", usage=Usage(1, 1)), RULES.settings, Teller())
     with answers_lost("TransactWriteItems", LOST), answers_lost("GetItem", 1), pytest.raises(errors.ServiceUnavailable):
         end.store()
     assert stored(turn).state is TurnState.COMPLETED
@@ -217,7 +219,7 @@ def test_of_many_same_sends_one_goes_on_with_a_turn(store: Store) -> None:
         start = threading.Barrier(8)
 
         def again(_: int, command: SendMessage = command, call: Call = call, start: threading.Barrier = start) -> bool:
-            start.wait(10)
+            start.wait(PATIENCE)
             try:
                 return isinstance(send(Call(a_caller(), call.now, new_id), command, RULES), RunningTurn)
             except errors.RequestIdConflict:

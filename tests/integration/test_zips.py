@@ -10,6 +10,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from minichat.local.tables import load_template
+from tests.support.patience import PATIENCE
 from tests.unit.test_packaging import ROOT, pins, said_by_the_layer
 
 START = """
@@ -50,7 +51,7 @@ def test_a_function_starts_from_its_zip_and_the_layer_alone(name: str, tmp_path:
         env={**os.environ, "PYTHONPATH": str(tmp_path), "MINICHAT_CURSOR_SECRET": "0123456789abcdef" * 4},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert started.returncode == 0, started.stderr

@@ -26,9 +26,10 @@ from minichat.domain.usage import Usage
 from minichat.services import attachments, chats, mutate, orphans
 from minichat.services.cancel import cancel
 from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.reconcile_quota import reconcile
 from minichat.services.rules import InForce, Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.settings import Quota, Settings
 from minichat.storage import policies, turns
 from tests.conftest import fresh_tables
@@ -265,7 +266,6 @@ def test_every_invariant_holds_after_every_step(engine: str) -> None:
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
         ),

@@ -18,6 +18,7 @@ import pytest
 from minichat.settings import Store
 from tests.conftest import ROOT, running_stack
 from tests.support.http.client import Answer, Stack, User
+from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables, violations
 
 ROUNDS = int(os.environ.get("RACE_ROUNDS", "5"))
@@ -46,7 +47,7 @@ def _race(run: Callable[[int], int], count: int = RACERS) -> Counter[int]:
     start = threading.Barrier(count)
 
     def one(number: int) -> int:
-        start.wait(30)
+        start.wait(PATIENCE)
         return run(number)
 
     with ThreadPoolExecutor(count) as pool:
@@ -85,7 +86,7 @@ def test_of_many_sends_into_one_chat_one_wins(racetrack: Stack) -> None:
                     if answer.status == 200:
                         # The winner's turn runs until everybody else was told so.
                         for _ in range(RACERS - 1):
-                            assert refused.acquire(timeout=60)
+                            assert refused.acquire(timeout=PATIENCE)
                         racetrack.release(hold)
                         assert [event.name for event in events][-1] == "done"
                     else:

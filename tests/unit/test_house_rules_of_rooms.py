@@ -48,6 +48,35 @@ def test_only_storage_takes_keys_apart() -> None:
     assert found == []
 
 
+def test_each_clause_of_a_condition_has_a_name() -> None:
+    # `condition &= …` grew line by line: which race a clause prevents stood elsewhere, or nowhere.
+    found: dict[str, list[ast.AST]] = defaultdict(list)
+    for name, node in nodes():
+        if not name.startswith("shared/minichat/storage/") or name.endswith("/conditions.py"):
+            continue
+        match node:
+            case ast.Call(func=ast.Name(id="all_of" | "any_of"), args=clauses):
+                found[name] += [clause for clause in clauses if not _is_named(clause)]
+            case ast.BinOp(op=ast.BitAnd() | ast.BitOr(), left=left, right=right):
+                found[name] += [side for side in (left, right) if _is_clause(side)]
+            case ast.AugAssign(op=ast.BitAnd() | ast.BitOr(), value=value) if _is_clause(value):
+                found[name].append(value)
+    assert [place for name, those in found.items() for place in places(name, iter(those))] == []
+
+
+def _is_named(clause: ast.AST) -> bool:
+    """A name, several in a list, or what a function of ours gives."""
+    return isinstance(clause, ast.Name | ast.Starred) or (isinstance(clause, ast.Call) and not _is_clause(clause))
+
+
+def _is_clause(node: ast.AST) -> bool:
+    """Whether it asks an item for something: compared, or whether it is there."""
+    called = node.func if isinstance(node, ast.Call) else None
+    return isinstance(node, ast.Compare) or (
+        isinstance(called, ast.Attribute) and called.attr in {"exists", "does_not_exist", "is_in", "between"}
+    )
+
+
 def test_a_class_has_a_name_of_its_own() -> None:
     # `Outcome` meant three things, `Answer` seven: an import had to be followed before a line could be read.
     named = defaultdict(set)

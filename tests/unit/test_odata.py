@@ -98,6 +98,20 @@ def test_a_question_about_a_title_is_answered_as_python_would(asked: Comparison,
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "title eq 'Trip'",
+        "title in ('trap','Trip')",
+        *(f"{op}(title,'Trip')" for op in ("contains", "startswith", "endswith")),
+    ],
+)
+@pytest.mark.holds("contract.filter-chats")
+def test_titles_are_compared_case_by_case(text: str) -> None:
+    for title, expected in (("Trip", True), ("trip", False), ("TRIP", False)):
+        assert parse_filter(text, CHATS).matches({"title": title, "updated_at": MOMENT, "id": ID}) is expected
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("role eq 'user'", True),
@@ -120,6 +134,7 @@ def test_a_question_about_a_title_is_answered_as_python_would(asked: Comparison,
         ("   ", True),
     ],
 )
+@pytest.mark.holds("contract.filter")
 def test_comparisons_are_of_values_and_not_of_spellings(text: str, expected: bool) -> None:
     assert parse_filter(text, MESSAGES).matches(message()) is expected
 
@@ -180,7 +195,6 @@ def test_a_function_wants_a_text_field_and_a_text(text: str) -> None:
         ("created_at asc", Order("created_at", False)),
     ],
 )
-@pytest.mark.holds("contract.orderby")
 def test_orders_are_by_time_or_id(text: str | None, expected: Order) -> None:
     assert parse_orderby(text) == expected
     assert parse_orderby(expected.canonical()) == expected

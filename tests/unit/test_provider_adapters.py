@@ -97,6 +97,23 @@ def test_a_chat_without_an_end_of_its_own_failed(events: list[Any], code: str) -
     assert last.code == code
 
 
+@pytest.mark.parametrize(
+    "usage", [{"prompt_tokens": 12, "completion_tokens": 0}, {"prompt_tokens": 12, "completion_tokens": 1}]
+)
+def test_a_count_before_the_text_is_not_what_an_answer_used_that_broke_off(usage: dict[str, int]) -> None:
+    first = choice({"role": "assistant", "content": "hi"}, usage=usage)
+    *_, last = chat(first, choice({"content": " there"}))
+    assert isinstance(last, Failed)
+    assert not last.usage.known
+    # Who counts with each piece has counted all of them, and who ends has said what there was.
+    *_, last = chat(first, choice({"content": " there"}, usage=USED["usage"]))
+    assert isinstance(last, Failed)
+    assert last.usage == Usage(12, 5)
+    *_, last = chat(first, choice({"content": " there"}, "stop"))
+    assert isinstance(last, Completed)
+    assert last.usage == Usage(12, usage["completion_tokens"])
+
+
 def test_a_chats_annotations_are_one_search_of_the_web() -> None:
     noted = choice({"annotations": [{"type": "url_citation"}]})
     searched = [ToolActivity("web_search", "start"), ToolActivity("web_search", "done")]

@@ -1,6 +1,8 @@
 """The worked examples of turns-and-quota 4, to the last micro-credit, and what must hold for all numbers."""
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,11 +20,22 @@ from minichat.domain.quota import (
     reserve,
     text_tokens,
 )
+from minichat.settings import Attachments, Quota
 from tests.support.domain.builders import a_model
 
 BUDGETS = EstimationBudgets()
 tokens = st.integers(0, 10_000_000)
 multipliers = st.integers(1, 10_000_000_000)
+
+
+@pytest.mark.holds("turns.web-search-day", "turns.interpreter-day", "turns.file-search-day")
+@pytest.mark.holds("turns.images-day", "turns.uploads-day")
+def test_the_numbers_are_those_of_the_document() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "turns-and-quota.md").read_text("utf-8")
+    told = {name: int(number) for name, number in re.findall(r"`quota\.(\w+)` \((\d+)", document)}
+    assert len(told) >= 9
+    assert told == {name: getattr(Quota(), name) for name in told}
+    assert f"`attachments.max_images_per_message` ({Attachments().max_images_per_message})" in document
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,12 @@ ISSUED = {
         "gh" + "s_" + noise(36),
         "github" + "_pat_" + noise(22) + "_" + noise(59),
     ],
-    "gitlab-token": ["gl" + "pat-" + noise(20), "gl" + "dt-" + noise(20), "gl" + "pat-" + noise(27) + ".01.0z1abcdef"],
+    "gitlab-token": [
+        *("gl" + kind + "-" + noise(20) for kind in ("pat", "oas", "dt", "rt", "rtr", "cbt", "ptt", "ft", "imt")),
+        *("gl" + kind + "-" + noise(20) for kind in ("agent", "wt", "soat", "ffct")),
+        "gl" + "pat-" + noise(27) + ".01.0z1abcdef",
+        "GR" + "1348941" + noise(20),
+    ],
     "slack-token": [
         "xo" + "xb-" + "1234567890-" + noise(24),
         "xo" + "xe.xoxp-1-" + noise(60),
@@ -245,9 +250,16 @@ ISSUED = {
         "AI" + "za" + noise(35),
         "GO" + "CSPX-" + noise(28),
         "ya" + "29." + noise(120),
+        "ya" + "29.c." + noise(120),
+        "ya" + "29.c.b0" + noise(120),
         "1/" + "/0" + noise(60),
     ],
-    "stripe-key": ["sk" + "_live_" + noise(24), "rk" + "_test_" + noise(99), "whs" + "ec_" + noise(32)],
+    "stripe-key": [
+        "sk" + "_live_" + noise(24),
+        "rk" + "_test_" + noise(99),
+        "sk" + "_org_live_" + noise(32),
+        "whs" + "ec_" + noise(32),
+    ],
     "npm-token": ["np" + "m_" + noise(36)],
     "pypi-token": ["py" + "pi-AgEIcHlwaS5vcmc" + noise(120)],
 }
@@ -274,6 +286,11 @@ def test_tokens_that_say_who_issued_them_go(kind: str, token: str) -> None:
             "amqps://a:b@[::1]/v and https://c:d@e.example/",
             "amqps://a:[redacted:password]@[::1]/v and https://c:[redacted:password]@e.example/",
         ),
+        # Not escaped, as people type it.
+        ("postgres://ann:sw/ord@db.example/app", "postgres://ann:[redacted:password]@db.example/app"),
+        ("postgres://ann:sw@rd@db:5432/app?x=a@b", "postgres://ann:[redacted:password]@db:5432/app?x=a@b"),
+        ("jdbc:oracle:thin:scott/tiger@//db:1521/x", "jdbc:oracle:thin:scott/[redacted:password]@//db:1521/x"),
+        ("DRIVER={ODBC};UID=ann;PWD={sw;ord}", "DRIVER={ODBC};UID=ann;PWD=[redacted:password]"),
         ("Server=db;User Id=ann;Password=sword;", "Server=db;User Id=ann;Password=[redacted:password];"),
         (
             "AccountName=a;AccountKey=c3dvcmQ=;EndpointSuffix=b",
@@ -411,6 +428,11 @@ HOSTILE = [
     "8Q~",
     "a://",
     "a://b:",
+    "a://b:c@",
+    "a://b:@@@@",
+    "jdbc:oracle:thin:a/",
+    ";pwd={",
+    "GR1348941",
     "ghp_",
     "glpat-",
     "xoxb-",
@@ -458,18 +480,20 @@ long_texts = st.builds(lambda text, before, after: before + text * 200 + after, 
 
 
 @given(st.one_of(texts, long_texts))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_redacting_twice_changes_nothing(text: str) -> None:
     once = redact_text(text)
     assert redact_text(once) == once
 
 
 @given(st.one_of(texts, long_texts, st.text()))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_what_is_left_is_short_and_matches_no_rule(text: str) -> None:
     left = redact_text(text)
     assert len(left.encode("utf-8", "surrogatepass")) <= MAX_BYTES
-    assert all(rule.apply(left) == left for rule in RULES)
+    # The mark of a cut stands where a password may have begun, and would be taken for one.
+    words = left.removesuffix(CUT)
+    assert all(rule.apply(words) == words for rule in RULES)
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=50), st.sampled_from([JWT, OPENAI, AWS, AZURE_STORAGE]))
@@ -552,7 +576,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_redacting_a_value_twice_changes_nothing(value: Json) -> None:
     once = redact(value)
     assert redact(once) == once

@@ -37,6 +37,10 @@ KNOWN = Usage(800, 200)
         (Ending(FAILED, "provider_error", refused=True, usage=KNOWN), ("failed", "actual")),
         (Ending(FAILED, "context_length_exceeded", text="so far"), ("failed", "estimated")),
         (Ending(FAILED, "context_length_exceeded", text="so far", usage=KNOWN), ("failed", "actual")),
+        (Ending(FAILED, "provider_error", text="so far", usage=Usage(800, 0)), ("failed", "estimated")),
+        (Ending(FAILED, "provider_error", text="so far", usage=Usage(800, 1)), ("failed", "actual")),
+        (Ending(CANCELLED, text="so far", usage=Usage(800, 0)), ("aborted", "estimated")),
+        (Ending(COMPLETED, text="all", usage=Usage(800, 0)), ("completed", "actual")),
         (Ending(FAILED, "orphan_timeout", usage=KNOWN), ("aborted", "actual")),
         (Ending(FAILED, "orphan_timeout"), ("aborted", "estimated")),
         (Ending(FAILED, "orphan_timeout", provider_called=False), ("aborted", "released")),
@@ -123,14 +127,19 @@ def test_what_was_told_costs_no_more_than_the_reserve() -> None:
     code=st.sampled_from([None, *sorted(KNOWN_ERROR_CODES), "unknown"]),
     refused=st.booleans(),
     text=st.text(max_size=400),
+    counted_input=st.integers(0, 100),
+    credits_micro=st.integers(0, 3000),
 )
 def test_told_text_is_never_free_and_a_refusal_always_is(
-    state: TurnState, code: str | None, refused: bool, text: str
+    state: TurnState, code: str | None, refused: bool, text: str, counted_input: int, credits_micro: int
 ) -> None:
-    reserve = a_reserve(credits_micro=10**9, output_multiplier=1_000_000)
-    settled = settle(Ending(state, code, text=text, refused=refused and not text), reserve, 110)
+    reserve = a_reserve(credits_micro=credits_micro, output_multiplier=1_000_000)
+    # Of an answer that is refused nothing is counted, of one that breaks off perhaps its beginning.
+    usage = Usage(counted_input, 0) if text and state is not COMPLETED else Usage()
+    settled = settle(Ending(state, code, text=text, refused=refused and not text, usage=usage), reserve, 110)
+    assert settled.committed_micro <= credits_micro
     if text:
-        assert settled.committed_micro >= -(-len(text.encode()) // 4)
+        assert settled.committed_micro >= min(1000 + -(-len(text.encode()) // 4), credits_micro)
     elif refused and state is FAILED:
         assert settled.committed_micro == 0
 

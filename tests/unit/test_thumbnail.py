@@ -52,7 +52,7 @@ def test_a_deployment_has_other_sizes() -> None:
     assert of_image(an_image(400, 400), "image/png", Thumbnails(width=512, height=512, max_bytes=1024)) is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 600),
     st.integers(1, 600),
@@ -142,7 +142,7 @@ def test_what_is_no_image_of_its_type_is_refused(content: bytes, content_type: s
         of_image(content, content_type)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), st.sampled_from(["PNG", "JPEG", "WEBP", "GIF"]))
 def test_damage_is_refused_or_survived_and_nothing_else_happens(data: st.DataObject, kind: str) -> None:
     image = bytearray(_WHOLE[kind])

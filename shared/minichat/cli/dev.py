@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import socket
-import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -49,29 +49,29 @@ def run(options: argparse.Namespace) -> int:
         state=options.state,
         events=not options.no_events,
     )
-    stopping, started = threading.Event(), threading.Event()
+    stopping = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        first = not stopping.is_set()
-        stopping.set()
-        # Only a start has to be interrupted, and only once: what stops the children must come to its end.
-        if first and not started.is_set():
+        # It runs between any two steps of what it interrupts, which may hold the lock of whatever is waited for: no
+        # event, no queue and no stream here. Only the first one interrupts: what stops the children comes to its end.
+        nonlocal stopping
+        if not stopping:
+            stopping = True
             raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
-        try:
-            _refuse_unusable_port(options.host, options.port)
-            running = stack.start(wish)
-            _announce(running)
-        finally:
-            started.set()
-        while not stopping.wait(0.5):
+        _refuse_unusable_port(options.host, options.port)
+        running = stack.start(wish)
+        _announce(running)
+        while True:
             running.check()
+            time.sleep(0.5)
     except KeyboardInterrupt:
         pass
     finally:
+        stopping = True
         stop_all()
     return 0
 

@@ -82,6 +82,7 @@ def _field(kind: str, names: str) -> Rule:
     return Rule(kind, re.compile(rf"(?P<kept>{name}(?:{quote}|{equals}|{colon}))(?(quote){quoted}|{bare})"))
 
 
+_NOT_IN_URLS = r"\s\"'`<>"
 _BEARER = r"[A-Za-z0-9._~+/=-]"  # RFC 6750, with room for what is not quite
 _BASE64 = r"[A-Za-z0-9+/=_-]"
 _MIXED = r"(?=[a-z0-9+/]{0,85}[A-Z])(?=[A-Z0-9+/]{0,85}[a-z])(?=[A-Za-z+/]{0,85}[0-9])"
@@ -92,12 +93,14 @@ _TOLD_APART = r"(?![A-Za-z0-9])"
 # Tokens that say who issued them, in the forms that the issuers' own scanners look for.
 _ISSUED = {
     "github-token": rf"gh[pousr]_[A-Za-z0-9]{{36,255}}+{_TOLD_APART}|github_pat_[A-Za-z0-9_]{{40,255}}+",
-    "gitlab-token": rf"gl(?:pat|oas|dt|rt|cbt|ptt|ft|imt|agent|soat|ffct)-{_WORD}{{20,300}}+(?:\.[A-Za-z0-9]{{2,9}})*+",
+    "gitlab-token": r"gl(?:pat|oas|dt|rtr?|cbt|ptt|ft|imt|agent|wt|soat|ffct)-"
+    rf"{_WORD}{{20,300}}+(?:\.[A-Za-z0-9]{{2,9}})*+|GR1348941{_WORD}{{20,64}}+",
     "slack-token": r"xox[a-z](?:\.xox[a-z])?-[A-Za-z0-9-]{10,255}+|xapp-[0-9]-[A-Za-z0-9-]{10,255}+"
     r"|hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9_/]{8,255}+",
     "google-key": rf"AIza{_WORD}{{35}}(?!{_WORD})|GOCSPX-{_WORD}{{20,64}}+"
-    rf"|ya29\.{_WORD}{{20,512}}+|1//0{_WORD}{{40,255}}+",
-    "stripe-key": rf"(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{{10,255}}+{_TOLD_APART}|whsec_[A-Za-z0-9+/=]{{24,128}}+",
+    rf"|ya29\.(?:[a-z]\.){{0,2}}+{_WORD}{{20,512}}+|1//0{_WORD}{{40,255}}+",
+    "stripe-key": rf"(?:sk|rk)_(?:org_)?(?:live|test)_[A-Za-z0-9]{{10,255}}+{_TOLD_APART}"
+    r"|whsec_[A-Za-z0-9+/=]{24,128}+",
     "npm-token": rf"npm_[A-Za-z0-9]{{36}}{_TOLD_APART}",
     "pypi-token": rf"pypi-{_WORD}{{16,1024}}+",
 }
@@ -122,11 +125,24 @@ RULES = (
     ),
     Rule("aws-key-id", re.compile(rf"{_START}(?:AKIA|ASIA)[A-Z0-9]{{16}}(?![A-Za-z0-9])")),
     *(Rule(kind, re.compile(rf"{_START}(?:{shape})")) for kind, shape in _ISSUED.items()),
-    # The password of `scheme://user:password@host`: without a user, too, as Redis has it.
+    # The password of `scheme://user:password@host`: without a user, too, as Redis has it, and with what should be
+    # escaped. What begins with a port is a path.
     Rule(
         "password",
-        re.compile(r"(?P<kept>[A-Za-z]://[^\s\"'`<>/?#:@\[\]]{0,128}+:)[^\s\"'`<>/@\[]{1,256}+(?=@[\w\[-])"),
+        re.compile(
+            rf"(?P<kept>[A-Za-z]://[^{_NOT_IN_URLS}/?#:@\[\]]{{0,128}}+:)(?!\d{{1,5}}[/?#])"
+            rf"[^{_NOT_IN_URLS}@\[]{{1,256}}+"
+            rf"(?:@(?=[^{_NOT_IN_URLS}/?#@\[]{{0,128}}+@)[^{_NOT_IN_URLS}@\[]{{0,256}}+){{0,4}}+(?=@[\w\[-])"
+        ),
     ),
+    Rule(
+        "password",
+        re.compile(
+            rf"(?P<kept>(?i:jdbc:oracle:[a-z]{{1,9}}:)[^{_NOT_IN_URLS}/@:]{{1,128}}+/)[^{_NOT_IN_URLS}@/\[]{{1,128}}+(?=@)"
+        ),
+    ),
+    # ODBC puts braces around a value with punctuation.
+    Rule("password", re.compile(r"(?P<kept>;[ \t]{0,8}(?i:pwd|password)[ \t]{0,8}=[ \t]{0,8})\{[^{}\r\n]{1,256}+\}")),
     Rule("azure-key", re.compile(rf"{_START}[A-Za-z0-9]{{52}}JQQJ9[A-Za-z0-9]{{27,}}+")),
     Rule("azure-key", re.compile(r"[A-Za-z0-9_~.-]{3}[78]Q~[A-Za-z0-9_~.-]{31,34}")),
     Rule(

@@ -67,7 +67,7 @@ class Settlement:
 
 def billing(ending: Ending) -> tuple[BillingOutcome, SettlementMethod]:
     """Outcome and method of an ending: the table of turns-and-quota 6, row by row."""
-    measured: SettlementMethod = "actual" if ending.usage.known else "estimated"
+    measured: SettlementMethod = "actual" if _is_measured(ending) else "estimated"
     match ending.state:
         case TurnState.COMPLETED:
             return "completed", measured
@@ -80,6 +80,13 @@ def billing(ending: Ending) -> tuple[BillingOutcome, SettlementMethod]:
             return outcome, measured if ending.error_code in _CHARGED | _RELEASED else "estimated"
         case TurnState.RUNNING:
             raise ValueError("a running turn has no ending")
+
+
+def _is_measured(ending: Ending) -> bool:
+    """Whether the provider's count is of the whole answer: one that broke off may be counted as it began, without a
+    token of the text that was told."""
+    is_of_the_beginning = ending.state is not TurnState.COMPLETED and ending.text and not ending.usage.output_tokens
+    return ending.usage.known and not is_of_the_beginning
 
 
 def _is_free(ending: Ending) -> bool:

@@ -8,7 +8,6 @@ anything else                                    the message is hidden for longe
 A dead-letter queue that does not take a message is one of "anything else": nothing is deleted that is not somewhere.
 """
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from minichat.domain.errors import ServiceUnavailable
 from minichat.events.queues import REDRIVEN, SqsMessage, client, send_one
 from minichat.observability import begin, count, emit, logger
+from minichat.pauses import jittered
 from minichat.settings import current
 
 FIRST_PAUSE_SECONDS = 2
@@ -170,7 +170,7 @@ def _parsed(record: SQSRecord, model: Any) -> object:
 def _hide(record: SQSRecord, queue: str, attempt: int) -> None:
     """Lets a message wait before it comes again, twice as long each time, with jitter."""
     longest = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
-    seconds = max(round(random.uniform(longest / 2, longest)), 1)  # noqa: S311  jitter, not a secret
+    seconds = max(round(jittered(longest)), 1)
     try:
         client().change_message_visibility(
             QueueUrl=current().queues.urls[queue], ReceiptHandle=record.receipt_handle, VisibilityTimeout=seconds

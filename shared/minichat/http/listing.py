@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat, visible
-from minichat.domain.identity import AttachmentId, Call, ChatId, MessageId, from_micros, uuid7_floor
+from minichat.domain.identity import Call, ChatId, MessageId, from_micros, uuid7_floor
 from minichat.domain.message import Message, told_bytes
 from minichat.http import odata
 from minichat.http.odata import Filter, Order, Value
@@ -32,7 +32,6 @@ from minichat.observability import measured
 from minichat.storage import attachments as attachment_store
 from minichat.storage import chats as chat_store
 from minichat.storage import messages as message_store
-from minichat.storage.items import together
 from minichat.storage.messages import FoundMessages, Window
 
 NEWEST_FIRST = "updated_at desc"
@@ -159,39 +158,22 @@ def attachments(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -
     cursor = None
     if query.cursor is not None:
         cursor = fits(codec.decode(query.cursor, scope), order=LAST_ADDED_FIRST, filter_=None)
+    backward = cursor is not None and cursor.backward
+    position = "" if cursor is None else cursor.position
+    window = Window(after=position) if backward else Window(before=position, descending=True)
     with measured("read"):
-        chat, (found, left_at) = together(
-            lambda: chat_store.read(call.caller.tenant_id, chat_id),
-            lambda: _there_are(call, chat_id, cursor, query.limit + 1),
+        chat, found = attachment_store.page(
+            call.caller.tenant_id, chat_id, window, limit=query.limit + 1, looked_at=LOOKED_AT
         )
     visible(chat, call.caller)
     with measured("attachments"):
-        shown = _that_fit_with_pictures(found[: query.limit])
-    page = cut([*shown, *found[len(shown) :]], max(len(shown), 1), cursor, lambda one: one.attachment_id)
-    if left_at is not None and len(found) == len(shown):
-        backward = cursor is not None and cursor.backward
-        page = replace(page, prev_position=left_at) if backward else replace(page, next_position=left_at)
+        shown = _that_fit_with_pictures(found.there[: query.limit])
+    page = cut([*shown, *found.there[len(shown) :]], max(len(shown), 1), cursor, lambda one: one.attachment_id)
+    if found.left_at is not None and len(found.there) == len(shown):
+        there = found.left_at
+        page = replace(page, prev_position=there) if backward else replace(page, next_position=there)
     info = _List(codec, scope, LAST_ADDED_FIRST).info(query.limit, page)
     return Page(items=[attachment_detail(one) for one in page.rows], page_info=info)
-
-
-def _there_are(
-    call: Call, chat_id: ChatId, cursor: Cursor | None, limit: int
-) -> tuple[list[Attachment], AttachmentId | None]:
-    """Up to `limit` attachments that are not deleted, and where the search stopped short of the end."""
-    backward = cursor is not None and cursor.backward
-    position = "" if cursor is None else cursor.position
-    after, before = (position, "") if backward else ("", position)
-    there = attachment_store.between_ids(call.caller.tenant_id, chat_id, after, before, descending=not backward)
-    found: list[Attachment] = []
-    for looked_at, one in enumerate(there, start=1):
-        if one.deleted_at is None:
-            found.append(one)
-        if len(found) == limit:
-            return found, None
-        if looked_at >= LOOKED_AT:
-            return found, one.attachment_id
-    return found, None
 
 
 def _that_fit_with_pictures(files: Sequence[Attachment]) -> list[Attachment]:

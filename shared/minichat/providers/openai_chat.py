@@ -86,7 +86,8 @@ class ChatCompletionAnswer:
     """What the events of one answer mean (`reading.Meaning`)."""
 
     def __init__(self) -> None:
-        self.usage = Usage()
+        self._counted = Usage()
+        self._is_counted = True
         self._characters = Characters()
         self._told = False
         self._reason: str | None = None
@@ -95,6 +96,11 @@ class ChatCompletionAnswer:
         self._refused = False
         self._calls = False
         self._cited: list[Cited] = []
+
+    @property
+    def usage(self) -> Usage:
+        """What the answer used: the last count, unless there was more text after it, and no end."""
+        return self._counted if self._is_counted or self._reason is not None else Usage()
 
     def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
         """What an event says."""
@@ -125,8 +131,6 @@ class ChatCompletionAnswer:
 
     def _chunk(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
         self._response_id = self._response_id or identifier(data.get("id"))
-        if data.get("usage") and (counted := _usage(data["usage"])).known:
-            self.usage = counted
         for choice in data.get("choices") or []:
             delta, message = choice.get("delta") or {}, choice.get("message") or {}
             # Some servers send the message that is whole at the end, and some nothing else.
@@ -140,10 +144,13 @@ class ChatCompletionAnswer:
                 yield from self._tell(self._characters.of(text))
             if choice.get("finish_reason"):
                 self._reason = str(choice["finish_reason"])
+        if data.get("usage") and (counted := _usage(data["usage"])).known:
+            self._counted, self._is_counted = counted, True
 
     def _tell(self, text: str) -> Iterator[TextDelta]:
         if text:
             self._told = True
+            self._is_counted = False
             yield TextDelta(text)
 
     def _annotated(self, annotations: list[Any]) -> Iterator[ToolActivity]:

@@ -42,6 +42,10 @@ class AddressRefused(NotAsked):
     """The name of the provider's host leads to no public address."""
 
 
+class NobodyAtWork(asyncio.CancelledError):
+    """Whoever wanted an answer stopped waiting while every request had been refused, or none had left."""
+
+
 class Reader(Protocol):
     """Makes chunks of the bytes of one answer, in whatever pieces they come."""
 
@@ -146,7 +150,7 @@ async def _opened(line: Line, exchange: Exchange, by: float, secrets: list[str])
     """The response whose body is the stream; what may pass is tried again while the first byte's time lasts.
 
     A key that was refused is read again, and if it is another one now, tried once more. Adds the keys that it sends to
-    `secrets`. Raises _Refused.
+    `secrets`. Raises _Refused, and NobodyAtWork.
     """
     key = line.key
     sent = None if key is None else await key.current()
@@ -155,6 +159,8 @@ async def _opened(line: Line, exchange: Exchange, by: float, secrets: list[str])
         secrets += [] if sent is None else [sent]
         try:
             return await _attempt(line, sent, exchange, by)
+        except NobodyAtWork as stopped:
+            raise asyncio.CancelledError if unsure else stopped from None
         except _Refused as refused:
             # One attempt that nobody said no to is enough for somebody to be at work.
             reached = reached or refused.failed.reached
@@ -169,16 +175,27 @@ async def _opened(line: Line, exchange: Exchange, by: float, secrets: list[str])
             too_long = pause > MAX_PAUSE_SECONDS or asyncio.get_running_loop().time() + pause >= by
             if not refused.may_pass or attempt >= line.entry.retries or too_long:
                 raise last from None
-        await asyncio.sleep(pause)
+        try:
+            await asyncio.sleep(pause)
+        except asyncio.CancelledError:
+            raise asyncio.CancelledError if unsure else NobodyAtWork from None
         attempt += 1
 
 
 async def _attempt(line: Line, key: str | None, exchange: Exchange, by: float) -> httpx2.Response:
-    """The response to one request, if its status says that it is an answer. Raises _Refused."""
+    """The response to one request, if its status says that it is an answer. Raises _Refused, and NobodyAtWork."""
+    steps: list[str] = []
+
+    async def step(name: str, _: object) -> None:
+        steps.append(name)
+
     try:
         request = _request(line, key, exchange)
+        request.extensions["trace"] = step
         async with asyncio.timeout_at(by):
             response = await line.client.send(request, stream=True, auth=exchange.auth)
+    except asyncio.CancelledError:
+        raise asyncio.CancelledError if any("send_request" in one for one in steps) else NobodyAtWork from None
     except NotAsked as reason:
         failed = Failed("provider_error", f"no request can be made: {reason}", reached=False)
         raise _Refused(failed, may_pass=False) from None

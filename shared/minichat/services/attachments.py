@@ -25,11 +25,12 @@ from minichat.domain.files import FileLimits, FileType, check_size, clean_name, 
 from minichat.domain.identity import AttachmentId, Call, ChatId
 from minichat.domain.policy import Model
 from minichat.events.payloads import AttachmentCleanup, AttachmentDeleted, AttachmentExpected
+from minichat.pauses import growing
 from minichat.services import chats
 from minichat.services.audit_details import by, clean_filename
 from minichat.services.rules import Rules
-from minichat.storage import attachment_steps, attachments, keys, objects, outbox
-from minichat.storage import chats as stored_chats
+from minichat.storage import attachment_steps, attachments, keys, objects, once, outbox
+from minichat.storage.once import Once
 
 DELETE_ATTEMPTS = 5
 FIRST_LOOK_SECONDS = 0.25
@@ -49,12 +50,12 @@ class NewFile:
     size_bytes: int
     idempotency_key: str | None = None
 
-    def once(self, content: bytes = b"") -> stored_chats.Once | None:
+    def once(self, content: bytes = b"") -> Once | None:
         """The key, and what differs when the file does."""
         if self.idempotency_key is None:
             return None
-        said = repr((self.filename, self.content_type, self.size_bytes, hashlib.sha256(content).hexdigest()))
-        return stored_chats.Once(self.idempotency_key, hashlib.sha256(said.encode()).hexdigest()[:32])
+        digest = hashlib.sha256(content).hexdigest()
+        return once.of(self.idempotency_key, self.filename, self.content_type, self.size_bytes, digest)
 
 
 def add(call: Call, chat: Chat, file: NewFile, content: bytes, rules: Rules) -> Attachment:
@@ -102,12 +103,11 @@ async def settled(call: Call, attachment: Attachment, seconds: float) -> Attachm
     A look that the store does not answer is passed over. Raises AttachmentNotFound when it is deleted meanwhile, and
     ChatNotFound when its chat is.
     """
-    ends_at, pause = time.monotonic() + seconds, FIRST_LOOK_SECONDS
+    ends_at, pauses = time.monotonic() + seconds, growing(FIRST_LOOK_SECONDS, LONGEST_PAUSE_SECONDS, factor=1.5)
     while attachment.is_open and (left := ends_at - time.monotonic()) > 0:
-        await asyncio.sleep(min(pause, left))
+        await asyncio.sleep(min(next(pauses), left))
         with suppress(ServiceUnavailable):
             attachment = await asyncio.to_thread(_as_it_stands, call, attachment)
-        pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
     return attachment
 
 
@@ -203,9 +203,7 @@ def _made(call: Call, chat: Chat, file: NewFile, file_type: FileType, rules: Rul
     )
 
 
-def _stored(
-    call: Call, made: Attachment, limits: FileLimits, rules: Rules, once: stored_chats.Once | None
-) -> Attachment:
+def _stored(call: Call, made: Attachment, limits: FileLimits, rules: Rules, once: Once | None) -> Attachment:
     """The attachment, stored; or the one that the key made before, as it is now: what was deleted is not made again."""
     event = AttachmentExpected(tenant_id=made.tenant_id, chat_id=made.chat_id, attachment_id=made.attachment_id)
     delay = rules.settings.attachments.abandoned_after_seconds

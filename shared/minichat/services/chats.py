@@ -1,6 +1,5 @@
 """Chats: create, read, rename, delete; and those that are deleted by themselves."""
 
-import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,7 +10,7 @@ from minichat.events.payloads import ChatCleanup, ChatDeleted, DeletionReason
 from minichat.services.audit_details import by
 from minichat.services.rules import Rules
 from minichat.settings import Settings
-from minichat.storage import chats, outbox
+from minichat.storage import chats, once, outbox
 
 DELETE_ATTEMPTS = 5
 
@@ -24,12 +23,6 @@ class NewChat:
     model_id: str | None = None
     idempotency_key: str | None = None
     temporary: bool = False
-
-    @property
-    def fingerprint(self) -> str:
-        """Differs when title, model or kind do."""
-        wanted = (self.title, self.model_id, *(["temporary"] if self.temporary else []))
-        return hashlib.sha256(repr(wanted).encode()).hexdigest()[:32]
 
 
 def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
@@ -54,7 +47,8 @@ def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
     if wish.idempotency_key is None:
         chats.create(chat, token=chat.chat_id)
         return chat
-    made = chats.create_once(chat, chats.Once(wish.idempotency_key, wish.fingerprint), token=chat.chat_id)
+    key = once.of(wish.idempotency_key, wish.title, wish.model_id, *(["temporary"] if wish.temporary else []))
+    made = chats.create_once(chat, key, token=chat.chat_id)
     if made.chat_id != chat.chat_id:
         get(call, made.chat_id)
     return made

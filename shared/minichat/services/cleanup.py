@@ -20,6 +20,7 @@ from minichat.providers.files import Files
 from minichat.services import vector_stores
 from minichat.settings import CleanupSettings
 from minichat.storage import attachments, chats
+from minichat.storage import vector_stores as stored_stores
 from minichat.storage.unreadable import Unreadable
 
 _WORST_FIRST = (CleanupOutcome.PENDING, CleanupOutcome.FAILED, CleanupOutcome.DONE)
@@ -73,7 +74,7 @@ def clean_chat_resources(
     files = _clean_all(attachments.of_chat(tenant_id, chat_id), means, ends_at, redriven=redriven)
     if files in (CleanupOutcome.PENDING, CleanupOutcome.UNFINISHED):
         return files
-    stores = _clean_stores(attachments.vector_stores(tenant_id, chat_id), means, ends_at)
+    stores = _clean_stores(stored_stores.of_chat(tenant_id, chat_id), means, ends_at)
     return files if stores is CleanupOutcome.DONE else stores
 
 
@@ -188,7 +189,7 @@ def _clean_store(store: VectorStore, means: CleanupDeps) -> CleanupOutcome:
     if failure is not None:
         logger.warning("a vector store cannot be deleted", extra={"reason": failure.reason})
         return CleanupOutcome.PENDING if failure.may_pass else CleanupOutcome.FAILED
-    if attachments.vector_store_gone(store, means.clock()):
+    if stored_stores.mark_gone(store, means.clock()):
         return CleanupOutcome.DONE
     # Gone by another's hand, or named since we looked: the next look tells.
     return CleanupOutcome.PENDING

@@ -1,6 +1,7 @@
 """The end of a turn: one winner settles it, stores the answer and lets the events out (turns-and-quota 6)."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -39,22 +40,27 @@ so that no number ever names two events (contract 3, rule 4)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finalizer:
-    """Who ends a turn: the one who tells its stream, or somebody who found that one dead.
+class Teller:
+    """Who tells a turn's stream, and ends it: `stored` events are stored, the `pending` ones will be with its end.
 
-    `stored` events of the stream are stored, those that are `pending` will be with the end. Only its teller knows what
-    was told last. With `limits` the terminal event says what is left of them; with `stale_since` the turn ends only
-    when it has given no sign of life after that instant. A turn that completes has its `compression` done, and its chat
-    given a title where it `wants_title`.
+    With `limits` the terminal event says what is left of them. A turn that completes has its `compression` done, and
+    its chat given a title where it `wants_title`.
     """
 
-    is_teller: bool = False
     stored: int = 0
     pending: tuple[Told, ...] = ()
     limits: UserLimits | None = None
-    stale_since: datetime | None = None
     compression: Compression | None = None
     wants_title: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """Somebody who found a turn's teller dead: `stored` events of its stream are stored, and nobody knows what else was
+    told. With `stale_since` the turn ends only when it has given no sign of life after that instant."""
+
+    stored: int = 0
+    stale_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +80,21 @@ def finalize(
     turn: Turn,
     ending: Ending,
     settings: Settings,
-    finalizer: Finalizer = Finalizer(),
+    by: Teller | Finder = Finder(),
 ) -> Ended | None:
     """How the turn really ended, or None when another finalizer had won and nothing was done. As `End.store`."""
-    return End(call, turn, ending, settings, finalizer).store()
+    return End(call, turn, ending, settings, by).store()
 
 
 class End:
     """One finalizer's end of a turn. It is made once, so that storing it again is the same transaction: what became of
     an attempt whose answer was lost is then told by the next one, and an own win is never taken for another's."""
 
-    def __init__(
-        self, call: Call, turn: Turn, ending: Ending, settings: Settings, finalizer: Finalizer = Finalizer()
-    ) -> None:
+    def __init__(self, call: Call, turn: Turn, ending: Ending, settings: Settings, by: Teller | Finder) -> None:
         """Raises ServiceUnavailable when what the audit trail wants of the message cannot be read."""
         self._call = replace(call, now=max(call.now, turn.started_at + MICROSECOND))
-        self._turn, self._settings, self._by = turn, settings, finalizer
-        self._make(ending if fits_a_message(ending.text) else _without_answer(ending))
+        self._turn, self._settings, self._by = turn, settings, by
+        self._make(ending if fits_a_message(ending.text) else _without_answer(ending), ending.text)
 
     def store(self) -> Ended | None:
         """How the turn really ended, or None when another finalizer had won and nothing was done.
@@ -106,11 +110,10 @@ class End:
             if not self._ending.text:
                 raise
             logger.exception("an answer cannot be stored", extra={"turn_id": self._turn.turn_id})
-            self._make(_without_answer(self._ending))
+            self._make(_without_answer(self._ending), self._ending.text)
             won = self._commit()
         observe("finalization_latency_ms", (time.perf_counter() - started) * 1000, "Milliseconds")
         if not won:
-            count("cas_lost_total", actor="stream" if self._by.is_teller else "orphan")
             return None
         self._count()
         return self._ended
@@ -119,30 +122,31 @@ class End:
         retention_days = self._settings.quota.retention_days
         return endings.finish(self._call, self._turn, self._finish, retention_days=retention_days)
 
-    def _make(self, ending: Ending) -> None:
-        """Settles the ending, and writes down everything that goes with it."""
-        call, turn, by = self._call, self._turn, self._by
-        settlement = settle(ending, turn.reserve, self._settings.quota.overshoot_tolerance_pct)
-        completed = ending.state is TurnState.COMPLETED
-        warnings = self._warnings(settlement) if completed else None
+    def _make(self, ending: Ending, text: str) -> None:
+        """Settles the ending, and writes down everything that goes with it. `text` was told, stored or not."""
+        call, turn = self._call, self._turn
+        settlement = settle(replace(ending, text=text), turn.reserve, self._settings.quota.overshoot_tolerance_pct)
         ended = _ended(turn, ending)
-        terminal = terminal_event(ended, warnings)
-        last_events = (Citations(ending.citations), terminal) if ending.citations else (terminal,)
-        told_before = by.stored + len(by.pending)
-        first = told_before + (1 if by.is_teller else UNHEARD)
-        number = first + len(last_events) - 1
-        parts_told: list[Put] = []
-        if by.is_teller:
-            kept = timedelta(hours=self._settings.streaming.parts_kept_hours)
-            parts_told = parts.puts(turn, by.stored + 1, (*by.pending, *map(told, last_events)), kept=kept)
         events: list[Event] = [
             _usage_event(call, ended, ending, settlement),
             _audit_event(call, ended, ending, self._settings.auth, self._content(ending)),
         ]
-        if completed and by.compression is not None:
-            events.append(_summary_task(call, turn, by.compression))
-        if completed and by.wants_title and ending.text.strip():
-            events.append(_title_task(call, turn))
+        told_with_it: list[Put] = []
+        stale_since: datetime | None = None
+        terminal_number: int | None = None
+        match self._by:
+            case Teller() as teller:
+                last_events = _last_events(ended, ending, self._warnings(teller, ending, settlement))
+                first = teller.stored + len(teller.pending) + 1
+                stored = first + len(last_events) - 1
+                kept = timedelta(hours=self._settings.streaming.parts_kept_hours)
+                untold = (*teller.pending, *map(told, last_events))
+                told_with_it = parts.puts(turn, teller.stored + 1, untold, kept=kept)
+                events += _tasks(call, turn, ending, teller)
+            case Finder(stored=stored, stale_since=stale_since):
+                last_events = _last_events(ended, ending)
+                first = stored + UNHEARD
+                terminal_number = first + len(last_events) - 1
         self._ending = ending
         self._finish = endings.Finish(
             token=call.new_id(call.now),
@@ -150,18 +154,18 @@ class End:
             settlement=settlement,
             answer=_answer(call, ended, ending),
             events=tuple(outbox.item(call, turn.chat_id, event) for event in events),
-            parts=tuple(parts_told),
-            events_stored=number if by.is_teller else told_before,
-            terminal_number=None if by.is_teller else number,
-            stale_since=by.stale_since,
+            parts=tuple(told_with_it),
+            events_stored=stored,
+            terminal_number=terminal_number,
+            stale_since=stale_since,
         )
         self._ended = Ended(ending, last_events, first)
 
     def _count(self) -> None:
         _count_settlement(self._turn, self._ending, self._finish.settlement)
-        if self._ending.state is TurnState.COMPLETED and self._settings.thread_summary.enabled:
-            result = "scheduled" if self._by.compression is not None else "not_needed"
-            count("thread_summary_trigger_total", result=result)
+        match self._ending.state, self._by:
+            case TurnState.COMPLETED, Teller(compression=due) if self._settings.thread_summary.enabled:
+                count("thread_summary_trigger_total", result="not_needed" if due is None else "scheduled")
 
     def _content(self, ending: Ending) -> dict[str, str]:
         """Prompt and answer for the audit trail, where the deployment wants them: secrets never get to the outbox."""
@@ -174,13 +178,16 @@ class End:
         said = {"prompt": prompt.content if prompt is not None else "", "response": ending.text}
         return {name: redact_text(text) for name, text in said.items() if text}
 
-    def _warnings(self, settlement: Settlement) -> tuple[Remaining, ...] | None:
-        """What is left to the user once this turn is settled; None when that cannot be read: no answer waits for it."""
-        turn, now, limits = self._turn, self._call.now, self._by.limits
-        if limits is None:
+    def _warnings(self, teller: Teller, ending: Ending, settlement: Settlement) -> tuple[Remaining, ...] | None:
+        """What is left to the user of a turn that has completed once it is settled.
+
+        None when that cannot be read: no answer waits for it.
+        """
+        turn, now = self._turn, self._call.now
+        if ending.state is not TurnState.COMPLETED or teller.limits is None:
             return None
         try:
-            before = quota.read(turn.tenant_id, turn.requester_user_id, limits, now)
+            before = quota.read(turn.tenant_id, turn.requester_user_id, teller.limits, now)
         except ServiceUnavailable:
             return None
         after = before.settled(turn.reserve, settlement.committed_micro, now)
@@ -220,6 +227,11 @@ def _ended(turn: Turn, ending: Ending) -> Turn:
         cites=bool(ending.citations),
         cut=ending.cut,
     )
+
+
+def _last_events(ended: Turn, ending: Ending, warnings: tuple[Remaining, ...] | None = None) -> tuple[StreamEvent, ...]:
+    terminal = terminal_event(ended, warnings)
+    return (Citations(ending.citations), terminal) if ending.citations else (terminal,)
 
 
 def _answer(call: Call, turn: Turn, ending: Ending) -> Message | None:
@@ -273,6 +285,16 @@ def _usage_event(call: Call, turn: Turn, ending: Ending, settlement: Settlement)
         image_inputs=turn.reserve.used(ending.tool_calls, settlement.method).image_inputs,
         timestamp=call.now,
     )
+
+
+def _tasks(call: Call, turn: Turn, ending: Ending, teller: Teller) -> Iterator[Event]:
+    """What is to be done once the turn has completed."""
+    if ending.state is not TurnState.COMPLETED:
+        return
+    if teller.compression is not None:
+        yield _summary_task(call, turn, teller.compression)
+    if teller.wants_title and ending.text.strip():
+        yield _title_task(call, turn)
 
 
 def _summary_task(call: Call, turn: Turn, due: Compression) -> ThreadSummaryTask:

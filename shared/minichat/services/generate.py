@@ -36,11 +36,12 @@ from minichat.observability import count, emit, logger, observe
 from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.registry import Providers
+from minichat.providers.transport import NobodyAtWork
 from minichat.services.channel import Channel, Numbered
-from minichat.services.finalize import End, Ended, Finalizer
+from minichat.services.finalize import End, Ended, Teller
 from minichat.services.lease import Lost, asked_to_stop, renew
+from minichat.services.new_turn import Replay, RunningTurn
 from minichat.services.prompts import prompt_of
-from minichat.services.send import Replay, RunningTurn
 from minichat.services.transcript import Transcript
 from minichat.settings import Settings
 
@@ -54,7 +55,7 @@ CLOSING_SECONDS = 0.5
 """How long the end of a turn waits for the provider's stream to close; it goes on closing after that."""
 
 Admitting = Coroutine[Any, Any, RunningTurn | Replay]
-_answers: dict[asyncio.Task[None], "_Teller"] = {}
+_answers: dict[asyncio.Task[None], "_Telling"] = {}
 _admissions: set[asyncio.Task[Any]] = set()
 _closing: set[asyncio.Task[None]] = set()
 
@@ -96,7 +97,7 @@ class _Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Teller:
+class _Telling:
     """One running turn, what its provider has said, and what of that was told and where.
 
     `over` is set once the answer is: by the provider's last word, or by somebody who wants it to stop.
@@ -164,7 +165,7 @@ def begin(call: Call, running: RunningTurn, machine: AnswerDeps) -> Channel:
     An answer that the invocation has no time for is cut short early enough to be settled and stored within it.
     """
     streaming = machine.settings.streaming
-    teller = _Teller(call, running, machine, Channel(streaming.channel_capacity))
+    teller = _Telling(call, running, machine, Channel(streaming.channel_capacity))
     task = asyncio.create_task(_produce(teller))
     if streaming.on_disconnect == "cancel":
         teller.channel.on_leave = teller.over.set
@@ -198,7 +199,7 @@ async def all_ended() -> None:
         await asyncio.wait(under_way)
 
 
-async def _produce(teller: _Teller) -> None:
+async def _produce(teller: _Telling) -> None:
     call, running, machine = teller.call, teller.running, teller.machine
     turn, model = running.turn, running.admission.model
     count("stream_started_total", provider=model.provider_id, model=model.id)
@@ -209,11 +210,10 @@ async def _produce(teller: _Teller) -> None:
         ending = await _answer(teller, renewing)
         # The lease is renewed until the end is stored: that may take longer than a living turn may be silent.
         ended = await _finalize(call, running, ending, machine, teller.record)
-        if ended is not None:
-            _measure(running, ended.ending, machine.clock())
-            _log(call, running, ended.ending)
-            for number, event in enumerate(ended.last_events, start=ended.number):
-                await teller.channel.put(Numbered(number, event))
+        _measure(running, ended.ending, machine.clock())
+        _log(call, running, ended.ending)
+        for number, event in enumerate(ended.last_events, start=ended.number):
+            await teller.channel.put(Numbered(number, event))
     except Lost:
         # Another finalizer ended the turn: its status is the truth, and not ours to tell.
         count("cas_lost_total", actor="stream")
@@ -247,21 +247,12 @@ def _log(call: Call, running: RunningTurn, ending: Ending) -> None:
     """The one line that says what the provider calls an answer, beside everything that it is called here."""
     turn, model = running.turn, running.admission.model
     ids = {"trace_id": call.trace_id, "tenant_id": turn.tenant_id, "chat_id": turn.chat_id, "turn_id": turn.turn_id}
-    logger.info(
-        "answer",
-        extra={
-            **ids,
-            "request_id": turn.request_id,
-            "provider": model.provider_id,
-            "model": model.id,
-            "provider_response_id": ending.provider_response_id,
-            "state": ending.state.value,
-            "error_code": ending.error_code,
-        },
-    )
+    theirs = {"provider": model.provider_id, "model": model.id, "provider_response_id": ending.provider_response_id}
+    end = {"state": ending.state.value, "error_code": ending.error_code}
+    logger.info("answer", extra={**ids, "request_id": turn.request_id, **theirs, **end})
 
 
-async def _answer(teller: _Teller, renewing: asyncio.Task[None]) -> Ending:
+async def _answer(teller: _Telling, renewing: asyncio.Task[None]) -> Ending:
     """How the answer ended: by the provider's last word, a cancel, the deadline or a shutdown.
 
     Raises Lost when somebody else ended the turn.
@@ -303,19 +294,23 @@ def _broken_off(answer: _Answer) -> Ending:
     return Ending(TurnState.FAILED, "provider_timeout" if answer.cut == DEADLINE else "interrupted")
 
 
-async def _read(teller: _Teller) -> None:
+async def _read(teller: _Telling) -> None:
     """Tells what the provider says. With its last word the end is known, however long its stream takes to close."""
     turn, model = teller.running.turn, teller.running.admission.model
     teller.answer.called = True
     secret = teller.machine.settings.cursor_secret.get_secret_value()
     asker = identity.Asker.of_turn(turn, teller.call.trace_id)
     prompt = identity.told(prompt_of(teller.running), asker, secret)
-    async with aclosing(teller.machine.providers.stream(turn.tenant_id, model.provider_id, prompt)) as chunks:
-        teller.answer.ending = await _relayed(chunks, teller)
-        teller.over.set()
+    try:
+        async with aclosing(teller.machine.providers.stream(turn.tenant_id, model.provider_id, prompt)) as chunks:
+            teller.answer.ending = await _relayed(chunks, teller)
+            teller.over.set()
+    except NobodyAtWork:
+        teller.answer.called = False
+        raise
 
 
-async def _relayed(chunks: AsyncIterator[ProviderChunk], teller: _Teller) -> Ending:
+async def _relayed(chunks: AsyncIterator[ProviderChunk], teller: _Telling) -> Ending:
     answer, reserve = teller.answer, teller.running.turn.reserve
     limits = asdict(reserve.day_counts)
     async for chunk in chunks:
@@ -347,7 +342,7 @@ def _cut(last: Completed | Incomplete, answer: _Answer) -> CompletionSignal | No
     return None if isinstance(last, Completed) else signalled(last.signal, "".join(answer.texts))
 
 
-async def _excused(ending: Ending, teller: _Teller) -> None:
+async def _excused(ending: Ending, teller: _Telling) -> None:
     """Gives words to a refusal that has none."""
     texts = teller.answer.texts
     if ending.cut is not None and ending.cut.kind == "refusal" and is_blank("".join(texts)):
@@ -355,12 +350,11 @@ async def _excused(ending: Ending, teller: _Teller) -> None:
         await teller.tell(Delta(DECLINED))
 
 
-async def _finalize(
-    call: Call, running: RunningTurn, ending: Ending, machine: AnswerDeps, record: Transcript
-) -> Ended | None:
-    """The end that was stored; None when another finalizer had won.
+async def _finalize(call: Call, running: RunningTurn, ending: Ending, machine: AnswerDeps, record: Transcript) -> Ended:
+    """The end that was stored.
 
-    Raises ServiceUnavailable when it could not be stored; the turn is left to whoever looks at it next.
+    Raises Lost when another finalizer had won, and ServiceUnavailable when it could not be stored; the turn is left to
+    whoever looks at it next.
     """
     turn, end = running.turn, None
     if ending.error_code is not None and ending.error_code not in KNOWN_ERROR_CODES:
@@ -371,16 +365,19 @@ async def _finalize(
                 if record.is_long:
                     await record.store(turn, machine.settings.streaming)
                 told = tuple(record.pending)
-                by = Finalizer(True, record.stored, told, running.limits, compression=running.compression)
-                by = replace(by, wants_title=running.wants_title)
+                by = Teller(record.stored, told, running.limits, running.compression, running.wants_title)
                 now = replace(call, now=machine.clock())
                 end = await asyncio.to_thread(End, now, turn, ending, machine.settings, by)
             # The same end again: it may be stored already, and only the answer lost.
-            return await asyncio.to_thread(end.store)
+            ended = await asyncio.to_thread(end.store)
         except ServiceUnavailable:
             if pause is None:
                 raise
             await asyncio.sleep(pause)
+        else:
+            if ended is None:
+                raise Lost
+            return ended
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from minichat.domain.admission import Wish
 from minichat.domain.attachment import Attachment
@@ -18,22 +18,15 @@ from minichat.events.payloads import TurnDeleted, TurnReplaced
 from minichat.observability import measured
 from minichat.services import message_attachments
 from minichat.services.audit_details import by
-from minichat.services.orphans import ended_as_orphan, never_began, read_and_repair
+from minichat.services.new_turn import RunningTurn, SendMessage, begin, preflight, started, twice_at_most, wanted
+from minichat.services.orphans import ended_as_orphan, never_began
 from minichat.services.rules import Rules
-from minichat.services.send import (
-    RunningTurn,
-    SendMessage,
-    begin,
-    gone_on,
-    preflight,
-    recent_messages,
-    started,
-    twice_at_most,
-)
+from minichat.services.send import gone_on
 from minichat.services.turn_metrics import counted_turn
 from minichat.settings import Settings
 from minichat.storage import messages, opening, outbox, turns
-from minichat.storage.items import together
+
+T = TypeVar("T", bound=opening.Latest)
 
 
 def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: RequestId, rules: Rules) -> RunningTurn:
@@ -103,26 +96,28 @@ def delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -
 
 
 def _delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -> None:
-    with measured("read"):
-        found, recent = together(
-            lambda: read_and_repair(call, chat_id, target, settings),
-            lambda: _last_two(call, chat_id),
-        )
-    chat, turn = check_mutation(call.caller, *found, target)
-    if not recent.is_of(chat):
-        recent = _last_two(call, chat_id)
+    found = _read_and_repair(call, lambda: opening.look_at_latest(call, chat_id, target), settings)
+    chat, turn = check_mutation(call.caller, found.chat, found.turn, target)
     event = TurnDeleted(
         **by(call, chat_id),
         turn_id=turn.turn_id,
         request_id=turn.request_id,
     )
-    going = turns.Target(turn, recent.of(turn.request_id))
+    going = turns.Target(turn, found.recent.of(turn.request_id))
     turns.delete(call, chat, going, [outbox.item(call, chat_id, event)], token=call.new_id(call.now))
 
 
-def _last_two(call: Call, chat_id: ChatId) -> messages.Newest:
-    """The messages of the latest turn, which are moved as they are found: no text of theirs is needed."""
-    return messages.newest(call.caller.tenant_id, chat_id, 2)
+def _read_and_repair(call: Call, look: Callable[[], T], settings: Settings) -> T:
+    """What a look finds; a turn that it finds dead has ended now.
+
+    Raises ChatNotFound.
+    """
+    with measured("read"):
+        found = look()
+        visible(found.chat, call.caller)
+        if found.turn is not None and ended_as_orphan(call, found.turn, settings):
+            found = look()
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,32 +134,17 @@ class _Opened:
 
 
 def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Opened:
-    with measured("read"):
-        found, recent = together(
-            lambda: _looked_at(call, chat_id, target, rules),
-            # The turn's own two messages are the newest ones and no part of its history.
-            lambda: recent_messages(call, chat_id, rules, extra=2),
-        )
+    # The turn's own two messages are the newest ones.
+    look = wanted(call, chat_id, target, rules, own=2)
+    found = _read_and_repair(call, lambda: opening.look(call, look), rules.settings)
     chat, turn = check_mutation(call.caller, found.chat, found.turn, target)
-    if not recent.is_of(chat):
-        recent = recent_messages(call, chat_id, rules, extra=2)
-    history = [message for message in recent.messages if message.request_id != turn.request_id]
+    history = [message for message in found.recent.messages if message.request_id != turn.request_id]
     # A summary that covers the turn says what is to be taken back.
     summary = None if chat.covers(turn.user_message_id) else found.summary
     snapshot = Snapshot(history, summary, rules.settings.context.recent_messages_limit)
     sent_with = message_attachments.kept(call.caller, turn, rules)
-    going, content = turns.Target(turn, recent.of(turn.request_id)), _content_of(turn, recent)
+    going, content = turns.Target(turn, found.recent.of(turn.request_id)), _content_of(turn, found.recent)
     return _Opened(chat, going, content, snapshot, found.quota_use, sent_with, found.documents)
-
-
-def _looked_at(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> opening.Opened:
-    """As `read_and_repair`, with the caller's quota in the same round trip."""
-    limits = rules.policy.limits_of(call.caller.user_id)
-    found = opening.open_for_turn(call, chat_id, target, limits)
-    visible(found.chat, call.caller)
-    if found.turn is not None and ended_as_orphan(call, found.turn, rules.settings):
-        found = opening.open_for_turn(call, chat_id, target, limits)
-    return found
 
 
 def _content_of(turn: Turn, recent: messages.Newest) -> str:

@@ -20,7 +20,7 @@ from minichat.domain.settlement import Ending
 from minichat.domain.turn import ToolCalls, Turn, TurnState, is_orphan
 from minichat.domain.turn import never_began as turn_never_began
 from minichat.observability import count, logger
-from minichat.services.finalize import Finalizer, finalize
+from minichat.services.finalize import Finder, finalize
 from minichat.settings import Settings
 from minichat.storage import keys, parts, transact, turn_lists, turns
 from minichat.storage.unreadable import Unreadable
@@ -67,7 +67,9 @@ def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
     begun = Counter(event.data["name"] for event in told if event.name == "tool" and event.data["phase"] == "start")
     made = ToolCalls(begun["web_search"], begun["code_interpreter"], begun["file_search"])
     ending = replace(ending, tool_calls=made)
-    ended = finalize(call, turn, ending, settings, Finalizer(stored=len(told), stale_since=cutoff))
+    ended = finalize(call, turn, ending, settings, Finder(len(told), stale_since=cutoff))
+    if ended is None:
+        count("cas_lost_total", actor="orphan")
     # Also a zero: an alarm compares the two, and cannot with a metric that never was.
     count("orphan_finalized_total", ended is not None)
     return True

@@ -1,7 +1,7 @@
 """What a provider is asked for a turn."""
 
 from minichat.providers.prompt import Prompt, PromptMessage
-from minichat.services.send import RunningTurn
+from minichat.services.new_turn import RunningTurn
 
 
 def prompt_of(running: RunningTurn) -> Prompt:

@@ -20,6 +20,7 @@ from minichat.services.attachments import to_be_cleaned
 from minichat.settings import Queues
 from minichat.storage import attachments, keys, scan, unreadable
 from minichat.storage import chats as stored_chats
+from minichat.storage import vector_stores as stored_stores
 from minichat.storage.keys import Raw
 from minichat.storage.unreadable import Unreadable
 
@@ -144,7 +145,7 @@ def _of(raw: Raw, chat_deleted_at: datetime | None) -> Leftover | None:
     if chat_deleted_at is None:
         return None
     if sk.startswith(keys.VECTOR_STORE_PREFIX):
-        store = attachments.store_from_raw(raw)
+        store = stored_stores.from_raw(raw)
         return Leftover(store.tenant_id, store.chat_id, f"vector store at {store.provider}", chat_deleted_at)
     chat = stored_chats.from_raw(raw)
     assert chat is not None

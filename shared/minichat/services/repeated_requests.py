@@ -8,8 +8,8 @@ from minichat.domain.errors import FieldError, InvalidRequest, RequestIdConflict
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.message import fingerprint
 from minichat.domain.turn import Turn
+from minichat.services.new_turn import SendMessage
 from minichat.services.orphans import read_and_repair
-from minichat.services.send import SendMessage
 from minichat.settings import Settings
 from minichat.storage import chats
 

@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.cleanup import Failure
 from minichat.domain.identity import Clock, NewId
+from minichat.pauses import growing
 from minichat.providers import uploads as provider
 from minichat.providers.files import Files
-from minichat.storage import attachment_steps, attachments
+from minichat.storage import vector_stores as stored
 
 CLAIM = timedelta(seconds=60)
 """How long a claim keeps others away: longer than a provider may take to answer."""
@@ -36,13 +37,13 @@ def of_chat(
     Raises ServiceUnavailable, and what the pause's `look` does.
     """
     where = attachment.tenant_id, attachment.chat_id, attachment.storage_backend
-    seconds = FIRST_PAUSE_SECONDS
+    pauses = growing(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
     while True:
         now = pause.clock()
-        store = attachments.vector_store(*where)
+        store = stored.read(*where)
         if store is None:
             claim = VectorStore(*where, claimed_by=worker, claimed_at=now, claimed_until=now + CLAIM)
-            if attachment_steps.claim_store(claim, attachment, worker, token=new_id(now)):
+            if stored.claim(claim, attachment, worker, token=new_id(now)):
                 return _made(claim, worker, account, pause.clock)
         elif store.gone_at is not None:
             return Failure("the chat is being cleaned up", may_pass=True)
@@ -51,13 +52,12 @@ def of_chat(
         elif is_free(store, now):
             # A dead claim may have been left long ago; whoever takes it over is about to make a store.
             pause.look()
-            if attachment_steps.take_store_over(store, worker, now + CLAIM):
+            if stored.take_over(store, worker, now + CLAIM):
                 return _found_or_made(store, worker, account, pause.clock)
         if pause.clock() >= pause.ends_at:
             return Failure("the vector store is not made yet", may_pass=True)
-        pause.sleep(seconds)
+        pause.sleep(next(pauses))
         pause.look()
-        seconds = min(seconds * 2, LONGEST_PAUSE_SECONDS)
 
 
 def is_free(store: VectorStore, now: datetime) -> bool:
@@ -88,7 +88,7 @@ def _found_or_made(store: VectorStore, worker: str, account: provider.Account, c
     """Somebody before us may have made it, and not lived to say so."""
     found = provider.find_vector_stores(account, name_of(store), store.claimed_at or clock())
     if isinstance(found, Failure):
-        attachment_steps.let_store_go(store, worker, clock())
+        stored.let_go(store, worker, clock())
         return found
     if not found:
         return _made(store, worker, account, clock)
@@ -100,15 +100,15 @@ def _found_or_made(store: VectorStore, worker: str, account: provider.Account, c
 def _made(store: VectorStore, worker: str, account: provider.Account, clock: Clock) -> str | Failure:
     made = provider.make_vector_store(account, name_of(store))
     if isinstance(made, Failure):
-        attachment_steps.let_store_go(store, worker, clock())
+        stored.let_go(store, worker, clock())
         return made
     return _named(store, worker, account, made)
 
 
 def _named(store: VectorStore, worker: str, account: provider.Account, made: str) -> str | Failure:
-    if attachment_steps.name_store(store, worker, made):
+    if stored.name(store, worker, made):
         return made
-    now = attachments.vector_store(store.tenant_id, store.chat_id, store.provider)
+    now = stored.read(store.tenant_id, store.chat_id, store.provider)
     if now is not None and now.vector_store_id == made:
         return made  # only the answer was lost, and the repetition refused
     failure = account.files.delete_vector_store(account.tenant_id, account.provider_id, made)

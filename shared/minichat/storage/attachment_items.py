@@ -1,9 +1,10 @@
-"""The shapes of the items of attachments and vector stores: short names, as in storage.items."""
+"""The shapes of the items of attachments and their pictures: short names, as in storage.items."""
 
 from pynamodb.attributes import BinaryAttribute, NumberAttribute, UnicodeAttribute
 
 from minichat.storage.attributes import InstantAttribute
 from minichat.storage.items import ConversationItem
+from minichat.storage.once import OnceItem
 
 
 class AttachmentItem(ConversationItem):
@@ -44,19 +45,7 @@ class ThumbnailItem(ConversationItem):
     height = NumberAttribute()
 
 
-class UploadedOnceItem(ConversationItem):
+class CreatedAttachmentItem(OnceItem):
     """The attachment that an idempotency key made."""
 
-    fingerprint = UnicodeAttribute(attr_name="print")
     attachment_id = UnicodeAttribute(attr_name="att")
-    expires_at = NumberAttribute()
-
-
-class VectorStoreItem(ConversationItem):
-    """A chat's vector store at the provider in the key: claimed first, and named once the provider has made it."""
-
-    vector_store_id = UnicodeAttribute(attr_name="vs", null=True)
-    gone_at = InstantAttribute(null=True)
-    claimed_by = UnicodeAttribute(attr_name="claimer", null=True)
-    claimed_at = InstantAttribute(null=True)
-    claimed_until = InstantAttribute(attr_name="until", null=True)

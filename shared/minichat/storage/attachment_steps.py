@@ -21,27 +21,27 @@ from minichat.domain.attachment import (
     AttachmentStatus,
     ErrorCode,
     Thumbnail,
-    VectorStore,
 )
 from minichat.domain.chat import visible
 from minichat.domain.cleanup import CleanupStatus
-from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict, QuotaExceeded, UsedUp
+from minichat.domain.errors import ChatNotFound, QuotaExceeded, UsedUp
 from minichat.domain.files import FileLimits
 from minichat.domain.identity import AttachmentId, Call
 from minichat.domain.quota import periods
 from minichat.domain.quota_use import lacking
 from minichat.domain.turn import DayCounts
-from minichat.storage import attachments, chats, documents, keys, quota
-from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, UploadedOnceItem, VectorStoreItem
-from minichat.storage.attributes import is_still
+from minichat.storage import attachments, chats, documents, keys, once, quota
+from minichat.storage.attachment_items import AttachmentItem, CreatedAttachmentItem, ThumbnailItem
+from minichat.storage.conditions import all_of, any_of, at_most, is_still, still_counts
 from minichat.storage.items import ChatItem, OutboxItem
-from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, update_one
+from minichat.storage.once import Once
+from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, try_commit, update_one
 
 _ON_ITS_WAY = (AttachmentStatus.PENDING.value, AttachmentStatus.UPLOADED.value)
 
 
 def create(
-    call: Call, attachment: Attachment, limits: FileLimits, expected: OutboxItem, once: chats.Once | None = None
+    call: Call, attachment: Attachment, limits: FileLimits, expected: OutboxItem, key: Once | None = None
 ) -> AttachmentId:
     """Stores a new attachment, counts it, and has somebody look after it later; its id.
 
@@ -51,9 +51,10 @@ def create(
     """
     item = ChatItem(*keys.chat(attachment.tenant_id, attachment.chat_id))
     size, documents = attachment.size_bytes, int(attachment.kind == "document")
-    room = ChatItem.upload_bytes.does_not_exist() | (ChatItem.upload_bytes <= limits.bytes_per_chat - size)
+    # Of many at once as many are counted in as there is room for.
+    room = [at_most(ChatItem.upload_bytes, limits.bytes_per_chat - size)]
     if documents:
-        room &= ChatItem.documents.does_not_exist() | (ChatItem.documents < limits.documents_per_chat)
+        room.append(at_most(ChatItem.documents, limits.documents_per_chat - documents))
     if size > limits.bytes_per_chat:
         raise _full_of_bytes(limits)
     if (never := lacking(DayCounts(), attachment.day_counts, limits.per_day, call.now)) is not None:
@@ -61,19 +62,16 @@ def create(
     day, _ = periods(call.now)
     user = quota.key(attachment.tenant_id, call.caller.user_id, call.now)
     writes: list[Put | Update] = [
-        Update("chat", item, _counted(documents, size), chats.owned_by(call.caller) & room),
+        Update("chat", item, _counted(documents, size), all_of(chats.owned_by(call.caller), *room)),
         attachments.put(attachment),
         quota.take(user, day, attachment.day_counts, limits.per_day, retention_days=limits.retention_days),
         Put("event", expected),
-        *([_unused(call, attachment, once)] if once is not None else []),
+        *([_remembered(call, attachment, key)] if key is not None else []),
     ]
     try:
         commit(writes, token=attachment.attachment_id, op="create_attachment")
     except Refused as refused:
-        if once is not None and "key" in refused.old:
-            first = UploadedOnceItem.from_raw_data(dict(refused.old["key"] or {}))
-            if first.fingerprint != once.fingerprint:
-                raise IdempotencyKeyConflict from refused
+        if key is not None and (first := once.made_before(refused, CreatedAttachmentItem, key)) is not None:
             return AttachmentId(first.attachment_id)
         raise _too_many(call, attachment, limits, refused) from refused
     return attachment.attachment_id
@@ -96,19 +94,10 @@ def _too_many(call: Call, attachment: Attachment, limits: FileLimits, refused: R
     return QuotaExceeded(lacking(used, attachment.day_counts, limits.per_day, call.now) or UsedUp("uploads"))
 
 
-def _unused(call: Call, attachment: Attachment, once: chats.Once) -> Put:
-    """The write that remembers what the key made; refused while it remembers something."""
-    now = int(call.now.timestamp())
-    item = UploadedOnceItem(
-        # A key is of one chat: the same one may come with an upload to another.
-        *keys.created(attachment.tenant_id, call.caller.user_id, f"{attachment.chat_id} {once.key}"),
-        fingerprint=once.fingerprint,
-        attachment_id=attachment.attachment_id,
-        expires_at=now + int(chats.IDEMPOTENCY_KEPT.total_seconds()),
-    )
-    # DynamoDB removes expired items late: one that is past its time counts as gone.
-    unused = UploadedOnceItem.pk.does_not_exist() | (UploadedOnceItem.expires_at < now)
-    return Put("key", item, unused)
+def _remembered(call: Call, attachment: Attachment, key: Once) -> Put:
+    # A key is of one chat: the same one may come with an upload to another.
+    where = keys.created(attachment.tenant_id, call.caller.user_id, f"{attachment.chat_id} {key.key}")
+    return once.remember(CreatedAttachmentItem(*where, attachment_id=attachment.attachment_id), key, call.now)
 
 
 def delete(call: Call, seen: Attachment, events: Sequence[OutboxItem]) -> bool:
@@ -117,12 +106,16 @@ def delete(call: Call, seen: Attachment, events: Sequence[OutboxItem]) -> bool:
     False when it is not as it was seen any more: look again.
     Raises ChatNotFound.
     """
-    unchanged = AttachmentItem.pk.exists() & AttachmentItem.deleted_at.does_not_exist()
-    unchanged &= AttachmentItem.uploaded_by == call.caller.user_id
-    unchanged &= AttachmentItem.references.does_not_exist() | (AttachmentItem.references == 0)
-    unchanged &= AttachmentItem.cleanup_status.does_not_exist()
-    failed = AttachmentItem.status == AttachmentStatus.FAILED.value
-    unchanged &= failed if seen.status is AttachmentStatus.FAILED else ~failed
+    is_there = AttachmentItem.pk.exists()
+    is_shown = AttachmentItem.deleted_at.does_not_exist()
+    is_theirs = AttachmentItem.uploaded_by == call.caller.user_id
+    # What a visible message was sent with stays, also when that was sent since.
+    unreferenced = still_counts(AttachmentItem.references, 0)
+    no_cleanup = AttachmentItem.cleanup_status.does_not_exist()
+    # One that failed is out of the chat's counters already.
+    has_failed = AttachmentItem.status == AttachmentStatus.FAILED.value
+    counted_as_seen = has_failed if seen.status is AttachmentStatus.FAILED else ~has_failed
+    unchanged = all_of(is_there, is_shown, is_theirs, unreferenced, no_cleanup, counted_as_seen)
     actions = [
         AttachmentItem.deleted_at.set(call.now),
         AttachmentItem.summary.remove(),
@@ -150,23 +143,27 @@ def take(seen: Attachment, worker: str, *, now: datetime, until: datetime) -> bo
 
     Raises ServiceUnavailable, as everything below does.
     """
-    free = AttachmentItem.ingest_until.does_not_exist() | (AttachmentItem.ingest_until <= now)
     attempts, counted = seen.ingest.attempts, AttachmentItem.ingest_attempts
-    free &= counted == attempts if attempts else counted.does_not_exist()
-    free |= AttachmentItem.ingest_worker == worker  # only the answer was lost: set, not added to, it counts once
+    nobody_has_it = at_most(AttachmentItem.ingest_until, now)
+    # Of two who find it free the first counts one attempt more.
+    same_attempts = is_still(counted, attempts or None)
+    # Only the answer to this write was lost: set, not added to, the attempt counts once.
+    is_ours = AttachmentItem.ingest_worker == worker
+    free = any_of(all_of(nobody_has_it, same_attempts), is_ours)
     actions = [
         AttachmentItem.ingest_worker.set(worker),
         AttachmentItem.ingest_until.set(until),
         counted.set(attempts + 1),
     ]
-    return update_one(_item(seen), actions, _open() & free, op="ingest")
+    return update_one(_item(seen), actions, all_of(_open(), free), op="ingest")
 
 
 def release(seen: Attachment, worker: str) -> None:
     """Lets others go on with the attachment at once."""
-    own = AttachmentItem.pk.exists() & (AttachmentItem.ingest_worker == worker)
+    is_there = AttachmentItem.pk.exists()
+    is_ours = AttachmentItem.ingest_worker == worker
     actions = [AttachmentItem.ingest_worker.remove(), AttachmentItem.ingest_until.remove()]
-    update_one(_item(seen), actions, own, op="ingest")
+    update_one(_item(seen), actions, all_of(is_there, is_ours), op="ingest")
 
 
 def upload_begins(seen: Attachment, worker: str, now: datetime, *, token: str) -> bool:
@@ -211,7 +208,7 @@ def ready(
     if thumbnail is not None:
         picture = ThumbnailItem(*_picture(seen), data=thumbnail.data, width=thumbnail.width, height=thumbnail.height)
         writes.append(Put("thumbnail", picture))
-    return _committed(writes, token)
+    return try_commit(writes, token=token, op="ingest")
 
 
 def summarized(call: Call, seen: Attachment, summary: str, event: OutboxItem) -> bool:
@@ -220,8 +217,12 @@ def summarized(call: Call, seen: Attachment, summary: str, event: OutboxItem) ->
     False when it came too late: the document has a summary, or was deleted, or its chat was.
     Raises ServiceUnavailable.
     """
-    unsummarized: Condition = AttachmentItem.pk.exists() & (AttachmentItem.status == AttachmentStatus.READY.value)
-    unsummarized &= AttachmentItem.deleted_at.does_not_exist() & AttachmentItem.summarized_at.does_not_exist()
+    is_there = AttachmentItem.pk.exists()
+    is_ready = AttachmentItem.status == AttachmentStatus.READY.value
+    is_shown = AttachmentItem.deleted_at.does_not_exist()
+    # The first summary stays: turns know it by now.
+    has_none = AttachmentItem.summarized_at.does_not_exist()
+    unsummarized = all_of(is_there, is_ready, is_shown, has_none)
     actions = [AttachmentItem.summary.set(summary), AttachmentItem.summarized_at.set(call.now)]
     writes: list[Write] = [
         _of_a_living_chat(seen),
@@ -229,7 +230,7 @@ def summarized(call: Call, seen: Attachment, summary: str, event: OutboxItem) ->
         documents.add(replace(seen, summary=summary)),
         Put("event", event),
     ]
-    return _committed(writes, call.new_id(call.now))
+    return try_commit(writes, token=call.new_id(call.now), op="ingest")
 
 
 def failed(seen: Attachment, worker: str, code: ErrorCode, *, nothing_left: bool, token: str) -> bool:
@@ -254,86 +255,50 @@ def failed(seen: Attachment, worker: str, code: ErrorCode, *, nothing_left: bool
         actions += [attribute.remove() for attribute in at_provider]
     writes = [
         Update("chat", _head(seen), _uncounted(seen), ChatItem.pk.exists()),
-        Update("attachment", _item(seen), actions, _open() & (AttachmentItem.ingest_worker == worker)),
+        Update("attachment", _item(seen), actions, _is_work_of(worker)),
     ]
     if code in NOT_THE_FILES_FAULT and seen.uploaded_by is not None:
         day, _ = periods(seen.created_at)
         user = quota.key(seen.tenant_id, seen.uploaded_by, seen.created_at)
         writes.append(quota.give_back(user, day, seen.day_counts))
-    return _committed(writes, token)
+    return try_commit(writes, token=token, op="ingest")
 
 
-def claim_store(claim: VectorStore, seen: Attachment, worker: str, *, token: str) -> bool:
-    """Claims the chat's vector store for the attachment's worker; False when it is claimed, or the worker too late.
-
-    In one transaction with chat and attachment: once either is deleted nobody claims a store that no cleanup would see.
-    """
-    own = _open() & (AttachmentItem.ingest_worker == worker)
-    writes: list[Write] = [
-        _of_a_living_chat(seen),
-        attachments.claim_vector_store(claim),
-        Update("attachment", _item(seen), [AttachmentItem.ingest_worker.set(worker)], own),
-    ]
-    return _committed(writes, token)
-
-
-def take_store_over(seen: VectorStore, worker: str, until: datetime) -> bool:
-    """Makes an expired claim this worker's.
-
-    In a chat that was deleted meanwhile, too: its cleanup notices the new claim, and waits for its end.
-    """
-    changed = [VectorStoreItem.claimed_by.set(worker), VectorStoreItem.claimed_until.set(until)]
-    as_seen = _unnamed(seen.claimed_by) & is_still(VectorStoreItem.claimed_until, seen.claimed_until)
-    as_seen |= _unnamed(worker)  # only the answer was lost: nobody else would ever wait for this claim's end
-    return update_one(_store(seen), changed, as_seen, op="ingest")
-
-
-def name_store(seen: VectorStore, worker: str, vector_store_id: str) -> bool:
-    """Records the store that was made for a claim; False when it must be taken back."""
-    changed = [VectorStoreItem.vector_store_id.set(vector_store_id)]
-    return update_one(_store(seen), changed, _unnamed(worker), op="ingest")
-
-
-def let_store_go(seen: VectorStore, worker: str, now: datetime) -> None:
-    """Lets others take a claim over at once."""
-    update_one(_store(seen), [VectorStoreItem.claimed_until.set(now)], _unnamed(worker), op="ingest")
+def while_working(seen: Attachment, worker: str) -> list[Write]:
+    """The writes that change nothing, and are refused once the attachment's work is not this worker's any more, or it
+    or its chat was deleted."""
+    unchanged = [AttachmentItem.ingest_worker.set(worker)]
+    return [_of_a_living_chat(seen), Update("attachment", _item(seen), unchanged, _is_work_of(worker))]
 
 
 def _claim(seen: Attachment, worker: str, actions: Sequence[Action], after: AttachmentStatus, *, token: str) -> bool:
     step = Update("attachment", _item(seen), actions, _may_step(worker, after))
-    return _committed([_of_a_living_chat(seen), step], token)
-
-
-def _committed(writes: Sequence[Write], token: str) -> bool:
-    try:
-        commit(writes, token=token, op="ingest")
-    except Refused:
-        return False
-    return True
+    return try_commit([_of_a_living_chat(seen), step], token=token, op="ingest")
 
 
 def _of_a_living_chat(seen: Attachment) -> Check:
-    return Check("chat", _head(seen), ChatItem.pk.exists() & ChatItem.deleted_at.does_not_exist())
+    return Check("chat", _head(seen), chats.is_alive())
 
 
 def _may_step(worker: str, after: AttachmentStatus) -> Condition:
-    condition: Condition = _open() & (AttachmentItem.ingest_worker == worker)
-    condition &= AttachmentItem.status == after.value
-    return condition
+    """The attachment is this worker's, and has come as far as the step before."""
+    is_next = AttachmentItem.status == after.value
+    return all_of(_is_work_of(worker), is_next)
+
+
+def _is_work_of(worker: str) -> Condition:
+    """The attachment is on its way, and no other worker has taken it over from a late one."""
+    is_theirs = AttachmentItem.ingest_worker == worker
+    return all_of(_open(), is_theirs)
 
 
 def _open() -> Condition:
-    condition: Condition = AttachmentItem.pk.exists() & AttachmentItem.status.is_in(*_ON_ITS_WAY)
-    condition &= AttachmentItem.deleted_at.does_not_exist()
-    condition &= AttachmentItem.cleanup_status.does_not_exist()
-    return condition
-
-
-def _unnamed(claimed_by: str | None) -> Condition:
-    condition: Condition = VectorStoreItem.pk.exists() & VectorStoreItem.vector_store_id.does_not_exist()
-    condition &= VectorStoreItem.gone_at.does_not_exist()
-    condition &= is_still(VectorStoreItem.claimed_by, claimed_by)
-    return condition
+    is_there = AttachmentItem.pk.exists()
+    on_its_way = AttachmentItem.status.is_in(*_ON_ITS_WAY)
+    is_shown = AttachmentItem.deleted_at.does_not_exist()
+    # What is noted once a cleanup is through nobody would take away.
+    no_cleanup = AttachmentItem.cleanup_status.does_not_exist()
+    return all_of(is_there, on_its_way, is_shown, no_cleanup)
 
 
 def _counted(documents: int, size: int) -> list[Action]:
@@ -365,7 +330,3 @@ def _picture(seen: Attachment) -> keys.Key:
 
 def _item(seen: Attachment) -> AttachmentItem:
     return AttachmentItem(*keys.attachment(seen.tenant_id, seen.chat_id, seen.attachment_id))
-
-
-def _store(seen: VectorStore) -> VectorStoreItem:
-    return VectorStoreItem(*keys.vector_store(seen.tenant_id, seen.chat_id, seen.provider))

@@ -1,27 +1,27 @@
-"""Attachments and vector stores of a chat: their items, and the state of their cleanup.
+"""Attachments of a chat: their items, and the state of their cleanup.
 
 A provider's id is only ever added to an item that nobody has begun to clean up: whoever adds one conditions on
-`cleanup_status` (of a vector store: `gone_at`) being absent, and takes back what it made when that does not hold. The
-cleanup conditions on all that it saw and relied on: the ids, and who had claimed to make one. So whichever comes second
-notices the first, and no file is left behind.
+`cleanup_status` being absent, and takes back what it made when that does not hold. The cleanup conditions on all that
+it saw and relied on: the ids, and when one began to be made. So whichever comes second notices the first, and no file
+is left behind.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pynamodb.attributes import Attribute
 
-from minichat.domain.attachment import Attachment, AttachmentStatus, Ingest, Thumbnail, VectorStore
+from minichat.domain.attachment import Attachment, AttachmentStatus, Ingest, Thumbnail
 from minichat.domain.chat import Chat
 from minichat.domain.cleanup import Cleanup, CleanupStatus
 from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId
 from minichat.storage import chats, keys, unreadable
-from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem, VectorStoreItem
-from minichat.storage.attributes import is_still
-from minichat.storage.items import batch_get, between
+from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem
+from minichat.storage.conditions import all_of, is_still
+from minichat.storage.items import batch_get, between, together
 from minichat.storage.keys import Raw
+from minichat.storage.messages import Window
 from minichat.storage.transact import Put, update_one
 from minichat.storage.unreadable import Unreadable
 
@@ -106,17 +106,42 @@ def pictured(files: Sequence[Attachment]) -> list[Attachment]:
     return [replace(one, thumbnail=_thumbnail(found.get(where[one.attachment_id]))) for one in files]
 
 
-def between_ids(
-    tenant_id: TenantId, chat_id: ChatId, after: str, before: str, *, descending: bool
-) -> Iterator[Attachment]:
-    """Attachments of a chat, deleted ones too, between two ids (none for an open end) and without them; in pages.
+@dataclass(frozen=True, slots=True)
+class FoundAttachments:
+    """Attachments that are not deleted, and where the search for more stopped short of the end, if it did."""
+
+    there: list[Attachment]
+    left_at: AttachmentId | None
+
+
+def page(
+    tenant_id: TenantId, chat_id: ChatId, window: Window, *, limit: int, looked_at: int
+) -> tuple[Chat | None, FoundAttachments]:
+    """The chat's head, and up to `limit` of its attachments that are not deleted, of a window of their ids, out of
+    `looked_at` at most.
 
     Raises ServiceUnavailable.
     """
-    start = f"{keys.ATTACHMENT_PREFIX}{after}\0" if after else keys.ATTACHMENT_PREFIX
-    end = f"{keys.ATTACHMENT_PREFIX}{before or '~'}"
-    for raw in between(keys.partition(tenant_id, chat_id), start, end, page=PAGE_ITEMS, descending=descending):
-        yield from_raw(raw)
+    start = f"{keys.ATTACHMENT_PREFIX}{window.after}\0" if window.after else keys.ATTACHMENT_PREFIX
+    end = f"{keys.ATTACHMENT_PREFIX}{window.before or '~'}"
+    pk, descending = keys.partition(tenant_id, chat_id), window.descending
+    return together(
+        lambda: chats.read(tenant_id, chat_id),
+        lambda: _there_are(between(pk, start, end, page=PAGE_ITEMS, descending=descending), limit, looked_at),
+    )
+
+
+def _there_are(items: Iterable[Raw], limit: int, looked_at: int) -> FoundAttachments:
+    found: list[Attachment] = []
+    for number, raw in enumerate(items, start=1):
+        one = from_raw(raw)
+        if one.deleted_at is None:
+            found.append(one)
+        if len(found) == limit:
+            break
+        if number >= looked_at:
+            return FoundAttachments(found, one.attachment_id)
+    return FoundAttachments(found, None)
 
 
 def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Attachment | Unreadable]:
@@ -137,10 +162,14 @@ def settle(seen: Attachment, cleanup: Cleanup) -> bool:
     """
     item = AttachmentItem(*keys.attachment(seen.tenant_id, seen.chat_id, seen.attachment_id))
     ended = {CleanupStatus.DONE, CleanupStatus.FAILED} - {seen.cleanup.status}
-    unchanged = AttachmentItem.pk.exists() & ~AttachmentItem.cleanup_status.is_in(*sorted(ended))
-    unchanged &= is_still(AttachmentItem.provider_file_id, seen.provider_file_id)
-    unchanged &= is_still(AttachmentItem.upload_began_at, seen.ingest.upload_began_at)
-    unchanged &= is_still(AttachmentItem.vector_store_id, seen.vector_store_id)
+    is_there = AttachmentItem.pk.exists()
+    # Of two attempts that end, the first decides; who begins anew does so from the end that was seen.
+    not_ended = ~AttachmentItem.cleanup_status.is_in(*sorted(ended))
+    # What was noted since at the provider has not been taken away.
+    same_file = is_still(AttachmentItem.provider_file_id, seen.provider_file_id)
+    same_upload = is_still(AttachmentItem.upload_began_at, seen.ingest.upload_began_at)
+    same_store = is_still(AttachmentItem.vector_store_id, seen.vector_store_id)
+    unchanged = [is_there, not_ended, same_file, same_upload, same_store]
     changed: list[tuple[Attribute[Any], object]] = [
         (AttachmentItem.cleanup_status, cleanup.status),
         (AttachmentItem.cleanup_updated_at, cleanup.updated_at),
@@ -148,74 +177,15 @@ def settle(seen: Attachment, cleanup: Cleanup) -> bool:
     if cleanup.status is not CleanupStatus.DONE:
         changed.append((AttachmentItem.cleanup_attempts, cleanup.attempts))
         changed.append((AttachmentItem.last_cleanup_error, cleanup.last_error))
-        unchanged &= is_still(AttachmentItem.cleanup_attempts, seen.cleanup.attempts or None)
+        # Each attempt counts once.
+        same_attempts = is_still(AttachmentItem.cleanup_attempts, seen.cleanup.attempts or None)
+        unchanged.append(same_attempts)
     actions = [attribute.set(value) for attribute, value in changed if value is not None]
-    return update_one(item, actions, unchanged, op="cleanup")
-
-
-def claim_vector_store(store: VectorStore) -> Put:
-    """The write that makes the chat's vector store at a provider known; refused when there is one, or was."""
-    item = VectorStoreItem(
-        *keys.vector_store(store.tenant_id, store.chat_id, store.provider),
-        vector_store_id=store.vector_store_id,
-        claimed_by=store.claimed_by,
-        claimed_at=store.claimed_at,
-        claimed_until=store.claimed_until,
-    )
-    return Put("vector store", item, VectorStoreItem.pk.does_not_exist())
-
-
-def vector_store(tenant_id: TenantId, chat_id: ChatId, provider: str) -> VectorStore | None:
-    """The chat's vector store at a provider, gone or not.
-
-    Raises ServiceUnavailable.
-    """
-    key = keys.vector_store(tenant_id, chat_id, provider)
-    raw = batch_get([key]).get(key)
-    return None if raw is None else store_from_raw(raw)
-
-
-def vector_stores(tenant_id: TenantId, chat_id: ChatId) -> list[VectorStore | Unreadable]:
-    """The chat's vector stores, one per provider, those that are gone too.
-
-    Raises ServiceUnavailable.
-    """
-    found = _items(keys.partition(tenant_id, chat_id), keys.VECTOR_STORE_PREFIX)
-    return [unreadable.read(raw, store_from_raw) for raw in found]
-
-
-def vector_store_gone(seen: VectorStore, at: datetime) -> bool:
-    """Records that the provider has the store no more; False when it was claimed anew, named or gone meanwhile.
-
-    Raises ServiceUnavailable.
-    """
-    item = VectorStoreItem(*keys.vector_store(seen.tenant_id, seen.chat_id, seen.provider))
-    unchanged = VectorStoreItem.pk.exists() & VectorStoreItem.gone_at.does_not_exist()
-    unchanged &= is_still(VectorStoreItem.vector_store_id, seen.vector_store_id)
-    # Whoever takes a dead claim over makes the store that the provider did not have when it was asked.
-    unchanged &= is_still(VectorStoreItem.claimed_by, seen.claimed_by)
-    unchanged &= is_still(VectorStoreItem.claimed_until, seen.claimed_until)
-    return update_one(item, [VectorStoreItem.gone_at.set(at)], unchanged, op="cleanup")
+    return update_one(item, actions, all_of(*unchanged), op="cleanup")
 
 
 def _items(pk: str, prefix: str) -> Iterator[Raw]:
     return between(pk, prefix, prefix + "~", page=PAGE_ITEMS)
-
-
-def store_from_raw(raw: Raw) -> VectorStore:
-    """The vector store of a stored item."""
-    item = VectorStoreItem.from_raw_data(dict(raw))
-    tenant_id, chat_id = keys.chat_of(item.pk)
-    return VectorStore(
-        tenant_id=tenant_id,
-        chat_id=chat_id,
-        provider=item.sk.removeprefix(keys.VECTOR_STORE_PREFIX),
-        vector_store_id=item.vector_store_id,
-        gone_at=item.gone_at,
-        claimed_by=item.claimed_by,
-        claimed_at=item.claimed_at,
-        claimed_until=item.claimed_until,
-    )
 
 
 def from_raw(raw: Raw) -> Attachment:

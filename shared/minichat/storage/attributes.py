@@ -2,11 +2,9 @@
 
 from dataclasses import astuple
 from datetime import datetime
-from typing import Any
 
 from pynamodb.attributes import Attribute
 from pynamodb.constants import NUMBER, STRING
-from pynamodb.expressions.condition import Condition
 
 from minichat.domain.completion import CompletionSignal
 from minichat.domain.identity import AttachmentId, from_micros, micros
@@ -60,9 +58,3 @@ class CallsAttribute(Attribute[ToolCalls]):
 
     def deserialize(self, value: str) -> ToolCalls:
         return ToolCalls(*map(int, value.split()))
-
-
-def is_still(attribute: Attribute[Any], seen: object) -> Condition:
-    """The condition that an attribute is as it was seen: None is an attribute that was not there."""
-    condition: Condition = attribute.does_not_exist() if seen is None else attribute == seen
-    return condition

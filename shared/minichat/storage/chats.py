@@ -1,22 +1,22 @@
 """Chats: their heads, the index that lists them by activity, and their own mutations."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from functools import partial
 
-from pynamodb.attributes import NumberAttribute, UnicodeAttribute
+from pynamodb.attributes import UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 
 from minichat.domain.chat import Chat, visible
-from minichat.domain.errors import ChatNotFound, IdempotencyKeyConflict
+from minichat.domain.errors import ChatNotFound
 from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId, TenantId, UserId
-from minichat.storage import keys, unreadable
+from minichat.storage import keys, once, unreadable
 from minichat.storage.attributes import InstantAttribute
+from minichat.storage.conditions import all_of, is_still
 from minichat.storage.indexes import ByOwner, Temporary
 from minichat.storage.items import (
     ChatItem,
-    ConversationItem,
     MessageItem,
     OutboxItem,
     TurnItem,
@@ -26,22 +26,20 @@ from minichat.storage.items import (
     query,
 )
 from minichat.storage.keys import Key, Raw
-from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, update_one
+from minichat.storage.once import Once, OnceItem
+from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, try_commit, update_one
 from minichat.storage.unreadable import Unreadable
 
-IDEMPOTENCY_KEPT = timedelta(hours=24)
 ENDING_PAGE = 100
 
 
-class CreatedItem(ConversationItem):
+class CreatedChatItem(OnceItem):
     """The chat that an idempotency key made, as it was when it was new."""
 
-    fingerprint = UnicodeAttribute(attr_name="print")
     chat_id = UnicodeAttribute(attr_name="chat")
     model = UnicodeAttribute()
     title = UnicodeAttribute(null=True)
     created_at = InstantAttribute()
-    expires_at = NumberAttribute()
 
 
 def from_raw(raw: Raw | None) -> Chat | None:
@@ -75,37 +73,25 @@ def create(chat: Chat, *, token: str) -> None:
     commit([put], token=token, op="create_chat", took_effect=partial(is_there, put.item))
 
 
-@dataclass(frozen=True, slots=True)
-class Once:
-    """An idempotency key of the caller, and the fingerprint of the request it came with."""
-
-    key: str
-    fingerprint: str
-
-
-def create_once(chat: Chat, once: Once, *, token: str) -> Chat:
+def create_once(chat: Chat, key: Once, *, token: str) -> Chat:
     """Stores a new chat unless the key made one before: then that chat, as it was when it was new.
 
     Raises IdempotencyKeyConflict when the key came with another request.
     """
-    item = CreatedItem(
-        *keys.created(chat.tenant_id, chat.user_id, once.key),
-        fingerprint=once.fingerprint,
+    item = CreatedChatItem(
+        *keys.created(chat.tenant_id, chat.user_id, key.key),
         chat_id=chat.chat_id,
         model=chat.model,
         title=chat.title,
         created_at=chat.created_at,
-        expires_at=int((chat.created_at + IDEMPOTENCY_KEPT).timestamp()),
     )
-    # DynamoDB removes expired items late: one that is past its time counts as gone.
-    unused = CreatedItem.pk.does_not_exist() | (CreatedItem.expires_at < int(chat.created_at.timestamp()))
-    put = _put(chat)
+    head = _put(chat)
+    writes = [once.remember(item, key, chat.created_at), head]
     try:
-        commit([Put("key", item, unused), put], token=token, op="create_chat", took_effect=partial(is_there, put.item))
+        commit(writes, token=token, op="create_chat", took_effect=partial(is_there, head.item))
     except Refused as refused:
-        first = CreatedItem.from_raw_data(dict(refused.old["key"] or {}))
-        if first.fingerprint != once.fingerprint:
-            raise IdempotencyKeyConflict from refused
+        if (first := once.made_before(refused, CreatedChatItem, key)) is None:
+            raise
         return replace(
             chat,
             chat_id=ChatId(first.chat_id),
@@ -179,9 +165,10 @@ def postpone(seen: Chat, ends_at: datetime) -> bool:
     Raises ServiceUnavailable.
     """
     item = ChatItem(*keys.chat(seen.tenant_id, seen.chat_id))
-    as_seen: Condition = ChatItem.ends_at == seen.ends_at
-    as_seen &= ChatItem.deleted_at.does_not_exist()
-    return update_one(item, [ChatItem.ends_at.set(ends_at)], as_seen, op="postpone_chat")
+    # Of two sweeps the second has nothing to postpone any more.
+    as_seen = is_still(ChatItem.ends_at, seen.ends_at)
+    is_shown = ChatItem.deleted_at.does_not_exist()
+    return update_one(item, [ChatItem.ends_at.set(ends_at)], all_of(as_seen, is_shown), op="postpone_chat")
 
 
 def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:
@@ -192,7 +179,8 @@ def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:
     item = ChatItem(*keys.chat(caller.tenant_id, chat_id))
     titled = ChatItem.title.set(title)
     moved = [ChatItem.updated_at.set(now), ChatItem.listed_at.set(keys.listed_at(caller.tenant_id, chat_id, now))]
-    if update_one(item, [titled, *moved], owned_by(caller) & (ChatItem.updated_at < now), op="rename_chat"):
+    moves_forward = ChatItem.updated_at < now
+    if update_one(item, [titled, *moved], all_of(owned_by(caller), moves_forward), op="rename_chat"):
         return _from_item(item)
     # A chat that was moved by a faster clock stays where it is: none goes back.
     if update_one(item, [titled], owned_by(caller), op="rename_chat"):
@@ -208,18 +196,17 @@ def give_title(call: Call, chat_id: ChatId, title: str, after: MessageId, event:
     Raises ServiceUnavailable.
     """
     tenant_id = call.caller.tenant_id
-    untitled: Condition = ChatItem.pk.exists() & ChatItem.deleted_at.does_not_exist() & ChatItem.title.does_not_exist()
-    in_place: Condition = MessageItem.pk.exists() & MessageItem.deleted_at.does_not_exist()
+    head, message = ChatItem(*keys.chat(tenant_id, chat_id)), MessageItem(*keys.message(tenant_id, chat_id, after))
+    # What its owner calls it is never written over.
+    untitled = ChatItem.title.does_not_exist()
+    # A title from what was taken back would repeat it. (In chats of an earlier version that stays, and is hidden.)
+    is_there, is_shown = MessageItem.pk.exists(), MessageItem.deleted_at.does_not_exist()
     writes: list[Write] = [
-        Update("chat", ChatItem(*keys.chat(tenant_id, chat_id)), [ChatItem.title.set(title)], untitled),
-        Check("message", MessageItem(*keys.message(tenant_id, chat_id, after)), in_place),
+        Update("chat", head, [ChatItem.title.set(title)], all_of(is_alive(), untitled)),
+        Check("message", message, all_of(is_there, is_shown)),
         Put("event", event),
     ]
-    try:
-        commit(writes, token=call.new_id(call.now), op="give_title")
-    except Refused:
-        return False
-    return True
+    return try_commit(writes, token=call.new_id(call.now), op="give_title")
 
 
 def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str, unused: bool = False) -> bool:
@@ -229,10 +216,11 @@ def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str, 
     `unused` also when anybody used it since then.
     Raises ChatNotFound when the chat was deleted meanwhile.
     """
-    running = ChatItem.running_request_id
-    unchanged = running == chat.running_request_id if chat.running_request_id else running.does_not_exist()
+    # The turn that is asked to stop, below, is the one that runs.
+    unchanged = [is_still(ChatItem.running_request_id, chat.running_request_id)]
     if unused:
-        unchanged &= ChatItem.updated_at == chat.updated_at
+        # Whatever its owner does with a chat moves it in the list.
+        unchanged.append(is_still(ChatItem.updated_at, chat.updated_at))
     writes: list[Put | Update] = [
         Update(
             "chat",
@@ -244,7 +232,7 @@ def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str, 
                 ChatItem.listed_at.remove(),
                 ChatItem.temporary_shard.remove(),
             ],
-            owned_by(call.caller) & unchanged,
+            all_of(owned_by(call.caller), *unchanged),
         )
     ]
     if chat.running_request_id is not None:
@@ -265,9 +253,14 @@ def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str, 
     return True
 
 
+def is_alive() -> Condition:
+    """The chat is there, and nobody has deleted it."""
+    is_there = ChatItem.pk.exists()
+    is_shown = ChatItem.deleted_at.does_not_exist()
+    return all_of(is_there, is_shown)
+
+
 def owned_by(caller: Caller) -> Condition:
-    """The head is the caller's and not deleted; the tenant is in the key."""
-    condition: Condition = ConversationItem.pk.exists()
-    condition &= ChatItem.user_id == caller.user_id
-    condition &= ChatItem.deleted_at.does_not_exist()
-    return condition
+    """The chat is alive, and the caller's; the tenant is in the key."""
+    is_theirs = ChatItem.user_id == caller.user_id
+    return all_of(is_alive(), is_theirs)

@@ -13,8 +13,9 @@ from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.turn import ToolCalls, Turn
 from minichat.domain.usage import Usage
 from minichat.storage import keys, messages, quota, turns
+from minichat.storage.conditions import all_of
 from minichat.storage.items import ChatItem, OutboxItem, TurnItem
-from minichat.storage.transact import Put, Refused, Update, Write, commit
+from minichat.storage.transact import Put, Update, Write, try_commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,12 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
         free += [ChatItem.message_count.add(1), ChatItem.last_message_at.set(end.answer.created_at)]
         answer = messages.put(turn.tenant_id, turn.chat_id, end.answer)
     # The one condition that makes a finalizer the only one.
-    running = turns.told_by(turn)
+    running = [turns.told_by(turn)]
     if end.stale_since is not None:
-        running &= TurnItem.last_progress_at <= end.stale_since
+        still_silent = TurnItem.last_progress_at <= end.stale_since
+        running.append(still_silent)
     writes: list[Write] = [
-        Update("turn", item, _ending(call, end), running),
+        Update("turn", item, _ending(call, end), all_of(*running)),
         # While a turn runs its head names it: nothing but this transaction takes the name away.
         Update("chat", head, free, ChatItem.running_request_id == turn.request_id),
         *answer,
@@ -60,11 +62,7 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
         quota.settle(turn, end.settlement, end.ending, retention_days=retention_days),
         *(Put(f"event {event.sk}", event) for event in end.events),
     ]
-    try:
-        commit(writes, token=end.token, op="finish_turn")
-    except Refused:
-        return False
-    return True
+    return try_commit(writes, token=end.token, op="finish_turn")
 
 
 def _ending(call: Call, end: Finish) -> list[Action]:

@@ -20,12 +20,14 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.models import Model
 
 from minichat.domain.errors import ServiceUnavailable
+from minichat.pauses import jittered
 from minichat.settings import Store
 from minichat.storage import store_time
 from minichat.storage.attributes import CallsAttribute, IdsAttribute, InstantAttribute, SignalAttribute
 from minichat.storage.indexes import ByOwner, RunningIndex, Temporary
 from minichat.storage.keys import Key, Raw
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 LARGEST_PAGE = 120
@@ -187,45 +189,6 @@ class MessagePartItem(ConversationItem):
     content = BinaryAttribute(attr_name="text", legacy_encoding=False)
 
 
-class LedgerItem(ConversationItem):
-    """What one turn used: written once, never changed. Its key is the usage event's dedupe key."""
-
-    event_id = UnicodeAttribute(attr_name="event")
-    user_id = UnicodeAttribute(attr_name="user", null=True)
-    chat_id = UnicodeAttribute(attr_name="chat")
-    turn_id = UnicodeAttribute(attr_name="turn", null=True)
-    request_id = UnicodeAttribute(attr_name="request")
-    model = UnicodeAttribute()
-    tier = UnicodeAttribute()
-    selected_model = UnicodeAttribute(attr_name="selected")
-    outcome = UnicodeAttribute()
-    settlement_method = UnicodeAttribute(attr_name="settled")
-    policy_version = NumberAttribute(attr_name="policy")
-    committed_credits_micro = NumberAttribute(attr_name="micro")
-    input_tokens = NumberAttribute(attr_name="in")
-    output_tokens = NumberAttribute(attr_name="out")
-    web_search_calls = NumberAttribute(attr_name="web", null=True)
-    code_interpreter_calls = NumberAttribute(attr_name="code", null=True)
-    file_search_calls = NumberAttribute(attr_name="file", null=True)
-    image_inputs = NumberAttribute(attr_name="img", null=True)
-    settled_at = InstantAttribute(attr_name="at")
-    expires_at = NumberAttribute()
-
-
-class UsageItem(ConversationItem):
-    """What a tenant, or one of its users, used on a day: the sum of the ledger's entries."""
-
-    turns = NumberAttribute(null=True)
-    committed_credits_micro = NumberAttribute(attr_name="micro", null=True)
-    input_tokens = NumberAttribute(attr_name="in", null=True)
-    output_tokens = NumberAttribute(attr_name="out", null=True)
-    web_search_calls = NumberAttribute(attr_name="web", null=True)
-    code_interpreter_calls = NumberAttribute(attr_name="code", null=True)
-    file_search_calls = NumberAttribute(attr_name="file", null=True)
-    image_inputs = NumberAttribute(attr_name="img", null=True)
-    expires_at = NumberAttribute()
-
-
 class ExpiringItem(ConversationItem):
     """Any item, as far as it expires: in seconds since 1970, when DynamoDB may remove it."""
 
@@ -280,7 +243,7 @@ def connection() -> Connection:
     return table().connection
 
 
-def together(first: Callable[[], T], second: Callable[[], Any]) -> tuple[T, Any]:
+def together(first: Callable[[], T], second: Callable[[], S]) -> tuple[T, S]:
     """Two reads side by side: one round trip's time for both."""
     pending = _readers.submit(second)
     return first(), pending.result()
@@ -340,7 +303,7 @@ def batch_get(keys: Iterable[Key]) -> dict[Key, Raw]:
         if unread >= UNREAD_ATTEMPTS:
             raise ServiceUnavailable
         if unread:
-            time.sleep(random.uniform(0.5, 1) * 0.05 * 2**unread)  # noqa: S311  jitter, not a secret
+            time.sleep(jittered(0.05 * 2**unread))
         wanted = [*({part: value["S"] for part, value in key.items()} for key in left), *wanted[BATCH_READ_LIMIT:]]
     return found
 

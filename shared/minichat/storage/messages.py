@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from pynamodb.expressions.condition import Condition
+
 from minichat.domain.chat import Chat
 from minichat.domain.citations import Citation
 from minichat.domain.identity import ChatId, MessageId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.domain.turn import ToolCalls, Turn
 from minichat.storage import chats, keys
-from minichat.storage.attributes import is_still
+from minichat.storage.conditions import all_of, is_still
 from minichat.storage.items import MessageItem, MessagePartItem, batch_get, between, together
 from minichat.storage.keys import Key, Raw
 from minichat.storage.transact import Check, Delete, Put, Update, Write
@@ -124,10 +126,19 @@ def withdraw(tenant_id: TenantId, chat_id: ChatId, found: FoundMessages, now: da
     moved = {**found.raw, "sk": {"S": keys.withdrawn(tenant_id, chat_id, message_id).sk}}
     there = MessageItem.from_raw_data(moved)
     there.deleted_at = now
-    # A reaction is all of a message that ever changes.
-    as_found = MessageItem.pk.exists() & is_still(MessageItem.reaction, there.reaction)
-    as_found &= is_still(MessageItem.reacted_at, there.reacted_at)
-    return [Delete(name, here, as_found), Put(f"withdrawn {message_id}", there)]
+    is_there = MessageItem.pk.exists()
+    # A reaction is all of a message that ever changes; one that was taken back and given again has another time.
+    same_reaction = is_still(MessageItem.reaction, there.reaction)
+    same_time = is_still(MessageItem.reacted_at, there.reacted_at)
+    return [Delete(name, here, all_of(is_there, same_reaction, same_time)), Put(f"withdrawn {message_id}", there)]
+
+
+def is_in_place() -> Condition:
+    """The message is where the conversation shows it: nobody has taken it back."""
+    is_there = MessageItem.pk.exists()
+    # In chats of an earlier version what is taken back stays where it is.
+    is_shown = MessageItem.deleted_at.does_not_exist()
+    return all_of(is_there, is_shown)
 
 
 def must_be_gone(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Check:
@@ -252,7 +263,7 @@ def stretch(tenant_id: TenantId, chat_id: ChatId, after: MessageId | None, up_to
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of a conversation: between two message ids, both exclusive, "" for open; travelled in one direction."""
+    """A stretch of what a chat has: between two ids, both exclusive, "" for open; travelled in one direction."""
 
     after: str = ""
     before: str = ""

@@ -1,7 +1,13 @@
-"""What a new turn starts from, read in one round trip."""
+"""What a turn begins or goes by: the chat's head, and beside it all that belongs to it, as of one moment.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Two reads are not one moment, and neither is one batch: a turn may begin, end or be deleted while they are made. The
+head tells, for it names the latest turn and the time of the last message: what does not agree with it is read again.
+What comes later still is noticed by the conditions of the write that follows.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat
@@ -11,27 +17,101 @@ from minichat.domain.quota_use import QuotaUse
 from minichat.domain.summary import Summary
 from minichat.domain.tools import Document
 from minichat.domain.turn import Turn
-from minichat.storage import attachments, chats, documents, keys, quota, summaries, turns
-from minichat.storage.items import batch_get
+from minichat.storage import attachments, chats, documents, keys, messages, quota, summaries, turns
+from minichat.storage.items import batch_get, together
+from minichat.storage.messages import Newest
+
+MESSAGES_OF_A_TURN = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What a new turn starts from: the chat's head, one turn of it, where the caller stands, the chat's summary and
-    ready documents, and those of the attachments asked for that there are."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latest:
+    """A chat's head, one turn of it, and its newest messages."""
 
     chat: Chat | None
     turn: Turn | None
+    recent: Newest = field(default_factory=lambda: Newest([]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened(Latest):
+    """What a new turn starts from: besides, where the caller stands, the chat's summary and ready documents, and those
+    of the attachments asked for that there are."""
+
     quota_use: QuotaUse
     summary: Summary | None
     documents: tuple[Document, ...] = ()
     attachments: tuple[Attachment, ...] = ()
 
 
+T = TypeVar("T", bound=Latest)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is looked at: a turn of a chat, attachments by their ids, and `messages` of the newest, fewer once their
+    text exceeds `at_most_bytes`; `limits` are the caller's."""
+
+    chat_id: ChatId
+    request_id: RequestId
+    limits: UserLimits
+    messages: int
+    at_most_bytes: int
+    attachment_ids: tuple[AttachmentId, ...] = ()
+
+
+def look(call: Call, wanted: Wanted) -> Opened:
+    """All that a new turn starts from, in the time of one round trip as a rule.
+
+    Raises ServiceUnavailable.
+    """
+    where = call.caller.tenant_id, wanted.chat_id
+    return _of_one_moment(
+        wanted.request_id,
+        lambda: open_for_turn(call, wanted.chat_id, wanted.request_id, wanted.limits, wanted.attachment_ids),
+        lambda: messages.recent(*where, wanted.messages, at_most_bytes=wanted.at_most_bytes),
+    )
+
+
+def look_at_latest(call: Call, chat_id: ChatId, request_id: RequestId) -> Latest:
+    """What the deletion of the latest turn goes by: its messages are moved as they are found, and without their texts
+    when those are long.
+
+    Raises ServiceUnavailable.
+    """
+    where = call.caller.tenant_id, chat_id
+
+    def head() -> Latest:
+        chat, turn = turns.read(*where, request_id)
+        return Latest(chat=chat, turn=turn)
+
+    return _of_one_moment(
+        request_id,
+        head,
+        lambda: messages.newest(*where, MESSAGES_OF_A_TURN),
+    )
+
+
+def _of_one_moment(request_id: RequestId, first: Callable[[], T], newest: Callable[[], Newest]) -> T:
+    """What the head is read with, and the newest messages: both as the head says that they are."""
+    found, recent = together(first, newest)
+    chat = found.chat
+    if chat is None:
+        return found
+    if found.turn is None and chat.latest_request_id == request_id:
+        # It began between the look at it and the look at the head.
+        _, turn = turns.read(chat.tenant_id, chat.chat_id, request_id)
+        found = replace(found, turn=turn)
+    return replace(found, recent=recent if recent.is_of(chat) else newest())
+
+
 def open_for_turn(
     call: Call, chat_id: ChatId, request_id: RequestId, limits: UserLimits, attachment_ids: Sequence[AttachmentId] = ()
 ) -> Opened:
-    """All of it in one consistent round trip."""
+    """What `look` gives without the messages: one batch of consistent reads.
+
+    Raises ServiceUnavailable.
+    """
     tenant_id = call.caller.tenant_id
     chat_key, turn_key = keys.chat(tenant_id, chat_id), keys.turn(tenant_id, chat_id, request_id)
     quota_key, summary_key = quota.key(tenant_id, call.caller.user_id, call.now), keys.summary(tenant_id, chat_id)

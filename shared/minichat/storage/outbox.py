@@ -8,7 +8,7 @@ from minichat.events.payloads import DecisionRefused, Event, PolicyPublished
 from minichat.storage import keys
 from minichat.storage.items import OutboxItem
 from minichat.storage.keys import Key
-from minichat.storage.transact import Put, Refused, commit
+from minichat.storage.transact import Put, try_commit
 
 KEPT = timedelta(days=7)
 """How long an operator can publish an event again."""
@@ -46,11 +46,9 @@ def once(event: DecisionRefused, event_id: str, at: datetime) -> bool:
     """
     key = keys.outbox(TenantId(event.tenant_id), ChatId(event.event_type), event_id)
     absent = OutboxItem.pk.does_not_exist()
-    try:
-        commit([Put("event", _item(key, event, at, trace_id=event.trace_id), absent)], token=str(uuid4()), op="refusal")
-    except Refused:
-        return False
-    return True
+    return try_commit(
+        [Put("event", _item(key, event, at, trace_id=event.trace_id), absent)], token=str(uuid4()), op="refusal"
+    )
 
 
 def _item(key: Key, event: Event, at: datetime, *, trace_id: str | None) -> OutboxItem:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pynamodb.attributes import BinaryAttribute, NumberAttribute, UnicodeAttribute
-from pynamodb.expressions.condition import Condition
 
 from minichat.domain.policy import MAX_VERSION, Policy
 from minichat.storage import keys, outbox
 from minichat.storage.attributes import InstantAttribute
+from minichat.storage.conditions import any_of
 from minichat.storage.items import ConversationItem, batch_get, query
 from minichat.storage.transact import Put, Refused, Update, commit
 
@@ -104,7 +104,8 @@ def publish(policy: Policy, *, at: datetime, by: str, token: str) -> None:
         raise PolicyTooLarge(f"The policy has {len(document)} bytes, compressed; {MAX_STORED_BYTES} fit.")
     item = PolicyItem(*keys.policy_version(policy.policy_version), document=document, published_at=at, published_by=by)
     previous = current_version()
-    newer: Condition = PolicyPointer.version.does_not_exist() | (PolicyPointer.version < policy.policy_version)
+    is_first = PolicyPointer.version.does_not_exist()
+    is_newer = PolicyPointer.version < policy.policy_version
     try:
         commit(
             [
@@ -113,7 +114,7 @@ def publish(policy: Policy, *, at: datetime, by: str, token: str) -> None:
                     "pointer",
                     PolicyPointer(*keys.POLICY_IN_FORCE),
                     [PolicyPointer.version.set(policy.policy_version)],
-                    newer,
+                    any_of(is_first, is_newer),
                 ),
                 Put("event", outbox.of_policy(policy.policy_version, previous=previous, at=at, by=by, event_id=token)),
             ],

@@ -14,10 +14,12 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, TenantId
 from minichat.observability import logger
 from minichat.storage import keys
-from minichat.storage.attachment_items import AttachmentItem, VectorStoreItem
+from minichat.storage.attachment_items import AttachmentItem
+from minichat.storage.conditions import all_of, any_of
 from minichat.storage.items import ChatItem, ExpiringItem, between
 from minichat.storage.keys import Raw
 from minichat.storage.transact import Rejected, patience, update_one
+from minichat.storage.vector_stores import VectorStoreItem
 
 BATCH = 100
 SECONDS = 2
@@ -32,9 +34,11 @@ def contents(tenant_id: TenantId, chat_id: ChatId, at: datetime) -> int:
     Raises ServiceUnavailable when one of them could not be given its time; all others have theirs.
     """
     pk, moment = keys.partition(tenant_id, chat_id), int(at.timestamp())
-    lives_on = ExpiringItem.pk.exists() & (
-        ExpiringItem.expires_at.does_not_exist() | (ExpiringItem.expires_at > moment)
-    )
+    # An item that somebody removes meanwhile must not come to life again, with nothing but its time.
+    is_there = ExpiringItem.pk.exists()
+    has_no_time = ExpiringItem.expires_at.does_not_exist()
+    has_longer = ExpiringItem.expires_at > moment
+    lives_on = all_of(is_there, any_of(has_no_time, has_longer))
     expires = [ExpiringItem.expires_at.set(moment)]
 
     def _mark(raw: Raw) -> bool:
@@ -88,10 +92,11 @@ def _each(found: Iterable[Raw], mark: Callable[[Raw], bool]) -> int:
 def _seen(raw: Raw) -> tuple[bool, Condition]:
     """Whether the provider has nothing any more of what an item names, and the condition that it is still as seen."""
     if raw["sk"]["S"].startswith(keys.VECTOR_STORE_PREFIX):
-        is_gone = "gone_at" in raw
-        return is_gone, VectorStoreItem.gone_at.exists() if is_gone else VectorStoreItem.gone_at.does_not_exist()
-    is_gone, done = raw.get("cleanup", {}).get("S") == CleanupStatus.DONE.value, CleanupStatus.DONE.value
-    return is_gone, AttachmentItem.cleanup_status == done if is_gone else ~(AttachmentItem.cleanup_status == done)
+        is_gone, gone_at = "gone_at" in raw, VectorStoreItem.gone_at
+        return is_gone, gone_at.exists() if is_gone else gone_at.does_not_exist()
+    is_gone = raw.get("cleanup", {}).get("S") == CleanupStatus.DONE.value
+    is_done = AttachmentItem.cleanup_status == CleanupStatus.DONE.value
+    return is_gone, is_done if is_gone else ~is_done
 
 
 def _expires(raw: Raw, at: datetime, still_so: Condition) -> bool:
@@ -99,8 +104,8 @@ def _expires(raw: Raw, at: datetime, still_so: Condition) -> bool:
     if _expires_at(raw) == moment:
         return False
     item = ExpiringItem(raw["pk"]["S"], raw["sk"]["S"])
-    exists: Condition = ExpiringItem.pk.exists() & still_so
-    return update_one(item, [ExpiringItem.expires_at.set(moment)], exists, op="purge")
+    is_there = ExpiringItem.pk.exists()
+    return update_one(item, [ExpiringItem.expires_at.set(moment)], all_of(is_there, still_so), op="purge")
 
 
 def _expires_at(raw: Raw) -> int | None:

@@ -16,8 +16,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import date, datetime, timedelta
-from functools import reduce
-from operator import and_
 from typing import Any, Literal
 
 from pynamodb.attributes import NumberAttribute
@@ -33,6 +31,7 @@ from minichat.domain.quota_use import Committed, QuotaUse, limit_of
 from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.turn import DayCounts, Turn
 from minichat.storage import keys
+from minichat.storage.conditions import all_of, at_most, still_counts
 from minichat.storage.items import ConversationItem, batch_get
 from minichat.storage.keys import Key, Raw
 from minichat.storage.transact import Update, update_one
@@ -136,13 +135,12 @@ def correct(where: QuotaAccount, wrong: Sequence[Difference]) -> bool:
     Raises ServiceUnavailable.
     """
     item = QuotaItem(*keys.quota(TenantId(where.tenant_id), UserId(where.user_id), where.month))
-    actions, unmoved = [], QuotaItem.pk.exists()
+    actions, is_there, unmoved = [], QuotaItem.pk.exists(), []
     for difference in wrong:
         path = Path(_attribute(difference.period, difference.counted))
-        seen = path == difference.says
-        unmoved &= seen if difference.says else seen | path.does_not_exist()
+        unmoved.append(still_counts(path, difference.says))
         actions.append(path.set(difference.turns_say))
-    return update_one(item, actions, unmoved, op="reconcile")
+    return update_one(item, actions, all_of(is_there, *unmoved), op="reconcile")
 
 
 def _attribute(period: str, counted: str) -> str:
@@ -173,7 +171,7 @@ def reserve(turn: Turn, limits: UserLimits, per_day: DayCounts, *, retention_day
     day, set_aside = turn.reserve.daily_period, turn.reserve.day_counts
     change = _change(turn, reserved=turn.reserve.credits_micro, spent=0)
     change += [QuotaItem.begun.add(1), *_counting(day, DayCounts(), set_aside)]
-    room: Condition = reduce(and_, _left(day, set_aside, per_day), _room(turn, limits))
+    room = all_of(_room(turn, limits), *_left(day, set_aside, per_day))
     return _update(turn, change, retention_days, room)
 
 
@@ -199,7 +197,7 @@ def take(user: Key, day: str, taken: DayCounts, per_day: DayCounts, *, retention
     `user` is where the user's quota of that month is. More than a day has is not for this write to refuse.
     """
     kept = QuotaItem.expires_at.set(_kept_until(user.sk.removeprefix(keys.QUOTA_PREFIX), retention_days))
-    room: Condition = reduce(and_, _left(day, taken, per_day))
+    room = all_of(*_left(day, taken, per_day))
     return Update("quota", QuotaItem(*user), [*_counting(day, DayCounts(), taken), kept], room)
 
 
@@ -218,20 +216,19 @@ def _left(day: str, wanted: DayCounts, per_day: DayCounts) -> Iterator[Condition
     """What must hold that the day has as much left as is wanted."""
     for member, letter in _COUNTERS.items():
         if more := getattr(wanted, member):
-            today = Path(_name(day, letter))
-            yield today.does_not_exist() | (today <= getattr(per_day, member) - more)
+            yield at_most(Path(_name(day, letter)), getattr(per_day, member) - more)
 
 
 def _room(turn: Turn, limits: UserLimits) -> Condition:
     reserved = turn.reserve.credits_micro
-    total, today = QuotaItem.total, _daily(turn, "t")
-    room: Condition = total.does_not_exist() | (total <= limit_of(limits, "total", "monthly") - reserved)
-    room &= today.does_not_exist() | (today <= limit_of(limits, "total", "daily") - reserved)
-    if turn.reserve.premium:
-        premium, today = QuotaItem.premium, _daily(turn, "p")
-        room &= premium.does_not_exist() | (premium <= limit_of(limits, "premium", "monthly") - reserved)
-        room &= today.does_not_exist() | (today <= limit_of(limits, "premium", "daily") - reserved)
-    return room
+    in_month = at_most(QuotaItem.total, limit_of(limits, "total", "monthly") - reserved)
+    in_day = at_most(_daily(turn, "t"), limit_of(limits, "total", "daily") - reserved)
+    if not turn.reserve.premium:
+        return all_of(in_month, in_day)
+    # What a premium turn takes counts in both buckets.
+    premium_in_month = at_most(QuotaItem.premium, limit_of(limits, "premium", "monthly") - reserved)
+    premium_in_day = at_most(_daily(turn, "p"), limit_of(limits, "premium", "daily") - reserved)
+    return all_of(in_month, in_day, premium_in_month, premium_in_day)
 
 
 def _change(turn: Turn, *, reserved: int, spent: int) -> list[Action]:

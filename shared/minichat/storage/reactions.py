@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from minichat.domain.chat import Chat
 from minichat.domain.identity import Call, ChatId, MessageId, RequestId, TenantId
 from minichat.domain.message import Reaction, Role
-from minichat.storage import chats, keys
+from minichat.storage import chats, keys, messages
+from minichat.storage.conditions import all_of, is_still
 from minichat.storage.items import ChatItem, MessageItem, OutboxItem, batch_get
-from minichat.storage.transact import Check, Put, Refused, Update, commit
+from minichat.storage.transact import Check, Put, Update, try_commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +50,22 @@ def write(call: Call, seen: Reacted, reaction: Reaction | None, event: OutboxIte
     """
     tenant_id = call.caller.tenant_id
     item = MessageItem(*keys.message(tenant_id, seen.chat_id, seen.message_id))
-    # A turn that is deleted meanwhile takes its messages along.
-    as_seen: Condition = MessageItem.pk.exists() & MessageItem.deleted_at.does_not_exist()
     said = MessageItem.reaction
-    as_seen &= said.does_not_exist() if seen.reaction is None else said == seen.reaction
+    # A turn that is deleted meanwhile takes its messages along.
+    is_there = messages.is_in_place()
+    # Of two at once the second looks again: what is there already is not told twice.
+    as_seen = is_still(said, seen.reaction)
     actions: list[Action] = (
         [said.remove(), MessageItem.reacted_at.remove()]
         if reaction is None
         else [said.set(reaction), MessageItem.reacted_at.set(call.now)]
     )
-    try:
-        commit(
-            [
-                Check("chat", ChatItem(*keys.chat(tenant_id, seen.chat_id)), chats.owned_by(call.caller)),
-                Update("message", item, actions, as_seen),
-                Put("event", event),
-            ],
-            token=call.new_id(call.now),
-            op="react",
-        )
-    except Refused:
-        return False
-    return True
+    return try_commit(
+        [
+            Check("chat", ChatItem(*keys.chat(tenant_id, seen.chat_id)), chats.owned_by(call.caller)),
+            Update("message", item, actions, all_of(is_there, as_seen)),
+            Put("event", event),
+        ],
+        token=call.new_id(call.now),
+        op="react",
+    )

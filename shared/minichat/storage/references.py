@@ -18,6 +18,7 @@ from minichat.domain.identity import AttachmentId, Call, ChatId, TenantId
 from minichat.domain.turn import Turn
 from minichat.storage import keys
 from minichat.storage.attachment_items import AttachmentItem
+from minichat.storage.conditions import all_of
 from minichat.storage.transact import Refused, Update
 
 
@@ -26,9 +27,13 @@ def added(call: Call, referred_to: Iterable[Attachment]) -> list[Update]:
 
     From then on they cannot be deleted.
     """
-    usable = AttachmentItem.pk.exists() & (AttachmentItem.status == AttachmentStatus.READY.value)
-    usable &= AttachmentItem.deleted_at.does_not_exist() & AttachmentItem.cleanup_status.does_not_exist()
-    usable &= AttachmentItem.uploaded_by == call.caller.user_id
+    is_there = AttachmentItem.pk.exists()
+    is_ready = AttachmentItem.status == AttachmentStatus.READY.value
+    is_shown = AttachmentItem.deleted_at.does_not_exist()
+    # The cleanup of a deleted chat begins without deleting its attachments one by one.
+    is_kept = AttachmentItem.cleanup_status.does_not_exist()
+    is_theirs = AttachmentItem.uploaded_by == call.caller.user_id
+    usable = all_of(is_there, is_ready, is_shown, is_kept, is_theirs)
     return [
         Update(_name(one.attachment_id), _item(one.tenant_id, one.chat_id, one.attachment_id), _counted(1), usable)
         for one in referred_to

@@ -15,6 +15,7 @@ from minichat.domain.identity import TenantId, uuid7_floor
 from minichat.domain.quota_account import Statement
 from minichat.domain.turn import Turn
 from minichat.domain.usage_ledger import LedgerEntry, Total
+from minichat.pauses import growing
 from minichat.storage import chats, keys, quota, turns, unreadable, usage_ledger
 from minichat.storage.items import outbox_table, table
 from minichat.storage.keys import Raw
@@ -22,6 +23,7 @@ from minichat.storage.unreadable import Unreadable
 
 PATIENCE_SECONDS = 60
 """How long a page is asked for again: a reading of a large table is not given up for one throttle."""
+FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5
 _PASSING = frozenset(
     {
@@ -92,7 +94,7 @@ def _items(of: TableConnection) -> Iterator[Raw]:
 
 
 def _page(of: TableConnection, start: Any) -> Any:
-    deadline, pause = time.monotonic() + PATIENCE_SECONDS, 0.1
+    deadline, pauses = time.monotonic() + PATIENCE_SECONDS, growing(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
     while True:
         try:
             return of.scan(exclusive_start_key=start, consistent_read=True)
@@ -102,5 +104,4 @@ def _page(of: TableConnection, start: Any) -> Any:
             passing = isinstance(error.cause, BotoCoreError) or error.cause_response_code in _PASSING
             if nobody_there or not passing or time.monotonic() > deadline:
                 raise ServiceUnavailable from error
-        time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        time.sleep(next(pauses))

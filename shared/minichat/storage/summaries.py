@@ -20,11 +20,12 @@ from pynamodb.expressions.condition import Condition
 
 from minichat.domain.identity import Call, ChatId, MessageId, TenantId
 from minichat.domain.summary import Compression, Frontier, Summary
-from minichat.storage import keys, messages
+from minichat.storage import chats, keys, messages
 from minichat.storage.attributes import InstantAttribute
+from minichat.storage.conditions import all_of, any_of, is_still
 from minichat.storage.items import ChatItem, ConversationItem, MessageItem, OutboxItem, batch_get
 from minichat.storage.keys import Raw
-from minichat.storage.transact import Check, Put, Refused, Update, commit
+from minichat.storage.transact import Check, Put, Update, try_commit
 
 
 class SummaryItem(ConversationItem):
@@ -92,25 +93,20 @@ def write(call: Call, chat_id: ChatId, covered: Compression, summary: Summary, e
         written_at=call.now,
     )
     frontier = ChatItem.summarized_up_to
-    alive: Condition = ChatItem.pk.exists() & ChatItem.deleted_at.does_not_exist()
-    alive &= frontier.does_not_exist() if base is None else frontier == base.message_id
+    # A mutation goes by the frontier of the head: it moves from where the summary's base says.
+    at_base = is_still(frontier, None if base is None else base.message_id)
     last = MessageItem(*keys.message(tenant_id, chat_id, covered.target.message_id))
-    unchanged: Condition = MessageItem.pk.exists() & MessageItem.deleted_at.does_not_exist()
     head = ChatItem(*keys.chat(tenant_id, chat_id))
-    try:
-        commit(
-            [
-                Put("summary", item, _at(base)),
-                Put("event", event),
-                Update("chat", head, [frontier.set(summary.frontier.message_id)], alive),
-                Check("last message", last, unchanged),
-            ],
-            token=call.new_id(call.now),
-            op="summarize",
-        )
-    except Refused:
-        return False
-    return True
+    return try_commit(
+        [
+            Put("summary", item, _at(base)),
+            Put("event", event),
+            Update("chat", head, [frontier.set(summary.frontier.message_id)], all_of(chats.is_alive(), at_base)),
+            Check("last message", last, messages.is_in_place()),
+        ],
+        token=call.new_id(call.now),
+        op="summarize",
+    )
 
 
 def stale(tenant_id: TenantId, chat_id: ChatId) -> Update:
@@ -120,10 +116,12 @@ def stale(tenant_id: TenantId, chat_id: ChatId) -> Update:
 
 
 def _at(base: Frontier | None) -> Condition:
+    """The summary is what the new one was made of: the one at the base, or nothing that may be used."""
     if base is None:
-        none: Condition = SummaryItem.pk.does_not_exist()
-        none |= SummaryItem.stale.exists()
-        return none
-    condition: Condition = SummaryItem.frontier_id == base.message_id
-    condition &= SummaryItem.stale.does_not_exist()
-    return condition
+        is_absent = SummaryItem.pk.does_not_exist()
+        # Who mutates a covered turn marks the summary, and leaves it there.
+        is_stale = SummaryItem.stale.exists()
+        return any_of(is_absent, is_stale)
+    at_base = SummaryItem.frontier_id == base.message_id
+    is_fresh = SummaryItem.stale.does_not_exist()
+    return all_of(at_base, is_fresh)

@@ -11,7 +11,6 @@ asked for something that only this transaction makes: an event, as a rule, whose
 """
 
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from pynamodb.transactions import TransactWrite
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.observability import count, measured, observe, tally
+from minichat.pauses import growing, jittered
 from minichat.storage.items import OutboxItem, connection, is_there
 from minichat.storage.keys import Raw
 
@@ -41,7 +41,7 @@ that follows: 18 s at worst, within the 20 s of the API's function and the 29 s 
 LEAST_ATTEMPTS = 2
 """However long the first one hangs: one whose answer was lost is worth nothing until it is asked for again."""
 _at_most: ContextVar[float] = ContextVar("at_most", default=math.inf)
-FIRST_PAUSE_SECONDS = 0.01
+FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 0.5
 
 _PASSING = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
@@ -148,6 +148,18 @@ def commit(
             return
     if not (attempts.unsure and (took_effect or _its_event(writes))()):
         raise ServiceUnavailable from attempts.failure
+
+
+def try_commit(writes: Sequence[Write], *, token: str, op: str) -> bool:
+    """Applies all writes; False when nothing was done because a condition did not hold, whichever it was.
+
+    Otherwise as `commit`.
+    """
+    try:
+        commit(writes, token=token, op=op)
+    except Refused:
+        return False
+    return True
 
 
 def put_one(model: Model, *, op: str = "other") -> None:
@@ -261,11 +273,11 @@ class _Attempts:
 
     def __iter__(self) -> Iterator[int]:
         deadline, attempt = time.monotonic() + min(PATIENCE_SECONDS, _at_most.get()), 0
+        pauses = growing(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         while attempt < LEAST_ATTEMPTS or time.monotonic() <= deadline:
             if attempt:
                 tally("write_repetitions")
-                longest = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS)
-                time.sleep(random.uniform(longest / 2, longest))  # noqa: S311  jitter, not a secret
+                time.sleep(jittered(next(pauses)))
             yield attempt
             attempt += 1
 

@@ -36,10 +36,10 @@ from minichat.domain.quota_use import lacking
 from minichat.domain.turn import DayCounts, Reserve, ToolCalls, Turn, TurnState, check_mutation
 from minichat.domain.usage import Usage
 from minichat.storage import chats, keys, messages, quota, references, summaries
-from minichat.storage.attributes import is_still
+from minichat.storage.conditions import all_of, any_of, is_still
 from minichat.storage.items import ChatItem, OutboxItem, TurnItem, batch_get
 from minichat.storage.keys import Raw
-from minichat.storage.transact import Put, Refused, Update, Write, commit, update_one
+from minichat.storage.transact import Put, Refused, Update, Write, commit, try_commit, update_one
 
 T = TypeVar("T")
 
@@ -92,7 +92,9 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
     CreditsTaken. ServiceUnavailable, and then the turn may have begun all the same.
     """
     head = _begin(call, chat, new, ended_messages=0)
-    free = chats.owned_by(call.caller) & ChatItem.running_request_id.does_not_exist() & _nothing_new_in(chat)
+    # Of two turns at once the first takes this place, and the other finds it taken.
+    none_runs = ChatItem.running_request_id.does_not_exist()
+    free = all_of(chats.owned_by(call.caller), none_runs, _nothing_new_in(chat))
     writes: list[Write] = [Update("chat", head[0], head[1], free), *_new_turn(new, retention_days)]
     writes += references.added(call, new.referred_to)
     try:
@@ -128,7 +130,7 @@ def supersede(call: Call, chat: Chat, target: Target, new: Start, *, retention_d
     old = target.turn
     head, actions = _begin(call, chat, new, ended_messages=old.messages)
     forgetting, stale = _forgetting(chat, old)
-    unchanged = _is_mutable(call, chat, old) & _nothing_new_in(chat)
+    unchanged = all_of(_is_mutable(call, chat, old), _nothing_new_in(chat))
     writes: list[Write] = [
         Update("chat", head, [*actions, *forgetting], unchanged),
         *stale,
@@ -167,13 +169,18 @@ def take_over(call: Call, dead: Turn) -> Turn | None:
     None when the turn is not as it was seen any more: alive, over, or taken over by another.
     """
     teller = call.new_id(call.now)
-    as_seen = is_still(TurnItem.teller, dead.teller) & (TurnItem.last_progress_at == dead.last_progress_at)
-    as_seen &= TurnItem.provider_request_started_at.does_not_exist() & TurnItem.cancel_requested_at.does_not_exist()
-    as_seen |= TurnItem.teller == teller  # only the answer was lost
+    same_teller = is_still(TurnItem.teller, dead.teller)
+    # A sign of life since, and it is not dead.
+    still_silent = is_still(TurnItem.last_progress_at, dead.last_progress_at)
+    # Of a turn whose provider was asked something may have been told.
+    never_called = TurnItem.provider_request_started_at.does_not_exist()
+    not_cancelled = TurnItem.cancel_requested_at.does_not_exist()
+    as_seen = all_of(same_teller, still_silent, never_called, not_cancelled)
+    # Only the answer to this write was lost.
+    is_ours = TurnItem.teller == teller
     item = TurnItem(*keys.turn(dead.tenant_id, dead.chat_id, dead.request_id))
     actions = [TurnItem.teller.set(teller), TurnItem.last_progress_at.set(call.now)]
-    running: Condition = TurnItem.state == TurnState.RUNNING.value
-    if not update_one(item, actions, running & as_seen, op="take_over_turn"):
+    if not update_one(item, actions, all_of(_runs(), any_of(as_seen, is_ours)), op="take_over_turn"):
         return None
     return replace(dead, teller=teller, last_progress_at=call.now)
 
@@ -204,8 +211,13 @@ def delete(call: Call, chat: Chat, target: Target, events: Sequence[OutboxItem],
 
 def told_by(turn: Turn) -> Condition:
     """The turn runs, and nobody has taken it over since it was read."""
+    same_teller = is_still(TurnItem.teller, turn.teller)
+    return all_of(_runs(), same_teller)
+
+
+def _runs() -> Condition:
+    """Nobody has ended the turn."""
     condition: Condition = TurnItem.state == TurnState.RUNNING.value
-    condition &= is_still(TurnItem.teller, turn.teller)
     return condition
 
 
@@ -243,16 +255,13 @@ def progress(call: Call, turn: Turn, *, provider_called: bool) -> TurnProgress |
 def request_cancel(call: Call, turn: Turn, event: OutboxItem) -> bool:
     """Asks a running turn to stop; False when it has ended, or was asked before."""
     item = TurnItem(*keys.turn(turn.tenant_id, turn.chat_id, turn.request_id))
-    unasked = (TurnItem.state == TurnState.RUNNING.value) & TurnItem.cancel_requested_at.does_not_exist()
+    # Of two who ask at once the first has the event.
+    unasked = TurnItem.cancel_requested_at.does_not_exist()
     writes: list[Write] = [
-        Update("turn", item, [TurnItem.cancel_requested_at.set(call.now)], unasked),
+        Update("turn", item, [TurnItem.cancel_requested_at.set(call.now)], all_of(_runs(), unasked)),
         *_events([event]),
     ]
-    try:
-        commit(writes, token=call.new_id(call.now), op="cancel_turn")
-    except Refused:
-        return False
-    return True
+    return try_commit(writes, token=call.new_id(call.now), op="cancel_turn")
 
 
 def _begin(call: Call, chat: Chat, new: Start, *, ended_messages: int) -> tuple[ChatItem, list[Action]]:
@@ -297,12 +306,12 @@ def _new_turn(new: Start, retention_days: int) -> list[Write]:
 
 def _end_of_old(call: Call, old: Turn, *actions: Action) -> Update:
     """Hides a turn that is still there, terminal, and the caller's."""
-    condition = (
-        TurnItem.pk.exists()
-        & (TurnItem.requester_user_id == call.caller.user_id)
-        & (TurnItem.state != TurnState.RUNNING.value)
-        & TurnItem.deleted_at.does_not_exist()
-    )
+    is_there = TurnItem.pk.exists()
+    is_theirs = TurnItem.requester_user_id == call.caller.user_id
+    # The end of one that runs would count in a message that nobody takes out again.
+    has_ended = TurnItem.state != TurnState.RUNNING.value
+    is_shown = TurnItem.deleted_at.does_not_exist()
+    condition = all_of(is_there, is_theirs, has_ended, is_shown)
     item = TurnItem(*keys.turn(old.tenant_id, old.chat_id, old.request_id))
     return Update("old turn", item, [TurnItem.deleted_at.set(call.now), *actions], condition)
 
@@ -330,18 +339,20 @@ def _forgetting(chat: Chat, turn: Turn) -> tuple[list[Action], list[Update]]:
 
 def _is_mutable(call: Call, chat: Chat, turn: Turn) -> Condition:
     """The chat is the caller's, its latest turn is the target, none runs, and what is summarized is what was seen."""
-    condition: Condition = chats.owned_by(call.caller)
-    condition &= ChatItem.latest_request_id == turn.request_id
-    condition &= ChatItem.running_request_id.does_not_exist()
-    condition &= is_still(ChatItem.summarized_up_to, chat.summarized_up_to)
-    return condition
+    # Only the end of a conversation changes: nothing comes after what goes.
+    is_latest = ChatItem.latest_request_id == turn.request_id
+    none_runs = ChatItem.running_request_id.does_not_exist()
+    # Whether a summary covers the turn, and has to be marked, was decided by the frontier that was seen.
+    same_frontier = is_still(ChatItem.summarized_up_to, chat.summarized_up_to)
+    return all_of(chats.owned_by(call.caller), is_latest, none_runs, same_frontier)
 
 
 def _nothing_new_in(chat: Chat) -> Condition:
     """No turn has begun since `chat` was read, not even one that is gone again."""
-    condition: Condition = is_still(ChatItem.latest_request_id, chat.latest_request_id)
-    condition &= is_still(ChatItem.last_message_at, chat.last_message_at)
-    return condition
+    same_latest = is_still(ChatItem.latest_request_id, chat.latest_request_id)
+    # A turn that came and went leaves the same one the latest, but not the same time.
+    same_time = is_still(ChatItem.last_message_at, chat.last_message_at)
+    return all_of(same_latest, same_time)
 
 
 def _raise_refusal(call: Call, chat: Chat, target: Turn, refused: Refused) -> NoReturn:

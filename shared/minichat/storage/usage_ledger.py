@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from uuid import uuid4
 
+from pynamodb.attributes import NumberAttribute, UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
@@ -13,10 +14,52 @@ from minichat.domain.usage import dedupe_key
 from minichat.domain.usage_ledger import LedgerEntry, LedgerSums, Total
 from minichat.events.payloads import UsageEvent
 from minichat.storage import keys, unreadable
-from minichat.storage.items import LedgerItem, UsageItem, batch_get, between
+from minichat.storage.attributes import InstantAttribute
+from minichat.storage.conditions import all_of, still_counts
+from minichat.storage.items import ConversationItem, batch_get, between
 from minichat.storage.keys import Key, Raw
-from minichat.storage.transact import Put, Refused, Update, commit, update_one
+from minichat.storage.transact import Put, Update, try_commit, update_one
 from minichat.storage.unreadable import Unreadable
+
+
+class LedgerItem(ConversationItem):
+    """What one turn used: written once, never changed. Its key is the usage event's dedupe key."""
+
+    event_id = UnicodeAttribute(attr_name="event")
+    user_id = UnicodeAttribute(attr_name="user", null=True)
+    chat_id = UnicodeAttribute(attr_name="chat")
+    turn_id = UnicodeAttribute(attr_name="turn", null=True)
+    request_id = UnicodeAttribute(attr_name="request")
+    model = UnicodeAttribute()
+    tier = UnicodeAttribute()
+    selected_model = UnicodeAttribute(attr_name="selected")
+    outcome = UnicodeAttribute()
+    settlement_method = UnicodeAttribute(attr_name="settled")
+    policy_version = NumberAttribute(attr_name="policy")
+    committed_credits_micro = NumberAttribute(attr_name="micro")
+    input_tokens = NumberAttribute(attr_name="in")
+    output_tokens = NumberAttribute(attr_name="out")
+    web_search_calls = NumberAttribute(attr_name="web", null=True)
+    code_interpreter_calls = NumberAttribute(attr_name="code", null=True)
+    file_search_calls = NumberAttribute(attr_name="file", null=True)
+    image_inputs = NumberAttribute(attr_name="img", null=True)
+    settled_at = InstantAttribute(attr_name="at")
+    expires_at = NumberAttribute()
+
+
+class UsageItem(ConversationItem):
+    """What a tenant, or one of its users, used on a day: the sum of the ledger's entries."""
+
+    turns = NumberAttribute(null=True)
+    committed_credits_micro = NumberAttribute(attr_name="micro", null=True)
+    input_tokens = NumberAttribute(attr_name="in", null=True)
+    output_tokens = NumberAttribute(attr_name="out", null=True)
+    web_search_calls = NumberAttribute(attr_name="web", null=True)
+    code_interpreter_calls = NumberAttribute(attr_name="code", null=True)
+    file_search_calls = NumberAttribute(attr_name="file", null=True)
+    image_inputs = NumberAttribute(attr_name="img", null=True)
+    expires_at = NumberAttribute()
+
 
 PAGE = 1000
 _COUNTED = {
@@ -63,18 +106,14 @@ def book(event: UsageEvent, event_id: str, *, retention_days: int) -> bool:
         totals.append(keys.usage(tenant_id, day, UserId(event.user_id)))
     added = [getattr(UsageItem, name).add(count) for name, count in counted.items() if count]
     added += [UsageItem.turns.add(used.turns), UsageItem.expires_at.set(expires_at)]
-    try:
-        commit(
-            [
-                Put("entry", entry, LedgerItem.pk.does_not_exist()),
-                *(Update(f"total {number}", UsageItem(*key), added) for number, key in enumerate(totals)),
-            ],
-            token=str(uuid4()),
-            op="usage",
-        )
-    except Refused:
-        return False
-    return True
+    return try_commit(
+        [
+            Put("entry", entry, LedgerItem.pk.does_not_exist()),
+            *(Update(f"total {number}", UsageItem(*key), added) for number, key in enumerate(totals)),
+        ],
+        token=str(uuid4()),
+        op="usage",
+    )
 
 
 def totals(tenant_id: TenantId, since: str, until: str, unread: list[Unreadable] | None = None) -> Iterator[Total]:
@@ -99,17 +138,19 @@ def correct(total: Total, seen: LedgerSums | None, *, retention_days: int) -> bo
     Raises ServiceUnavailable.
     """
     actions: list[Action] = []
-    unmoved: Condition = UsageItem.pk.does_not_exist() if seen is None else UsageItem.pk.exists()
+    as_seen = UsageItem.pk.does_not_exist() if seen is None else UsageItem.pk.exists()
+    unmoved: list[Condition] = []
     for attribute, name in {"turns": "turns", **_COUNTED}.items():
         path, count = getattr(UsageItem, attribute), 0 if seen is None else getattr(seen, name)
         # A booking adds only what is not zero, so no single count tells whether there was one.
-        unmoved &= path == count if count else (path == count) | path.does_not_exist()
+        unmoved.append(still_counts(path, count))
         actions.append(path.set(getattr(total.used, name)))
     # As long as the last entry of the day may be; what a booking has set stays.
     end_of_day = datetime.fromisoformat(f"{total.day}T00:00:00+00:00") + timedelta(days=1)
     expires_at = int((end_of_day + timedelta(days=retention_days)).timestamp())
     actions.append(UsageItem.expires_at.set(UsageItem.expires_at | expires_at))
-    return update_one(UsageItem(*keys.usage(total.tenant_id, total.day, total.user_id)), actions, unmoved, op="usage")
+    item = UsageItem(*keys.usage(total.tenant_id, total.day, total.user_id))
+    return update_one(item, actions, all_of(as_seen, *unmoved), op="usage")
 
 
 def entries(tenant_id: TenantId, day: str) -> Iterator[LedgerEntry]:

@@ -10,7 +10,8 @@ from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, 
 from minichat.events.payloads import UsageEvent
 from minichat.moment import new_id
 from minichat.services.finalize import finalize
-from minichat.services.send import SendMessage, send
+from minichat.services.new_turn import SendMessage
+from minichat.services.send import send
 from minichat.settings import Store
 from minichat.storage import turns, usage_ledger
 from minichat.storage.items import connect

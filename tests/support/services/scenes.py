@@ -25,9 +25,10 @@ from minichat.events.payloads import UsageEvent
 from minichat.services import attachments as files
 from minichat.services import chats, mutate, orphans, reactions, refusal_audit
 from minichat.services.cancel import cancel
-from minichat.services.finalize import Finalizer, finalize
+from minichat.services.finalize import Finder, finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.rules import Rules
-from minichat.services.send import RunningTurn, SendMessage, send
+from minichat.services.send import send
 from minichat.services.transcript import Transcript
 from minichat.settings import Settings, Store
 from minichat.storage import (
@@ -41,6 +42,7 @@ from minichat.storage import (
     summaries,
     turns,
     usage_ledger,
+    vector_stores,
 )
 from minichat.storage import chats as stored_chats
 from minichat.storage.items import OutboxItem
@@ -141,7 +143,7 @@ class World:
     def claimed(self, chat: Chat, until: timedelta = timedelta(minutes=1)) -> VectorStore:
         """The chat's vector store, claimed by worker `w`."""
         claim = self.claim(chat=chat, until=until)
-        assert attachment_steps.claim_store(claim, self.uploaded(chat), "w", token=new_id(self.now))
+        assert vector_stores.claim(claim, self.uploaded(chat), "w", token=new_id(self.now))
         return claim
 
 
@@ -387,7 +389,7 @@ def _endings_finish(world: World) -> Scene:
     def watchdog() -> str:
         seen = replace(turn, last_progress_at=world.now - timedelta(hours=1))
         ending = Ending(TurnState.FAILED, "orphan_timeout", provider_called=True)
-        by = Finalizer(stale_since=world.now)
+        by = Finder(stale_since=world.now)
         return "Ended" if finalize(world.call(), seen, ending, RULES.settings, by) else "lost"
 
     return Scene(
@@ -442,7 +444,7 @@ def _purge_needed(world: World) -> Scene:
         beside={
             "purge.needed": act,
             "attachments.settle": lambda: attachments.settle(file, Cleanup(CleanupStatus.DONE, updated_at=world.now)),
-            "attachments.vector_store_gone": lambda: attachments.vector_store_gone(claim, world.now),
+            "vector_stores.mark_gone": lambda: vector_stores.mark_gone(claim, world.now),
         },
         next_go=act,
     )
@@ -599,57 +601,57 @@ def _uploads_failed(world: World) -> Scene:
     )
 
 
-def _uploads_claim_store(world: World) -> Scene:
+def _vector_stores_claim(world: World) -> Scene:
     chat = world.chat()
     mine, other = world.uploaded(chat), world.file(chat)
     assert attachment_steps.take(other, "v", now=world.now, until=world.now + timedelta(minutes=5))
 
     def claims(file: Attachment, worker: str) -> Act:
         claim = world.claim(worker, chat=chat)
-        return lambda: str(attachment_steps.claim_store(claim, file, worker, token=new_id(world.now)))
+        return lambda: str(vector_stores.claim(claim, file, worker, token=new_id(world.now)))
 
     return Scene(
         claims(mine, "w"),
         beside={
-            "attachment_steps.claim_store": claims(other, "v"),
+            "vector_stores.claim": claims(other, "v"),
             "attachment_steps.delete": _delete_file(world, mine),
             "chats.delete": _delete_chat(world, chat),
         },
     )
 
 
-def _uploads_take_store_over(world: World) -> Scene:
+def _vector_stores_take_over(world: World) -> Scene:
     chat = world.chat()
     dead = world.claimed(chat, until=timedelta())
     until = world.now + timedelta(minutes=1)
     return Scene(
-        lambda: str(attachment_steps.take_store_over(dead, "v", until)),
+        lambda: str(vector_stores.take_over(dead, "v", until)),
         beside={
-            "attachment_steps.take_store_over": lambda: str(attachment_steps.take_store_over(dead, "u", until)),
-            "attachment_steps.name_store": lambda: str(attachment_steps.name_store(dead, "w", "vs-1")),
-            "attachments.vector_store_gone": lambda: str(attachments.vector_store_gone(dead, world.now)),
+            "vector_stores.take_over": lambda: str(vector_stores.take_over(dead, "u", until)),
+            "vector_stores.name": lambda: str(vector_stores.name(dead, "w", "vs-1")),
+            "vector_stores.mark_gone": lambda: str(vector_stores.mark_gone(dead, world.now)),
         },
     )
 
 
-def _uploads_name_store(world: World) -> Scene:
+def _vector_stores_name(world: World) -> Scene:
     claim = world.claimed(world.chat())
     until = world.now + timedelta(minutes=1)
     return Scene(
-        lambda: str(attachment_steps.name_store(claim, "w", "vs-1")),
+        lambda: str(vector_stores.name(claim, "w", "vs-1")),
         beside={
-            "attachment_steps.take_store_over": lambda: str(attachment_steps.take_store_over(claim, "v", until)),
-            "attachments.vector_store_gone": lambda: str(attachments.vector_store_gone(claim, world.now)),
+            "vector_stores.take_over": lambda: str(vector_stores.take_over(claim, "v", until)),
+            "vector_stores.mark_gone": lambda: str(vector_stores.mark_gone(claim, world.now)),
         },
     )
 
 
-def _uploads_let_store_go(world: World) -> Scene:
+def _vector_stores_let_go(world: World) -> Scene:
     claim = world.claimed(world.chat())
     until = world.now + timedelta(minutes=1)
     return Scene(
-        lambda: attachment_steps.let_store_go(claim, "w", world.now),
-        beside={"attachment_steps.take_store_over": lambda: str(attachment_steps.take_store_over(claim, "v", until))},
+        lambda: vector_stores.let_go(claim, "w", world.now),
+        beside={"vector_stores.take_over": lambda: str(vector_stores.take_over(claim, "v", until))},
     )
 
 
@@ -667,15 +669,15 @@ def _attachments_settle(world: World) -> Scene:
     return Scene(done, beside={"attachments.settle": failed})
 
 
-def _attachments_vector_store_gone(world: World) -> Scene:
+def _vector_stores_mark_gone(world: World) -> Scene:
     claim = world.claimed(world.chat(), until=timedelta())
     until = world.now + timedelta(minutes=1)
     return Scene(
-        lambda: str(attachments.vector_store_gone(claim, world.now)),
+        lambda: str(vector_stores.mark_gone(claim, world.now)),
         beside={
-            "attachments.vector_store_gone": lambda: str(attachments.vector_store_gone(claim, world.now)),
-            "attachment_steps.take_store_over": lambda: str(attachment_steps.take_store_over(claim, "v", until)),
-            "attachment_steps.name_store": lambda: str(attachment_steps.name_store(claim, "w", "vs-1")),
+            "vector_stores.mark_gone": lambda: str(vector_stores.mark_gone(claim, world.now)),
+            "vector_stores.take_over": lambda: str(vector_stores.take_over(claim, "v", until)),
+            "vector_stores.name": lambda: str(vector_stores.name(claim, "w", "vs-1")),
         },
     )
 
@@ -808,12 +810,12 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "attachment_steps.ready": _uploads_ready,
     "attachment_steps.summarized": _uploads_summarized,
     "attachment_steps.failed": _uploads_failed,
-    "attachment_steps.claim_store": _uploads_claim_store,
-    "attachment_steps.take_store_over": _uploads_take_store_over,
-    "attachment_steps.name_store": _uploads_name_store,
-    "attachment_steps.let_store_go": _uploads_let_store_go,
+    "vector_stores.claim": _vector_stores_claim,
+    "vector_stores.take_over": _vector_stores_take_over,
+    "vector_stores.name": _vector_stores_name,
+    "vector_stores.let_go": _vector_stores_let_go,
     "attachments.settle": _attachments_settle,
-    "attachments.vector_store_gone": _attachments_vector_store_gone,
+    "vector_stores.mark_gone": _vector_stores_mark_gone,
     "quota.correct": _quota_correct,
     "usage_ledger.book": _ledger_book,
     "usage_ledger.correct": _ledger_correct,

@@ -26,7 +26,7 @@ from tests.support.storage.faults import Killed, hook
 from tests.support.storage.invariants import Tables
 
 PACKAGE = ROOT / "shared" / "minichat"
-WRITES = ("commit", "update_one", "put_one")
+WRITES = ("commit", "try_commit", "update_one", "put_one")
 OPERATIONS = ("TransactWriteItems", "UpdateItem", "PutItem")
 WAIT_SECONDS = 30
 

@@ -16,6 +16,7 @@ from botocore.session import Session
 
 from minichat.events import queues
 from minichat.storage.items import connection
+from tests.support.patience import PATIENCE
 
 Answer = tuple[AWSResponse, dict[str, Any]]
 
@@ -150,7 +151,7 @@ def killed(moment: Literal["before", "after"], operation: str) -> Iterator[None]
 @contextmanager
 def side_by_side(operations: set[str], count: int) -> Iterator[None]:
     """Calls of these operations go on only once `count` of them are in flight together."""
-    together = threading.Barrier(count, timeout=60)
+    together = threading.Barrier(count, timeout=PATIENCE)
 
     def wait(model: Any, **_: Any) -> None:
         if model.name in operations:

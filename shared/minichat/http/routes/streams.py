@@ -22,8 +22,9 @@ from minichat.http.deps import AppDeps, Authenticated, LastEventId, Position, Th
 from minichat.http.problems import MUTATION_ERRORS, documented
 from minichat.observability import note
 from minichat.services import generate, mutate, repeated_requests
+from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.resume import Resumed, follow, replay, resume, resumed
-from minichat.services.send import Replay, RunningTurn, SendMessage, send
+from minichat.services.send import send
 
 router = APIRouter(tags=["turns"], route_class=Authenticated)
 

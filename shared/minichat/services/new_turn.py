@@ -1,0 +1,171 @@
+"""A new turn, as send, retry and edit begin one: what it is asked with, starts from and is admitted with, and what is
+to be answered then."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TypeVar
+
+from minichat.domain import title
+from minichat.domain.admission import Admission, Wish, admit
+from minichat.domain.chat import Chat, next_instant
+from minichat.domain.citations import CitedFile
+from minichat.domain.context import Snapshot, compression, messages_needed
+from minichat.domain.errors import ChatMoved, CreditsTaken, QuotaExceeded
+from minichat.domain.identity import MICROSECOND, AttachmentId, Call, ChatId, MessageId, RequestId
+from minichat.domain.message import Message, fingerprint
+from minichat.domain.policy import UserLimits
+from minichat.domain.quota_use import PERIODS, QuotaUse
+from minichat.domain.summary import Compression
+from minichat.domain.turn import Turn, TurnState
+from minichat.observability import count, measured
+from minichat.services import message_attachments
+from minichat.services.rules import Rules
+from minichat.storage import opening, turns
+
+T = TypeVar("T")
+
+RECENT_MAX_BYTES = 4_000_000
+"""Text of recent messages that is read at most: more than the largest window takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    """A message to be answered."""
+
+    chat_id: ChatId
+    content: str
+    request_id: RequestId
+    attachment_ids: tuple[AttachmentId, ...] = ()
+    web_search: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTurn:
+    """A turn that is durable, what its provider is to be asked, and what is to be summarized once it has completed, or
+    to be given a title.
+
+    `files` are those that the answer may cite, by the provider's id of each.
+    """
+
+    turn: Turn
+    admission: Admission
+    content: str
+    limits: UserLimits
+    compression: Compression | None = None
+    wants_title: bool = False
+    files: Mapping[str, CitedFile] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A turn that was completed before: its stored stream is the answer."""
+
+    turn: Turn
+
+
+def twice_at_most(admission: Callable[[], T]) -> T:
+    """What an admission gives; once more when other turns of the user took its credits before its transaction did, or
+    the chat got another summary.
+
+    The second look finds what is left, so that a cheaper model can be taken; its refusal is final.
+    """
+    try:
+        return admission()
+    except (CreditsTaken, ChatMoved):
+        return admission()
+
+
+def wanted(call: Call, chat_id: ChatId, request_id: RequestId, rules: Rules, *, own: int = 0) -> opening.Wanted:
+    """What a new turn starts from, and a turn of the chat: the messages that a prompt may take along, and `own` more,
+    which are that turn's and no part of its history."""
+    settings = rules.settings
+    history = messages_needed(settings.context.recent_messages_limit, settings.thread_summary.verbatim_turns)
+    limits = rules.policy.limits_of(call.caller.user_id)
+    return opening.Wanted(chat_id, request_id, limits, history + own, RECENT_MAX_BYTES)
+
+
+def preflight(call: Call, wish: Wish, quota_use: QuotaUse, rules: Rules) -> Admission:
+    """What the message is admitted with, if it is: raises as `admit`."""
+    with measured("context"):
+        try:
+            admission = admit(rules.policy, wish, quota_use, rules.limits, call.now)
+        except QuotaExceeded:
+            count("quota_preflight_total", decision="reject", tier="none")
+            raise
+    count("quota_preflight_total", decision=admission.reserve.decision, tier=admission.model.tier)
+    return admission
+
+
+def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, limits: UserLimits) -> turns.Start:
+    """The turn and the user message that an admitted command starts with."""
+    # Where its messages are in the chat, which a clock that ran ahead may have put into the future: nothing else is.
+    said_at = next_instant(chat, call.now)
+    turn = Turn(
+        tenant_id=chat.tenant_id,
+        chat_id=chat.chat_id,
+        request_id=command.request_id,
+        turn_id=call.new_id(call.now),
+        requester_type=call.caller.subject_type,
+        requester_user_id=call.caller.user_id,
+        state=TurnState.RUNNING,
+        fingerprint=fingerprint(command.content, command.attachment_ids),
+        user_message_id=_message_id(call, said_at),
+        # Chosen before the message exists; it sorts right after the user's.
+        assistant_message_id=_message_id(call, said_at + MICROSECOND),
+        started_at=call.now,
+        last_progress_at=call.now,
+        reserve=admission.reserve,
+        prev_request_id=chat.latest_request_id,
+        web_search_enabled=command.web_search,
+        attachment_ids=command.attachment_ids,
+        image_ids=tuple(image.attachment_id for image in admission.images),
+        summary_tokens=None if admission.assembly.summary is None else admission.assembly.summary.token_estimate,
+    )
+    message = Message(
+        turn.user_message_id,
+        turn.request_id,
+        "user",
+        command.content,
+        said_at,
+        attachment_ids=command.attachment_ids,
+    )
+    return turns.Start(turn, message, limits, admission.per_day)
+
+
+def started(chat: Chat, new: turns.Start, admission: Admission, wish: Wish, rules: Rules) -> RunningTurn:
+    """The turn that an admitted wish has become."""
+    for period in PERIODS:
+        count("quota_reserve_total", period=period)
+    begun = running(new.turn, new.limits, admission, wish, rules)
+    return replace(begun, wants_title=wants_title(chat, rules))
+
+
+def running(turn: Turn, limits: UserLimits, admission: Admission, wish: Wish, rules: Rules) -> RunningTurn:
+    """A running turn as it is to be answered, and summarized once it has completed."""
+    compression = _due(wish.snapshot, admission, rules)
+    files = message_attachments.citable(wish.documents)
+    return RunningTurn(turn, admission, wish.content, limits, compression, files=files)
+
+
+def wants_title(chat: Chat, rules: Rules) -> bool:
+    """Whether the chat is to be given a title once its running turn has completed."""
+    return rules.settings.chat_titles.enabled and title.is_wanted(chat)
+
+
+def _due(snapshot: Snapshot, admission: Admission, rules: Rules) -> Compression | None:
+    """What is to be summarized once the admitted turn has completed."""
+    settings = rules.settings.thread_summary
+    if not settings.enabled:
+        return None
+    return compression(
+        snapshot,
+        admission.assembly,
+        room=admission.model.context_window - admission.reserve.max_output_tokens,
+        threshold_pct=settings.compression_threshold_pct,
+        verbatim_turns=settings.verbatim_turns,
+    )
+
+
+def _message_id(call: Call, instant: datetime) -> MessageId:
+    return MessageId(call.new_id(instant))
