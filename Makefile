@@ -39,7 +39,7 @@ test: lint tools ## Run the linters and every test
 
 .PHONY: unit
 unit: .venv/dev.installed .tools/sam/installed ## Run the tests that need no engine: domain, parsers, template
-	$(PYTEST) tests/unit
+	$(PYTEST) --numprocesses $(WORKERS) tests/unit
 
 .PHONY: integration
 integration: .venv/dev.installed .tools/ministack/installed ## Run the tests against a local engine
@@ -102,6 +102,7 @@ lint: types .tools/sam/installed ## Check style, types, import direction and the
 	@mkdir -p .aws-sam
 	.tools/sam/bin/python tests/support/aws/translate.py template.yaml > .aws-sam/translated.json
 	$(CFN_LINT) .aws-sam/translated.json
+	AWS_EC2_METADATA_DISABLED=true $(SAM) validate --lint --region us-east-1 --template template.yaml
 
 .PHONY: types
 types: .venv/dev.installed ## Check types

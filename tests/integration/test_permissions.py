@@ -61,7 +61,8 @@ def access(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
 
 @pytest.fixture
 def calls(access: QueueAccess, store: Store, monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """What is called from now on, with a bucket for uploads."""
+    """What is called from now on, with a bucket for uploads; nobody waits long for an answer that never comes."""
+    monkeypatch.setattr(transact, "PATIENCE_SECONDS", 0.0)
     bucket = f"uploads-{uuid4().hex[:12]}"
     boto3.client("s3", endpoint_url=store.endpoint, region_name=store.region).create_bucket(Bucket=bucket)
     monkeypatch.setenv("MINICHAT_ATTACHMENTS__BUCKET", bucket)
@@ -268,7 +269,6 @@ def consumed(
         monkeypatch.setattr(function, "_means", replace(function._means, files=files))
     monkeypatch.setattr(thread_summary, "_providers", providers)
     monkeypatch.setattr(thread_summary, "_in_force", InForce(settings))
-    monkeypatch.setattr(transact, "PATIENCE_SECONDS", 0.0)
 
     async def consume(function: str, queue: str, handler: Handler, bodies: list[str]) -> int:
         for body in (*bodies, "{}"):

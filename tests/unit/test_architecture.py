@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import grimp
@@ -35,11 +36,16 @@ OF_THE_DEPLOYMENT = {"policy_version"}
 READS_THE_ENVIRONMENT = {"settings.py", "local/server.py", "local/stack.py", "local/process.py"}
 
 
+@cache
+def _parsed() -> dict[str, ast.Module]:
+    """Every module of the package by its path."""
+    return {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")}
+
+
 def _modules(*layers: str) -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = path.relative_to(PACKAGE).as_posix()
+    for name, tree in sorted(_parsed().items()):
         if not layers or name.split("/")[0] in layers:
-            yield name, ast.parse(path.read_text(encoding="utf-8"))
+            yield name, tree
 
 
 def _mentions(tree: ast.Module, names: set[str]) -> Iterator[ast.expr]:

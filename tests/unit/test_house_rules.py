@@ -35,11 +35,10 @@ def places(name: str, nodes: Iterator[ast.AST]) -> list[str]:
     return [f"{name}:{number}: {lines[number - 1].strip()}" for number in numbers if ALLOWED not in lines[number - 1]]
 
 
-def nodes() -> Iterator[tuple[str, ast.AST]]:
+@cache
+def nodes() -> list[tuple[str, ast.AST]]:
     """Every node of the product with its module."""
-    for name, tree in product().items():
-        for node in ast.walk(tree):
-            yield name, node
+    return [(name, node) for name, tree in product().items() for node in ast.walk(tree)]
 
 
 def test_every_setting_and_every_member_of_the_policy_is_read() -> None:

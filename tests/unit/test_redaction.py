@@ -448,7 +448,7 @@ def cost(text: str) -> float:
 
 
 def test_text_that_is_made_to_hurt_costs_like_any_other() -> None:
-    size = 60_000  # what is quadratic costs hundreds of times as much here; the worst honest case costs four times
+    size = 20_000  # what is quadratic costs a hundred times as much here; the worst honest case costs four times
     plain = min(cost("All the world's a stage. " * (size // 25)) for _ in range(3))
     texts = [text * (size // len(text)) + end for text in HOSTILE for end in ("", " x")]
     slow = [text[:40] for text in texts if cost(text) > 10 * plain and cost(text) > 10 * plain]

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -80,16 +79,6 @@ def integrations(translated: dict[str, Any]) -> dict[tuple[str, str], dict[str, 
     }
 
 
-@pytest.mark.skipif(not SAM.is_dir(), reason="the SAM CLI is not installed (`make tools`)")
-def test_sam_validates_the_template() -> None:
-    _output(SAM / "sam", "validate", "--lint", "--region", "us-east-1", "--template", ROOT / "template.yaml")
-
-
-def test_the_linter_accepts_the_translated_template(translated: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "translated.json").write_text(json.dumps(translated))
-    _lint(tmp_path / "translated.json")
-
-
 def test_only_lists_and_who_tells_providers_who_asks_take_the_secret(functions: dict[str, dict[str, Any]]) -> None:
     having = [
         name
@@ -97,10 +86,6 @@ def test_only_lists_and_who_tells_providers_who_asks_take_the_secret(functions: 
         if "resolve:secretsmanager" in json.dumps(function.get("Environment", {}).get("Variables", {}))
     ]
     assert having == ["ApiFunction", "StreamFunction", "ThreadSummaryFunction"]
-
-
-def test_the_linter_accepts_the_templates() -> None:
-    _lint(ROOT / "template.yaml", *(ROOT / "infra").glob("*.yaml"))
 
 
 def test_exactly_the_streaming_operations_stream(integrations: dict[tuple[str, str], dict[str, Any]]) -> None:
@@ -681,10 +666,6 @@ def _function_behind(integrations: dict[tuple[str, str], dict[str, Any]], method
         return None
     named = re.search(r"\$\{(\w+?)(Aliaslive|\.Arn)\}", json.dumps(integration["uri"]))
     return named[1] if named else None
-
-
-def _lint(*templates: Path) -> None:
-    _output(Path(sys.executable).with_name("cfn-lint"), "--regions", "us-east-1", "--template", *templates)
 
 
 def _output(*command: str | Path) -> str:

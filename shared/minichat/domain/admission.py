@@ -44,7 +44,7 @@ class PromptLimits:
 class Admission:
     """The answer may be made: by this model, with this prompt and these images and tools, against this reserve.
 
-    As long as all turns of the user's day together set no more than `per_day` aside.
+    Holds while all turns of the user's day together set aside no more than `per_day`.
     """
 
     model: Model
@@ -56,12 +56,11 @@ class Admission:
 
 
 def admit(policy: Policy, wish: Wish, quota_use: QuotaUse, limits: PromptLimits, now: datetime) -> Admission:
-    """What a message is admitted with, by the first model of the cascade whose worst case fits the user's quota.
+    """The admission of a message to the first model of the cascade whose worst case fits the user's quota.
 
     The estimate is of what will really be sent, with the model that would really run.
 
-    A message with images is refused by a selected model that cannot see them; as a substitute such a model is passed
-    over.
+    A message with images is refused when the selected model cannot see them; a substitute that cannot is passed over.
 
     Raises WebSearchDisabled, ImagesDisabled, QuotaExceeded (scope `web_search`, `image_inputs`, `code_interpreter`,
     `file_search` or `tokens`), UnsupportedMedia, InputTooLong, ContextBudgetExceeded.
@@ -90,8 +89,8 @@ def admit(policy: Policy, wish: Wish, quota_use: QuotaUse, limits: PromptLimits,
 
 
 def readmit(policy: Policy, wish: Wish, reserve: Reserve, limits: PromptLimits, now: datetime) -> Admission | None:
-    """What a message is admitted with for which `reserve` is set aside already; None when the policy has changed so
-    much since that this is not enough, or not allowed any more.
+    """The admission of a message whose `reserve` is set aside already; None when the policy has since changed so that
+    this is not enough, or no longer allowed.
 
     Raises InputTooLong, ContextBudgetExceeded.
     """
@@ -107,7 +106,7 @@ def readmit(policy: Policy, wish: Wish, reserve: Reserve, limits: PromptLimits, 
     set_aside = reserve.day_counts
     if any(not getattr(set_aside, tool) for tool in _offered(tools)):
         return None
-    return _telling_of_calls(replace(admission, reserve=reserve))
+    return _with_call_limit(replace(admission, reserve=reserve))
 
 
 def _check_switches(policy: Policy, wish: Wish) -> None:
@@ -119,10 +118,10 @@ def _check_switches(policy: Policy, wish: Wish) -> None:
 
 
 def _with_calls(admission: Admission, quota_use: QuotaUse, limits: PromptLimits, now: datetime) -> Admission:
-    """With its images set aside, and the most calls of tools that the turn may make: a message's, or what is left of
-    the day's.
+    """The admission with its images set aside, and the most tool calls that the turn may make: a message's, or what is
+    left of the day's.
 
-    Raises QuotaExceeded (scope of a tool of which none is left).
+    Raises QuotaExceeded (scope of a tool that has none left).
     """
     per_day, used, may = limits.per_day, quota_use.daily.counts, {}
     for tool in _offered(admission.tools):
@@ -131,7 +130,7 @@ def _with_calls(admission: Admission, quota_use: QuotaUse, limits: PromptLimits,
         left = getattr(per_day, tool) - getattr(used, tool)
         may[f"{tool}_calls"] = min(getattr(limits.calls_per_message, tool), left)
     reserve = replace(admission.reserve, image_inputs=len(admission.images), **may)
-    return _telling_of_calls(replace(admission, reserve=reserve, per_day=per_day))
+    return _with_call_limit(replace(admission, reserve=reserve, per_day=per_day))
 
 
 def _offered(tools: Tools) -> list[str]:
@@ -144,8 +143,8 @@ def _offered(tools: Tools) -> list[str]:
     return [tool for tool, may in offered.items() if may]
 
 
-def _telling_of_calls(admission: Admission) -> Admission:
-    """With a model that is told of the calls that are set aside: one that keeps to them need not be stopped, which
+def _with_call_limit(admission: Admission) -> Admission:
+    """The admission with a model that knows how many calls are set aside: one that keeps to them is not stopped, which
     fails the turn."""
     reserve, model = admission.reserve, admission.model
     most = reserve.web_search_calls + reserve.code_interpreter_calls + reserve.file_search_calls
@@ -173,8 +172,8 @@ def _cascade(policy: Policy, selected_id: str) -> Iterator[tuple[Model, str | No
 
 
 def _downgraded(admission: Admission, selected_id: str, reason: str) -> Admission:
-    told = replace(admission.reserve, selected_model=selected_id, decision="downgrade", downgrade_reason=reason)
-    return replace(admission, reserve=told)
+    downgraded = replace(admission.reserve, selected_model=selected_id, decision="downgrade", downgrade_reason=reason)
+    return replace(admission, reserve=downgraded)
 
 
 def _admission(policy: Policy, wish: Wish, model: Model, limits: PromptLimits, now: datetime) -> Admission:

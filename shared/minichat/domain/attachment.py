@@ -27,7 +27,7 @@ ErrorCode = Literal[
 ]
 """Why an attachment failed: stable words for clients."""
 NOT_THE_FILES_FAULT = frozenset[ErrorCode]({"upload_abandoned", "upload_failed", "vector_store_failed"})
-"""Failures that cost the user nothing of the day's uploads: the file never came, or its provider did not take it."""
+"""Failures that do not count against the day's uploads: the file never came, or its provider did not take it."""
 
 
 class AttachmentStatus(StrEnum):
@@ -50,9 +50,10 @@ class Thumbnail:
 
 @dataclass(frozen=True, slots=True)
 class Ingest:
-    """How far the work on an attachment came: how often it was begun, by whom now, and until when nobody else may.
+    """How far the work on an attachment has come: how often it was begun, who holds it now, and until when.
 
-    `upload_began_at` is when its provider was first sent the file: from then on it may have it, whatever we know.
+    `upload_began_at` is when its provider was first sent the file: from then on the provider may have it, whatever we
+    know.
     """
 
     attempts: int = 0
@@ -66,7 +67,7 @@ class Attachment:
     """A file of a chat. `storage_backend` is the provider that has it, by its name in the settings.
 
     Without a `provider_file_id` no provider has it; `vector_store_id` is the store that it was put into.
-    `references` counts the visible messages that it was sent with. Only who shows it is given its thumbnail.
+    `references` counts the visible messages that it was sent with. Its thumbnail is read only to be shown.
     """
 
     tenant_id: TenantId
@@ -92,12 +93,12 @@ class Attachment:
 
     @property
     def created_at(self) -> datetime:
-        """When it was made: its id says so."""
+        """When it was made, from its id."""
         return instant_of(UUID(self.attachment_id))
 
     @property
     def day_counts(self) -> DayCounts:
-        """What it takes of the numbers of the day that it was made in."""
+        """What it adds to the numbers of the day that it was made."""
         return DayCounts(uploads=1, upload_bytes=self.size_bytes)
 
     @property
@@ -108,7 +109,7 @@ class Attachment:
 
     @property
     def unnoted_since(self) -> datetime | None:
-        """From when on its provider may have a file of it that nobody has noted: whoever was sending it may be dead."""
+        """Since when its provider may have a file that nobody has noted: whoever was sending it may be dead."""
         return self.ingest.upload_began_at if self.provider_file_id is None else None
 
     def is_held(self, now: datetime) -> bool:
@@ -118,10 +119,10 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class VectorStore:
-    """A chat's vector store at a provider. Without an id it is only claimed: whoever did so has not made it yet.
+    """A chat's vector store at a provider. Without an id it is only claimed, and not made yet.
 
-    The claim is `claimed_by` somebody's until `claimed_until`; then another may take it over. From `claimed_at`, the
-    first claim, on, the provider may have the store, whatever we know.
+    `claimed_by` holds the claim until `claimed_until`; then another may take it over. From the first claim
+    (`claimed_at`) on, the provider may have the store, whatever we know.
     """
 
     tenant_id: TenantId

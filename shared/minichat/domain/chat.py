@@ -12,11 +12,10 @@ TITLE_MAX_CHARACTERS = 255
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """The head of one chat. `last_message_at` is the newest `created_at` of its messages, also of those that
-    were taken back.
+    """The head of one chat. `last_message_at` is the newest `created_at` of its messages, including those taken back.
 
-    `summarized_up_to` is where the frontier of the summary is; without a summary that may be used there is none. A
-    temporary chat has `ends_at`, before which nobody looks whether its time is over.
+    `summarized_up_to` is the frontier of the summary, None without one that may be used. A temporary chat has
+    `ends_at`: its time is not checked before that.
     """
 
     tenant_id: TenantId
@@ -36,7 +35,7 @@ class Chat:
 
     @property
     def is_temporary(self) -> bool:
-        """Whether it is deleted by itself once nobody uses it."""
+        """Whether it is deleted automatically once nobody uses it."""
         return self.ends_at is not None
 
     def covers(self, message_id: MessageId) -> bool:

@@ -1,7 +1,7 @@
-"""Where an answer has what it says from (context-attachments-providers 5).
+"""The sources of an answer (context-attachments-providers 5).
 
-A provider's word is not believed: its ids never leave the backend, an address must be one that a client may be led to,
-and what is kept of a title, a text and of everything together is bounded.
+Providers are not trusted: their ids never leave the backend, an address must be safe to lead a client to, and titles,
+texts and the whole are bounded.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from minichat.domain.identity import AttachmentId
 
 Source = Literal["file", "web"]
 Span = tuple[int, int]
-"""Characters (code points) of the whole answer: the first one's number from 0, and that of the one after the last."""
+"""Code points of the whole answer: the number of the first, from 0, and of the one after the last."""
 
 MAX_CITATIONS = 100
 MAX_BYTES = 32_768
@@ -30,7 +30,7 @@ _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), " ")
 
 @dataclass(frozen=True, slots=True)
 class CitedFile:
-    """A file of the chat, as a citation names it: the provider's id of it never leaves the backend."""
+    """A file of the chat, as a citation names it: its id at the provider never leaves the backend."""
 
     attachment_id: AttachmentId
     filename: str
@@ -40,7 +40,7 @@ class CitedFile:
 class Cited:
     """A source as a provider names it; `target` is the address of a page, or the provider's id of a file.
 
-    `text` is what the provider says that the source says, and `span` what of the answer it stands behind.
+    `text` is what the provider quotes from the source, and `span` the part of the answer that it supports.
     """
 
     source: Source
@@ -52,7 +52,7 @@ class Cited:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A source as clients are told of it; `target` is the address of a page, or the id of an attachment."""
+    """A source as clients see it; `target` is the address of a page, or the id of an attachment."""
 
     source: Source
     target: str
@@ -62,10 +62,10 @@ class Citation:
 
 
 def citations(cited: Iterable[Cited], files: Mapping[str, CitedFile], answer: str) -> tuple[Citation, ...]:
-    """What a provider cites in an answer, each source once for what it stands behind, in the order of the answer's.
+    """What a provider cites in an answer, each source once for each part that it supports, in the provider's order.
 
-    `files` are the chat's, by the provider's id. Left out are other files, addresses that nobody should be led to, and
-    what comes after `MAX_CITATIONS` or `MAX_BYTES`. Never raises.
+    `files` are the chat's, by the provider's id. Other files, addresses that nobody should be led to, and what comes
+    after `MAX_CITATIONS` or `MAX_BYTES` are left out. Never raises.
     """
     found: dict[tuple[Source, str, Span | None], Citation] = {}
     size = 0
@@ -101,15 +101,15 @@ def _citation(cited: Cited, files: Mapping[str, CitedFile], answer: str) -> Cita
 
 
 def _host(url: str) -> str | None:
-    """The host of a page that a client may be led to: by http or https, and with nobody's name or password.
+    """The host of a page that a client may be led to: http or https, and without a user's name or password.
 
-    Browsers take a backslash for a slash, and leave out ends of lines: what they would read differently is refused.
+    Browsers read a backslash as a slash, and drop line ends: what they would read differently is refused.
     """
     if len(url) > URL_MAX or not url.isprintable() or " " in url or "\\" in url:
         return None
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises for what is no number
+        _ = parts.port  # raises when it is not a number
     except ValueError:
         return None
     return parts.hostname if parts.scheme in {"http", "https"} and "@" not in parts.netloc else None

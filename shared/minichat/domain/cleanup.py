@@ -1,4 +1,4 @@
-"""How far the cleanup of an attachment came (events-and-workers 4): pure.
+"""How far the cleanup of an attachment has come (events-and-workers 4): pure.
 
     nobody asked yet ──┐
                        ├──> pending ──> done      the provider has nothing of it any more
@@ -6,8 +6,8 @@
                        │     └────┘ an attempt failed, others are left
                        └──────────> failed        attempts are used up, or the provider will never do it
 
-Done and failed are ends: an event that comes again after them changes nothing. What failed is tried again only when an
-operator wants it.
+Done and failed are final: an event that comes again changes nothing. A failed cleanup is tried again only when an
+operator asks.
 """
 
 from dataclasses import dataclass, replace
@@ -26,8 +26,8 @@ class CleanupStatus(StrEnum):
 class CleanupOutcome(StrEnum):
     """What became of one attempt.
 
-    DONE and ALREADY_TERMINAL need nothing more, PENDING wants to be tried again later, FAILED is for a person to look
-    at. UNFINISHED is only a chat's: time was up before anything went wrong, and the next attempt goes on at once.
+    DONE and ALREADY_TERMINAL need nothing more, PENDING is to be tried again later, FAILED is for a person to look at.
+    UNFINISHED is only a chat's: time ran out before anything went wrong, and the next attempt goes on at once.
     """
 
     DONE = "done"
@@ -48,18 +48,18 @@ class Cleanup:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing is to be done, or nothing more will be."""
+        """Whether nothing is left to do, or nothing more will be tried."""
         return self.status in (CleanupStatus.DONE, CleanupStatus.FAILED)
 
     @property
     def reopened(self) -> "Cleanup":
-        """As it is once an operator wants it tried again: with all of its attempts, when it had failed."""
+        """The state once an operator asks for another try: a failed one gets all of its attempts back."""
         return replace(self, status=CleanupStatus.PENDING, attempts=0) if self.status is CleanupStatus.FAILED else self
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an attempt did not succeed, in words that name no key and no id, and whether another one could."""
+    """Why an attempt failed, in words that name no key and no id, and whether another could succeed."""
 
     reason: str
     may_pass: bool
@@ -68,9 +68,9 @@ class Failure:
 def after_attempt(
     cleanup: Cleanup, failure: Failure | None, *, max_attempts: int, at: datetime
 ) -> tuple[Cleanup, CleanupOutcome]:
-    """The state after an attempt that ended at that instant (None: it succeeded), and what became of it.
+    """The state after an attempt that ended `at` this instant (`failure` None: it succeeded), and what became of it.
 
-    `attempts` counts those that failed; the last one's reason stays for whoever asks later.
+    `attempts` counts the failed ones; the last one's reason is kept.
     """
     if cleanup.is_terminal:
         return cleanup, CleanupOutcome.ALREADY_TERMINAL

@@ -3,9 +3,9 @@
     own clock      sent |--------- an answer is on its way ---------| received
     store's clock              date |==== made in here ====| date + 2
 
-The `Date` of an answer has whole seconds, and servers make it anew once a second. So when it was made the store's clock
-showed at least `date` and less than `date + 2`, while the own one showed something between `sent` and `received`: each
-answer bounds the difference from both sides, and many together narrow it to less than any of them.
+The `Date` of an answer has whole seconds, and servers renew it once a second. So when it was made the store's clock
+showed at least `date` and less than `date + 2`, and our own something between `sent` and `received`: each answer bounds
+the difference from both sides, and many together narrow it further than any of them.
 """
 
 import math
@@ -17,9 +17,9 @@ DATE_SECONDS = 2
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """What is to be added to the own clock, in seconds, and the bounds between which the difference truly is.
+    """What to add to our own clock, in seconds, and the bounds between which the difference truly is.
 
-    It is as small a correction as the bounds allow, and changes as little as they do: clocks that agree stay untouched.
+    The correction is as small, and changes as little, as the bounds allow: clocks that agree stay untouched.
     """
 
     seconds: float = 0.0
@@ -27,13 +27,13 @@ class Offset:
     at_most: float = math.inf
 
     def narrowed(self, date: float, sent: float, received: float) -> "Offset":
-        """The offset after one more answer; all times are Unix times, the last two of the own clock.
+        """The offset after one more answer; all times are Unix times, the last two by our own clock.
 
         An answer that contradicts those before it means that a clock was set, or has drifted: it counts alone.
         """
         at_least, at_most = date - received, date + DATE_SECONDS - sent
         if at_least > at_most:
-            return self  # the own clock was set back while the answer was on its way
+            return self  # our own clock was set back while the answer was on its way
         both = max(at_least, self.at_least), min(at_most, self.at_most)
         lowest, highest = both if both[0] <= both[1] else (at_least, at_most)
         return Offset(max(lowest, min(self.seconds, highest)), lowest, highest)

@@ -7,23 +7,23 @@ from minichat.domain.text import is_blank
 
 Kind = Literal["complete", "incomplete", "refusal"]
 Reason = Literal["length", "content_filter", "pause", "deadline", "cancelled", "interrupted", "other"]
-"""Why an answer is cut, and `content_filter` of a refusal that is a filter's and not the model's. A closed set: a
-provider's word that is none of them is `other`."""
+"""Why an answer is cut; a refusal by a filter and not the model has `content_filter`, too. A closed set: any other word
+of a provider is `other`."""
 
 DECLINED = "The model declined to answer this message."
-"""The text of a refusal that came without words: no answer is an empty message because somebody refused it."""
+"""The text of a refusal that came without words, so that no answer is an empty message."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionSignal:
-    """How an answer ended. A whole one has no reason, and neither has a refusal of the model's own."""
+    """How an answer ended. A whole one has no reason, nor has the model's own refusal."""
 
     kind: Kind
     reason: Reason | None = None
 
     @property
     def why(self) -> str:
-        """One word for what is not whole."""
+        """One word for why it is not whole."""
         return self.reason or self.kind
 
 
@@ -40,7 +40,7 @@ REFUSED_BY_FILTER = CompletionSignal("refusal", "content_filter")
 
 
 def signalled(signal: CompletionSignal, text: str) -> CompletionSignal:
-    """What a provider's signal says of this text: a filter that left no word of an answer has refused it."""
+    """What a provider's signal means for this text: a filter that left no word of an answer has refused it."""
     return REFUSED_BY_FILTER if signal == FILTERED and is_blank(text) else signal
 
 

@@ -1,7 +1,7 @@
 """What a prompt takes along: pure, deterministic, never over the window (context-attachments-providers 1).
 
-Order: instructions, the summary of the older part, recent messages, the message itself. What must be sent is in, or
-the turn is refused; the summary comes before recent messages, which come from the newest backwards while they fit.
+Order: instructions, the summary of the older part, recent messages, the message itself. What must be sent is in, or the
+turn is refused; then the summary is added, then recent messages from the newest backwards, while they fit.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from minichat.domain.summary import Compression, Summary, target
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a chat had at the moment when a turn was created, whatever came or ended since.
+    """What a chat had when a turn was created, whatever has changed since.
 
-    `messages` are the newest visible ones, oldest first: at least the `limit` that a prompt shows, as far as there are
-    so many. `summary` is one that may be used: a stale one is as good as none. `documents_note` says what there is for
-    the model to search.
+    `messages` are the newest visible ones, oldest first: at least the `limit` that a prompt shows, if there are so
+    many. `summary` is one that may be used: a stale one counts as none. `documents_note` says what there is for the
+    model to search.
     """
 
     messages: Sequence[Message] = ()
@@ -30,7 +30,7 @@ class Snapshot:
 
     @property
     def unsummarized(self) -> list[Message]:
-        """Those of the messages that the summary does not cover."""
+        """The messages that the summary does not cover."""
         frontier = "" if self.summary is None else self.summary.frontier.message_id
         return [message for message in self.messages if message.message_id > frontier]
 
@@ -45,7 +45,7 @@ class Snapshot:
 class Assembly:
     """What is sent besides the current message, oldest first, and its estimated tokens.
 
-    `estimated_tokens` are of everything that is sent; `context_tokens` leave the current message and its images out.
+    `estimated_tokens` count everything that is sent; `context_tokens` leave out the current message and its images.
     `truncated` when the summary or a recent message did not fit.
     """
 
@@ -131,7 +131,7 @@ def compression(
 
 
 def messages_needed(limit: int, verbatim_turns: int) -> int:
-    """How many of a chat's newest messages a snapshot has to have, so that every question about it can be answered."""
+    """How many of a chat's newest messages a snapshot needs to answer every question about it."""
     return max(limit, 2 * (verbatim_turns - 1) + 1)
 
 

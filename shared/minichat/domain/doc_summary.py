@@ -1,4 +1,4 @@
-"""The short summary of a document: what it is asked for with, what counts as one, how a prompt tells of it. Pure."""
+"""The short summary of a document: how it is asked for, what counts as one, how a prompt shows it. Pure."""
 
 import html
 import re
@@ -8,7 +8,7 @@ from minichat.domain.text import is_blank
 from minichat.domain.tools import Document
 
 MAX_CHARACTERS = 500
-"""Of a summary. An attachment's item is written with each message that refers to it: a kilobyte more costs more."""
+"""Of a summary. An attachment's item is written with each message that refers to it: every kilobyte costs."""
 TOLD_BYTES = 600
 """Of a summary in a prompt: one item names all documents of a chat, 200 at most, and no item is larger than 400 KB."""
 
@@ -40,14 +40,14 @@ def extracted(answer: str) -> str | None:
 
 
 def told(summary: str) -> str:
-    """As much of a summary as prompts tell."""
+    """As much of a summary as a prompt shows."""
     return summary.encode()[:TOLD_BYTES].decode(errors="ignore")
 
 
 def note(documents: Iterable[Document], *, max_bytes: int) -> str:
-    """The message by which a model gets to know what there is to search: the newest first, as many as may be told.
+    """The message that tells a model what there is to search: the newest first, as many as fit.
 
-    Empty when nothing of them is known. What documents say is escaped, and cannot speak as anything else.
+    Empty when no summary is known. What documents say is escaped, and cannot pass for anything else.
     """
     lines: list[str] = []
     left = max_bytes - len(_PREAMBLE)

@@ -35,7 +35,7 @@
     └── ServiceUnavailable        service_unavailable    503
 
 The status codes live in `minichat.http.problems`: errors also end streams and batch records, where no status exists.
-A message is written for the caller: it names what was wrong and never what is inside.
+A message is written for the caller: it names what was wrong, and nothing of our internals.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 TokenFault = Literal[
     "missing", "malformed", "algorithm", "key", "signature", "issuer", "audience", "expired", "not_yet_valid", "claim"
 ]
-"""Why a bearer token is none: the closed set of words that log lines use."""
+"""Why a bearer token is not accepted: the closed set of words that log lines use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class InvalidReactionTarget(ChatError):
 
 
 class InputTooLong(ChatError):
-    """The message alone exceeds the model's input, 3 MB, or what an answer can tell again."""
+    """The message alone exceeds the model's input, 3 MB, or what a response can carry."""
 
     code = "input_too_long"
     detail = "The message is too long for the model."
@@ -169,7 +169,7 @@ class Forbidden(ChatError):
 class FeatureNotLicensed(ChatError):
     """The tenant lacks the feature.
 
-    `caller` is who asked, whose token is good otherwise.
+    `caller` is who asked; the token is good otherwise.
     """
 
     code = "feature_not_licensed"
@@ -223,7 +223,7 @@ class AttachmentLocked(ChatError):
 
 
 class FileTooLarge(ChatError):
-    """The file is above the limit of its kind, or of its way in."""
+    """The file is above the limit of its kind, or of this route."""
 
     code = "file_too_large"
     detail = "The file is too large."
@@ -258,13 +258,13 @@ class GenerationInProgress(ChatError):
 
 
 class ChatMoved(GenerationInProgress):
-    """The chat got another summary, or its latest messages changed, between the look at it and the transaction that
-    relied on it; look again."""
+    """The chat's summary or its latest messages changed between the read and the transaction that relied on it; read
+    again."""
 
 
 class RequestIdConflict(ChatError):
-    """The `request_id` belongs to a turn that is not replayable; `turn_state` says how it stands, `stream_url` where it
-    can be read (not for a deleted one).
+    """The `request_id` belongs to a turn that is not replayable; `turn_state` is its state, `stream_url` where it can
+    be read (not for a deleted one).
 
     With `request_id` the turn's stream can be joined.
     """
@@ -286,7 +286,7 @@ class NotLatestTurn(ChatError):
 
 
 class IdempotencyKeyConflict(ChatError):
-    """The `Idempotency-Key` came with another body within 24 hours."""
+    """The `Idempotency-Key` was used with another body within 24 hours."""
 
     code = "idempotency_key_conflict"
     detail = "This Idempotency-Key was already used with another request."
@@ -308,10 +308,10 @@ class ContextBudgetExceeded(ChatError):
 
 @dataclass(frozen=True, slots=True)
 class UsedUp:
-    """Which limit is used up: of what; of credits also in which bucket; in which period, if it has one.
+    """Which limit is used up: its scope; of credits also the bucket; and the period, if it has one.
 
-    `next_reset` is when it begins anew, in `retry_after_seconds`; both are absent where waiting does not help, since
-    what was asked for is more than the whole limit, or the limit has no period.
+    `next_reset` is when it begins anew, in `retry_after_seconds`; both are absent where waiting does not help: the
+    request exceeds the whole limit, or the limit has no period.
     """
 
     scope: str = "tokens"
@@ -335,12 +335,12 @@ class QuotaExceeded(ChatError):
 
 
 class CreditsTaken(QuotaExceeded):
-    """Other turns took the credits, or a number of the day's, between the look at them and the transaction."""
+    """Other turns took the credits, or a number of the day's, between the read and the transaction."""
 
 
 class ServiceUnavailable(ChatError):
-    """The store does not answer now, or not within the function's time; what was asked for may have been done all the
-    same, so ask the same again."""
+    """The store does not answer now, or not within the function's time; the request may have succeeded all the same, so
+    repeat it unchanged."""
 
     code = "service_unavailable"
     detail = "The service is temporarily unavailable; try again shortly."

@@ -17,7 +17,7 @@ Purpose = Literal["file_search", "code_interpreter"]
 MAX_NAME = 255
 UNNAMED = "upload"
 HEAD_BYTES = 1024
-"""So much of the beginning of a file decides whether it is what it says."""
+"""How much of a file's beginning decides whether it is what it says."""
 
 _CSV, _PLAIN = "text/csv", "text/plain"
 _OFFICE = "application/vnd.openxmlformats-officedocument"
@@ -73,15 +73,15 @@ _BEGINNINGS: Mapping[str, tuple[bytes, ...]] = {
     "image/png": (b"\x89PNG\r\n\x1a\n",),
     "image/jpeg": (b"\xff\xd8\xff",),
     "image/gif": (b"GIF87a", b"GIF89a"),
-    # A ZIP: also what a system without Office says that they are.
+    # They are ZIPs.
     **{name: (b"PK\x03\x04",) for name in TYPES if name.startswith(_OFFICE)},
 }
 
 
 @dataclass(frozen=True, slots=True)
 class FileLimits:
-    """Bytes of one file of each kind; documents of a chat, and bytes of all its files together; what a user may give
-    to all chats in a day, and for how many days that is remembered."""
+    """Bytes of one file of each kind; a chat's documents, and the bytes of all its files; what a user may upload in a
+    day, and for how many days that is remembered."""
 
     document_bytes: int
     image_bytes: int
@@ -95,7 +95,7 @@ class FileLimits:
         return self.image_bytes if kind == "image" else self.document_bytes
 
     def with_model(self, max_file_size_mb: int | None) -> "FileLimits":
-        """These limits, where no file is larger than the chat's model takes."""
+        """These limits, with no file larger than the chat's model takes."""
         if max_file_size_mb is None:
             return self
         most = max_file_size_mb * 1024 * 1024
@@ -103,11 +103,11 @@ class FileLimits:
 
 
 def type_of(declared: str, filename: str, *, allow_csv: bool) -> FileType:
-    """The accepted type of a file: the declared one, or by its name's extension when that is none of ours.
+    """The accepted type of a file: the declared one, or its extension's when the declared one is none of ours.
 
     What a client declares is a hint: browsers, libraries and systems disagree, and a `.ts` is a video to most of them.
-    Where nothing is declared, and the name tells nothing, it is plain text (RFC 7578, 4.4). Parameters and case of the
-    declaration do not count; CSV becomes plain text where that is allowed. Raises UnsupportedFileType.
+    Without a declaration or a telling name it is plain text (RFC 7578, 4.4). Parameters and case of the declaration do
+    not count; CSV becomes plain text where that is allowed. Raises UnsupportedFileType.
     """
     name = declared.partition(";")[0].strip().lower()
     if name not in {*TYPES, _CSV}:
@@ -135,7 +135,7 @@ def clean_name(given: str | None) -> str:
 
 
 def name_at_provider(attachment: Attachment) -> str:
-    """The name that a provider knows an attachment's file by: it says nothing of its content, and is nobody else's."""
+    """The name of an attachment's file at its provider: it reveals nothing of the content, and is unique."""
     return f"{attachment.chat_id}_{attachment.attachment_id}.{TYPES[attachment.content_type].extension}"
 
 
@@ -149,7 +149,7 @@ def check_size(file_type: FileType, size: int, limits: FileLimits) -> None:
 
 
 def is_what_it_says(file_type: FileType, content: bytes) -> bool:
-    """Whether a file begins as its type does; of a text, whether there are characters at its beginning."""
+    """Whether a file begins as its type does; a text, whether it begins with characters."""
     head = content[:HEAD_BYTES]
     if file_type.content_type == "application/pdf":
         # Readers accept a few bytes before it.
@@ -166,5 +166,5 @@ def is_office(file_type: FileType) -> bool:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether no zeros are in it but those that UTF-16 puts into the same half of each character."""
+    """Whether its only zeros are those that UTF-16 puts into the same half of each character."""
     return head.startswith(_BYTE_ORDER_MARKS) or any(0 not in half for half in (head[::2], head[1::2]))

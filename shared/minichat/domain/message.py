@@ -21,8 +21,8 @@ MESSAGE_MAX_BYTES = 3_000_000
 """A message and all else of its transaction must stay below the 4 MB that one DynamoDB transaction may carry."""
 
 TOLD_MAX_BYTES = 4_700_000
-"""Of a text as it is read again (`told_bytes`): an answer of Lambda has at most 6,291,556 bytes, and with the text come
-the message's attachments, whose thumbnails alone may have 1.3 MB."""
+"""Of a text as it is read again (`told_bytes`): a response of Lambda has at most 6,291,556 bytes, and the message's
+attachments come with the text, whose thumbnails alone may have 1.3 MB."""
 LONGEST_ESCAPE = len(r"\\u0001")
 """Bytes of the character that takes most."""
 
@@ -31,8 +31,8 @@ LONGEST_ESCAPE = len(r"\\u0001")
 class Message:
     """A message as it is stored. User and assistant message of a turn share `request_id`.
 
-    `reaction` is the owner's, to an assistant message. An answer that is not whole says how it is `cut`, one that
-    another model than the chat's gave says which was selected, and why it was not taken.
+    `reaction` is the owner's, to an assistant message. An answer that is not whole says how it is `cut`, one by another
+    model than the chat's says which was selected, and why it was not used.
     """
 
     message_id: MessageId
@@ -53,7 +53,7 @@ class Message:
 
     @property
     def completion_signal(self) -> CompletionSignal | None:
-        """Whether an answer is whole; None of what is none."""
+        """Whether an answer is whole; None for any other message."""
         return (self.cut or COMPLETE) if self.role == "assistant" else None
 
 
@@ -81,12 +81,12 @@ def fits_a_message(text: str) -> bool:
 
 
 def can_be_told(text: str) -> bool:
-    """Whether one answer of Lambda has room for a message with this text, and all that comes with it."""
+    """Whether one response of Lambda has room for a message with this text, and all that comes with it."""
     return len(text) * LONGEST_ESCAPE <= TOLD_MAX_BYTES or told_bytes(text) <= TOLD_MAX_BYTES
 
 
 def told_bytes(value: object) -> int:
-    """Bytes of a text, or anything else, in an answer of Lambda: that is JSON, and its body, JSON too, a text in it.
+    """Bytes of a text, or anything else, in a response of Lambda: JSON, whose body is JSON again, as a text.
 
     >>> told_bytes("a"), told_bytes("\\n"), told_bytes('"')
     (5, 7, 8)

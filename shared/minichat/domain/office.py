@@ -1,7 +1,6 @@
 """How far an Office document expands: it is a ZIP, and whoever reads it for the user unpacks it (zip bombs). Pure.
 
-What its directory says is compared with what is really packed, as far as a document may expand and no further; nothing
-is kept of it.
+What its directory says is compared with what unpacks, as far as a document may expand and no further; nothing is kept.
 """
 
 import io
@@ -10,10 +9,10 @@ import zipfile
 import zlib
 
 MAX_EXPANDED_BYTES = 256 * 1024 * 1024
-"""Of everything in a document together: ten times the largest file that is taken by default."""
+"""Of everything in a document together: ten times the largest file accepted by default."""
 MAX_ENTRIES = 10_000
 MAX_RATIO = 200
-"""Bytes that a packed byte may become, of what is more than a megabyte unpacked. XML of real sheets stays below 100."""
+"""Bytes that a packed byte may become, in entries above a megabyte. XML of real sheets stays below 100."""
 RATIO_FROM_BYTES = 1024 * 1024
 
 _END, _HEAD = b"PK\x05\x06", b"PK\x03\x04"
@@ -24,7 +23,7 @@ _BROKEN = (zipfile.BadZipFile, struct.error, zlib.error, ValueError, NotImplemen
 
 
 class NotOffice(Exception):
-    """What nobody can unpack, or what is not packed as its directory says."""
+    """It cannot be unpacked, or is not packed as its directory says."""
 
 
 class ExpandsTooFar(Exception):
@@ -41,7 +40,7 @@ def check(content: bytes) -> None:
 
 def _check(content: bytes) -> None:
     end = content.rfind(_END)
-    # The directory is read whole, at many times its size: before that, what its end says of it is.
+    # Reading the directory takes many times its size: first its end must say that it is small.
     if end >= 0 and struct.unpack_from("<L", content, end + _DIRECTORY_BYTES_AT)[0] > _MAX_DIRECTORY_BYTES:
         raise ExpandsTooFar
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -58,7 +57,7 @@ def _check(content: bytes) -> None:
 
 
 def _unpacked_bytes(content: bytes, entry: zipfile.ZipInfo) -> int:
-    """How many bytes an entry has unpacked, counted no further than a piece beyond what the directory says."""
+    """How many bytes an entry has unpacked, counted at most a piece beyond what the directory says."""
     at = entry.header_offset
     if content[at : at + 4] != _HEAD:
         raise NotOffice
@@ -70,7 +69,7 @@ def _unpacked_bytes(content: bytes, entry: zipfile.ZipInfo) -> int:
     if entry.compress_type == zipfile.ZIP_STORED:
         return len(packed)
     if entry.compress_type != zipfile.ZIP_DEFLATED:
-        # Office writes no other, and not everybody reads another.
+        # Office writes no other, and not every reader knows another.
         raise NotOffice
     inflate, size, left = zlib.decompressobj(-zlib.MAX_WBITS), 0, bytes(packed)
     while size <= entry.file_size and not inflate.eof:

@@ -56,7 +56,7 @@ class ApiParams(_Part):
 
 
 class ToolSupport(_Part):
-    """Which tools the model can be offered. No policy is taken that has `image_generation` or `mcp`."""
+    """Which tools the model can be offered. A policy with `image_generation` or `mcp` is refused."""
 
     web_search: bool = False
     file_search: bool = False
@@ -66,7 +66,7 @@ class ToolSupport(_Part):
 
 
 class Features(_Part):
-    """What a model can do besides. An answer streams: no policy is taken with a model that cannot."""
+    """What else a model can do. Answers stream: a policy with a model that cannot is refused."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -94,7 +94,7 @@ class GeneralConfig(_Part):
     ] = frozenset()
 
     def unusable(self, endpoint: str | None) -> str | None:
-        """The first member that asks for what no answer can use at this endpoint, and why; None where there is none."""
+        """The first member that no answer can use at this endpoint, and why; None where there is none."""
         for tool in ("image_generation", "mcp"):
             if getattr(self.tool_support, tool):
                 return f"tool_support.{tool}: no answer can use this tool; leave it out"
@@ -200,14 +200,14 @@ class Policy(_Part):
         return self
 
     def in_deployment(self, deployment: "Deployment", now: datetime) -> "Policy":
-        """This policy as it counts now in a deployment: models inherit what they do not say, and wait for their day."""
+        """This policy as it applies now in a deployment: models inherit what they leave out, and wait for their day."""
         catalog = tuple(_in_deployment(model, deployment, now) for model in self.model_catalog)
         return self.model_copy(update={"model_catalog": catalog})
 
     def served_by(self, providers: Mapping[str, str | None]) -> "Policy":
-        """This policy, when every model can answer here: its provider is one of these, called at an endpoint it has.
+        """This policy, if every model can answer here: its provider is one of these, called at an endpoint it supports.
 
-        `providers` has the endpoint of each, where it has a name. Raises ValueError naming the path of the first that
+        `providers` maps each to its endpoint's name, if any. Raises ValueError naming the path of the first that
         cannot.
         """
         for number, model in enumerate(self.model_catalog):

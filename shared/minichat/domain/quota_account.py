@@ -21,7 +21,7 @@ COUNTED = {
     "file_search": "file searches",
     "image_inputs": "image inputs",
 }
-"""The numbers of a day that turns tell, by their scope. Uploads are not among them: see storage.quota."""
+"""The numbers of a day that turns record, by their scope. Uploads are not among them: see storage.quota."""
 TURNS = "turns"
 """The entry of a month that counts the turns which began in it."""
 
@@ -56,7 +56,7 @@ class Difference:
 
 
 def account(turn: Turn) -> QuotaAccount:
-    """Where the turn is booked: the month in which it began, also when it ended later."""
+    """Where the turn is booked: the month in which it began, even if it ended later."""
     return QuotaAccount(turn.tenant_id, turn.requester_user_id, turn.reserve.monthly_period)
 
 
@@ -84,15 +84,15 @@ def booked(turn: Turn) -> Counter[Entry]:
 
 
 def account_of_purged(entry: "LedgerEntry") -> QuotaAccount | None:
-    """Where a turn that is gone, with its chat, was booked, from the usage ledger; None when no user asked for it."""
+    """Where a turn purged with its chat was booked, from the usage ledger; None when no user asked for it."""
     if entry.user_id is None or entry.turn_id is None:
         return None
-    # A turn's id is of the instant at which the turn began, which is the period that it counts in.
+    # A turn's id holds the instant at which it began, and so the period that it counts in.
     return QuotaAccount(entry.tenant_id, entry.user_id, periods(instant_of(UUID(entry.turn_id)))[1])
 
 
 def booked_by_purged(entry: "LedgerEntry") -> Counter[Entry]:
-    """What a turn that is gone had added to its account."""
+    """What a purged turn had added to its account."""
     day, month = periods(instant_of(UUID(entry.turn_id)))
     used = entry.used
     entries: Counter[Entry] = Counter({(named(month), TURNS): 1})
@@ -107,7 +107,7 @@ def booked_by_purged(entry: "LedgerEntry") -> Counter[Entry]:
 
 
 def _counted(day: str, counts: DayCounts) -> Counter[Entry]:
-    return Counter({(day, told): getattr(counts, scope) for scope, told in COUNTED.items()})
+    return Counter({(day, name): getattr(counts, scope) for scope, name in COUNTED.items()})
 
 
 def differences(where: QuotaAccount, says: Counter[Entry], turns_say: Counter[Entry]) -> list[Difference]:
@@ -120,7 +120,7 @@ def differences(where: QuotaAccount, says: Counter[Entry], turns_say: Counter[En
 
 
 def all_found(where: QuotaAccount, says: Counter[Entry], turns_say: Counter[Entry]) -> bool:
-    """Whether no turn is missing of those that the account counted when they began.
+    """Whether every turn that the account counted when it began was found.
 
     More than it counted is no contradiction: earlier versions did not count.
     """

@@ -29,7 +29,7 @@ class Committed:
     counts: DayCounts = field(default_factory=DayCounts)
 
     def changed(self, micro: int, reserve: Reserve) -> "Committed":
-        """With as much more in every bucket that the reserve counts in."""
+        """With `micro` more in every bucket that the reserve counts in."""
         return replace(self, total=self.total + micro, premium=self.premium + micro * reserve.premium)
 
 
@@ -50,7 +50,7 @@ class QuotaUse:
         )
 
     def lacks(self, reserve: Reserve, now: datetime) -> UsedUp:
-        """Which limit of credits the reserve does not fit: of several the one that begins anew last."""
+        """Which limit of credits the reserve does not fit: of several, the one that resets last."""
         lacking = [
             _used_up("tokens", period, now, bucket=bucket, helps=reserve.credits_micro <= limit)
             for bucket, period, committed, limit in self.entries()
@@ -115,7 +115,7 @@ def remaining(quota_use: QuotaUse, warning_threshold_pct: int, now: datetime) ->
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """How a user stands with one number of a day, as clients see it."""
+    """Where a user stands with one number of a day, as clients see it."""
 
     scope: Scope
     unit: Literal["calls", "images", "files", "bytes"]
@@ -132,7 +132,7 @@ _UNITS: dict[str, Literal["images", "files", "bytes"]] = {
 
 
 def counted(used: DayCounts, per_day: DayCounts, now: datetime) -> list[Counted]:
-    """How a user stands with every number of the day."""
+    """Where a user stands with every number of the day."""
     return [
         Counted(
             _scope_of(member.name),
@@ -146,7 +146,7 @@ def counted(used: DayCounts, per_day: DayCounts, now: datetime) -> list[Counted]
 
 
 def lacking(used: DayCounts, wanted: DayCounts, per_day: DayCounts, now: datetime) -> UsedUp | None:
-    """Which number of a day has not as much left as is wanted; None when all have."""
+    """Which number of a day has less left than is wanted; None when none has."""
     for member in fields(DayCounts):
         more, most = getattr(wanted, member.name), getattr(per_day, member.name)
         if more and getattr(used, member.name) + more > most:
@@ -173,7 +173,7 @@ def next_reset(period: Period, now: datetime) -> datetime:
 
 
 def _used_up(scope: str, period: Period, now: datetime, *, bucket: Bucket | None = None, helps: bool) -> UsedUp:
-    """A limit that is used up; with the time of its reset when waiting for it `helps`."""
+    """A used-up limit, with the time of its reset when waiting `helps`."""
     if not helps:
         return UsedUp(scope, bucket, period)
     reset = next_reset(period, now)

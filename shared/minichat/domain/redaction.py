@@ -51,7 +51,7 @@ _KEY_NAMES = (
     r"|(?:access|refresh|auth|session|security)[ _-]?token"
     r"|(?<=[?&])(?:token|sig|x-amz-signature)"
 )
-# What programs and documents have where a secret would be: nothing, a type, a variable, a call, where to look.
+# What programs and documents put in place of a secret: nothing, a type, a variable, a call, where to look.
 _CODE = (
     r"(?:none|null|nil|true|false|undefined|required|optional|str|string|bytes|bool|int|any|secretstr)(?![\w-])"
     r"|(?:self|this|settings|config|os|env|process|args|options|request|props)\.[a-z]"
@@ -60,7 +60,7 @@ _CODE = (
     r"|https?://|(?:bearer|basic)\s"
 )
 _PLAIN = r"[^\s\"'`&;,<>()\[\]{}\\]"
-# Punctuation goes with the word it is within, unless what follows is the next field.
+# Punctuation within a word belongs to it, unless the next field follows.
 _MORE = rf"(?:{_PLAIN}|\\(?![nrt\"'\\])|[,()\[\]{{}}](?=[A-Za-z0-9])(?!\w{{1,40}}+ ?[=:]))"
 _ALONE = r"(?=[ \t]{0,8}(?:[\r\n,;})\]\"'`&<]|\\+[nr\"']|#|\Z))"
 
@@ -83,25 +83,25 @@ def _field(kind: str, names: str) -> Rule:
 
 
 _NOT_IN_URLS = r"\s\"'`<>"
-_BEARER = r"[A-Za-z0-9._~+/=-]"  # RFC 6750, with room for what is not quite
+_BEARER = r"[A-Za-z0-9._~+/=-]"  # RFC 6750, and what comes close
 _BASE64 = r"[A-Za-z0-9+/=_-]"
 _MIXED = r"(?=[a-z0-9+/]{0,85}[A-Z])(?=[A-Z0-9+/]{0,85}[a-z])(?=[A-Za-z+/]{0,85}[0-9])"
 # Lock files and pages are full of digests that have an account key's length.
 _NO_DIGEST = r"(?<!sha256-)(?<!sha512-)(?<!h1:)"
 
-_TOLD_APART = r"(?![A-Za-z0-9])"
+_END = r"(?![A-Za-z0-9])"
 # Tokens that say who issued them, in the forms that the issuers' own scanners look for.
 _ISSUED = {
-    "github-token": rf"gh[pousr]_[A-Za-z0-9]{{36,255}}+{_TOLD_APART}|github_pat_[A-Za-z0-9_]{{40,255}}+",
+    "github-token": rf"gh[pousr]_[A-Za-z0-9]{{36,255}}+{_END}|github_pat_[A-Za-z0-9_]{{40,255}}+",
     "gitlab-token": r"gl(?:pat|oas|dt|rtr?|cbt|ptt|ft|imt|agent|wt|soat|ffct)-"
     rf"{_WORD}{{20,300}}+(?:\.[A-Za-z0-9]{{2,9}})*+|GR1348941{_WORD}{{20,64}}+",
     "slack-token": r"xox[a-z](?:\.xox[a-z])?-[A-Za-z0-9-]{10,255}+|xapp-[0-9]-[A-Za-z0-9-]{10,255}+"
     r"|hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9_/]{8,255}+",
     "google-key": rf"AIza{_WORD}{{35}}(?!{_WORD})|GOCSPX-{_WORD}{{20,64}}+"
     rf"|ya29\.(?:[a-z]\.){{0,2}}+{_WORD}{{20,512}}+|1//0{_WORD}{{40,255}}+",
-    "stripe-key": rf"(?:sk|rk)_(?:org_)?(?:live|test)_[A-Za-z0-9]{{10,255}}+{_TOLD_APART}"
+    "stripe-key": rf"(?:sk|rk)_(?:org_)?(?:live|test)_[A-Za-z0-9]{{10,255}}+{_END}"
     r"|whsec_[A-Za-z0-9+/=]{24,128}+",
-    "npm-token": rf"npm_[A-Za-z0-9]{{36}}{_TOLD_APART}",
+    "npm-token": rf"npm_[A-Za-z0-9]{{36}}{_END}",
     "pypi-token": rf"pypi-{_WORD}{{16,1024}}+",
 }
 

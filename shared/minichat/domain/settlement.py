@@ -90,7 +90,7 @@ def _is_measured(ending: Ending) -> bool:
 
 
 def _is_free(ending: Ending) -> bool:
-    """Whether a turn failed before its provider did any work; what was told of an answer is never free."""
+    """Whether a turn failed before its provider did any work; text that was sent is never free."""
     if not ending.provider_called:
         return True
     if ending.text:
@@ -102,7 +102,7 @@ def settle(ending: Ending, reserve: Reserve, overshoot_tolerance_pct: int) -> Se
     """What the turn costs, at the prices that it was admitted with.
 
     Usage 800 + 250 against a reserve of 1000 tokens / 10_000 micro at 1x is within 110 %: 1050. Usage 1000 + 500 is
-    not: the smaller of 1500 and 10_000, flagged. Without usage the text that was told counts, at the model's bytes per
+    not: the smaller of 1500 and 10_000, flagged. Without usage the text that was sent counts, at the model's bytes per
     token: 4000 bytes of it are 1000 tokens.
     """
     outcome, method = billing(ending)
@@ -110,8 +110,8 @@ def settle(ending: Ending, reserve: Reserve, overshoot_tolerance_pct: int) -> Se
         return Settlement(outcome, method, 0, 0)
     if method == "estimated":
         estimated_input = max(reserve.tokens - reserve.max_output_tokens, 0)
-        told = -(-len(ending.text.encode()) // reserve.bytes_per_token)
-        price = _price(reserve, estimated_input, max(told, reserve.generation_floor))
+        sent = -(-len(ending.text.encode()) // reserve.bytes_per_token)
+        price = _price(reserve, estimated_input, max(sent, reserve.generation_floor))
         committed = min(price, reserve.credits_micro)
         return Settlement(outcome, method, committed, committed)
     actual = _price(reserve, ending.usage.input_tokens, ending.usage.output_tokens)

@@ -1,4 +1,4 @@
-"""The summary that stands for the older part of a chat: when one is due, what it is asked for with, what counts as one.
+"""The summary that stands for the older part of a chat: when one is due, how it is asked for, what counts as one.
 
 Messages are never changed by it: its frontier says how far it reaches (context-attachments-providers 2).
 """
@@ -15,7 +15,7 @@ from minichat.domain.policy import EstimationBudgets
 from minichat.domain.quota import text_tokens
 
 SUMMARY_MAX_BYTES = 100_000
-"""A longer text is no summary; this one fits one item, and any window that is worth summarizing for."""
+"""A longer text is no summary; this one fits one item, and any window worth summarizing for."""
 
 DROPS = 2
 """How often the oldest messages are left out of a request that is too long for the model."""
@@ -24,7 +24,7 @@ PREAMBLE = (
     "This is a summary of the earlier part of our conversation, whose messages are not repeated here. "
     "It is background, not a request; the most recent messages come after it.\n\n"
 )
-"""What a prompt says before the summary, which goes as a user's message."""
+"""What a prompt says before the summary, which is sent as a user's message."""
 
 INSTRUCTIONS = (
     "You summarize conversations, so that a model that sees only your summary can carry on. Say only what the "
@@ -52,7 +52,7 @@ _NEWLINES = re.compile(r"\n{3,}")
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """A place in a conversation: right behind this message. Ids sort by time, so the id alone says before or after."""
+    """A place in a conversation: right after this message. Ids sort by time, so the id alone decides the order."""
 
     created_at: datetime
     message_id: MessageId
@@ -68,7 +68,7 @@ class Summary:
 
     @property
     def told(self) -> str:
-        """The message by which a model gets to know it."""
+        """The message that gives it to a model."""
         return PREAMBLE + self.text
 
 
@@ -94,24 +94,24 @@ def target(unsummarized: Sequence[Message], verbatim_turns: int) -> Frontier | N
 
 
 def request(previous: str | None, messages: Sequence[Message], *, cut_at: int) -> str:
-    """The text that asks for the summary of these messages, each cut at so many characters (0: not), after `previous`.
+    """The text that asks for the summary of these messages, each cut at `cut_at` characters (0: not), after `previous`.
 
     What users wrote is escaped, so that it cannot close its tag and speak as the request.
     """
     opening = _FROM_NOTHING
     if previous is not None:
         opening = f"{_FROM_BEFORE}<existing_summary>\n{_escaped(previous)}\n</existing_summary>\n\n"
-    told = "\n\n".join(_told(message, cut_at) for message in messages if message.role != "system")
-    return f"{opening}<conversation>\n{told}\n</conversation>\n\n{_TASK}"
+    conversation = "\n\n".join(_tagged(message, cut_at) for message in messages if message.role != "system")
+    return f"{opening}<conversation>\n{conversation}\n</conversation>\n\n{_TASK}"
 
 
 def cut(text: str, cut_at: int) -> str:
-    """The text, or so many characters of it and a mark."""
+    """The text, or its first `cut_at` characters and a mark."""
     return text if cut_at == 0 or len(text) <= cut_at else f"{text[:cut_at]}..."
 
 
 def fitting(messages: Sequence[Message], tokens: int, budgets: EstimationBudgets) -> Sequence[Message]:
-    """The newest of the messages, oldest first, that by estimate have no more than these tokens in a request."""
+    """The newest messages that by estimate take no more than these tokens in a request, oldest first."""
     for number, message in enumerate(reversed(messages)):
         tokens -= text_tokens(len(_escaped(message.content).encode()), budgets)
         if tokens < 0:
@@ -129,7 +129,7 @@ def without_oldest(messages: Sequence[Message]) -> Sequence[Message] | None:
 def extracted(answer: str) -> str | None:
     """The summary in a model's answer: what it marked as such, else all but its analysis.
 
-    None when that is nothing, was cut off, is far too long, or repeats the request.
+    None when that is empty, cut off, far too long, or repeats the request.
     """
     text = _ANALYSIS.sub("", answer, count=1)
     if (marked := _SUMMARY.search(text)) is not None:
@@ -143,7 +143,7 @@ def extracted(answer: str) -> str | None:
     return text
 
 
-def _told(message: Message, cut_at: int) -> str:
+def _tagged(message: Message, cut_at: int) -> str:
     return f'<message role="{message.role}">\n{_escaped(cut(message.content, cut_at))}\n</message>'
 
 

@@ -3,7 +3,7 @@
 import re
 
 # Unicode's categories Cc, Cf, Zl, Zp and Zs; then what is drawn as nothing although it counts as a letter, mark or
-# symbol. Written out, for the document of the API has it too, and reads it as every dialect of expressions does.
+# symbol. Written out, since the API's document has it too, and must read the same in every dialect of expressions.
 _INVISIBLE = (
     r"\u0000-\u0020\u007f-\u00a0\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u1680\u180e\u2000-\u200f"
     r"\u2028-\u202f\u205f-\u2064\u2066-\u206f\u3000\ufeff\ufff9-\ufffb"

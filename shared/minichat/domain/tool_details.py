@@ -1,5 +1,5 @@
-"""What clients are told of a tool's work (contract 3). A provider's word is not believed: its ids never leave the
-backend, and whatever is told is bounded."""
+"""What clients are told of a tool's work (contract 3). Providers are not trusted: their ids never leave the backend,
+and whatever is told is bounded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ CUT = "...[truncated]"
 
 @dataclass(frozen=True, slots=True)
 class ToolDetails:
-    """What a tool did, as its provider tells it: ids of the files in which it found something, what its code printed,
-    what it looked for on the web. None is what the provider does not tell."""
+    """What a tool did, as its provider reports it: ids of the files in which it found something, what its code printed,
+    what it looked for on the web. None is what the provider does not report."""
 
     files: tuple[str, ...] | None = None
     output: str | None = None
@@ -27,7 +27,7 @@ UNTOLD = ToolDetails()
 
 
 def told_details(details: ToolDetails, files: Mapping[str, CitedFile]) -> dict[str, Any]:
-    """What is told of it; `files` are the chat's, by the provider's id of each, and others are left out."""
+    """What is told of it; `files` are the chat's, by their ids at the provider; others are left out."""
     told: dict[str, Any] = {}
     if details.files is not None:
         known = [files[one] for one in dict.fromkeys(details.files) if one in files]

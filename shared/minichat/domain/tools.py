@@ -1,6 +1,6 @@
 """What a model can be given of a chat's files, and which tools it may use: pure (context-attachments-providers 1).
 
-A file is at one provider, the one that the chat's model had when it came, and of use to that provider's models alone.
+A file is at one provider, that of the chat's model when it came, and only that provider's models can use it.
 """
 
 from collections.abc import Collection, Sequence
@@ -49,9 +49,9 @@ class Tools:
 
 
 def tools_of(model: Model, documents: Sequence[Document], switches: KillSwitches, *, web_search: bool) -> Tools:
-    """What this model is offered: what it supports, nobody switched off, and there is something for.
+    """What this model is offered: tools that it supports, nobody switched off, and the chat has something for.
 
-    A model that cannot search the web answers without: the wish is not a condition.
+    A model that cannot search the web answers without it.
     """
     support = model.general_config.tool_support
     own = [document for document in documents if document.provider == model.provider_id]
@@ -64,7 +64,7 @@ def tools_of(model: Model, documents: Sequence[Document], switches: KillSwitches
 
 
 def sees(model: Model, images: Sequence[Attachment], file_providers: Collection[str]) -> bool:
-    """Whether the model can be shown every one of these images; without any, it can."""
+    """Whether the model can be shown every one of these images; true without any."""
     if not images:
         return True
     has_eyes = VISION in model.multimodal_capabilities and model.provider_id in file_providers

@@ -41,7 +41,7 @@ class ToolCalls:
 
 @dataclass(frozen=True, slots=True)
 class DayCounts:
-    """What is limited by its number per user and day: what is taken of each, or the most that a day has.
+    """Numbers limited per user and day: how many are used of each, or the most that a day has.
 
     A member is named as its quota's scope; the scope of `upload_bytes` is `uploads`.
     """
@@ -76,7 +76,7 @@ class Reserve:
     premium: bool = False
     decision: QuotaDecision = "allow"
     downgrade_reason: str | None = None
-    # The most calls that it may make, and its images, set aside of the day's; none of a turn that an earlier version
+    # The most calls that it may make, and its images, set aside from the day's; 0 in a turn that an earlier version
     # began.
     web_search_calls: int = 0
     code_interpreter_calls: int = 0
@@ -86,11 +86,11 @@ class Reserve:
 
     @property
     def day_counts(self) -> DayCounts:
-        """What is set aside of the day's numbers."""
+        """What is set aside from the day's numbers."""
         return DayCounts(self.web_search_calls, self.code_interpreter_calls, self.file_search_calls, self.image_inputs)
 
     def used(self, calls: ToolCalls, method: SettlementMethod | None) -> DayCounts:
-        """What of the day's numbers a turn with these calls used once it was settled so.
+        """What a turn with these calls, settled so, used of the day's numbers.
 
         Its images count when a model was paid to look at them: all of them, or none when the turn was released.
         """
@@ -118,7 +118,7 @@ class Turn:
     messages: int = 1
     prev_request_id: RequestId | None = None
     web_search_enabled: bool = False
-    # What its message was sent with, and which of that are images.
+    # What its message was sent with, and which of those are images.
     attachment_ids: tuple[AttachmentId, ...] = ()
     image_ids: tuple[AttachmentId, ...] = ()
     # The estimated tokens of the summary that its prompt had.
@@ -131,15 +131,15 @@ class Turn:
     usage: Usage = field(default_factory=Usage)
     tool_calls: ToolCalls = field(default_factory=ToolCalls)
     provider_response_id: str | None = None
-    # Whether its answer cites anything, and how the answer of a completed turn is not whole.
+    # Whether its answer cites anything, and how a completed turn's answer is cut.
     cites: bool = False
     cut: CompletionSignal | None = None
     committed_credits_micro: int | None = None
     settlement_method: SettlementMethod | None = None
     deleted_at: datetime | None = None
     replaced_by_request_id: RequestId | None = None
-    # How many events of its stream are stored, known once it ended, and the number of the terminal one when that is not
-    # among them: whoever ended the turn did not tell its stream.
+    # How many events of its stream are stored, known once it ended, and the number of the terminal one when it is not
+    # among them: whoever ended the turn did not stream it.
     events_stored: int | None = None
     terminal_number: int | None = None
     # The process that makes its answer, where that is not the one that began it.
@@ -147,12 +147,12 @@ class Turn:
 
     @property
     def answered(self) -> bool:
-        """Whether an assistant message exists: a completed turn, or one that was cancelled or left and had text."""
+        """Whether an assistant message exists: a completed turn, or a cancelled or abandoned one that had text."""
         return self.messages > 1
 
     @property
     def day_counts(self) -> DayCounts:
-        """What it takes of the numbers of its first day: what is set aside while it runs, then what it used."""
+        """What it adds to the numbers of its first day: what is set aside while it runs, then what it used."""
         if self.state is TurnState.RUNNING:
             return self.reserve.day_counts
         return self.reserve.used(self.tool_calls, self.settlement_method)
@@ -182,7 +182,7 @@ def check_mutation(caller: Caller, chat: Chat | None, turn: Turn | None, target:
     """
     # (1) A foreign or deleted chat says nothing about its turns.
     chat = visible(chat, caller)
-    # (2) Deleted turns exist here: they are told apart at (5), so that deleting twice is 409 and not 404.
+    # (2) Deleted turns exist here: (5) refuses them, so that deleting twice is 409 and not 404.
     if turn is None:
         raise TurnNotFound
     # (3) In a chat of one's own this only fails where requesters and owners can differ.
@@ -203,7 +203,8 @@ def is_orphan(turn: Turn, cutoff: datetime) -> bool:
 
 
 def never_began(turn: Turn, cutoff: datetime) -> bool:
-    """Whether a turn that is still wanted is an orphan whose provider was never called: its answer can yet be made."""
+    """Whether a turn that is still wanted is an orphan that never reached its provider: its answer can still be
+    made."""
     untouched = turn.provider_request_started_at is None and turn.cancel_requested_at is None
     return untouched and is_orphan(turn, cutoff)
 

@@ -64,7 +64,7 @@ def used_by(turn: Turn) -> LedgerSums:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """Two records of the same thing that do not say the same; of a total, also what it should be and what it was."""
+    """Two records of the same thing that disagree; of a total, also what it should be and what it was."""
 
     tenant_id: TenantId
     where: str

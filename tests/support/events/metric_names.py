@@ -2,11 +2,13 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 
 
+@cache
 def emitted() -> dict[str, set[str]]:
     """The dimensions of each metric by its name."""
     found: dict[str, set[str]] = {}

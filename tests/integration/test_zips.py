@@ -1,0 +1,58 @@
+"""What a function's zip holds, and that it starts from that and its layers alone."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.utils import canonicalize_name
+
+from minichat.local.tables import load_template
+from tests.support.patience import PATIENCE
+from tests.unit.test_packaging import ROOT, pins, said_by_the_layer
+
+START = """
+import importlib, sys
+
+class NotInLambda:
+    def find_spec(self, name, path=None, target=None):
+        if name in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+absent = set(sys.argv[2:])
+sys.meta_path.insert(0, NotInLambda())
+print(importlib.import_module(sys.argv[1]).__file__)
+print(importlib.import_module("minichat").__file__)
+"""
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in (ROOT / "functions").glob("*/handler.py")))
+def test_a_function_starts_from_its_zip_and_the_layer_alone(name: str, tmp_path: Path) -> None:
+    logical_id = "".join(word.capitalize() for word in name.split("_")) + "Function"
+    build = ["make", "--makefile", "functions/Makefile", f"build-{logical_id}"]
+    subprocess.run(build, cwd=ROOT, env={**os.environ, "ARTIFACTS_DIR": str(tmp_path)}, check=True, timeout=120)
+    assert {path.name for path in tmp_path.iterdir()} == {"functions", "minichat"}
+    assert {path.name for path in (tmp_path / "functions").iterdir()} - {"__pycache__"} == {"__init__.py", name}
+    assert not {"local", "cli"} & {path.name for path in (tmp_path / "minichat").iterdir()}
+
+    layers = load_template(ROOT / "template.yaml")["Resources"][logical_id]["Properties"].get("Layers", ())
+    images = pins("images") if "ImagesLayer" in layers else {}
+    runtime = {*pins("runtime"), *images, "minichat"}
+    owners = packages_distributions()
+    absent = [module for module in owners if not runtime & {canonicalize_name(owner) for owner in owners[module]}]
+    assert "pytest" in absent
+    assert ("PIL" in absent) == (name != "attachment_ingest")
+    absent += [left_out.replace("/", ".") for left_out in said_by_the_layer("ABSENT")]
+    started = subprocess.run(
+        [sys.executable, "-c", START, f"functions.{name}.handler", *absent],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "MINICHAT_CURSOR_SECRET": "0123456789abcdef" * 4},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert started.returncode == 0, started.stderr
+    assert all(Path(line).is_relative_to(tmp_path) for line in started.stdout.splitlines())
