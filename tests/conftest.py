@@ -6,21 +6,26 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+import uvicorn
 from hypothesis import HealthCheck, settings
 
+from minichat.http.app import create_app
 from minichat.local import limits, tables
 from minichat.local.engine import Engine
 from minichat.local.process import Child, free_port
-from minichat.settings import Store, current
+from minichat.settings import Store, current, load
 from minichat.storage import objects
 from minichat.storage.items import connect
-from tests.support.http.client import Stack, User
+from tests.support.http.client import Stack, StartedStack, User
 from tests.support.patience import PATIENCE
 
 ROOT = Path(__file__).parents[1]
@@ -106,23 +111,52 @@ def fresh_tables(endpoint: str) -> Store:
 
 @pytest.fixture(scope="session")
 def stack(state_folder: Path) -> Iterator[Stack]:
-    """`minichat dev`, running, as a developer would start it."""
+    """`minichat dev`, running, as a developer would start it; or the one named, with a server in this process."""
+    if named := os.environ.get("TEST_STACK"):
+        with served_here(Path(named)) as here:
+            yield here
+        return
     with running_stack(state_folder / "stack") as started:
         yield started
 
 
+def of_servers(about: dict[str, Any], state: Path) -> dict[str, str]:
+    """The environment of another server of a stack: same tables, same provider, same issuer."""
+    return {
+        **about["environment"],
+        "MINICHAT_AUTH__JWKS": str(state / "jwks.json"),
+        "MINICHAT_CURSOR_SECRET": (state / "cursor-secret").read_text(),
+    }
+
+
+@contextmanager
+def served_here(state: Path) -> Iterator[Stack]:
+    """The stack that runs with this folder, served by this process too: what serves it can be watched, and changed."""
+    about = json.loads((state / "dev.json").read_text())
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in of_servers(about, state).items():
+            patch.setenv(name, value)
+        port = free_port()
+        server = uvicorn.Server(
+            uvicorn.Config(create_app(load(os.environ)), port=port, log_level="warning", timeout_graceful_shutdown=1)
+        )
+        serving = threading.Thread(target=server.run)
+        serving.start()
+        while not server.started:
+            assert serving.is_alive()
+            time.sleep(0.01)
+        about["base_url"] = f"http://127.0.0.1:{port}/mini-chat/v1"
+        yield Stack(about, state)
+        server.should_exit = True
+        serving.join()
+
+
 class another_server:
-    """A second server process of a running stack: same tables, same provider, same issuer, another port."""
+    """A second server process of a running stack, at another port."""
 
     def __init__(self, stack: Stack, **environment: str) -> None:
         self._stack = stack
-        about = stack.about
-        self._environment = {
-            **about["environment"],
-            "MINICHAT_AUTH__JWKS": str(stack.state / "jwks.json"),
-            "MINICHAT_CURSOR_SECRET": (stack.state / "cursor-secret").read_text(),
-            **environment,
-        }
+        self._environment = of_servers(stack.about, stack.state) | environment
 
     def __enter__(self) -> "another_server":
         port = free_port()
@@ -156,7 +190,7 @@ class running_stack:
         self._command += arguments
         self._environment = {**os.environ, **(environment or {})}
 
-    def __enter__(self) -> Stack:
+    def __enter__(self) -> StartedStack:
         self._process = subprocess.Popen(
             self._command, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -170,7 +204,7 @@ class running_stack:
         if self._process.poll() is not None:
             pytest.fail("".join(said))
         about = json.loads((self._state / "dev.json").read_text())
-        return Stack(about, self._state, self._process, "".join(said))
+        return StartedStack(about, self._state, self._process, "".join(said))
 
     def __exit__(self, raised: type[BaseException] | None, *_: object) -> None:
         self._process.terminate()

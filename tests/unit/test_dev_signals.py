@@ -24,6 +24,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     monkeypatch.setattr(stack, "start", lambda _: Running())
     monkeypatch.setattr(dev, "_announce", lambda _: None)
     monkeypatch.setattr(dev, "_refuse_unusable_port", lambda *_: None)
+    monkeypatch.setattr(dev, "stop_all", lambda: None)  # this process's children are other tests' engines
     parser = argparse.ArgumentParser()
     dev.add_to(parser.add_subparsers())
     options = parser.parse_args(["dev"])

@@ -13,8 +13,9 @@ from uuid import uuid4
 import httpx2
 
 from minichat.local.issuer import Issuer, as_uuid
+from tests.support.patience import PATIENCE
 
-TIMEOUT = httpx2.Timeout(30)
+TIMEOUT = httpx2.Timeout(PATIENCE)
 
 
 @dataclass(frozen=True)
@@ -176,8 +177,6 @@ class Stack:
 
     about: dict[str, Any]
     state: Path
-    process: subprocess.Popen[str]
-    said: str
 
     @property
     def base_url(self) -> str:
@@ -203,3 +202,11 @@ class Stack:
     def provider_stats(self) -> dict[str, int]:
         """What the scripted provider has seen."""
         return dict(httpx2.get(f"{self.about['provider_url']}/control/stats", trust_env=False).json())
+
+
+@dataclass
+class StartedStack(Stack):
+    """A local stack that the test has started itself: its process, and what it said until it was ready."""
+
+    process: subprocess.Popen[str]
+    said: str
