@@ -17,7 +17,6 @@ from minichat.domain.stream import Citations, Delta, Started, Told, terminal_eve
 from minichat.domain.turn import Turn, TurnState, readable
 from minichat.observability import logger
 from minichat.services.channel import PING, Numbered
-from minichat.services.generate import seconds_for
 from minichat.services.orphans import read_and_repair
 from minichat.settings import Settings
 from minichat.storage import messages, parts
@@ -83,7 +82,7 @@ async def follow(call: Call, resumed: Resumed, settings: Settings, clock: Clock)
     turn, at = resumed.turn, _Position.after(resumed.after)
     streaming = settings.streaming
     told_at = time.monotonic()
-    deadline = told_at + seconds_for(replace(call, now=clock()), settings)
+    deadline = told_at + replace(call, now=clock()).seconds_left(at_most=streaming.deadline_seconds)
     while time.monotonic() < deadline:
         batch: list[Numbered] = []
         has_more = is_last = False
