@@ -22,6 +22,7 @@ from minichat.provider_entries import Timeouts
 from minichat.providers import egress
 from minichat.providers.chunks import Failed, ProviderChunk
 from minichat.providers.egress import is_public
+from minichat.providers.files import Account
 from tests.support.providers.calls import TENANT, a_prompt, an_entry, chunks_of
 from tests.support.providers.files import files_of
 
@@ -64,7 +65,7 @@ def test_no_name_of_this_machine_is_connected_to(host: str) -> None:
         url = f"https://{host}:{port}"
         assert chunks_of(an_entry(url, allow_insecure=False, retries=2), a_prompt("hi")) == [REFUSED]
         with files_of(it=an_entry(url, allow_insecure=False)) as files:
-            failure = files.delete_file(TENANT, "it", "file-1")
+            failure = Account(files, TENANT, "it").delete_file("file-1")
         assert failure == Failure("the address is not a public one", may_pass=True)
         with pytest.raises(BlockingIOError):
             listening.accept()
@@ -117,7 +118,7 @@ def test_only_the_public_addresses_of_a_name_are_tried(monkeypatch: pytest.Monke
     assert isinstance(chunk, Failed)
     assert (chunk.code, chunk.reached) == ("provider_error", False)
     with files_of(it=an_entry("https://api.example.com", allow_insecure=False)) as files:
-        files.delete_file(TENANT, "it", "file-1")
+        Account(files, TENANT, "it").delete_file("file-1")
     assert connected == [PUBLIC, "8.8.8.8"] * 2
 
 
@@ -140,7 +141,7 @@ def test_a_name_that_cannot_be_resolved_is_a_connection_that_failed(monkeypatch:
     (chunk,) = chunks_of(an_entry("https://api.example.com", allow_insecure=False), a_prompt("hi"))
     assert chunk == Failed("provider_error", "ConnectError('the name cannot be resolved')", reached=False)
     with files_of(it=an_entry("https://api.example.com", allow_insecure=False)) as files:
-        assert files.delete_file(TENANT, "it", "file-1") == Failure("no connection", may_pass=True)
+        assert Account(files, TENANT, "it").delete_file("file-1") == Failure("no connection", may_pass=True)
 
 
 def test_a_host_that_swallows_packets_is_a_time_out() -> None:

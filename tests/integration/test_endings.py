@@ -17,7 +17,6 @@ from minichat.domain.completion import DECLINED, CompletionSignal
 from minichat.domain.identity import RequestId
 from minichat.domain.message import Message
 from minichat.domain.settlement import Ending
-from minichat.domain.stream import told as as_told
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
 from minichat.http import listing
@@ -57,7 +56,7 @@ def answer_of(running: RunningTurn) -> Message:
 async def told_again(running: RunningTurn, rules: Rules, *, later: timedelta = timedelta(0)) -> list[Any]:
     call = replace(a_call(), now=a_call().now + later)
     found = replay(call, stored(running), rules.settings)
-    return [as_told(one.event) async for one in follow(call, found, rules.settings, lambda: call.now)]
+    return [one.event async for one in follow(call, found, rules.settings, lambda: call.now)]
 
 
 def events_of(store: Store, queue: str) -> list[dict[str, Any]]:
@@ -90,7 +89,7 @@ async def test_whether_an_answer_is_whole_is_said_wherever_it_is_told(
     rules = some_rules()
     running = a_running_turn(rules)
     begin()
-    events = [as_told(event) for event in await told(begun(Scripted(script), rules, running))]
+    events = await told(begun(Scripted(script), rules, running))
     emit(rules.settings.metrics_namespace)
     done = events[-1]
     assert (done.name, done.data["completion_signal"]) == ("done", signal)
@@ -135,7 +134,7 @@ async def test_a_page_that_reloads_needs_nothing_but_the_messages() -> None:
         file_search_calls=1,
     )
     running = replace(running, turn=replace(running.turn, reserve=reserve))
-    events = [as_told(event) for event in await told(begun(Scripted(script), rules, running))]
+    events = await told(begun(Scripted(script), rules, running))
     citations, done = events[-2].data, events[-1].data
     shown = message_view(answer_of(running), {}).model_dump(mode="json")
     status = turn_status(stored(running), messages.cited(stored(running))).model_dump(mode="json")
@@ -158,7 +157,7 @@ async def test_usage_that_nobody_told_is_null_and_not_zero(store: Store) -> None
 
     rules = some_rules()
     running = a_running_turn(rules)
-    done = as_told((await told(begun(Scripted(script), rules, running)))[-1])
+    done = (await told(begun(Scripted(script), rules, running)))[-1]
     _is_unknown(store, running, done.data["usage"])
     assert (await told_again(running, rules))[-1].data["usage"] is None
 

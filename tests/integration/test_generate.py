@@ -12,9 +12,11 @@ from pydantic import SecretStr
 
 from minichat.domain.citations import Citation, Cited, CitedFile
 from minichat.domain.completion import DEADLINE, INTERRUPTED, LENGTH
+from minichat.domain.completion import told as signal_told
 from minichat.domain.identity import AttachmentId, ChatId, RequestId, TenantId
 from minichat.domain.settlement import Ending
-from minichat.domain.stream import Citations, Delta, Done, Error, Ping, Started, StreamEvent, error
+from minichat.domain.stream import Citations, Told, error
+from minichat.domain.stream import told as as_told
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.providers import identity
@@ -87,7 +89,7 @@ def begun(provider: Scripted, rules: Rules, running: RunningTurn) -> Channel:
     return generate.begin(a_call(), running, machine)
 
 
-async def told(channel: Channel) -> list[StreamEvent]:
+async def told(channel: Channel) -> list[Told]:
     async with asyncio.timeout(60):
         return [numbered.event async for numbered in channel.read(ping_seconds=60)]
 
@@ -108,7 +110,7 @@ async def test_an_answer_is_told_after_it_was_stored() -> None:
     rules = some_rules()
     running = a_running_turn(rules)
     events = begun(Scripted(script), rules, running).read(ping_seconds=60)
-    states = [stored(running).state async for numbered in events if isinstance(numbered.event, Done)]
+    states = [stored(running).state async for numbered in events if numbered.event.name == "done"]
     assert states == [TurnState.COMPLETED]
     assert stored(running).provider_response_id == "resp_1"
 
@@ -129,7 +131,7 @@ async def test_a_failure_is_settled_by_what_it_cost(last: ProviderChunk, code: s
     rules = some_rules()
     running = a_running_turn(rules)
     events = await told(begun(Scripted(script), rules, running))
-    assert events[-1] == Error(code, events[-1].message if isinstance(events[-1], Error) else "")
+    assert events[-1] == as_told(error(code))
     assert (stored(running).error_code, stored(running).settlement_method) == (code, method)
 
 
@@ -165,7 +167,7 @@ async def test_a_cancelled_turn_keeps_its_text_and_closes_the_provider() -> None
     reading = asyncio.create_task(told(channel))
     await asyncio.to_thread(chats.delete, a_call(), running.turn.chat_id)
     events = await reading
-    assert events[-1] == Error("cancelled", "The turn was cancelled.")
+    assert events[-1] == Told("error", {"code": "cancelled", "message": "The turn was cancelled."})
     assert provider.closed.is_set()
     turn = stored(running)
     assert (turn.state, turn.answered, turn.settlement_method) == (TurnState.CANCELLED, True, "estimated")
@@ -203,7 +205,7 @@ async def test_a_turn_that_somebody_else_ended_is_left_alone() -> None:
     before = stored(running)
     release.set()
     events = await reading
-    assert [type(event) for event in events] == [Started, Delta]
+    assert [event.name for event in events] == ["stream_started", "delta"]
     assert stored(running) == before
 
 
@@ -218,7 +220,7 @@ async def test_a_writer_that_lost_its_turn_notices_by_its_sign_of_life() -> None
     await asyncio.to_thread(
         finalize, a_call(), running.turn, Ending(TurnState.FAILED, "orphan_timeout"), rules.settings
     )
-    assert [type(event) for event in await reading] == [Started]
+    assert [event.name for event in await reading] == ["stream_started"]
     assert provider.closed.is_set()
 
 
@@ -237,8 +239,8 @@ async def test_a_turn_ends_when_its_time_is_up() -> None:
     )
     running = a_running_turn(rules)
     events = await told(begun(Scripted(script), rules, running))
-    assert isinstance(events[-1], Done)
-    assert events[-1].signal == DEADLINE
+    assert events[-1].name == "done"
+    assert events[-1].data["completion_signal"] == signal_told(DEADLINE)
     turn = stored(running)
     assert (turn.state, turn.completion_signal, turn.settlement_method) == (TurnState.COMPLETED, DEADLINE, "estimated")
 
@@ -254,7 +256,7 @@ async def test_a_turn_whose_time_is_up_before_its_answer_began_has_failed() -> N
     rules = Rules(rules.settings.model_copy(update={"streaming": hasty}), rules.policy)
     running = a_running_turn(rules)
     events = await told(begun(Scripted(script), rules, running))
-    assert events[-1] == error("provider_timeout")
+    assert events[-1] == as_told(error("provider_timeout"))
     assert (stored(running).state, stored(running).completion_signal) == (TurnState.FAILED, None)
 
 
@@ -273,8 +275,8 @@ async def test_a_stopping_process_ends_its_turns() -> None:
     await started.wait()
     await generate.stop_all(10)
     last = (await reading)[-1]
-    assert isinstance(last, Done)
-    assert (last.signal, last.usage.known) == (INTERRUPTED, False)
+    assert last.name == "done"
+    assert (last.data["completion_signal"], last.data["usage"]) == (signal_told(INTERRUPTED), None)
     assert (stored(running).state, stored(running).completion_signal) == (TurnState.COMPLETED, INTERRUPTED)
 
 
@@ -292,7 +294,7 @@ async def test_a_process_that_stops_before_an_answer_began_says_so() -> None:
     reading = asyncio.create_task(told(begun(Scripted(script), rules, running)))
     await called.wait()
     await generate.stop_all(10)
-    assert (await reading)[-1] == error("interrupted")
+    assert (await reading)[-1] == as_told(error("interrupted"))
     assert (stored(running).state, stored(running).error_code) == (TurnState.FAILED, "interrupted")
 
 
@@ -311,7 +313,7 @@ async def test_a_reader_that_leaves_ends_the_turn_only_where_so_configured(setti
     running = a_running_turn(rules)
     channel = begun(Scripted(script), rules, running)
     async with aclosing(channel.read(ping_seconds=60)) as events:
-        assert isinstance((await anext(events)).event, Started)
+        assert (await anext(events)).event.name == "stream_started"
     await asyncio.wait(generate._answers, timeout=PATIENCE)
     assert stored(running).state is state
 
@@ -333,7 +335,7 @@ async def test_the_provider_is_read_no_faster_than_the_client() -> None:
     for _ in range(1000):
         await asyncio.sleep(0)
     assert said <= 16 + 2
-    assert sum(isinstance(numbered.event, Delta) for numbered in [n async for n in events]) == 200
+    assert sum(numbered.event.name == "delta" for numbered in [n async for n in events]) == 200
 
 
 @pytest.mark.holds("contract.ping")
@@ -350,7 +352,7 @@ async def test_a_silent_provider_is_bridged_by_pings_without_numbers() -> None:
     numbers = []
     async for numbered in begun(Scripted(script), rules, running).read(ping_seconds=0.01):
         numbers.append(numbered.number)
-        if isinstance(numbered.event, Ping):
+        if numbered.event.name == "ping":
             release.set()
     assert None in numbers
     assert [number for number in numbers if number is not None] == [1, 2, 3]
@@ -366,7 +368,7 @@ async def test_an_end_that_cannot_be_stored_at_once_is_stored_later(monkeypatch:
     running = a_running_turn(rules)
     with answered_instead("TransactWriteItems", [refused("ThrottlingException")] * 2):
         events = await told(begun(Scripted(script), rules, running))
-    assert isinstance(events[-1], Done)
+    assert events[-1].name == "done"
 
 
 async def test_an_end_that_cannot_be_stored_is_never_told_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,7 +382,7 @@ async def test_an_end_that_cannot_be_stored_is_never_told_as_done(monkeypatch: p
     with answered_instead("TransactWriteItems", [refused("ThrottlingException")] * 100):
         events = await told(begun(Scripted(script), rules, running))
     # It closes without a last word: the turn still runs as far as anybody knows, and who resumes it learns its end.
-    assert [type(event) for event in events] == [Started]
+    assert [event.name for event in events] == ["stream_started"]
     assert stored(running).state is TurnState.RUNNING
 
 
@@ -396,8 +398,8 @@ async def test_more_tool_calls_than_were_set_aside_end_the_turn(store: Store, le
     rules = searching_rules(left_today)
     running, provider = a_running_turn(rules, web_search=True), Scripted(script)
     events = await told(begun(provider, rules, running))
-    assert isinstance(events[-1], Error)
-    assert events[-1].code == "web_search_calls_exceeded"
+    assert events[-1].name == "error"
+    assert events[-1].data["code"] == "web_search_calls_exceeded"
     # The call that was one too many was not made: it ended the turn.
     assert stored(running).tool_calls.web_search == may
     assert violations(Tables.of(store)) == []
@@ -417,7 +419,7 @@ async def test_more_calls_of_another_tool_than_were_set_aside_end_it_too(store: 
     reserve = replace(running.turn.reserve, code_interpreter_calls=2, file_search_calls=2)
     running = replace(running, turn=replace(running.turn, reserve=reserve))
     last = (await told(begun(Scripted(script), rules, running)))[-1]
-    assert last == error(f"{tool}_calls_exceeded")
+    assert last == as_told(error(f"{tool}_calls_exceeded"))
     assert (stored(running).error_code, getattr(stored(running).tool_calls, tool)) == (f"{tool}_calls_exceeded", 2)
 
 
@@ -428,7 +430,7 @@ async def test_a_tool_that_was_not_offered_ends_the_turn_at_its_first_call() -> 
 
     rules = searching_rules(75)
     running = a_running_turn(rules)
-    assert isinstance((await told(begun(Scripted(script), rules, running)))[-1], Error)
+    assert (await told(begun(Scripted(script), rules, running)))[-1].name == "error"
     assert (stored(running).error_code, stored(running).tool_calls.web_search) == ("web_search_calls_exceeded", 0)
 
 
@@ -476,7 +478,7 @@ async def test_an_answer_that_the_store_will_never_take_ends_as_failed(store: St
     running = a_running_turn(rules)
     with answered_instead("TransactWriteItems", [refused("ValidationException")]):
         events = await told(begun(Scripted(script), rules, running))
-    assert isinstance(events[-1], Error)
+    assert events[-1].name == "error"
     turn = stored(running)
     assert (turn.state, turn.error_code, turn.answered) == (TurnState.FAILED, "message_persistence_failed", False)
     assert (turn.settlement_method, turn.usage) == ("actual", Usage(3, 4))
@@ -534,8 +536,8 @@ async def test_what_an_answer_cites_is_told_before_its_end_and_stored_with_it(*,
         events = [one async for one in begun(Scripted(script), rules, running).read(ping_seconds=60)]
     found = (CITED, Citation("file", file.attachment_id, "a.pdf"))
     assert [one.number for one in events] == [1, 2, 3, 4]
-    assert [type(one.event) for one in events] == [Started, Delta, Citations, Done]
-    assert events[2].event == Citations(found)
+    assert [one.event.name for one in events] == ["stream_started", "delta", "citations", "done"]
+    assert events[2].event == as_told(Citations(found))
     assert of_answer(running) == found
     assert (stored(running).events_stored, stored(running).terminal_number) == (4, None)
 
@@ -547,7 +549,8 @@ async def test_an_answer_that_cites_nothing_of_ours_is_told_without_citations() 
 
     rules = some_rules()
     running = a_running_turn(rules)
-    assert [type(event) for event in await told(begun(Scripted(script), rules, running))] == [Started, Delta, Done]
+    events = await told(begun(Scripted(script), rules, running))
+    assert [event.name for event in events] == ["stream_started", "delta", "done"]
     assert of_answer(running) == ()
 
 
@@ -560,7 +563,7 @@ async def test_an_answer_that_cannot_be_stored_cites_nothing(store: Store) -> No
     running = a_running_turn(rules)
     with answered_instead("TransactWriteItems", [refused("ValidationException")]):
         events = await told(begun(Scripted(script), rules, running))
-    assert [type(event) for event in events] == [Started, Delta, Error]
+    assert [event.name for event in events] == ["stream_started", "delta", "error"]
     assert stored(running).events_stored == 3
     assert violations(Tables.of(store)) == []
 
@@ -580,7 +583,7 @@ async def test_an_answer_that_lost_its_turn_cites_nothing() -> None:
         finalize, a_call(), running.turn, Ending(TurnState.FAILED, "orphan_timeout"), rules.settings
     )
     release.set()
-    assert [type(event) for event in await reading] == [Started, Delta]
+    assert [event.name for event in await reading] == ["stream_started", "delta"]
     assert of_answer(running) == ()
 
 
@@ -592,7 +595,7 @@ async def test_a_stream_ends_even_when_nothing_can_be_stored() -> None:
     running = a_running_turn(rules)
     with answered_instead("TransactWriteItems", [refused("ValidationException")] * 5):
         events = await told(begun(Scripted(script), rules, running))
-    assert [type(event) for event in events] == [Started]
+    assert [event.name for event in events] == ["stream_started"]
 
 
 async def test_a_stop_while_a_turn_is_ending_waits_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -619,4 +622,4 @@ async def test_a_stop_while_a_turn_is_ending_waits_for_its_end(monkeypatch: pyte
     await asyncio.sleep(0)
     go_on.set()
     await stopping
-    assert isinstance((await reading)[-1], Done)
+    assert (await reading)[-1].name == "done"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from inspect import isfunction
 from typing import Any
 
 import httpx2
@@ -16,8 +17,7 @@ from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.chat import Chat
 from minichat.domain.cleanup import CleanupOutcome
 from minichat.events.payloads import AttachmentCleanup, DocSummaryTask
-from minichat.providers import uploads as provider
-from minichat.providers.files import Files
+from minichat.providers.files import Account, Files
 from minichat.services import attachments as service
 from minichat.services import chats, cleanup
 from minichat.services.ingest import IngestDeps, Ingested, ingest
@@ -389,10 +389,7 @@ CALLS: list[tuple[Any, str]] = [
     ),
     *((vector_stores, name) for name in ("read", "claim", "take_over", "name", "let_go")),
     *((objects, name) for name in ("read", "delete")),
-    *((provider, name) for name in ("upload", "find_files", "make_vector_store", "find_vector_stores")),
-    *((provider, name) for name in ("put_in", "indexing")),
-    (Files, "delete_file"),
-    (Files, "take_out"),
+    *((Account, name) for name, what in vars(Account).items() if isfunction(what) and not name.startswith("_")),
 ]
 
 

@@ -20,6 +20,7 @@ from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
 from minichat.events import queues
 from minichat.events.payloads import ChatCleanup
+from minichat.providers.files import Account
 from minichat.services import attachments as service
 from minichat.services import chats, cleanup, purge
 from minichat.services.finalize import finalize
@@ -66,7 +67,9 @@ class Provider:
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Provider:
     made = Provider()
-    monkeypatch.setattr("minichat.providers.uploads.find_files", lambda *_: made.down or list(made.unnoted))
+    monkeypatch.setattr(Account, "find_files", lambda *_: made.down or list(made.unnoted))
+    for name in ("take_out", "delete_file", "delete_vector_store"):
+        monkeypatch.setattr(Account, name, getattr(made, name))
     return made
 
 

@@ -16,7 +16,6 @@ from minichat.domain import errors
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.policy import LimitsByUser
 from minichat.domain.settlement import Ending
-from minichat.domain.stream import Delta
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
 from minichat.observability import Measurement, begin, emit
@@ -148,7 +147,7 @@ async def test_a_stream_whose_client_left_is_measured_all_the_same(capsys: pytes
     begin()
     async with aclosing(begun(Scripted(script), rules, running).read(ping_seconds=60)) as events:
         async for numbered in events:
-            if isinstance(numbered.event, Delta):
+            if numbered.event.name == "delta":
                 break
     emit(rules.settings.metrics_namespace)  # the edge of the request ends here
     assert of(written(capsys), "stream_completed_total") == {}

@@ -13,7 +13,6 @@ from minichat.domain.errors import GenerationInProgress
 from minichat.domain.identity import Call, ChatId, MessageId, RequestId
 from minichat.domain.message import Message
 from minichat.domain.settlement import Ending
-from minichat.domain.stream import Delta
 from minichat.domain.turn import Turn, TurnState
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
@@ -177,7 +176,7 @@ async def test_a_replay_that_began_before_its_turn_was_replaced_has_the_whole_an
     call = a_call()
     replay = resume.replay(call, found.turn, RULES.settings)
     told = [one.event async for one in resume.follow(call, replay, RULES.settings, lambda: call.now)]
-    assert [one.content for one in told if isinstance(one, Delta)] == ["an answer"]
+    assert [one.data["content"] for one in told if one.name == "delta"] == ["an answer"]
 
 
 async def test_a_stream_is_told_from_the_message_though_its_turn_was_replaced_meanwhile(store: Store) -> None:
@@ -186,7 +185,7 @@ async def test_a_stream_is_told_from_the_message_though_its_turn_was_replaced_me
     resumed = resume.resume(late, turn.chat_id, turn.request_id, 0, RULES.settings)
     a_retry(turn)
     told = [one.event async for one in resume.follow(late, resumed, RULES.settings, lambda: late.now)]
-    assert [one.content for one in told if isinstance(one, Delta)] == ["an answer"]
+    assert [one.data["content"] for one in told if one.name == "delta"] == ["an answer"]
 
 
 def test_a_turn_that_failed_before_one_that_was_deleted_is_told_and_answered(store: Store) -> None:

@@ -6,7 +6,6 @@ from uuid import uuid4
 
 import pytest
 
-from minichat.domain.stream import Error
 from minichat.domain.turn import Turn, TurnState
 from minichat.provider_entries import Provider
 from minichat.providers.registry import Providers
@@ -51,7 +50,7 @@ async def test_a_refusal_costs_nothing_and_gives_the_reserve_back(url: str, stor
         last = (await told(generate.begin(a_call(), running, machine)))[-1]
         turn = stored(running)
         assert turn.state is TurnState.FAILED, script
-        ends[script] = last.code if isinstance(last, Error) else None
+        ends[script] = last.data.get("code")
         assert (turn.error_code, turn.settlement_method, turn.committed_credits_micro) == (ends[script], "released", 0)
     await providers.aclose()
     assert ends == REFUSALS

@@ -2,10 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minichat.domain.identity import from_micros, micros, uuid7, uuid7_floor
+from minichat.domain.identity import Call, Caller, TenantId, UserId, from_micros, micros, uuid7, uuid7_floor
 
 instants = st.datetimes(datetime(1971, 1, 1), datetime(5000, 1, 1), timezones=st.just(UTC))
 bits = st.integers(0, 2**80)
@@ -26,3 +27,11 @@ def test_an_id_is_a_version_7_uuid_at_or_above_its_instants_floor(at: datetime, 
 @given(instants)
 def test_microseconds_keep_the_instant_exactly(at: datetime) -> None:
     assert from_micros(micros(at)) == at
+
+
+@pytest.mark.parametrize(("ends_in", "seconds"), [(None, 60), (100, 60), (70, 60), (69, 59), (10, 0), (3, 0)])
+def test_a_stream_ends_ten_seconds_before_its_call_must(ends_in: int | None, seconds: float) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    ends_at = None if ends_in is None else now + timedelta(seconds=ends_in)
+    call = Call(Caller(TenantId("acme"), UserId("ann")), now, lambda _: "", ends_at=ends_at)
+    assert call.seconds_left(at_most=60) == seconds

@@ -1,5 +1,6 @@
 """Who asks, and the ids everything is named by."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,9 @@ SubjectType = Literal["user", "system"]
 Clock = Callable[[], datetime]
 NewId = Callable[[datetime], str]
 """A new UUID version 7 of the given instant; `uuid7` with randomness from the process edge."""
+
+SETTLING_SECONDS = 10
+"""What an answer that was cut short needs to be settled and stored."""
 
 MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,6 +44,14 @@ class Call:
     new_id: NewId
     trace_id: str = ""
     ends_at: datetime | None = None
+
+    def seconds_left(self, *, at_most: float) -> float:
+        """How many seconds a stream that is told from now on may take: less than `at_most` when its time is up before.
+
+        What is left then is enough to settle and store an answer that was cut short.
+        """
+        left = math.inf if self.ends_at is None else (self.ends_at - self.now).total_seconds() - SETTLING_SECONDS
+        return max(min(at_most, left), 0)
 
 
 def micros(instant: datetime) -> int:

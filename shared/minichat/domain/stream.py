@@ -80,7 +80,7 @@ class Told:
     data: dict[str, Any]
 
 
-StreamEvent = Started | Delta | Tool | Citations | Done | Error | Ping | Told
+StreamEvent = Started | Delta | Tool | Citations | Done | Error | Ping
 
 ERROR_MESSAGES = {
     "provider_error": "The provider could not complete the answer.",
@@ -123,8 +123,6 @@ def terminal_event(turn: Turn, warnings: tuple[Remaining, ...] | None = None) ->
 
 def told(event: StreamEvent) -> Told:
     """The event as it is told."""
-    if isinstance(event, Told):
-        return event
     name, data_of = _TOLD[type(event)]
     return Told(name, data_of(event))
 
@@ -198,7 +196,7 @@ _TOLD: dict[type[StreamEvent], tuple[str, Callable[[Any], dict[str, Any]]]] = {
     Error: ("error", asdict),
     Ping: ("ping", lambda _: {}),
 }
-assert {*_TOLD, Told} == set(get_args(StreamEvent)), "every event can be told"
+assert {*_TOLD} == set(get_args(StreamEvent)), "every event can be told"
 
 NAMES: dict[type[StreamEvent], str] = {kind: name for kind, (name, _) in _TOLD.items()}
 """The name under which each event is told (contract 3)."""

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from minichat.domain.stream import told
 from minichat.services.channel import Numbered
 
 MEDIA_TYPE = "text/event-stream"
@@ -36,7 +35,7 @@ async def encoded(events: AsyncIterator[Numbered]) -> AsyncIterator[bytes]:
 
 def frame(numbered: Numbered) -> bytes:
     """One event: `id` is its number in the turn, and a ping has none, so that it never moves a resume."""
-    event = told(numbered.event)
+    event = numbered.event
     data = json.dumps(event.data, ensure_ascii=False, separators=(",", ":"))
     head = f"id: {numbered.number}\n" if numbered.number is not None else ""
     return f"{head}event: {event.name}\ndata: {data}\n\n".encode()

@@ -1,13 +1,12 @@
-"""What a provider keeps of a chat, taken away: files and vector stores, as OpenAI has them and whoever follows it.
-
-What it is given is in `providers.uploads`, which asks through the same client.
+"""What a provider keeps of a chat: files and vector stores, as OpenAI has them and whoever follows it.
 
 Nothing is tried twice here: who calls has a queue that comes again. A failure says its kind and nothing else, for it is
 stored and logged: no address, no key, no id of the provider's, and not a word of its answer.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 import httpx2
@@ -19,16 +18,20 @@ from minichat.providers import credentials, egress
 from minichat.providers.transport import AddressRefused
 
 MAX_CONNECTIONS = 32
+PURPOSE = "assistants"
+PAGE = 100
+MAX_PAGES = 50
+CLOCK_SECONDS = 300
+"""How far the provider's clock may be behind ours."""
+
+Indexing = Literal["absent", "in_progress", "completed", "failed"]
 
 # A time-out, a conflict with another change of the same thing, and a key that is being rotated: they change by waiting.
 _PASSING_STATUSES = frozenset({401, 408, 409, 425, 429})
 
 
 class Files:
-    """Files and vector stores at the configured providers; any number of threads may share one.
-
-    Each function answers None when the thing is gone, also when it was gone before (404), or why it may still be there.
-    """
+    """The client of the configured providers' files and vector stores; any number of threads may share one."""
 
     def __init__(self, entries: Mapping[str, Provider]) -> None:
         self._entries = entries
@@ -38,18 +41,6 @@ class Files:
             for anywhere in {entry.allow_insecure for entry in entries.values()}
         }
         self._keys = credentials.ProviderKeys()
-
-    def delete_file(self, tenant_id: TenantId, provider_id: str, file_id: str) -> Failure | None:
-        """Deletes a file."""
-        return self._delete(tenant_id, provider_id, "files", file_id)
-
-    def take_out(self, tenant_id: TenantId, provider_id: str, vector_store_id: str, file_id: str) -> Failure | None:
-        """Takes a file out of a vector store; the file itself stays."""
-        return self._delete(tenant_id, provider_id, "vector_stores", vector_store_id, "files", file_id)
-
-    def delete_vector_store(self, tenant_id: TenantId, provider_id: str, vector_store_id: str) -> Failure | None:
-        """Deletes a vector store; the files that are in it stay."""
-        return self._delete(tenant_id, provider_id, "vector_stores", vector_store_id)
 
     def ask(
         self,
@@ -91,10 +82,6 @@ class Files:
         for client in self._clients.values():
             client.close()
 
-    def _delete(self, tenant_id: TenantId, provider_id: str, *path: str) -> Failure | None:
-        answer = self.ask(tenant_id, provider_id, "DELETE", *path)
-        return answer if isinstance(answer, Failure) else _failure(answer)
-
     def _answer(self, entry: Provider, method: str, url: str, **content: Any) -> httpx2.Response | Failure:
         times, client = entry.timeouts, self._clients[entry.allow_insecure]
         timeout = httpx2.Timeout(times.idle_seconds, connect=times.connect_seconds, pool=times.connect_seconds)
@@ -108,6 +95,108 @@ class Files:
             return Failure("the address is not a public one", may_pass=True)
         except (httpx2.InvalidURL, ValueError):
             return Failure("no request can be made", may_pass=True)
+
+
+class Account:
+    """A tenant's account at a provider: its files and vector stores, reached through one client.
+
+    None of what makes something can be repeated blindly: a call whose answer is lost may have had its effect. What was
+    made is found again by its name, among what was made since.
+    """
+
+    def __init__(self, files: Files, tenant_id: TenantId, provider_id: str) -> None:
+        self._files, self._tenant_id, self._provider_id = files, tenant_id, provider_id
+
+    def upload(self, name: str, content: bytes, content_type: str) -> str | Failure:
+        """Uploads a file under that name, and returns the provider's id of it."""
+        answer = self._ask("POST", "files", data={"purpose": PURPOSE}, files={"file": (name, content, content_type)})
+        return answer if isinstance(answer, Failure) else _id(answer)
+
+    def find_files(self, name: str, since: datetime) -> list[str] | Failure:
+        """Ids of the files of that name that were uploaded since then, the oldest first."""
+        return self._find("files", "filename", name, since)
+
+    def make_vector_store(self, name: str) -> str | Failure:
+        """Makes a vector store of that name, and returns the provider's id of it."""
+        answer = self._ask("POST", "vector_stores", json={"name": name})
+        return answer if isinstance(answer, Failure) else _id(answer)
+
+    def find_vector_stores(self, name: str, since: datetime) -> list[str] | Failure:
+        """Ids of the vector stores of that name that were made since then, the oldest first."""
+        return self._find("vector_stores", "name", name, since)
+
+    def put_in(self, store_id: str, file_id: str, attributes: Mapping[str, str]) -> Failure | None:
+        """Has a file indexed in a vector store; `attributes` are what a search can ask for."""
+        body = {"file_id": file_id, "attributes": dict(attributes)}
+        answer = self._ask("POST", "vector_stores", store_id, "files", json=body)
+        return answer if isinstance(answer, Failure) else None
+
+    def indexing(self, store_id: str, file_id: str) -> Indexing | Failure:
+        """How far the indexing of a file in a vector store is."""
+        answer = self._files.ask(self._tenant_id, self._provider_id, "GET", "vector_stores", store_id, "files", file_id)
+        if isinstance(answer, httpx2.Response) and answer.status_code == 404:
+            return "absent"
+        said = _json(answer)
+        if isinstance(said, Failure):
+            return said
+        match said.get("status"):
+            case "completed":
+                return "completed"
+            case "in_progress":
+                return "in_progress"
+            case "failed" | "cancelled":
+                return "failed"
+        return Failure("an answer without a status", may_pass=True)
+
+    def delete_file(self, file_id: str) -> Failure | None:
+        """Deletes a file; None when it is gone, also when it was gone before, or why it may still be there."""
+        return self._delete("files", file_id)
+
+    def take_out(self, vector_store_id: str, file_id: str) -> Failure | None:
+        """Takes a file out of a vector store, as `delete_file`; the file itself stays."""
+        return self._delete("vector_stores", vector_store_id, "files", file_id)
+
+    def delete_vector_store(self, vector_store_id: str) -> Failure | None:
+        """Deletes a vector store, as `delete_file`; the files that are in it stay."""
+        return self._delete("vector_stores", vector_store_id)
+
+    def _find(self, kind: str, label: str, name: str, since: datetime) -> list[str] | Failure:
+        found: list[str] = []
+        oldest = since.timestamp() - CLOCK_SECONDS
+        for page in self._pages(kind):
+            if isinstance(page, Failure):
+                return page
+            for one in page:
+                if one.get("created_at", oldest) < oldest:
+                    return found[::-1]
+                if one.get(label) == name:
+                    found.append(str(one["id"]))
+        return found[::-1]
+
+    def _pages(self, kind: str) -> Iterator[list[dict[str, Any]] | Failure]:
+        """Everything of a kind, the newest first, page by page."""
+        after: dict[str, str] = {}
+        for _ in range(MAX_PAGES):
+            said = self._ask("GET", kind, query={"order": "desc", "limit": str(PAGE), **after})
+            if isinstance(said, Failure):
+                yield said
+                return
+            data = said.get("data")
+            if not isinstance(data, list) or not all(isinstance(one, dict) and "id" in one for one in data):
+                yield Failure("an answer without a list", may_pass=True)
+                return
+            yield data
+            if not said.get("has_more") or not data:
+                return
+            after = {"after": str(data[-1]["id"])}
+        yield Failure("too many to look through", may_pass=True)
+
+    def _ask(self, method: str, *path: str, **content: Any) -> dict[str, Any] | Failure:
+        return _json(self._files.ask(self._tenant_id, self._provider_id, method, *path, **content))
+
+    def _delete(self, *path: str) -> Failure | None:
+        answer = self._files.ask(self._tenant_id, self._provider_id, "DELETE", *path)
+        return answer if isinstance(answer, Failure) else _failure(answer)
 
 
 def _url(entry: Provider, path: tuple[str, ...], query: Mapping[str, str]) -> str:
@@ -125,10 +214,10 @@ def _failure(response: httpx2.Response) -> Failure | None:
     if response.is_success:
         # A page of a proxy under repair is a 200, too.
         return None if _says_deleted(response) else Failure("an answer that does not say deleted", may_pass=True)
-    return refusal(status)
+    return _refusal(status)
 
 
-def refusal(status: int) -> Failure:
+def _refusal(status: int) -> Failure:
     """What a status that is no success says of the request."""
     return Failure(f"status {status}", may_pass=status in _PASSING_STATUSES or status >= 500)
 
@@ -139,3 +228,20 @@ def _says_deleted(response: httpx2.Response) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(told, dict) and told.get("deleted") is True
+
+
+def _json(answer: httpx2.Response | Failure) -> dict[str, Any] | Failure:
+    if isinstance(answer, Failure):
+        return answer
+    if not answer.is_success:
+        return _refusal(answer.status_code)
+    try:
+        said = answer.json()
+    except (ValueError, RecursionError):
+        said = None
+    return said if isinstance(said, dict) else Failure("an answer that is no object", may_pass=True)
+
+
+def _id(said: dict[str, Any]) -> str | Failure:
+    made = said.get("id")
+    return made if isinstance(made, str) and made.strip(".") else Failure("an answer without an id", may_pass=True)

@@ -7,18 +7,18 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
-from minichat.domain.stream import Ping, StreamEvent
+from minichat.domain.stream import Ping, Told, told
 
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """An event with its number in the turn, from 1 without gaps; a ping has none."""
+    """An event as it is told, with its number in the turn, from 1 without gaps; a ping has none."""
 
     number: int | None
-    event: StreamEvent
+    event: Told
 
 
-PING = Numbered(None, Ping())
+PING = Numbered(None, told(Ping()))
 
 
 class Channel:

@@ -15,8 +15,7 @@ from minichat.domain.files import name_at_provider
 from minichat.domain.identity import AttachmentId, ChatId, Clock, TenantId
 from minichat.events.payloads import AttachmentCleanup
 from minichat.observability import count, logger
-from minichat.providers import uploads
-from minichat.providers.files import Files
+from minichat.providers.files import Account, Files
 from minichat.services import vector_stores
 from minichat.settings import CleanupSettings
 from minichat.storage import attachments, chats
@@ -114,7 +113,7 @@ def _clean(attachment: Attachment, means: CleanupDeps, *, redriven: bool) -> Cle
     if attachment.unnoted_since is not None and attachment.is_held(means.clock()):
         # Somebody may be uploading its file right now, and not live to note it, or to take it back.
         return CleanupOutcome.PENDING
-    failure = _take_away(attachment, means.files)
+    failure = take_away(attachment, means.files)
     max_attempts = means.settings.max_attempts
     cleanup, outcome = after_attempt(before, failure, max_attempts=max_attempts, at=means.clock())
     if not attachments.settle(attachment, cleanup):
@@ -129,32 +128,34 @@ def _clean(attachment: Attachment, means: CleanupDeps, *, redriven: bool) -> Cle
     return outcome
 
 
-def _take_away(attachment: Attachment, files: Files) -> Failure | None:
-    """Out of the vector store first: a file that is gone must not be found there any more."""
-    owner = attachment.tenant_id, attachment.storage_backend
-    found = _files_of(attachment, files)
+def take_away(attachment: Attachment, files: Files) -> Failure | None:
+    """None once the provider has nothing of the attachment any more, or why it may still have something.
+
+    Out of the vector store first: a file that is gone must not be found there any more.
+    """
+    account = Account(files, attachment.tenant_id, attachment.storage_backend)
+    found = _files_of(attachment, account)
     if isinstance(found, Failure):
         return replace(found, reason=f"file: {found.reason}")
     for file_id in found:
         if attachment.vector_store_id is not None:
-            failure = files.take_out(*owner, attachment.vector_store_id, file_id)
+            failure = account.take_out(attachment.vector_store_id, file_id)
             if failure is not None:
                 return replace(failure, reason=f"vector store: {failure.reason}")
-        failure = files.delete_file(*owner, file_id)
+        failure = account.delete_file(file_id)
         if failure is not None:
             return replace(failure, reason=f"file: {failure.reason}")
     # A copy at a second provider belongs here, before the attachment counts as cleaned up.
     return None
 
 
-def _files_of(attachment: Attachment, files: Files) -> list[str] | Failure:
+def _files_of(attachment: Attachment, account: Account) -> list[str] | Failure:
     """The provider's ids of its file: the one that was noted, else those of its name that nobody lived to note."""
     if attachment.provider_file_id is not None:
         return [attachment.provider_file_id]
     if attachment.unnoted_since is None:
         return []
-    account = uploads.Account(files, attachment.tenant_id, attachment.storage_backend)
-    return uploads.find_files(account, name_at_provider(attachment), attachment.unnoted_since)
+    return account.find_files(name_at_provider(attachment), attachment.unnoted_since)
 
 
 def _told(item: Unreadable) -> None:

@@ -13,7 +13,7 @@ from minichat.domain.message import Message, fits_a_message
 from minichat.domain.policy import UserLimits
 from minichat.domain.quota_use import PERIODS, Remaining, remaining
 from minichat.domain.settlement import Ending, Settlement, settle
-from minichat.domain.stream import Citations, StreamEvent, Told, terminal_event, told
+from minichat.domain.stream import Citations, Told, terminal_event, told
 from minichat.domain.summary import Compression, Frontier
 from minichat.domain.turn import Turn, TurnState
 from minichat.events.payloads import (
@@ -71,7 +71,7 @@ class Ended:
     """
 
     ending: Ending
-    last_events: tuple[StreamEvent, ...]
+    last_events: tuple[Told, ...]
     number: int
 
 
@@ -140,7 +140,7 @@ class End:
                 first = teller.stored + len(teller.pending) + 1
                 stored = first + len(last_events) - 1
                 kept = timedelta(hours=self._settings.streaming.parts_kept_hours)
-                untold = (*teller.pending, *map(told, last_events))
+                untold = (*teller.pending, *last_events)
                 told_with_it = parts.puts(turn, teller.stored + 1, untold, kept=kept)
                 events += _tasks(call, turn, ending, teller)
             case Finder(stored=stored, stale_since=stale_since):
@@ -229,9 +229,9 @@ def _ended(turn: Turn, ending: Ending) -> Turn:
     )
 
 
-def _last_events(ended: Turn, ending: Ending, warnings: tuple[Remaining, ...] | None = None) -> tuple[StreamEvent, ...]:
-    terminal = terminal_event(ended, warnings)
-    return (Citations(ending.citations), terminal) if ending.citations else (terminal,)
+def _last_events(ended: Turn, ending: Ending, warnings: tuple[Remaining, ...] | None = None) -> tuple[Told, ...]:
+    terminal = told(terminal_event(ended, warnings))
+    return (told(Citations(ending.citations)), terminal) if ending.citations else (terminal,)
 
 
 def _answer(call: Call, turn: Turn, ending: Ending) -> Message | None:

@@ -14,7 +14,6 @@ late as may be: so nothing between an answer that is known and its stored end ca
 """
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing, suppress
@@ -37,6 +36,7 @@ from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.registry import Providers
 from minichat.providers.transport import NobodyAtWork
+from minichat.services.answer_metrics import log_answer, measure_answer
 from minichat.services.channel import Channel, Numbered
 from minichat.services.finalize import End, Ended, Teller
 from minichat.services.lease import Lost, asked_to_stop, renew
@@ -47,9 +47,6 @@ from minichat.settings import Settings
 
 FINALIZE_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)
 """Between the attempts to store an end while the store does not answer; after the last the watchdog does it."""
-
-SETTLING_SECONDS = 10
-"""What an answer that was cut short needs to be settled and stored."""
 
 CLOSING_SECONDS = 0.5
 """How long the end of a turn waits for the provider's stream to close; it goes on closing after that."""
@@ -177,12 +174,6 @@ def begin(call: Call, running: RunningTurn, machine: AnswerDeps) -> Channel:
     return teller.channel
 
 
-def seconds_for(call: Call, settings: Settings) -> float:
-    """How long the stream of a call may take: what is configured, or less when its invocation ends before."""
-    left = math.inf if call.ends_at is None else (call.ends_at - call.now).total_seconds() - SETTLING_SECONDS
-    return max(min(settings.streaming.deadline_seconds, left), 0)
-
-
 async def stop_all(seconds: float) -> None:
     """Cuts every answer of this process short, also those that begin meanwhile: for shutdown. What has not ended after
     that time is left to the watchdog."""
@@ -210,8 +201,8 @@ async def _produce(teller: _Telling) -> None:
         ending = await _answer(teller, renewing)
         # The lease is renewed until the end is stored: that may take longer than a living turn may be silent.
         ended = await _finalize(call, running, ending, machine, teller.record)
-        _measure(running, ended.ending, machine.clock())
-        _log(call, running, ended.ending)
+        measure_answer(running, ended.ending, machine.clock())
+        log_answer(call, running, ended.ending)
         for number, event in enumerate(ended.last_events, start=ended.number):
             await teller.channel.put(Numbered(number, event))
     except Lost:
@@ -225,33 +216,6 @@ async def _produce(teller: _Telling) -> None:
         teller.channel.close()
 
 
-def _measure(running: RunningTurn, ending: Ending, now: datetime) -> None:
-    provider, model = running.admission.model.provider_id, running.admission.model.id
-    match ending.state:
-        case TurnState.COMPLETED:
-            count("stream_completed_total", provider=provider, model=model)
-            if ending.cut is not None:
-                count("stream_incomplete_total", provider=provider, model=model, reason=ending.cut.why)
-        case TurnState.CANCELLED:
-            count("stream_cancelled_total", provider=provider, model=model)
-        case _:
-            code = ending.error_code if ending.error_code in KNOWN_ERROR_CODES else "internal_error"
-            count("stream_failed_total", provider=provider, model=model, error_code=str(code))
-    if ending.ttft_ms is not None:
-        observe("ttft_ms", ending.ttft_ms, "Milliseconds", provider=provider, model=model)
-    total_ms = max((now - running.turn.started_at).total_seconds() * 1000, 0)
-    observe("stream_total_ms", total_ms, "Milliseconds", provider=provider, model=model)
-
-
-def _log(call: Call, running: RunningTurn, ending: Ending) -> None:
-    """The one line that says what the provider calls an answer, beside everything that it is called here."""
-    turn, model = running.turn, running.admission.model
-    ids = {"trace_id": call.trace_id, "tenant_id": turn.tenant_id, "chat_id": turn.chat_id, "turn_id": turn.turn_id}
-    theirs = {"provider": model.provider_id, "model": model.id, "provider_response_id": ending.provider_response_id}
-    end = {"state": ending.state.value, "error_code": ending.error_code}
-    logger.info("answer", extra={**ids, "request_id": turn.request_id, **theirs, **end})
-
-
 async def _answer(teller: _Telling, renewing: asyncio.Task[None]) -> Ending:
     """How the answer ended: by the provider's last word, a cancel, the deadline or a shutdown.
 
@@ -263,7 +227,8 @@ async def _answer(teller: _Telling, renewing: asyncio.Task[None]) -> Ending:
     storing = teller.begin(teller.record.keep_storing(turn, streaming))
     watching = teller.begin(asked_to_stop(turn, streaming.progress_interval_seconds))
     with suppress(TimeoutError):
-        async with asyncio.timeout(seconds_for(replace(teller.call, now=machine.clock()), machine.settings)):
+        now = replace(teller.call, now=machine.clock())
+        async with asyncio.timeout(now.seconds_left(at_most=streaming.deadline_seconds)):
             await teller.over.wait()
     teller.cut_short(DEADLINE)
     storing.cancel()

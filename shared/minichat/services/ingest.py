@@ -20,9 +20,10 @@ from minichat.domain.files import TYPES, FileType, is_office, is_what_it_says, n
 from minichat.domain.identity import AttachmentId, Call, Caller, ChatId, Clock, NewId, TenantId
 from minichat.events.payloads import DocSummaryTask
 from minichat.observability import count, logger
-from minichat.providers import uploads as provider
-from minichat.providers.files import Files
+from minichat.pauses import growing
+from minichat.providers.files import Account, Files
 from minichat.services import thumbnail, vector_stores
+from minichat.services.cleanup import take_away
 from minichat.settings import Attachments
 from minichat.storage import attachment_steps, attachments, keys, objects, outbox
 from minichat.storage.items import OutboxItem
@@ -69,9 +70,9 @@ class Job:
     ends_at: datetime
 
     @property
-    def account(self) -> provider.Account:
+    def account(self) -> Account:
         """Where the attachment's file goes."""
-        return provider.Account(self.means.files, self.attachment.tenant_id, self.attachment.storage_backend)
+        return Account(self.means.files, self.attachment.tenant_id, self.attachment.storage_backend)
 
     @property
     def key(self) -> str:
@@ -226,9 +227,9 @@ def _uploaded(job: Job, content: bytes | None) -> str:
     """The provider's id of the file, noted."""
     began_at, found = job.attachment.ingest.upload_began_at, []
     if began_at is not None:
-        found = _good(provider.find_files(job.account, job.name, began_at), "upload_failed")
+        found = _good(job.account.find_files(job.name, began_at), "upload_failed")
         for another in found[1:]:
-            job.means.files.delete_file(job.attachment.tenant_id, job.attachment.storage_backend, another)
+            job.account.delete_file(another)
     if found:
         file_id = found[0]
     elif content is None:
@@ -237,7 +238,7 @@ def _uploaded(job: Job, content: bytes | None) -> str:
         # From the first of its attempts on: what that one made may still turn up.
         since = began_at or job.means.clock()
         _must(attachment_steps.upload_begins(job.attachment, job.worker, since, token=job.token))
-        sent = provider.upload(job.account, job.name, content, job.attachment.content_type)
+        sent = job.account.upload(job.name, content, job.attachment.content_type)
         file_id = _good(sent, "upload_failed")
     if not attachment_steps.uploaded(job.attachment, job.worker, file_id):
         _take_back(job, file_id)
@@ -250,7 +251,7 @@ def _take_back(job: Job, file_id: str) -> None:
     where = job.attachment.tenant_id, job.attachment.chat_id, job.attachment.attachment_id
     now = attachments.read(*where)
     if now is None or now.provider_file_id != file_id:
-        job.means.files.delete_file(job.attachment.tenant_id, job.attachment.storage_backend, file_id)
+        job.account.delete_file(file_id)
 
 
 def _indexed(job: Job) -> str:
@@ -263,25 +264,24 @@ def _indexed(job: Job) -> str:
         store = vector_stores.of_chat(attachment, job.worker, job.account, pause, job.means.new_id)
         store_id = _good(store, "vector_store_failed")
         _must(attachment_steps.enters_store(attachment, job.worker, store_id, token=job.token))
-    pause_seconds = FIRST_PAUSE_SECONDS
+    pauses = growing(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
     put_in = False
     while True:
-        match _good(provider.indexing(job.account, store_id, file_id), "indexing_failed"):
+        match _good(job.account.indexing(store_id, file_id), "indexing_failed"):
             case "completed":
                 return store_id
             case "failed":
                 raise _Wrong("indexing_failed")
             case "absent" if not put_in:
                 attributes = {"attachment_id": attachment.attachment_id}
-                failure = provider.put_in(job.account, store_id, file_id, attributes)
+                failure = job.account.put_in(store_id, file_id, attributes)
                 if failure is not None:
                     raise _as_exception(failure, "indexing_failed")
                 put_in = True
         if job.means.clock() >= job.ends_at:
             raise _Passing("indexing_failed", "not indexed yet")
-        job.means.sleep(pause_seconds)
+        job.means.sleep(next(pauses))
         _look(job)
-        pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)
 
 
 def _look(job: Job) -> None:
@@ -326,17 +326,7 @@ def _taken_away(job: Job) -> bool:
     """Whether the provider has nothing of the attachment any more."""
     where = attachments.read(job.attachment.tenant_id, job.attachment.chat_id, job.attachment.attachment_id)
     now = where or job.attachment
-    files, owner = job.means.files, (now.tenant_id, now.storage_backend)
-    if now.provider_file_id is not None:
-        if now.vector_store_id is not None and files.take_out(*owner, now.vector_store_id, now.provider_file_id):
-            return False
-        return files.delete_file(*owner, now.provider_file_id) is None
-    if now.ingest.upload_began_at is None:
-        return True
-    found = provider.find_files(job.account, job.name, now.ingest.upload_began_at)
-    if isinstance(found, Failure):
-        return False
-    return all(files.delete_file(*owner, file_id) is None for file_id in found)
+    return take_away(now, job.means.files) is None
 
 
 def _must(noted: bool) -> None:

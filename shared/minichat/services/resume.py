@@ -17,7 +17,6 @@ from minichat.domain.stream import Citations, Delta, Started, Told, terminal_eve
 from minichat.domain.turn import Turn, TurnState, readable
 from minichat.observability import logger
 from minichat.services.channel import PING, Numbered
-from minichat.services.generate import seconds_for
 from minichat.services.orphans import read_and_repair
 from minichat.settings import Settings
 from minichat.storage import messages, parts
@@ -83,7 +82,7 @@ async def follow(call: Call, resumed: Resumed, settings: Settings, clock: Clock)
     turn, at = resumed.turn, _Position.after(resumed.after)
     streaming = settings.streaming
     told_at = time.monotonic()
-    deadline = told_at + seconds_for(replace(call, now=clock()), settings)
+    deadline = told_at + replace(call, now=clock()).seconds_left(at_most=streaming.deadline_seconds)
     while time.monotonic() < deadline:
         batch: list[Numbered] = []
         has_more = is_last = False
@@ -121,8 +120,7 @@ class _Position:
         return cls(number, 0 if number <= 1 else None)
 
     def moved(self, one: Numbered) -> "_Position":
-        event = told(one.event)
-        text = len(event.data["content"]) if event.name == "delta" else 0
+        text = len(one.event.data["content"]) if one.event.name == "delta" else 0
         return _Position(one.number or self.number, None if self.characters is None else self.characters + text)
 
 
@@ -160,9 +158,9 @@ def _untold(turn: Turn, at: _Position) -> list[Numbered] | None:
     last, stored = _last(turn), turn.events_stored or 0
     if at.number >= last:
         return []
-    start = [Numbered(1, Started(turn.request_id, turn.assistant_message_id, True, turn.summary_tokens))]
+    start = [Numbered(1, told(Started(turn.request_id, turn.assistant_message_id, True, turn.summary_tokens)))]
     start = start if at.number == 0 else []
-    ending = [Numbered(last, terminal_event(turn))]
+    ending = [Numbered(last, told(terminal_event(turn)))]
     if at.number >= stored:
         return [*start, *ending]
     message = messages.read(turn.tenant_id, turn.chat_id, turn.assistant_message_id) if turn.answered else None
@@ -170,19 +168,19 @@ def _untold(turn: Turn, at: _Position) -> list[Numbered] | None:
     number = stored if turn.terminal_number is not None else stored - 1
     if message is not None and message.citations:
         # Told right before the end: they keep the number that they had.
-        ending.insert(0, Numbered(number, Citations(message.citations)))
+        ending.insert(0, Numbered(number, told(Citations(message.citations))))
         number -= 1
     if at.number >= number:
         return [*start, *(one for one in ending if one.number is not None and one.number > at.number)]
     if at.characters is None or (message is None and at.number > 1):
         return None
     text = "" if message is None else message.content[at.characters :]
-    return [*start, *([Numbered(number, Delta(text))] if text else []), *ending]
+    return [*start, *([Numbered(number, told(Delta(text)))] if text else []), *ending]
 
 
 def _again(one: Numbered) -> Numbered:
     """An event as a replay tells it."""
-    match told(one.event):
+    match one.event:
         case Told("stream_started", data):
             return Numbered(one.number, Told("stream_started", {**data, "is_new_turn": False}))
         case Told("done", data):

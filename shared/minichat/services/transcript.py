@@ -29,9 +29,9 @@ class Transcript:
     pending: list[Told] = field(default_factory=list)
 
     def add(self, event: StreamEvent) -> Numbered:
-        """The event with its number."""
+        """The event as it is told, with its number."""
         self.pending.append(told(event))
-        return Numbered(self.stored + len(self.pending), event)
+        return Numbered(self.stored + len(self.pending), self.pending[-1])
 
     @property
     def is_long(self) -> bool:

@@ -8,8 +8,7 @@ from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.cleanup import Failure
 from minichat.domain.identity import Clock, NewId
 from minichat.pauses import growing
-from minichat.providers import uploads as provider
-from minichat.providers.files import Files
+from minichat.providers.files import Account, Files
 from minichat.storage import vector_stores as stored
 
 CLAIM = timedelta(seconds=60)
@@ -28,9 +27,7 @@ class Pause:
     look: Callable[[], None]
 
 
-def of_chat(
-    attachment: Attachment, worker: str, account: provider.Account, pause: Pause, new_id: NewId
-) -> str | Failure:
+def of_chat(attachment: Attachment, worker: str, account: Account, pause: Pause, new_id: NewId) -> str | Failure:
     """The provider's id of the chat's vector store, which is made when there is none.
 
     Who finds it claimed waits for the one who makes it, and takes over when that one is late.
@@ -67,15 +64,15 @@ def is_free(store: VectorStore, now: datetime) -> bool:
 
 def delete(store: VectorStore, files: Files) -> Failure | None:
     """Deletes what the provider has of a claim: the store, or those that somebody made and did not live to name."""
+    account = Account(files, store.tenant_id, store.provider)
     if store.vector_store_id is not None:
-        return files.delete_vector_store(store.tenant_id, store.provider, store.vector_store_id)
+        return account.delete_vector_store(store.vector_store_id)
     if store.claimed_at is None:
         return None
-    account = provider.Account(files, store.tenant_id, store.provider)
-    found = provider.find_vector_stores(account, name_of(store), store.claimed_at)
+    found = account.find_vector_stores(name_of(store), store.claimed_at)
     if isinstance(found, Failure):
         return found
-    failures = [files.delete_vector_store(store.tenant_id, store.provider, one) for one in found]
+    failures = [account.delete_vector_store(one) for one in found]
     return next((failure for failure in failures if failure is not None), None)
 
 
@@ -84,32 +81,32 @@ def name_of(store: VectorStore) -> str:
     return f"minichat-{store.chat_id}"
 
 
-def _found_or_made(store: VectorStore, worker: str, account: provider.Account, clock: Clock) -> str | Failure:
+def _found_or_made(store: VectorStore, worker: str, account: Account, clock: Clock) -> str | Failure:
     """Somebody before us may have made it, and not lived to say so."""
-    found = provider.find_vector_stores(account, name_of(store), store.claimed_at or clock())
+    found = account.find_vector_stores(name_of(store), store.claimed_at or clock())
     if isinstance(found, Failure):
         stored.let_go(store, worker, clock())
         return found
     if not found:
         return _made(store, worker, account, clock)
     for another in found[1:]:
-        account.files.delete_vector_store(account.tenant_id, account.provider_id, another)
+        account.delete_vector_store(another)
     return _named(store, worker, account, found[0])
 
 
-def _made(store: VectorStore, worker: str, account: provider.Account, clock: Clock) -> str | Failure:
-    made = provider.make_vector_store(account, name_of(store))
+def _made(store: VectorStore, worker: str, account: Account, clock: Clock) -> str | Failure:
+    made = account.make_vector_store(name_of(store))
     if isinstance(made, Failure):
         stored.let_go(store, worker, clock())
         return made
     return _named(store, worker, account, made)
 
 
-def _named(store: VectorStore, worker: str, account: provider.Account, made: str) -> str | Failure:
+def _named(store: VectorStore, worker: str, account: Account, made: str) -> str | Failure:
     if stored.name(store, worker, made):
         return made
     now = stored.read(store.tenant_id, store.chat_id, store.provider)
     if now is not None and now.vector_store_id == made:
         return made  # only the answer was lost, and the repetition refused
-    failure = account.files.delete_vector_store(account.tenant_id, account.provider_id, made)
+    failure = account.delete_vector_store(made)
     return failure or Failure("the claim was lost", may_pass=True)
