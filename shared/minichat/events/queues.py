@@ -33,6 +33,12 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 """Characters that no message may have. Bodies of ours have none, for they are JSON; a reason may quote one."""
 
 
+def attributes_of(event_type: str, event_id: str, tenant_id: str, dedupe_key: str, **more: str) -> dict[str, str]:
+    """The attributes that the message of every event has, and `more` of this one's."""
+    known = {"event_type": event_type, "event_id": event_id, "tenant_id": tenant_id, "dedupe_key": dedupe_key}
+    return {**known, "schema_version": SCHEMA_VERSION, **more}
+
+
 @dataclass(frozen=True, slots=True)
 class SqsMessage:
     """One message: its body, its attributes by name, and the group within which it waits its turn.

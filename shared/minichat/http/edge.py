@@ -50,6 +50,7 @@ class Edge:
         request_id = _given(request.headers.get("x-request-id"), _REQUEST_ID) or secrets.token_hex(16)
         trace_id = _trace_id(request.headers.get("traceparent"))
         scope.setdefault("state", {})["trace_id"] = trace_id
+        _note_deadline(scope)
         event.fields |= {"method": scope["method"], "path": scope["path"], "trace_id": trace_id, **self._process()}
         sent: list[int] = []
         body = RequestBody(request.headers, receive)
@@ -87,13 +88,15 @@ class Edge:
             emit(self._metrics_namespace)
 
 
-def _seconds_left(scope: Scope) -> float | None:
-    """How long the invocation may still take before it is answered; a server on one machine has all the time.
-
-    Lambda says it by its own clock, to the streaming function as `state` has it, to the buffered one in its context.
-    """
+def _note_deadline(scope: Scope) -> None:
+    """Puts the invocation's end, by Lambda's own clock, into the state, where the streaming function has it already:
+    the buffered one has it in its context."""
     if (context := scope.get("aws.context")) is not None:
         scope["state"]["deadline_ms"] = time.time() * 1000 + context.get_remaining_time_in_millis()
+
+
+def _seconds_left(scope: Scope) -> float | None:
+    """How long the invocation may still take before it is answered; a server on one machine has all the time."""
     deadline_ms = scope["state"].get("deadline_ms")
     return None if deadline_ms is None else max(deadline_ms / 1000 - time.time() - ANSWER_SECONDS, 0)
 

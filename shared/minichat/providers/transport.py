@@ -5,7 +5,6 @@ The status decides first, the body second (`refusals`). Before the first byte of
 """
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ import httpx2
 
 from minichat.domain.usage import Usage
 from minichat.moment import now
+from minichat.pauses import jittered
 from minichat.provider_entries import Provider
 from minichat.providers import refusals
 from minichat.providers.chunks import Failed, FailureCode, ProviderChunk, Terminal
@@ -170,8 +170,7 @@ async def _opened(line: Line, exchange: Exchange, by: float, secrets: list[str])
                 renewed = True
                 if (sent := await key.instead_of(sent)) is not None:
                     continue
-            pause = FIRST_PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1)  # noqa: S311  jitter
-            pause += refused.retry_after
+            pause = jittered(FIRST_PAUSE_SECONDS * 2**attempt) + refused.retry_after
             too_long = pause > MAX_PAUSE_SECONDS or asyncio.get_running_loop().time() + pause >= by
             if not refused.may_pass or attempt >= line.entry.retries or too_long:
                 raise last from None

@@ -13,7 +13,7 @@ from minichat.domain.cleanup import CleanupStatus
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import AttachmentId, ChatId, NewId, TenantId, micros
 from minichat.events.payloads import Event
-from minichat.events.queues import REDRIVEN, SCHEMA_VERSION, SqsMessage, send_one
+from minichat.events.queues import REDRIVEN, SqsMessage, attributes_of, send_one
 from minichat.observability import logger
 from minichat.services import chats
 from minichat.services.attachments import to_be_cleaned
@@ -110,14 +110,9 @@ def try_again(
 def _send(one: Leftover, event: Event, queues: Queues, now: datetime, event_id: str) -> None:
     url = queues.urls[event.queue]
     group = keys.partition(one.tenant_id, one.chat_id) if url.endswith(".fifo") else one.tenant_id
-    attributes = {
-        "event_type": event.event_type,
-        "event_id": event_id,
-        "tenant_id": one.tenant_id,
-        "dedupe_key": event.dedupe_key(event_id),
-        "schema_version": SCHEMA_VERSION,
-        REDRIVEN: str(micros(now)),
-    }
+    redriven = {REDRIVEN: str(micros(now))}
+    dedupe_key = event.dedupe_key(event_id)
+    attributes = attributes_of(event.event_type, event_id, one.tenant_id, dedupe_key, **redriven)
     send_one(url, SqsMessage(event_id, group, event.payload(), attributes))
 
 

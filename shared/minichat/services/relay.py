@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.events.payloads import whole
-from minichat.events.queues import SCHEMA_VERSION, SqsMessage, Unsent, send, send_one
+from minichat.events.queues import SqsMessage, Unsent, attributes_of, send, send_one
 from minichat.observability import count
 from minichat.settings import Queues
 from minichat.storage import keys
@@ -89,14 +89,8 @@ def _message(image: Raw, queues: Queues) -> tuple[str, SqsMessage]:
     tenant_id = keys.tenant_of(pk)
     if queue not in queues.urls:
         raise _Poison(f"there is no queue {queue!r}")
-    attributes = {
-        "event_type": event_type,
-        "event_id": event_id,
-        "tenant_id": tenant_id,
-        "dedupe_key": dedupe_key,
-        "schema_version": SCHEMA_VERSION,
-        "trace_id": keys.text(image, "trace", ""),
-    }
+    trace_id = keys.text(image, "trace", "")
+    attributes = attributes_of(event_type, event_id, tenant_id, dedupe_key, trace_id=trace_id)
     fifo = queues.urls[queue].endswith(".fifo")
     group = pk if fifo else tenant_id
     return queue, SqsMessage(event_id, group, whole(event_type, payload), attributes, delay_seconds)

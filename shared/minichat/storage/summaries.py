@@ -37,7 +37,6 @@ class SummaryItem(ConversationItem):
     frontier_at = InstantAttribute(attr_name="up_to_at")
     token_estimate = NumberAttribute(attr_name="tokens")
     stale = BooleanAttribute(null=True)
-    written_at = InstantAttribute(attr_name="at")
 
 
 def from_raw(raw: Raw | None) -> Summary | None:
@@ -90,7 +89,6 @@ def write(call: Call, chat_id: ChatId, covered: Compression, summary: Summary, e
         frontier_id=summary.frontier.message_id,
         frontier_at=summary.frontier.created_at,
         token_estimate=summary.token_estimate,
-        written_at=call.now,
     )
     frontier = ChatItem.summarized_up_to
     # A mutation goes by the frontier of the head: it moves from where the summary's base says.
