@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import boto3
+import httpx2
 import pytest
 
 from minichat.domain import errors
@@ -176,15 +177,10 @@ class Provider:
     def __init__(self, meanwhile: Any) -> None:
         self._meanwhile = [meanwhile]
 
-    def take_out(self, *_: str) -> None:
-        return None
-
-    def delete_file(self, *_: str) -> None:
-        if self._meanwhile:
+    def ask(self, _tenant: str, _provider: str, method: str, kind: str, *_rest: str) -> httpx2.Response:
+        if (method, kind) == ("DELETE", "files") and self._meanwhile:
             self._meanwhile.pop()()
-
-    def delete_vector_store(self, *_: str) -> None:
-        return None
+        return httpx2.Response(204)
 
 
 def test_p2_end_to_end_with_the_real_cleanup(store: Store) -> None:
