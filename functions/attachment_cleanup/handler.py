@@ -8,13 +8,13 @@ from minichat.events.consume import NotYet, PermanentFailure, Received, consume
 from minichat.events.payloads import AttachmentCleanup
 from minichat.moment import now
 from minichat.providers.files import Files
-from minichat.services import cleanup
+from minichat.services import provider_cleanup
 from minichat.settings import current
 from minichat.storage.items import connect
 
 connect(current().store)
 queues.connect(current())
-_means = cleanup.CleanupDeps(Files(current().providers), current().cleanup, now)
+_means = provider_cleanup.CleanupDeps(Files(current().providers), current().cleanup, now)
 
 
 def handler(event: dict[str, Any], context: object) -> object:
@@ -25,8 +25,8 @@ def handler(event: dict[str, Any], context: object) -> object:
 
 def _clean(event: AttachmentCleanup, received: Received) -> str:
     try:
-        outcome = cleanup.clean_attachment(event, _means, redriven=received.redriven)
-    except cleanup.AttachmentNotDeleted:
+        outcome = provider_cleanup.clean_attachment(event, _means, redriven=received.redriven)
+    except provider_cleanup.AttachmentNotDeleted:
         raise PermanentFailure("the attachment is not deleted") from None
     if outcome is CleanupOutcome.PENDING:
         raise NotYet

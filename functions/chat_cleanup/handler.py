@@ -13,7 +13,7 @@ from minichat.events.consume import NotYet, PermanentFailure, Received, consume
 from minichat.events.payloads import ChatCleanup
 from minichat.moment import new_id, now
 from minichat.providers.files import Files
-from minichat.services import cleanup, purge
+from minichat.services import chat_expiry, provider_cleanup
 from minichat.settings import current
 from minichat.storage import store_time
 from minichat.storage.items import connect
@@ -23,7 +23,7 @@ ONE_MORE = timedelta(seconds=20)
 
 connect(current().store)
 queues.connect(current())
-_means = cleanup.CleanupDeps(Files(current().providers), current().cleanup, now)
+_means = provider_cleanup.CleanupDeps(Files(current().providers), current().cleanup, now)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> object:
@@ -38,12 +38,12 @@ def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
     try:
         # First, for it depends on nobody else.
         unmarked = _unmarked(event)
-        outcome = cleanup.clean_chat_resources(*where, _means, ends_at=ends_at, redriven=received.redriven)
+        outcome = provider_cleanup.clean_chat_resources(*where, _means, ends_at=ends_at, redriven=received.redriven)
         if unmarked is not None:
             raise unmarked
         if outcome is CleanupOutcome.DONE:
-            purge.expire_cleaned(event, current())
-    except (purge.ChatNotDeleted, cleanup.AttachmentNotDeleted):
+            chat_expiry.expire_cleaned(event, current())
+    except (chat_expiry.ChatNotDeleted, provider_cleanup.AttachmentNotDeleted):
         raise PermanentFailure("the chat is not deleted") from None
     if outcome in (CleanupOutcome.PENDING, CleanupOutcome.UNFINISHED):
         raise NotYet
@@ -55,7 +55,7 @@ def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
 def _unmarked(event: ChatCleanup) -> ServiceUnavailable | None:
     """Has the chat's items expire; why some could not be given their time, which keeps no file at its provider."""
     try:
-        purge.expire(event, current(), now(), new_id)
+        chat_expiry.expire(event, current(), now(), new_id)
     except ServiceUnavailable as problem:
         return problem
     return None

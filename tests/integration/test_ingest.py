@@ -19,7 +19,7 @@ from minichat.domain.cleanup import CleanupOutcome
 from minichat.events.payloads import AttachmentCleanup, DocSummaryTask
 from minichat.providers.files import Account, Files
 from minichat.services import attachments as service
-from minichat.services import chats, cleanup
+from minichat.services import chats, provider_cleanup
 from minichat.services.ingest import IngestDeps, Ingested, ingest
 from minichat.services.rules import Rules
 from minichat.settings import Attachments, CleanupSettings, Settings, Store
@@ -102,11 +102,11 @@ class World:
             attachment_kind=attachment.kind,
             deleted_at=self.now(),
         )
-        return cleanup.clean_attachment(event, self.cleanup)
+        return provider_cleanup.clean_attachment(event, self.cleanup)
 
     @property
-    def cleanup(self) -> cleanup.CleanupDeps:
-        return cleanup.CleanupDeps(self.files, CleanupSettings(), self.now)
+    def cleanup(self) -> provider_cleanup.CleanupDeps:
+        return provider_cleanup.CleanupDeps(self.files, CleanupSettings(), self.now)
 
     def has(self, chat: Chat) -> tuple[list[str], dict[str, list[str]]]:
         """Files and vector stores that the provider has of a chat."""
@@ -477,7 +477,7 @@ def test_killed_anywhere_and_deleted_nothing_is_left_at_the_provider(
             world.clean(attachment)
         world.ahead += timedelta(seconds=61)
         if whole_chat:
-            cleaned = cleanup.clean_chat_resources(
+            cleaned = provider_cleanup.clean_chat_resources(
                 chat.tenant_id, chat.chat_id, world.cleanup, ends_at=world.now() + timedelta(days=1)
             )
             assert cleaned is CleanupOutcome.DONE, number
@@ -504,7 +504,7 @@ def test_killed_anywhere_in_a_chat_that_is_deleted_its_cleanup_alone_leaves_noth
         chats.delete(a_call(), chat.chat_id)
         world.ahead += timedelta(seconds=61)
         ends_at = world.now() + timedelta(days=1)
-        cleaned = cleanup.clean_chat_resources(chat.tenant_id, chat.chat_id, world.cleanup, ends_at=ends_at)
+        cleaned = provider_cleanup.clean_chat_resources(chat.tenant_id, chat.chat_id, world.cleanup, ends_at=ends_at)
         assert (cleaned, world.has(chat)) == (CleanupOutcome.DONE, ([], {})), number
     assert number > 10
 

@@ -22,7 +22,7 @@ from minichat.events import queues
 from minichat.events.payloads import ChatCleanup
 from minichat.providers.files import Account
 from minichat.services import attachments as service
-from minichat.services import chats, cleanup, purge
+from minichat.services import chat_expiry, chats, provider_cleanup
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.provider_leftovers import leftovers, try_again
@@ -73,9 +73,9 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Provider:
     return made
 
 
-def means(provider: Provider, clock: Callable[[], datetime] = lambda: a_call().now) -> cleanup.CleanupDeps:
+def means(provider: Provider, clock: Callable[[], datetime] = lambda: a_call().now) -> provider_cleanup.CleanupDeps:
     """The means, with a single attempt for each attachment."""
-    return cleanup.CleanupDeps(provider, CleanupSettings(max_attempts=1), clock)  # type: ignore[arg-type]  # as far as it is asked
+    return provider_cleanup.CleanupDeps(provider, CleanupSettings(max_attempts=1), clock)  # type: ignore[arg-type]  # as far as it is asked
 
 
 def a_chat() -> Chat:
@@ -106,12 +106,14 @@ def deleted(chat: Chat) -> ChatCleanup:
 
 
 def expire(event: ChatCleanup) -> int:
-    return purge.expire(event, RULES.settings, a_call().now, new_id)
+    return chat_expiry.expire(event, RULES.settings, a_call().now, new_id)
 
 
-def clean(chat: Chat, means: cleanup.CleanupDeps, *, redriven: bool = False) -> CleanupOutcome:
+def clean(chat: Chat, means: provider_cleanup.CleanupDeps, *, redriven: bool = False) -> CleanupOutcome:
     forever = a_call().now + timedelta(days=365)
-    return cleanup.clean_chat_resources(chat.tenant_id, chat.chat_id, means, ends_at=forever, redriven=redriven)
+    return provider_cleanup.clean_chat_resources(
+        chat.tenant_id, chat.chat_id, means, ends_at=forever, redriven=redriven
+    )
 
 
 def ends(store: Store, chat_id: ChatId) -> dict[str, int]:
@@ -138,18 +140,18 @@ def test_what_leads_to_a_file_expires_with_its_chat_only_once_the_file_is_gone(
     attachment = a_document(chat)
     event = deleted(chat)
     at = int((event.chat_deleted_at + GRACE).timestamp())
-    later = at + int(purge.KEPT_UNCLEANED.total_seconds())
+    later = at + int(chat_expiry.KEPT_UNCLEANED.total_seconds())
     expire(event)
     assert ends(store, chat.chat_id) == {"ATT": later, "CHAT": later, "READY": at, "VS": later}
     assert expire(event) == 0, "what has its time is left alone"
     provider.down = DOWN
     assert clean(chat, means(provider)) is CleanupOutcome.FAILED
-    assert purge.expire_cleaned(event, RULES.settings) == 1
+    assert chat_expiry.expire_cleaned(event, RULES.settings) == 1
     assert ends(store, chat.chat_id) == {"ATT": later, "CHAT": later, "READY": at, "VS": at}
     provider.down = None
     assert clean(chat, means(provider), redriven=True) is CleanupOutcome.DONE
     assert provider.deleted == [attachment.vector_store_id, attachment.provider_file_id]
-    assert purge.expire_cleaned(event, RULES.settings) == 2
+    assert chat_expiry.expire_cleaned(event, RULES.settings) == 2
     assert ends(store, chat.chat_id) == dict.fromkeys(("ATT", "CHAT", "READY", "VS"), at)
 
 
@@ -158,7 +160,7 @@ def test_an_attachment_that_was_cleaned_up_before_its_chat_expires_with_it(store
     attachment = ready(a_call(), announced(a_call(), chat, RULES, "image/png", "a.png"))
     service.delete(a_call(), chat.chat_id, attachment.attachment_id)
     event = service.to_be_cleaned(stored(attachment), a_call().now)
-    assert cleanup.clean_attachment(event, means(provider)) is CleanupOutcome.DONE
+    assert provider_cleanup.clean_attachment(event, means(provider)) is CleanupOutcome.DONE
     gone = deleted(chat)
     expire(gone)
     assert set(ends(store, chat.chat_id).values()) == {int((gone.chat_deleted_at + GRACE).timestamp())}
@@ -187,10 +189,10 @@ def test_a_redriven_attempt_that_fails_again_has_all_of_its_attempts_before_it(
     service.delete(a_call(), chat.chat_id, attachment.attachment_id)
     event = service.to_be_cleaned(stored(attachment), a_call().now)
     provider.down = DOWN
-    patient = cleanup.CleanupDeps(provider, CleanupSettings(max_attempts=2), lambda: a_call().now)  # type: ignore[arg-type]
-    outcomes = [cleanup.clean_attachment(event, patient) for _ in range(3)]
+    patient = provider_cleanup.CleanupDeps(provider, CleanupSettings(max_attempts=2), lambda: a_call().now)  # type: ignore[arg-type]
+    outcomes = [provider_cleanup.clean_attachment(event, patient) for _ in range(3)]
     assert outcomes == [CleanupOutcome.PENDING, CleanupOutcome.FAILED, CleanupOutcome.ALREADY_TERMINAL]
-    outcomes = [cleanup.clean_attachment(event, patient, redriven=True) for _ in range(2)]
+    outcomes = [provider_cleanup.clean_attachment(event, patient, redriven=True) for _ in range(2)]
     assert outcomes == [CleanupOutcome.PENDING, CleanupOutcome.FAILED]
     now = stored(attachment).cleanup
     assert (now.status, now.attempts, now.last_error) == (CleanupStatus.FAILED, 2, "vector store: status 503")
@@ -270,9 +272,9 @@ def test_operators_see_what_is_left_and_have_it_tried_again(
     expire(deleted(whole))
     # The clock goes on by a second with each look: time for the attachment, and none for the store.
     soon = a_call().now + timedelta(seconds=2)
-    cleanup.clean_chat_resources(whole.tenant_id, whole.chat_id, means(provider), ends_at=soon)
+    provider_cleanup.clean_chat_resources(whole.tenant_id, whole.chat_id, means(provider), ends_at=soon)
     service.delete(a_call(), alone.chat_id, single.attachment_id)
-    cleanup.clean_attachment(service.to_be_cleaned(stored(single), a_call().now), means(provider))
+    provider_cleanup.clean_attachment(service.to_be_cleaned(stored(single), a_call().now), means(provider))
     deleted(unheard_of)  # and the message is lost
     now = a_call().now
     found = leftovers(now)

@@ -27,7 +27,16 @@ from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.events.payloads import ChatCleanup, UsageEvent
 from minichat.providers.chunks import Completed, ProviderChunk, TextDelta
-from minichat.services import chats, cleanup, generate, mutate, orphans, purge, reconcile_usage, transcript
+from minichat.services import (
+    chat_expiry,
+    chats,
+    generate,
+    mutate,
+    orphans,
+    provider_cleanup,
+    reconcile_usage,
+    transcript,
+)
 from minichat.services.cancel import cancel
 from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
@@ -102,7 +111,7 @@ def cleanup_event(call: Call, chat_id: ChatId) -> ChatCleanup:
     )
 
 
-# --- P1: purge.pml -------------------------------------------------------------------------------------------------
+# --- P1: purge.pml ---------------------------------------------------------------------------------------------------
 
 
 def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,8 +134,8 @@ def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch:
     monkeypatch.setattr(parts, "after", pause)
     refused_to = False
     try:
-        purge.expire(cleanup_event(late, turn.chat_id), RULES.settings, late.now, new_id)
-    except purge.StillRunning:
+        chat_expiry.expire(cleanup_event(late, turn.chat_id), RULES.settings, late.now, new_id)
+    except chat_expiry.StillRunning:
         refused_to = True
     monkeypatch.setattr(parts, "after", original)
     # The process sees the flag and ends its turn, with its text.
@@ -136,11 +145,11 @@ def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch:
     assert refused_to or not left, f"purged, message deleted; these stay for ever: {left}"
 
 
-# --- P2: cleanup.pml -----------------------------------------------------------------------------------------------
+# --- P2: cleanup.pml -------------------------------------------------------------------------------------------------
 
 
 def test_p2_a_vector_store_claimed_after_the_purge_does_not_stay(store: Store) -> None:
-    """Nobody claims a store in a chat that is deleted, so no item of it comes after the purge.
+    """Nobody claims a store in a chat that is deleted, so no item of it comes after the chat_expiry.
 
     The fault: the chat_cleanup handler purges first and cleans up then; an ingest worker claimed a store in between.
     """
@@ -153,7 +162,7 @@ def test_p2_a_vector_store_claimed_after_the_purge_does_not_stay(store: Store) -
     chats.delete(a_call(), chat.chat_id)
 
     deleted = a_call()
-    purge.expire(cleanup_event(deleted, chat.chat_id), RULES.settings, deleted.now, new_id)
+    chat_expiry.expire(cleanup_event(deleted, chat.chat_id), RULES.settings, deleted.now, new_id)
     assert without_time_to_live(store, chat.chat_id) == []
     # The worker, which has not heard of the deletion, claims the chat's store and names it.
     taken = attachments.read(chat.tenant_id, chat.chat_id, attachment.attachment_id)
@@ -210,9 +219,11 @@ def test_p2_end_to_end_with_the_real_cleanup(store: Store) -> None:
             assert vector_stores.name(claim, "w1", "vs-1")
 
     deleted = a_call()
-    purge.expire(cleanup_event(deleted, chat.chat_id), RULES.settings, deleted.now, new_id)
-    means = cleanup.CleanupDeps(Provider(meanwhile), RULES.settings.cleanup, lambda: a_call().now)  # type: ignore[arg-type]
-    outcome = cleanup.clean_chat_resources(chat.tenant_id, chat.chat_id, means, ends_at=now + timedelta(days=1))
+    chat_expiry.expire(cleanup_event(deleted, chat.chat_id), RULES.settings, deleted.now, new_id)
+    means = provider_cleanup.CleanupDeps(Provider(meanwhile), RULES.settings.cleanup, lambda: a_call().now)  # type: ignore[arg-type]
+    outcome = provider_cleanup.clean_chat_resources(
+        chat.tenant_id, chat.chat_id, means, ends_at=now + timedelta(days=1)
+    )
     left = without_time_to_live(store, chat.chat_id)
     assert outcome is not CleanupOutcome.DONE or left == [], f"{outcome}; left for ever: {left}"
 
@@ -395,7 +406,7 @@ def test_p5b_turns_that_expire_between_the_two_looks_are_not_taken_from_the_acco
     other = a_running()
     chats.delete(a_call(), turn.chat_id)
     when = a_call()
-    purge.expire(cleanup_event(when, turn.chat_id), RULES.settings, when.now, new_id)
+    chat_expiry.expire(cleanup_event(when, turn.chat_id), RULES.settings, when.now, new_id)
     original = scan.items
 
     def reading() -> Any:
@@ -722,12 +733,15 @@ def test_p13_what_a_provider_has_of_a_chat_is_known_until_it_is_deleted(store: S
     ready(a_call(), announced(a_call(), chat, RULES, "application/pdf", "a.pdf"))
     chats.delete(a_call(), chat.chat_id)
     deleted = a_call()
-    purge.expire(cleanup_event(deleted, chat.chat_id), RULES.settings, deleted.now, new_id)
+    chat_expiry.expire(cleanup_event(deleted, chat.chat_id), RULES.settings, deleted.now, new_id)
     # The provider was down for the message's 64 deliveries; it waits in the dead-letter queue. A month later:
     expired(store, deleted.now + timedelta(days=RULES.settings.retention.deleted_chats_days + 1))
     asked: list[object] = []
-    means = cleanup.CleanupDeps(Provider(lambda: asked.append(1)), RULES.settings.cleanup, lambda: a_call().now)  # type: ignore[arg-type]
-    outcome = cleanup.clean_chat_resources(chat.tenant_id, chat.chat_id, means, ends_at=NOW + timedelta(days=365))
+    provider: Any = Provider(lambda: asked.append(1))
+    means = provider_cleanup.CleanupDeps(provider, RULES.settings.cleanup, lambda: a_call().now)
+    outcome = provider_cleanup.clean_chat_resources(
+        chat.tenant_id, chat.chat_id, means, ends_at=NOW + timedelta(days=365)
+    )
     assert asked, f"{outcome}: the file stays at the provider for ever"
 
 

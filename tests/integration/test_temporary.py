@@ -18,7 +18,7 @@ from minichat.events.payloads import ChatCleanup
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
 from minichat.http.schemas import chat_detail
-from minichat.services import chats, mutate, purge, temporary
+from minichat.services import chat_expiry, chats, mutate, temporary
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.reconcile_quota import reconcile
@@ -135,7 +135,7 @@ def test_after_its_time_it_is_deleted_once_with_the_events_of_a_deletion(store: 
     assert (task.reason, task.chat_deleted_at) == ("temporary_expired", chat.created_at + A_DAY)
     assert not [one for one in Tables.of(store).conversations if "temporary_shard" in one]
     assert violations(Tables.of(store)) == []
-    assert purge.expire(task, RULES.settings, chat.created_at + A_DAY, new_id) > 0
+    assert chat_expiry.expire(task, RULES.settings, chat.created_at + A_DAY, new_id) > 0
 
 
 def test_a_deletion_by_its_owner_is_told_as_any_other(store: Store) -> None:

@@ -11,7 +11,7 @@ from minichat.domain import errors
 from minichat.domain.admission import Admission, PromptLimits, Wish, admit, readmit
 from minichat.domain.identity import AttachmentId
 from minichat.domain.policy import KillSwitches, Policy
-from minichat.domain.quota_use import Committed, QuotaUse, next_reset, remaining
+from minichat.domain.quota_left import Committed, QuotaUse, next_reset, remaining
 from minichat.domain.tools import Document
 from minichat.domain.turn import DayCounts
 from tests.support.domain.builders import NOW, a_model, a_policy, some_limits

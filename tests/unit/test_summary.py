@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from minichat.domain.identity import MessageId, uuid7
 from minichat.domain.message import Message
 from minichat.domain.policy import EstimationBudgets
-from minichat.domain.quota import text_tokens
+from minichat.domain.pricing import text_tokens
 from minichat.domain.summary import (
     DROPS,
     INSTRUCTIONS,

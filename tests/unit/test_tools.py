@@ -10,7 +10,7 @@ from minichat.domain.admission import Admission, PromptLimits, Wish, admit
 from minichat.domain.attachment import Attachment, AttachmentStatus
 from minichat.domain.identity import AttachmentId, ChatId, TenantId
 from minichat.domain.policy import KillSwitches, Model, Policy
-from minichat.domain.quota_use import Committed, QuotaUse
+from minichat.domain.quota_left import Committed, QuotaUse
 from minichat.domain.tools import Document, Tools
 from minichat.domain.turn import DayCounts
 from tests.support.domain.builders import NOW, a_model, a_policy, an_id, some_limits

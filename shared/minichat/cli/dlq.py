@@ -77,9 +77,9 @@ _NAMES = ("event_type", "event_id", "tenant_id")
 
 
 def _redrive(options: argparse.Namespace) -> int:
+    """1 when some could not be sent, which are where they were."""
     settings = _connected(options)
     _dead_letters(settings, options.queue)
-    """1 when some could not be sent, which are where they were."""
     count = failed = 0
     with ProgressLine("messages") as progress:
         for letter, fate in redrive(

@@ -9,8 +9,9 @@ from minichat.domain.attachment import Attachment
 from minichat.domain.context import Assembly, Snapshot, Space, assemble, instructions
 from minichat.domain.errors import ImagesDisabled, QuotaExceeded, UnsupportedMedia, UsedUp, WebSearchDisabled
 from minichat.domain.policy import Model, Policy
-from minichat.domain.quota import Load, check_input, input_tokens, output_cap, reserve, surcharges
-from minichat.domain.quota_use import QuotaUse, lacking
+from minichat.domain.pricing import Load, check_input, input_tokens, output_cap, reserve, surcharges
+from minichat.domain.quota_left import QuotaUse, lacking
+from minichat.domain.tool_allowance import most_calls, offered, told_of_calls
 from minichat.domain.tools import Document, Tools, sees, tools_of
 from minichat.domain.turn import DayCounts, Reserve, ToolCalls
 
@@ -104,9 +105,9 @@ def readmit(policy: Policy, wish: Wish, reserve: Reserve, limits: PromptLimits, 
     if worst.tokens > reserve.tokens or worst.credits_micro > reserve.credits_micro:
         return None
     set_aside = reserve.day_counts
-    if any(not getattr(set_aside, tool) for tool in _offered(tools)):
+    if any(not getattr(set_aside, tool) for tool in offered(tools)):
         return None
-    return _with_call_limit(replace(admission, reserve=reserve))
+    return _against(admission, reserve)
 
 
 def _check_switches(policy: Policy, wish: Wish) -> None:
@@ -118,39 +119,16 @@ def _check_switches(policy: Policy, wish: Wish) -> None:
 
 
 def _with_calls(admission: Admission, quota_use: QuotaUse, limits: PromptLimits, now: datetime) -> Admission:
-    """The admission with its images set aside, and the most tool calls that the turn may make: a message's, or what is
-    left of the day's.
-
-    Raises QuotaExceeded (scope of a tool that has none left).
-    """
-    per_day, used, may = limits.per_day, quota_use.daily.counts, {}
-    for tool in _offered(admission.tools):
-        if (none_left := lacking(used, DayCounts(**{tool: 1}), per_day, now)) is not None:
-            raise QuotaExceeded(none_left)
-        left = getattr(per_day, tool) - getattr(used, tool)
-        may[f"{tool}_calls"] = min(getattr(limits.calls_per_message, tool), left)
-    reserve = replace(admission.reserve, image_inputs=len(admission.images), **may)
-    return _with_call_limit(replace(admission, reserve=reserve, per_day=per_day))
+    """The admission with its images and the most tool calls set aside. Raises QuotaExceeded."""
+    used, per_day, per_message = quota_use.daily.counts, limits.per_day, limits.calls_per_message
+    calls = most_calls(admission.tools, per_message, used, per_day, now)
+    reserve = replace(admission.reserve, image_inputs=len(admission.images), **calls)
+    return _against(replace(admission, per_day=per_day), reserve)
 
 
-def _offered(tools: Tools) -> list[str]:
-    """The tools that the model may use, as ToolCalls names them."""
-    offered = {
-        "web_search": tools.web_search,
-        "code_interpreter": tools.code_files,
-        "file_search": tools.vector_stores,
-    }
-    return [tool for tool, may in offered.items() if may]
-
-
-def _with_call_limit(admission: Admission) -> Admission:
-    """The admission with a model that knows how many calls are set aside: one that keeps to them is not stopped, which
-    fails the turn."""
-    reserve, model = admission.reserve, admission.model
-    most = reserve.web_search_calls + reserve.code_interpreter_calls + reserve.file_search_calls
-    if not admission.tools.any or model.max_tool_calls <= most:
-        return admission
-    return replace(admission, model=model.model_copy(update={"max_tool_calls": most}))
+def _against(admission: Admission, reserve: Reserve) -> Admission:
+    """The admission against this reserve, of whose calls its model is told."""
+    return replace(admission, reserve=reserve, model=told_of_calls(admission.model, reserve, admission.tools))
 
 
 def _cascade(policy: Policy, selected_id: str) -> Iterator[tuple[Model, str | None]]:

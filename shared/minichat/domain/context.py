@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from minichat.domain.errors import ContextBudgetExceeded
 from minichat.domain.message import Message
 from minichat.domain.policy import EstimationBudgets, Model
-from minichat.domain.quota import text_tokens
+from minichat.domain.pricing import text_tokens
 from minichat.domain.summary import Compression, Summary, target
 
 

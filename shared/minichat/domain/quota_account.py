@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from minichat.domain.identity import instant_of
-from minichat.domain.quota import periods
+from minichat.domain.quota_left import periods
 from minichat.domain.turn import DayCounts, Turn, TurnState
 
 if TYPE_CHECKING:  # functions that only count quota need no metering

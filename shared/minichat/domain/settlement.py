@@ -6,7 +6,7 @@ from typing import Literal
 from minichat.domain.citations import Citation
 from minichat.domain.completion import CompletionSignal
 from minichat.domain.policy import MAX_TOKENS
-from minichat.domain.quota import credits_micro
+from minichat.domain.pricing import credits_micro
 from minichat.domain.turn import Reserve, SettlementMethod, ToolCalls, TurnState
 from minichat.domain.usage import Usage
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from minichat.domain import completion
 from minichat.domain.citations import Citation
 from minichat.domain.completion import CompletionSignal
-from minichat.domain.quota_use import Remaining
+from minichat.domain.quota_left import Remaining
 from minichat.domain.turn import QuotaDecision, Turn, TurnState
 from minichat.domain.usage import Usage
 

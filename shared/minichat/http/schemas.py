@@ -13,7 +13,7 @@ from minichat.domain.chat import Chat
 from minichat.domain.citations import Citation
 from minichat.domain.message import Message
 from minichat.domain.policy import Model
-from minichat.domain.quota_use import BUCKETS, Counted, Remaining
+from minichat.domain.quota_left import BUCKETS, Counted, Remaining
 from minichat.domain.turn import QuotaDecision, Turn, TurnState
 from minichat.http.answer_views import (
     Absent,

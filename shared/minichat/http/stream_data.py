@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from minichat.domain import stream
-from minichat.domain.quota_use import Bucket, Period
+from minichat.domain.quota_left import Bucket, Period
 from minichat.domain.turn import QuotaDecision
 from minichat.http.answer_views import Absent, CitationView, CompletionView, UsageView
 

@@ -23,7 +23,7 @@ from minichat.observability import count, logger
 from minichat.pauses import growing
 from minichat.providers.files import Account, Files
 from minichat.services import thumbnail, vector_stores
-from minichat.services.cleanup import take_away
+from minichat.services.provider_cleanup import take_away
 from minichat.settings import Attachments
 from minichat.storage import attachment_steps, attachments, keys, objects, outbox
 from minichat.storage.items import OutboxItem

@@ -11,7 +11,7 @@ from minichat.domain.context import Snapshot
 from minichat.domain.errors import NotLatestTurn
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.message import checked_content
-from minichat.domain.quota_use import QuotaUse
+from minichat.domain.quota_left import QuotaUse
 from minichat.domain.tools import Document
 from minichat.domain.turn import Turn, check_mutation
 from minichat.events.payloads import TurnDeleted, TurnReplaced

@@ -27,8 +27,7 @@ from minichat.domain.cleanup import CleanupStatus
 from minichat.domain.errors import ChatNotFound, QuotaExceeded, UsedUp
 from minichat.domain.files import FileLimits
 from minichat.domain.identity import AttachmentId, Call
-from minichat.domain.quota import periods
-from minichat.domain.quota_use import lacking
+from minichat.domain.quota_left import lacking, periods
 from minichat.domain.turn import DayCounts
 from minichat.storage import attachments, chats, documents, keys, once, quota
 from minichat.storage.attachment_items import AttachmentItem, CreatedAttachmentItem, ThumbnailItem

@@ -13,7 +13,7 @@ from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat
 from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
 from minichat.domain.policy import UserLimits
-from minichat.domain.quota_use import QuotaUse
+from minichat.domain.quota_left import QuotaUse
 from minichat.domain.summary import Summary
 from minichat.domain.tools import Document
 from minichat.domain.turn import Turn

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from minichat.domain.quota_use import counted, remaining
+from minichat.domain.quota_left import counted, remaining
 from minichat.http.deps import Authenticated, TheApp, TheCall
 from minichat.http.problems import documented
 from minichat.http.schemas import QuotaStatus, quota_status

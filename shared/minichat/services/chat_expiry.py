@@ -27,7 +27,7 @@ def expire(event: ChatCleanup, settings: Settings, now: datetime, new_id: NewId)
 
     What the cleanup of its files and vector stores needs is kept for longer, until `expire_cleaned`. Quota, ledger and
     audit trail stay: they are the tenant's, and hold no content.
-    Raises NotDeleted, StillRunning, ServiceUnavailable when one of them could not be given its time.
+    Raises ChatNotDeleted, StillRunning, ServiceUnavailable when one of them could not be given its time.
     """
     chat = _deleted(event)
     if chat is None:
@@ -45,7 +45,7 @@ def expire(event: ChatCleanup, settings: Settings, now: datetime, new_id: NewId)
 def expire_cleaned(event: ChatCleanup, settings: Settings) -> int:
     """Has what the cleanup of a deleted chat needed expire with the rest, as far as that is done; how many it marked.
 
-    Raises NotDeleted, ServiceUnavailable.
+    Raises ChatNotDeleted, ServiceUnavailable.
     """
     chat = _deleted(event)
     if chat is None:
@@ -57,7 +57,7 @@ def expire_cleaned(event: ChatCleanup, settings: Settings) -> int:
 def _deleted(event: ChatCleanup) -> Chat | None:
     """The event's chat; None when it is gone.
 
-    Raises NotDeleted.
+    Raises ChatNotDeleted.
     """
     chat = chats.read(TenantId(event.tenant_id), ChatId(event.chat_id))
     if chat is not None and chat.deleted_at is None:

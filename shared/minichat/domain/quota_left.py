@@ -10,7 +10,6 @@ from typing import Literal, cast
 
 from minichat.domain.errors import UsedUp
 from minichat.domain.policy import PolicyLimits, UserLimits
-from minichat.domain.quota import periods
 from minichat.domain.turn import DayCounts, Reserve
 
 Period = Literal["daily", "monthly"]
@@ -162,6 +161,11 @@ def limit_of(limits: UserLimits, bucket: Bucket, period: Period) -> int:
     """One limit, in micro-credits."""
     chosen: PolicyLimits = limits.standard if bucket == "total" else limits.premium
     return chosen.limit_daily_credits_micro if period == "daily" else chosen.limit_monthly_credits_micro
+
+
+def periods(now: datetime) -> tuple[str, str]:
+    """Names of the daily and the monthly period of an instant, by its UTC date: 2026-11-21 and 2026-11-01."""
+    return now.date().isoformat(), now.date().replace(day=1).isoformat()
 
 
 def next_reset(period: Period, now: datetime) -> datetime:

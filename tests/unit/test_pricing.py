@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from minichat.domain.errors import InputTooLong
 from minichat.domain.policy import EstimationBudgets
-from minichat.domain.quota import (
+from minichat.domain.pricing import (
     CreditOverflow,
     Load,
     check_input,
     credits_micro,
     input_tokens,
-    periods,
     reserve,
     text_tokens,
 )
+from minichat.domain.quota_left import periods
 from minichat.settings import Attachments, Quota
 from tests.support.domain.builders import a_model
 

@@ -43,7 +43,7 @@ def clean_attachment(event: AttachmentCleanup, means: CleanupDeps, *, redriven: 
     """One attempt to delete what the provider of a deleted attachment has of it; `redriven` also when it had failed.
 
     An attachment that is not there, in this tenant and chat, needs nothing: ALREADY_TERMINAL.
-    Raises NotDeleted, and ServiceUnavailable (the attempt does not count then).
+    Raises AttachmentNotDeleted, and ServiceUnavailable (the attempt does not count then).
     """
     where = TenantId(event.tenant_id), ChatId(event.chat_id), AttachmentId(event.attachment_id)
     attachment = attachments.read(*where)
@@ -63,7 +63,7 @@ def clean_chat_resources(
     nothing is, and an attachment's cleanup has failed or a provider will never delete a store; UNFINISHED when all went
     well but `ends_at` came first (what was begun before it may end after it): call again at once, and it goes on.
     `redriven`: attachments that failed are tried, too. A chat that is not there needs nothing: ALREADY_TERMINAL.
-    Raises NotDeleted, and ServiceUnavailable.
+    Raises AttachmentNotDeleted, and ServiceUnavailable.
     """
     chat = chats.read(tenant_id, chat_id)
     if chat is None:

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from minichat.domain.errors import InputTooLong
 from minichat.domain.policy import MAX_MULTIPLIER, MAX_TOKENS, EstimationBudgets, Model
+from minichat.domain.quota_left import periods
 from minichat.domain.turn import Reserve
 
 TOKENS_PER_MULTIPLIER = 1_000_000
@@ -80,11 +81,6 @@ def check_input(content: str, model: Model) -> None:
     estimate = text_tokens(len(content.encode()), model.estimation_budgets)
     if estimate > model.max_input_tokens:
         raise InputTooLong(f"The message has about {estimate} tokens; {model.id} takes {model.max_input_tokens}.")
-
-
-def periods(now: datetime) -> tuple[str, str]:
-    """Names of the daily and the monthly period of an instant, by its UTC date: 2026-11-21 and 2026-11-01."""
-    return now.date().isoformat(), now.date().replace(day=1).isoformat()
 
 
 def reserve(model: Model, estimated_input: int, max_output_tokens: int, policy_version: int, now: datetime) -> Reserve:
