@@ -81,6 +81,10 @@ fuzz: .venv/dev.installed .tools/ministack/installed ## Compare document and ser
 clocks: .venv/dev.installed tools ## Run the suite with clocks that are days wrong, and at a month's end; takes hours; ARGS=--help
 	$(VENV)/python -m tests.clocks $(ARGS)
 
+.PHONY: mutants
+mutants: .venv/mutants.installed .tools/ministack/installed ## Put faults into rules and edge, and see tests fail; takes ten minutes; ARGS=--help
+	$(VENV)/python -m tests.mutants $(ARGS)
+
 .PHONY: long
 long: .venv/dev.installed .tools/ministack/installed ## Hold a conversation of 300 turns in a small window
 	LONG_TURNS=300 $(PYTEST) -s tests/e2e/test_long_conversation.py
@@ -153,6 +157,11 @@ tools: .tools/ministack/installed .tools/sam/installed .tools/dynoxide/dynoxide 
 	@$(VENV)/python $(INSTALL) requirements/dev.txt
 	@touch $@
 
+.venv/mutants.installed: requirements/mutants.txt .venv/dev.installed
+	@echo "Installing requirements/mutants.txt"
+	@$(VENV)/python $(INSTALL) requirements/mutants.txt
+	@touch $@
+
 .tools/ministack/installed: requirements/engine.txt
 .tools/sam/installed: requirements/sam.txt
 .tools/ministack/installed .tools/sam/installed:
@@ -196,6 +205,7 @@ lock: .venv/dev.installed ## Write the locks anew; LOCK_ARGS=--upgrade moves to 
 	$(COMPILE) --constraint requirements/dev.txt --extra local --extra images --output-file requirements/local.txt pyproject.toml
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/runtime.txt pyproject.toml
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/images.txt requirements/images.in
+	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/mutants.txt requirements/mutants.in
 	$(COMPILE) --output-file requirements/engine.txt requirements/engine.in
 	$(COMPILE) --output-file requirements/sam.txt requirements/sam.in
 	cp requirements/runtime.txt layers/dependencies/requirements.txt

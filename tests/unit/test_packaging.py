@@ -49,7 +49,7 @@ def test_locks_hold_what_the_project_declares() -> None:
     assert _names(extras["images"]) == pins("images").keys()
     assert _names(extras["local"]) <= pins("local").keys()
     assert _names(extras["dev"]) <= pins("dev").keys()
-    for name in ("engine", "images", "sam"):
+    for name in ("engine", "images", "mutants", "sam"):
         wanted = [line for line in (LOCKS / f"{name}.in").read_text().splitlines() if not line.startswith("#")]
         assert _names(wanted) <= pins(name).keys()
 

@@ -1,0 +1,121 @@
+"""Which tests reach which functions: every test once, and a note of each function that it enters.
+
+Functions, not lines: a tracer that is called for each line makes the properties take minutes.
+"""
+
+import ast
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType
+
+import pytest
+
+AT_MOST_SECONDS = 8.0
+"""Time of the tests of one group that judge one mutant: those that reach its function, the shortest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The tests by the function that they enter (its module and first line), and the seconds of each test."""
+
+    root: Path
+    entered: Mapping[tuple[str, int], frozenset[str]]
+    seconds: Mapping[str, float]
+
+    def tests(self, path: str, number: int) -> list[str]:
+        """The tests that enter the function of a line; outside of functions, those that enter any of the module."""
+        first = _function(self.root / path, number)
+        if first is None:
+            of_module = (tests for (where, _), tests in self.entered.items() if where == path)
+            found = frozenset[str]().union(*of_module)
+        else:
+            found = self.entered.get((path, first), frozenset())
+        taken, chosen = 0.0, list[str]()
+        for test in sorted(found, key=lambda one: (self.seconds[one], one)):
+            taken += self.seconds[test]
+            if chosen and taken > AT_MOST_SECONDS:
+                break
+            chosen.append(test)
+        return chosen
+
+
+def _function(file: Path, number: int) -> int | None:
+    """The first line, as its code has it, of the innermost function whose body has this line."""
+    functions = [
+        node
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if node.body[0].lineno <= number <= (node.end_lineno or 0)
+    ]
+    if not functions:
+        return None
+    innermost = max(functions, key=lambda node: node.lineno)
+    return min([innermost.lineno, *(decorator.lineno for decorator in innermost.decorator_list)])
+
+
+class Watch:
+    """A plugin of pytest: notes the functions of some folders that each test enters, and what it takes."""
+
+    def __init__(self, root: Path, folders: Sequence[str]) -> None:
+        self._root = root
+        self._folders = tuple(f"{root / folder}/" for folder in folders)
+        self._now: set[CodeType] = set()
+        self.entered: dict[tuple[str, int], set[str]] = defaultdict(set)
+        self.seconds: dict[str, float] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Around each test, its fixtures included."""
+        self._now = set()
+        threading.settrace(self._enter)
+        sys.settrace(self._enter)
+        began = time.monotonic()
+        result = yield
+        self.seconds[item.nodeid] = time.monotonic() - began
+        sys.settrace(None)
+        for code in self._now.copy():  # a server's threads go on
+            if code.co_filename.startswith(self._folders):
+                path = Path(code.co_filename).relative_to(self._root).as_posix()
+                self.entered[path, code.co_firstlineno].add(item.nodeid)
+        return result
+
+    def _enter(self, frame: FrameType, event: str, argument: object) -> None:
+        self._now.add(frame.f_code)
+
+
+def reach(root: Path, folders: Sequence[str], groups: Sequence[Sequence[str]]) -> list[Reach]:
+    """Runs the tests, which have to pass, each group in a process of its own, all at once.
+
+    Raises CalledProcessError when a test fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="minichat-mutants-") as kept, ThreadPoolExecutor() as threads:
+        notes = [Path(kept) / f"{number}.json" for number in range(len(groups))]
+        return list(threads.map(lambda group, file: _reach(root, folders, group, file), groups, notes))
+
+
+def _reach(root: Path, folders: Sequence[str], tests: Sequence[str], notes: Path) -> Reach:
+    command = [sys.executable, "-m", "tests.mutants.reach", str(notes), str(root), json.dumps([*folders]), *tests]
+    subprocess.run(command, cwd=root, check=True, stdout=sys.stderr)
+    told = json.loads(notes.read_text("utf-8"))
+    return Reach(root, {(path, first): frozenset(tests) for path, first, tests in told["entered"]}, told["seconds"])
+
+
+def _main(notes: str, root: str, folders: str, *tests: str) -> int:
+    watch = Watch(Path(root), json.loads(folders))
+    code = pytest.main(["-q", "-p", "no:cacheprovider", "-W", "ignore", "--tb=short", *tests], plugins=[watch])
+    entered = [(path, first, sorted(found)) for (path, first), found in watch.entered.items()]
+    Path(notes).write_text(json.dumps({"entered": entered, "seconds": watch.seconds}), "utf-8")
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))
