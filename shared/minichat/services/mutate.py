@@ -19,9 +19,9 @@ from minichat.observability import measured
 from minichat.services import message_attachments
 from minichat.services.audit_details import by
 from minichat.services.new_turn import RunningTurn, SendMessage, begin, preflight, started, twice_at_most, wanted
-from minichat.services.orphans import ended_as_orphan, never_began
+from minichat.services.orphans import ended_as_orphan
+from minichat.services.repeated_requests import go_on_with_mutation
 from minichat.services.rules import Rules
-from minichat.services.send import gone_on
 from minichat.services.turn_metrics import counted_turn
 from minichat.settings import Settings
 from minichat.storage import messages, opening, outbox, turns
@@ -41,7 +41,7 @@ def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: Reques
         return _replace(call, opened, command, "turn_retry", rules)
 
     with counted_turn("retry"):
-        return _once_or_again(once, lambda: _gone_on(call, chat_id, target, None, rules))
+        return _once_or_again(once, lambda: go_on_with_mutation(call, chat_id, target, None, rules))
 
 
 def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> RunningTurn:
@@ -57,7 +57,7 @@ def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> R
 
     with counted_turn("edit"):
         checked_content(command.content)
-        return _once_or_again(once, lambda: _gone_on(call, command.chat_id, target, command.content, rules))
+        return _once_or_again(once, lambda: go_on_with_mutation(call, command.chat_id, target, command.content, rules))
 
 
 def _once_or_again(once: Callable[[], RunningTurn], again: Callable[[], RunningTurn | None]) -> RunningTurn:
@@ -69,21 +69,6 @@ def _once_or_again(once: Callable[[], RunningTurn], again: Callable[[], RunningT
         if (running := again()) is None:
             raise
         return running
-
-
-def _gone_on(call: Call, chat_id: ChatId, target: RequestId, content: str | None, rules: Rules) -> RunningTurn | None:
-    """What goes on with the replacement of `target` by this content, or by the content that it has."""
-    _, old = turns.read(call.caller.tenant_id, chat_id, target)
-    if old is None or old.replaced_by_request_id is None:
-        return None
-    _, new = turns.read(call.caller.tenant_id, chat_id, old.replaced_by_request_id)
-    if new is None or not never_began(call, new, rules.settings):
-        return None
-    if content is None:
-        message = messages.read(old.tenant_id, chat_id, old.user_message_id)
-        assert message is not None, "a turn is stored with its message"
-        content = message.content
-    return gone_on(call, SendMessage(chat_id, content, new.request_id, new.attachment_ids), rules)
 
 
 def delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -> None:

@@ -1,17 +1,25 @@
-"""Requests that a client library repeats as they were when their stream is cut, with `Last-Event-ID` (contract 3).
+"""Requests that come again as they were: each function here finds the turn that is meant, or goes on with it.
 
-They ask for the rest of that stream, and not for another turn: each function here finds the turn that is meant.
+Client libraries repeat them with `Last-Event-ID` when their stream is cut (contract 3): they ask for its rest, and not
+for another turn. One whose process died before it called the provider is gone on with by whoever repeats its request.
 """
 
+from dataclasses import replace
+
+from minichat.domain.admission import Wish, readmit
 from minichat.domain.chat import visible
+from minichat.domain.context import Snapshot
 from minichat.domain.errors import FieldError, InvalidRequest, RequestIdConflict, RequestIdReused
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.message import fingerprint
 from minichat.domain.turn import Turn
-from minichat.services.new_turn import SendMessage
-from minichat.services.orphans import read_and_repair
+from minichat.observability import measured
+from minichat.services import message_attachments
+from minichat.services.new_turn import RunningTurn, SendMessage, running, wanted, wants_title
+from minichat.services.orphans import never_began, read_and_repair
+from minichat.services.rules import Rules
 from minichat.settings import Settings
-from minichat.storage import chats
+from minichat.storage import chats, messages, opening, parts, turns
 
 
 def by_request_id(call: Call, command: SendMessage, settings: Settings) -> Turn | None:
@@ -56,6 +64,50 @@ def by_target(call: Call, chat_id: ChatId, target: RequestId, content: str | Non
         return None
     wanted = old.fingerprint if content is None else fingerprint(content, new.attachment_ids)
     return new if new.fingerprint == wanted else None
+
+
+def go_on_with_send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | None:
+    """The running turn that the same command began in a process that died before it called the provider: this process
+    makes its answer now. None when there is no such turn.
+
+    Raises ChatNotFound.
+    """
+    with measured("read"):
+        # Its own message is the newest.
+        opened = opening.look(call, wanted(call, command.chat_id, command.request_id, rules, own=1))
+    chat, turn = visible(opened.chat, call.caller), opened.turn
+    if turn is None or turn.fingerprint != fingerprint(command.content, command.attachment_ids):
+        return None
+    # Of a call that could not be noted something may have been told: only its own process can go on with that.
+    if not never_began(call, turn, rules.settings) or any(parts.after(turn, 0)):
+        return None
+    history = [message for message in opened.recent.messages if message.request_id != turn.request_id]
+    snapshot = Snapshot(history, opened.summary, rules.settings.context.recent_messages_limit)
+    images = message_attachments.images(message_attachments.kept(call.caller, turn, rules))
+    wish = Wish(chat.model, command.content, snapshot, turn.web_search_enabled, images, opened.documents)
+    admission = readmit(rules.policy, wish, turn.reserve, rules.limits, call.now)
+    mine = None if admission is None else turns.take_over(call, turn)
+    if admission is None or mine is None:
+        return None
+    gone_on_with = running(mine, opened.quota_use.limits, admission, wish, rules)
+    return replace(gone_on_with, wants_title=wants_title(chat, rules))
+
+
+def go_on_with_mutation(
+    call: Call, chat_id: ChatId, target: RequestId, content: str | None, rules: Rules
+) -> RunningTurn | None:
+    """As `go_on_with_send`, with the turn that took the place of `target`: with this content, or with its own."""
+    _, old = turns.read(call.caller.tenant_id, chat_id, target)
+    if old is None or old.replaced_by_request_id is None:
+        return None
+    _, new = turns.read(call.caller.tenant_id, chat_id, old.replaced_by_request_id)
+    if new is None or not never_began(call, new, rules.settings):
+        return None
+    if content is None:
+        message = messages.read(old.tenant_id, chat_id, old.user_message_id)
+        assert message is not None, "a turn is stored with its message"
+        content = message.content
+    return go_on_with_send(call, SendMessage(chat_id, content, new.request_id, new.attachment_ids), rules)
 
 
 def _has(turn: Turn, command: SendMessage) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from minichat.domain.admission import Wish, readmit
+from minichat.domain.admission import Wish
 from minichat.domain.chat import visible
 from minichat.domain.context import Snapshot
 from minichat.domain.errors import (
@@ -23,16 +23,15 @@ from minichat.services.new_turn import (
     SendMessage,
     begin,
     preflight,
-    running,
     started,
     twice_at_most,
     wanted,
-    wants_title,
 )
 from minichat.services.orphans import end_if_dead, never_began
+from minichat.services.repeated_requests import go_on_with_send
 from minichat.services.rules import Rules
 from minichat.services.turn_metrics import counted_turn
-from minichat.storage import opening, parts, turns
+from minichat.storage import opening, turns
 
 
 def send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Replay:
@@ -55,7 +54,7 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Repla
         opened = opening.look(call, look)
     chat = visible(opened.chat, call.caller)
     is_dead = opened.turn is not None and never_began(call, opened.turn, rules.settings)
-    if is_dead and (again := gone_on(call, command, rules)) is not None:
+    if is_dead and (again := go_on_with_send(call, command, rules)) is not None:
         return again
     if end_if_dead(call, chat, rules.settings) or is_dead:
         with measured("read"):
@@ -82,33 +81,6 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Repla
             raise
         return _replay(known, command)
     return started(chat, new, admission, wish, rules)
-
-
-def gone_on(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | None:
-    """The running turn that the same command began in a process that died before it called the provider: this process
-    makes its answer now. None when there is no such turn.
-
-    Raises ChatNotFound.
-    """
-    with measured("read"):
-        # Its own message is the newest.
-        opened = opening.look(call, wanted(call, command.chat_id, command.request_id, rules, own=1))
-    chat, turn = visible(opened.chat, call.caller), opened.turn
-    if turn is None or turn.fingerprint != fingerprint(command.content, command.attachment_ids):
-        return None
-    # Of a call that could not be noted something may have been told: only its own process can go on with that.
-    if not never_began(call, turn, rules.settings) or any(parts.after(turn, 0)):
-        return None
-    history = [message for message in opened.recent.messages if message.request_id != turn.request_id]
-    snapshot = Snapshot(history, opened.summary, rules.settings.context.recent_messages_limit)
-    images = message_attachments.images(message_attachments.kept(call.caller, turn, rules))
-    wish = Wish(chat.model, command.content, snapshot, turn.web_search_enabled, images, opened.documents)
-    admission = readmit(rules.policy, wish, turn.reserve, rules.limits, call.now)
-    mine = None if admission is None else turns.take_over(call, turn)
-    if admission is None or mine is None:
-        return None
-    gone_on_with = running(mine, opened.quota_use.limits, admission, wish, rules)
-    return replace(gone_on_with, wants_title=wants_title(chat, rules))
 
 
 def _replay(known: Turn, command: SendMessage) -> Replay:
