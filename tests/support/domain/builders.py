@@ -1,5 +1,6 @@
 """Plain functions that make what a test needs, with only what the test says being special."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -23,7 +24,7 @@ Midnight is hours from it and the end of its month days. A test that is about ce
 """
 FIRST_OF_NEXT_MONTH = _month_after(NOW)
 """The midnight that ends the month of `NOW`."""
-_ticks, _bits = count(), count(1)
+_ticks, _bits = count(), count(time.time_ns())
 
 
 def an_id(number: int) -> str:
@@ -37,7 +38,7 @@ def a_caller(tenant: int = 1, user: int = 2) -> Caller:
 
 
 def a_call(caller: Caller | None = None) -> Call:
-    """A call, a second after the one before, with ids that no other test makes: engines remember their tokens."""
+    """A call, a second after the one before; no other test, in no process, makes its ids: engines remember tokens."""
     now = NOW + timedelta(seconds=next(_ticks))
     return Call(caller or a_caller(), now, new_id)
 
