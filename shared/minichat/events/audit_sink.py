@@ -45,7 +45,7 @@ def write(body: str, event_id: str, happened_at: datetime) -> bool:
 
 
 def records(sink: Path) -> Iterator[dict[str, Any]]:
-    """Every record of a folder that is a sink; a file that is none is told in the log, and passed over."""
+    """Every record of a folder that is a sink; any other file is logged and passed over."""
     for file in sorted(sink.glob("tenant=*/day=*/*.jsonl")):
         try:
             found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

@@ -57,7 +57,7 @@ class Received:
 
 
 Effect = Callable[[Any, Received], str]
-"""Makes an event's effect happen, once however often it is called, and says in a word what became of it."""
+"""Makes an event's effect happen, once however often it is called, and returns one word for what became of it."""
 
 
 def consume(event: dict[str, Any], queue: str, model: Any, effect: Effect) -> PartialItemFailureResponse:
@@ -79,7 +79,7 @@ def consume(event: dict[str, Any], queue: str, model: Any, effect: Effect) -> Pa
     try:
         answer = process_partial_response(event=event, record_handler=handle, processor=processor)
         for record in untried.values():
-            # It waits for the failure before it in its group, and keeps that from coming again while it is held here.
+            # Untried: a failure before it in its group cannot come again while this one is held here.
             _hide(record, queue, _attempt(record))
         return answer
     finally:

@@ -88,14 +88,14 @@ def release(url: str, letter: DeadLetter) -> None:
 
 
 def delete(url: str, letter: DeadLetter) -> None:
-    """Removes the message. When SQS does not answer it stays, and what it says is said again some time."""
+    """Removes the message. When SQS does not answer it stays, and may be sent once more."""
     with _harmless("a dead letter stays", letter):
         client().delete_message(QueueUrl=url, ReceiptHandle=letter.receipt)
 
 
 @contextmanager
 def _harmless(what: str, letter: DeadLetter) -> Iterator[None]:
-    """What SQS does not do for one message keeps nobody from going on with the others."""
+    """A failure of SQS for one message does not stop work on the others."""
     try:
         yield
     except (ClientError, BotoCoreError):

@@ -142,7 +142,7 @@ class UsageEvent(Event):
     timestamp: datetime
 
     def dedupe_key(self, event_id: str) -> str:
-        """That of the turn, or of the task: the event may happen twice, that not."""
+        """The turn's key, or the task's: the event may happen twice, they may not."""
         del event_id
         return dedupe_key(self.tenant_id, self.system_task_type or self.turn_id or "", self.request_id)
 
@@ -331,7 +331,7 @@ class AttachmentCleanup(Event):
 
 
 class AttachmentExpected(Event):
-    """An attachment was made, and its file is on its way. It comes late, to see what became of it."""
+    """An attachment was made, its file is on its way. This event comes late, to see what became of it."""
 
     queue = "attachment-ingest"
     event_type: Literal["attachment_expected"] = "attachment_expected"
@@ -352,7 +352,7 @@ class ChatCleanup(Event):
 
 
 class FrontierRef(_Part):
-    """A place in a chat: right behind this message."""
+    """A place in a chat: right after this message."""
 
     created_at: datetime
     message_id: str

@@ -97,8 +97,7 @@ _connected: list["SQSClient"] = []
 def send(url: str, messages: Sequence[SqsMessage], *, again: str = "") -> list[Unsent]:
     """Sends messages in their order, and returns those that were not taken, each with the reason.
 
-    `again` tells a FIFO queue that a message is meant, though it had the same one within its five minutes of
-    deduplication.
+    `again` makes a FIFO queue take a message that it had within its five minutes of deduplication.
     """
     fifo = url.endswith(".fifo")
     unsent: list[Unsent] = []

@@ -15,7 +15,7 @@ from minichat.domain.turn import QuotaDecision, Turn, TurnState
 
 
 def _never_null(schema: dict[str, Any]) -> None:
-    """Describes a member as it is where it is there."""
+    """Describes a member as it is when present."""
     (given,) = (one for one in schema.pop("anyOf") if one != {"type": "null"})
     del schema["default"]
     schema.update(given)

@@ -27,7 +27,7 @@ from minichat.settings import Settings
 
 MAX_EVENT_ID = 10**9
 LEFT_SECONDS = 4
-"""Of an invocation, when a call stops waiting for what it asked to wait for."""
+"""Seconds before an invocation's end at which a call stops waiting."""
 
 # The first `wait` of them counts; what is within quotes is no preference (RFC 7240, sections 2 and 4.3).
 _WAIT = re.compile(r"""(?:^|,)\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:[,;]|$)""", re.IGNORECASE)
@@ -100,8 +100,7 @@ TheApp = Annotated[AppDeps, Depends(_app)]
 
 
 async def _call(request: Request, looked: TheApp) -> Call:
-    """The call, at an instant by the store's clock: a new process has heard it by now, for it has looked for the
-    policy."""
+    """The call, timed by the store's clock, which even a new process knows by now: it has looked for the policy."""
     del looked
     instant = now()
     # Lambda says when the invocation ends, by its own clock; a server on one machine does not.
@@ -125,7 +124,7 @@ class Position:
 
     @property
     def last(self) -> int:
-        """That id."""
+        """The id of the last event."""
         return next((given for given in (self.last_event_id, self.after) if given is not None), 0)
 
 
@@ -141,14 +140,14 @@ async def _request_id(request_id: UUID) -> RequestId:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """How long a call may wait for what it wants: so many seconds, and not beyond that time of the monotonic clock."""
+    """How long a call may wait for what it wants: at most so many seconds, and only until then (monotonic clock)."""
 
     most: float
     until: float
 
     @property
     def seconds(self) -> float:
-        """Of that what is left now."""
+        """The seconds left now."""
         return max(min(self.most, self.until - time.monotonic()), 0)
 
 

@@ -76,7 +76,7 @@ _LINKS: dict[tuple[str, str, str], tuple[dict[str, str], tuple[str, ...]]] = {
     ("post", "/attachments", "201"): ({"attachment_id": "$response.body#/id"}, (_ATTACHMENT,)),
     ("post", "/attachments/uploads", "201"): ({"attachment_id": "$response.body#/id"}, (_ATTACHMENT,)),
 }
-"""Which operations go on with what an operation of a chat answers, or was told, and where they find its id."""
+"""Which operations follow on from an operation of a chat, and where they find the id: in its answer or its request."""
 
 
 @cache

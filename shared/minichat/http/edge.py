@@ -20,8 +20,7 @@ from minichat.observability import WideEvent, begin, emit, logger
 from minichat.settings import function_name
 
 ANSWER_SECONDS = 2
-"""Of an invocation, when it is answered whatever is still waited for: a function that outlives its time answers
-nothing."""
+"""Seconds before an invocation's end at which it answers, finished or not: once out of time it cannot."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -102,7 +101,7 @@ def _seconds_left(scope: Scope) -> float | None:
 
 
 async def _is_late(answering: Awaitable[None], seconds: float | None, sent: list[int]) -> bool:
-    """Whether nothing was answered within so many seconds. What is under way goes on then, and is told to nobody.
+    """Whether nothing was answered within so many seconds. The work then goes on, and nobody hears of it.
 
     Raises what answering does.
     """
@@ -119,14 +118,14 @@ async def _is_late(answering: Awaitable[None], seconds: float | None, sent: list
         await task
         return False
     _late.add(task)
-    task.add_done_callback(_never_told)
+    task.add_done_callback(_forget_late)
     return True
 
 
 _late: set[asyncio.Future[None]] = set()
 
 
-def _never_told(task: asyncio.Future[None]) -> None:
+def _forget_late(task: asyncio.Future[None]) -> None:
     _late.discard(task)
     if not task.cancelled() and (problem := task.exception()) is not None:
         logger.error("a request that was given up failed", exc_info=problem)

@@ -40,20 +40,19 @@ LONGEST_TURN = timedelta(hours=1)
 """An assistant message's id is as old as its turn's start, its `created_at` as its end: 15 minutes at most."""
 
 THUMBNAILS_MAX_BYTES = 1_000_000
-"""Of one page: a response from Lambda has at most 6 MB. Those beyond it are shown by `GET …/attachments/ID` alone."""
+"""Per page: a response from Lambda has at most 6 MB. Those beyond it are shown by `GET …/attachments/ID` alone."""
 
 PAGE_MAX_BYTES = 6_200_000
-"""Of the messages of one page, as they are told: an answer of Lambda has at most 6,291,556 bytes, with its headers and
+"""For the messages of one page, as sent: an answer of Lambda has at most 6,291,556 bytes, with its headers and
 the page's cursors. Any one message is smaller (`TOLD_MAX_BYTES`, 64 attachments, and their thumbnails)."""
 
 _MESSAGE_MEMBERS = frozenset(MessageView.model_fields)
 
 LOOKED_AT = 1000
-"""Chats, or attachments, that one request for a list looks at, at most: what wants few of them goes on with the next
-cursor."""
+"""The most chats, or attachments, that one list request looks at: a filter that few pass goes on by cursor."""
 
 PICTURES_AT_ONCE = 25
-"""Attachments whose thumbnails are read in one go: a page need not be so long that it has room for all of them."""
+"""Attachments whose thumbnails are read in one go: a page may not have room for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +176,7 @@ def attachments(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -
 
 
 def _that_fit_with_pictures(files: Sequence[Attachment]) -> list[Attachment]:
-    """The first of these attachments, with their thumbnails, that one response can tell; at least one."""
+    """The first of these attachments, with their thumbnails, that fit in one response; at least one."""
     shown: list[Attachment] = []
     left = PAGE_MAX_BYTES
     for start in range(0, len(files), PICTURES_AT_ONCE):
@@ -253,7 +252,7 @@ def _worth_reading(found: Sequence[FoundMessages]) -> int:
 
 
 def _that_fit(shown: Sequence[dict[str, Any]]) -> int:
-    """How many of these one answer can tell, at least one."""
+    """How many of these fit in one answer; at least one."""
     sizes = itertools.accumulate(told_bytes(one) + len(", ") for one in shown)
     return max(sum(size <= PAGE_MAX_BYTES for size in sizes), 1)
 

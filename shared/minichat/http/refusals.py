@@ -71,7 +71,7 @@ def _chat_id(request: Request) -> str | None:
 
 
 def _cause(error: errors.ServiceUnavailable) -> str:
-    """What did not answer, in the words of what noticed it, or who found out by itself: for the log alone."""
+    """What did not answer, in the words of whatever noticed it: for the log alone."""
     causes: list[BaseException] = [error]
     while (deeper := _deeper(causes[-1])) is not None and deeper not in causes:
         causes.append(deeper)

@@ -38,8 +38,8 @@ class RequestBody:
     async def read_before_the_end(self, message: Message, status: int, send: Send) -> None:
         """Sends a message of the answer; the last one of a refusal once the body was read, as far as that goes.
 
-        Who writes a whole body before reading anything would find its connection broken instead of the answer: a server
-        that closes a connection on which something is unread resets it. Who reads meanwhile has the answer at once.
+        A client that writes its whole body before reading would find its connection broken instead of the answer: a
+        server that closes a connection with unread data resets it. One that reads meanwhile has the answer at once.
         """
         if status >= 400 and message["type"] == "http.response.body" and not message.get("more_body"):
             await send({**message, "more_body": True})
@@ -50,7 +50,7 @@ class RequestBody:
         await send(message)
 
     async def _pass_over(self) -> None:
-        # Who waits for leave to send a body (100-continue) sends none after a refusal: asking for it would give leave.
+        # A client that waits for leave to send (100-continue) sends nothing after a refusal: reading would give leave.
         sends = self._is_announced and (self._is_asked_for or not self._awaits_leave)
         while sends and not self._has_ended and self._size < PASSED_OVER_BYTES:
             async with asyncio.timeout(SILENT_SECONDS):

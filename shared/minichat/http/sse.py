@@ -12,7 +12,7 @@ MEDIA_TYPE = "text/event-stream"
 
 
 class EventStream(StreamingResponse):
-    """A stream of events; `on_end` is called when it is over, be it that its client had left before its first byte."""
+    """A stream of events; `on_end` is called when it is over, even if its client left before the first byte."""
 
     def __init__(self, events: AsyncIterator[Numbered], on_end: Callable[[], None] = lambda: None) -> None:
         headers = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}

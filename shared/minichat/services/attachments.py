@@ -35,7 +35,7 @@ from minichat.storage.once import Once
 DELETE_ATTEMPTS = 5
 FIRST_LOOK_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 1.0
-"""Between two looks at an attachment that is waited for; each costs two read units."""
+"""At most, between looks at an awaited attachment; each costs two read units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ def add(call: Call, chat: Chat, file: NewFile, content: bytes, rules: Rules) -> 
         raise UnsupportedFileType("The file is not of the type that it is said to be.")
     made = _made(call, chat, file, file_type, rules)
     attachment = _stored(call, made, limits_of(chat, rules), rules, file.once(content))
-    # Dies the process here, the attachment is given up when nothing has come for it. Said again, the file comes again:
-    # it may have been here that the first call died.
+    # If the process dies here, the attachment is given up when no file has come. A repeated request brings the file
+    # again: the first call may have died here.
     if attachment.status is AttachmentStatus.PENDING:
         objects.put(_key(attachment), content, file_type.content_type)
     return attachment
@@ -228,7 +228,7 @@ def _deleted(call: Call, attachment: Attachment) -> AttachmentDeleted:
 
 
 def to_be_cleaned(attachment: Attachment, deleted_at: datetime) -> AttachmentCleanup:
-    """The event that has what the provider of an attachment has of it deleted."""
+    """The event that has an attachment deleted at its provider."""
     return AttachmentCleanup(
         tenant_id=attachment.tenant_id,
         chat_id=attachment.chat_id,

@@ -87,7 +87,7 @@ def delete(call: Call, chat_id: ChatId) -> None:
 
 
 def expire(call: Call, chat: Chat) -> bool:
-    """Deletes a temporary chat that is as it was seen still, on its owner's behalf; False when it was used meanwhile.
+    """Deletes a temporary chat that is still as it was seen, on its owner's behalf; False when it was used meanwhile.
 
     Raises ChatNotFound.
     """

@@ -33,7 +33,7 @@ T = TypeVar("T")
 GRACE = timedelta(seconds=50)
 """How much longer than its time a worker keeps others away: more than the call that is under way then may take."""
 MORE_ATTEMPTS = 3
-"""How often it is tried once more to find out what a provider has of an attachment that failed."""
+"""More attempts to find out what a provider has of a failed attachment."""
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 2.0
 
@@ -81,12 +81,12 @@ class Job:
 
     @property
     def file_type(self) -> FileType:
-        """Its type."""
+        """The file's type."""
         return TYPES[self.attachment.content_type]
 
     @property
     def name(self) -> str:
-        """Its name at the provider."""
+        """The file's name at the provider."""
         return name_at_provider(self.attachment)
 
     @property
@@ -149,7 +149,7 @@ def _is_late(job: Job) -> bool:
 def _attempt(job: Job, content: bytes | None) -> Ingested:
     attempts, most = job.attachment.ingest.attempts, job.means.settings.max_attempts
     if attempts > most:
-        # The attempts before did not live to say why.
+        # Earlier attempts died before they could say why.
         return _fail(job, "indexing_failed" if job.attachment.status is AttachmentStatus.UPLOADED else "upload_failed")
     try:
         _take_in(job, content)

@@ -150,7 +150,7 @@ def take_away(attachment: Attachment, files: Files) -> Failure | None:
 
 
 def _files_of(attachment: Attachment, account: Account) -> list[str] | Failure:
-    """The provider's ids of its file: the one that was noted, else those of its name that nobody lived to note."""
+    """The provider's ids of its file: the one that was noted, else those of its name."""
     if attachment.provider_file_id is not None:
         return [attachment.provider_file_id]
     if attachment.unnoted_since is None:

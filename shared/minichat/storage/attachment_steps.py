@@ -42,15 +42,15 @@ _ON_ITS_WAY = (AttachmentStatus.PENDING.value, AttachmentStatus.UPLOADED.value)
 def create(
     call: Call, attachment: Attachment, limits: FileLimits, expected: OutboxItem, key: Once | None = None
 ) -> AttachmentId:
-    """Stores a new attachment, counts it, and has somebody look after it later; its id.
+    """Stores a new attachment, counts it, and schedules a later look at it; returns its id.
 
-    Of an idempotency key that made one before it is that one's id, and nothing is stored.
+    If the idempotency key made one before, returns that one's id and stores nothing.
     Raises ChatNotFound; IdempotencyKeyConflict when the key came with another request; QuotaExceeded when the chat has
     as many documents, or bytes, as it may, or the user's day.
     """
     item = ChatItem(*keys.chat(attachment.tenant_id, attachment.chat_id))
     size, documents = attachment.size_bytes, int(attachment.kind == "document")
-    # Of many at once as many are counted in as there is room for.
+    # Of many at once, only as many as there is room for are counted in.
     room = [at_most(ChatItem.upload_bytes, limits.bytes_per_chat - size)]
     if documents:
         room.append(at_most(ChatItem.documents, limits.documents_per_chat - documents))
@@ -108,7 +108,7 @@ def delete(call: Call, seen: Attachment, events: Sequence[OutboxItem]) -> bool:
     is_there = AttachmentItem.pk.exists()
     is_shown = AttachmentItem.deleted_at.does_not_exist()
     is_theirs = AttachmentItem.uploaded_by == call.caller.user_id
-    # What a visible message was sent with stays, also when that was sent since.
+    # What a visible message was sent with stays, even if it was sent since.
     unreferenced = still_counts(AttachmentItem.references, 0)
     no_cleanup = AttachmentItem.cleanup_status.does_not_exist()
     # One that failed is out of the chat's counters already.
@@ -295,7 +295,7 @@ def _open() -> Condition:
     is_there = AttachmentItem.pk.exists()
     on_its_way = AttachmentItem.status.is_in(*_ON_ITS_WAY)
     is_shown = AttachmentItem.deleted_at.does_not_exist()
-    # What is noted once a cleanup is through nobody would take away.
+    # Nobody would take away what is noted after a cleanup is through.
     no_cleanup = AttachmentItem.cleanup_status.does_not_exist()
     return all_of(is_there, on_its_way, is_shown, no_cleanup)
 

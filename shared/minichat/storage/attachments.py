@@ -163,7 +163,7 @@ def settle(seen: Attachment, cleanup: Cleanup) -> bool:
     item = AttachmentItem(*keys.attachment(seen.tenant_id, seen.chat_id, seen.attachment_id))
     ended = {CleanupStatus.DONE, CleanupStatus.FAILED} - {seen.cleanup.status}
     is_there = AttachmentItem.pk.exists()
-    # Of two attempts that end, the first decides; who begins anew does so from the end that was seen.
+    # Of two attempts that end, the first decides; a new one begins from the end that was seen.
     not_ended = ~AttachmentItem.cleanup_status.is_in(*sorted(ended))
     # What was noted since at the provider has not been taken away.
     same_file = is_still(AttachmentItem.provider_file_id, seen.provider_file_id)

@@ -24,7 +24,7 @@ _ID_LENGTH: Final = 36
 
 
 def add(attachment: Attachment) -> Update:
-    """The write that has turns know of a document."""
+    """The write that makes a document known to turns."""
     told = [
         attachment.storage_backend,
         attachment.provider_file_id,
@@ -38,7 +38,7 @@ def add(attachment: Attachment) -> Update:
 
 
 def remove(attachment: Attachment) -> Update:
-    """The write that has turns forget a document, whether they knew of it or not."""
+    """The write that hides a document from turns, whether they knew of it or not."""
     return Update("documents", _item(attachment), [_of(attachment).remove()])
 
 

@@ -213,7 +213,7 @@ class OutboxItem(Model):
 
 
 UNREAD_ATTEMPTS = 6
-"""How often a batch is read that gives nothing, with pauses that double from 50 ms: two or three seconds."""
+"""How often a batch that gives nothing is read, with pauses that double from 50 ms: two or three seconds."""
 
 _readers = ThreadPoolExecutor(max_workers=32, thread_name_prefix="read")
 
@@ -255,7 +255,7 @@ def outbox_table() -> TableConnection:
 
 
 def answered(read: Callable[[], T]) -> T:
-    """What a read gives, which is asked once more when there is no answer.
+    """What a read gives; it is repeated once when there is no answer.
 
     Raises ServiceUnavailable when there is none then either.
     """

@@ -88,12 +88,12 @@ def number(raw: Raw, name: str) -> int:
 
 
 def tenant_of(pk: str) -> TenantId:
-    """Whose an item is."""
+    """The tenant of an item."""
     return TenantId(pk.removeprefix("T#").split("#")[0])
 
 
 def chat_of(pk: str) -> tuple[TenantId, ChatId]:
-    """The chat that an item is of, and whose it is.
+    """The chat of an item, and its tenant.
 
     Raises ValueError for an item of no chat.
     """
@@ -107,7 +107,7 @@ def is_of_chat(pk: str) -> bool:
 
 
 def user_of(pk: str) -> tuple[TenantId, UserId]:
-    """The user that an item is of, and whose it is.
+    """The user of an item, and their tenant.
 
     Raises ValueError for an item of no user.
     """

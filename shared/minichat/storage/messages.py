@@ -41,7 +41,7 @@ STRETCH_ITEMS = 50
 """Messages of one query of a long stretch, which is read from end to end."""
 
 TAKEN_BACK = "take back "
-"""How the writes are named that are refused when a message is not as it was found."""
+"""The name of the writes that are refused when a message is not as it was found."""
 
 Keep = Callable[[Message], bool]
 """Whether a message is wanted, by all but its text: a long one is not read before that is known."""
@@ -343,7 +343,7 @@ def _joined(items: Iterable[Raw], *, descending: bool) -> Iterator[tuple[bool, F
 
 
 def _parts_behind(raw: Raw) -> int:
-    """In how many items right behind a message of an earlier version its text is."""
+    """How many items right behind a message of an earlier version hold its text."""
     return int(raw["parts"]["N"]) if "parts" in raw and "bytes" not in raw else 0
 
 

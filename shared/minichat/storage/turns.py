@@ -47,7 +47,7 @@ _NESTED: dict[str, type[Any]] = {"reserve": Reserve, "usage": Usage, "tool_calls
 _KEYS = frozenset({"tenant_id", "chat_id", "request_id"})
 
 LATE_SECONDS = 5
-"""A third of the time after which a turn that has not begun counts as dead: whose commit took longer looks first."""
+"""A third of the time after which a turn that has not begun counts as dead: a commit that took longer looks first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,8 @@ def supersede(call: Call, chat: Chat, target: Target, new: Start, *, retention_d
 
 
 def _commit_start(call: Call, turn: Turn, writes: Sequence[Write], *, op: str) -> None:
-    """Commits the beginning of a turn. What took so long that others may count its process as dead is renewed first:
-    who goes on to call the provider is the turn's one teller.
+    """Commits the beginning of a turn. A commit so slow that its process may count as dead renews the lease first:
+    whoever goes on to call the provider is the turn's one teller.
 
     Raises Refused and ServiceUnavailable as `commit` does; GenerationInProgress when another goes on with the turn.
     """
@@ -172,7 +172,7 @@ def take_over(call: Call, dead: Turn) -> Turn | None:
     same_teller = is_still(TurnItem.teller, dead.teller)
     # A sign of life since, and it is not dead.
     still_silent = is_still(TurnItem.last_progress_at, dead.last_progress_at)
-    # Of a turn whose provider was asked something may have been told.
+    # Once its provider was asked, part of a turn may have been told.
     never_called = TurnItem.provider_request_started_at.does_not_exist()
     not_cancelled = TurnItem.cancel_requested_at.does_not_exist()
     as_seen = all_of(same_teller, still_silent, never_called, not_cancelled)
@@ -331,7 +331,7 @@ def _withdrawn(call: Call, target: Target) -> list[Write]:
 
 
 def _forgetting(chat: Chat, turn: Turn) -> tuple[list[Action], list[Update]]:
-    """What it takes of the head, and besides, that a summary does not repeat a turn that is gone."""
+    """The head's actions, and other updates, that keep a summary from repeating a turn that is gone."""
     if not chat.covers(turn.user_message_id):
         return [], []
     return [ChatItem.summarized_up_to.remove()], [summaries.stale(chat.tenant_id, chat.chat_id)]

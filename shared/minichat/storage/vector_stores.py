@@ -1,7 +1,7 @@
 """The one vector store that a chat has at a provider: claimed, made and named, in the end gone at its provider.
 
-The claim comes before the store is made, and the cleanup of a deleted chat looks at claims, too. Who names a store does
-so only while the claim is its own and no cleanup is through (`gone_at`), and takes back what it made otherwise; the
+The claim comes before the store is made, and the cleanup of a deleted chat looks at claims, too. A worker names a store
+only while the claim is its own and no cleanup is through (`gone_at`), and takes back what it made otherwise; the
 cleanup conditions on the id and the claim that it saw. So whichever comes second notices the first, and no store is
 left behind.
 """

@@ -146,8 +146,8 @@ async def _rest(call: Call, app: AppDeps, after: int | None, find: Callable[[], 
         return None if turn is None else resumed(call, turn, after or 0, app.settings)
 
     rest = None if after is None else await run_in_threadpool(found)
-    # Who has everything gets an empty stream, and no 204: a library that repeats its request takes that for a failure,
-    # and repeats it for ever.
+    # A client that has everything gets an empty stream, not a 204: a library that repeats its request takes that
+    # for a failure, and repeats it for ever.
     return None if rest is None else _followed(call, app, rest)
 
 
