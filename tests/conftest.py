@@ -6,23 +6,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-import uvicorn
 from hypothesis import HealthCheck, settings
 
-from minichat.http.app import create_app
 from minichat.local import limits, tables
 from minichat.local.engine import Engine
 from minichat.local.process import Child, free_port
-from minichat.settings import Store, current, load
+from minichat.settings import Store, current
 from minichat.storage import objects
 from minichat.storage.items import connect
 from tests.support.http.client import Stack, StartedStack, User
@@ -113,6 +109,9 @@ def fresh_tables(endpoint: str) -> Store:
 def stack(state_folder: Path) -> Iterator[Stack]:
     """`minichat dev`, running, as a developer would start it; or the one named, with a server in this process."""
     if named := os.environ.get("TEST_STACK"):
+        # The app of all routes takes a second to load, which tests without a server need not wait for.
+        from tests.mutants.served_here import served_here  # noqa: PLC0415
+
         with served_here(Path(named)) as here:
             yield here
         return
@@ -127,28 +126,6 @@ def of_servers(about: dict[str, Any], state: Path) -> dict[str, str]:
         "MINICHAT_AUTH__JWKS": str(state / "jwks.json"),
         "MINICHAT_CURSOR_SECRET": (state / "cursor-secret").read_text(),
     }
-
-
-@contextmanager
-def served_here(state: Path) -> Iterator[Stack]:
-    """The stack that runs with this folder, served by this process too: what serves it can be watched, and changed."""
-    about = json.loads((state / "dev.json").read_text())
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in of_servers(about, state).items():
-            patch.setenv(name, value)
-        port = free_port()
-        server = uvicorn.Server(
-            uvicorn.Config(create_app(load(os.environ)), port=port, log_level="warning", timeout_graceful_shutdown=1)
-        )
-        serving = threading.Thread(target=server.run)
-        serving.start()
-        while not server.started:
-            assert serving.is_alive()
-            time.sleep(0.01)
-        about["base_url"] = f"http://127.0.0.1:{port}/mini-chat/v1"
-        yield Stack(about, state)
-        server.should_exit = True
-        serving.join()
 
 
 class another_server:

@@ -17,6 +17,7 @@ from minichat.http.app import BUFFERED, STREAMING, routers
 from minichat.http.edge import Edge
 from tests.conftest import another_server
 from tests.support.http.client import Stack, User
+from tests.support.patience import PATIENCE
 
 OURS, OTHERS = "https://app.example", "https://evil.example"
 SAFE_METHODS = {"GET", "HEAD", "POST"}
@@ -109,7 +110,7 @@ def test_a_page_may_ask_for_every_operation_and_read_whatever_it_answers(
         "Content-Type": "application/json",
         **{"Idempotency-Key": "k", "Last-Event-ID": "1", "X-Request-Id": "r", "traceparent": "00-x"},
     }
-    with httpx2.Client(base_url=allowing.base_url, trust_env=False, timeout=30) as http:
+    with httpx2.Client(base_url=allowing.base_url, trust_env=False, timeout=PATIENCE) as http:
         answer = Page(OURS, http).fetch(method, path, headers=headers)
         assert answer.headers["x-request-id"] == "r"
         assert "total" in answer.headers["server-timing"]

@@ -13,10 +13,10 @@ import pytest
 
 from tests.support.aws.emulator import SAM, Emulator
 from tests.support.aws.runtime_api import API, MAX_RESPONSE_BYTES, RuntimeApi
+from tests.support.patience import PATIENCE
 
 PRELUDE = b'{"statusCode":200}' + b"\0" * 8
 NOT_ALLOWED = (403, "InvalidStateTransition")
-READY_SECONDS = 30
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Runtime:
 
     async def next(self) -> httpx2.Response:
         """What a request for the next invocation is answered, once the Runtime API is there."""
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 return await self.http.get("/invocation/next")
@@ -103,7 +103,7 @@ async def _forget(clients: list[asyncio.Task[Any]]) -> None:
 
 
 def _client(host: str) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(base_url=f"http://{host}{API}", trust_env=False, timeout=30)
+    return httpx2.AsyncClient(base_url=f"http://{host}{API}", trust_env=False, timeout=PATIENCE)
 
 
 def _streaming(mode: str = "streaming") -> dict[str, str]:

@@ -24,11 +24,12 @@ from minichat.local.process import free_port
 from minichat.local.tables import load_template
 from tests.clocks import MOVED
 from tests.conftest import ROOT
+from tests.support.patience import PATIENCE
 
 SAM = ROOT / ".tools" / "sam"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
-READY_SECONDS, END_SECONDS = 60, 30
+END_SECONDS = 30
 # What AWS puts beside a function: the client of the Runtime API and what that needs.
 RUNTIME_CLIENT = ("awslambdaric", "simplejson", "snapshot-restore-py")
 
@@ -140,7 +141,7 @@ class Emulator:
             # `python -m` looks for modules where it is started, which on Lambda is the function itself.
             task = self._environment.get("LAMBDA_TASK_ROOT")
             self._process = subprocess.Popen(command, cwd=task, env=self._environment, stdout=log, stderr=log)
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 httpx2.get(f"http://127.0.0.1:{port}/", trust_env=False)
@@ -162,7 +163,7 @@ class Emulator:
     def invoke(self, event: dict[str, Any] | bytes) -> bytes:
         """What the function answers, as the emulator passes it on."""
         content = event if isinstance(event, bytes) else json.dumps(event).encode()
-        return httpx2.post(self._url, content=content, timeout=60, trust_env=False).content
+        return httpx2.post(self._url, content=content, timeout=PATIENCE, trust_env=False).content
 
 
 def _runtime(folder: Path) -> None:

@@ -13,6 +13,7 @@ import httpx2
 from minichat.local.scripted_tasks import answer_of_task
 from tests.conftest import running_stack
 from tests.support.http.client import Stack
+from tests.support.patience import PATIENCE
 from tests.support.providers.files import a_scripted_provider
 
 
@@ -76,7 +77,7 @@ def _handler(requests: Requests) -> type[BaseHTTPRequestHandler]:
                 requests.keep(json.loads(content))
             sent = {"content-type": self.headers["content-type"]} if "content-type" in self.headers else {}
             answer = httpx2.request(
-                self.command, requests.url + self.path, content=content, headers=sent, timeout=30, trust_env=False
+                self.command, requests.url + self.path, content=content, headers=sent, timeout=PATIENCE, trust_env=False
             )
             self.send_response(answer.status_code)
             self.send_header("content-type", answer.headers.get("content-type", "application/json"))
