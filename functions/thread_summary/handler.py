@@ -14,7 +14,7 @@ from minichat.moment import new_id, now
 from minichat.observability import count
 from minichat.providers.registry import Providers
 from minichat.services import doc_summaries, summary, titles
-from minichat.services.rules import InForce
+from minichat.services.policy_in_force import InForce
 from minichat.services.system_tasks import NoModel, TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import current
 from minichat.storage.items import connect

@@ -19,7 +19,7 @@ from minichat.local.tables import project_root
 from minichat.services import chats
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.settings import Settings, current
 from minichat.storage import scan

@@ -21,7 +21,7 @@ from minichat.local import buckets, queues
 from minichat.local.engine import Engine
 from minichat.local.tables import load_template, project_root
 from minichat.services import attachments, chats
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.settings import current
 from minichat.storage import keys
 from minichat.storage.attachments import read

@@ -18,7 +18,7 @@ import httpx2
 import pytest
 import yaml
 
-from minichat.services.rules import SHIPPED_POLICY
+from minichat.services.policy_in_force import SHIPPED_POLICY
 from tests.conftest import running_stack
 from tests.support.http.client import User
 from tests.support.patience import PATIENCE

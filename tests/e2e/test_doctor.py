@@ -29,7 +29,7 @@ from minichat.cli.doctor import PATIENCE_SECONDS
 from minichat.local import tables
 from minichat.local.process import free_port
 from minichat.moment import now
-from minichat.services.rules import SHIPPED_POLICY
+from minichat.services.policy_in_force import SHIPPED_POLICY
 from minichat.settings import Store
 from tests.conftest import ROOT, running_stack
 from tests.support.events.queue_access import QueueAccess

@@ -16,7 +16,7 @@ import pytest
 from boto3.dynamodb.conditions import Key
 
 from minichat.local.issuer import as_uuid
-from minichat.services.rules import SHIPPED_POLICY
+from minichat.services.policy_in_force import SHIPPED_POLICY
 from minichat.settings import Settings, Store
 from tests.conftest import running_stack
 from tests.support.http.client import Stack, User

@@ -15,7 +15,7 @@ import boto3
 import pytest
 
 from minichat.local.process import free_port
-from minichat.services.rules import SHIPPED_POLICY
+from minichat.services.policy_in_force import SHIPPED_POLICY
 from minichat.settings import Store
 from tests.conftest import running_stack
 from tests.support.http.client import Stack

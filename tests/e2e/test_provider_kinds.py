@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from minichat.local.dialects.dialect import SECRETS
-from minichat.services.rules import SHIPPED_POLICY
+from minichat.services.policy_in_force import SHIPPED_POLICY
 from tests.conftest import running_stack
 from tests.support.http.client import Stack, User
 from tests.support.providers.files import a_scripted_provider

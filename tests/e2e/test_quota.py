@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from minichat.local.issuer import as_uuid
-from minichat.services.rules import SHIPPED_POLICY
+from minichat.services.policy_in_force import SHIPPED_POLICY
 from tests.conftest import running_stack
 from tests.support.http.client import Answer, Stack
 from tests.support.patience import PATIENCE

@@ -37,7 +37,7 @@ from minichat.services import attachments as service
 from minichat.services import chats, mutate, new_turn
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import Replay, RunningTurn, SendMessage
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.settings import Attachments, Auth, Settings, Store
 from minichat.storage import attachment_steps, attachments, keys, messages

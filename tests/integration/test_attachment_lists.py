@@ -16,7 +16,7 @@ from minichat.http.schemas import AttachmentDetail, Page, attachment_detail
 from minichat.local.lambda_events import EVENT_MAX_BYTES
 from minichat.services import attachments as service
 from minichat.services import chats
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.settings import Settings, Store, Thumbnails
 from tests.support.domain.builders import a_call, a_caller, a_policy
 from tests.support.services.ready_files import announced, ready

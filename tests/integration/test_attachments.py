@@ -26,7 +26,7 @@ from minichat.domain.errors import (
 from minichat.domain.identity import AttachmentId, ChatId, UserId
 from minichat.services import attachments as service
 from minichat.services import chats
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.settings import Attachments, Settings, Store
 from minichat.storage import attachment_steps, attachments, keys, objects, references
 from minichat.storage.items import ChatItem, batch_get

@@ -18,7 +18,7 @@ from minichat.providers.openai_responses import body
 from minichat.services import attachments as files
 from minichat.services import chats, doc_summaries
 from minichat.services.new_turn import RunningTurn, SendMessage
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.services.system_tasks import TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import Settings, Store

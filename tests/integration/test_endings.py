@@ -27,8 +27,8 @@ from minichat.providers.chunks import Completed, Incomplete, ProviderChunk, Text
 from minichat.services import chats
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
+from minichat.services.policy_in_force import Rules
 from minichat.services.resume import follow, replay
-from minichat.services.rules import Rules
 from minichat.services.send import send
 from minichat.settings import Store
 from minichat.storage import messages

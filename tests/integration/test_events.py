@@ -32,8 +32,8 @@ from minichat.local.event_schemas import EXAMPLES
 from minichat.services import chats, reconcile_usage
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
+from minichat.services.policy_in_force import Rules
 from minichat.services.redrive import Range, redrive, republish
-from minichat.services.rules import Rules
 from minichat.services.send import send
 from minichat.settings import Settings, Store, current
 from minichat.storage import keys, scan, usage_ledger

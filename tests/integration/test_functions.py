@@ -22,7 +22,7 @@ from minichat.local.issuer import Issuer, as_uuid
 from minichat.services import chats
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.settings import Settings, Store
 from tests.conftest import ROOT

@@ -26,7 +26,7 @@ from minichat.services import chats, generate
 from minichat.services.channel import Channel
 from minichat.services.finalize import End, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.settings import Quota, Settings, Store, Streaming
 from minichat.storage import messages, turns

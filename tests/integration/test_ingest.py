@@ -21,7 +21,7 @@ from minichat.providers.files import Account, Files
 from minichat.services import attachments as service
 from minichat.services import chats, provider_cleanup
 from minichat.services.ingest import IngestDeps, Ingested, ingest
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.settings import Attachments, CleanupSettings, Settings, Store
 from minichat.storage import attachment_steps, attachments, keys, objects, vector_stores
 from minichat.storage.items import ChatItem, batch_get

@@ -25,9 +25,9 @@ from minichat.services import attachments as service
 from minichat.services import chat_expiry, chats, provider_cleanup
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
+from minichat.services.policy_in_force import Rules
 from minichat.services.provider_leftovers import leftovers, try_again
 from minichat.services.redrive import redrive
-from minichat.services.rules import Rules
 from minichat.services.send import send
 from minichat.settings import CleanupSettings, Settings, Store, current
 from minichat.storage import attachment_steps, attachments, keys, transact, vector_stores

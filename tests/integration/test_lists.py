@@ -11,7 +11,7 @@ from minichat.http import listing
 from minichat.http.paging import CursorCodec
 from minichat.http.schemas import ChatDetail, Page
 from minichat.services import chats
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.settings import Settings, Store
 from tests.support.domain.builders import a_call, a_model, a_policy
 

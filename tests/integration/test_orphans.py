@@ -17,7 +17,7 @@ from minichat.domain.usage import Usage
 from minichat.services import chats, mutate, orphans
 from minichat.services.finalize import Finder, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.services.transcript import Transcript
 from minichat.settings import Settings, Store

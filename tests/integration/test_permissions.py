@@ -33,7 +33,7 @@ from minichat.providers.files import Files
 from minichat.providers.registry import Providers
 from minichat.services import chats
 from minichat.services.new_turn import RunningTurn, SendMessage
-from minichat.services.rules import InForce, Rules
+from minichat.services.policy_in_force import InForce, Rules
 from minichat.services.send import send
 from minichat.settings import Settings, Store, load
 from minichat.storage import keys, parts, scan, transact, turns

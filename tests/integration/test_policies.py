@@ -15,7 +15,7 @@ from minichat.moment import now
 from minichat.services import chats
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
-from minichat.services.rules import InForce, first_policy
+from minichat.services.policy_in_force import InForce, first_policy
 from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import policies, turns

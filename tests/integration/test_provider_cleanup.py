@@ -15,8 +15,8 @@ from minichat.domain.identity import AttachmentId, ChatId
 from minichat.events.payloads import AttachmentCleanup
 from minichat.providers.files import Files
 from minichat.services import chats
+from minichat.services.policy_in_force import Rules
 from minichat.services.provider_cleanup import AttachmentNotDeleted, CleanupDeps, clean_attachment, clean_chat_resources
-from minichat.services.rules import Rules
 from minichat.settings import CleanupSettings, Settings, Store
 from minichat.storage import attachments, keys, vector_stores
 from minichat.storage.attachment_items import AttachmentItem

@@ -18,8 +18,8 @@ from minichat.domain.usage import Usage
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
+from minichat.services.policy_in_force import Rules
 from minichat.services.reconcile_quota import reconcile
-from minichat.services.rules import Rules
 from minichat.services.send import send
 from minichat.settings import Quota, Settings, Store
 from minichat.storage import keys, quota, turns

@@ -14,8 +14,8 @@ from minichat.domain.usage import Usage
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
+from minichat.services.policy_in_force import Rules
 from minichat.services.reactions import react, take_back
-from minichat.services.rules import Rules
 from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import reactions

@@ -19,7 +19,7 @@ from minichat.http.paging import CursorCodec
 from minichat.services import chats, mutate, reactions, resume
 from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import Replay, RunningTurn, SendMessage
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import keys, messages, turns

@@ -20,7 +20,7 @@ from minichat.services import attachments as files
 from minichat.services import chats, orphans, reconcile_quota
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import (

@@ -27,8 +27,8 @@ from minichat.events.payloads import UsageEvent
 from minichat.services import chats, mutate, reconcile_books, reconcile_usage
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
+from minichat.services.policy_in_force import Rules
 from minichat.services.reconcile_quota import Undecided, reconcile, repair
-from minichat.services.rules import Rules
 from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import chats as stored_chats

@@ -23,11 +23,10 @@ from minichat.domain.errors import (
     UsedUp,
     WebSearchDisabled,
 )
-from minichat.http import refusals
 from minichat.http.app import create_app
 from minichat.local.issuer import Issuer, as_uuid
 from minichat.services import refusal_audit
-from minichat.services.rules import SHIPPED_POLICY
+from minichat.services.policy_in_force import SHIPPED_POLICY
 from minichat.settings import Settings, Store
 from minichat.storage import outbox
 from tests.conftest import fresh_tables
@@ -84,7 +83,7 @@ async def connect(tmp_path: Path, store: Store) -> AsyncIterator[Connect]:
 def one_minute(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
     """The instant that refusals are told at: its last element."""
     instants = [NOW]
-    monkeypatch.setattr(refusals, "now", lambda: instants[-1])
+    monkeypatch.setattr(refusal_audit, "now", lambda: instants[-1])
     return instants
 
 
@@ -164,7 +163,7 @@ def test_instances_that_share_nothing_leave_one_event_of_the_same_minute(any_eng
 
     def one(number: int) -> bool:
         start.wait(PATIENCE)
-        return refusal_audit.RefusalTeller().tell(refusal, NOW + timedelta(seconds=number), "")
+        return refusal_audit.RefusalTeller().write(refusal, NOW + timedelta(seconds=number), "")
 
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(one, range(16))).count(True) == 1
@@ -173,15 +172,15 @@ def test_instances_that_share_nothing_leave_one_event_of_the_same_minute(any_eng
         replace(refusal, limit=UsedUp("web_search", None, "daily")),
         replace(refusal, decision="kill_switch", code="images_disabled", limit=None),
     )
-    assert [refusal_audit.RefusalTeller().tell(other, NOW, "") for other in others] == [True] * 3
+    assert [refusal_audit.RefusalTeller().write(other, NOW, "") for other in others] == [True] * 3
     assert len(stored(store)) == 4
 
 
 def test_a_process_writes_no_event_that_it_knows_to_be_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     told, refusal = refusal_audit.RefusalTeller(), refusal_audit.Refusal(a_caller(), "kill_switch", "images_disabled")
-    assert told.tell(refusal, NOW, "")
+    assert told.write(refusal, NOW, "")
     monkeypatch.setattr(outbox, "once", None)
-    assert not told.tell(refusal, NOW, "")
+    assert not told.write(refusal, NOW, "")
 
 
 async def test_a_store_that_hangs_holds_no_refusal_up_and_is_asked_by_few(
@@ -195,14 +194,14 @@ async def test_a_store_that_hangs_holds_no_refusal_up_and_is_asked_by_few(
         raise ServiceUnavailable
 
     monkeypatch.setattr(outbox, "once", hangs)
-    monkeypatch.setattr(refusals, "AT_ONCE", 2)
+    monkeypatch.setattr(refusal_audit, "AT_ONCE", 2)
     client = connect(auth={"features_claim": "features", "required_feature": "another"})
     for path in ("/chats", "/models"):
         began = time.monotonic()
         assert (await client.get(path)).status_code == 403
-        assert time.monotonic() - began >= refusals.WAIT_SECONDS
+        assert time.monotonic() - began >= refusal_audit.WAIT_SECONDS
     # Nobody waits for what is not even begun.
-    monkeypatch.setattr(refusals, "WAIT_SECONDS", 60)
+    monkeypatch.setattr(refusal_audit, "WAIT_SECONDS", 60)
     for _ in range(5):
         assert (await client.get("/chats")).status_code == 403
     assert len(asked) == 2

@@ -40,9 +40,9 @@ from minichat.services import (
 from minichat.services.cancel import cancel
 from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
+from minichat.services.policy_in_force import Rules
 from minichat.services.reconcile_quota import reconcile, repair
 from minichat.services.resume import follow, resume
-from minichat.services.rules import Rules
 from minichat.services.send import send
 from minichat.services.transcript import Transcript
 from minichat.settings import Quota, Settings, Store

@@ -12,7 +12,7 @@ from minichat.domain.turn import TurnState
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.settings import ContextSettings, Settings, Store
 from minichat.storage import messages, opening

@@ -16,7 +16,7 @@ from minichat.http.paging import CursorCodec
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import Replay, RunningTurn, SendMessage
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import opening, transact, turns

@@ -16,7 +16,7 @@ from minichat.domain.turn import Turn, TurnState
 from minichat.local.issuer import Issuer, as_uuid
 from minichat.moment import new_id, now
 from minichat.services import chats
-from minichat.services.rules import Rules, first_policy
+from minichat.services.policy_in_force import Rules, first_policy
 from minichat.settings import Settings, Store
 from minichat.storage import messages, turns
 from tests.support.aws.deliveries import Drops, Holds

@@ -23,7 +23,7 @@ from minichat.providers.prompt import Prompt
 from minichat.services import chats, mutate, reconcile_quota, reconcile_usage, summary
 from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.services.system_tasks import NoModel, TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import Settings, Store

@@ -23,7 +23,7 @@ from minichat.services.cancel import cancel
 from minichat.services.channel import Channel, Numbered
 from minichat.services.finalize import End
 from minichat.services.new_turn import RunningTurn
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.settings import OrphanWatchdog
 from minichat.storage import turns
 from tests.integration.test_generate import Scripted, a_running_turn, begun, some_rules, stored, told

@@ -21,8 +21,8 @@ from minichat.http.schemas import chat_detail
 from minichat.services import chat_expiry, chats, mutate, temporary
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
+from minichat.services.policy_in_force import Rules
 from minichat.services.reconcile_quota import reconcile
-from minichat.services.rules import Rules
 from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import chats as stored_chats

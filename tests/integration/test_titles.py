@@ -20,7 +20,7 @@ from minichat.providers.chunks import Failed
 from minichat.services import chats, mutate, titles
 from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.services.system_tasks import TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import Settings, Store

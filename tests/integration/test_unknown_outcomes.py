@@ -23,7 +23,7 @@ from minichat.services.cancel import cancel
 from minichat.services.finalize import End, Teller, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.orphans import BEGINNING_PATIENCE, ended_as_orphan
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.services.transcript import Transcript
 from minichat.settings import Settings, Store

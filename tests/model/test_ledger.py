@@ -27,8 +27,8 @@ from minichat.services import attachments, chats, mutate, orphans
 from minichat.services.cancel import cancel
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
+from minichat.services.policy_in_force import InForce, Rules
 from minichat.services.reconcile_quota import reconcile
-from minichat.services.rules import InForce, Rules
 from minichat.services.send import send
 from minichat.settings import Quota, Settings
 from minichat.storage import policies, turns

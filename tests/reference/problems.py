@@ -3,7 +3,7 @@
 import inspect
 
 from minichat.domain.errors import ChatError
-from minichat.domain.stream import ERROR_MESSAGES
+from minichat.domain.failure_codes import ERROR_MESSAGES
 from minichat.http.problems import STATUS, UNCLASSED
 from tests.reference.markdown import code, page, table
 

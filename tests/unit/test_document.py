@@ -7,9 +7,9 @@ from jsonschema import Draft202012Validator
 
 from minichat.domain.citations import Citation
 from minichat.domain.completion import COMPLETE, REFUSED_BY_FILTER
+from minichat.domain.failure_codes import ERROR_MESSAGES
 from minichat.domain.quota_left import Remaining
 from minichat.domain.stream import (
-    ERROR_MESSAGES,
     NAMES,
     Citations,
     Delta,

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from minichat.domain.failure_codes import ERROR_MESSAGES
 from minichat.domain.policy import Policy
-from minichat.domain.stream import ERROR_MESSAGES
 from minichat.http.problems import STATUS
 from minichat.settings import Settings
 

@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minichat.domain.errors import InvalidRequest
+from minichat.http.listing import CHAT_FIELDS, MESSAGE_FIELDS
 from minichat.http.odata import (
-    CHATS,
     MAX_DEPTH,
-    MESSAGES,
     Both,
     Comparison,
     Either,
@@ -62,8 +61,8 @@ def message(at: datetime = MOMENT, role: str = "user", message_id: UUID = ID) ->
 def test_the_canonical_text_of_a_filter_parses_to_one_that_means_the_same(
     wanted: Filter, at: datetime, role: str, one: UUID
 ) -> None:
-    parsed = parse_filter(wanted.canonical(), MESSAGES)
-    assert parsed.canonical() == parse_filter(parsed.canonical(), MESSAGES).canonical()
+    parsed = parse_filter(wanted.canonical(), MESSAGE_FIELDS)
+    assert parsed.canonical() == parse_filter(parsed.canonical(), MESSAGE_FIELDS).canonical()
     for looked_at in (message(at, role, one), message()):
         assert parsed.matches(looked_at) == wanted.matches(looked_at)
 
@@ -78,8 +77,8 @@ def test_what_matches_lies_within_the_filters_bounds(wanted: Filter, at: datetim
 @given(st.text(max_size=60))
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     with contextlib.suppress(InvalidRequest):
-        parsed = parse_filter(text, MESSAGES)
-        assert parse_filter(parsed.canonical(), MESSAGES).canonical() == parsed.canonical()
+        parsed = parse_filter(text, MESSAGE_FIELDS)
+        assert parse_filter(parsed.canonical(), MESSAGE_FIELDS).canonical() == parsed.canonical()
 
 
 @given(titles, roles)
@@ -93,7 +92,7 @@ def test_a_question_about_a_title_is_answered_as_python_would(asked: Comparison,
         "eq": title == given_text,
         "ne": title != given_text,
     }
-    parsed = parse_filter(Filter(asked).canonical(), CHATS)
+    parsed = parse_filter(Filter(asked).canonical(), CHAT_FIELDS)
     assert parsed.matches({"title": title, "updated_at": MOMENT, "id": ID}) is expected[asked.op]
 
 
@@ -108,7 +107,7 @@ def test_a_question_about_a_title_is_answered_as_python_would(asked: Comparison,
 @pytest.mark.holds("contract.filter-chats")
 def test_titles_are_compared_case_by_case(text: str) -> None:
     for title, expected in (("Trip", True), ("trip", False), ("TRIP", False)):
-        assert parse_filter(text, CHATS).matches({"title": title, "updated_at": MOMENT, "id": ID}) is expected
+        assert parse_filter(text, CHAT_FIELDS).matches({"title": title, "updated_at": MOMENT, "id": ID}) is expected
 
 
 @pytest.mark.parametrize(
@@ -136,25 +135,25 @@ def test_titles_are_compared_case_by_case(text: str) -> None:
 )
 @pytest.mark.holds("contract.filter")
 def test_comparisons_are_of_values_and_not_of_spellings(text: str, expected: bool) -> None:
-    assert parse_filter(text, MESSAGES).matches(message()) is expected
+    assert parse_filter(text, MESSAGE_FIELDS).matches(message()) is expected
 
 
 def test_a_quote_in_a_text_is_doubled() -> None:
-    assert parse_filter("role eq 'it''s'", MESSAGES).matches(message(role="it's"))
+    assert parse_filter("role eq 'it''s'", MESSAGE_FIELDS).matches(message(role="it's"))
 
 
 def test_bounds_are_the_tightest() -> None:
     after = "created_at gt 2026-01-01T00:00:00Z and created_at ge 2026-02-01T00:00:00Z"
-    wanted = parse_filter(f"{after} and created_at lt 2027-01-01T00:00:00Z", MESSAGES)
+    wanted = parse_filter(f"{after} and created_at lt 2027-01-01T00:00:00Z", MESSAGE_FIELDS)
     assert (wanted.not_before, wanted.not_after) == (datetime(2026, 2, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
 
 
 def test_an_alternative_is_bounded_where_both_its_sides_are() -> None:
     early, late = "created_at gt 2026-01-01T00:00:00Z", "created_at gt 2026-02-01T00:00:00Z"
-    wanted = parse_filter(f"{late} or {early}", MESSAGES)
+    wanted = parse_filter(f"{late} or {early}", MESSAGE_FIELDS)
     assert wanted.not_before == datetime(2026, 1, 1, tzinfo=UTC)
-    assert parse_filter(f"{late} or role eq 'user'", MESSAGES).not_before is None
-    assert parse_filter(f"not {late}", MESSAGES).not_before is None
+    assert parse_filter(f"{late} or role eq 'user'", MESSAGE_FIELDS).not_before is None
+    assert parse_filter(f"not {late}", MESSAGE_FIELDS).not_before is None
 
 
 @pytest.mark.parametrize(
@@ -176,13 +175,13 @@ def test_an_alternative_is_bounded_where_both_its_sides_are() -> None:
 )
 def test_what_is_not_understood_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
-        parse_filter(text, MESSAGES)
+        parse_filter(text, MESSAGE_FIELDS)
 
 
 @pytest.mark.parametrize("text", ["contains(updated_at,'1')", "contains(title)", "contains('a',title)", "title gt 'a'"])
 def test_a_function_wants_a_text_field_and_a_text(text: str) -> None:
     with pytest.raises(InvalidRequest):
-        parse_filter(text, CHATS)
+        parse_filter(text, CHAT_FIELDS)
 
 
 @pytest.mark.parametrize(
@@ -214,12 +213,12 @@ def test_a_selection_names_members() -> None:
 
 def test_an_offset_is_an_instant() -> None:
     east = MOMENT.astimezone(timezone(timedelta(hours=5, minutes=30)))
-    assert parse_filter(f"created_at eq {east.isoformat()}", MESSAGES).matches(message())
+    assert parse_filter(f"created_at eq {east.isoformat()}", MESSAGE_FIELDS).matches(message())
 
 
 def test_parentheses_may_be_nested_to_the_bound_and_no_deeper() -> None:
     around = MAX_DEPTH - 1  # the comparison is the innermost term
     deepest = "(" * around + "role eq 'user'" + ")" * around
-    assert parse_filter(deepest, MESSAGES).matches(message())
+    assert parse_filter(deepest, MESSAGE_FIELDS).matches(message())
     with pytest.raises(InvalidRequest):
-        parse_filter(f"({deepest})", MESSAGES)
+        parse_filter(f"({deepest})", MESSAGE_FIELDS)

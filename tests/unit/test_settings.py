@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from minichat.provider_entries import Provider
-from minichat.services.rules import SHIPPED_POLICY, policy_file
+from minichat.services.policy_in_force import SHIPPED_POLICY, policy_file
 from minichat.settings import Settings, SettingsError, examine, load
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minichat.domain.settlement import KNOWN_ERROR_CODES, Ending, Settlement, billing, settle
+from minichat.domain.failure_codes import KNOWN_ERROR_CODES
+from minichat.domain.settlement import Ending, Settlement, billing, settle
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
 from tests.support.domain.builders import a_reserve

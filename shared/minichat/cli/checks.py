@@ -31,7 +31,7 @@ from minichat.local.tables import NotACheckout
 from minichat.provider_entries import Provider
 from minichat.providers import credentials
 from minichat.providers.egress import is_public
-from minichat.services.rules import first_policy
+from minichat.services.policy_in_force import first_policy
 from minichat.settings import Settings, SettingsError, Store
 from minichat.storage import policies
 

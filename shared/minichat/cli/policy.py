@@ -9,7 +9,7 @@ from typing import Any
 from minichat.cli import target
 from minichat.cli.output import table
 from minichat.moment import new_id, now
-from minichat.services.rules import policy_file
+from minichat.services.policy_in_force import policy_file
 from minichat.settings import current
 from minichat.storage import policies
 

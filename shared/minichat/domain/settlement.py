@@ -5,31 +5,13 @@ from typing import Literal
 
 from minichat.domain.citations import Citation
 from minichat.domain.completion import CompletionSignal
+from minichat.domain.failure_codes import CHARGED, RELEASED
 from minichat.domain.policy import MAX_TOKENS
 from minichat.domain.pricing import credits_micro
 from minichat.domain.turn import Reserve, SettlementMethod, ToolCalls, TurnState
 from minichat.domain.usage import Usage
 
 BillingOutcome = Literal["completed", "failed", "aborted"]
-
-# What the provider answered was paid for, whatever became of it.
-_CHARGED = frozenset(
-    {
-        "provider_error",
-        "provider_timeout",
-        "rate_limited",
-        "web_search_calls_exceeded",
-        "code_interpreter_calls_exceeded",
-        "file_search_calls_exceeded",
-        "unexpected_tool_use",
-        "interrupted",
-        "message_persistence_failed",
-        "orphan_timeout",
-    }
-)
-_RELEASED = frozenset({"context_length_exceeded", "validation_error"})
-KNOWN_ERROR_CODES = _CHARGED | _RELEASED
-"""The closed set of stored error codes; another one settles as failed / estimated and is logged as critical."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +59,7 @@ def billing(ending: Ending) -> tuple[BillingOutcome, SettlementMethod]:
             outcome: BillingOutcome = "aborted" if ending.error_code == "orphan_timeout" else "failed"
             if _is_free(ending):
                 return outcome, "released"
-            return outcome, measured if ending.error_code in _CHARGED | _RELEASED else "estimated"
+            return outcome, measured if ending.error_code in CHARGED | RELEASED else "estimated"
         case TurnState.RUNNING:
             raise ValueError("a running turn has no ending")
 
@@ -95,7 +77,7 @@ def _is_free(ending: Ending) -> bool:
         return True
     if ending.text:
         return False
-    return ending.error_code in _RELEASED or (ending.refused and not ending.usage.known)
+    return ending.error_code in RELEASED or (ending.refused and not ending.usage.known)
 
 
 def settle(ending: Ending, reserve: Reserve, overshoot_tolerance_pct: int) -> Settlement:

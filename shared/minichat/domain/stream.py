@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from minichat.domain import completion
 from minichat.domain.citations import Citation
 from minichat.domain.completion import CompletionSignal
+from minichat.domain.failure_codes import ERROR_MESSAGES
 from minichat.domain.quota_left import Remaining
 from minichat.domain.turn import QuotaDecision, Turn, TurnState
 from minichat.domain.usage import Usage
@@ -81,22 +82,6 @@ class Told:
 
 
 StreamEvent = Started | Delta | Tool | Citations | Done | Error | Ping
-
-ERROR_MESSAGES = {
-    "provider_error": "The provider could not complete the answer.",
-    "provider_timeout": "The provider took too long to answer.",
-    "rate_limited": "The provider is receiving too many requests.",
-    "web_search_calls_exceeded": "The answer needed more web searches than one message may use.",
-    "code_interpreter_calls_exceeded": "The answer needed more code interpreter calls than one message may use.",
-    "file_search_calls_exceeded": "The answer needed more searches in files than one message may use.",
-    "unexpected_tool_use": "The model asked for a tool that it was not offered.",
-    "context_length_exceeded": "The conversation is too long for the model.",
-    "validation_error": "The provider did not accept the request.",
-    "interrupted": "The answer was interrupted before it began; try again.",
-    "cancelled": "The turn was cancelled.",
-    "internal_error": "The answer could not be completed.",
-}
-"""What a client reads for each code; a provider's own words never leave the backend."""
 
 
 def error(code: str) -> Error:

@@ -24,7 +24,7 @@ from minichat.http.refusals import RefusedRequest
 from minichat.moment import now
 from minichat.providers.registry import Providers
 from minichat.services import generate
-from minichat.services.rules import InForce
+from minichat.services.policy_in_force import InForce
 from minichat.settings import Settings
 from minichat.storage.items import connect
 

@@ -1,7 +1,5 @@
 """What a route asks for, as annotated parameters."""
 
-import math
-import re
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -22,16 +20,10 @@ from minichat.http.paging import CursorCodec
 from minichat.moment import new_id, now
 from minichat.observability import measured, note
 from minichat.services.generate import AnswerDeps
-from minichat.services.rules import InForce, Rules
+from minichat.services.policy_in_force import InForce, Rules
 from minichat.settings import Settings
 
 MAX_EVENT_ID = 10**9
-LEFT_SECONDS = 4
-"""Seconds before an invocation's end at which a call stops waiting."""
-
-# The first `wait` of them counts; what is within quotes is no preference (RFC 7240, sections 2 and 4.3).
-_WAIT = re.compile(r"""(?:^|,)\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:[,;]|$)""", re.IGNORECASE)
-_QUOTED = re.compile(r'''"(?!\d+")(?:[^"\\]|\\.)*"''')
 
 
 class _Item(StringConvertor):
@@ -138,41 +130,7 @@ async def _request_id(request_id: UUID) -> RequestId:
     return RequestId(str(request_id))
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """How long a call may wait for what it wants: at most so many seconds, and only until then (monotonic clock)."""
-
-    most: float
-    until: float
-
-    @property
-    def seconds(self) -> float:
-        """The seconds left now."""
-        return max(min(self.most, self.until - time.monotonic()), 0)
-
-
-async def _wait(
-    request: Request,
-    response: Response,
-    call: Annotated[Call, Depends(_call)],
-    looked: TheApp,
-    prefer: Annotated[
-        str | None,
-        Header(description="`wait=N` (RFC 7240): answer when the file is `ready` or `failed`, or after N seconds."),
-    ] = None,
-) -> Wait:
-    left = math.inf if call.ends_at is None else (call.ends_at - call.now).total_seconds() - LEFT_SECONDS
-    most = looked.settings.attachments.max_wait_seconds
-    asked = None if prefer is None else _WAIT.search(_QUOTED.sub("", ",".join(request.headers.getlist("prefer"))))
-    if asked is None or not most:
-        return Wait(0, 0)
-    wait = Wait(min(int(asked[1]), most), time.monotonic() + left)
-    response.headers["preference-applied"] = f"wait={int(wait.seconds)}"
-    return wait
-
-
 IdempotencyKey = Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$")]
 TheCall = Annotated[Call, Depends(_call)]
 TheChat = Annotated[ChatId, Depends(_chat_id)]
 TheTurn = Annotated[RequestId, Depends(_request_id)]
-TheWait = Annotated[Wait, Depends(_wait)]

@@ -83,7 +83,7 @@ _LINKS: dict[tuple[str, str, str], tuple[dict[str, str], tuple[str, ...]]] = {
 def document(url_prefix: str) -> dict[str, Any]:
     """The document of the whole product, whichever of its functions is asked."""
     from minichat.http.app import BUFFERED, STREAMING, routers  # noqa: PLC0415  the app's routes include this document
-    from minichat.http.stream_data import DATA  # noqa: PLC0415  models that nothing else needs
+    from minichat.http.stream_schemas import DATA  # noqa: PLC0415  models that nothing else needs
 
     app = FastAPI()
     for router in routers(BUFFERED | STREAMING):

@@ -14,7 +14,7 @@ from minichat.domain.chat import Chat, visible
 from minichat.domain.identity import Call, ChatId, MessageId, from_micros, uuid7_floor
 from minichat.domain.message import Message, told_bytes
 from minichat.http import odata
-from minichat.http.odata import Filter, Order, Value
+from minichat.http.odata import Field, Filter, Order, Value
 from minichat.http.paging import Cursor, CursorCodec, CutPage, cut, fits
 from minichat.http.schemas import (
     AttachmentDetail,
@@ -38,6 +38,14 @@ NEWEST_FIRST = "updated_at desc"
 LAST_ADDED_FIRST = "created_at desc"
 LONGEST_TURN = timedelta(hours=1)
 """An assistant message's id is as old as its turn's start, its `created_at` as its end: 15 minutes at most."""
+
+_ORDERED = Field("instant", frozenset({"eq", "ne", "gt", "ge", "lt", "le"}))
+_NAMED = Field("id", frozenset({"eq", "ne", "in"}))
+_WORD = frozenset({"eq", "ne", "in"})
+MESSAGE_FIELDS = {"created_at": _ORDERED, "role": Field("text", _WORD), "id": _NAMED}
+"""What messages can be filtered by."""
+CHAT_FIELDS = {"updated_at": _ORDERED, "title": Field("text", _WORD | odata.FUNCTIONS), "id": _NAMED}
+"""What chats can be filtered by; a chat without a title has an empty one."""
 
 THUMBNAILS_MAX_BYTES = 1_000_000
 """Per page: a response from Lambda has at most 6 MB. Those beyond it are shown by `GET …/attachments/ID` alone."""
@@ -105,13 +113,13 @@ def chats(call: Call, codec: CursorCodec, query: Query) -> Page[ChatDetail]:
     A page may be short, or empty, and have a next one: a filter looks at `LOOKED_AT` chats at most in one go.
     Raises InvalidRequest (an option that is not understood), InvalidCursor.
     """
-    wanted = odata.parse_filter(query.filter_, odata.CHATS)
+    wanted = odata.parse_filter(query.filter_, CHAT_FIELDS)
     scope = f"{call.caller.tenant_id}/{call.caller.user_id}/chats"
     cursor = None
     if query.cursor is not None:
         filter_ = None if query.filter_ is None else wanted.canonical()
         cursor = fits(codec.decode(query.cursor, scope), order=NEWEST_FIRST, filter_=filter_)
-        wanted = odata.parse_filter(cursor.filter, odata.CHATS)
+        wanted = odata.parse_filter(cursor.filter, CHAT_FIELDS)
     with measured("read"):
         found, left_at = _looked_through(call, wanted, cursor, query.limit + 1)
     page = cut(found, query.limit, cursor, lambda entry: entry[0])
@@ -194,7 +202,7 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
     Raises InvalidRequest (an option that is not understood), InvalidCursor, ChatNotFound.
     """
     members = odata.parse_select(query.select, _MESSAGE_MEMBERS)
-    order, wanted = odata.parse_orderby(query.orderby), odata.parse_filter(query.filter_, odata.MESSAGES)
+    order, wanted = odata.parse_orderby(query.orderby), odata.parse_filter(query.filter_, MESSAGE_FIELDS)
     scope = f"{call.caller.tenant_id}/{call.caller.user_id}/chats/{chat_id}/messages"
     cursor = None
     if query.cursor is not None:
@@ -203,7 +211,7 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
             order=None if query.orderby is None else order.canonical(),
             filter_=None if query.filter_ is None else wanted.canonical(),
         )
-        order, wanted = odata.parse_orderby(cursor.order), odata.parse_filter(cursor.filter, odata.MESSAGES)
+        order, wanted = odata.parse_orderby(cursor.order), odata.parse_filter(cursor.filter, MESSAGE_FIELDS)
     with measured("read"):
         chat, found = message_store.page(
             call.caller.tenant_id,

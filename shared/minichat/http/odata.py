@@ -7,7 +7,7 @@
     function    := ("contains" | "startswith" | "endswith") "(" field "," 'text' ")"
     literal     := 'text' ('' is a quote) | uuid | RFC 3339 date-time
 
-Which fields there are, and what each can be asked, is the list's (`MESSAGES`, `CHATS`). Texts are compared as they are,
+Which fields there are, and what each can be asked, is the list's (`http.listing`). Texts are compared as they are,
 case included. Anything else is refused with the option's name and the place: what is not understood must not silently
 match.
 """
@@ -27,7 +27,8 @@ MAX_DEPTH = 100
 
 _TOKEN = re.compile(r"\s*(?:(?P<text>'(?:[^']|'')*')|(?P<mark>[(),])|(?P<word>[^\s(),']+))")
 _INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})", re.IGNORECASE)
-_FUNCTIONS = frozenset({"contains", "startswith", "endswith"})
+FUNCTIONS = frozenset({"contains", "startswith", "endswith"})
+"""What a text can be asked besides comparisons."""
 _COMPARE: dict[str, Callable[[Any, Sequence[Any]], bool]] = {
     "eq": lambda value, given: bool(value == given[0]),
     "ne": lambda value, given: bool(value != given[0]),
@@ -51,14 +52,6 @@ class Field:
 
     kind: Kind
     ops: frozenset[str]
-
-
-_ORDERED = Field("instant", frozenset({"eq", "ne", "gt", "ge", "lt", "le"}))
-_NAMED = Field("id", frozenset({"eq", "ne", "in"}))
-MESSAGES = {"created_at": _ORDERED, "role": Field("text", frozenset({"eq", "ne", "in"})), "id": _NAMED}
-"""What messages can be filtered by."""
-CHATS = {"updated_at": _ORDERED, "title": Field("text", frozenset({"eq", "ne", "in"}) | _FUNCTIONS), "id": _NAMED}
-"""What chats can be filtered by; a chat without a title has an empty one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +128,7 @@ def _spelled(term: Term) -> str:
     match term:
         case Comparison(field, op, values):
             literals = ",".join(_literal(value) for value in values)
-            if op in _FUNCTIONS:
+            if op in FUNCTIONS:
                 return f"{op}({field},{literals})"
             return f"{field} {op} " + (f"({literals})" if op == "in" else literals)
         case Not(inner):
@@ -279,11 +272,11 @@ class _Parser:
 
     def _comparison(self) -> Comparison:
         name = self._next()
-        if name in _FUNCTIONS and any(name in field.ops for field in self._fields.values()):
+        if name in FUNCTIONS and any(name in field.ops for field in self._fields.values()):
             return self._function(name)
         field = self._field(name)
         op = self._next()
-        if op not in field.ops - _FUNCTIONS:
+        if op not in field.ops - FUNCTIONS:
             self._wrong(f"{name} does not support {op!r}")
         if op != "in":
             return Comparison(name, op, (self._value(name),))

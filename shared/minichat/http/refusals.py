@@ -1,10 +1,8 @@
 """What a refusal leaves behind besides its answer: words for the log line, a metric, and an audit event.
 
-None of it may fail the answer or hold it up: the event is waited for as long as a healthy store needs, and written by a
-few threads at most, whatever comes.
+None of it may fail the answer.
 """
 
-import asyncio
 from uuid import UUID
 
 from starlette.requests import Request
@@ -12,21 +10,15 @@ from starlette.requests import Request
 from minichat.domain import errors
 from minichat.domain.identity import Caller
 from minichat.moment import now
-from minichat.observability import count, logger, note
+from minichat.observability import count, note
 from minichat.services import refusal_audit
-
-WAIT_SECONDS = 0.5
-"""How long an answer waits for its event to be out: a function may be frozen with its answer."""
-AT_ONCE = 8
-"""Events that a process writes at the same time; a refusal beyond them leaves none."""
 
 
 class RefusedRequest:
     """The refusals of one process."""
 
     def __init__(self) -> None:
-        self._told = refusal_audit.RefusalTeller()
-        self._writing: set[asyncio.Task[bool]] = set()
+        self._audit = refusal_audit.RefusalTeller()
 
     async def note(self, request: Request, error: errors.ChatError) -> None:
         """Notes why a request was refused."""
@@ -40,26 +32,8 @@ class RefusedRequest:
         licensed = error.caller if isinstance(error, errors.FeatureNotLicensed) else None
         caller: Caller | None = licensed or getattr(request.state, "caller", None)
         if caller is not None and (refusal := refusal_audit.of_error(error, caller, _chat_id(request))) is not None:
-            await self._tell(refusal, request.state.trace_id)
-
-    async def _tell(self, refusal: refusal_audit.Refusal, trace_id: str) -> None:
-        note(tenant_id=refusal.caller.tenant_id)
-        if len(self._writing) >= AT_ONCE:
-            note(refusal_event="dropped")
-            return
-        task = asyncio.create_task(asyncio.to_thread(self._told.tell, refusal, now(), trace_id))
-        self._writing.add(task)
-        task.add_done_callback(self._written)
-        done, _ = await asyncio.wait({task}, timeout=WAIT_SECONDS)
-        if not done or task.exception() is not None:
-            note(refusal_event="late" if not done else "lost")
-            return
-        note(refusal_event="written" if task.result() else "known")
-
-    def _written(self, task: asyncio.Task[bool]) -> None:
-        self._writing.discard(task)
-        if not task.cancelled() and (problem := task.exception()) is not None:
-            logger.error("a refusal left no audit event", exc_info=problem)
+            note(tenant_id=caller.tenant_id)
+            note(refusal_event=await self._audit.tell(refusal, now(), request.state.trace_id))
 
 
 def _chat_id(request: Request) -> str | None:

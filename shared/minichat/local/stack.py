@@ -20,7 +20,7 @@ from minichat.local.process import Child, free_port, stop_all
 from minichat.local.server import JWKS_PATH
 from minichat.moment import new_id, now
 from minichat.provider_entries import OPENAI
-from minichat.services.rules import first_policy
+from minichat.services.policy_in_force import first_policy
 from minichat.settings import Settings, SettingsError, Store
 from minichat.storage import policies
 from minichat.storage.items import connect

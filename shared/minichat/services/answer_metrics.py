@@ -2,8 +2,9 @@
 
 from datetime import datetime
 
+from minichat.domain.failure_codes import KNOWN_ERROR_CODES
 from minichat.domain.identity import Call
-from minichat.domain.settlement import KNOWN_ERROR_CODES, Ending
+from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
 from minichat.observability import count, logger, observe
 from minichat.services.new_turn import RunningTurn

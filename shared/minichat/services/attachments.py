@@ -28,7 +28,7 @@ from minichat.events.payloads import AttachmentCleanup, AttachmentDeleted, Attac
 from minichat.pauses import growing
 from minichat.services import chats
 from minichat.services.audit_details import by, clean_filename
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.storage import attachment_steps, attachments, keys, objects, once, outbox
 from minichat.storage.once import Once
 

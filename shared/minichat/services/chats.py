@@ -8,7 +8,7 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, ChatId
 from minichat.events.payloads import ChatCleanup, ChatDeleted, DeletionReason
 from minichat.services.audit_details import by
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.settings import Settings
 from minichat.storage import chats, once, outbox
 

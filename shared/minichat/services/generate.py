@@ -24,8 +24,9 @@ from typing import Any
 from minichat.domain.citations import Cited, citations
 from minichat.domain.completion import DEADLINE, DECLINED, INTERRUPTED, CompletionSignal, signalled
 from minichat.domain.errors import ServiceUnavailable
+from minichat.domain.failure_codes import KNOWN_ERROR_CODES
 from minichat.domain.identity import Call, Clock
-from minichat.domain.settlement import KNOWN_ERROR_CODES, Ending
+from minichat.domain.settlement import Ending
 from minichat.domain.stream import Delta, Started, StreamEvent, Tool
 from minichat.domain.text import is_blank
 from minichat.domain.tool_details import told_details

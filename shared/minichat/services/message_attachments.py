@@ -8,7 +8,7 @@ from minichat.domain.errors import FieldError, InvalidAttachment, TooManyImages
 from minichat.domain.identity import AttachmentId, Caller
 from minichat.domain.tools import Document
 from minichat.domain.turn import Turn
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.storage import attachments
 
 FIELD = "attachment_ids"

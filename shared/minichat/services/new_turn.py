@@ -20,7 +20,7 @@ from minichat.domain.summary import Compression
 from minichat.domain.turn import Turn, TurnState
 from minichat.observability import count, measured
 from minichat.services import message_attachments
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.storage import opening, turns
 
 T = TypeVar("T")

@@ -3,8 +3,12 @@
 A refusal has no transaction, so its event is a write of its own, and who is refused again and again must not make us
 write again and again: there is one event per user, decision and minute. Its id is made of those, so that instances that
 share nothing agree on it, and a process remembers which ones it has seen out.
+
+Nothing of it may fail the answer or hold it up: the event is waited for as long as a healthy store needs, and written
+by a few threads at most, whatever comes.
 """
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +24,7 @@ from minichat.domain.errors import (
 )
 from minichat.domain.identity import Caller, uuid7
 from minichat.events.payloads import DecisionRefused
+from minichat.observability import logger
 from minichat.storage import outbox
 from minichat.storage.transact import patience
 
@@ -34,6 +39,13 @@ _DECISIONS: dict[type[ChatError], Decision] = {
 REMEMBERED = 10_000
 """Events that a process remembers to be out: above that it forgets all of them, and asks the outbox again."""
 PATIENCE_SECONDS = 1
+WAIT_SECONDS = 0.5
+"""How long an answer waits for its event to be out: a function may be frozen with its answer."""
+AT_ONCE = 8
+"""Events that a process writes at the same time; a refusal beyond them leaves none."""
+
+Fate = Literal["written", "known", "late", "lost", "dropped"]
+"""What became of an event: `known` is a second one of its kind in a minute, `late` one that is still being written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +73,24 @@ class RefusalTeller:
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
+        self._writing: set[asyncio.Task[bool]] = set()
 
-    def tell(self, refusal: Refusal, now: datetime, trace_id: str) -> bool:
-        """Lets the event of a refusal out; False when it is the user's second of its kind in this minute.
+    async def tell(self, refusal: Refusal, now: datetime, trace_id: str) -> Fate:
+        """Lets the event of a refusal out, and says what became of it, half a second later at most."""
+        if len(self._writing) >= AT_ONCE:
+            return "dropped"
+        task = asyncio.create_task(asyncio.to_thread(self.write, refusal, now, trace_id))
+        self._writing.add(task)
+        task.add_done_callback(self._written)
+        done, _ = await asyncio.wait({task}, timeout=WAIT_SECONDS)
+        if not done:
+            return "late"
+        if task.exception() is not None:
+            return "lost"
+        return "written" if task.result() else "known"
+
+    def write(self, refusal: Refusal, now: datetime, trace_id: str) -> bool:
+        """Writes the event of a refusal; False when it is the user's second of its kind in this minute.
 
         Raises ServiceUnavailable.
         """
@@ -76,6 +103,11 @@ class RefusalTeller:
             self._ids = set()
         self._ids.add(event_id)
         return new
+
+    def _written(self, task: asyncio.Task[bool]) -> None:
+        self._writing.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            logger.error("a refusal left no audit event", exc_info=problem)
 
 
 def _event_id(refusal: Refusal, now: datetime) -> str:

@@ -17,7 +17,7 @@ from minichat.observability import measured
 from minichat.services import message_attachments
 from minichat.services.new_turn import RunningTurn, SendMessage, running, wanted, wants_title
 from minichat.services.orphans import never_began, read_and_repair
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.settings import Settings
 from minichat.storage import chats, messages, opening, parts, turns
 

@@ -28,8 +28,8 @@ from minichat.services.new_turn import (
     wanted,
 )
 from minichat.services.orphans import end_if_dead, never_began
+from minichat.services.policy_in_force import Rules
 from minichat.services.repeated_requests import go_on_with_send
-from minichat.services.rules import Rules
 from minichat.services.turn_metrics import counted_turn
 from minichat.storage import opening, turns
 

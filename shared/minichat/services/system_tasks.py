@@ -18,7 +18,7 @@ from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, Incomplete, TextDelta
 from minichat.providers.prompt import Prompt
 from minichat.providers.registry import Providers
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 
 
 class TaskOutcome(StrEnum):

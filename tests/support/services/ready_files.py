@@ -6,7 +6,7 @@ from minichat.domain.attachment import Attachment, Thumbnail
 from minichat.domain.chat import Chat
 from minichat.domain.identity import Call
 from minichat.services import attachments as service
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.storage import attachment_steps, attachments
 from tests.support.domain.builders import new_id
 

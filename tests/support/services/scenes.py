@@ -27,7 +27,7 @@ from minichat.services import chats, mutate, orphans, reactions, refusal_audit
 from minichat.services.cancel import cancel
 from minichat.services.finalize import Finder, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
-from minichat.services.rules import Rules
+from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.services.transcript import Transcript
 from minichat.settings import Settings, Store
@@ -726,7 +726,7 @@ def _outbox_once(world: World) -> Scene:
     refusal, told = refusal_audit.Refusal(world.caller, "quota", "quota_exceeded"), world.now
 
     def act() -> str:
-        return str(refusal_audit.RefusalTeller().tell(refusal, told, ""))
+        return str(refusal_audit.RefusalTeller().write(refusal, told, ""))
 
     return Scene(act, beside={"outbox.once": act})
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from minichat.domain import stream
+from minichat.domain.failure_codes import ERROR_MESSAGES
 from minichat.domain.quota_left import Bucket, Period
 from minichat.domain.turn import QuotaDecision
 from minichat.http.answer_views import Absent, CitationView, CompletionView, UsageView
@@ -95,7 +96,7 @@ class DoneData(BaseModel):
 class ErrorData(BaseModel):
     """The bad end."""
 
-    code: Annotated[str, Field(json_schema_extra={"enum": sorted(stream.ERROR_MESSAGES)})]
+    code: Annotated[str, Field(json_schema_extra={"enum": sorted(ERROR_MESSAGES)})]
     message: str
 
 
