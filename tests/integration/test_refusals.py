@@ -23,6 +23,7 @@ from minichat.domain.errors import (
     UsedUp,
     WebSearchDisabled,
 )
+from minichat.http import refusals
 from minichat.http.app import create_app
 from minichat.local.issuer import Issuer, as_uuid
 from minichat.services import refusal_audit
@@ -83,7 +84,7 @@ async def connect(tmp_path: Path, store: Store) -> AsyncIterator[Connect]:
 def one_minute(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
     """The instant that refusals are told at: its last element."""
     instants = [NOW]
-    monkeypatch.setattr(refusal_audit, "now", lambda: instants[-1])
+    monkeypatch.setattr(refusals, "now", lambda: instants[-1])
     return instants
 
 
