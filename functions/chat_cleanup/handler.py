@@ -43,7 +43,7 @@ def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
             raise unmarked
         if outcome is CleanupOutcome.DONE:
             chat_expiry.expire_cleaned(event, current())
-    except (chat_expiry.ChatNotDeleted, provider_cleanup.AttachmentNotDeleted):
+    except chat_expiry.ChatNotDeleted:
         raise PermanentFailure("the chat is not deleted") from None
     if outcome in (CleanupOutcome.PENDING, CleanupOutcome.UNFINISHED):
         raise NotYet

@@ -15,6 +15,7 @@ from minichat.domain.identity import AttachmentId, ChatId
 from minichat.events.payloads import AttachmentCleanup
 from minichat.providers.files import Files
 from minichat.services import chats
+from minichat.services.chat_expiry import ChatNotDeleted
 from minichat.services.policy_in_force import Rules
 from minichat.services.provider_cleanup import AttachmentNotDeleted, CleanupDeps, clean_attachment, clean_chat_resources
 from minichat.settings import CleanupSettings, Settings, Store
@@ -382,7 +383,7 @@ def test_what_lives_is_not_cleaned_up(store: Store, scripted_provider: str, file
     attachment = a_living(a_chat(), file)
     with pytest.raises(AttachmentNotDeleted):
         clean_attachment(event(attachment), means(files))
-    with pytest.raises(AttachmentNotDeleted):
+    with pytest.raises(ChatNotDeleted):
         clean(attachment.chat_id, means(files))
     assert deletions(scripted_provider, file) == []
 

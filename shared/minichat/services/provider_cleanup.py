@@ -17,6 +17,7 @@ from minichat.events.payloads import AttachmentCleanup
 from minichat.observability import count, logger
 from minichat.providers.files import Account, Files
 from minichat.services import vector_stores
+from minichat.services.chat_expiry import ChatNotDeleted
 from minichat.settings import CleanupSettings
 from minichat.storage import attachments, chats
 from minichat.storage import vector_stores as stored_stores
@@ -63,13 +64,13 @@ def clean_chat_resources(
     nothing is, and an attachment's cleanup has failed or a provider will never delete a store; UNFINISHED when all went
     well but `ends_at` came first (what was begun before it may end after it): call again at once, and it goes on.
     `redriven`: attachments that failed are tried, too. A chat that is not there needs nothing: ALREADY_TERMINAL.
-    Raises AttachmentNotDeleted, and ServiceUnavailable.
+    Raises ChatNotDeleted, and ServiceUnavailable.
     """
     chat = chats.read(tenant_id, chat_id)
     if chat is None:
         return CleanupOutcome.ALREADY_TERMINAL
     if chat.deleted_at is None:
-        raise AttachmentNotDeleted
+        raise ChatNotDeleted
     files = _clean_all(attachments.of_chat(tenant_id, chat_id), means, ends_at, redriven=redriven)
     if files in (CleanupOutcome.PENDING, CleanupOutcome.UNFINISHED):
         return files

@@ -15,7 +15,7 @@ from minichat.services.system_tasks import (
     model_for,
     usage_event,
 )
-from minichat.storage import chats, messages, outbox
+from minichat.storage import chats, messages, outbox, titles
 
 
 async def entitle(task: ChatTitleTask, trace_id: str, means: TaskDeps) -> TaskOutcome:
@@ -43,5 +43,5 @@ async def entitle(task: ChatTitleTask, trace_id: str, means: TaskDeps) -> TaskOu
         return TaskOutcome.NOTHING
     call = call_of(task, trace_id, means)
     event = outbox.item(call, chat_id, usage_event(call, task, model, told.usage))
-    given = await asyncio.to_thread(chats.give_title, call, chat_id, made, answer.message_id, event)
+    given = await asyncio.to_thread(titles.give, call, chat_id, made, answer.message_id, event)
     return TaskOutcome.DONE if given else TaskOutcome.LOST

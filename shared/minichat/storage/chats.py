@@ -17,7 +17,6 @@ from minichat.storage.conditions import all_of, is_still
 from minichat.storage.indexes import ByOwner, Temporary
 from minichat.storage.items import (
     ChatItem,
-    MessageItem,
     OutboxItem,
     TurnItem,
     batch_get,
@@ -27,7 +26,7 @@ from minichat.storage.items import (
 )
 from minichat.storage.keys import Key, Raw
 from minichat.storage.once import Once, OnceItem
-from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, try_commit, update_one
+from minichat.storage.transact import Put, Refused, Update, commit, update_one
 from minichat.storage.unreadable import Unreadable
 
 ENDING_PAGE = 100
@@ -186,27 +185,6 @@ def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:
     if update_one(item, [titled], owned_by(caller), op="rename_chat"):
         return _from_item(item)
     raise ChatNotFound
-
-
-def give_title(call: Call, chat_id: ChatId, title: str, after: MessageId, event: OutboxItem) -> bool:
-    """Gives a chat that has no title this one, and lets the event out; False when it came too late.
-
-    That is when the chat has a title or was deleted, or the message that the title is from was taken back. The chat
-    stays where it is in its owner's list: nobody has used it.
-    Raises ServiceUnavailable.
-    """
-    tenant_id = call.caller.tenant_id
-    head, message = ChatItem(*keys.chat(tenant_id, chat_id)), MessageItem(*keys.message(tenant_id, chat_id, after))
-    # What its owner calls it is never written over.
-    untitled = ChatItem.title.does_not_exist()
-    # A title from what was taken back would repeat it. (In chats of an earlier version that stays, and is hidden.)
-    is_there, is_shown = MessageItem.pk.exists(), MessageItem.deleted_at.does_not_exist()
-    writes: list[Write] = [
-        Update("chat", head, [ChatItem.title.set(title)], all_of(is_alive(), untitled)),
-        Check("message", message, all_of(is_there, is_shown)),
-        Put("event", event),
-    ]
-    return try_commit(writes, token=call.new_id(call.now), op="give_title")
 
 
 def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str, unused: bool = False) -> bool:

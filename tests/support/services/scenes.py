@@ -45,6 +45,7 @@ from minichat.storage import (
     vector_stores,
 )
 from minichat.storage import chats as stored_chats
+from minichat.storage import titles as stored_titles
 from minichat.storage.items import OutboxItem
 from tests.support.domain.builders import NOW, a_model, a_policy, new_id
 from tests.support.services.ready_files import announced, ready, stored
@@ -254,7 +255,7 @@ def _chats_postpone(world: World) -> Scene:
     )
 
 
-def _chats_give_title(world: World) -> Scene:
+def _titles_give(world: World) -> Scene:
     chat = world.chat()
     turn = world.ended(chat)
 
@@ -262,14 +263,14 @@ def _chats_give_title(world: World) -> Scene:
         def act() -> str:
             call = world.call()
             event = outbox.item(call, chat.chat_id, used(world, system=True))
-            return str(stored_chats.give_title(call, chat.chat_id, title, turn.assistant_message_id, event))
+            return str(stored_titles.give(call, chat.chat_id, title, turn.assistant_message_id, event))
 
         return act
 
     return Scene(
         entitles("A greeting"),
         beside={
-            "chats.give_title": entitles("Another greeting"),
+            "titles.give": entitles("Another greeting"),
             "chats.rename": lambda: chats.rename(world.call(), chat.chat_id, "Mine") and "ok",
             "chats.delete": _delete_chat(world, chat),
             "turns.delete": _delete_turn(world, turn),
@@ -785,7 +786,7 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "chats.create": _chats_create,
     "chats.create_once": _chats_create_once,
     "chats.rename": _chats_rename,
-    "chats.give_title": _chats_give_title,
+    "titles.give": _titles_give,
     "chats.delete": _chats_delete,
     "chats.postpone": _chats_postpone,
     "turns.start": _turns_start,
