@@ -309,7 +309,7 @@ async def test_who_waits_for_a_file_looks_less_and_less_often_and_until_it_has_e
         paused.append(seconds)
 
     monkeypatch.setattr(attachments, "with_chat", seen)
-    monkeypatch.setattr(service, "asyncio", SimpleNamespace(sleep=pause, to_thread=asyncio.to_thread))
+    monkeypatch.setattr(service, "asyncio", SimpleNamespace(sleep=pause))
     assert (await service.settled(a_call(), made, 600)).status == "failed"
     assert (looks, len(paused), paused[0], paused[-1]) == ([7], 7, service.FIRST_LOOK_SECONDS, 1.0)
     assert paused == sorted(paused)

@@ -155,7 +155,7 @@ def test_a_batch_that_gives_nothing_is_read_again_after_longer_and_longer_pauses
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("minichat.storage.items.time.sleep", pauses.append)
+    monkeypatch.setattr("minichat.storage.items.greenlets.sleep", pauses.append)
     chat_id = chats.create(a_call(), chats.NewChat(), RULES).chat_id
     with answered_instead("BatchGetItem", [unread(store, chat_id)] * 3):
         assert chats.get(a_call(), chat_id).chat_id == chat_id

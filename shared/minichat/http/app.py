@@ -1,12 +1,9 @@
 """The app of a process: the buffered routes, the streaming ones, or both. Every mode runs the same app."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from enum import Flag, auto
 
-import anyio.to_thread
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -26,7 +23,7 @@ from minichat.providers.registry import Providers
 from minichat.services import generate
 from minichat.services.policy_in_force import InForce
 from minichat.settings import Settings
-from minichat.storage.items import connect
+from minichat.storage.items import close, connect
 
 STOP_SECONDS = 5
 """How long a stopping process waits for its running answers to be stored as cancelled."""
@@ -69,7 +66,7 @@ def create_app(settings: Settings, parts: ServedPart = BUFFERED | STREAMING) -> 
 
     Raises SettingsError when the policy is wrong; ValueError without a cursor secret, where there are lists.
     """
-    connect(settings.store)
+    connect(settings.store, on_loop=True)
     machine = generate.AnswerDeps(settings, Providers(settings.providers), now)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan, redirect_slashes=False)
     codec = CursorCodec(settings.cursor_secret.get_secret_value()) if BUFFERED in parts else None
@@ -87,14 +84,12 @@ def create_app(settings: Settings, parts: ServedPart = BUFFERED | STREAMING) -> 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Threads enough for every connection to the store; at the end, an honest end for every running answer."""
+    """At the end, an honest end for every running answer, and for the connections."""
     state: AppDeps = app.state.minichat
-    threads = state.settings.store.max_connections
-    anyio.to_thread.current_default_thread_limiter().total_tokens = threads
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
     yield
     await generate.stop_all(STOP_SECONDS)
     await state.machine.providers.aclose()
+    await close()
 
 
 async def _refused(request: Request, error: Exception) -> Response:

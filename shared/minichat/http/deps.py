@@ -4,16 +4,18 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import wraps
+from inspect import iscoroutinefunction
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Header, Query
 from fastapi.routing import APIRoute
-from starlette.concurrency import run_in_threadpool
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
+from minichat import greenlets
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.http.auth import Authenticator
 from minichat.http.paging import CursorCodec
@@ -66,12 +68,29 @@ async def _app(request: Request) -> AppDeps:
     app: AppDeps = request.app.state.minichat
     if app.in_force.is_due(moment := time.monotonic()):
         with measured("policy"):
-            await run_in_threadpool(app.in_force.look, moment)
+            await app.in_force.looked(moment)
     return app
 
 
+def _on_loop(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    if iscoroutinefunction(endpoint):
+        return endpoint
+
+    @wraps(endpoint)
+    async def on_loop(*args: Any, **kwargs: Any) -> Any:
+        return await greenlets.run(endpoint, *args, **kwargs)
+
+    return on_loop
+
+
 class Authenticated(APIRoute):
-    """A route that looks at the token first: of a stranger's request nothing else is read."""
+    """A route that looks at the token first: of a stranger's request nothing else is read.
+
+    An endpoint that is a plain function runs on the loop, and stands aside where it waits for the store.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, _on_loop(endpoint), **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The route's handler behind the authenticator, whose refusals come before those of the body."""

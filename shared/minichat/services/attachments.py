@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
+from minichat import greenlets
 from minichat.domain.attachment import Attachment, AttachmentStatus
 from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import (
@@ -107,7 +108,7 @@ async def settled(call: Call, attachment: Attachment, seconds: float) -> Attachm
     while attachment.is_open and (left := ends_at - time.monotonic()) > 0:
         await asyncio.sleep(min(next(pauses), left))
         with suppress(ServiceUnavailable):
-            attachment = await asyncio.to_thread(_as_it_stands, call, attachment)
+            attachment = await greenlets.run(_as_it_stands, call, attachment)
     return attachment
 
 

@@ -4,8 +4,7 @@ The file itself is nowhere but at the provider by then. Only what a model can se
 for the code interpreter, nothing at a provider whose models have no file search.
 """
 
-import asyncio
-
+from minichat import greenlets
 from minichat.domain import doc_summary
 from minichat.domain.attachment import Attachment, AttachmentStatus
 from minichat.domain.identity import AttachmentId, ChatId, TenantId
@@ -22,7 +21,7 @@ async def summarize(task: DocSummaryTask, trace_id: str, means: TaskDeps) -> Tas
     Raises TaskFailed, and ServiceUnavailable.
     """
     where = TenantId(task.tenant_id), ChatId(task.chat_id), AttachmentId(task.attachment_id)
-    chat, document = await asyncio.to_thread(attachments.with_chat, *where)
+    chat, document = await greenlets.run(attachments.with_chat, *where)
     if chat is None or chat.deleted_at is not None or document is None or document.deleted_at is not None:
         return TaskOutcome.GONE
     if document.summarized_at is not None:
@@ -39,7 +38,7 @@ async def summarize(task: DocSummaryTask, trace_id: str, means: TaskDeps) -> Tas
         return TaskOutcome.NOTHING
     call = call_of(task, trace_id, means)
     event = outbox.item(call, document.chat_id, usage_event(call, task, model, told.usage))
-    written = await asyncio.to_thread(attachment_steps.summarized, call, document, summary, event)
+    written = await greenlets.run(attachment_steps.summarized, call, document, summary, event)
     return TaskOutcome.DONE if written else TaskOutcome.LOST
 
 

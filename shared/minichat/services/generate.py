@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from minichat import greenlets
 from minichat.domain.citations import Cited, citations
 from minichat.domain.completion import DEADLINE, DECLINED, INTERRUPTED, CompletionSignal, signalled
 from minichat.domain.errors import ServiceUnavailable
@@ -333,9 +334,9 @@ async def _finalize(call: Call, running: RunningTurn, ending: Ending, machine: A
                 told = tuple(record.pending)
                 by = Teller(record.stored, told, running.limits, running.compression, running.wants_title)
                 now = replace(call, now=machine.clock())
-                end = await asyncio.to_thread(End, now, turn, ending, machine.settings, by)
+                end = await greenlets.run(End, now, turn, ending, machine.settings, by)
             # The same end again: it may be stored already, and only the answer lost.
-            ended = await asyncio.to_thread(end.store)
+            ended = await greenlets.run(end.store)
         except ServiceUnavailable:
             if pause is None:
                 raise

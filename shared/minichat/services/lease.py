@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+from minichat import greenlets
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Clock
 from minichat.domain.turn import Turn
@@ -32,7 +33,7 @@ async def renew(call: Call, turn: Turn, clock: Clock, called: Callable[[], bool]
         await asyncio.sleep(pause)
         now = replace(call, now=clock())
         try:
-            running = await asyncio.to_thread(turns.progress, now, turn, provider_called=called())
+            running = await greenlets.run(turns.progress, now, turn, provider_called=called())
         except ServiceUnavailable:
             # The watchdog's patience is several times as long as that of one write.
             pause = first_after
@@ -50,7 +51,7 @@ async def asked_to_stop(turn: Turn, interval: float) -> None:
     while True:
         await asyncio.sleep(interval)
         try:
-            found = await asyncio.to_thread(turns.look, turn)
+            found = await greenlets.run(turns.look, turn)
         except ServiceUnavailable:
             continue  # the next look may tell
         if found is None:

@@ -1,11 +1,12 @@
 """What every use case goes by: the settings of the deployment and the policy in force."""
 
-import threading
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from minichat import greenlets
 from minichat.domain.admission import PromptLimits
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Clock
@@ -73,23 +74,31 @@ class InForce:
         self._counts = self._in_deployment()
         self._version: int | None = None  # of the table; the file's number may name another policy there
         self._looked_at: float | None = None
-        self._looking = threading.Lock()
+        self._looking: asyncio.Future[None] | None = None
 
     def is_due(self, monotonic: float) -> bool:
         """Whether it is time to look at the table again (seconds of a clock that only goes forward)."""
         return self._looked_at is None or monotonic - self._looked_at >= self._settings.policy_refresh_seconds
 
     def look(self, monotonic: float) -> None:
-        """Looks at the table again; while another thread does, what is known is good enough."""
-        if not self._looking.acquire(blocking=self._looked_at is None):
+        """Looks at the table again."""
+        self._policy = self._newest()
+        self._counts = self._in_deployment()
+        self._looked_at = monotonic
+
+    async def looked(self, monotonic: float) -> None:
+        """Looks at the table again, once for all that ask meanwhile. They go on with what is known, if anything is."""
+        if self._looking is None:
+            self._looking = asyncio.ensure_future(greenlets.run(self.look, monotonic))
+            self._looking.add_done_callback(self._has_looked)
+        elif self._looked_at is not None:
             return
-        try:
-            if self.is_due(monotonic):
-                self._policy = self._newest()
-                self._counts = self._in_deployment()
-                self._looked_at = monotonic
-        finally:
-            self._looking.release()
+        await asyncio.shield(self._looking)
+
+    def _has_looked(self, looking: asyncio.Future[None]) -> None:
+        self._looking = None
+        if not looking.cancelled():
+            looking.exception()  # whoever waited was told
 
     @property
     def rules(self) -> Rules:

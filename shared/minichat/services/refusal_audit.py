@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from minichat import greenlets
 from minichat.domain.errors import (
     ChatError,
     FeatureNotLicensed,
@@ -79,7 +80,7 @@ class RefusalTeller:
         """Lets the event of a refusal out, and says what became of it, half a second later at most."""
         if len(self._writing) >= AT_ONCE:
             return "dropped"
-        task = asyncio.create_task(asyncio.to_thread(self.write, refusal, now, trace_id))
+        task = asyncio.create_task(greenlets.run(self.write, refusal, now, trace_id))
         self._writing.add(task)
         task.add_done_callback(self._written)
         done, _ = await asyncio.wait({task}, timeout=WAIT_SECONDS)

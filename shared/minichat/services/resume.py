@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from minichat import greenlets
 from minichat.domain.errors import ChatNotFound, FieldError, InvalidRequest, ServiceUnavailable, TurnNotFound
 from minichat.domain.identity import Call, ChatId, Clock, RequestId
 from minichat.domain.stream import Citations, Delta, Started, Told, terminal_event, told
@@ -87,7 +88,7 @@ async def follow(call: Call, resumed: Resumed, settings: Settings, clock: Clock)
         batch: list[Numbered] = []
         has_more = is_last = False
         try:
-            step = await asyncio.to_thread(_next, replace(call, now=clock()), turn, at, settings, is_kept=resumed.kept)
+            step = await greenlets.run(_next, replace(call, now=clock()), turn, at, settings, is_kept=resumed.kept)
             batch, turn, is_last = step
             has_more = len(batch) >= EVENTS_AT_ONCE or turn.state is not TurnState.RUNNING
         except ServiceUnavailable:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+from minichat import greenlets
 from minichat.domain import summary
 from minichat.domain.identity import ChatId, MessageId, TenantId
 from minichat.domain.message import Message
@@ -56,11 +57,11 @@ async def _summarize(task: ThreadSummaryTask, trace_id: str, means: TaskDeps) ->
     tenant_id, chat_id = TenantId(task.tenant_id), ChatId(task.chat_id)
     base = None if task.base_frontier is None else _frontier(task.base_frontier)
     wanted = Compression(base, _frontier(task.frozen_target))
-    found = await asyncio.to_thread(summaries.read, tenant_id, chat_id)
+    found = await greenlets.run(summaries.read, tenant_id, chat_id)
     if (unwanted := _unwanted(found, base)) is not None:
         return unwanted
     settings = means.rules.settings.thread_summary
-    stretch = await asyncio.to_thread(_stretch, tenant_id, chat_id, wanted, settings.message_content_limit)
+    stretch = await greenlets.run(_stretch, tenant_id, chat_id, wanted, settings.message_content_limit)
     if not stretch:
         return TaskOutcome.NOTHING
     if stretch[-1].message_id != wanted.target.message_id:
@@ -83,7 +84,7 @@ async def _summarize(task: ThreadSummaryTask, trace_id: str, means: TaskDeps) ->
     estimate = -(-len(text.encode()) // model.estimation_budgets.bytes_per_token)
     event = outbox.item(call, chat_id, usage_event(call, task, model, answer.usage))
     made = Summary(text, wanted.target, estimate)
-    written = await asyncio.to_thread(summaries.write, call, chat_id, wanted, made, event)
+    written = await greenlets.run(summaries.write, call, chat_id, wanted, made, event)
     return TaskOutcome.DONE if written else TaskOutcome.LOST
 
 
@@ -100,7 +101,7 @@ async def _unwanted_before(
     """Waits until the model has answered, None, or nobody wants its answer any more: then it is asked no longer."""
     try:
         while not (await asyncio.wait({asked}, timeout=LOOK_SECONDS))[0]:
-            found = await asyncio.to_thread(summaries.read, tenant_id, chat_id)
+            found = await greenlets.run(summaries.read, tenant_id, chat_id)
             if (unwanted := _unwanted(found, base)) is not None:
                 return unwanted
         return None

@@ -1,7 +1,6 @@
 """Gives a chat a title after its first exchange, when nobody else has: a task of the system."""
 
-import asyncio
-
+from minichat import greenlets
 from minichat.domain import title
 from minichat.domain.identity import ChatId, MessageId, TenantId
 from minichat.events.payloads import ChatTitleTask
@@ -24,11 +23,11 @@ async def entitle(task: ChatTitleTask, trace_id: str, means: TaskDeps) -> TaskOu
     Raises TaskFailed, NoModel, and ServiceUnavailable.
     """
     tenant_id, chat_id = TenantId(task.tenant_id), ChatId(task.chat_id)
-    chat = await asyncio.to_thread(chats.read, tenant_id, chat_id)
+    chat = await greenlets.run(chats.read, tenant_id, chat_id)
     if chat is None or chat.deleted_at is not None:
         return TaskOutcome.GONE
     ids = MessageId(task.user_message_id), MessageId(task.assistant_message_id)
-    said = [await asyncio.to_thread(messages.visible, tenant_id, chat_id, one) for one in ids]
+    said = [await greenlets.run(messages.visible, tenant_id, chat_id, one) for one in ids]
     question, answer = said
     if chat.title is not None or question is None or answer is None:
         return TaskOutcome.LOST
@@ -43,5 +42,5 @@ async def entitle(task: ChatTitleTask, trace_id: str, means: TaskDeps) -> TaskOu
         return TaskOutcome.NOTHING
     call = call_of(task, trace_id, means)
     event = outbox.item(call, chat_id, usage_event(call, task, model, told.usage))
-    given = await asyncio.to_thread(titles.give, call, chat_id, made, answer.message_id, event)
+    given = await greenlets.run(titles.give, call, chat_id, made, answer.message_id, event)
     return TaskOutcome.DONE if given else TaskOutcome.LOST

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from minichat import greenlets
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.stream import StreamEvent, Told, told
 from minichat.domain.turn import Turn
@@ -45,7 +46,7 @@ class Transcript:
         """
         events = tuple(self.pending)
         for write in parts.puts(turn, self.stored + 1, events, kept=timedelta(hours=streaming.parts_kept_hours)):
-            await asyncio.to_thread(put_one, write.item, op="store_stream")
+            await greenlets.run(put_one, write.item, op="store_stream")
         self.stored += len(events)
         del self.pending[: len(events)]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pynamodb.attributes import Attribute
 
+from minichat import greenlets
 from minichat.domain.attachment import Attachment, AttachmentStatus, Ingest, Thumbnail
 from minichat.domain.chat import Chat
 from minichat.domain.cleanup import Cleanup, CleanupStatus
@@ -19,7 +20,7 @@ from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId
 from minichat.storage import chats, keys, unreadable
 from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem
 from minichat.storage.conditions import all_of, is_still
-from minichat.storage.items import batch_get, between, together
+from minichat.storage.items import batch_get, between
 from minichat.storage.keys import Raw
 from minichat.storage.messages import Window
 from minichat.storage.transact import Put, update_one
@@ -125,7 +126,7 @@ def page(
     start = f"{keys.ATTACHMENT_PREFIX}{window.after}\0" if window.after else keys.ATTACHMENT_PREFIX
     end = f"{keys.ATTACHMENT_PREFIX}{window.before or '~'}"
     pk, descending = keys.partition(tenant_id, chat_id), window.descending
-    return together(
+    return greenlets.together(
         lambda: chats.read(tenant_id, chat_id),
         lambda: _there_are(between(pk, start, end, page=PAGE_ITEMS, descending=descending), limit, looked_at),
     )

@@ -5,9 +5,7 @@ that does not (docs/decisions/0006-data-model.md).
 """
 
 import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,10 +17,11 @@ from pynamodb.exceptions import PynamoDBException
 from pynamodb.expressions.condition import Condition
 from pynamodb.models import Model
 
+from minichat import greenlets
 from minichat.domain.errors import ServiceUnavailable
 from minichat.pauses import jittered
 from minichat.settings import Store
-from minichat.storage import store_time
+from minichat.storage import wire
 from minichat.storage.attributes import CallsAttribute, IdsAttribute, InstantAttribute, SignalAttribute
 from minichat.storage.indexes import ByOwner, RunningIndex, Temporary
 from minichat.storage.keys import Key, Raw
@@ -215,13 +214,11 @@ class OutboxItem(Model):
 UNREAD_ATTEMPTS = 6
 """How often a batch that gives nothing is read, with pauses that double from 50 ms: two or three seconds."""
 
-_readers = ThreadPoolExecutor(max_workers=32, thread_name_prefix="read")
 
-
-def connect(store: Store) -> None:
+def connect(store: Store, *, on_loop: bool = False) -> None:
     """Points every model at the tables of `store`. Called once at a process's start; no network is used."""
-    for model, table in ((ConversationItem, store.conversation_table), (OutboxItem, store.outbox_table)):
-        model.Meta.table_name = table
+    for model, name in ((ConversationItem, store.conversation_table), (OutboxItem, store.outbox_table)):
+        model.Meta.table_name = name
         model.Meta.region = store.region
         model.Meta.host = store.endpoint
         model.Meta.connect_timeout_seconds = store.connect_timeout_seconds
@@ -229,8 +226,18 @@ def connect(store: Store) -> None:
         model.Meta.max_pool_connections = store.max_connections
         model._connection = None  # so that a second connect() takes effect; subclasses find the base's connection
         model._get_connection()
-    # Made now: a cold start has more processor than its first request, and a snapshot (SnapStart) keeps what is there.
-    store_time.listen(connection().client)
+    # One client for both tables.
+    client: Any = wire.Client(store)
+    table().connection._client = outbox_table().connection._client = client
+    if not on_loop:
+        # Made now: a cold start has more processor than its first request.
+        _ = client.blocking
+
+
+async def close() -> None:
+    """Closes the running loop's connections to DynamoDB."""
+    client: Any = connection().client
+    await client.aclose()
 
 
 def table() -> TableConnection:
@@ -241,12 +248,6 @@ def table() -> TableConnection:
 def connection() -> Connection:
     """The one client of this process, for transactions."""
     return table().connection
-
-
-def together(first: Callable[[], T], second: Callable[[], S]) -> tuple[T, S]:
-    """Two reads side by side: one round trip's time for both."""
-    pending = _readers.submit(second)
-    return first(), pending.result()
 
 
 def outbox_table() -> TableConnection:
@@ -261,7 +262,7 @@ def answered(read: Callable[[], T]) -> T:
     """
     for attempt in range(READ_ATTEMPTS):
         if attempt:
-            time.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311  jitter, not a secret
+            greenlets.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311  jitter, not a secret
         try:
             return read()
         except PynamoDBException as error:
@@ -303,7 +304,7 @@ def batch_get(keys: Iterable[Key]) -> dict[Key, Raw]:
         if unread >= UNREAD_ATTEMPTS:
             raise ServiceUnavailable
         if unread:
-            time.sleep(jittered(0.05 * 2**unread))
+            greenlets.sleep(jittered(0.05 * 2**unread))
         wanted = [*({part: value["S"] for part, value in key.items()} for key in left), *wanted[BATCH_READ_LIMIT:]]
     return found
 

@@ -17,6 +17,7 @@ from datetime import datetime
 
 from pynamodb.expressions.condition import Condition
 
+from minichat import greenlets
 from minichat.domain.chat import Chat
 from minichat.domain.citations import Citation
 from minichat.domain.identity import ChatId, MessageId, RequestId, TenantId
@@ -24,7 +25,7 @@ from minichat.domain.message import Message
 from minichat.domain.turn import ToolCalls, Turn
 from minichat.storage import chats, keys
 from minichat.storage.conditions import all_of, is_still
-from minichat.storage.items import MessageItem, MessagePartItem, batch_get, between, together
+from minichat.storage.items import MessageItem, MessagePartItem, batch_get, between
 from minichat.storage.keys import Key, Raw
 from minichat.storage.transact import Check, Delete, Put, Update, Write
 
@@ -289,7 +290,7 @@ def page(
             return None, []
         return chats.from_raw(first), _taken(items, limit, keep, descending=False)
     start = keys.message(tenant_id, chat_id, MessageId(after)).sk + "~" if after else keys.MESSAGE_PREFIX
-    return together(
+    return greenlets.together(
         lambda: chats.read(tenant_id, chat_id),
         lambda: _taken(between(pk, start, end, page=limit, descending=descending), limit, keep, descending=descending),
     )

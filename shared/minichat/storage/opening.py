@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from minichat import greenlets
 from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat
 from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
@@ -18,7 +19,7 @@ from minichat.domain.summary import Summary
 from minichat.domain.tools import Document
 from minichat.domain.turn import Turn
 from minichat.storage import attachments, chats, documents, keys, messages, quota, summaries, turns
-from minichat.storage.items import batch_get, together
+from minichat.storage.items import batch_get
 from minichat.storage.messages import Newest
 
 MESSAGES_OF_A_TURN = 2
@@ -94,7 +95,7 @@ def look_at_latest(call: Call, chat_id: ChatId, request_id: RequestId) -> Latest
 
 def _of_one_moment(request_id: RequestId, first: Callable[[], T], newest: Callable[[], Newest]) -> T:
     """What the head is read with, and the newest messages: both as the head says that they are."""
-    found, recent = together(first, newest)
+    found, recent = greenlets.together(first, newest)
     chat = found.chat
     if chat is None:
         return found

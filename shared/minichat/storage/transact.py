@@ -26,6 +26,7 @@ from pynamodb.expressions.update import Action
 from pynamodb.models import Model
 from pynamodb.transactions import TransactWrite
 
+from minichat import greenlets
 from minichat.domain.errors import ServiceUnavailable
 from minichat.observability import count, measured, observe, tally
 from minichat.pauses import growing, jittered
@@ -277,7 +278,7 @@ class _Attempts:
         while attempt < LEAST_ATTEMPTS or time.monotonic() <= deadline:
             if attempt:
                 tally("write_repetitions")
-                time.sleep(jittered(next(pauses)))
+                greenlets.sleep(jittered(next(pauses)))
             yield attempt
             attempt += 1
 

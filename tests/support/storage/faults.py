@@ -1,20 +1,23 @@
 """What no engine shows and AWS does: conflicts, throttles, lost answers; and a count of the calls."""
 
+import asyncio
 import io
 import json
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import botocore
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
-from botocore.exceptions import ReadTimeoutError
+from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.session import Session
 
 from minichat.events import queues
+from minichat.storage import wire
 from minichat.storage.items import connection
 from tests.support.patience import PATIENCE
 
@@ -223,9 +226,43 @@ def refused(code: str, *, reasons: list[dict[str, Any]] | None = None, status: i
 
 @contextmanager
 def hook(event: str, handler: Callable[..., Any]) -> Iterator[None]:
-    events = connection().client.meta.events
+    """Has the handler called at an event of botocore's client, and at the same moment of a call on a loop."""
+    client: Any = connection().client
+    events = client.blocking.meta.events
     events.register_first(event, handler)
+    _on_loops.append((event, handler))
     try:
         yield
     finally:
         events.unregister(event, handler)
+        _on_loops.remove((event, handler))
+
+
+_on_loops: list[tuple[str, Callable[..., Any]]] = []
+_call = wire.Wire.call
+
+
+async def _hooked_call(self: wire.Wire, operation: str, params: dict[str, Any]) -> dict[str, Any]:
+    """A call with the moments that botocore's has, for the handlers of hooks; those may block, so they have threads."""
+    about: dict[str, Any] = {"model": SimpleNamespace(name=operation), "context": {}}
+
+    async def at(moment: str, **more: Any) -> Any:
+        found = [one for event, one in reversed(_on_loops) if f"{moment}.dynamodb.{operation}".startswith(event)]
+        said = [await asyncio.to_thread(one, **about, **more) for one in found]
+        return next((one for one in said if one is not None), None)
+
+    await at("before-parameter-build", params=params)
+    instead = await at("before-call", params={"body": json.dumps(params, default=repr)})
+    try:
+        parsed = instead[1] if instead is not None else await _call(self, operation, params)
+    except ClientError as error:
+        parsed = dict(error.response)
+    status = parsed.get("ResponseMetadata", {}).get("HTTPStatusCode", 200)
+    http = AWSResponse("http://engine", status, HTTPHeaders(), None)
+    await at("after-call", http_response=http, parsed=parsed)
+    if status >= 300:
+        raise ClientError(parsed, operation)  # type: ignore[arg-type]  # all that is read of it
+    return parsed
+
+
+wire.Wire.call = _hooked_call  # type: ignore[method-assign,assignment]

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from minichat import greenlets
 from minichat.domain import errors
 from minichat.domain.chat import Chat
 from minichat.domain.identity import AttachmentId
@@ -80,7 +80,7 @@ class Given:
 
 async def _given(request: Request, call: TheCall, chat_id: TheChat) -> Given:
     # Nobody's body is read for a chat that is not theirs.
-    chat = await run_in_threadpool(chats.get, call, chat_id)
+    chat = await greenlets.run(chats.get, call, chat_id)
     return Given(chat, await read_file(request))
 
 
@@ -105,7 +105,7 @@ async def upload_attachment(
     """
     came = given.file
     file = attachments.NewFile(came.filename, came.content_type, len(came.content), idempotency_key)
-    added = await run_in_threadpool(attachments.add, call, given.chat, file, came.content, app.rules)
+    added = await greenlets.run(attachments.add, call, given.chat, file, came.content, app.rules)
     return attachment_detail(await attachments.settled(call, added, wait.seconds))
 
 
@@ -139,7 +139,7 @@ async def get_attachment(
     call: TheCall, chat_id: TheChat, attachment_id: TheAttachment, wait: TheWait
 ) -> AttachmentDetail:
     """One attachment: poll it until it is `ready` or `failed`, or have the answer wait for that (`Prefer: wait=10`)."""
-    found = await run_in_threadpool(attachments.get, call, chat_id, attachment_id)
+    found = await greenlets.run(attachments.get, call, chat_id, attachment_id)
     return attachment_detail(await attachments.settled(call, found, wait.seconds))
 
 

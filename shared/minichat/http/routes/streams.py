@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
+from minichat import greenlets
 from minichat.domain import errors
 from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
 from minichat.domain.turn import Turn
@@ -134,7 +134,7 @@ async def resume_stream(
     call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn, position: Annotated[Position, Depends()]
 ) -> Response:
     """Tells a turn's stream again after the last event that the client has, and follows a running turn to its end."""
-    found = await run_in_threadpool(resume, call, chat_id, request_id, position.last, app.settings)
+    found = await greenlets.run(resume, call, chat_id, request_id, position.last, app.settings)
     return Response(status_code=204) if found.is_over else _followed(call, app, found)
 
 
@@ -145,14 +145,14 @@ async def _rest(call: Call, app: AppDeps, after: int | None, find: Callable[[], 
         turn = find()
         return None if turn is None else resumed(call, turn, after or 0, app.settings)
 
-    rest = None if after is None else await run_in_threadpool(found)
+    rest = None if after is None else await greenlets.run(found)
     # A client that has everything gets an empty stream, not a 204: a library that repeats its request takes that
     # for a failure, and repeats it for ever.
     return None if rest is None else _followed(call, app, rest)
 
 
 async def _answered(call: Call, app: AppDeps, admission: Callable[[], RunningTurn | Replay]) -> Response:
-    outcome = await generate.admitted(run_in_threadpool(admission), call, app.machine)
+    outcome = await generate.admitted(greenlets.run(admission), call, app.machine)
     if isinstance(outcome, Replay):
         return _followed(call, app, replay(call, outcome.turn, app.settings))
     note(request_id=outcome.turn.request_id, turn_id=outcome.turn.turn_id, replay=False)

@@ -1,0 +1,312 @@
+"""DynamoDB's wire: a client for the event loop, and botocore's where there is none.
+
+pynamodb makes the calls and expects botocore's errors, so both ways raise the same ones. On the loop a call is a tenth
+of botocore's work (docs/decisions/0015-storage-on-the-loop.md): a signed request (AWS Signature Version 4), framed by
+h11, on a connection that is kept. Nothing is repeated here: storage.transact and storage.items know what may be.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import os
+import select
+import ssl
+import time
+import zlib
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from threading import Lock
+from typing import Any
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+import h11
+from botocore.credentials import Credentials, ReadOnlyCredentials
+from botocore.exceptions import (
+    ChecksumError,
+    ClientError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
+from botocore.session import Session
+from pynamodb.connection import Connection
+
+from minichat import greenlets, moment
+from minichat.settings import Store
+from minichat.storage import store_time
+
+_TYPE = "application/x-amz-json-1.0"
+_ERROR = 300
+IDLE_SECONDS = 20
+"""How long a connection is kept that nobody uses: less than DynamoDB keeps it."""
+CHUNK_BYTES = 65_536
+
+
+class Client:
+    """What pynamodb takes for botocore's client."""
+
+    _request_signer = None
+    """pynamodb makes a client anew whose signer has no credentials; this one asks for them with each call."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._wires: WeakKeyDictionary[asyncio.AbstractEventLoop, Wire] = WeakKeyDictionary()
+        self._making = Lock()
+
+    def _make_api_call(self, operation: str, params: dict[str, Any]) -> dict[str, Any]:
+        if greenlets.may_wait():
+            return greenlets.wait(self._wire().call(operation, params))
+        answer: dict[str, Any] = self.blocking._make_api_call(operation, params)
+        return answer
+
+    @property
+    def blocking(self) -> Any:
+        """botocore's client, made by the first who needs it: that takes the time of eighty calls."""
+        with self._making:
+            return self._blocking
+
+    async def aclose(self) -> None:
+        """Closes the connections of the running loop."""
+        if (wire := self._wires.pop(asyncio.get_running_loop(), None)) is not None:
+            wire.close()
+
+    @cached_property
+    def _blocking(self) -> Any:
+        store = self._store
+        client = Connection(
+            region=store.region,
+            host=store.endpoint,
+            connect_timeout_seconds=store.connect_timeout_seconds,
+            read_timeout_seconds=store.read_timeout_seconds,
+            max_pool_connections=store.max_connections,
+            max_retry_attempts=0,
+        ).client
+        store_time.listen(client)
+        return client
+
+    def _wire(self) -> "Wire":
+        loop = asyncio.get_running_loop()
+        if (wire := self._wires.get(loop)) is None:
+            wire = self._wires[loop] = Wire(self._store)
+        return wire
+
+
+class Wire:
+    """The connections of one event loop."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._url = store.endpoint or f"https://dynamodb.{store.region}.amazonaws.com"
+        parts = urlsplit(self._url)
+        self._secure = parts.scheme == "https"
+        self._address = parts.hostname, parts.port or (443 if self._secure else 80)
+        self._host = parts.netloc
+        self._idle: list[_Kept] = []
+
+    async def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer of an operation, as botocore's client gives it, without its metadata.
+
+        Raises ClientError (what DynamoDB refuses), and BotoCoreError (no connection, no answer, no credentials).
+        """
+        body = json.dumps(params, default=_in_base64, separators=(",", ":")).encode()
+        headers = await self._signed(operation, body)
+        sent = time.time()
+        status, told, answer = await self._exchange(headers, body)
+        if (date := told.get("date")) is not None:
+            moment.heard(date, sent, time.time())
+        if (sum_ := told.get("x-amz-crc32")) is not None and int(sum_) != zlib.crc32(answer):
+            raise ChecksumError(checksum_type="crc32", expected_checksum=sum_, actual_checksum=str(zlib.crc32(answer)))
+        parsed = _parsed(answer)
+        if status >= _ERROR:
+            raise ClientError(_error(status, told, parsed), operation)  # type: ignore[arg-type]  # all that is read
+        return parsed
+
+    def close(self) -> None:
+        """Closes what is kept; what is in use is closed by whoever uses it."""
+        while self._idle:
+            self._idle.pop().close()
+
+    async def _exchange(self, headers: list[tuple[str, str]], body: bytes) -> tuple[int, dict[str, str], bytes]:
+        kept = self._usable() or await self._connected()
+        try:
+            async with asyncio.timeout(self._store.read_timeout_seconds):
+                answer = await kept.exchange(headers, body)
+        except TimeoutError:
+            kept.close()
+            raise ReadTimeoutError(endpoint_url=self._url) from None
+        except (OSError, h11.ProtocolError) as error:
+            kept.close()
+            raise ConnectionClosedError(endpoint_url=self._url) from error
+        except BaseException:
+            # Whoever was cancelled has left half an answer on it.
+            kept.close()
+            raise
+        if kept.is_reusable and len(self._idle) < self._store.max_connections:
+            self._idle.append(kept)
+        else:
+            kept.close()
+        return answer
+
+    def _usable(self) -> "_Kept | None":
+        while self._idle:
+            kept = self._idle.pop()
+            if kept.is_alive():
+                return kept
+            kept.close()
+        return None
+
+    async def _connected(self) -> "_Kept":
+        try:
+            async with asyncio.timeout(self._store.connect_timeout_seconds):
+                streams = await asyncio.open_connection(*self._address, ssl=_tls() if self._secure else None)
+        except TimeoutError:
+            raise ConnectTimeoutError(endpoint_url=self._url) from None
+        except OSError as error:
+            raise EndpointConnectionError(endpoint_url=self._url, error=error) from error
+        return _Kept(*streams)
+
+    async def _signed(self, operation: str, body: bytes) -> list[tuple[str, str]]:
+        """The headers of a request, with its signature (Signature Version 4, "Create a signed AWS API request")."""
+        key = await _credentials()
+        instant, target = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), f"DynamoDB_20120810.{operation}"
+        day = instant[:8]
+        signed = {"content-type": _TYPE, "host": self._host, "x-amz-date": instant, "x-amz-target": target}
+        if key.token is not None:
+            signed["x-amz-security-token"] = key.token
+        lines = "".join(f"{name}:{value}\n" for name, value in sorted(signed.items()))
+        names = ";".join(sorted(signed))
+        canonical = f"POST\n/\n\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
+        scope = f"{day}/{self._store.region}/dynamodb/aws4_request"
+        said = f"AWS4-HMAC-SHA256\n{instant}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+        signature = hmac.new(_signing_key(key.secret_key, day, self._store.region), said.encode(), hashlib.sha256)
+        authorization = f"Credential={key.access_key}/{scope}, SignedHeaders={names}, Signature={signature.hexdigest()}"
+        return [
+            *signed.items(),
+            ("content-length", str(len(body))),
+            ("accept-encoding", "identity"),
+            ("authorization", f"AWS4-HMAC-SHA256 {authorization}"),
+        ]
+
+
+class _Kept:
+    """One connection, used by one call at a time."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._http = h11.Connection(h11.CLIENT)
+        self._poll = select.poll()
+        self._poll.register(writer.get_extra_info("socket"), select.POLLIN)
+        self._used_at = time.monotonic()
+
+    @property
+    def is_reusable(self) -> bool:
+        return self._http.our_state is h11.IDLE
+
+    def is_alive(self) -> bool:
+        """Whether it can be used again. A process that was frozen (Lambda) has not heard yet that it was closed: then
+        there is something to read, which nobody has asked for."""
+        fresh = time.monotonic() - self._used_at < IDLE_SECONDS
+        return fresh and not self._reader.at_eof() and not self._writer.is_closing() and not self._poll.poll(0)
+
+    async def exchange(self, headers: list[tuple[str, str]], body: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of the answer. Raises OSError and h11.ProtocolError."""
+        http = self._http
+        head = http.send(h11.Request(method="POST", target="/", headers=headers))
+        data, end = http.send(h11.Data(data=body)), http.send(h11.EndOfMessage())
+        self._writer.write(b"".join((head or b"", data or b"", end or b"")))
+        status, told, parts = 0, dict[str, str](), list[bytes]()
+        while True:
+            match http.next_event():
+                case h11.NEED_DATA:
+                    http.receive_data(await self._reader.read(CHUNK_BYTES))
+                case h11.Response(status_code=status, headers=raw):
+                    told = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+                case h11.Data(data=some):
+                    parts.append(bytes(some))
+                case h11.EndOfMessage():
+                    break
+                case h11.ConnectionClosed():
+                    raise ConnectionResetError
+        if http.our_state is h11.DONE and http.their_state is h11.DONE:
+            http.start_next_cycle()
+        self._used_at = time.monotonic()
+        return status, told, b"".join(parts)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+async def _credentials() -> ReadOnlyCredentials:
+    """The process's credentials, found as every AWS tool finds them. Raises NoCredentialsError."""
+    found = _found()
+    if found is None:
+        raise NoCredentialsError
+    if getattr(found, "refresh_needed", bool)():
+        # They come from an address or a file then.
+        frozen: ReadOnlyCredentials = await asyncio.to_thread(found.get_frozen_credentials)
+        return frozen
+    return found.get_frozen_credentials()
+
+
+@lru_cache(maxsize=1)
+def _found() -> Credentials | None:
+    if (access := os.environ.get("AWS_ACCESS_KEY_ID")) and "AWS_PROFILE" not in os.environ:
+        # Where a function has them: looking everywhere takes the time of thirty calls.
+        return Credentials(access, os.environ.get("AWS_SECRET_ACCESS_KEY", ""), os.environ.get("AWS_SESSION_TOKEN"))
+    credentials: Credentials | None = Session().get_credentials()
+    return credentials
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+@lru_cache(maxsize=4)
+def _signing_key(secret: str, day: str, region: str) -> bytes:
+    key = f"AWS4{secret}".encode()
+    for part in (day, region, "dynamodb", "aws4_request"):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    return key
+
+
+def _in_base64(value: object) -> str:
+    if not isinstance(value, bytes | bytearray):
+        raise TypeError(f"{type(value).__name__} has no place in DynamoDB")
+    return base64.b64encode(value).decode()
+
+
+def _parsed(answer: bytes) -> dict[str, Any]:
+    try:
+        # Looking at each object takes time: where there are no bytes, nobody does.
+        parsed = json.loads(answer, object_hook=_with_bytes if b'"B"' in answer else None)
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _with_bytes(value: dict[str, Any]) -> dict[str, Any]:
+    if len(value) == 1 and isinstance(encoded := value.get("B"), str):
+        return {"B": base64.b64decode(encoded)}
+    return value
+
+
+def _error(status: int, told: Mapping[str, str], parsed: dict[str, Any]) -> dict[str, Any]:
+    """An error as botocore tells it; one whose body is no JSON has its status for a code."""
+    code = str(parsed.get("__type", status)).rpartition("#")[2]
+    message = parsed.get("message", parsed.get("Message", ""))
+    return {
+        **{name: value for name, value in parsed.items() if name in ("CancellationReasons", "Item")},
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {
+            "HTTPStatusCode": status,
+            "HTTPHeaders": dict(told),
+            "RequestId": told.get("x-amzn-requestid", ""),
+            "RetryAttempts": 0,
+        },
+    }
