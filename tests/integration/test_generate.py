@@ -30,6 +30,7 @@ from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.settings import Quota, Settings, Store, Streaming
 from minichat.storage import messages, turns
+from tests.support import blocked
 from tests.support.domain.builders import a_call, a_model, a_policy
 from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answered_instead, refused
@@ -610,7 +611,7 @@ async def test_a_stop_while_a_turn_is_ending_waits_for_its_end(monkeypatch: pyte
 
     def slowly(end: End) -> object:
         loop.call_soon_threadsafe(ending.set)
-        assert go_on.wait(PATIENCE)
+        assert blocked.until(go_on)
         return store(end)
 
     monkeypatch.setattr(End, "store", slowly)

@@ -31,6 +31,7 @@ from minichat.services.policy_in_force import SHIPPED_POLICY
 from minichat.settings import Settings, Store
 from minichat.storage import outbox
 from tests.conftest import fresh_tables
+from tests.support import blocked
 from tests.support.domain.builders import NOW, a_caller, an_id
 from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables
@@ -191,7 +192,7 @@ async def test_a_store_that_hangs_holds_no_refusal_up_and_is_asked_by_few(
 
     def hangs(*_: object) -> bool:
         asked.append(1)
-        go_on.wait(PATIENCE)
+        blocked.until(go_on)
         raise ServiceUnavailable
 
     monkeypatch.setattr(outbox, "once", hangs)

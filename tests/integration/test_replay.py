@@ -17,6 +17,7 @@ import boto3
 import httpx2
 import pytest
 
+from minichat import greenlets
 from minichat.domain import errors
 from minichat.domain.attachment import VectorStore
 from minichat.domain.cleanup import CleanupOutcome
@@ -484,7 +485,7 @@ async def test_p6b_a_cancel_is_seen_while_the_store_of_the_stream_is_slow(monkey
     The fault: one task looked and stored side by side and waited for both: who was slow to store was slow to stop."""
 
     def slow(*_: Any, **__: Any) -> None:
-        time.sleep(4)  # throttled: `put_one` is repeated for up to eight seconds
+        greenlets.sleep(4)  # throttled: `put_one` is repeated for up to eight seconds
 
     async def script() -> AsyncGenerator[ProviderChunk, None]:
         yield TextDelta("partial")

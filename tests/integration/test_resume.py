@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
+from minichat import greenlets
 from minichat.domain import errors
 from minichat.domain.citations import Citation, Cited
 from minichat.domain.identity import Call
@@ -204,7 +205,7 @@ async def test_a_follower_is_told_nothing_that_a_zombie_stored_after_its_turn_wa
         monkeypatch.setattr(parts, "after", original)
         assert orphans.ended_as_orphan(late, running.turn, RULES.settings)
         record.add(Delta("two "))
-        asyncio.run(record.store(running.turn, Streaming()))
+        greenlets.wait(record.store(running.turn, Streaming()))
         return original(*args, **more)
 
     follower = Resumed(running.turn, 0)

@@ -50,7 +50,7 @@ def test_every_engine_tells_its_time(any_engine: str, slow_by: timedelta, reques
 @pytest.mark.usefixtures("store")
 def test_a_refusal_tells_the_time_as_well(slow_by: timedelta) -> None:
     moment._offset = Offset()
-    client: Any = connection().client
+    client: Any = vars(connection())["_client"].blocking
     with pytest.raises(client.exceptions.ResourceNotFoundException):
         client.get_item(TableName="nothing-of-that-name", Key={"pk": {"S": "x"}})
     assert abs(off_by()) < timedelta(seconds=10)

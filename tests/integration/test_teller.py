@@ -27,8 +27,8 @@ from minichat.services.policy_in_force import Rules
 from minichat.settings import OrphanWatchdog
 from minichat.storage import turns
 from tests.integration.test_generate import Scripted, a_running_turn, begun, some_rules, stored, told
+from tests.support import blocked
 from tests.support.domain.builders import a_call, new_id
-from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -155,7 +155,7 @@ async def test_the_end_of_a_turn_is_waited_for_however_often_its_process_is_told
 
     def slow(*args: Any) -> Any:
         ending.set()
-        assert go_on.wait(PATIENCE)
+        assert blocked.until(go_on)
         return store_end(*args)
 
     monkeypatch.setattr(End, "store", slow)
@@ -181,7 +181,7 @@ async def test_a_cancel_is_acted_on_while_other_writes_hang(
 
     def hang(*_: object, **__: object) -> None:
         hangs.set()
-        assert go_on.wait(PATIENCE)
+        assert blocked.until(go_on)
         raise errors.ServiceUnavailable
 
     monkeypatch.setattr(module, name, hang)
@@ -206,7 +206,7 @@ async def test_a_turn_lives_while_its_end_is_being_stored(
 
     def slow(*args: Any) -> Any:
         ending.set()
-        assert go_on.wait(PATIENCE)
+        assert blocked.until(go_on)
         return store_end(*args)
 
     monkeypatch.setattr(End, "store", slow)
@@ -288,7 +288,7 @@ async def test_a_request_that_is_cancelled_between_commit_and_answer_leaves_no_t
     def admission() -> RunningTurn:
         turns_made.append(a_running_turn(rules))
         committed.set()
-        assert go_on.wait(PATIENCE)
+        assert blocked.until(go_on)
         return turns_made[0]
 
     async def script() -> AsyncGenerator[ProviderChunk, None]:
@@ -317,7 +317,7 @@ async def test_a_stopping_process_ends_turns_that_it_was_about_to_begin() -> Non
     def admission() -> RunningTurn:
         turns_made.append(a_running_turn(rules))
         committed.set()
-        assert go_on.wait(PATIENCE)
+        assert blocked.until(go_on)
         return turns_made[0]
 
     machine = generate.AnswerDeps(rules.settings, Closing(seconds=0), lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
@@ -335,7 +335,7 @@ async def test_a_refusal_of_a_request_that_was_cancelled_is_nobodys() -> None:
     go_on = threading.Event()
 
     def admission() -> RunningTurn:
-        assert go_on.wait(PATIENCE)
+        assert blocked.until(go_on)
         raise errors.ChatNotFound
 
     machine = generate.AnswerDeps(some_rules().settings, Closing(seconds=0), lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider

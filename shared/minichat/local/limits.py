@@ -15,10 +15,12 @@ from typing import Any
 import botocore
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
+from botocore.exceptions import ClientError
 from botocore.session import Session
 
 from minichat.local.tables import described, project_root
 from minichat.observability import logger
+from minichat.storage import wire
 
 REFUSED = "AWS refuses this request"
 """What the log says of a request that no engine would have refused."""
@@ -53,7 +55,7 @@ Check = Callable[[str, Said], Iterator[str]]
 
 
 def install() -> None:
-    """Has every client that this process makes from now on refuse what AWS would."""
+    """Has every client that this process makes from now on refuse what AWS would, and its calls on loops as well."""
     index_keys = dict(_index_keys())
 
     def of_dynamodb(operation: str, said: Said) -> Iterator[str]:
@@ -64,6 +66,15 @@ def install() -> None:
         session.register("before-call.sqs", _refusing("InvalidParameterValue", sqs))
 
     botocore.register_initializer(watch)
+    call = wire.Wire.call
+
+    async def checked(self: wire.Wire, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        said = json.loads(wire.body_of(params))
+        if (why := next(of_dynamodb(operation, said), None)) is not None:
+            raise ClientError(_refused(operation, "ValidationException", why), operation)
+        return await call(self, operation, params)
+
+    wire.Wire.call = checked  # type: ignore[method-assign]
 
 
 def _refusing(code: str, check: Check) -> Callable[..., Any]:
@@ -71,15 +82,19 @@ def _refusing(code: str, check: Check) -> Callable[..., Any]:
         why = next(check(model.name, json.loads(params["body"])), None)
         if why is None:
             return None
-        broken.append(f"{model.name}: {why}")
-        logger.error(REFUSED, extra={"operation": model.name, "reason": why})
-        parsed = {
-            "Error": {"Code": code, "Message": why},
-            "ResponseMetadata": {"HTTPStatusCode": 400, "HTTPHeaders": {}},
-        }
-        return AWSResponse("", 400, HTTPHeaders(), None), parsed
+        return AWSResponse("", 400, HTTPHeaders(), None), _refused(model.name, code, why)
 
     return before_call
+
+
+def _refused(operation: str, code: str, why: str) -> Any:
+    """The error that AWS would answer with; it is noted, for no caller may meet it."""
+    broken.append(f"{operation}: {why}")
+    logger.error(REFUSED, extra={"operation": operation, "reason": why})
+    return {
+        "Error": {"Code": code, "Message": why},
+        "ResponseMetadata": {"HTTPStatusCode": 400, "HTTPHeaders": {}},
+    }
 
 
 def _index_keys() -> Iterator[tuple[str, int]]:

@@ -234,12 +234,6 @@ def connect(store: Store, *, on_loop: bool = False) -> None:
         _ = client.blocking
 
 
-async def close() -> None:
-    """Closes the running loop's connections to DynamoDB."""
-    client: Any = connection().client
-    await client.aclose()
-
-
 def table() -> TableConnection:
     """The conversation table."""
     return ConversationItem._get_connection()

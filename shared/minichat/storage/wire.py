@@ -47,6 +47,15 @@ IDLE_SECONDS = 20
 CHUNK_BYTES = 65_536
 
 
+_all: "WeakKeyDictionary[asyncio.AbstractEventLoop, list[Wire]]" = WeakKeyDictionary()
+
+
+async def close() -> None:
+    """Closes the connections of the running loop that are not in use."""
+    for wire in _all.get(asyncio.get_running_loop(), ()):
+        wire.close()
+
+
 class Client:
     """What pynamodb takes for botocore's client."""
 
@@ -70,11 +79,6 @@ class Client:
         with self._making:
             return self._blocking
 
-    async def aclose(self) -> None:
-        """Closes the connections of the running loop."""
-        if (wire := self._wires.pop(asyncio.get_running_loop(), None)) is not None:
-            wire.close()
-
     @cached_property
     def _blocking(self) -> Any:
         store = self._store
@@ -93,6 +97,7 @@ class Client:
         loop = asyncio.get_running_loop()
         if (wire := self._wires.get(loop)) is None:
             wire = self._wires[loop] = Wire(self._store)
+            _all.setdefault(loop, []).append(wire)
         return wire
 
 
@@ -113,7 +118,7 @@ class Wire:
 
         Raises ClientError (what DynamoDB refuses), and BotoCoreError (no connection, no answer, no credentials).
         """
-        body = json.dumps(params, default=_in_base64, separators=(",", ":")).encode()
+        body = body_of(params)
         headers = await self._signed(operation, body)
         sent = time.time()
         status, told, answer = await self._exchange(headers, body)
@@ -273,6 +278,11 @@ def _signing_key(secret: str, day: str, region: str) -> bytes:
     for part in (day, region, "dynamodb", "aws4_request"):
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()
     return key
+
+
+def body_of(params: Mapping[str, Any]) -> bytes:
+    """What is asked, as JSON."""
+    return json.dumps(params, default=_in_base64, separators=(",", ":")).encode()
 
 
 def _in_base64(value: object) -> str:
