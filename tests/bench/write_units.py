@@ -9,7 +9,7 @@ import math
 import random
 import string
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from minichat.settings import Settings
 from minichat.storage.items import connection
 from tests.conftest import ROOT, fresh_tables
 from tests.support.domain.builders import a_call, a_model, a_policy
+from tests.support.storage.faults import hook
 from tests.support.storage.read_units import size_of
 
 RULES = Rules(Settings(), a_policy(a_model(id="gpt-4.1-mini", preference={"is_default": True})))
@@ -72,7 +73,7 @@ def main() -> None:
 @contextmanager
 def _billed(name: str, kind: str) -> Iterator[list[int]]:
     """Fills the list with the units of each item and index entry that the one transaction inside writes."""
-    client = connection().client
+    client = vars(connection())["_client"].blocking
     units: list[int] = []
     written: list[dict[str, Any]] = []
     before: dict[str, Item] = {}
@@ -86,14 +87,9 @@ def _billed(name: str, kind: str) -> Iterator[list[int]]:
     def answered(parsed: dict[str, Any], **_: Any) -> None:
         engines.extend(table["CapacityUnits"] for table in parsed.get("ConsumedCapacity", []))
 
-    hooks: dict[str, Callable[..., None]] = {"provide-client-params": sent, "after-call": answered}
-    for event, hook in hooks.items():
-        client.meta.events.register(f"{event}.dynamodb.TransactWriteItems", hook)
-    try:
+    operation = "dynamodb.TransactWriteItems"
+    with hook(f"before-parameter-build.{operation}", sent), hook(f"after-call.{operation}", answered):
         yield units
-    finally:
-        for event, hook in hooks.items():
-            client.meta.events.unregister(f"{event}.dynamodb.TransactWriteItems", hook)
     for one in written:
         old, new = before[_sort_key(one)], _stored(client, one)
         size = max(size_of(old), size_of(new))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from minichat.storage.items import connection
+from tests.support.storage.faults import hook
 
 UNIT_BYTES = 4096
 
@@ -32,7 +32,6 @@ class Reads:
 def counted_reads() -> Iterator[Reads]:
     """The reads of the conversation table that happen inside."""
     reads = Reads()
-    events = connection().client.meta.events
 
     def queried(parsed: dict[str, Any], **_: Any) -> None:
         # Nothing is filtered: what came back is what was gone over.
@@ -49,18 +48,12 @@ def counted_reads() -> Iterator[Reads]:
         there = sum(math.ceil(size_of(item) / UNIT_BYTES) for item in items)
         reads.units.append(there + context["asked for"] - len(items))
 
-    hooks: dict[str, Any] = {
-        "after-call.dynamodb.Query": queried,
-        "provide-client-params.dynamodb.BatchGetItem": asked,
-        "after-call.dynamodb.BatchGetItem": fetched,
-    }
-    for event, hook in hooks.items():
-        events.register(event, hook)
-    try:
+    with (
+        hook("after-call.dynamodb.Query", queried),
+        hook("before-parameter-build.dynamodb.BatchGetItem", asked),
+        hook("after-call.dynamodb.BatchGetItem", fetched),
+    ):
         yield reads
-    finally:
-        for event, hook in hooks.items():
-            events.unregister(event, hook)
 
 
 def size_of(item: dict[str, Any]) -> int:
