@@ -46,14 +46,15 @@ def test_the_next_send_after_the_timeout_frees_a_chat_whose_server_was_killed(tm
     """The engine outlives the server. No schedule is due before the minute is over: the send alone does it."""
     with running_stack(tmp_path / "engine") as first:
         shared = ["--engine", str(first.about["engine_url"]), "--provider-url", str(first.about["provider_url"])]
-        with running_stack(tmp_path / "keys", *shared) as second, second.user("acme", "ann") as user:
-            chat_id, turn = _killed_in_mid_stream(second, user)
-            assert second.process.wait(PATIENCE) == 2
         with (
-            running_stack(tmp_path / "keys", *shared, environment=SHORTEST_TIMEOUT) as third,
+            # It has started before the other one dies: half a minute can be less than a start takes.
+            running_stack(tmp_path / "third", *shared, environment=SHORTEST_TIMEOUT) as third,
             third.user("acme", "ann") as user,
         ):
-            refused = user.send(chat_id, "too soon")
+            with running_stack(tmp_path / "second", *shared) as second, second.user("acme", "ann") as victim:
+                chat_id, turn = _killed_in_mid_stream(second, victim)
+                refused = user.send(chat_id, "too soon")
+                assert second.process.wait(PATIENCE) == 2
             assert (refused.status, refused.problem["code"]) == (409, "generation_in_progress")
             while (answer := user.send(chat_id, "[[say:alive]]")).status == 409:
                 assert answer.problem["code"] == "generation_in_progress"

@@ -1,5 +1,6 @@
 """Whoever stops an answer, or whose server dies, pays for the share of it that was told (turns-and-quota 6)."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -100,7 +101,12 @@ def test_a_cut_answer_costs_its_share_of_the_whole(long_answers: Stack, whole: i
     def cancel(user: User, chat_id: str, request_id: str) -> None:
         assert user.cancel(chat_id, request_id).status_code == 202
 
-    with another_server(long_answers) as victim:
+    # The first answer is silent until the last one has come as far as it goes, which is as long as it takes.
+    patient = {"timeouts": {"idle_seconds": 600, "total_seconds": 900}}
+    providers = json.dumps(
+        {"openai": {"base_url": long_answers.about["provider_url"], "allow_insecure": True, **patient}}
+    )
+    with another_server(long_answers, MINICHAT_PROVIDERS=providers) as victim:
         charges = _charges(long_answers, victim, cancel if end == "cancel" else None)
     shares = [len(_answer(words)) / len(_answer(WORDS)) for words in TOLD]
     print(f"\n{end}: the whole {whole}")
