@@ -21,7 +21,7 @@ from minichat.local import limits, tables
 from minichat.local.engine import Engine
 from minichat.local.process import Child, free_port
 from minichat.settings import Store, current
-from minichat.storage import objects, wire
+from minichat.storage import dynamodb, objects
 from minichat.storage.items import connect
 from tests.support.http.client import Stack, StartedStack, User
 from tests.support.patience import PATIENCE
@@ -215,6 +215,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
             try:
                 await test(**given)
             finally:
-                await wire.close()
+                await dynamodb.close()
 
         pyfuncitem.obj = closing

@@ -35,6 +35,7 @@ from minichat.storage import messages
 from tests.integration.test_generate import A_PAGE, Scripted, a_running_turn, begun, some_rules, stored, told
 from tests.integration.test_metrics import of, written
 from tests.support.domain.builders import a_call
+from tests.support.services.events import each
 from tests.support.storage.invariants import Tables, violations
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -56,7 +57,7 @@ def answer_of(running: RunningTurn) -> Message:
 async def told_again(running: RunningTurn, rules: Rules, *, later: timedelta = timedelta(0)) -> list[Any]:
     call = replace(a_call(), now=a_call().now + later)
     found = replay(call, stored(running), rules.settings)
-    return [one.event async for one in follow(call, found, rules.settings, lambda: call.now)]
+    return [one.event async for one in each(follow(call, found, rules.settings, lambda: call.now))]
 
 
 def events_of(store: Store, queue: str) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ from minichat.storage import messages, turns
 from tests.support import blocked
 from tests.support.domain.builders import a_call, a_model, a_policy
 from tests.support.patience import PATIENCE
+from tests.support.services.events import each
 from tests.support.storage.faults import answered_instead, refused
 from tests.support.storage.invariants import Tables, violations
 
@@ -92,7 +93,7 @@ def begun(provider: Scripted, rules: Rules, running: RunningTurn) -> Channel:
 
 async def told(channel: Channel) -> list[Told]:
     async with asyncio.timeout(60):
-        return [numbered.event async for numbered in channel.read(ping_seconds=60)]
+        return [numbered.event async for numbered in each(channel.read(ping_seconds=60))]
 
 
 def stored(running: RunningTurn) -> Turn:
@@ -110,7 +111,7 @@ async def test_an_answer_is_told_after_it_was_stored() -> None:
 
     rules = some_rules()
     running = a_running_turn(rules)
-    events = begun(Scripted(script), rules, running).read(ping_seconds=60)
+    events = each(begun(Scripted(script), rules, running).read(ping_seconds=60))
     states = [stored(running).state async for numbered in events if numbered.event.name == "done"]
     assert states == [TurnState.COMPLETED]
     assert stored(running).provider_response_id == "resp_1"
@@ -313,7 +314,7 @@ async def test_a_reader_that_leaves_ends_the_turn_only_where_so_configured(setti
     rules = some_rules(on_disconnect=setting)
     running = a_running_turn(rules)
     channel = begun(Scripted(script), rules, running)
-    async with aclosing(channel.read(ping_seconds=60)) as events:
+    async with aclosing(each(channel.read(ping_seconds=60))) as events:
         assert (await anext(events)).event.name == "stream_started"
     await asyncio.wait(generate._answers, timeout=PATIENCE)
     assert stored(running).state is state
@@ -331,7 +332,7 @@ async def test_the_provider_is_read_no_faster_than_the_client() -> None:
 
     rules = some_rules(channel_capacity=16)
     running = a_running_turn(rules)
-    events = begun(Scripted(script), rules, running).read(ping_seconds=60)
+    events = each(begun(Scripted(script), rules, running).read(ping_seconds=60))
     await anext(events)
     for _ in range(1000):
         await asyncio.sleep(0)
@@ -351,7 +352,7 @@ async def test_a_silent_provider_is_bridged_by_pings_without_numbers() -> None:
     rules = some_rules()
     running = a_running_turn(rules)
     numbers = []
-    async for numbered in begun(Scripted(script), rules, running).read(ping_seconds=0.01):
+    async for numbered in each(begun(Scripted(script), rules, running).read(ping_seconds=0.01)):
         numbers.append(numbered.number)
         if numbered.event.name == "ping":
             release.set()
@@ -534,7 +535,7 @@ async def test_what_an_answer_cites_is_told_before_its_end_and_stored_with_it(*,
     file = CitedFile(AttachmentId(str(uuid4())), "a.pdf")
     running = replace(a_running_turn(rules), files={"file-abc": file})
     async with asyncio.timeout(60):
-        events = [one async for one in begun(Scripted(script), rules, running).read(ping_seconds=60)]
+        events = [one async for one in each(begun(Scripted(script), rules, running).read(ping_seconds=60))]
     found = (CITED, Citation("file", file.attachment_id, "a.pdf"))
     assert [one.number for one in events] == [1, 2, 3, 4]
     assert [one.event.name for one in events] == ["stream_started", "delta", "citations", "done"]

@@ -31,6 +31,7 @@ from minichat.storage import turns
 from tests.integration.test_generate import Script, Scripted, a_running_turn, begun, some_rules, told
 from tests.support.domain.builders import a_call, a_model, a_policy, new_id, some_limits
 from tests.support.patience import PATIENCE
+from tests.support.services.events import each
 from tests.support.storage.faults import answered_instead, refused
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -145,7 +146,7 @@ async def test_a_stream_whose_client_left_is_measured_all_the_same(capsys: pytes
     rules = some_rules()
     running = a_running_turn(rules)
     begin()
-    async with aclosing(begun(Scripted(script), rules, running).read(ping_seconds=60)) as events:
+    async with aclosing(each(begun(Scripted(script), rules, running).read(ping_seconds=60))) as events:
         async for numbered in events:
             if numbered.event.name == "delta":
                 break

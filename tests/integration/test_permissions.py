@@ -36,7 +36,7 @@ from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import InForce, Rules
 from minichat.services.send import send
 from minichat.settings import Settings, Store, load
-from minichat.storage import keys, parts, scan, transact, turns, wire
+from minichat.storage import dynamodb, keys, parts, scan, transact, turns
 from tests.support.aws.roles import Calls
 from tests.support.domain.builders import new_id
 from tests.support.events.queue_access import Handler, QueueAccess, a_change, forget, invocation
@@ -76,13 +76,13 @@ def calls(access: QueueAccess, store: Store, monkeypatch: pytest.MonkeyPatch) ->
         return call(client, operation, said, *more)
 
     monkeypatch.setattr(clients, "_make_api_call", noted)
-    on_loop = wire.Wire.call
+    on_loop = dynamodb.Connections.call
 
-    async def noted_on_loop(self: wire.Wire, operation: str, said: dict[str, Any]) -> dict[str, Any]:
+    async def noted_on_loop(self: dynamodb.Connections, operation: str, said: dict[str, Any]) -> dict[str, Any]:
         seen.note("dynamodb", operation, said)
         return await on_loop(self, operation, said)
 
-    monkeypatch.setattr(wire.Wire, "call", noted_on_loop)
+    monkeypatch.setattr(dynamodb.Connections, "call", noted_on_loop)
     return seen
 
 

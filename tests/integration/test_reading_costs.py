@@ -25,6 +25,7 @@ from minichat.settings import Settings, Store
 from minichat.storage import keys, messages, turns
 from minichat.storage.items import MessageItem, MessagePartItem
 from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
+from tests.support.services.events import each
 from tests.support.storage.faults import counted_calls
 from tests.support.storage.invariants import Tables, violations
 from tests.support.storage.read_units import Reads, counted_reads
@@ -175,7 +176,7 @@ async def test_a_replay_that_began_before_its_turn_was_replaced_has_the_whole_an
     a_retry(turn)
     call = a_call()
     replay = resume.replay(call, found.turn, RULES.settings)
-    told = [one.event async for one in resume.follow(call, replay, RULES.settings, lambda: call.now)]
+    told = [one.event async for one in each(resume.follow(call, replay, RULES.settings, lambda: call.now))]
     assert [one.data["content"] for one in told if one.name == "delta"] == ["an answer"]
 
 
@@ -184,7 +185,7 @@ async def test_a_stream_is_told_from_the_message_though_its_turn_was_replaced_me
     late = Call(a_caller(), turn.started_at + timedelta(days=2), new_id)  # its parts have expired
     resumed = resume.resume(late, turn.chat_id, turn.request_id, 0, RULES.settings)
     a_retry(turn)
-    told = [one.event async for one in resume.follow(late, resumed, RULES.settings, lambda: late.now)]
+    told = [one.event async for one in each(resume.follow(late, resumed, RULES.settings, lambda: late.now))]
     assert [one.data["content"] for one in told if one.name == "delta"] == ["an answer"]
 
 

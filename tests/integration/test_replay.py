@@ -51,6 +51,7 @@ from minichat.storage import attachment_steps, attachments, keys, parts, scan, t
 from minichat.storage import chats as stored_chats
 from tests.integration.test_generate import Scripted, begun, some_rules
 from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.services.events import each
 from tests.support.services.ready_files import announced, ready
 from tests.support.storage.faults import answered_instead, answers_lost, counted_calls, refused
 from tests.support.storage.invariants import Tables, violations
@@ -458,7 +459,7 @@ async def test_p6_a_second_cancel_does_not_keep_a_turn_from_its_end(second: str)
     told: list[Any] = []
 
     async def read() -> None:
-        told.extend([one async for one in channel.read(ping_seconds=60)])
+        told.extend([one async for one in each(channel.read(ping_seconds=60))])
 
     reading = asyncio.create_task(read())
     await asyncio.sleep(0.1)
@@ -495,7 +496,7 @@ async def test_p6b_a_cancel_is_seen_while_the_store_of_the_stream_is_slow(monkey
     rules = some_rules()
     running = a_running()
     channel = begun(Scripted(script), rules, running)
-    reading = asyncio.create_task(anext(channel.read(ping_seconds=60)))
+    reading = asyncio.create_task(anext(each(channel.read(ping_seconds=60))))
     await asyncio.sleep(0.3)
     await asyncio.to_thread(cancel, a_call(), running.turn.chat_id, running.turn.request_id, rules.settings)
     asked = time.monotonic()
@@ -522,7 +523,7 @@ async def test_p7a_an_end_whose_answer_was_lost_is_told(store: Store, monkeypatc
     running = a_running()
     with answers_lost("TransactWriteItems", 2):
         channel = begun(Scripted(script), rules, running)
-        events = [one.event async for one in channel.read(ping_seconds=60)]
+        events = [one.event async for one in each(channel.read(ping_seconds=60))]
     assert stored(running.turn).state is TurnState.COMPLETED
     assert events[-1].name == "done", f"the teller won and says nothing: {[e.name for e in events]}"
 
@@ -765,7 +766,7 @@ async def test_p11a_a_zombie_writes_nothing_that_is_told(store: Store) -> None:
     )
     assert looked is None
     resumed = resume(late, turn.chat_id, turn.request_id, 0, RULES.settings)
-    told = [one.event async for one in follow(late, resumed, RULES.settings, lambda: late.now)]
+    told = [one.event async for one in each(follow(late, resumed, RULES.settings, lambda: late.now))]
     said = [one.data["content"] for one in told if one.name == "delta"]
     assert said == [], f"the turn has no text, and its stream says {said}"
 
@@ -797,7 +798,7 @@ async def test_p11b_a_slow_reader_loses_nothing_when_the_parts_expire(store: Sto
 
     parts.are_kept = clock_goes_on  # type: ignore[assignment]
     try:
-        told = [one async for one in follow(first, resumed, RULES.settings, lambda: next(times, after_that))]
+        told = [one async for one in each(follow(first, resumed, RULES.settings, lambda: next(times, after_that)))]
     finally:
         parts.are_kept = original
     numbers = [one.number for one in told]

@@ -29,6 +29,7 @@ from minichat.settings import Store, Streaming
 from minichat.storage import keys, messages, parts, turns
 from tests.integration.test_generate import Scripted, a_running_turn, begun, searching_rules, some_rules
 from tests.support.domain.builders import a_call, new_id
+from tests.support.services.events import each
 from tests.support.storage.faults import answered_instead, counted_calls, refused
 from tests.support.storage.invariants import Tables, violations
 
@@ -55,7 +56,7 @@ async def answered(
     searching = replace(RULES, policy=searching_rules(9).policy)
     running = a_running_turn(searching, web_search=True)
     channel = begun(Scripted(chunks), searching, running)
-    return running, [one async for one in channel.read(ping_seconds=60)]
+    return running, [one async for one in each(channel.read(ping_seconds=60))]
 
 
 def now_is(turn: Turn, after: timedelta) -> Call:
@@ -71,7 +72,7 @@ async def replayed(call: Call, turn: Turn, after: int = 0) -> list[tuple[int | N
 
 async def followed(call: Call, resumed: Resumed) -> list[tuple[int | None, Told]]:
     async with asyncio.timeout(60):
-        return _plain([one async for one in follow(call, resumed, FAST.settings, lambda: call.now)])
+        return _plain([one async for one in each(follow(call, resumed, FAST.settings, lambda: call.now))])
 
 
 def _plain(events: list[Numbered]) -> list[tuple[int | None, Told]]:
@@ -101,7 +102,7 @@ async def test_a_turn_without_text_keeps_its_lease_with_one_write_in_five_second
     running = a_running_turn(FAST)
     with counted_calls() as calls:
         channel = begun(Scripted(silent), FAST, running)
-        reading = asyncio.create_task(channel.read(ping_seconds=60).__anext__())
+        reading = asyncio.create_task(each(channel.read(ping_seconds=60)).__anext__())
         await reading
         while calls.count("BatchGetItem") < 8:  # noqa: ASYNC110  a plain list tells nobody
             await asyncio.sleep(0.05)
@@ -338,7 +339,7 @@ async def test_a_follower_pings_while_nothing_happens_and_leaves_when_its_time_i
         }
     )
     call = a_call()
-    events = [one async for one in follow(call, Resumed(running.turn, 0), settings, lambda: call.now)]
+    events = [one async for one in each(follow(call, Resumed(running.turn, 0), settings, lambda: call.now))]
     assert events
     assert {one.number for one in events} == {None}
     finalize(a_call(), running.turn, Ending(TurnState.CANCELLED), FAST.settings)

@@ -29,6 +29,7 @@ from minichat.storage import turns
 from tests.integration.test_generate import Scripted, a_running_turn, begun, some_rules, stored, told
 from tests.support import blocked
 from tests.support.domain.builders import a_call, new_id
+from tests.support.services.events import each
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -100,7 +101,7 @@ async def test_a_turn_ends_as_asked_however_often_it_is_stopped_while_its_stream
     provider = Closing(TextDelta("partial"), seconds=seconds)
     channel = begun(provider, rules, running)
     reading = asyncio.create_task(told(channel))
-    await until(lambda: channel._queue.empty() and stored(running).provider_request_started_at is not None)
+    await until(lambda: not channel.waiting and stored(running).provider_request_started_at is not None)
     await asks(channel, running, rules)
     await provider.closing.wait()
     for stop in (leaves, stops, leaves, stops):
@@ -242,9 +243,9 @@ async def test_a_client_that_is_held_back_misses_nothing_when_its_turn_is_stoppe
     rules = some_rules(channel_capacity=16)
     running = a_running_turn(rules)
     channel = begun(Scripted(script), rules, running)
-    await until(lambda: channel._queue.qsize() >= 16)
+    await until(lambda: len(channel.waiting) >= 16)
     stopping = asyncio.create_task(generate.stop_all(20))
-    async with asyncio.timeout(20), aclosing(channel.read(60)) as events:
+    async with asyncio.timeout(20), aclosing(each(channel.read(60))) as events:
         numbers = [one.number async for one in events]
     await stopping
     assert numbers == list(range(1, len(numbers) + 1))
@@ -351,9 +352,9 @@ async def test_a_refusal_of_a_request_that_was_cancelled_is_nobodys() -> None:
 async def test_a_channel_holds_no_more_than_its_capacity_and_lets_go_when_its_reader_leaves() -> None:
     channel = Channel(16)
     putting = asyncio.create_task(_put_all(channel, 100))
-    await until(lambda: channel._queue.qsize() >= 16)
+    await until(lambda: len(channel.waiting) >= 16)
     await asyncio.sleep(0)
-    assert channel._queue.qsize() == 16
+    assert len(channel.waiting) == 16
     channel.leave()
     await asyncio.wait_for(putting, 20)
 

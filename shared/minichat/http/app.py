@@ -23,7 +23,7 @@ from minichat.providers.registry import Providers
 from minichat.services import generate
 from minichat.services.policy_in_force import InForce
 from minichat.settings import Settings
-from minichat.storage import wire
+from minichat.storage import dynamodb
 from minichat.storage.items import connect
 
 STOP_SECONDS = 5
@@ -90,7 +90,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     await generate.stop_all(STOP_SECONDS)
     await state.machine.providers.aclose()
-    await wire.close()
+    await dynamodb.close()
 
 
 async def _refused(request: Request, error: Exception) -> Response:

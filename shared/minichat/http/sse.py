@@ -1,7 +1,7 @@
 """Stream events as bytes of server-sent events (contract 3): id, event, one line of JSON."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -9,12 +9,13 @@ from starlette.types import Receive, Scope, Send
 from minichat.services.channel import Numbered
 
 MEDIA_TYPE = "text/event-stream"
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class EventStream(StreamingResponse):
     """A stream of events; `on_end` is called when it is over, even if its client left before the first byte."""
 
-    def __init__(self, events: AsyncIterator[Numbered], on_end: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, events: AsyncIterator[Sequence[Numbered]], on_end: Callable[[], None] = lambda: None) -> None:
         headers = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
         super().__init__(encoded(events), headers=headers, media_type=MEDIA_TYPE)
         self._on_end = on_end
@@ -27,15 +28,15 @@ class EventStream(StreamingResponse):
             self._on_end()
 
 
-async def encoded(events: AsyncIterator[Numbered]) -> AsyncIterator[bytes]:
-    """Each event as the bytes of one frame."""
-    async for numbered in events:
-        yield frame(numbered)
+async def encoded(events: AsyncIterator[Sequence[Numbered]]) -> AsyncIterator[bytes]:
+    """Each event as the bytes of one frame; those that come together leave together."""
+    async for some in events:
+        yield b"".join(map(frame, some))
 
 
 def frame(numbered: Numbered) -> bytes:
     """One event: `id` is its number in the turn, and a ping has none, so that it never moves a resume."""
     event = numbered.event
-    data = json.dumps(event.data, ensure_ascii=False, separators=(",", ":"))
+    data = _JSON.encode(event.data)
     head = f"id: {numbered.number}\n" if numbered.number is not None else ""
     return f"{head}event: {event.name}\ndata: {data}\n\n".encode()

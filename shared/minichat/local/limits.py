@@ -20,7 +20,7 @@ from botocore.session import Session
 
 from minichat.local.tables import described, project_root
 from minichat.observability import logger
-from minichat.storage import wire
+from minichat.storage.dynamodb import Connections, body_of
 
 REFUSED = "AWS refuses this request"
 """What the log says of a request that no engine would have refused."""
@@ -66,15 +66,15 @@ def install() -> None:
         session.register("before-call.sqs", _refusing("InvalidParameterValue", sqs))
 
     botocore.register_initializer(watch)
-    call = wire.Wire.call
+    call = Connections.call
 
-    async def checked(self: wire.Wire, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        said = json.loads(wire.body_of(params))
+    async def checked(self: Connections, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        said = json.loads(body_of(params))
         if (why := next(of_dynamodb(operation, said), None)) is not None:
             raise ClientError(_refused(operation, "ValidationException", why), operation)
         return await call(self, operation, params)
 
-    wire.Wire.call = checked  # type: ignore[method-assign]
+    Connections.call = checked  # type: ignore[method-assign]
 
 
 def _refusing(code: str, check: Check) -> Callable[..., Any]:

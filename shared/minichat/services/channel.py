@@ -4,7 +4,7 @@ The producer waits for a slow client (nothing is buffered without bound) and sto
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from minichat.domain.stream import Ping, Told, told
@@ -26,47 +26,50 @@ class Channel:
 
     def __init__(self, capacity: int) -> None:
         self.on_leave: Callable[[], object] | None = None
+        self.waiting: list[Numbered] = []
+        """What nobody has read yet."""
         self._capacity = capacity
-        self._queue: asyncio.Queue[Numbered | None] = asyncio.Queue()
+        self._come = asyncio.Event()
         self._taken = asyncio.Event()
+        self._is_over = False
         self._is_read = True
         self._all_read = False
 
     async def put(self, numbered: Numbered) -> None:
-        """Hands an event over, then waits while the queue is full; drops it when nobody reads any more.
+        """Hands an event over, then waits while the channel is full; drops it when nobody reads any more.
 
         Who is cancelled while it waits has handed its event over: none is missing between those before and after it.
         """
         if self._is_read:
-            self._queue.put_nowait(numbered)
-        while self._is_read and self._queue.qsize() >= self._capacity:
+            self.waiting.append(numbered)
+            self._come.set()
+        while self._is_read and len(self.waiting) >= self._capacity:
             self._taken.clear()
             await self._taken.wait()
 
     def close(self) -> None:
         """Ends the reader's iteration after what was put before."""
-        self._queue.put_nowait(None)
+        self._is_over = True
+        self._come.set()
 
-    async def read(self, ping_seconds: float) -> AsyncGenerator[Numbered, None]:
-        """The events as they come, and a ping after each `ping_seconds` without one."""
-        pending: asyncio.Task[Numbered | None] | None = None
+    async def read(self, ping_seconds: float) -> AsyncGenerator[Sequence[Numbered], None]:
+        """The events as they come, those that wait together, and a ping after each `ping_seconds` without one."""
         try:
             while not self._all_read:
-                # The getter outlives a ping: cancelling it could lose the event it just took.
-                pending = pending or asyncio.create_task(self._queue.get())
-                done, _ = await asyncio.wait({pending}, timeout=ping_seconds)
-                if not done:
-                    yield PING
-                    continue
-                numbered, pending = pending.result(), None
+                if not self.waiting and not self._is_over:
+                    self._come.clear()
+                    try:
+                        async with asyncio.timeout(ping_seconds):
+                            await self._come.wait()
+                    except TimeoutError:
+                        yield (PING,)
+                        continue
+                is_over, events, self.waiting = self._is_over, self.waiting, []
                 self._taken.set()
-                if numbered is None:
-                    self._all_read = True
-                else:
-                    yield numbered
+                if events:
+                    yield events
+                self._all_read = is_over
         finally:
-            if pending is not None:
-                pending.cancel()
             self.leave()
 
     def leave(self) -> None:

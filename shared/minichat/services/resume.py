@@ -5,9 +5,9 @@ a message that was answered before, and for a client library that repeats its re
 """
 
 import asyncio
-import itertools
+import functools
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -21,9 +21,6 @@ from minichat.services.channel import PING, Numbered
 from minichat.services.orphans import read_and_repair
 from minichat.settings import Settings
 from minichat.storage import messages, parts
-
-EVENTS_AT_ONCE = 200
-"""Events read in one go, so that the replay of a long stream needs little memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +71,9 @@ def replay(call: Call, turn: Turn, settings: Settings) -> Resumed:
     return Resumed(turn, 0, _are_kept(call, turn, settings), replay=True)
 
 
-async def follow(call: Call, resumed: Resumed, settings: Settings, clock: Clock) -> AsyncGenerator[Numbered, None]:
+async def follow(
+    call: Call, resumed: Resumed, settings: Settings, clock: Clock
+) -> AsyncGenerator[Sequence[Numbered], None]:
     """Everything after what the client has, to the turn's end; a ping while nothing happens.
 
     It ends without a terminal event when the turn was deleted meanwhile, when what comes next has expired and cannot be
@@ -89,21 +88,21 @@ async def follow(call: Call, resumed: Resumed, settings: Settings, clock: Clock)
         has_more = is_last = False
         try:
             step = await greenlets.run(_next, replace(call, now=clock()), turn, at, settings, is_kept=resumed.kept)
-            batch, turn, is_last = step
-            has_more = len(batch) >= EVENTS_AT_ONCE or turn.state is not TurnState.RUNNING
+            batch, turn, has_more, is_last = step
+            has_more |= turn.state is not TurnState.RUNNING
         except ServiceUnavailable:
             logger.warning("a stream that is followed cannot be read", extra={"turn_id": turn.turn_id})
         except (ChatNotFound, TurnNotFound):
             return
-        for one in batch:
-            yield _again(one) if resumed.replay else one
-            at, told_at = at.moved(one), time.monotonic()
+        if batch:
+            yield [_again(one) for one in batch] if resumed.replay else batch
+            at, told_at = functools.reduce(_Position.moved, batch, at), time.monotonic()
         if is_last:
             return
         if has_more:
             continue
         if time.monotonic() - told_at >= streaming.ping_interval_seconds:
-            yield PING
+            yield (PING,)
             told_at = time.monotonic()
         await asyncio.sleep(streaming.follow_interval_seconds)
 
@@ -132,23 +131,23 @@ def _read(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings
 
 def _next(
     call: Call, turn: Turn, at: _Position, settings: Settings, *, is_kept: bool
-) -> tuple[list[Numbered], Turn, bool]:
-    """Events that come next, the turn as it is now, and whether these are all that can ever be told."""
+) -> tuple[list[Numbered], Turn, bool, bool]:
+    """Events that come next, the turn as it is now, whether there are more, and whether these are the very last."""
     if turn.state is TurnState.RUNNING:
-        batch = _stored(turn, at, None)
+        batch, has_more = _stored(turn, at, None)
         # The turn is read after them: once it has ended, a zombie may have stored what never counts.
         turn = _read(call, turn.chat_id, turn.request_id, settings)
         if turn.state is not TurnState.RUNNING:
             batch = [one for one in batch if one.number is not None and one.number <= (turn.events_stored or 0)]
-        return batch, turn, False
-    if is_kept and (batch := _stored(turn, at, turn.events_stored or 0)):
-        return batch, turn, False
-    return _untold(turn, at) or [], turn, True
+        return batch, turn, has_more, False
+    if is_kept and (batch := _stored(turn, at, turn.events_stored or 0)[0]):
+        return batch, turn, True, False
+    return _untold(turn, at) or [], turn, False, True
 
 
-def _stored(turn: Turn, at: _Position, until: int | None) -> list[Numbered]:
-    events = parts.after(turn, at.number, until=until)
-    return [Numbered(number, event) for number, event in itertools.islice(events, EVENTS_AT_ONCE)]
+def _stored(turn: Turn, at: _Position, until: int | None) -> tuple[list[Numbered], bool]:
+    events, more = parts.page(turn, at.number, until=until)
+    return [Numbered(number, event) for number, event in events], more
 
 
 def _untold(turn: Turn, at: _Position) -> list[Numbered] | None:

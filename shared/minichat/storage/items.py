@@ -21,7 +21,7 @@ from minichat import greenlets
 from minichat.domain.errors import ServiceUnavailable
 from minichat.pauses import jittered
 from minichat.settings import Store
-from minichat.storage import wire
+from minichat.storage import dynamodb
 from minichat.storage.attributes import CallsAttribute, IdsAttribute, InstantAttribute, SignalAttribute
 from minichat.storage.indexes import ByOwner, RunningIndex, Temporary
 from minichat.storage.keys import Key, Raw
@@ -227,7 +227,7 @@ def connect(store: Store, *, on_loop: bool = False) -> None:
         model._connection = None  # so that a second connect() takes effect; subclasses find the base's connection
         model._get_connection()
     # One client for both tables.
-    client: Any = wire.Client(store)
+    client: Any = dynamodb.Client(store)
     table().connection._client = outbox_table().connection._client = client
     if not on_loop:
         # Made now: a cold start has more processor than its first request.

@@ -22,6 +22,8 @@ from minichat.storage.transact import Put
 MAX_BYTES = 300_000
 """Of one part: an item may have 400 KB with its keys (AWS limit)."""
 
+PARTS_AT_ONCE = 20
+
 _PLAIN, _PACKED = b"\0", b"\1"
 
 
@@ -48,21 +50,30 @@ def puts(turn: Turn, first: int, events: Sequence[Told], *, kept: timedelta) -> 
 
 def after(turn: Turn, number: int, *, until: int | None = None) -> Iterator[tuple[int, Told]]:
     """Stored events of a turn with numbers above `number`, in order and without a gap, up to `until`."""
-    pk = keys.partition(turn.tenant_id, turn.chat_id)
-    last = _key(turn, 10**10 - 1).sk
-    more = until is None or number < until
+    more = True
     while more:
-        start = _key(turn, number + 1).sk
-        found, more = query(pk, ConversationItem.sk.between(start, last), limit=20)
-        for raw in found:
-            first, events = _unpacked(raw)
-            if first > number + 1:
-                return
-            for event in events[number + 1 - first :]:
-                if until is not None and number >= until:
-                    return
-                number += 1
-                yield number, event
+        events, more = page(turn, number, until=until)
+        yield from events
+        number += len(events)
+
+
+def page(turn: Turn, number: int, *, until: int | None = None) -> tuple[list[tuple[int, Told]], bool]:
+    """Those of `after` that one query gives, and whether there are more: some twenty parts, a few megabytes at most."""
+    if until is not None and number >= until:
+        return [], False
+    pk, start, last = keys.partition(turn.tenant_id, turn.chat_id), _key(turn, number + 1).sk, _key(turn, 10**10 - 1).sk
+    found, more = query(pk, ConversationItem.sk.between(start, last), limit=PARTS_AT_ONCE)
+    told: list[tuple[int, Told]] = []
+    for raw in found:
+        first, events = _unpacked(raw)
+        if first > number + 1:
+            return told, False
+        new = events[number + 1 - first :]
+        told += enumerate(new, number + 1)
+        number += len(new)
+        if until is not None and number >= until:
+            return told[: len(told) - (number - until)], False
+    return told, more
 
 
 def are_kept(turn: Turn, now: datetime, *, kept: timedelta) -> bool:

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.session import Session
 
 from minichat.events import queues
-from minichat.storage import wire
+from minichat.storage import dynamodb
 from minichat.storage.items import connection
 from tests.support.patience import PATIENCE
 
@@ -239,10 +239,10 @@ def hook(event: str, handler: Callable[..., Any]) -> Iterator[None]:
 
 
 _on_loops: list[tuple[str, Callable[..., Any]]] = []
-_call = wire.Wire.call
+_call = dynamodb.Connections.call
 
 
-async def _hooked_call(self: wire.Wire, operation: str, params: dict[str, Any]) -> dict[str, Any]:
+async def _hooked_call(self: dynamodb.Connections, operation: str, params: dict[str, Any]) -> dict[str, Any]:
     """A call with the moments that botocore's has, for the handlers of hooks; those may block, so they have threads."""
     about: dict[str, Any] = {"model": SimpleNamespace(name=operation), "context": {}}
 
@@ -265,4 +265,4 @@ async def _hooked_call(self: wire.Wire, operation: str, params: dict[str, Any]) 
     return parsed
 
 
-wire.Wire.call = _hooked_call  # type: ignore[method-assign,assignment]
+dynamodb.Connections.call = _hooked_call  # type: ignore[method-assign,assignment]

@@ -17,8 +17,8 @@ from botocore.exceptions import ReadTimeoutError as ReadTimeout
 
 from minichat.local.process import free_port
 from minichat.settings import Store
-from minichat.storage import wire
-from minichat.storage.wire import Wire
+from minichat.storage import dynamodb
+from minichat.storage.dynamodb import Connections
 from tests.support.patience import PATIENCE
 
 Reply = bytes | None
@@ -65,11 +65,11 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(reply: Replies, **said: float) -> AsyncIterator[tuple[Server, Wire]]:
+async def serving(reply: Replies, **said: float) -> AsyncIterator[tuple[Server, Connections]]:
     server = Server(reply)
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
-    client = Wire(Store(endpoint=f"http://127.0.0.1:{port}", **said))  # type: ignore[arg-type]  # the numbers of it
+    client = Connections(Store(endpoint=f"http://127.0.0.1:{port}", **said))  # type: ignore[arg-type]  # the numbers of it
     try:
         yield server, client
     finally:
@@ -80,7 +80,7 @@ async def serving(reply: Replies, **said: float) -> AsyncIterator[tuple[Server, 
 @pytest.fixture
 def a_key(monkeypatch: pytest.MonkeyPatch) -> Credentials:
     found = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "a/session+token==")
-    monkeypatch.setattr(wire, "_found", lambda: found)
+    monkeypatch.setattr(dynamodb, "_found", lambda: found)
     return found
 
 
@@ -205,7 +205,7 @@ async def test_a_connection_that_breaks_says_nothing_of_what_was_done(reply: Rep
 
 
 async def test_nobody_at_the_address_is_told_as_never_sent() -> None:
-    client = Wire(Store(endpoint=f"http://127.0.0.1:{free_port()}"))
+    client = Connections(Store(endpoint=f"http://127.0.0.1:{free_port()}"))
     with pytest.raises(EndpointConnectionError):
         await client.call("GetItem", {})
 

@@ -1,4 +1,4 @@
-"""DynamoDB's wire: a client for the event loop, and botocore's where there is none.
+"""The client of DynamoDB: one of our own on the event loop, and botocore's where there is none.
 
 pynamodb makes the calls and expects botocore's errors, so both ways raise the same ones. On the loop a call is a tenth
 of botocore's work (docs/decisions/0015-storage-on-the-loop.md): a signed request (AWS Signature Version 4), framed by
@@ -10,7 +10,6 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import select
 import ssl
 import time
@@ -23,7 +22,7 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import h11
-from botocore.credentials import Credentials, ReadOnlyCredentials
+from botocore.credentials import Credentials, EnvProvider, ReadOnlyCredentials
 from botocore.exceptions import (
     ChecksumError,
     ClientError,
@@ -47,13 +46,13 @@ IDLE_SECONDS = 20
 CHUNK_BYTES = 65_536
 
 
-_all: "WeakKeyDictionary[asyncio.AbstractEventLoop, list[Wire]]" = WeakKeyDictionary()
+_all: "WeakKeyDictionary[asyncio.AbstractEventLoop, list[Connections]]" = WeakKeyDictionary()
 
 
 async def close() -> None:
     """Closes the connections of the running loop that are not in use."""
-    for wire in _all.get(asyncio.get_running_loop(), ()):
-        wire.close()
+    for connections in _all.get(asyncio.get_running_loop(), ()):
+        connections.close()
 
 
 class Client:
@@ -64,12 +63,12 @@ class Client:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._wires: WeakKeyDictionary[asyncio.AbstractEventLoop, Wire] = WeakKeyDictionary()
+        self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, Connections] = WeakKeyDictionary()
         self._making = Lock()
 
     def _make_api_call(self, operation: str, params: dict[str, Any]) -> dict[str, Any]:
         if greenlets.may_wait():
-            return greenlets.wait(self._wire().call(operation, params))
+            return greenlets.wait(self._of_loop().call(operation, params))
         answer: dict[str, Any] = self.blocking._make_api_call(operation, params)
         return answer
 
@@ -93,15 +92,15 @@ class Client:
         store_time.listen(client)
         return client
 
-    def _wire(self) -> "Wire":
+    def _of_loop(self) -> "Connections":
         loop = asyncio.get_running_loop()
-        if (wire := self._wires.get(loop)) is None:
-            wire = self._wires[loop] = Wire(self._store)
-            _all.setdefault(loop, []).append(wire)
-        return wire
+        if (found := self._connections.get(loop)) is None:
+            found = self._connections[loop] = Connections(self._store)
+            _all.setdefault(loop, []).append(found)
+        return found
 
 
-class Wire:
+class Connections:
     """The connections of one event loop."""
 
     def __init__(self, store: Store) -> None:
@@ -260,10 +259,8 @@ async def _credentials() -> ReadOnlyCredentials:
 
 @lru_cache(maxsize=1)
 def _found() -> Credentials | None:
-    if (access := os.environ.get("AWS_ACCESS_KEY_ID")) and "AWS_PROFILE" not in os.environ:
-        # Where a function has them: looking everywhere takes the time of thirty calls.
-        return Credentials(access, os.environ.get("AWS_SECRET_ACCESS_KEY", ""), os.environ.get("AWS_SESSION_TOKEN"))
-    credentials: Credentials | None = Session().get_credentials()
+    # A function's environment has them: looking in all places takes the time of thirty calls.
+    credentials: Credentials | None = EnvProvider().load() or Session().get_credentials()
     return credentials
 
 
