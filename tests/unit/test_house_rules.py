@@ -125,3 +125,21 @@ def test_functions_and_modules_stay_small() -> None:
     ]
     modules = [name for name in product() if len((ROOT / name).read_text("utf-8").splitlines()) > LONGEST_MODULE]
     assert functions + modules == []
+
+
+def test_whatever_may_run_on_the_event_loop_pauses_there() -> None:
+    # A pause of a repetition stopped the loop, and with it every stream of its process (docs/decisions/0015).
+    found = [
+        place
+        for name, tree in product().items()
+        if name.startswith(("shared/minichat/storage/", "shared/minichat/services/"))
+        for place in places(
+            name,
+            (
+                node
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Attribute) and ast.unparse(node) in ("time.sleep", "asyncio.to_thread")
+            ),
+        )
+    ]
+    assert found == []

@@ -252,7 +252,7 @@ async def _credentials() -> ReadOnlyCredentials:
         raise NoCredentialsError
     if getattr(found, "refresh_needed", bool)():
         # They come from an address or a file then.
-        frozen: ReadOnlyCredentials = await asyncio.to_thread(found.get_frozen_credentials)
+        frozen: ReadOnlyCredentials = await asyncio.to_thread(found.get_frozen_credentials)  # allowed: blocks
         return frozen
     return found.get_frozen_credentials()
 

@@ -9,6 +9,7 @@ from botocore.exceptions import BotoCoreError, EndpointConnectionError
 from pynamodb.connection.table import TableConnection
 from pynamodb.exceptions import ScanError
 
+from minichat import greenlets
 from minichat.domain.chat import Chat
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import TenantId, uuid7_floor
@@ -104,4 +105,4 @@ def _page(of: TableConnection, start: Any) -> Any:
             passing = isinstance(error.cause, BotoCoreError) or error.cause_response_code in _PASSING
             if nobody_there or not passing or time.monotonic() > deadline:
                 raise ServiceUnavailable from error
-        time.sleep(next(pauses))
+        greenlets.sleep(next(pauses))
