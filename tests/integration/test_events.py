@@ -232,7 +232,7 @@ def test_a_failure_that_passes_is_tried_again_after_longer_and_longer_pauses(eve
     with sqs_hook("ChangeMessageVisibility", seen=lambda said: pauses.append(int(said["VisibilityTimeout"]))):
         for attempt in (1, 2, 3, 4):
             record["attributes"]["ApproximateReceiveCount"] = str(attempt)
-            with answered_instead("TransactWriteItems", [refused("ValidationException")]):
+            with answered_instead("TransactWriteItems", [refused("ValidationException")] * 2):
                 answer = usage({"Records": [record]}, None)
             assert answer == {"batchItemFailures": [{"itemIdentifier": record["messageId"]}]}
     assert all(2 ** (attempt - 1) <= pauses[attempt - 1] <= 2**attempt for attempt in (1, 2, 3, 4))

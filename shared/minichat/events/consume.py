@@ -8,7 +8,8 @@ anything else                                    the message is hidden for longe
 A dead-letter queue that does not take a message is one of "anything else": nothing is deleted that is not somewhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,14 @@ def consume(event: dict[str, Any], queue: str, model: Any, effect: Effect) -> Pa
         return answer
     finally:
         emit(current().metrics_namespace)
+
+
+def readable(event: dict[str, Any], model: Any) -> Iterator[tuple[str, Any]]:
+    """The events of a batch that are as their schema says, each with its id: for an effect that many have together."""
+    for raw in event["Records"]:
+        record = SQSRecord(raw)
+        with suppress(PermanentFailure, RecursionError):
+            yield _said(record).get("event_id", record.message_id), _parsed(record, model)
 
 
 def _handle(record: SQSRecord, queue: str, model: Any, effect: Effect) -> None:

@@ -1,6 +1,6 @@
 """The usage ledger: one entry per settled turn, and totals per day that change with it (events-and-workers 3)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from uuid import uuid4
 
@@ -18,7 +18,7 @@ from minichat.storage.attributes import InstantAttribute
 from minichat.storage.conditions import all_of, still_counts
 from minichat.storage.items import ConversationItem, batch_get, between
 from minichat.storage.keys import Key, Raw
-from minichat.storage.transact import Put, Update, try_commit, update_one
+from minichat.storage.transact import Put, Refused, Update, commit, update_one
 from minichat.storage.unreadable import Unreadable
 
 
@@ -62,6 +62,9 @@ class UsageItem(ConversationItem):
 
 
 PAGE = 1000
+AT_ONCE = 33
+"""Events that are entered together: each may have an entry, its user's total and its day's, and a transaction takes a
+hundred items (AWS limit)."""
 _COUNTED = {
     "committed_credits_micro": "committed_micro",
     "input_tokens": "input_tokens",
@@ -80,12 +83,40 @@ def book(event: UsageEvent, event_id: str, *, retention_days: int) -> bool:
 
     Raises ServiceUnavailable.
     """
-    tenant_id, day = TenantId(event.tenant_id), event.timestamp.date().isoformat()
-    used = _used(event)
-    expires_at = int((event.timestamp + timedelta(days=retention_days)).timestamp())
-    counted = {attribute: getattr(used, name) for attribute, name in _COUNTED.items()}
-    entry = LedgerItem(
-        *keys.ledger_entry(tenant_id, day, event.dedupe_key(event_id)),
+    return _book({event_id: event}, retention_days)[event_id]
+
+
+def book_together(events: Mapping[str, UsageEvent], *, retention_days: int) -> dict[str, bool]:
+    """Enters settled turns of one tenant, at most AT_ONCE of them by their events' ids, and adds them to their days'
+    totals, all in one transaction: whether each is new. One that had been entered is left out.
+
+    Raises ServiceUnavailable, and Rejected when one of them can never be entered: then none is.
+    """
+    return _book(events, retention_days)
+
+
+def _book(events: Mapping[str, UsageEvent], retention_days: int) -> dict[str, bool]:
+    entries, new = dict[Key, LedgerItem](), dict[str, Key]()
+    for event_id, event in events.items():
+        entry = _entry(event, event_id, retention_days)
+        if entries.setdefault(Key(entry.pk, entry.sk), entry) is entry:
+            new[event_id] = Key(entry.pk, entry.sk)
+    while new:
+        puts = [Put(event_id, entries[key], LedgerItem.pk.does_not_exist()) for event_id, key in new.items()]
+        totals = _added({event_id: events[event_id] for event_id in new}, retention_days)
+        try:
+            commit([*puts, *totals], token=str(uuid4()), op="usage")
+        except Refused as refusal:
+            new = {event_id: key for event_id, key in new.items() if event_id not in refusal.old}
+        else:
+            break
+    return {event_id: event_id in new for event_id in events}
+
+
+def _entry(event: UsageEvent, event_id: str, retention_days: int) -> LedgerItem:
+    counted = {attribute: getattr(_used(event), name) for attribute, name in _COUNTED.items()}
+    return LedgerItem(
+        *keys.ledger_entry(TenantId(event.tenant_id), _day(event), event.dedupe_key(event_id)),
         event_id=event_id,
         user_id=event.user_id,
         chat_id=event.chat_id,
@@ -98,22 +129,38 @@ def book(event: UsageEvent, event_id: str, *, retention_days: int) -> bool:
         settlement_method=event.settlement_method,
         policy_version=event.policy_version_applied,
         settled_at=event.timestamp,
-        expires_at=expires_at,
+        expires_at=_expires_at(event, retention_days),
         **{name: count for name, count in counted.items() if count or name in _ALWAYS},
     )
-    totals = [keys.usage(tenant_id, day)]
-    if event.user_id is not None:
-        totals.append(keys.usage(tenant_id, day, UserId(event.user_id)))
-    added = [getattr(UsageItem, name).add(count) for name, count in counted.items() if count]
-    added += [UsageItem.turns.add(used.turns), UsageItem.expires_at.set(expires_at)]
-    return try_commit(
-        [
-            Put("entry", entry, LedgerItem.pk.does_not_exist()),
-            *(Update(f"total {number}", UsageItem(*key), added) for number, key in enumerate(totals)),
-        ],
-        token=str(uuid4()),
-        op="usage",
-    )
+
+
+def _added(events: Mapping[str, UsageEvent], retention_days: int) -> list[Update]:
+    """What these events add to the totals of their tenant and of its users."""
+    used: dict[Key, LedgerSums] = {}
+    until: dict[Key, int] = {}
+    for event in events.values():
+        tenant_id, day = TenantId(event.tenant_id), _day(event)
+        totals = [keys.usage(tenant_id, day)]
+        if event.user_id is not None:
+            totals.append(keys.usage(tenant_id, day, UserId(event.user_id)))
+        for key in totals:
+            used[key] = used.get(key, LedgerSums()) + _used(event)
+            until[key] = max(until.get(key, 0), _expires_at(event, retention_days))
+    updates = []
+    for number, (key, sums) in enumerate(used.items()):
+        counts = {attribute: getattr(sums, name) for attribute, name in _COUNTED.items()}
+        actions = [getattr(UsageItem, name).add(count) for name, count in counts.items() if count]
+        actions += [UsageItem.turns.add(sums.turns), UsageItem.expires_at.set(until[key])]
+        updates.append(Update(f"total {number}", UsageItem(*key), actions))
+    return updates
+
+
+def _day(event: UsageEvent) -> str:
+    return event.timestamp.date().isoformat()
+
+
+def _expires_at(event: UsageEvent, retention_days: int) -> int:
+    return int((event.timestamp + timedelta(days=retention_days)).timestamp())
 
 
 def totals(tenant_id: TenantId, since: str, until: str, unread: list[Unreadable] | None = None) -> Iterator[Total]:

@@ -708,6 +708,19 @@ def _ledger_book(world: World) -> Scene:
     return Scene(books, beside={"usage_ledger.book": books})
 
 
+def _ledger_book_together(world: World) -> Scene:
+    mine, others = used(world), used(world)
+
+    def books() -> str:
+        both = {new_id(world.now): mine, new_id(world.now): others}
+        return str([*usage_ledger.book_together(both, retention_days=400).values()])
+
+    def books_one() -> str:
+        return str(usage_ledger.book(others, new_id(world.now), retention_days=400))
+
+    return Scene(books, beside={"usage_ledger.book": books_one})
+
+
 def _ledger_correct(world: World) -> Scene:
     tenant, day = world.caller.tenant_id, world.now.date().isoformat()
     usage_ledger.book(used(world), new_id(world.now), retention_days=400)
@@ -819,6 +832,7 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "vector_stores.mark_gone": _vector_stores_mark_gone,
     "quota.correct": _quota_correct,
     "usage_ledger.book": _ledger_book,
+    "usage_ledger.book_together": _ledger_book_together,
     "usage_ledger.correct": _ledger_correct,
     "outbox.once": _outbox_once,
     "policies.publish": _policies_publish,
