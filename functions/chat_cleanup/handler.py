@@ -13,7 +13,7 @@ from minichat.events.consume import NotYet, PermanentFailure, Received, consume
 from minichat.events.payloads import ChatCleanup
 from minichat.moment import new_id, now
 from minichat.providers.files import Files
-from minichat.services import chat_expiry, provider_cleanup
+from minichat.services import chat_purge, provider_cleanup
 from minichat.settings import current
 from minichat.storage import store_time
 from minichat.storage.items import connect
@@ -42,8 +42,8 @@ def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
         if unmarked is not None:
             raise unmarked
         if outcome is CleanupOutcome.DONE:
-            chat_expiry.expire_cleaned(event, current())
-    except chat_expiry.ChatNotDeleted:
+            chat_purge.expire_cleaned(event, current())
+    except chat_purge.ChatNotDeleted:
         raise PermanentFailure("the chat is not deleted") from None
     if outcome in (CleanupOutcome.PENDING, CleanupOutcome.UNFINISHED):
         raise NotYet
@@ -55,7 +55,7 @@ def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
 def _unmarked(event: ChatCleanup) -> ServiceUnavailable | None:
     """Has the chat's items expire; why some could not be given their time, which keeps no file at its provider."""
     try:
-        chat_expiry.expire(event, current(), now(), new_id)
+        chat_purge.expire(event, current(), now(), new_id)
     except ServiceUnavailable as problem:
         return problem
     return None

@@ -9,7 +9,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from minichat.moment import new_id, now
 from minichat.observability import begin, emit, logger
-from minichat.services import temporary
+from minichat.services import temporary_chats
 from minichat.services.orphans import SWEEP_SECONDS, sweep
 from minichat.settings import current
 from minichat.storage import store_time
@@ -32,7 +32,7 @@ def handler(event: dict[str, object], context: LambdaContext | None) -> dict[str
     try:
         swept = sweep(now(), new_id, current(), seconds=seconds)
         # Turns come first: somebody waits for them. What is left of the time is for chats that nobody uses.
-        chats = temporary.sweep(now(), new_id, current(), seconds=seconds - (time.monotonic() - began))
+        chats = temporary_chats.sweep(now(), new_id, current(), seconds=seconds - (time.monotonic() - began))
     finally:
         emit(current().metrics_namespace)
     result = {

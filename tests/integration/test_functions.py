@@ -220,7 +220,7 @@ def test_the_document_of_the_api_function_has_the_streams_too(environment: dict[
 @pytest.mark.parametrize(
     ("function", "never"),
     [
-        ("api", ["boto3", "openai", "yaml", "uvicorn", "minichat.http.routes.streams", "minichat.local.stack"]),
+        ("api", ["boto3", "openai", "yaml", "uvicorn", "minichat.http.routes.streamed_turns", "minichat.local.stack"]),
         ("stream", ["boto3", "openai", "anthropic", "yaml", "uvicorn", "mangum", "minichat.http.routes.chats"]),
         ("api", ["minichat.http.document", "PIL"]),
         ("stream", [*(f"minichat.http.{name}" for name in BUFFERED_ONLY), "PIL"]),

@@ -22,7 +22,7 @@ from minichat.events import queues
 from minichat.events.payloads import ChatCleanup
 from minichat.providers.files import Account
 from minichat.services import attachments as service
-from minichat.services import chat_expiry, chats, provider_cleanup
+from minichat.services import chat_purge, chats, provider_cleanup
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
@@ -106,7 +106,7 @@ def deleted(chat: Chat) -> ChatCleanup:
 
 
 def expire(event: ChatCleanup) -> int:
-    return chat_expiry.expire(event, RULES.settings, a_call().now, new_id)
+    return chat_purge.expire(event, RULES.settings, a_call().now, new_id)
 
 
 def clean(chat: Chat, means: provider_cleanup.CleanupDeps, *, redriven: bool = False) -> CleanupOutcome:
@@ -140,18 +140,18 @@ def test_what_leads_to_a_file_expires_with_its_chat_only_once_the_file_is_gone(
     attachment = a_document(chat)
     event = deleted(chat)
     at = int((event.chat_deleted_at + GRACE).timestamp())
-    later = at + int(chat_expiry.KEPT_UNCLEANED.total_seconds())
+    later = at + int(chat_purge.KEPT_UNCLEANED.total_seconds())
     expire(event)
     assert ends(store, chat.chat_id) == {"ATT": later, "CHAT": later, "READY": at, "VS": later}
     assert expire(event) == 0, "what has its time is left alone"
     provider.down = DOWN
     assert clean(chat, means(provider)) is CleanupOutcome.FAILED
-    assert chat_expiry.expire_cleaned(event, RULES.settings) == 1
+    assert chat_purge.expire_cleaned(event, RULES.settings) == 1
     assert ends(store, chat.chat_id) == {"ATT": later, "CHAT": later, "READY": at, "VS": at}
     provider.down = None
     assert clean(chat, means(provider), redriven=True) is CleanupOutcome.DONE
     assert provider.deleted == [attachment.vector_store_id, attachment.provider_file_id]
-    assert chat_expiry.expire_cleaned(event, RULES.settings) == 2
+    assert chat_purge.expire_cleaned(event, RULES.settings) == 2
     assert ends(store, chat.chat_id) == dict.fromkeys(("ATT", "CHAT", "READY", "VS"), at)
 
 

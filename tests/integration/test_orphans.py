@@ -19,7 +19,7 @@ from minichat.services.finalize import Finder, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
-from minichat.services.transcript import Transcript
+from minichat.services.stream_record import Transcript
 from minichat.settings import Settings, Store
 from minichat.storage import turn_lists, turns
 from minichat.storage.items import READ_ATTEMPTS

@@ -15,7 +15,7 @@ from minichat.domain.identity import AttachmentId, ChatId
 from minichat.events.payloads import AttachmentCleanup
 from minichat.providers.files import Files
 from minichat.services import chats
-from minichat.services.chat_expiry import ChatNotDeleted
+from minichat.services.chat_purge import ChatNotDeleted
 from minichat.services.policy_in_force import Rules
 from minichat.services.provider_cleanup import AttachmentNotDeleted, CleanupDeps, clean_attachment, clean_chat_resources
 from minichat.settings import CleanupSettings, Settings, Store

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from functions.reconcile import handler as daily
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Caller, ChatId, RequestId
-from minichat.domain.quota_account import QuotaAccount
+from minichat.domain.quota_recount import QuotaAccount
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage

@@ -29,14 +29,14 @@ from minichat.domain.usage import Usage
 from minichat.events.payloads import ChatCleanup, UsageEvent
 from minichat.providers.chunks import Completed, ProviderChunk, TextDelta
 from minichat.services import (
-    chat_expiry,
+    chat_purge,
     chats,
     generate,
     mutate,
     orphans,
     provider_cleanup,
     reconcile_usage,
-    transcript,
+    stream_record,
 )
 from minichat.services.cancel import cancel
 from minichat.services.finalize import Teller, finalize
@@ -45,7 +45,7 @@ from minichat.services.policy_in_force import Rules
 from minichat.services.reconcile_quota import reconcile, repair
 from minichat.services.resume import follow, resume
 from minichat.services.send import send
-from minichat.services.transcript import Transcript
+from minichat.services.stream_record import Transcript
 from minichat.settings import Quota, Settings, Store
 from minichat.storage import attachment_steps, attachments, keys, parts, scan, turns, usage_ledger, vector_stores
 from minichat.storage import chats as stored_chats
@@ -136,8 +136,8 @@ def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch:
     monkeypatch.setattr(parts, "after", pause)
     refused_to = False
     try:
-        chat_expiry.expire(cleanup_event(late, turn.chat_id), RULES.settings, late.now, new_id)
-    except chat_expiry.StillRunning:
+        chat_purge.expire(cleanup_event(late, turn.chat_id), RULES.settings, late.now, new_id)
+    except chat_purge.StillRunning:
         refused_to = True
     monkeypatch.setattr(parts, "after", original)
     # The process sees the flag and ends its turn, with its text.
@@ -151,7 +151,7 @@ def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch:
 
 
 def test_p2_a_vector_store_claimed_after_the_purge_does_not_stay(store: Store) -> None:
-    """Nobody claims a store in a chat that is deleted, so no item of it comes after the chat_expiry.
+    """Nobody claims a store in a chat that is deleted, so no item of it comes after its purge.
 
     The fault: the chat_cleanup handler purges first and cleans up then; an ingest worker claimed a store in between.
     """
@@ -164,7 +164,7 @@ def test_p2_a_vector_store_claimed_after_the_purge_does_not_stay(store: Store) -
     chats.delete(a_call(), chat.chat_id)
 
     deleted = a_call()
-    chat_expiry.expire(cleanup_event(deleted, chat.chat_id), RULES.settings, deleted.now, new_id)
+    chat_purge.expire(cleanup_event(deleted, chat.chat_id), RULES.settings, deleted.now, new_id)
     assert without_time_to_live(store, chat.chat_id) == []
     # The worker, which has not heard of the deletion, claims the chat's store and names it.
     taken = attachments.read(chat.tenant_id, chat.chat_id, attachment.attachment_id)
@@ -221,7 +221,7 @@ def test_p2_end_to_end_with_the_real_cleanup(store: Store) -> None:
             assert vector_stores.name(claim, "w1", "vs-1")
 
     deleted = a_call()
-    chat_expiry.expire(cleanup_event(deleted, chat.chat_id), RULES.settings, deleted.now, new_id)
+    chat_purge.expire(cleanup_event(deleted, chat.chat_id), RULES.settings, deleted.now, new_id)
     means = provider_cleanup.CleanupDeps(Provider(meanwhile), RULES.settings.cleanup, lambda: a_call().now)  # type: ignore[arg-type]
     outcome = provider_cleanup.clean_chat_resources(
         chat.tenant_id, chat.chat_id, means, ends_at=now + timedelta(days=1)
@@ -408,7 +408,7 @@ def test_p5b_turns_that_expire_between_the_two_looks_are_not_taken_from_the_acco
     other = a_running()
     chats.delete(a_call(), turn.chat_id)
     when = a_call()
-    chat_expiry.expire(cleanup_event(when, turn.chat_id), RULES.settings, when.now, new_id)
+    chat_purge.expire(cleanup_event(when, turn.chat_id), RULES.settings, when.now, new_id)
     original = scan.items
 
     def reading() -> Any:
@@ -492,7 +492,7 @@ async def test_p6b_a_cancel_is_seen_while_the_store_of_the_stream_is_slow(monkey
         yield TextDelta("partial")
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(transcript, "put_one", slow)
+    monkeypatch.setattr(stream_record, "put_one", slow)
     rules = some_rules()
     running = a_running()
     channel = begun(Scripted(script), rules, running)
@@ -735,7 +735,7 @@ def test_p13_what_a_provider_has_of_a_chat_is_known_until_it_is_deleted(store: S
     ready(a_call(), announced(a_call(), chat, RULES, "application/pdf", "a.pdf"))
     chats.delete(a_call(), chat.chat_id)
     deleted = a_call()
-    chat_expiry.expire(cleanup_event(deleted, chat.chat_id), RULES.settings, deleted.now, new_id)
+    chat_purge.expire(cleanup_event(deleted, chat.chat_id), RULES.settings, deleted.now, new_id)
     # The provider was down for the message's 64 deliveries; it waits in the dead-letter queue. A month later:
     expired(store, deleted.now + timedelta(days=RULES.settings.retention.deleted_chats_days + 1))
     asked: list[object] = []
@@ -776,12 +776,12 @@ async def test_p11b_a_slow_reader_loses_nothing_when_the_parts_expire(store: Sto
 
     The fault: whether they are kept was asked again for every 200 events, and a no counted as: that was all."""
     turn = a_running().turn
-    transcript = Transcript()
+    record = Transcript()
     for number in range(450):
-        transcript.pending.append(Told("delta", {"type": "text", "content": f"{number} "}))
-    await transcript.store(turn, RULES.settings.streaming)
+        record.pending.append(Told("delta", {"type": "text", "content": f"{number} "}))
+    await record.store(turn, RULES.settings.streaming)
     ending = Ending(TurnState.COMPLETED, text="".join(f"{n} " for n in range(450)), usage=Usage(10, 450))
-    assert finalize(a_call(), turn, ending, RULES.settings, Teller(transcript.stored)) is not None
+    assert finalize(a_call(), turn, ending, RULES.settings, Teller(record.stored)) is not None
     kept = timedelta(hours=RULES.settings.streaming.parts_kept_hours)
     times = iter([at(turn, kept - timedelta(seconds=1)).now])
     after_that = at(turn, kept).now

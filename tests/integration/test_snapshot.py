@@ -15,7 +15,7 @@ from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.settings import ContextSettings, Settings, Store
-from minichat.storage import messages, opening
+from minichat.storage import messages, starting_point
 from tests.support.domain.builders import a_call, a_caller, a_model, a_policy
 from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables, violations
@@ -100,15 +100,15 @@ def test_a_send_whose_messages_are_newer_than_the_head_is_refused(
         ended(a_send(chat_id, "another"), "answer")
         return recent(*about, **more)  # type: ignore[arg-type]  # handed on as it came
 
-    opened = opening.open_for_turn
+    opened = starting_point.open_for_turn
     before = opened(a_call(), chat_id, RequestId(str(uuid4())), RULES.policy.user_limits.default)
 
-    def once(*_: object) -> opening.Opened:
-        monkeypatch.setattr(opening, "open_for_turn", opened)
+    def once(*_: object) -> starting_point.Opened:
+        monkeypatch.setattr(starting_point, "open_for_turn", opened)
         head_was_read.set()
         return before
 
-    monkeypatch.setattr(opening, "open_for_turn", once)
+    monkeypatch.setattr(starting_point, "open_for_turn", once)
     monkeypatch.setattr(messages, "recent", after_another)
     with pytest.raises(errors.GenerationInProgress):
         a_send(chat_id, "two")

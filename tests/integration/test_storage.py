@@ -19,7 +19,7 @@ from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.settings import Settings, Store
-from minichat.storage import opening, transact, turns
+from minichat.storage import starting_point, transact, turns
 from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.support.storage.faults import answered_instead, answers_lost, counted_calls, refused, side_by_side
 from tests.support.storage.invariants import Tables, violations
@@ -101,10 +101,10 @@ def test_a_loser_learns_what_the_winner_made_true(store: Store, monkeypatch: pyt
     chat_id = a_stored_chat()
     done = a_completed_turn(chat_id)
     target = done.turn.request_id
-    stale = opening.open_for_turn(a_call(), chat_id, target, LIMITS)
+    stale = starting_point.open_for_turn(a_call(), chat_id, target, LIMITS)
     mutate.retry(a_call(), chat_id, target, RequestId(str(uuid4())), RULES)
     monkeypatch.setattr(turns, "read", lambda *_: (stale.chat, stale.turn))
-    monkeypatch.setattr(opening, "open_for_turn", lambda *_: stale)
+    monkeypatch.setattr(starting_point, "open_for_turn", lambda *_: stale)
     with pytest.raises(errors.NotLatestTurn):
         mutate.delete(a_call(), chat_id, target, RULES.settings)
     with pytest.raises(errors.NotLatestTurn):
@@ -116,10 +116,10 @@ def test_a_turn_that_came_and_went_since_the_read_is_noticed(store: Store, monke
     chat_id = a_stored_chat()
     done = a_completed_turn(chat_id)
     target = done.turn.request_id
-    stale = opening.open_for_turn(a_call(), chat_id, target, LIMITS)
+    stale = starting_point.open_for_turn(a_call(), chat_id, target, LIMITS)
     call = a_call()
     mutate.delete(a_call(), chat_id, a_completed_turn(chat_id, "came and went").turn.request_id, RULES.settings)
-    monkeypatch.setattr(opening, "open_for_turn", lambda *_: stale)
+    monkeypatch.setattr(starting_point, "open_for_turn", lambda *_: stale)
     with pytest.raises(errors.GenerationInProgress):
         mutate.retry(call, chat_id, target, RequestId(str(uuid4())), RULES)
     assert violations(Tables.of(store)) == []
@@ -129,9 +129,9 @@ def test_the_same_send_is_told_so_even_when_only_the_head_refuses(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat_id = a_stored_chat()
-    before = opening.open_for_turn(a_call(), chat_id, RequestId(str(uuid4())), LIMITS)
+    before = starting_point.open_for_turn(a_call(), chat_id, RequestId(str(uuid4())), LIMITS)
     running = a_send(chat_id)
-    monkeypatch.setattr(opening, "open_for_turn", lambda *_: before)
+    monkeypatch.setattr(starting_point, "open_for_turn", lambda *_: before)
     with pytest.raises(errors.RequestIdConflict):
         send(a_call(), SendMessage(chat_id, "hello", running.turn.request_id), RULES)
 
@@ -142,8 +142,8 @@ def test_a_batch_of_reads_that_was_torn_apart_does_not_hide_the_same_send(
     """The head was read after the other send's transaction, its turn before it: BatchGetItem is not one moment."""
     chat_id = a_stored_chat()
     running = a_completed_turn(chat_id)
-    whole = opening.open_for_turn(a_call(), chat_id, running.turn.request_id, LIMITS)
-    monkeypatch.setattr(opening, "open_for_turn", lambda *_: replace(whole, turn=None))
+    whole = starting_point.open_for_turn(a_call(), chat_id, running.turn.request_id, LIMITS)
+    monkeypatch.setattr(starting_point, "open_for_turn", lambda *_: replace(whole, turn=None))
     replayed = send(a_call(), SendMessage(chat_id, "hello", running.turn.request_id), RULES)
     assert isinstance(replayed, Replay)
     assert replayed.turn.request_id == running.turn.request_id
@@ -154,8 +154,8 @@ def test_a_batch_of_reads_that_was_torn_apart_does_not_hide_the_turn_that_is_ret
 ) -> None:
     chat_id = a_stored_chat()
     done = a_completed_turn(chat_id).turn
-    whole = opening.open_for_turn(a_call(), chat_id, done.request_id, LIMITS)
-    monkeypatch.setattr(opening, "open_for_turn", lambda *_: replace(whole, turn=None))
+    whole = starting_point.open_for_turn(a_call(), chat_id, done.request_id, LIMITS)
+    monkeypatch.setattr(starting_point, "open_for_turn", lambda *_: replace(whole, turn=None))
     retried = mutate.retry(a_call(), chat_id, done.request_id, RequestId(str(uuid4())), RULES)
     assert retried.content == "hello"
     assert violations(Tables.of(store)) == []

@@ -27,7 +27,7 @@ from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.services.system_tasks import NoModel, TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import Settings, Store
-from minichat.storage import messages, opening, summaries, usage_ledger
+from minichat.storage import messages, starting_point, summaries, usage_ledger
 from minichat.task_settings import ThreadSummary
 from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.support.patience import PATIENCE
@@ -396,15 +396,15 @@ def test_a_mutation_that_met_a_new_summary_looks_again(store: Store, monkeypatch
     (task,) = tasks(store, chat_id)
     for turn in turns[:3:-1]:
         mutate.delete(a_call(), chat_id, turn.turn.request_id, RULES.settings)
-    look = opening.look_at_latest
+    look = starting_point.look_at_latest
 
     def then_summarized(*about: Any) -> Any:
         found = look(*about)
-        monkeypatch.setattr(opening, "look_at_latest", look)
+        monkeypatch.setattr(starting_point, "look_at_latest", look)
         assert summarized(task) is TaskOutcome.DONE
         return found
 
-    monkeypatch.setattr(opening, "look_at_latest", then_summarized)
+    monkeypatch.setattr(starting_point, "look_at_latest", then_summarized)
     mutate.delete(a_call(), chat_id, turns[3].turn.request_id, RULES.settings)
     assert stored(chat_id) is None
     assert violations(Tables.of(store)) == []

@@ -18,7 +18,7 @@ from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
 from minichat.http.sse import EventStream
 from minichat.providers.chunks import Completed, ProviderChunk, TextDelta
-from minichat.services import generate, lease, orphans, transcript
+from minichat.services import generate, lease, orphans, stream_record
 from minichat.services.cancel import cancel
 from minichat.services.channel import Channel, Numbered
 from minichat.services.finalize import End
@@ -174,7 +174,7 @@ async def test_the_end_of_a_turn_is_waited_for_however_often_its_process_is_told
     reading.cancel()
 
 
-@pytest.mark.parametrize(("module", "name"), [(transcript, "put_one"), (turns, "progress")], ids=["parts", "lease"])
+@pytest.mark.parametrize(("module", "name"), [(stream_record, "put_one"), (turns, "progress")], ids=["parts", "lease"])
 async def test_a_cancel_is_acted_on_while_other_writes_hang(
     monkeypatch: pytest.MonkeyPatch, module: Any, name: str
 ) -> None:

@@ -18,7 +18,7 @@ from minichat.events.payloads import ChatCleanup
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
 from minichat.http.schemas import chat_detail
-from minichat.services import chat_expiry, chats, mutate, temporary
+from minichat.services import chat_purge, chats, mutate, temporary_chats
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
@@ -41,8 +41,8 @@ def a_temporary_chat(user: int = 2, **wish: Any) -> Chat:
     return chats.create(a_call(a_caller(user=user)), chats.NewChat(temporary=True, **wish), RULES)
 
 
-def swept(now: datetime) -> temporary.TemporarySweep:
-    return temporary.sweep(now, new_id, RULES.settings, seconds=60)
+def swept(now: datetime) -> temporary_chats.TemporarySweep:
+    return temporary_chats.sweep(now, new_id, RULES.settings, seconds=60)
 
 
 def a_turn(chat: Chat, at: datetime, user: int = 2) -> Turn:
@@ -122,9 +122,9 @@ def test_a_temporary_chat_is_in_no_list_and_found_by_its_id_alone(store: Store) 
 def test_after_its_time_it_is_deleted_once_with_the_events_of_a_deletion(store: Store) -> None:
     chat = a_temporary_chat()
     an_ended_turn(chat, chat.created_at)
-    assert swept(chat.created_at + A_DAY - A_MINUTE) == temporary.TemporarySweep(0)
-    assert swept(chat.created_at + A_DAY) == temporary.TemporarySweep(1)
-    assert swept(chat.created_at + A_DAY + A_MINUTE) == temporary.TemporarySweep(0)
+    assert swept(chat.created_at + A_DAY - A_MINUTE) == temporary_chats.TemporarySweep(0)
+    assert swept(chat.created_at + A_DAY) == temporary_chats.TemporarySweep(1)
+    assert swept(chat.created_at + A_DAY + A_MINUTE) == temporary_chats.TemporarySweep(0)
     with pytest.raises(ChatNotFound):
         chats.get(a_call(), chat.chat_id)
     (audited,) = events(store, chat, "chat_delete")
@@ -135,7 +135,7 @@ def test_after_its_time_it_is_deleted_once_with_the_events_of_a_deletion(store: 
     assert (task.reason, task.chat_deleted_at) == ("temporary_expired", chat.created_at + A_DAY)
     assert not [one for one in Tables.of(store).conversations if "temporary_shard" in one]
     assert violations(Tables.of(store)) == []
-    assert chat_expiry.expire(task, RULES.settings, chat.created_at + A_DAY, new_id) > 0
+    assert chat_purge.expire(task, RULES.settings, chat.created_at + A_DAY, new_id) > 0
 
 
 def test_a_deletion_by_its_owner_is_told_as_any_other(store: Store) -> None:
@@ -143,7 +143,7 @@ def test_a_deletion_by_its_owner_is_told_as_any_other(store: Store) -> None:
     chats.delete(a_call(), chat.chat_id)
     (cleanup,) = events(store, chat, "chat_cleanup")
     assert ChatCleanup.model_validate_json(cleanup["payload"]).reason == "chat_soft_delete"
-    assert swept(chat.created_at + 2 * A_DAY) == temporary.TemporarySweep(0)
+    assert swept(chat.created_at + 2 * A_DAY) == temporary_chats.TemporarySweep(0)
 
 
 @pytest.mark.parametrize("use", [an_ended_turn, a_rename, a_retry, an_edit, a_deletion])
@@ -152,10 +152,10 @@ def test_a_chat_that_is_used_lives_as_long_after_that(store: Store, use: Callabl
     chat = a_temporary_chat()
     use(chat, chat.created_at + timedelta(hours=23))
     assert ends_in(chat) == A_DAY, "using it writes nothing for it"
-    assert swept(chat.created_at + A_DAY) == temporary.TemporarySweep(0)
+    assert swept(chat.created_at + A_DAY) == temporary_chats.TemporarySweep(0)
     assert ends_in(chat) == timedelta(hours=47)
-    assert swept(chat.created_at + timedelta(hours=47) - A_MINUTE) == temporary.TemporarySweep(0)
-    assert swept(chat.created_at + timedelta(hours=47)) == temporary.TemporarySweep(1)
+    assert swept(chat.created_at + timedelta(hours=47) - A_MINUTE) == temporary_chats.TemporarySweep(0)
+    assert swept(chat.created_at + timedelta(hours=47)) == temporary_chats.TemporarySweep(1)
 
 
 @pytest.mark.holds("contract.temporary-end")
@@ -165,7 +165,7 @@ def test_reading_and_files_are_no_use_of_a_chat(store: Store) -> None:
     announced(at, chat, RULES, "text/plain", "a.txt")
     chats.get(at, chat.chat_id)
     listing.messages(at, CursorCodec("secret"), chat.chat_id, listing.Query(10, None))
-    assert swept(chat.created_at + A_DAY) == temporary.TemporarySweep(1)
+    assert swept(chat.created_at + A_DAY) == temporary_chats.TemporarySweep(1)
 
 
 def test_who_uses_a_chat_in_the_instant_of_its_end_keeps_it(store: Store) -> None:
@@ -182,7 +182,7 @@ def test_a_turn_that_still_runs_is_asked_to_stop(store: Store) -> None:
     chat = chats.create(a_call(), chats.NewChat(temporary=True), Rules(hurried, RULES.policy))
     turn = a_turn(chat, chat.created_at)
     over = chat.created_at + A_MINUTE
-    assert temporary.sweep(over, new_id, hurried, seconds=60) == temporary.TemporarySweep(1)
+    assert temporary_chats.sweep(over, new_id, hurried, seconds=60) == temporary_chats.TemporarySweep(1)
     now = turns.look(turn)
     assert now is not None
     assert now.cancel_requested
@@ -218,7 +218,7 @@ def test_a_chat_that_cannot_be_read_or_deleted_stops_no_other(store: Store, monk
         return original(call, chat)
 
     monkeypatch.setattr(chats, "expire", expire)
-    assert swept(other.created_at + A_DAY) == temporary.TemporarySweep(1, failed=2)
+    assert swept(other.created_at + A_DAY) == temporary_chats.TemporarySweep(1, failed=2)
     assert head(other).deleted_at is not None
 
 
@@ -229,8 +229,8 @@ def _item(chat: Chat) -> items.ChatItem:
 def test_a_sweep_without_time_deletes_nothing_and_the_next_one_goes_on(store: Store) -> None:
     made = [a_temporary_chat() for _ in range(5)]
     over = made[-1].created_at + A_DAY
-    assert temporary.sweep(over, new_id, RULES.settings, seconds=0) == temporary.TemporarySweep(0)
-    assert swept(over) == temporary.TemporarySweep(5)
+    assert temporary_chats.sweep(over, new_id, RULES.settings, seconds=0) == temporary_chats.TemporarySweep(0)
+    assert swept(over) == temporary_chats.TemporarySweep(5)
 
 
 def test_a_key_makes_one_temporary_chat_and_no_other_kind(store: Store) -> None:

@@ -25,7 +25,7 @@ from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.orphans import BEGINNING_PATIENCE, ended_as_orphan
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
-from minichat.services.transcript import Transcript
+from minichat.services.stream_record import Transcript
 from minichat.settings import Settings, Store
 from minichat.storage import parts, policies, transact, turns
 from minichat.storage.items import connect

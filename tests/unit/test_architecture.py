@@ -29,7 +29,7 @@ PROCESS_EDGES = {
     "local/mappings.py",
     "services/generate.py",
     "services/orphans.py",
-    "services/temporary.py",
+    "services/temporary_chats.py",
 }
 # The policy is nobody's in particular.
 OF_THE_DEPLOYMENT = {"policy_version"}

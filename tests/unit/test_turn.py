@@ -7,7 +7,8 @@ import pytest
 from minichat.domain import errors
 from minichat.domain.chat import Chat, clean_title, next_instant, visible
 from minichat.domain.identity import RequestId, UserId
-from minichat.domain.turn import Turn, TurnState, check_mutation, readable
+from minichat.domain.mutation import check_mutation
+from minichat.domain.turn import Turn, TurnState, readable
 from tests.support.domain.builders import NOW, a_caller, a_chat, a_turn
 
 CALLER = a_caller()

@@ -6,7 +6,7 @@ texts and the whole are bounded.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from minichat.domain.identity import AttachmentId
@@ -113,3 +113,13 @@ def _host(url: str) -> str | None:
     except ValueError:
         return None
     return parts.hostname if parts.scheme in {"http", "https"} and "@" not in parts.netloc else None
+
+
+def told(one: Citation) -> dict[str, Any]:
+    """A citation as it is told, in a stream and in a list."""
+    target = "url" if one.source == "web" else "attachment_id"
+    data: dict[str, Any] = {"source": one.source, "title": one.title, target: one.target, "snippet": one.snippet}
+    if one.span is None:
+        return data
+    start, end = one.span
+    return {**data, "span": {"start": start, "end": end}}

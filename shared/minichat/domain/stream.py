@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from minichat.domain import completion
+from minichat.domain import citations, completion, usage
 from minichat.domain.citations import Citation
 from minichat.domain.completion import CompletionSignal
 from minichat.domain.failure_codes import ERROR_MESSAGES
@@ -119,29 +119,6 @@ def _started(event: Started) -> dict[str, Any]:
     return {**data, "thread_summary_applied": {"token_estimate": event.summary_tokens}}
 
 
-def citation_told(one: Citation) -> dict[str, Any]:
-    """A citation as it is told, in a stream and in a list."""
-    target = "url" if one.source == "web" else "attachment_id"
-    data: dict[str, Any] = {"source": one.source, "title": one.title, target: one.target, "snippet": one.snippet}
-    if one.span is None:
-        return data
-    start, end = one.span
-    return {**data, "span": {"start": start, "end": end}}
-
-
-def usage_told(usage: Usage, model: str) -> dict[str, Any] | None:
-    """Tokens as they are told; None when they are not known, which is not 0."""
-    if not usage.known:
-        return None
-    details = {
-        "cache_read_input_tokens": usage.cache_read_input_tokens,
-        "cache_write_input_tokens": usage.cache_write_input_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-    }
-    counted = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "model": model}
-    return counted | {name: tokens for name, tokens in details.items() if tokens}
-
-
 def models_told(effective: str, selected: str, decision: QuotaDecision, reason: str | None) -> dict[str, Any]:
     """Which model answered, and why it was another one than the selected, as it is told."""
     models = {"effective_model": effective, "selected_model": selected, "quota_decision": decision}
@@ -151,7 +128,7 @@ def models_told(effective: str, selected: str, decision: QuotaDecision, reason: 
 def _done(event: Done) -> dict[str, Any]:
     data: dict[str, Any] = {
         "completion_signal": completion.told(event.signal),
-        "usage": usage_told(event.usage, event.effective_model),
+        "usage": usage.told(event.usage, event.effective_model),
         **models_told(event.effective_model, event.selected_model, event.quota_decision, event.downgrade_reason),
     }
     if event.quota_warnings is not None:
@@ -176,7 +153,7 @@ _TOLD: dict[type[StreamEvent], tuple[str, Callable[[Any], dict[str, Any]]]] = {
     Started: ("stream_started", _started),
     Delta: ("delta", lambda event: {"type": "text", "content": event.content}),
     Tool: ("tool", lambda event: {"phase": event.phase, "name": event.name, "details": {**event.details}}),
-    Citations: ("citations", lambda event: {"items": [citation_told(one) for one in event.items]}),
+    Citations: ("citations", lambda event: {"items": [citations.told(one) for one in event.items]}),
     Done: ("done", _done),
     Error: ("error", asdict),
     Ping: ("ping", lambda _: {}),

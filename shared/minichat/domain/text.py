@@ -24,3 +24,15 @@ def is_blank(text: str) -> bool:
     (True, False)
     """
     return _visible.search(text) is None
+
+
+def well_formed(text: str) -> str:
+    """The text, unless it has half a character: JSON can escape that, and UTF-8 cannot carry it.
+
+    Raises ValueError: we would not give back what came in.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text has an unpaired surrogate") from None
+    return text

@@ -1,4 +1,4 @@
-"""The turn: its state machine and the five checks of a mutation (turns-and-quota 1, contract 2)."""
+"""The turn: its state machine, and what was reserved for it (turns-and-quota 1)."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -6,10 +6,9 @@ from enum import StrEnum
 from typing import Literal
 
 from minichat.domain import completion
-from minichat.domain.chat import Chat, visible
 from minichat.domain.completion import CompletionSignal
-from minichat.domain.errors import Forbidden, InvalidTurnState, NotLatestTurn, TurnNotFound
-from minichat.domain.identity import AttachmentId, Caller, ChatId, MessageId, RequestId, SubjectType, TenantId, UserId
+from minichat.domain.errors import TurnNotFound
+from minichat.domain.identity import AttachmentId, ChatId, MessageId, RequestId, SubjectType, TenantId, UserId
 from minichat.domain.usage import Usage
 
 QuotaDecision = Literal["allow", "downgrade"]
@@ -170,31 +169,6 @@ class Turn:
     def updated_at(self) -> datetime:
         """The last change of the turn that a client can see."""
         return self.completed_at or self.last_progress_at
-
-
-def check_mutation(caller: Caller, chat: Chat | None, turn: Turn | None, target: RequestId) -> tuple[Chat, Turn]:
-    """The chat and its turn `target`, when the caller may retry, edit or delete it.
-
-    Five checks, and the first that fails decides (contract 2). They run on what was read before the transaction, and
-    again on what the transaction found when it was refused, so a lost race gets the same words as a late request.
-
-    Raises ChatNotFound, TurnNotFound, Forbidden, InvalidTurnState, NotLatestTurn.
-    """
-    # (1) A foreign or deleted chat says nothing about its turns.
-    chat = visible(chat, caller)
-    # (2) Deleted turns exist here: (5) refuses them, so that deleting twice is 409 and not 404.
-    if turn is None:
-        raise TurnNotFound
-    # (3) In a chat of one's own this only fails where requesters and owners can differ.
-    if turn.requester_user_id != caller.user_id:
-        raise Forbidden
-    # (4) Before (5): an older turn that still runs is a wrong state, not a lost race.
-    if turn.state is TurnState.RUNNING:
-        raise InvalidTurnState
-    # (5) The head names the latest turn that is not deleted.
-    if chat.latest_request_id != target or turn.deleted_at is not None:
-        raise NotLatestTurn
-    return chat, turn
 
 
 def is_orphan(turn: Turn, cutoff: datetime) -> bool:

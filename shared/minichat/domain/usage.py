@@ -1,6 +1,7 @@
 """Tokens of a turn, and the key by which they count once."""
 
 from dataclasses import astuple, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +26,16 @@ class Usage:
 def dedupe_key(tenant_id: str, what: str, request_id: str) -> str:
     """The key by which usage counts once: `{tenant}/{turn or type of task}/{request}`, ids as 32 hex digits."""
     return "/".join(part.replace("-", "") for part in (tenant_id, what, request_id))
+
+
+def told(usage: Usage, model: str) -> dict[str, Any] | None:
+    """Tokens as they are told; None when they are not known, which is not 0."""
+    if not usage.known:
+        return None
+    details = {
+        "cache_read_input_tokens": usage.cache_read_input_tokens,
+        "cache_write_input_tokens": usage.cache_write_input_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+    }
+    counted = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "model": model}
+    return counted | {name: tokens for name, tokens in details.items() if tokens}

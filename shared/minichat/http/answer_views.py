@@ -7,10 +7,11 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from minichat.domain import citations, completion, usage
 from minichat.domain.citations import Citation, Source
-from minichat.domain.completion import Kind, Reason, told
+from minichat.domain.completion import Kind, Reason
 from minichat.domain.message import Message
-from minichat.domain.stream import citation_told, models_told, usage_told
+from minichat.domain.stream import models_told
 from minichat.domain.turn import QuotaDecision, Turn, TurnState
 
 
@@ -78,20 +79,20 @@ def of_message(message: Message) -> dict[str, Any]:
     selected = message.selected_model or message.model
     decision: QuotaDecision = "allow" if message.selected_model is None else "downgrade"
     return {
-        "completion_signal": told(message.completion_signal),
-        "citations": [citation_told(one) for one in message.citations],
+        "completion_signal": completion.told(message.completion_signal),
+        "citations": [citations.told(one) for one in message.citations],
         "tool_calls": asdict(message.tool_calls),
         **models_told(message.model, selected, decision, message.downgrade_reason),
     }
 
 
-def of_turn(turn: Turn, citations: Sequence[Citation]) -> dict[str, Any]:
+def of_turn(turn: Turn, cited: Sequence[Citation]) -> dict[str, Any]:
     """What a turn tells of its answer, which cites these; while it runs, which model makes it."""
     made, is_running = turn.reserve, turn.state is TurnState.RUNNING
     return {
-        "completion_signal": told(turn.completion_signal),
-        "citations": [citation_told(one) for one in citations] if turn.answered else None,
-        "usage": usage_told(turn.usage, made.effective_model),
+        "completion_signal": completion.told(turn.completion_signal),
+        "citations": [citations.told(one) for one in cited] if turn.answered else None,
+        "usage": usage.told(turn.usage, made.effective_model),
         "tool_calls": None if is_running else asdict(turn.tool_calls),
         **models_told(made.effective_model, made.selected_model, made.decision, made.downgrade_reason),
     }

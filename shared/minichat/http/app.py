@@ -46,7 +46,7 @@ def routers(parts: ServedPart) -> Iterator[APIRouter]:
         from minichat.http.routes import (  # noqa: PLC0415
             attachments,
             chats,
-            messages,
+            message_list,
             models,
             quota,
             reactions,
@@ -54,12 +54,12 @@ def routers(parts: ServedPart) -> Iterator[APIRouter]:
             turns,
         )
 
-        yield from (chats.router, messages.router, reactions.router, turns.router, attachments.router)
+        yield from (chats.router, message_list.router, reactions.router, turns.router, attachments.router)
         yield from (models.router, quota.router, service.router)
     if STREAMING in parts:
-        from minichat.http.routes import streams  # noqa: PLC0415
+        from minichat.http.routes import streamed_turns  # noqa: PLC0415
 
-        yield streams.router
+        yield streamed_turns.router
 
 
 def create_app(settings: Settings, parts: ServedPart = BUFFERED | STREAMING) -> Edge | CORSMiddleware:

@@ -8,16 +8,7 @@ from fastapi import Query
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from minichat.domain.chat import TITLE_MAX_CHARACTERS
-from minichat.domain.text import VISIBLE
-
-
-def _well_formed(text: str) -> str:
-    """JSON can escape half a character; UTF-8 cannot carry it, and we would not give back what came in."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("the text has an unpaired surrogate") from None
-    return text
+from minichat.domain.text import VISIBLE, well_formed
 
 
 def _whole(number: object) -> object:
@@ -29,7 +20,7 @@ def _whole(number: object) -> object:
 _SPACE = r"\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _TRIMMED = rf"^[{_SPACE}]*[^{_SPACE}]([\s\S]{{0,{TITLE_MAX_CHARACTERS - 2}}}[^{_SPACE}])?[{_SPACE}]*$"
 
-Text = Annotated[str, AfterValidator(_well_formed)]
+Text = Annotated[str, AfterValidator(well_formed)]
 # The document says here what the domain refuses, in its own words.
 UserText = Annotated[
     Text, Field(description="Unicode text, kept exactly as it comes.", json_schema_extra={"pattern": VISIBLE})

@@ -30,8 +30,8 @@ from minichat.pauses import growing
 from minichat.services import chats
 from minichat.services.audit_details import by, clean_filename
 from minichat.services.policy_in_force import Rules
-from minichat.storage import attachment_steps, attachments, keys, objects, once, outbox
-from minichat.storage.once import Once
+from minichat.storage import attachment_steps, attachments, idempotency_keys, keys, objects, outbox
+from minichat.storage.idempotency_keys import Once
 
 DELETE_ATTEMPTS = 5
 FIRST_LOOK_SECONDS = 0.25
@@ -56,7 +56,7 @@ class NewFile:
         if self.idempotency_key is None:
             return None
         digest = hashlib.sha256(content).hexdigest()
-        return once.of(self.idempotency_key, self.filename, self.content_type, self.size_bytes, digest)
+        return idempotency_keys.of(self.idempotency_key, self.filename, self.content_type, self.size_bytes, digest)
 
 
 def add(call: Call, chat: Chat, file: NewFile, content: bytes, rules: Rules) -> Attachment:

@@ -10,7 +10,7 @@ from minichat.events.payloads import ChatCleanup, ChatDeleted, DeletionReason
 from minichat.services.audit_details import by
 from minichat.services.policy_in_force import Rules
 from minichat.settings import Settings
-from minichat.storage import chats, once, outbox
+from minichat.storage import chats, idempotency_keys, outbox
 
 DELETE_ATTEMPTS = 5
 
@@ -47,7 +47,9 @@ def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
     if wish.idempotency_key is None:
         chats.create(chat, token=chat.chat_id)
         return chat
-    key = once.of(wish.idempotency_key, wish.title, wish.model_id, *(["temporary"] if wish.temporary else []))
+    key = idempotency_keys.of(
+        wish.idempotency_key, wish.title, wish.model_id, *(["temporary"] if wish.temporary else [])
+    )
     made = chats.create_once(chat, key, token=chat.chat_id)
     if made.chat_id != chat.chat_id:
         get(call, made.chat_id)

@@ -44,7 +44,7 @@ from minichat.services.finalize import End, Ended, Teller
 from minichat.services.lease import Lost, asked_to_stop, renew
 from minichat.services.new_turn import Replay, RunningTurn
 from minichat.services.prompts import prompt_of
-from minichat.services.transcript import Transcript
+from minichat.services.stream_record import Transcript
 from minichat.settings import Settings
 
 FINALIZE_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)

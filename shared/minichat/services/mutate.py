@@ -11,9 +11,10 @@ from minichat.domain.context import Snapshot
 from minichat.domain.errors import NotLatestTurn
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.message import checked_content
+from minichat.domain.mutation import check_mutation
 from minichat.domain.quota_left import QuotaUse
 from minichat.domain.tools import Document
-from minichat.domain.turn import Turn, check_mutation
+from minichat.domain.turn import Turn
 from minichat.events.payloads import TurnDeleted, TurnReplaced
 from minichat.observability import measured
 from minichat.services import message_attachments
@@ -24,9 +25,9 @@ from minichat.services.policy_in_force import Rules
 from minichat.services.repeated_requests import go_on_with_mutation
 from minichat.services.turn_metrics import counted_turn
 from minichat.settings import Settings
-from minichat.storage import messages, opening, outbox, turns
+from minichat.storage import messages, outbox, starting_point, turns
 
-T = TypeVar("T", bound=opening.Latest)
+T = TypeVar("T", bound=starting_point.Latest)
 
 
 def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: RequestId, rules: Rules) -> RunningTurn:
@@ -81,7 +82,7 @@ def delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -
 
 
 def _delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -> None:
-    found = _read_and_repair(call, lambda: opening.look_at_latest(call, chat_id, target), settings)
+    found = _read_and_repair(call, lambda: starting_point.look_at_latest(call, chat_id, target), settings)
     chat, turn = check_mutation(call.caller, found.chat, found.turn, target)
     event = TurnDeleted(
         **by(call, chat_id),
@@ -121,7 +122,7 @@ class _Opened:
 def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Opened:
     # The turn's own two messages are the newest ones.
     look = wanted(call, chat_id, target, rules, own=2)
-    found = _read_and_repair(call, lambda: opening.look(call, look), rules.settings)
+    found = _read_and_repair(call, lambda: starting_point.look(call, look), rules.settings)
     chat, turn = check_mutation(call.caller, found.chat, found.turn, target)
     history = [message for message in found.recent.messages if message.request_id != turn.request_id]
     # A summary that covers the turn says what is to be taken back.

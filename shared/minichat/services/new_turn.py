@@ -21,7 +21,7 @@ from minichat.domain.turn import Turn, TurnState
 from minichat.observability import count, measured
 from minichat.services import message_attachments
 from minichat.services.policy_in_force import Rules
-from minichat.storage import opening, turns
+from minichat.storage import starting_point, turns
 
 T = TypeVar("T")
 
@@ -76,13 +76,13 @@ def twice_at_most(admission: Callable[[], T]) -> T:
         return admission()
 
 
-def wanted(call: Call, chat_id: ChatId, request_id: RequestId, rules: Rules, *, own: int = 0) -> opening.Wanted:
+def wanted(call: Call, chat_id: ChatId, request_id: RequestId, rules: Rules, *, own: int = 0) -> starting_point.Wanted:
     """What a new turn starts from, and a turn of the chat: the messages that a prompt may take along, and `own` more,
     which are that turn's and no part of its history."""
     settings = rules.settings
     history = messages_needed(settings.context.recent_messages_limit, settings.thread_summary.verbatim_turns)
     limits = rules.policy.limits_of(call.caller.user_id)
-    return opening.Wanted(chat_id, request_id, limits, history + own, RECENT_MAX_BYTES)
+    return starting_point.Wanted(chat_id, request_id, limits, history + own, RECENT_MAX_BYTES)
 
 
 def preflight(call: Call, wish: Wish, quota_use: QuotaUse, rules: Rules) -> Admission:

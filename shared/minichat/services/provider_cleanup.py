@@ -17,7 +17,7 @@ from minichat.events.payloads import AttachmentCleanup
 from minichat.observability import count, logger
 from minichat.providers.files import Account, Files
 from minichat.services import vector_stores
-from minichat.services.chat_expiry import ChatNotDeleted
+from minichat.services.chat_purge import ChatNotDeleted
 from minichat.settings import CleanupSettings
 from minichat.storage import attachments, chats
 from minichat.storage import vector_stores as stored_stores

@@ -1,6 +1,6 @@
 """What of deleted chats and attachments a provider may still have: for operators, who alone can have it tried again.
 
-Nothing of this expires before it is cleaned up, so that it is found however late (services.chat_expiry).
+Nothing of this expires before it is cleaned up, so that it is found however late (services.chat_purge).
 """
 
 from collections.abc import Iterable, Iterator

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from minichat.domain.chat import Chat
 from minichat.domain.identity import ChatId, TenantId
-from minichat.domain.quota_account import QuotaAccount, Statement
+from minichat.domain.quota_recount import QuotaAccount, Statement
 from minichat.domain.turn import Turn
 from minichat.domain.usage import dedupe_key
 from minichat.domain.usage_ledger import LedgerEntry, Total

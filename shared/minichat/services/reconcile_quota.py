@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, TenantId, UserId
-from minichat.domain.quota_account import (
+from minichat.domain.quota_recount import (
     Difference,
     Entry,
     QuotaAccount,

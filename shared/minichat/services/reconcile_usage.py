@@ -15,7 +15,7 @@ from typing import Any
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import TenantId, UserId
-from minichat.domain.quota_account import account
+from minichat.domain.quota_recount import account
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage_ledger import LedgerEntry, LedgerSums, Mismatch, Total, used_by
 from minichat.observability import logger

@@ -19,7 +19,7 @@ from minichat.services.new_turn import RunningTurn, SendMessage, running, wanted
 from minichat.services.orphans import never_began, read_and_repair
 from minichat.services.policy_in_force import Rules
 from minichat.settings import Settings
-from minichat.storage import chats, messages, opening, parts, turns
+from minichat.storage import chats, messages, parts, starting_point, turns
 
 
 def by_request_id(call: Call, command: SendMessage, settings: Settings) -> Turn | None:
@@ -74,7 +74,7 @@ def go_on_with_send(call: Call, command: SendMessage, rules: Rules) -> RunningTu
     """
     with measured("read"):
         # Its own message is the newest.
-        opened = opening.look(call, wanted(call, command.chat_id, command.request_id, rules, own=1))
+        opened = starting_point.look(call, wanted(call, command.chat_id, command.request_id, rules, own=1))
     chat, turn = visible(opened.chat, call.caller), opened.turn
     if turn is None or turn.fingerprint != fingerprint(command.content, command.attachment_ids):
         return None

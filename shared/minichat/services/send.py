@@ -31,7 +31,7 @@ from minichat.services.orphans import end_if_dead, never_began
 from minichat.services.policy_in_force import Rules
 from minichat.services.repeated_requests import go_on_with_send
 from minichat.services.turn_metrics import counted_turn
-from minichat.storage import opening, turns
+from minichat.storage import starting_point, turns
 
 
 def send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Replay:
@@ -51,14 +51,14 @@ def send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Replay
 def _send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Replay:
     look = replace(wanted(call, command.chat_id, command.request_id, rules), attachment_ids=command.attachment_ids)
     with measured("read"):
-        opened = opening.look(call, look)
+        opened = starting_point.look(call, look)
     chat = visible(opened.chat, call.caller)
     is_dead = opened.turn is not None and never_began(call, opened.turn, rules.settings)
     if is_dead and (again := go_on_with_send(call, command, rules)) is not None:
         return again
     if end_if_dead(call, chat, rules.settings) or is_dead:
         with measured("read"):
-            opened = opening.look(call, look)
+            opened = starting_point.look(call, look)
         chat = visible(opened.chat, call.caller)
     if opened.turn is not None:
         return _replay(opened.turn, command)

@@ -3,8 +3,8 @@
 from pynamodb.attributes import BinaryAttribute, NumberAttribute, UnicodeAttribute
 
 from minichat.storage.attributes import InstantAttribute
+from minichat.storage.idempotency_keys import OnceItem
 from minichat.storage.items import ConversationItem
-from minichat.storage.once import OnceItem
 
 
 class AttachmentItem(ConversationItem):

@@ -29,11 +29,11 @@ from minichat.domain.files import FileLimits
 from minichat.domain.identity import AttachmentId, Call
 from minichat.domain.quota_left import lacking, periods
 from minichat.domain.turn import DayCounts
-from minichat.storage import attachments, chats, documents, keys, once, quota
+from minichat.storage import attachments, chats, documents, idempotency_keys, keys, quota
 from minichat.storage.attachment_items import AttachmentItem, CreatedAttachmentItem, ThumbnailItem
 from minichat.storage.conditions import all_of, any_of, at_most, is_still, still_counts
+from minichat.storage.idempotency_keys import Once
 from minichat.storage.items import ChatItem, OutboxItem
-from minichat.storage.once import Once
 from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, try_commit, update_one
 
 _ON_ITS_WAY = (AttachmentStatus.PENDING.value, AttachmentStatus.UPLOADED.value)
@@ -70,7 +70,7 @@ def create(
     try:
         commit(writes, token=attachment.attachment_id, op="create_attachment")
     except Refused as refused:
-        if key is not None and (first := once.made_before(refused, CreatedAttachmentItem, key)) is not None:
+        if key is not None and (first := idempotency_keys.made_before(refused, CreatedAttachmentItem, key)) is not None:
             return AttachmentId(first.attachment_id)
         raise _too_many(call, attachment, limits, refused) from refused
     return attachment.attachment_id
@@ -96,7 +96,9 @@ def _too_many(call: Call, attachment: Attachment, limits: FileLimits, refused: R
 def _remembered(call: Call, attachment: Attachment, key: Once) -> Put:
     # A key is of one chat: the same one may come with an upload to another.
     where = keys.created(attachment.tenant_id, call.caller.user_id, f"{attachment.chat_id} {key.key}")
-    return once.remember(CreatedAttachmentItem(*where, attachment_id=attachment.attachment_id), key, call.now)
+    return idempotency_keys.remember(
+        CreatedAttachmentItem(*where, attachment_id=attachment.attachment_id), key, call.now
+    )
 
 
 def delete(call: Call, seen: Attachment, events: Sequence[OutboxItem]) -> bool:

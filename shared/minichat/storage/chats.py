@@ -11,9 +11,10 @@ from pynamodb.expressions.condition import Condition
 from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import ChatNotFound
 from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId, TenantId, UserId
-from minichat.storage import keys, once, unreadable
+from minichat.storage import idempotency_keys, keys, unreadable
 from minichat.storage.attributes import InstantAttribute
 from minichat.storage.conditions import all_of, is_still
+from minichat.storage.idempotency_keys import Once, OnceItem
 from minichat.storage.indexes import ByOwner, Temporary
 from minichat.storage.items import (
     ChatItem,
@@ -25,7 +26,6 @@ from minichat.storage.items import (
     query,
 )
 from minichat.storage.keys import Key, Raw
-from minichat.storage.once import Once, OnceItem
 from minichat.storage.transact import Put, Refused, Update, commit, update_one
 from minichat.storage.unreadable import Unreadable
 
@@ -85,11 +85,11 @@ def create_once(chat: Chat, key: Once, *, token: str) -> Chat:
         created_at=chat.created_at,
     )
     head = _put(chat)
-    writes = [once.remember(item, key, chat.created_at), head]
+    writes = [idempotency_keys.remember(item, key, chat.created_at), head]
     try:
         commit(writes, token=token, op="create_chat", took_effect=partial(is_there, head.item))
     except Refused as refused:
-        if (first := once.made_before(refused, CreatedChatItem, key)) is None:
+        if (first := idempotency_keys.made_before(refused, CreatedChatItem, key)) is None:
             raise
         return replace(
             chat,

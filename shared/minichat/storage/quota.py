@@ -25,8 +25,8 @@ from pynamodb.expressions.update import Action
 
 from minichat.domain.identity import TenantId, UserId, from_seconds
 from minichat.domain.policy import UserLimits
-from minichat.domain.quota_account import COUNTED, TURNS, Difference, Entry, QuotaAccount, Statement, named
 from minichat.domain.quota_left import Committed, QuotaUse, limit_of, periods
+from minichat.domain.quota_recount import COUNTED, TURNS, Difference, Entry, QuotaAccount, Statement, named
 from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.turn import DayCounts, Turn
 from minichat.storage import keys

@@ -13,7 +13,7 @@ from minichat import greenlets
 from minichat.domain.chat import Chat
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import TenantId, uuid7_floor
-from minichat.domain.quota_account import Statement
+from minichat.domain.quota_recount import Statement
 from minichat.domain.turn import Turn
 from minichat.domain.usage_ledger import LedgerEntry, Total
 from minichat.pauses import growing

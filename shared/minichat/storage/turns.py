@@ -31,9 +31,10 @@ from minichat.domain.errors import (
 )
 from minichat.domain.identity import Call, ChatId, RequestId, TenantId
 from minichat.domain.message import Message
+from minichat.domain.mutation import check_mutation
 from minichat.domain.policy import UserLimits
 from minichat.domain.quota_left import lacking
-from minichat.domain.turn import DayCounts, Reserve, ToolCalls, Turn, TurnState, check_mutation
+from minichat.domain.turn import DayCounts, Reserve, ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.storage import chats, keys, messages, quota, references, summaries
 from minichat.storage.conditions import all_of, any_of, is_still

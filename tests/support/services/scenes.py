@@ -15,7 +15,7 @@ from minichat.domain.chat import Chat
 from minichat.domain.cleanup import Cleanup, CleanupStatus
 from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, UserId
 from minichat.domain.message import Reaction
-from minichat.domain.quota_account import Difference, QuotaAccount
+from minichat.domain.quota_recount import Difference, QuotaAccount
 from minichat.domain.settlement import Ending
 from minichat.domain.stream import Delta
 from minichat.domain.summary import Compression, Frontier, Summary
@@ -29,7 +29,7 @@ from minichat.services.finalize import Finder, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
-from minichat.services.transcript import Transcript
+from minichat.services.stream_record import Transcript
 from minichat.settings import Settings, Store
 from minichat.storage import (
     attachment_steps,
@@ -809,7 +809,7 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "turns.progress": _turns_progress,
     "turns.request_cancel": _turns_request_cancel,
     "endings.finish": _endings_finish,
-    "transcript.store": _record_store,
+    "stream_record.store": _record_store,
     "purge.contents": _purge_contents,
     "purge.needed": _purge_needed,
     "summaries.write": _summaries_write,
