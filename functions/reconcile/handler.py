@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from minichat.moment import now
 from minichat.observability import begin, count, emit, logger
-from minichat.services import reconcile_books, reconcile_usage
+from minichat.services import reconcile_reading, reconcile_usage
 from minichat.services.provider_leftovers import Deleted
 from minichat.services.reconcile_quota import reconcile, repair
 from minichat.settings import current
@@ -28,7 +28,7 @@ def handler(event: dict[str, object], context: object) -> dict[str, int]:
     begin()
     try:
         deleted = Deleted()
-        found = reconcile_books.read(items=deleted.noted(scan.items()))
+        found = reconcile_reading.read(items=deleted.noted(scan.items()))
         waiting = deleted.leftovers(now() - CLEANED)
         accounts, metered = reconcile(books=found), reconcile_usage.prove(now() - SETTLED, books=found)
         quota, ledger = accounts.differences, metered.mismatches

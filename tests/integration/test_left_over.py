@@ -30,7 +30,7 @@ from minichat.services.provider_leftovers import leftovers, try_again
 from minichat.services.redrive import redrive
 from minichat.services.send import send
 from minichat.settings import CleanupSettings, Settings, Store, current
-from minichat.storage import attachment_steps, attachments, keys, transact, vector_stores
+from minichat.storage import attachment_steps, keys, transact, vector_stores
 from minichat.storage.items import connect
 from minichat.storage.transact import LEAST_ATTEMPTS, commit
 from tests.support.domain.builders import a_call, a_model, a_policy, new_id
@@ -258,8 +258,8 @@ def test_a_file_that_is_sent_while_its_attachment_is_cleaned_up_does_not_count_a
     call = a_call()
     assert attachment_steps.upload_begins(seen, "w", call.now, token=new_id(call.now))
     done = after_attempt(seen.cleanup, None, max_attempts=1, at=call.now)[0]
-    assert not attachments.settle(seen, done)
-    assert attachments.settle(stored(seen), done)
+    assert not attachment_steps.settle(seen, done)
+    assert attachment_steps.settle(stored(seen), done)
 
 
 def test_operators_see_what_is_left_and_have_it_tried_again(

@@ -24,7 +24,7 @@ from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.domain.usage_ledger import LedgerSums
 from minichat.events.payloads import UsageEvent
-from minichat.services import chats, mutate, reconcile_books, reconcile_usage
+from minichat.services import chats, mutate, reconcile_reading, reconcile_usage
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
@@ -287,7 +287,7 @@ def test_one_item_that_cannot_be_read_is_told_and_the_others_are_compared(store:
     all_booked()
     mine = [item for item in Tables.of(store).conversations if item["pk"].startswith(keys.prefix(a_caller().tenant_id))]
     spoilt(store, next(item for item in mine if kind in item["sk"] or kind in item["pk"]))
-    found = reconcile_books.read()
+    found = reconcile_reading.read()
     assert len(found.unreadable) == 1
     # Of what it belongs to nothing is said, and of the rest that it agrees.
     result, metered = reconcile(books=found), reconcile_usage.prove(later(), books=found)
@@ -295,7 +295,7 @@ def test_one_item_that_cannot_be_read_is_told_and_the_others_are_compared(store:
     other = a_caller(tenant=9)
     changed(store, keys.usage(other.tenant_id, NOW.date().isoformat()), micro=7)
     changed(store, keys.quota(other.tenant_id, other.user_id, f"{NOW:%Y-%m}-01"), total=7)
-    found = reconcile_books.read()
+    found = reconcile_reading.read()
     result, metered = reconcile(books=found), reconcile_usage.prove(later(), books=found)
     assert [(one.account.tenant_id, one.says - one.turns_say) for one in result.differences] == [(other.tenant_id, 7)]
     assert [one.tenant_id for one in metered.mismatches] == [other.tenant_id]

@@ -23,7 +23,7 @@ from minichat.domain.errors import (
     UsedUp,
     WebSearchDisabled,
 )
-from minichat.http import refusals
+from minichat.http import refusal_notes
 from minichat.http.app import create_app
 from minichat.local.issuer import Issuer, as_uuid
 from minichat.services import refusal_audit
@@ -85,7 +85,7 @@ async def connect(tmp_path: Path, store: Store) -> AsyncIterator[Connect]:
 def one_minute(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
     """The instant that refusals are told at: its last element."""
     instants = [NOW]
-    monkeypatch.setattr(refusals, "now", lambda: instants[-1])
+    monkeypatch.setattr(refusal_notes, "now", lambda: instants[-1])
     return instants
 
 

@@ -18,7 +18,7 @@ import httpx2
 import pytest
 
 from minichat import greenlets
-from minichat.domain import errors
+from minichat.domain import errors, orphan
 from minichat.domain.attachment import VectorStore
 from minichat.domain.cleanup import CleanupOutcome
 from minichat.domain.identity import Call, ChatId, RequestId
@@ -124,7 +124,7 @@ def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch:
     running = a_running()
     turn = running.turn
     chats.delete(at(turn, timedelta(seconds=1)), turn.chat_id)
-    late = at(turn, orphans.CANCEL_PATIENCE)  # silent since it was asked to stop: looks dead
+    late = at(turn, orphan.CANCEL_PATIENCE)  # silent since it was asked to stop: looks dead
 
     original = parts.after
 

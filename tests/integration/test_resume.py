@@ -11,7 +11,7 @@ import boto3
 import pytest
 
 from minichat import greenlets
-from minichat.domain import errors
+from minichat.domain import errors, orphan
 from minichat.domain.citations import Citation, Cited
 from minichat.domain.identity import Call
 from minichat.domain.settlement import Ending
@@ -322,7 +322,7 @@ async def test_a_cancelled_turn_whose_process_is_dead_ends_when_somebody_looks(s
     asked = replace(a_call(), now=turn.last_progress_at + timedelta(seconds=1))
     cancel.cancel(asked, turn.chat_id, turn.request_id, RULES.settings)
     assert _stored(turn).state is TurnState.RUNNING
-    late = replace(a_call(), now=turn.last_progress_at + orphans.CANCEL_PATIENCE)
+    late = replace(a_call(), now=turn.last_progress_at + orphan.CANCEL_PATIENCE)
     assert cancel.cancel(late, turn.chat_id, turn.request_id, RULES.settings).state is TurnState.CANCELLED
     ended = _stored(turn)
     assert (ended.settlement_method, ended.error_code) == ("estimated", None)

@@ -14,6 +14,7 @@ import pytest
 
 from minichat.domain import errors
 from minichat.domain.identity import Call, ChatId, RequestId
+from minichat.domain.orphan import BEGINNING_PATIENCE
 from minichat.domain.settlement import Ending
 from minichat.domain.stream import Delta
 from minichat.domain.turn import Turn, TurnState
@@ -22,7 +23,7 @@ from minichat.services import chats, mutate
 from minichat.services.cancel import cancel
 from minichat.services.finalize import End, Teller, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
-from minichat.services.orphans import BEGINNING_PATIENCE, ended_as_orphan
+from minichat.services.orphans import ended_as_orphan
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.services.stream_record import Transcript

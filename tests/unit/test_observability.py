@@ -22,7 +22,7 @@ from minichat.domain.errors import (
     NotLatestTurn,
 )
 from minichat.http.edge import Edge
-from minichat.http.refusals import RefusedRequest
+from minichat.http.refusal_notes import RefusedRequest
 from minichat.observability import Measurement, begin, count, emit, observe
 from minichat.services.turn_metrics import counted_turn
 from minichat.settings import SettingsError, load

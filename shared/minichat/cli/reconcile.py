@@ -14,7 +14,7 @@ from minichat.cli.output import table
 from minichat.domain.identity import TenantId
 from minichat.events import audit_sink
 from minichat.moment import now
-from minichat.services import reconcile_books, reconcile_usage
+from minichat.services import reconcile_reading, reconcile_usage
 from minichat.services.reconcile_quota import Reconciled, reconcile, repair
 from minichat.storage.unreadable import Unreadable
 
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     """0 when everything agrees, 1 when something differs or cannot be read. The audit trail is read where it is a
     folder."""
     settings = target.connected(options)
-    found = reconcile_books.read(options.tenant)
+    found = reconcile_reading.read(options.tenant)
     result = reconcile(books=found)
     sink = settings.audit.sink
     audited = None if sink.startswith("s3://") else audit_sink.records(Path(sink))

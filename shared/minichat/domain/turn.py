@@ -171,18 +171,6 @@ class Turn:
         return self.completed_at or self.last_progress_at
 
 
-def is_orphan(turn: Turn, cutoff: datetime) -> bool:
-    """Whether a running turn has given no sign of life since `cutoff`: the process that made it is dead."""
-    return turn.state is TurnState.RUNNING and turn.last_progress_at <= cutoff
-
-
-def never_began(turn: Turn, cutoff: datetime) -> bool:
-    """Whether a turn that is still wanted is an orphan that never reached its provider: its answer can still be
-    made."""
-    untouched = turn.provider_request_started_at is None and turn.cancel_requested_at is None
-    return untouched and is_orphan(turn, cutoff)
-
-
 def readable(turn: Turn | None) -> Turn:
     """The turn, unless it does not exist or was deleted or replaced.
 

@@ -17,7 +17,7 @@ from minichat.http.auth import Authenticator
 from minichat.http.deps import AppDeps
 from minichat.http.edge import Edge
 from minichat.http.paging import CursorCodec
-from minichat.http.refusals import RefusedRequest
+from minichat.http.refusal_notes import RefusedRequest
 from minichat.moment import now
 from minichat.providers.registry import Providers
 from minichat.services import generate

@@ -25,10 +25,10 @@ from minichat.domain.errors import (
 from minichat.domain.files import FileLimits, FileType, check_size, clean_name, is_what_it_says, type_of
 from minichat.domain.identity import AttachmentId, Call, ChatId
 from minichat.domain.policy import Model
-from minichat.events.payloads import AttachmentCleanup, AttachmentDeleted, AttachmentExpected
+from minichat.events.payloads import AttachmentCleanup, AttachmentExpected
 from minichat.pauses import growing
 from minichat.services import chats
-from minichat.services.audit_details import by, clean_filename
+from minichat.services.audit_details import attachment_deleted
 from minichat.services.policy_in_force import Rules
 from minichat.storage import attachment_steps, attachments, idempotency_keys, keys, objects, outbox
 from minichat.storage.idempotency_keys import Once
@@ -144,7 +144,7 @@ def delete(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> None:
             return
         if attachment.references:
             raise AttachmentLocked
-        events = (_deleted(call, attachment), to_be_cleaned(attachment, call.now))
+        events = (attachment_deleted(call, attachment), to_be_cleaned(attachment, call.now))
         if attachment_steps.delete(call, attachment, [outbox.item(call, chat_id, event) for event in events]):
             return
     raise ServiceUnavailable
@@ -215,17 +215,6 @@ def _stored(call: Call, made: Attachment, limits: FileLimits, rules: Rules, once
 
 def _key(attachment: Attachment) -> str:
     return keys.upload(attachment.tenant_id, attachment.chat_id, attachment.attachment_id)
-
-
-def _deleted(call: Call, attachment: Attachment) -> AttachmentDeleted:
-    return AttachmentDeleted(
-        **by(call, attachment.chat_id),
-        attachment_id=attachment.attachment_id,
-        attachment_kind=attachment.kind,
-        filename=clean_filename(attachment),
-        content_type=attachment.content_type,
-        size_bytes=attachment.size_bytes,
-    )
 
 
 def to_be_cleaned(attachment: Attachment, deleted_at: datetime) -> AttachmentCleanup:

@@ -8,11 +8,19 @@ from typing import TypedDict
 from minichat.domain.attachment import Attachment
 from minichat.domain.identity import AttachmentId, Call, ChatId
 from minichat.domain.settlement import Ending
-from minichat.domain.turn import Turn
+from minichat.domain.turn import Turn, TurnState
 from minichat.events.decisions import LicenseDecision, PolicyDecisions, QuotaDecisionRecord
-from minichat.events.payloads import AttachmentUse
-from minichat.settings import Auth
-from minichat.storage import attachments
+from minichat.events.payloads import (
+    AttachmentDeleted,
+    AttachmentUse,
+    CompletionRecord,
+    Latency,
+    TokenUsage,
+    ToolCallCounts,
+    TurnEnded,
+)
+from minichat.settings import Auth, Settings
+from minichat.storage import attachments, messages
 
 CALLS_EXCEEDED = "_calls_exceeded"
 
@@ -37,6 +45,50 @@ def by(call: Call, chat_id: ChatId) -> ByCaller:
         trace_id=call.trace_id or None,
         chat_id=chat_id,
         actor_user_id=call.caller.user_id,
+    )
+
+
+def turn_ended(call: Call, turn: Turn, ending: Ending, settings: Settings) -> TurnEnded:
+    """The audit event of a turn's end. Raises ServiceUnavailable."""
+    completed = ending.state is TurnState.COMPLETED
+    cancelled = ending.state is TurnState.CANCELLED
+    return TurnEnded(
+        event_type="turn_completed" if completed else "turn_failed",
+        tenant_id=turn.tenant_id,
+        timestamp=call.now,
+        requester_type=turn.requester_type,
+        trace_id=call.trace_id or None,
+        user_id=turn.requester_user_id,
+        chat_id=turn.chat_id,
+        turn_id=turn.turn_id,
+        request_id=turn.request_id,
+        selected_model=turn.reserve.selected_model,
+        effective_model=turn.reserve.effective_model,
+        policy_version_applied=turn.reserve.policy_version,
+        usage=TokenUsage.told(ending.usage),
+        completion_signal=CompletionRecord.told(turn.completion_signal),
+        latency_ms=Latency(ttft_ms=ending.ttft_ms, total_ms=int((call.now - turn.started_at).total_seconds() * 1000)),
+        policy_decisions=policy_decisions(turn, ending, settings.auth),
+        error_code="cancelled" if cancelled else ending.error_code,
+        attachments=attachment_uses(turn, ending),
+        tool_calls=ToolCallCounts(
+            file_search_calls=ending.tool_calls.file_search,
+            web_search_calls=ending.tool_calls.web_search,
+            code_interpreter_calls=ending.tool_calls.code_interpreter,
+        ),
+        **(_content(turn, ending) if settings.audit.content else {}),
+    )
+
+
+def attachment_deleted(call: Call, attachment: Attachment) -> AttachmentDeleted:
+    """The audit event of an attachment that its user deletes."""
+    return AttachmentDeleted(
+        **by(call, attachment.chat_id),
+        attachment_id=attachment.attachment_id,
+        attachment_kind=attachment.kind,
+        filename=clean_filename(attachment),
+        content_type=attachment.content_type,
+        size_bytes=attachment.size_bytes,
     )
 
 
@@ -72,6 +124,15 @@ def clean_filename(attachment: Attachment) -> str:
     from minichat.domain.redaction import redact_text  # noqa: PLC0415  its rules cost 8 ms of a cold start
 
     return redact_text(attachment.filename)
+
+
+def _content(turn: Turn, ending: Ending) -> dict[str, str]:
+    """Prompt and answer, for deployments that want them: secrets never get to the outbox."""
+    from minichat.domain.redaction import redact_text  # noqa: PLC0415  its rules cost 8 ms of a cold start
+
+    prompt = messages.read(turn.tenant_id, turn.chat_id, turn.user_message_id)
+    said = {"prompt": prompt.content if prompt is not None else "", "response": ending.text}
+    return {name: redact_text(text) for name, text in said.items() if text}
 
 
 def _quota_scope(turn: Turn, ending: Ending) -> str | None:

@@ -14,7 +14,7 @@ from minichat.storage import outbox, turns
 def cancel(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> Turn:
     """The turn, asked to stop if it runs; asking again changes nothing, and a turn that has ended stays as it is.
 
-    A turn whose process is dead ends here, once it has been silent for long enough (`orphans.CANCEL_PATIENCE`).
+    A turn whose process is dead ends here, once it has been silent for long enough (`orphan.CANCEL_PATIENCE`).
     Raises ChatNotFound, TurnNotFound, Forbidden.
     """
     with counted_turn("cancel"):

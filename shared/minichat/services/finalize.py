@@ -21,17 +21,14 @@ from minichat.events.payloads import (
     CompletionRecord,
     Event,
     FrontierRef,
-    Latency,
     ThreadSummaryTask,
     TokenUsage,
-    ToolCallCounts,
-    TurnEnded,
     UsageEvent,
 )
 from minichat.observability import count, logger, observe
-from minichat.services.audit_details import attachment_uses, policy_decisions
-from minichat.settings import Auth, Settings
-from minichat.storage import endings, messages, outbox, parts, quota
+from minichat.services import audit_details
+from minichat.settings import Settings
+from minichat.storage import endings, outbox, parts, quota
 from minichat.storage.transact import Put, Rejected
 
 UNHEARD = 1_000_000
@@ -129,7 +126,7 @@ class End:
         ended = _ended(turn, ending)
         events: list[Event] = [
             _usage_event(call, ended, ending, settlement),
-            _audit_event(call, ended, ending, self._settings.auth, self._content(ending)),
+            audit_details.turn_ended(call, ended, ending, self._settings),
         ]
         told_with_it: list[Put] = []
         stale_since: datetime | None = None
@@ -166,17 +163,6 @@ class End:
         match self._ending.state, self._by:
             case TurnState.COMPLETED, Teller(compression=due) if self._settings.thread_summary.enabled:
                 count("thread_summary_trigger_total", result="not_needed" if due is None else "scheduled")
-
-    def _content(self, ending: Ending) -> dict[str, str]:
-        """Prompt and answer for the audit trail, where the deployment wants them: secrets never get to the outbox."""
-        if not self._settings.audit.content:
-            return {}
-        from minichat.domain.redaction import redact_text  # noqa: PLC0415  its rules cost 8 ms of a cold start
-
-        turn = self._turn
-        prompt = messages.read(turn.tenant_id, turn.chat_id, turn.user_message_id)
-        said = {"prompt": prompt.content if prompt is not None else "", "response": ending.text}
-        return {name: redact_text(text) for name, text in said.items() if text}
 
     def _warnings(self, teller: Teller, ending: Ending, settlement: Settlement) -> tuple[Remaining, ...] | None:
         """What is left to the user of a turn that has completed once it is settled.
@@ -323,34 +309,3 @@ def _title_task(call: Call, turn: Turn) -> ChatTitleTask:
 
 def _ref(frontier: Frontier) -> FrontierRef:
     return FrontierRef(created_at=frontier.created_at, message_id=frontier.message_id)
-
-
-def _audit_event(call: Call, turn: Turn, ending: Ending, auth: Auth, content: dict[str, str]) -> TurnEnded:
-    completed = ending.state is TurnState.COMPLETED
-    cancelled = ending.state is TurnState.CANCELLED
-    return TurnEnded(
-        event_type="turn_completed" if completed else "turn_failed",
-        tenant_id=turn.tenant_id,
-        timestamp=call.now,
-        requester_type=turn.requester_type,
-        trace_id=call.trace_id or None,
-        user_id=turn.requester_user_id,
-        chat_id=turn.chat_id,
-        turn_id=turn.turn_id,
-        request_id=turn.request_id,
-        selected_model=turn.reserve.selected_model,
-        effective_model=turn.reserve.effective_model,
-        policy_version_applied=turn.reserve.policy_version,
-        usage=TokenUsage.told(ending.usage),
-        completion_signal=CompletionRecord.told(turn.completion_signal),
-        latency_ms=Latency(ttft_ms=ending.ttft_ms, total_ms=int((call.now - turn.started_at).total_seconds() * 1000)),
-        policy_decisions=policy_decisions(turn, ending, auth),
-        error_code="cancelled" if cancelled else ending.error_code,
-        attachments=attachment_uses(turn, ending),
-        tool_calls=ToolCallCounts(
-            file_search_calls=ending.tool_calls.file_search,
-            web_search_calls=ending.tool_calls.web_search,
-            code_interpreter_calls=ending.tool_calls.code_interpreter,
-        ),
-        **content,
-    )

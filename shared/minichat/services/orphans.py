@@ -16,21 +16,15 @@ from datetime import datetime, timedelta
 from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Caller, ChatId, NewId, RequestId
+from minichat.domain.orphan import cutoff, is_orphan
+from minichat.domain.orphan import never_began as turn_never_began
 from minichat.domain.settlement import Ending
-from minichat.domain.turn import ToolCalls, Turn, TurnState, is_orphan
-from minichat.domain.turn import never_began as turn_never_began
+from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.observability import count, logger
 from minichat.services.finalize import Finder, finalize
 from minichat.settings import Settings
 from minichat.storage import keys, parts, transact, turn_lists, turns
 from minichat.storage.unreadable import Unreadable
-
-CANCEL_PATIENCE = timedelta(seconds=30)
-"""How long a turn that was asked to stop may be silent: twice what a living one is at most (turns-and-quota 8)."""
-BEGINNING_PATIENCE = timedelta(seconds=15)
-"""How long a turn may be silent that has not said yet that its provider was called: the first sign of life says so, a
-second after the start. Nothing of it was told to anybody, and it costs nothing, so to be wrong is cheap."""
-
 
 SWEEP_SECONDS = 40
 """How long a sweep takes at most when nobody says how long it may: less than the minute after which the next comes."""
@@ -53,8 +47,8 @@ def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
     It is charged by estimate when its provider was called, and not at all when it was not, and it keeps the text that
     was stored of its stream, and the calls of tools (turns-and-quota 6, 8).
     """
-    cutoff = _cutoff(turn, call.now, settings)
-    if not is_orphan(turn, cutoff):
+    since = cutoff(turn, call.now, _timeout(settings))
+    if not is_orphan(turn, since):
         return False
     count("orphan_detected_total")
     told = [event for _, event in parts.after(turn, 0)]
@@ -67,7 +61,7 @@ def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
     begun = Counter(event.data["name"] for event in told if event.name == "tool" and event.data["phase"] == "start")
     made = ToolCalls(begun["web_search"], begun["code_interpreter"], begun["file_search"])
     ending = replace(ending, tool_calls=made)
-    ended = finalize(call, turn, ending, settings, Finder(len(told), stale_since=cutoff))
+    ended = finalize(call, turn, ending, settings, Finder(len(told), stale_since=since))
     if ended is None:
         count("cas_lost_total", actor="orphan")
     # Also a zero: an alarm compares the two, and cannot with a metric that never was.
@@ -77,7 +71,7 @@ def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
 
 def never_began(call: Call, turn: Turn, settings: Settings) -> bool:
     """Whether the process that began a turn died before it called the provider, so that another may make its answer."""
-    return turn_never_began(turn, _cutoff(turn, call.now, settings))
+    return turn_never_began(turn, cutoff(turn, call.now, _timeout(settings)))
 
 
 def read_and_repair(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> tuple[Chat, Turn | None]:
@@ -143,7 +137,7 @@ def _dead(now: datetime, settings: Settings, *, until: float) -> tuple[list[Turn
                     if isinstance(turn, Unreadable):
                         failed += 1
                         logger.error("a running turn cannot be read", extra={"item": turn.key, "reason": turn.reason})
-                    elif is_orphan(turn, _cutoff(turn, now, settings)):
+                    elif is_orphan(turn, cutoff(turn, now, _timeout(settings))):
                         dead.append(turn)
                 if time.monotonic() >= until:
                     break
@@ -158,10 +152,5 @@ def _on_behalf(turn: Turn, now: datetime, new_id: NewId) -> Call:
     return Call(caller, now, new_id)
 
 
-def _cutoff(turn: Turn, now: datetime, settings: Settings) -> datetime:
-    patience = timedelta(seconds=settings.orphan_watchdog.timeout_seconds)
-    if turn.cancel_requested_at is not None:
-        patience = min(patience, CANCEL_PATIENCE)
-    if turn.provider_request_started_at is None:
-        patience = min(patience, BEGINNING_PATIENCE)
-    return now - patience
+def _timeout(settings: Settings) -> timedelta:
+    return timedelta(seconds=settings.orphan_watchdog.timeout_seconds)

@@ -19,7 +19,7 @@ from minichat.providers.files import Account, Files
 from minichat.services import vector_stores
 from minichat.services.chat_purge import ChatNotDeleted
 from minichat.settings import CleanupSettings
-from minichat.storage import attachments, chats
+from minichat.storage import attachment_steps, attachments, chats
 from minichat.storage import vector_stores as stored_stores
 from minichat.storage.unreadable import Unreadable
 
@@ -117,7 +117,7 @@ def _clean(attachment: Attachment, means: CleanupDeps, *, redriven: bool) -> Cle
     failure = take_away(attachment, means.files)
     max_attempts = means.settings.max_attempts
     cleanup, outcome = after_attempt(before, failure, max_attempts=max_attempts, at=means.clock())
-    if not attachments.settle(attachment, cleanup):
+    if not attachment_steps.settle(attachment, cleanup):
         now = attachments.read(attachment.tenant_id, attachment.chat_id, attachment.attachment_id)
         if now is None or (now.cleanup.is_terminal and now.cleanup != cleanup):
             outcome = CleanupOutcome.ALREADY_TERMINAL

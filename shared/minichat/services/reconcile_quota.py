@@ -25,7 +25,7 @@ from minichat.domain.quota_recount import (
 from minichat.domain.turn import Turn
 from minichat.domain.usage_ledger import LedgerEntry
 from minichat.observability import logger
-from minichat.services.reconcile_books import Books, read
+from minichat.services.reconcile_reading import Books, read
 from minichat.storage import chats, quota, turn_lists, usage_ledger
 
 LOOKS = 5

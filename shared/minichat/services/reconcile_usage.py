@@ -19,7 +19,7 @@ from minichat.domain.quota_recount import account
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage_ledger import LedgerEntry, LedgerSums, Mismatch, Total, used_by
 from minichat.observability import logger
-from minichat.services.reconcile_books import Books, read
+from minichat.services.reconcile_reading import Books, read
 from minichat.storage import keys, usage_ledger
 from minichat.storage.unreadable import PROBLEMS
 

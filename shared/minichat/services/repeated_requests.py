@@ -12,10 +12,10 @@ from minichat.domain.context import Snapshot
 from minichat.domain.errors import FieldError, InvalidRequest, RequestIdConflict, RequestIdReused
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.message import fingerprint
-from minichat.domain.turn import Turn
+from minichat.domain.turn import Turn, TurnState
 from minichat.observability import measured
 from minichat.services import message_attachments
-from minichat.services.new_turn import RunningTurn, SendMessage, running, wanted, wants_title
+from minichat.services.new_turn import Replay, RunningTurn, SendMessage, running, wanted, wants_title
 from minichat.services.orphans import never_began, read_and_repair
 from minichat.services.policy_in_force import Rules
 from minichat.settings import Settings
@@ -35,6 +35,20 @@ def by_request_id(call: Call, command: SendMessage, settings: Settings) -> Turn 
     if not _has(turn, command):
         raise RequestIdReused
     return turn
+
+
+def replayed(known: Turn, command: SendMessage) -> Replay:
+    """What a send gets whose turn is known: its answer again, and nothing is written.
+
+    Raises RequestIdConflict (it runs, failed, or was deleted), RequestIdReused (with another message).
+    """
+    if known.deleted_at is not None:
+        raise RequestIdConflict(known.state.public)
+    if known.state is not TurnState.COMPLETED:
+        raise RequestIdConflict(known.state.public, known.request_id)
+    if not _has(known, command):
+        raise RequestIdReused
+    return Replay(known)
 
 
 def by_message(call: Call, command: SendMessage, settings: Settings) -> Turn:

@@ -10,11 +10,9 @@ from minichat.domain.errors import (
     GenerationInProgress,
     InvalidRequest,
     RequestIdConflict,
-    RequestIdReused,
 )
 from minichat.domain.identity import Call
-from minichat.domain.message import checked_content, fingerprint
-from minichat.domain.turn import Turn, TurnState
+from minichat.domain.message import checked_content
 from minichat.observability import measured
 from minichat.services import message_attachments
 from minichat.services.new_turn import (
@@ -29,7 +27,7 @@ from minichat.services.new_turn import (
 )
 from minichat.services.orphans import end_if_dead, never_began
 from minichat.services.policy_in_force import Rules
-from minichat.services.repeated_requests import go_on_with_send
+from minichat.services.repeated_requests import go_on_with_send, replayed
 from minichat.services.turn_metrics import counted_turn
 from minichat.storage import starting_point, turns
 
@@ -61,7 +59,7 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Repla
             opened = starting_point.look(call, look)
         chat = visible(opened.chat, call.caller)
     if opened.turn is not None:
-        return _replay(opened.turn, command)
+        return replayed(opened.turn, command)
     if chat.running_request_id is not None:
         raise GenerationInProgress(chat.running_request_id)
     sent_with = message_attachments.named(call.caller, command.attachment_ids, opened.attachments, rules)
@@ -79,15 +77,5 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Repla
         _, known = turns.read(call.caller.tenant_id, command.chat_id, command.request_id)
         if known is None:
             raise
-        return _replay(known, command)
+        return replayed(known, command)
     return started(chat, new, admission, wish, rules)
-
-
-def _replay(known: Turn, command: SendMessage) -> Replay:
-    if known.deleted_at is not None:
-        raise RequestIdConflict(known.state.public)
-    if known.state is not TurnState.COMPLETED:
-        raise RequestIdConflict(known.state.public, known.request_id)
-    if known.fingerprint != fingerprint(command.content, command.attachment_ids):
-        raise RequestIdReused
-    return Replay(known)

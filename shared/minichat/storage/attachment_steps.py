@@ -1,4 +1,4 @@
-"""How an attachment comes in: every step is conditional on the one before, and on nobody having deleted it meanwhile.
+"""How an attachment comes in and goes: a step is conditional on the one before, and on nobody having deleted it since.
 
     claims    before a provider is asked for anything: only in a chat that is not deleted
     notes     of what it made: as long as no cleanup is through, also in a deleted chat, whose cleanup then knows of it
@@ -11,7 +11,9 @@ theirs: however many of them there are at once, the limits hold.
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
+from pynamodb.attributes import Attribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
@@ -23,7 +25,7 @@ from minichat.domain.attachment import (
     Thumbnail,
 )
 from minichat.domain.chat import visible
-from minichat.domain.cleanup import CleanupStatus
+from minichat.domain.cleanup import Cleanup, CleanupStatus
 from minichat.domain.errors import ChatNotFound, QuotaExceeded, UsedUp
 from minichat.domain.files import FileLimits
 from minichat.domain.identity import AttachmentId, Call
@@ -74,6 +76,37 @@ def create(
             return AttachmentId(first.attachment_id)
         raise _too_many(call, attachment, limits, refused) from refused
     return attachment.attachment_id
+
+
+def settle(seen: Attachment, cleanup: Cleanup) -> bool:
+    """Records what became of an attempt to clean up the attachment as it was seen.
+
+    False when that is no longer how it is: it came to an end, another attempt was counted, its provider's ids changed,
+    or its provider was sent a file. A success counts however many attempts failed meanwhile.
+    Raises ServiceUnavailable.
+    """
+    item = AttachmentItem(*keys.attachment(seen.tenant_id, seen.chat_id, seen.attachment_id))
+    ended = {CleanupStatus.DONE, CleanupStatus.FAILED} - {seen.cleanup.status}
+    is_there = AttachmentItem.pk.exists()
+    # Of two attempts that end, the first decides; a new one begins from the end that was seen.
+    not_ended = ~AttachmentItem.cleanup_status.is_in(*sorted(ended))
+    # What was noted since at the provider has not been taken away.
+    same_file = is_still(AttachmentItem.provider_file_id, seen.provider_file_id)
+    same_upload = is_still(AttachmentItem.upload_began_at, seen.ingest.upload_began_at)
+    same_store = is_still(AttachmentItem.vector_store_id, seen.vector_store_id)
+    unchanged = [is_there, not_ended, same_file, same_upload, same_store]
+    changed: list[tuple[Attribute[Any], object]] = [
+        (AttachmentItem.cleanup_status, cleanup.status),
+        (AttachmentItem.cleanup_updated_at, cleanup.updated_at),
+    ]
+    if cleanup.status is not CleanupStatus.DONE:
+        changed.append((AttachmentItem.cleanup_attempts, cleanup.attempts))
+        changed.append((AttachmentItem.last_cleanup_error, cleanup.last_error))
+        # Each attempt counts once.
+        same_attempts = is_still(AttachmentItem.cleanup_attempts, seen.cleanup.attempts or None)
+        unchanged.append(same_attempts)
+    actions = [attribute.set(value) for attribute, value in changed if value is not None]
+    return update_one(item, actions, all_of(*unchanged), op="cleanup")
 
 
 def _too_many(call: Call, attachment: Attachment, limits: FileLimits, refused: Refused) -> QuotaExceeded:

@@ -8,9 +8,6 @@ is left behind.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from pynamodb.attributes import Attribute
 
 from minichat import greenlets
 from minichat.domain.attachment import Attachment, AttachmentStatus, Ingest, Thumbnail
@@ -19,11 +16,10 @@ from minichat.domain.cleanup import Cleanup, CleanupStatus
 from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId
 from minichat.storage import chats, keys, unreadable
 from minichat.storage.attachment_items import AttachmentItem, ThumbnailItem
-from minichat.storage.conditions import all_of, is_still
 from minichat.storage.items import batch_get, between
 from minichat.storage.keys import Raw
 from minichat.storage.messages import Window
-from minichat.storage.transact import Put, update_one
+from minichat.storage.transact import Put
 from minichat.storage.unreadable import Unreadable
 
 PAGE_ITEMS = 50
@@ -152,37 +148,6 @@ def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Attachment | Unrea
     """
     for raw in _items(keys.partition(tenant_id, chat_id), keys.ATTACHMENT_PREFIX):
         yield unreadable.read(raw, from_raw)
-
-
-def settle(seen: Attachment, cleanup: Cleanup) -> bool:
-    """Records what became of an attempt to clean up the attachment as it was seen.
-
-    False when that is no longer how it is: it came to an end, another attempt was counted, its provider's ids changed,
-    or its provider was sent a file. A success counts however many attempts failed meanwhile.
-    Raises ServiceUnavailable.
-    """
-    item = AttachmentItem(*keys.attachment(seen.tenant_id, seen.chat_id, seen.attachment_id))
-    ended = {CleanupStatus.DONE, CleanupStatus.FAILED} - {seen.cleanup.status}
-    is_there = AttachmentItem.pk.exists()
-    # Of two attempts that end, the first decides; a new one begins from the end that was seen.
-    not_ended = ~AttachmentItem.cleanup_status.is_in(*sorted(ended))
-    # What was noted since at the provider has not been taken away.
-    same_file = is_still(AttachmentItem.provider_file_id, seen.provider_file_id)
-    same_upload = is_still(AttachmentItem.upload_began_at, seen.ingest.upload_began_at)
-    same_store = is_still(AttachmentItem.vector_store_id, seen.vector_store_id)
-    unchanged = [is_there, not_ended, same_file, same_upload, same_store]
-    changed: list[tuple[Attribute[Any], object]] = [
-        (AttachmentItem.cleanup_status, cleanup.status),
-        (AttachmentItem.cleanup_updated_at, cleanup.updated_at),
-    ]
-    if cleanup.status is not CleanupStatus.DONE:
-        changed.append((AttachmentItem.cleanup_attempts, cleanup.attempts))
-        changed.append((AttachmentItem.last_cleanup_error, cleanup.last_error))
-        # Each attempt counts once.
-        same_attempts = is_still(AttachmentItem.cleanup_attempts, seen.cleanup.attempts or None)
-        unchanged.append(same_attempts)
-    actions = [attribute.set(value) for attribute, value in changed if value is not None]
-    return update_one(item, actions, all_of(*unchanged), op="cleanup")
 
 
 def _items(pk: str, prefix: str) -> Iterator[Raw]:

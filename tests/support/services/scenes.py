@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import boto3
 
+from minichat.domain import orphan
 from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.chat import Chat
 from minichat.domain.cleanup import Cleanup, CleanupStatus
@@ -23,7 +24,7 @@ from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.events.payloads import UsageEvent
 from minichat.services import attachments as files
-from minichat.services import chats, mutate, orphans, reactions, refusal_audit
+from minichat.services import chats, mutate, reactions, refusal_audit
 from minichat.services.cancel import cancel
 from minichat.services.finalize import Finder, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
@@ -33,7 +34,6 @@ from minichat.services.stream_record import Transcript
 from minichat.settings import Settings, Store
 from minichat.storage import (
     attachment_steps,
-    attachments,
     keys,
     outbox,
     policies,
@@ -92,7 +92,7 @@ class World:
 
     def later(self) -> Call:
         """A call after so much silence that a turn counts as dead that has not begun."""
-        return self.call(orphans.BEGINNING_PATIENCE + timedelta(seconds=1))
+        return self.call(orphan.BEGINNING_PATIENCE + timedelta(seconds=1))
 
     def chat(self) -> Chat:
         """A new chat."""
@@ -444,7 +444,9 @@ def _purge_needed(world: World) -> Scene:
         act,
         beside={
             "purge.needed": act,
-            "attachments.settle": lambda: attachments.settle(file, Cleanup(CleanupStatus.DONE, updated_at=world.now)),
+            "attachment_steps.settle": lambda: attachment_steps.settle(
+                file, Cleanup(CleanupStatus.DONE, updated_at=world.now)
+            ),
             "vector_stores.mark_gone": lambda: vector_stores.mark_gone(claim, world.now),
         },
         next_go=act,
@@ -663,11 +665,11 @@ def _attachments_settle(world: World) -> Scene:
     seen = stored(file)
 
     def settles(cleanup: Cleanup) -> Act:
-        return lambda: str(attachments.settle(seen, cleanup))
+        return lambda: str(attachment_steps.settle(seen, cleanup))
 
     done = settles(Cleanup(CleanupStatus.DONE, updated_at=world.now))
     failed = settles(Cleanup(CleanupStatus.PENDING, 1, "down", world.now))
-    return Scene(done, beside={"attachments.settle": failed})
+    return Scene(done, beside={"attachment_steps.settle": failed})
 
 
 def _vector_stores_mark_gone(world: World) -> Scene:
@@ -828,7 +830,7 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "vector_stores.take_over": _vector_stores_take_over,
     "vector_stores.name": _vector_stores_name,
     "vector_stores.let_go": _vector_stores_let_go,
-    "attachments.settle": _attachments_settle,
+    "attachment_steps.settle": _attachments_settle,
     "vector_stores.mark_gone": _vector_stores_mark_gone,
     "quota.correct": _quota_correct,
     "usage_ledger.book": _ledger_book,
