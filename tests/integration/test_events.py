@@ -36,12 +36,13 @@ from minichat.services.policy_in_force import Rules
 from minichat.services.redrive import Range, redrive, republish
 from minichat.services.send import send
 from minichat.settings import Settings, Store, current
-from minichat.storage import keys, scan, usage_ledger
+from minichat.storage import keys, scan, transact, usage_ledger
 from minichat.storage.attachment_items import AttachmentItem
 from minichat.storage.items import READ_ATTEMPTS
 from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy
 from tests.support.events.queue_access import QueueAccess, Record, a_change, invocation, reason
-from tests.support.storage.faults import answered_instead, refused, sqs_hook
+from tests.support.patience import PATIENCE
+from tests.support.storage.faults import answered_instead, counted_calls, refused, sqs_hook
 from tests.support.storage.invariants import Tables
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
@@ -362,6 +363,77 @@ def test_a_group_that_failed_waits_and_the_others_go_on(events: QueueAccess) -> 
     lost = {record["attributes"]["MessageGroupId"] for record in records if record["messageId"] in failed}
     assert len(lost) == 1
     assert len(failed) == groups[lost.pop()]
+
+
+def settled(events: QueueAccess, turns: int) -> list[Record]:
+    """The messages of so many settled turns."""
+    some_chat(turns)
+    relayed(stream_records([image for image in outbox() if image["queue"]["S"] == "usage"]))
+    return events.all_of(events.settings.urls["usage"])
+
+
+def booked() -> tuple[int, LedgerSums]:
+    """How many entries there are, and the tenant's total."""
+    total = next(one.used for one in usage_ledger.totals(TENANT, DAY, DAY) if one.user_id is None)
+    return len(list(usage_ledger.entries(TENANT, DAY))), total
+
+
+def test_settled_turns_that_come_together_are_one_transaction_and_count_once(events: QueueAccess) -> None:
+    records = settled(events, 40)
+    with counted_calls() as calls:
+        assert usage({"Records": records[:30]}, None) == {"batchItemFailures": []}
+    assert calls == ["TransactWriteItems"]
+    count, total = booked()
+    assert (count, total.turns, total.input_tokens) == (30, 30, 300)
+    # Ten that were entered, ten new ones, and two of those a second time.
+    with counted_calls() as calls:
+        assert usage({"Records": [*records[20:], *records[30:32]]}, None) == {"batchItemFailures": []}
+    assert calls == ["TransactWriteItems"] * 2, "refused by those that were there, then without them"
+    count, total = booked()
+    assert (count, total.turns, total.output_tokens) == (40, 40, 200)
+    assert usage({"Records": records[:30]}, None) == {"batchItemFailures": []}
+    assert booked() == (count, total)
+
+
+def test_one_that_can_never_be_entered_keeps_no_other_from_it(events: QueueAccess, refused_by_aws: list[str]) -> None:
+    records = settled(events, 4)
+    too_large = json.loads(records[2]["body"]) | {"effective_model": "m" * 500_000}
+    records[2]["body"] = json.dumps(too_large)
+    answer = usage({"Records": records}, None)
+    assert answer == {"batchItemFailures": [{"itemIdentifier": records[2]["messageId"]}]}
+    assert booked()[0] == 3
+    assert len(refused_by_aws) == 2, "once among the others, and once alone"
+    refused_by_aws.clear()
+
+
+def test_a_store_that_does_not_answer_is_waited_for_once_for_all(
+    events: QueueAccess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = settled(events, 5)
+    monkeypatch.setattr(transact, "PATIENCE_SECONDS", 0.0)
+    with answered_instead("TransactWriteItems", [refused("ThrottlingException")] * transact.LEAST_ATTEMPTS):
+        answer = usage({"Records": records}, None)
+    assert answer == {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in records]}
+    assert usage({"Records": records}, None) == {"batchItemFailures": []}
+    assert booked()[0] == 5
+
+
+def test_consumers_that_enter_the_same_turns_at_once_enter_each_once(events: QueueAccess) -> None:
+    records = settled(events, 30)
+    start = threading.Barrier(6)
+
+    def one(number: int) -> Any:
+        start.wait(PATIENCE)
+        return usage({"Records": records[number * 3 : number * 3 + 15]}, None)
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(one, range(6)))
+    for answer in answers:
+        again = {failed["itemIdentifier"] for failed in answer["batchItemFailures"]}
+        if left := [record for record in records if record["messageId"] in again]:
+            assert usage({"Records": left}, None) == {"batchItemFailures": []}
+    count, total = booked()
+    assert (count, total.turns, total.input_tokens) == (30, 30, 300)
 
 
 def test_republishing_heals_a_ledger_that_lost_a_range(events: QueueAccess) -> None:

@@ -73,7 +73,8 @@ def consume(event: dict[str, Any], queue: str, model: Any, effect: Effect) -> Pa
     untried = {record["messageId"]: SQSRecord(record) for record in event["Records"]}
 
     def handle(record: SQSRecord) -> None:
-        del untried[record.message_id]
+        # A standard queue may deliver a message twice, also in one batch.
+        untried.pop(record.message_id, None)
         _handle(record, queue, model, effect)
 
     begin()
