@@ -102,3 +102,13 @@ def test_the_document_takes_the_titles_that_the_domain_takes(title: str) -> None
         assert not Draft202012Validator(described).is_valid(title)
     else:
         assert Draft202012Validator(described).is_valid(title)
+
+
+def test_a_stream_is_what_200_brings() -> None:
+    answers = [
+        (status, answer.get("content", {}))
+        for path in document("/mini-chat")["paths"].values()
+        for operation in path.values()
+        for status, answer in operation["responses"].items()
+    ]
+    assert {status for status, content in answers if "text/event-stream" in content} == {"200"}
