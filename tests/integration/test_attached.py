@@ -461,6 +461,23 @@ def test_thumbnails_beyond_what_a_page_may_have_are_left_out(store: Store) -> No
     assert ["img_thumbnail" in one for one in shown] == [True, True, True, False]
 
 
+def test_thumbnails_that_take_just_what_a_page_may_have_are_shown(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "THUMBNAILS_MAX_BYTES", 20)
+    chat = a_chat()
+    a_turn(chat, *(an_image(chat, bytes(10)) for _ in range(3)))
+    shown = listed(chat)[0]["attachments"]
+    assert ["img_thumbnail" in one for one in shown] == [True, True, False]
+
+
+def test_a_message_that_is_larger_than_a_page_is_listed_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "PAGE_MAX_BYTES", 1)
+    chat = a_chat()
+    a_turn(chat)
+    assert [message["role"] for message in listed(chat)] == ["user"]
+
+
 def test_what_messages_write_has_no_thumbnail_and_a_deletion_leaves_none(store: Store) -> None:
     chat = a_chat()
     image = an_image(chat, bytes(100_000))

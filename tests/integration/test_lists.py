@@ -57,6 +57,21 @@ def test_few_chats_among_many_are_all_found_and_each_once(
     assert ids(pages("contains(title,'nothing')")) == []
 
 
+@pytest.mark.parametrize("looked_at", [4, 20, 100])
+@pytest.mark.holds("contract.filter-1000")
+def test_a_page_is_the_fruit_of_looking_at_so_many_chats(
+    store: Store, monkeypatch: pytest.MonkeyPatch, looked_at: int
+) -> None:
+    monkeypatch.setattr(listing, "LOOKED_AT", looked_at)
+    made("Plan", *("Other" for _ in range(45)))
+    needed = 1
+    one = page("title eq 'Plan'", limit=1)
+    while not one.items:
+        one = page("title eq 'Plan'", one.page_info.next_cursor, limit=1)
+        needed += 1
+    assert needed == -(-46 // looked_at)
+
+
 def test_a_filtered_list_is_travelled_back_to_where_it_began(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "LOOKED_AT", 4)
     made(*(f"Plan {number}" if number % 5 == 0 else "Other" for number in range(40)))

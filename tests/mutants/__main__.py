@@ -21,8 +21,14 @@ from tests.mutants.survivors import ALLOWED
 
 ROOT = Path(__file__).parents[2]
 OF = ("shared/minichat/domain", "shared/minichat/http")
-INTEGRATION = ("edge", "reads", "refusals", "reactions", "quota", "replay", "endings", "day_counts")
-E2E = ("chats", "bad_input", "turns", "reactions", "browsers", "openapi", "attachments", "cancel", "citations")
+INTEGRATION = (
+    *("edge", "reads", "refusals", "reactions", "quota", "replay", "endings", "day_counts"),
+    *("lists", "attachment_lists", "attached", "summary", "ingest"),
+)
+E2E = (
+    *("chats", "bad_input", "turns", "reactions", "browsers", "openapi", "attachments", "cancel", "citations"),
+    *("large_bodies", "messages_with_attachments"),
+)
 TESTS = (
     ("tests/unit", *(f"tests/integration/test_{name}.py" for name in INTEGRATION)),
     tuple(f"tests/e2e/test_{name}.py" for name in E2E),
@@ -42,6 +48,7 @@ def main() -> int:
     options.add_argument("--size", type=int, default=120, help="how many mutants")
     options.add_argument("--seed", type=int, default=1, help="which ones")
     options.add_argument("--only", default="", help="of modules whose path has this in it")
+    options.add_argument("--seconds", type=float, default=8, help="of tests for each, in each group")
     options.add_argument("--workers", type=int, default=os.cpu_count(), help="side by side")
     chosen = options.parse_args()
     paths = [path for folder in OF for path in (ROOT / folder).rglob("*.py") if chosen.only in str(path)]
@@ -49,7 +56,7 @@ def main() -> int:
     with TemporaryDirectory(prefix="minichat-mutants-") as folder, _stack(folder) as engine:
         # The gate's examples, and one engine, provider and worker for everybody.
         os.environ |= {"CI": "1", "TEST_STACK": folder, "TEST_ENGINE": engine}
-        return _tell(_judged(mutants, chosen.workers))
+        return _tell(_judged(mutants, chosen.workers, chosen.seconds))
 
 
 @contextmanager
@@ -63,13 +70,13 @@ def _stack(folder: str) -> Iterator[str]:
         process.terminate()
 
 
-def _judged(mutants: list[Mutant], workers: int) -> list[tuple[Mutant, Verdict]]:
+def _judged(mutants: list[Mutant], workers: int, seconds: float) -> list[tuple[Mutant, Verdict]]:
     began = time.monotonic()
     reached = reach(ROOT, OF, TESTS)
     print(f"who reaches what: {time.monotonic() - began:.0f} s", flush=True)
     for name in LOADED_BEFORE:
         importlib.import_module(name)
-    work = [(mutant, ROOT, [one.tests(mutant.path, mutant.number) for one in reached]) for mutant in mutants]
+    work = [(mutant, ROOT, [one.tests(mutant.path, mutant.number, seconds) for one in reached]) for mutant in mutants]
     with multiprocessing.get_context("fork").Pool(workers) as pool:
         verdicts = pool.starmap(judge, work, chunksize=1)
     print(f"{len(mutants)} mutants: {time.monotonic() - began:.0f} s", flush=True)

@@ -10,20 +10,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import CodeType, FrameType
 
 import pytest
 
-AT_MOST_SECONDS = 8.0
-"""Time of the tests of one group that judge one mutant: those that reach its function, the shortest first."""
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reach:
     """The tests by the function that they enter (its module and first line), and the seconds of each test."""
 
@@ -31,8 +29,16 @@ class Reach:
     entered: Mapping[tuple[str, int], frozenset[str]]
     seconds: Mapping[str, float]
 
-    def tests(self, path: str, number: int) -> list[str]:
-        """The tests that enter the function of a line; outside of functions, those that enter any of the module."""
+    @cached_property
+    def breadth(self) -> Mapping[str, int]:
+        """How many functions each test enters: one that enters few is about them."""
+        return Counter(test for tests in self.entered.values() for test in tests)
+
+    def tests(self, path: str, number: int, at_most: float) -> list[str]:
+        """The tests that enter the function of a line; outside of functions, those that enter any of the module.
+
+        Those come first that enter the fewest functions, and as many as take no more than these seconds, or one.
+        """
         first = _function(self.root / path, number)
         if first is None:
             of_module = (tests for (where, _), tests in self.entered.items() if where == path)
@@ -40,9 +46,9 @@ class Reach:
         else:
             found = self.entered.get((path, first), frozenset())
         taken, chosen = 0.0, list[str]()
-        for test in sorted(found, key=lambda one: (self.seconds[one], one)):
+        for test in sorted(found, key=lambda one: (self.breadth[one], self.seconds[one], one)):
             taken += self.seconds[test]
-            if chosen and taken > AT_MOST_SECONDS:
+            if chosen and taken > at_most:
                 break
             chosen.append(test)
         return chosen

@@ -165,6 +165,11 @@ def test_less_than_one_per_cent_is_exhausted() -> None:
     assert [one.exhausted for one in remaining(quota_use, 80, NOW)] == [False, True]
 
 
+def test_of_the_smallest_limit_all_is_left_until_something_is_used() -> None:
+    left = remaining(QuotaUse(some_limits(premium=1, total=1)), 80, NOW)
+    assert [(one.percentage, one.exhausted) for one in left] == [(100, False)] * 4
+
+
 @pytest.mark.holds("turns.reset")
 def test_periods_reset_at_utc_midnight_and_on_the_first() -> None:
     noon = datetime(2026, 12, 31, 12, tzinfo=UTC)

@@ -195,3 +195,13 @@ def test_the_newest_messages_are_enough_to_decide(limit: int, verbatim: int, tex
     assert due(Snapshot(newest, summary, limit), verbatim=verbatim) == due(
         Snapshot(messages, summary, limit), verbatim=verbatim
     )
+
+
+def test_a_summary_that_just_fits_is_sent_and_one_token_less_leaves_it_out() -> None:
+    (covered,) = some_messages("Hello")
+    summary = a_summary("They met.", covered)
+    budgets = a_model().estimation_budgets
+    room = budgets.fixed_overhead + 200 + _cost("And now?") + _cost(summary.told)
+    for window, sent in ((room, summary), (room - 1, None)):
+        model = a_model(context_window=window)
+        assert assemble(model, "", Snapshot([], summary, 10), "And now?", Space(200, 0, 0)).summary == sent

@@ -5,8 +5,10 @@ from typing import Any, get_args
 import pytest
 from jsonschema import Draft202012Validator
 
+from minichat.domain.chat import clean_title
 from minichat.domain.citations import Citation
 from minichat.domain.completion import COMPLETE, REFUSED_BY_FILTER
+from minichat.domain.errors import InvalidRequest
 from minichat.domain.failure_codes import ERROR_MESSAGES
 from minichat.domain.quota_left import Remaining
 from minichat.domain.stream import (
@@ -83,3 +85,30 @@ def test_what_can_be_left_out_is_never_null() -> None:
         if {"type": "null"} in said.get("anyOf", ())
     }
     assert nullable == {"DoneData.usage"}
+
+
+def test_every_event_has_a_number_but_a_ping() -> None:
+    frames = document("/mini-chat")["components"]["schemas"]["StreamEvent"]["oneOf"]
+    unnumbered = {frame["properties"]["event"]["const"] for frame in frames if "id" not in frame["properties"]}
+    assert unnumbered == {NAMES[Ping]}
+
+
+@pytest.mark.parametrize("title", ["a", "x" * 255, "x" * 256, " " + "x" * 255 + "\n", "a b", "", " ", "\u3000"])
+def test_the_document_takes_the_titles_that_the_domain_takes(title: str) -> None:
+    described = document("/mini-chat")["components"]["schemas"]["CreateChat"]["properties"]["title"]
+    try:
+        clean_title(title)
+    except InvalidRequest:
+        assert not Draft202012Validator(described).is_valid(title)
+    else:
+        assert Draft202012Validator(described).is_valid(title)
+
+
+def test_a_stream_is_what_200_brings() -> None:
+    answers = [
+        (status, answer.get("content", {}))
+        for path in document("/mini-chat")["paths"].values()
+        for operation in path.values()
+        for status, answer in operation["responses"].items()
+    ]
+    assert {status for status, content in answers if "text/event-stream" in content} == {"200"}

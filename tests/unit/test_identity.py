@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minichat.domain.identity import Call, Caller, TenantId, UserId, from_micros, micros, uuid7, uuid7_floor
+from minichat.domain.identity import Call, Caller, TenantId, UserId, from_micros, instant_of, micros, uuid7, uuid7_floor
 
 instants = st.datetimes(datetime(1971, 1, 1), datetime(5000, 1, 1), timezones=st.just(UTC))
 bits = st.integers(0, 2**80)
@@ -22,6 +22,11 @@ def test_an_id_is_a_version_7_uuid_at_or_above_its_instants_floor(at: datetime, 
     made = uuid7(at, random_bits)
     assert (made.version, made.variant) == (7, "specified in RFC 4122")
     assert uuid7_floor(at) <= made
+
+
+@given(instants, bits)
+def test_an_id_tells_its_instant_to_the_microsecond(at: datetime, random_bits: int) -> None:
+    assert instant_of(uuid7(at, random_bits)) == at
 
 
 @given(instants)

@@ -222,3 +222,6 @@ def test_parentheses_may_be_nested_to_the_bound_and_no_deeper() -> None:
     assert parse_filter(deepest, MESSAGE_FIELDS).matches(message())
     with pytest.raises(InvalidRequest):
         parse_filter(f"({deepest})", MESSAGE_FIELDS)
+    assert parse_filter(f"role eq 'user' and {deepest}", MESSAGE_FIELDS).matches(message())
+    with pytest.raises(InvalidRequest):
+        parse_filter(f"role eq 'user' and ({deepest})", MESSAGE_FIELDS)

@@ -110,6 +110,12 @@ def test_what_a_model_merely_has_besides_is_taken(said: dict[str, Any]) -> None:
     assert Policy.model_validate_json(policy.model_dump_json(exclude_unset=True)) == policy
 
 
+@pytest.mark.parametrize("name", ["id", "provider_model_id", "provider_id", "display_name"])
+def test_what_a_model_is_called_by_is_never_empty(name: str) -> None:
+    with pytest.raises(ValidationError, match=name):
+        a_model(**{name: ""})
+
+
 def test_an_icon_is_shown_and_nothing_of_the_provider() -> None:
     shown = model_view(a_model(icon="https://icons.example/small.svg")).model_dump(mode="json")
     assert shown["icon"] == "https://icons.example/small.svg"

@@ -1,9 +1,12 @@
 """The table of problems is total: every refusal has its status, and every row of the contract its class."""
 
+import json
+
 import pytest
+from starlette.requests import Request
 
 from minichat.domain import errors
-from minichat.http.problems import STATUS
+from minichat.http.problems import STATUS, of_error
 
 # contract 2, as far as its operations exist; forbidden and feature_not_licensed share 403.
 CONTRACT = {
@@ -50,7 +53,7 @@ def test_every_error_has_its_status() -> None:
 
 @pytest.mark.holds("contract.codes")
 def test_codes_and_statuses_are_the_contracts() -> None:
-    assert {error.code: status for error, status in STATUS.items()} == CONTRACT
+    assert {(error.code, status) for error, status in STATUS.items()} == {*CONTRACT.items()}
 
 
 def test_no_message_says_anything_internal() -> None:
@@ -61,3 +64,12 @@ def test_no_message_says_anything_internal() -> None:
 
 def test_what_may_be_tried_again_is_told_so_after_a_second_unless_it_says_longer() -> None:
     assert (errors.ServiceUnavailable().retry_after_seconds, errors.ServiceUnavailable(7).retry_after_seconds) == (1, 7)
+
+
+def test_how_long_to_wait_is_told_in_the_document_and_the_header_or_in_neither() -> None:
+    scope = {"type": "http", "path": "/chats", "headers": [], "query_string": b"", "state": {"trace_id": "t"}}
+    later = of_error(Request(scope), errors.ServiceUnavailable(7))
+    assert (json.loads(bytes(later.body))["retry_after_seconds"], later.headers["retry-after"]) == (7, "7")
+    never = of_error(Request(scope), errors.ChatNotFound())
+    assert "retry_after_seconds" not in json.loads(bytes(never.body))
+    assert "retry-after" not in never.headers

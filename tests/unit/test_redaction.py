@@ -530,6 +530,12 @@ def test_a_secret_is_redacted_before_the_cut_and_its_mark_is_not_torn() -> None:
         assert "[redacted:openai-key]" in left or "[r" not in left
 
 
+def test_a_bracket_at_the_cut_that_is_no_mark_stays() -> None:
+    for words in ("[", "[redact", "[redacted by hand", "[see below", "[redacted: "):
+        left = redact_text("." * (MAX_BYTES - len(CUT) - len(words)) + words + "." * 100).removesuffix(CUT)
+        assert left.endswith(words) is not "[redacted:".startswith(words[:10])
+
+
 def test_half_a_character_is_no_reason_to_fail() -> None:
     assert redact_text("\ud800") == "\ud800"
     assert redact_text("\ud800" * MAX_BYTES).endswith(CUT)

@@ -61,6 +61,7 @@ def test_long_messages_are_cut() -> None:
         ("  Plain text.\n", "Plain text."),
         ("<analysis></analysis><summary>Clean result</summary> bye", "Clean result"),
         ("<summary>Line 1\n\n\n\n\nLine 2</summary>", "Line 1\n\nLine 2"),
+        ("<analysis>so</analysis><summary>Of <analysis>x</analysis>.</summary>", "Of <analysis>x</analysis>."),
         ("<summary>abc", None),
         ("<analysis>cut off in the middle", None),
         ("<analysis>all thought</analysis>", None),

@@ -1,6 +1,7 @@
 """The five checks of a mutation, in their order, and what a chat's instants guarantee."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from minichat.domain import errors
 from minichat.domain.chat import Chat, clean_title, next_instant, visible
 from minichat.domain.identity import RequestId, UserId
 from minichat.domain.mutation import check_mutation
-from minichat.domain.turn import Turn, TurnState, readable
+from minichat.domain.turn import Turn, TurnState, is_orphan, never_began, readable
 from tests.support.domain.builders import NOW, a_caller, a_chat, a_turn
 
 CALLER = a_caller()
@@ -91,3 +92,20 @@ def test_titles_that_say_nothing_or_too_much_are_refused(title: str) -> None:
     with pytest.raises(errors.InvalidRequest) as refusal:
         clean_title(title)
     assert refusal.value.errors[0].field == "title"
+
+
+@pytest.mark.parametrize(
+    ("said", "orphan", "unbegun"),
+    [
+        ({"last_progress_at": NOW}, True, True),
+        ({"last_progress_at": NOW + timedelta(microseconds=1)}, False, False),
+        ({"last_progress_at": NOW, "state": TurnState.COMPLETED}, False, False),
+        ({"last_progress_at": NOW, "provider_request_started_at": NOW}, True, False),
+        ({"last_progress_at": NOW, "cancel_requested_at": NOW}, True, False),
+    ],
+)
+def test_a_running_turn_is_an_orphan_from_the_instant_on_that_it_may_be_silent_until(
+    said: dict[str, Any], orphan: bool, unbegun: bool
+) -> None:
+    turn = a_turn(CALLER, **said)
+    assert (is_orphan(turn, NOW), never_began(turn, NOW)) == (orphan, unbegun)
