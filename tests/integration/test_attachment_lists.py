@@ -12,7 +12,7 @@ from minichat.domain.identity import ChatId
 from minichat.domain.message import told_bytes
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
-from minichat.http.schemas import AttachmentDetail, Page, attachment_detail
+from minichat.http.response_models import AttachmentDetail, Page, attachment_detail
 from minichat.local.lambda_events import EVENT_MAX_BYTES
 from minichat.services import attachments as service
 from minichat.services import chats

@@ -12,7 +12,7 @@ from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat
 from minichat.domain.identity import RequestId
 from minichat.events.payloads import DocSummaryTask
-from minichat.http.schemas import attachment_detail
+from minichat.http.response_models import attachment_detail
 from minichat.providers.chunks import Failed
 from minichat.providers.openai_responses import body
 from minichat.services import attachments as files

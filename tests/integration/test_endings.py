@@ -21,7 +21,7 @@ from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
-from minichat.http.schemas import message_view, turn_status
+from minichat.http.response_models import message_view, turn_status
 from minichat.observability import begin, emit
 from minichat.providers.chunks import Completed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.services import chats

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from minichat.domain.errors import InvalidCursor, InvalidRequest
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
-from minichat.http.schemas import ChatDetail, Page
+from minichat.http.response_models import ChatDetail, Page
 from minichat.services import chats
 from minichat.services.policy_in_force import Rules
 from minichat.settings import Settings, Store

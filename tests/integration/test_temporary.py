@@ -17,7 +17,7 @@ from minichat.domain.usage import Usage
 from minichat.events.payloads import ChatCleanup
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
-from minichat.http.schemas import chat_detail
+from minichat.http.response_models import chat_detail
 from minichat.services import chat_purge, chats, mutate, temporary_chats
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage

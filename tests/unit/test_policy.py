@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from minichat.domain.errors import ModelNotFound
 from minichat.domain.policy import Deployment, EstimationBudgets, Policy
-from minichat.http.schemas import model_view
+from minichat.http.response_models import model_view
 from minichat.settings import Settings
 from tests.support.domain.builders import NOW, a_model, a_policy
 

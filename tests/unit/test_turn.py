@@ -9,7 +9,8 @@ from minichat.domain import errors
 from minichat.domain.chat import Chat, clean_title, next_instant, visible
 from minichat.domain.identity import RequestId, UserId
 from minichat.domain.mutation import check_mutation
-from minichat.domain.turn import Turn, TurnState, is_orphan, never_began, readable
+from minichat.domain.orphan import is_orphan, never_began
+from minichat.domain.turn import Turn, TurnState, readable
 from tests.support.domain.builders import NOW, a_caller, a_chat, a_turn
 
 CALLER = a_caller()

@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from minichat import __version__
 from minichat.domain.stream import NAMES, Ping, StreamEvent
-from minichat.http.schemas import MessageView
+from minichat.http.response_models import MessageView
 from minichat.http.sse import MEDIA_TYPE
 
 _REF = "#/components/schemas/{model}"

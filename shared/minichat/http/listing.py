@@ -16,7 +16,7 @@ from minichat.domain.message import Message, told_bytes
 from minichat.http import odata
 from minichat.http.odata import Field, Filter, Order, Value
 from minichat.http.paging import Cursor, CursorCodec, CutPage, cut, fits
-from minichat.http.schemas import (
+from minichat.http.response_models import (
     AttachmentDetail,
     AttachmentSummary,
     ChatDetail,

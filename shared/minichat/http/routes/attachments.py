@@ -12,12 +12,12 @@ from minichat.domain import errors
 from minichat.domain.chat import Chat
 from minichat.domain.identity import AttachmentId
 from minichat.http import listing
-from minichat.http.bodies import AnnounceFile, ListAttachments
 from minichat.http.deps import Authenticated, IdempotencyKey, TheApp, TheCall, TheChat
 from minichat.http.multipart import FIELD, Uploaded, read_file
 from minichat.http.prefer_wait import TheWait
 from minichat.http.problems import documented
-from minichat.http.schemas import AttachmentDetail, AttachmentUpload, Page, attachment_detail, attachment_upload
+from minichat.http.request_models import AnnounceFile, ListAttachments
+from minichat.http.response_models import AttachmentDetail, AttachmentUpload, Page, attachment_detail, attachment_upload
 from minichat.observability import note
 from minichat.services import attachments, chats
 

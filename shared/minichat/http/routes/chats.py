@@ -8,10 +8,10 @@ from starlette.responses import Response
 
 from minichat.domain import errors
 from minichat.http import listing
-from minichat.http.bodies import CreateChat, ListChats, RenameChat
 from minichat.http.deps import Authenticated, IdempotencyKey, TheApp, TheCall, TheChat
 from minichat.http.problems import documented
-from minichat.http.schemas import ChatDetail, Page, chat_detail
+from minichat.http.request_models import CreateChat, ListChats, RenameChat
+from minichat.http.response_models import ChatDetail, Page, chat_detail
 from minichat.services import chats
 
 router = APIRouter(tags=["chats"], route_class=Authenticated)

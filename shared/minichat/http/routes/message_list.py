@@ -8,10 +8,10 @@ from starlette.responses import JSONResponse, Response
 
 from minichat.domain import errors
 from minichat.http import listing
-from minichat.http.bodies import ListMessages
 from minichat.http.deps import Authenticated, TheApp, TheCall, TheChat
 from minichat.http.problems import documented
-from minichat.http.schemas import MessageView, Page, SelectedMessageView
+from minichat.http.request_models import ListMessages
+from minichat.http.response_models import MessageView, Page, SelectedMessageView
 
 router = APIRouter(tags=["messages"], route_class=Authenticated)
 

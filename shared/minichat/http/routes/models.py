@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from minichat.domain import errors
 from minichat.http.deps import Authenticated, TheApp, TheCall
 from minichat.http.problems import documented
-from minichat.http.schemas import ModelList, ModelView, model_view
+from minichat.http.response_models import ModelList, ModelView, model_view
 
 router = APIRouter(tags=["models"], route_class=Authenticated)
 

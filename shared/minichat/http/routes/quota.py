@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from minichat.domain.quota_left import counted, remaining
 from minichat.http.deps import Authenticated, TheApp, TheCall
 from minichat.http.problems import documented
-from minichat.http.schemas import QuotaStatus, quota_status
+from minichat.http.response_models import QuotaStatus, quota_status
 from minichat.storage import quota
 
 router = APIRouter(tags=["quota"], route_class=Authenticated)

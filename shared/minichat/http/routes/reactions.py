@@ -7,10 +7,10 @@ from fastapi import APIRouter, Depends
 
 from minichat.domain import errors
 from minichat.domain.identity import MessageId
-from minichat.http.bodies import React
 from minichat.http.deps import Authenticated, TheCall, TheChat
 from minichat.http.problems import documented
-from minichat.http.schemas import ReactionView
+from minichat.http.request_models import React
+from minichat.http.response_models import ReactionView
 from minichat.services import reactions
 
 router = APIRouter(tags=["messages"], route_class=Authenticated)

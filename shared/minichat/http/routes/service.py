@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from minichat import __version__
-from minichat.http.schemas import Health
+from minichat.http.response_models import Health
 
 router = APIRouter(tags=["service"])
 

@@ -17,9 +17,9 @@ from minichat.domain import errors
 from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
 from minichat.domain.turn import Turn
 from minichat.http import sse
-from minichat.http.bodies import EditTurnBody, SendMessageBody
 from minichat.http.deps import AppDeps, Authenticated, LastEventId, Position, TheApp, TheCall, TheChat, TheTurn
 from minichat.http.problems import MUTATION_ERRORS, documented
+from minichat.http.request_models import EditTurnBody, SendMessageBody
 from minichat.observability import note
 from minichat.services import generate, mutate, repeated_requests
 from minichat.services.new_turn import Replay, RunningTurn, SendMessage

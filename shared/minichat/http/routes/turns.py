@@ -9,7 +9,7 @@ from minichat.domain import errors
 from minichat.domain.turn import TurnState, readable
 from minichat.http.deps import Authenticated, TheApp, TheCall, TheChat, TheTurn
 from minichat.http.problems import MUTATION_ERRORS, documented
-from minichat.http.schemas import TurnStatus, turn_status
+from minichat.http.response_models import TurnStatus, turn_status
 from minichat.services import mutate
 from minichat.services.cancel import cancel
 from minichat.services.orphans import read_and_repair
