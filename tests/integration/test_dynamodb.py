@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 from typing import Any
 
 import h11
@@ -14,12 +16,14 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ChecksumError, ClientError, ConnectionClosedError, EndpointConnectionError
 from botocore.exceptions import ReadTimeoutError as ReadTimeout
+from botocore.session import Session
 
 from minichat.local.process import free_port
 from minichat.settings import Store
 from minichat.storage import dynamodb
 from minichat.storage.dynamodb import Connections
 from tests.support.patience import PATIENCE
+from tests.support.tls import self_signed
 
 Reply = bytes | None
 Replies = Callable[[h11.Request, bytes], Reply]
@@ -67,11 +71,18 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(reply: Replies, **said: float) -> AsyncIterator[tuple[Server, Connections]]:
+async def serving(
+    reply: Replies, certificate: Path | None = None, **said: float
+) -> AsyncIterator[tuple[Server, Connections]]:
     server = Server(reply)
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    context = None
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=context)
     port = listening.sockets[0].getsockname()[1]
-    client = Connections(Store(endpoint=f"http://127.0.0.1:{port}", **said))  # type: ignore[arg-type]  # the numbers of it
+    scheme = "http" if certificate is None else "https"
+    client = Connections(Store(endpoint=f"{scheme}://localhost:{port}", **said))  # type: ignore[arg-type]  # the numbers of it
     try:
         yield server, client
     finally:
@@ -143,6 +154,37 @@ async def test_a_connection_whose_end_nobody_has_heard_of_is_not_used() -> None:
                 await asyncio.sleep(0.01)
         assert await client.call("GetItem", {}) == {}
         assert server.connections == 2
+
+
+async def test_over_tls_it_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with AWS: who the other side is is checked, and what it has closed is not used."""
+    certificate = self_signed("localhost", tmp_path)
+    async with serving(lambda *_: told(b"{}"), certificate) as (server, client):
+        with pytest.raises(EndpointConnectionError):
+            await client.call("GetItem", {})
+        assert server.asked == []
+        monkeypatch.setattr(dynamodb, "_tls", lambda: ssl.create_default_context(cafile=certificate))
+        await asyncio.gather(*(client.call("GetItem", {}) for _ in range(3)))
+        await client.call("GetItem", {})
+        assert server.connections == 3
+        for writer in server.writers:
+            writer.close()
+        async with asyncio.timeout(PATIENCE):
+            while any(kept.is_alive() for kept in client._idle):  # noqa: ASYNC110  the kernel tells nobody
+                await asyncio.sleep(0.01)
+        assert await client.call("GetItem", {}) == {}
+        assert server.connections == 4
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [("eu-west-1", "dynamodb.eu-west-1.amazonaws.com"), ("cn-north-1", "dynamodb.cn-north-1.amazonaws.com.cn")],
+)
+def test_without_an_endpoint_it_is_the_regions(region: str, host: str) -> None:
+    client = Connections(Store(region=region))
+    found: Any = Session().create_client("dynamodb", region, aws_access_key_id="a", aws_secret_access_key="b")
+    assert (client._address, client._host) == ((host, 443), host)
+    assert found.meta.endpoint_url == f"https://{host}"
 
 
 async def test_calls_at_once_have_connections_of_their_own() -> None:

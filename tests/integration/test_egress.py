@@ -5,17 +5,12 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpcore2
 import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from minichat.domain.cleanup import Failure
 from minichat.provider_entries import Timeouts
@@ -25,6 +20,7 @@ from minichat.providers.egress import is_public
 from minichat.providers.files import Account
 from tests.support.providers.calls import TENANT, a_prompt, an_entry, chunks_of
 from tests.support.providers.files import files_of
+from tests.support.tls import self_signed
 
 PUBLIC, PRIVATE = "93.184.216.34", "10.0.0.1"
 REFUSED = Failed("provider_error", "no request can be made: the name leads to no public address", reached=False)
@@ -161,22 +157,8 @@ def test_a_host_that_swallows_packets_is_a_time_out() -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with a key and a certificate for `provider.test`, signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "provider.test")])
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("provider.test")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path_factory.mktemp("tls") / "provider.pem"
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    file.write_bytes(private + signed.public_bytes(pem))
-    return file
+    """That of `provider.test`."""
+    return self_signed("provider.test", tmp_path_factory.mktemp("tls"))
 
 
 @asynccontextmanager

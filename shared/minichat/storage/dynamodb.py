@@ -105,7 +105,9 @@ class Connections:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._url = store.endpoint or f"https://dynamodb.{store.region}.amazonaws.com"
+        # Of other partitions than China's the endpoint is a setting (AWS General Reference, "DynamoDB endpoints").
+        ending = "amazonaws.com.cn" if store.region.startswith("cn-") else "amazonaws.com"
+        self._url = store.endpoint or f"https://dynamodb.{store.region}.{ending}"
         parts = urlsplit(self._url)
         self._secure = parts.scheme == "https"
         self._address = parts.hostname, parts.port or (443 if self._secure else 80)
