@@ -3,6 +3,9 @@
 import random
 from collections.abc import Iterator
 
+CHANCE = random.SystemRandom()
+"""The operating system's: copies that are restored from one snapshot (SnapStart) would draw alike of their own."""
+
 
 def growing(first: float, longest: float, *, factor: float = 2) -> Iterator[float]:
     """Pauses without end, in seconds: the first, then each `factor` times as long as the one before, up to the longest.
@@ -17,4 +20,4 @@ def growing(first: float, longest: float, *, factor: float = 2) -> Iterator[floa
 
 def jittered(pause: float) -> float:
     """Half of a pause, and as much of the other half as chance has it: who collided once does not meet again."""
-    return random.uniform(pause / 2, pause)  # noqa: S311  jitter, not a secret
+    return CHANCE.uniform(pause / 2, pause)

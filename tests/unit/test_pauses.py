@@ -1,5 +1,6 @@
 """Pauses grow up to a bound, and those of many who wait for the same thing differ."""
 
+import random
 from itertools import islice
 
 import pytest
@@ -23,3 +24,13 @@ def test_a_pause_is_shortened_by_half_at_most() -> None:
     drawn = [jittered(8) for _ in range(1000)]
     assert 4 <= min(drawn) < 4.5
     assert 7.5 < max(drawn) <= 8
+
+
+def test_copies_of_a_process_do_not_pause_in_step() -> None:
+    """Restored from one snapshot (SnapStart), they have one state of Python's own generator."""
+    snapshot = random.getstate()
+    drawn = set()
+    for _ in range(20):
+        random.setstate(snapshot)
+        drawn.add(jittered(1))
+    assert len(drawn) > 1

@@ -250,11 +250,15 @@ def test_an_answer_ends_before_its_function_does(
     }
 
 
-def test_a_changed_setting_reaches_the_published_version(translated: dict[str, Any]) -> None:
-    function = ROOT_TEMPLATE["Resources"]["ApiFunction"]["Properties"]
+@pytest.mark.parametrize("name", ["ApiFunction", "StreamFunction"])
+def test_what_somebody_waits_for_starts_from_a_snapshot_and_with_its_settings(
+    translated: dict[str, Any], name: str
+) -> None:
+    function = ROOT_TEMPLATE["Resources"][name]["Properties"]
     assert function["SnapStart"] == {"ApplyOn": "PublishedVersions"}
+    # Or a changed variable would reach no version, and so no caller.
     assert function["AutoPublishAliasAllProperties"] is True
-    assert _of_type(translated, "AWS::Lambda::Alias")["ApiFunctionAliaslive"]["Name"] == "live"
+    assert _of_type(translated, "AWS::Lambda::Alias")[f"{name}Aliaslive"]["Name"] == "live"
 
 
 def test_tables_are_on_demand_encrypted_restorable_and_forget_what_expires() -> None:

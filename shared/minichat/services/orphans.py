@@ -7,7 +7,6 @@
 A zombie that wakes up after its turn was ended fails the condition of its own finalization and does nothing.
 """
 
-import random
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from minichat.domain.orphan import never_began as turn_never_began
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.observability import count, logger
+from minichat.pauses import CHANCE
 from minichat.services.finalize import Finder, finalize
 from minichat.settings import Settings
 from minichat.storage import keys, parts, transact, turn_lists, turns
@@ -111,7 +111,7 @@ def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float = 
         return OrphanSweep(0, 0)
     began, ended = time.monotonic(), 0
     dead, failed = _dead(now, settings, until=began + seconds / 2)
-    random.shuffle(dead)
+    CHANCE.shuffle(dead)
     for turn in dead[: settings.orphan_watchdog.batch_size]:
         if time.monotonic() - began >= seconds:
             break
@@ -130,7 +130,7 @@ def _dead(now: datetime, settings: Settings, *, until: float) -> tuple[list[Turn
     dead: list[Turn] = []
     failed = 0
     timeout = timedelta(seconds=settings.orphan_watchdog.timeout_seconds)
-    for shard in random.sample(keys.RUNNING_SHARDS, len(keys.RUNNING_SHARDS)):
+    for shard in CHANCE.sample(keys.RUNNING_SHARDS, len(keys.RUNNING_SHARDS)):
         try:
             for page in turn_lists.running_since(now - timeout, shard):
                 for turn in page:

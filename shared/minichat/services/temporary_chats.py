@@ -8,7 +8,6 @@ Using a chat writes nothing for it: the look finds out. A deletion has the condi
 whoever uses it in that instant either has it or finds it gone.
 """
 
-import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from minichat.domain.chat import Chat
 from minichat.domain.errors import ChatNotFound, ServiceUnavailable
 from minichat.domain.identity import Call, Caller, NewId
 from minichat.observability import count, logger
+from minichat.pauses import CHANCE
 from minichat.services import chats
 from minichat.settings import Settings
 from minichat.storage import chats as stored_chats
@@ -42,7 +42,7 @@ def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float) -
     Any number may run at once. Each chat is looked at and deleted by itself: one that cannot be stops no other.
     """
     until, expired, failed = time.monotonic() + seconds, 0, 0
-    for shard in random.sample(keys.TEMPORARY_SHARDS, len(keys.TEMPORARY_SHARDS)):
+    for shard in CHANCE.sample(keys.TEMPORARY_SHARDS, len(keys.TEMPORARY_SHARDS)):
         try:
             for chat in _in_random_order(stored_chats.ending(shard, now)):
                 if time.monotonic() >= until:
@@ -68,7 +68,7 @@ def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float) -
 def _in_random_order(pages: Iterator[list[Chat | Unreadable]]) -> Iterator[Chat | Unreadable]:
     """So that those that cannot be deleted do not take the time of the others, run after run."""
     for page in pages:
-        yield from random.sample(page, len(page))
+        yield from CHANCE.sample(page, len(page))
 
 
 def _expired(chat: Chat, now: datetime, new_id: NewId, settings: Settings) -> bool:

@@ -4,7 +4,6 @@ Attribute names are short: DynamoDB bills them with every write, and a turn that
 that does not (docs/decisions/0006-data-model.md).
 """
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -19,7 +18,7 @@ from pynamodb.models import Model
 
 from minichat import greenlets
 from minichat.domain.errors import ServiceUnavailable
-from minichat.pauses import jittered
+from minichat.pauses import CHANCE, jittered
 from minichat.settings import Store
 from minichat.storage import dynamodb
 from minichat.storage.attributes import CallsAttribute, IdsAttribute, InstantAttribute, SignalAttribute
@@ -256,7 +255,7 @@ def answered(read: Callable[[], T]) -> T:
     """
     for attempt in range(READ_ATTEMPTS):
         if attempt:
-            greenlets.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311  jitter, not a secret
+            greenlets.sleep(CHANCE.uniform(0, LONGEST_PAUSE_SECONDS))
         try:
             return read()
         except PynamoDBException as error:
