@@ -1,6 +1,5 @@
 """Engines and a running stack, started once; ministack is required, the others take part where they are installed."""
 
-import inspect
 import json
 import os
 import shutil
@@ -9,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import wraps
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,7 +19,7 @@ from minichat.local import limits, tables
 from minichat.local.engine import Engine
 from minichat.local.process import Child, free_port
 from minichat.settings import Store, current
-from minichat.storage import dynamodb, objects
+from minichat.storage import objects
 from minichat.storage.items import connect
 from tests.support.http.client import Stack, StartedStack, User
 from tests.support.patience import PATIENCE
@@ -203,18 +201,3 @@ class running_stack:
 def anyio_backend() -> str:
     """Asynchronous tests run on the loop that the product runs on."""
     return "asyncio"
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
-    """A test's loop ends with it, so the connections that it kept do, too."""
-    if inspect.iscoroutinefunction(test := pyfuncitem.obj):
-
-        @wraps(test)
-        async def closing(**given: Any) -> None:
-            try:
-                await test(**given)
-            finally:
-                await dynamodb.close()
-
-        pyfuncitem.obj = closing

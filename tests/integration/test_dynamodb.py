@@ -21,7 +21,7 @@ from botocore.session import Session
 from minichat.local.process import free_port
 from minichat.settings import Store
 from minichat.storage import dynamodb
-from minichat.storage.dynamodb import Connections
+from minichat.storage.dynamodb import Connections, Where
 from tests.support.patience import PATIENCE
 from tests.support.tls import self_signed
 
@@ -82,7 +82,7 @@ async def serving(
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=context)
     port = listening.sockets[0].getsockname()[1]
     scheme = "http" if certificate is None else "https"
-    client = Connections(Store(endpoint=f"{scheme}://localhost:{port}", **said))  # type: ignore[arg-type]  # the numbers of it
+    client = Connections(Where.of(Store(endpoint=f"{scheme}://localhost:{port}", **said)))  # type: ignore[arg-type]  # the numbers of it
     try:
         yield server, client
     finally:
@@ -181,7 +181,7 @@ async def test_over_tls_it_is_the_same(tmp_path: Path, monkeypatch: pytest.Monke
     [("eu-west-1", "dynamodb.eu-west-1.amazonaws.com"), ("cn-north-1", "dynamodb.cn-north-1.amazonaws.com.cn")],
 )
 def test_without_an_endpoint_it_is_the_regions(region: str, host: str) -> None:
-    client = Connections(Store(region=region))
+    client = Connections(Where.of(Store(region=region)))
     found: Any = Session().create_client("dynamodb", region, aws_access_key_id="a", aws_secret_access_key="b")
     assert (client._address, client._host) == ((host, 443), host)
     assert found.meta.endpoint_url == f"https://{host}"
@@ -248,7 +248,7 @@ async def test_a_connection_that_breaks_says_nothing_of_what_was_done(reply: Rep
 
 
 async def test_nobody_at_the_address_is_told_as_never_sent() -> None:
-    client = Connections(Store(endpoint=f"http://127.0.0.1:{free_port()}"))
+    client = Connections(Where.of(Store(endpoint=f"http://127.0.0.1:{free_port()}")))
     with pytest.raises(EndpointConnectionError):
         await client.call("GetItem", {})
 

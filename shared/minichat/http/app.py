@@ -23,7 +23,6 @@ from minichat.providers.registry import Providers
 from minichat.services import generate
 from minichat.services.policy_in_force import InForce
 from minichat.settings import Settings
-from minichat.storage import dynamodb
 from minichat.storage.items import connect
 
 STOP_SECONDS = 5
@@ -85,12 +84,11 @@ def create_app(settings: Settings, parts: ServedPart = BUFFERED | STREAMING) -> 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """At the end, an honest end for every running answer, and for the connections."""
+    """At the end, an honest end for every running answer."""
     state: AppDeps = app.state.minichat
     yield
     await generate.stop_all(STOP_SECONDS)
     await state.machine.providers.aclose()
-    await dynamodb.close()
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -14,7 +14,8 @@ import select
 import ssl
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from threading import Lock
 from typing import Any
@@ -46,13 +47,20 @@ IDLE_SECONDS = 20
 CHUNK_BYTES = 65_536
 
 
-_all: "WeakKeyDictionary[asyncio.AbstractEventLoop, list[Connections]]" = WeakKeyDictionary()
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What of the settings connections go by: whichever tables are meant, they are the same."""
 
+    region: str
+    endpoint: str | None
+    connect_timeout_seconds: float
+    read_timeout_seconds: float
+    max_connections: int
 
-async def close() -> None:
-    """Closes the connections of the running loop that are not in use."""
-    for connections in _all.get(asyncio.get_running_loop(), ()):
-        connections.close()
+    @classmethod
+    def of(cls, store: Store) -> "Where":
+        """What these settings say of it."""
+        return cls(*(getattr(store, field.name) for field in fields(cls)))
 
 
 class Client:
@@ -62,13 +70,15 @@ class Client:
     """pynamodb makes a client anew whose signer has no credentials; this one asks for them with each call."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, Connections] = WeakKeyDictionary()
+        self._where = Where.of(store)
         self._making = Lock()
 
     def _make_api_call(self, operation: str, params: dict[str, Any]) -> dict[str, Any]:
         if greenlets.may_wait():
-            return greenlets.wait(self._of_loop().call(operation, params))
+            of_loop = _connections.setdefault(asyncio.get_running_loop(), {})
+            if self._where not in of_loop:
+                of_loop[self._where] = Connections(self._where)
+            return greenlets.wait(of_loop[self._where].call(operation, params))
         answer: dict[str, Any] = self.blocking._make_api_call(operation, params)
         return answer
 
@@ -80,45 +90,45 @@ class Client:
 
     @cached_property
     def _blocking(self) -> Any:
-        store = self._store
+        where = self._where
         client = Connection(
-            region=store.region,
-            host=store.endpoint,
-            connect_timeout_seconds=store.connect_timeout_seconds,
-            read_timeout_seconds=store.read_timeout_seconds,
-            max_pool_connections=store.max_connections,
+            region=where.region,
+            host=where.endpoint,
+            connect_timeout_seconds=where.connect_timeout_seconds,
+            read_timeout_seconds=where.read_timeout_seconds,
+            max_pool_connections=where.max_connections,
             max_retry_attempts=0,
         ).client
         store_time.listen(client)
         return client
 
-    def _of_loop(self) -> "Connections":
-        loop = asyncio.get_running_loop()
-        if (found := self._connections.get(loop)) is None:
-            found = self._connections[loop] = Connections(self._store)
-            _all.setdefault(loop, []).append(found)
-        return found
+
+_connections: "WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Where, Connections]]" = WeakKeyDictionary()
 
 
 class Connections:
-    """The connections of one event loop."""
+    """The connections of one event loop to one place."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, where: Where) -> None:
+        self._where = where
         # Of other partitions than China's the endpoint is a setting (AWS General Reference, "DynamoDB endpoints").
-        ending = "amazonaws.com.cn" if store.region.startswith("cn-") else "amazonaws.com"
-        self._url = store.endpoint or f"https://dynamodb.{store.region}.{ending}"
+        ending = "amazonaws.com.cn" if where.region.startswith("cn-") else "amazonaws.com"
+        self._url = where.endpoint or f"https://dynamodb.{where.region}.{ending}"
         parts = urlsplit(self._url)
         self._secure = parts.scheme == "https"
         self._address = parts.hostname, parts.port or (443 if self._secure else 80)
         self._host = parts.netloc
         self._idle: list[_Kept] = []
+        self._until_the_end: AsyncGenerator[None, None] | None = None
 
     async def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of an operation, as botocore's client gives it, without its metadata.
 
         Raises ClientError (what DynamoDB refuses), and BotoCoreError (no connection, no answer, no credentials).
         """
+        if self._until_the_end is None:
+            self._until_the_end = self._closing_with_the_loop()
+            await anext(self._until_the_end)
         body = body_of(params)
         headers = await self._signed(operation, body)
         sent = time.time()
@@ -137,10 +147,18 @@ class Connections:
         while self._idle:
             self._idle.pop().close()
 
+    async def _closing_with_the_loop(self) -> AsyncGenerator[None, None]:
+        """A loop ends the generators that were begun on it (`loop.shutdown_asyncgens`), and so closes what is kept."""
+        try:
+            yield
+        finally:
+            self.close()
+            self._until_the_end = None
+
     async def _exchange(self, headers: list[tuple[str, str]], body: bytes) -> tuple[int, dict[str, str], bytes]:
         kept = self._usable() or await self._connected()
         try:
-            async with asyncio.timeout(self._store.read_timeout_seconds):
+            async with asyncio.timeout(self._where.read_timeout_seconds):
                 answer = await kept.exchange(headers, body)
         except TimeoutError:
             kept.close()
@@ -152,7 +170,7 @@ class Connections:
             # Whoever was cancelled has left half an answer on it.
             kept.close()
             raise
-        if kept.is_reusable and len(self._idle) < self._store.max_connections:
+        if kept.is_reusable and len(self._idle) < self._where.max_connections:
             self._idle.append(kept)
         else:
             kept.close()
@@ -168,7 +186,7 @@ class Connections:
 
     async def _connected(self) -> "_Kept":
         try:
-            async with asyncio.timeout(self._store.connect_timeout_seconds):
+            async with asyncio.timeout(self._where.connect_timeout_seconds):
                 streams = await asyncio.open_connection(*self._address, ssl=_tls() if self._secure else None)
         except TimeoutError:
             raise ConnectTimeoutError(endpoint_url=self._url) from None
@@ -187,9 +205,9 @@ class Connections:
         lines = "".join(f"{name}:{value}\n" for name, value in sorted(signed.items()))
         names = ";".join(sorted(signed))
         canonical = f"POST\n/\n\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
-        scope = f"{day}/{self._store.region}/dynamodb/aws4_request"
+        scope = f"{day}/{self._where.region}/dynamodb/aws4_request"
         said = f"AWS4-HMAC-SHA256\n{instant}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-        signature = hmac.new(_signing_key(key.secret_key, day, self._store.region), said.encode(), hashlib.sha256)
+        signature = hmac.new(_signing_key(key.secret_key, day, self._where.region), said.encode(), hashlib.sha256)
         authorization = f"Credential={key.access_key}/{scope}, SignedHeaders={names}, Signature={signature.hexdigest()}"
         return [
             *signed.items(),
