@@ -151,6 +151,13 @@ class another_server:
         return User(self.base_url, self._stack.token(tenant, user))
 
 
+def patient(stack: Stack) -> dict[str, str]:
+    """What has another server of a stack wait for a silent provider for as long as a busy machine takes."""
+    waits = {"timeouts": {"idle_seconds": 600, "total_seconds": 900}}
+    entry = {"base_url": stack.about["provider_url"], "allow_insecure": True, **waits}
+    return {"MINICHAT_PROVIDERS": json.dumps({"openai": entry})}
+
+
 @pytest.fixture
 def user(stack: Stack) -> Iterator[User]:
     """A user of the stack that no other test is."""

@@ -1,6 +1,5 @@
 """Whoever stops an answer, or whose server dies, pays for the share of it that was told (turns-and-quota 6)."""
 
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ import httpx2
 import pytest
 
 from minichat.settings import Store
-from tests.conftest import another_server, running_stack
+from tests.conftest import another_server, patient, running_stack
 from tests.support.events.consumers import minichat
 from tests.support.http.client import Stack, User
 from tests.support.storage.invariants import Tables, violations
@@ -102,11 +101,7 @@ def test_a_cut_answer_costs_its_share_of_the_whole(long_answers: Stack, whole: i
         assert user.cancel(chat_id, request_id).status_code == 202
 
     # The first answer is silent until the last one has come as far as it goes, which is as long as it takes.
-    patient = {"timeouts": {"idle_seconds": 600, "total_seconds": 900}}
-    providers = json.dumps(
-        {"openai": {"base_url": long_answers.about["provider_url"], "allow_insecure": True, **patient}}
-    )
-    with another_server(long_answers, MINICHAT_PROVIDERS=providers) as victim:
+    with another_server(long_answers, **patient(long_answers)) as victim:
         charges = _charges(long_answers, victim, cancel if end == "cancel" else None)
     shares = [len(_answer(words)) / len(_answer(WORDS)) for words in TOLD]
     print(f"\n{end}: the whole {whole}")
