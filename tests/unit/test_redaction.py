@@ -4,7 +4,6 @@ Secrets are put together at run time, so that nobody's scanner finds one in this
 """
 
 import json
-import re
 import time
 from base64 import b64encode, urlsafe_b64encode
 from hashlib import sha256, sha512
@@ -492,9 +491,10 @@ def test_redacting_twice_changes_nothing(text: str) -> None:
 def test_what_is_left_is_short_and_matches_no_rule(text: str) -> None:
     left = redact_text(text)
     assert len(left.encode("utf-8", "surrogatepass")) <= MAX_BYTES
-    # What was cut off is no whole word: of `password:authorization: bearer …` the half would be taken for a password.
-    words = re.sub(r"\S{0,200}\Z", "", left.removesuffix(CUT)) if left.endswith(CUT) else left
-    assert all(rule.apply(words) == words for rule in RULES)
+    words = left.removesuffix(CUT)
+    # At a cut a word lacks what made it none: of `password:authorization: bearer …` the half would be taken for one.
+    judged = len(words) - (200 if left.endswith(CUT) else 0)
+    assert all(rule.apply(words)[:judged] == words[:judged] for rule in RULES)
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=50), st.sampled_from([JWT, OPENAI, AWS, AZURE_STORAGE]))
