@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from greenlet import getcurrent, greenlet
@@ -59,6 +60,18 @@ def sleep(seconds: float) -> None:
         wait(asyncio.sleep(seconds))
     else:
         time.sleep(seconds)
+
+
+def blocks(function: Callable[P, T]) -> Callable[P, T]:
+    """A function that blocks its thread and cannot stand aside: on the loop it has a thread of its own."""
+
+    @wraps(function)
+    def elsewhere(*args: P.args, **kwargs: P.kwargs) -> T:
+        if may_wait():
+            return wait(asyncio.to_thread(function, *args, **kwargs))
+        return function(*args, **kwargs)
+
+    return elsewhere
 
 
 def together(first: Callable[[], T], second: Callable[[], S]) -> tuple[T, S]:

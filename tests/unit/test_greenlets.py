@@ -4,10 +4,13 @@ waits for them any more."""
 import asyncio
 import threading
 from contextvars import ContextVar
+from types import SimpleNamespace
 
 import pytest
 
 from minichat import greenlets
+from minichat.storage import objects
+from tests.support.patience import PATIENCE
 
 who: ContextVar[str] = ContextVar("who", default="nobody")
 
@@ -112,3 +115,21 @@ def test_outside_of_a_loop_the_same_functions_have_threads() -> None:
     meeting = threading.Barrier(2, timeout=60)
     assert not greenlets.may_wait()
     assert {*greenlets.together(meeting.wait, meeting.wait)} == {0, 1}
+
+
+async def test_what_blocks_its_thread_holds_nobody_else_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that goes to its bucket: whoever serves streams beside it goes on."""
+    begun, go_on, threads = threading.Event(), threading.Event(), list[int]()
+
+    def put_object(**_: object) -> None:
+        threads.append(threading.get_ident())
+        begun.set()
+        assert go_on.wait(PATIENCE)
+
+    monkeypatch.setattr(objects, "_s3", lambda: SimpleNamespace(put_object=put_object))
+    putting = asyncio.create_task(greenlets.run(objects.put, "key", b"content", "text/plain"))
+    assert await asyncio.to_thread(begun.wait, PATIENCE)
+    assert not putting.done()
+    go_on.set()
+    await putting
+    assert threads != [threading.get_ident()]

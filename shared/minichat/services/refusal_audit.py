@@ -4,8 +4,8 @@ A refusal has no transaction, so its event is a write of its own, and who is ref
 write again and again: there is one event per user, decision and minute. Its id is made of those, so that instances that
 share nothing agree on it, and a process remembers which ones it has seen out.
 
-Nothing of it may fail the answer or hold it up: the event is waited for as long as a healthy store needs, and written
-by a few threads at most, whatever comes.
+Nothing of it may fail the answer or hold it up: the event is waited for as long as a healthy store needs, and only a
+few are written at a time, whatever comes.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""The bucket in which files wait until they are taken in; clients put large ones there, by a form that we sign."""
+"""The bucket in which files wait until they are taken in; clients put large ones there, by a form that we sign.
+
+boto3 makes the calls, and blocks: where an event loop serves others they have a thread.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from minichat import greenlets
 from minichat.domain.errors import ServiceUnavailable
 from minichat.observability import logger
 from minichat.settings import current
@@ -24,6 +28,7 @@ class Form:
     fields: Mapping[str, str]
 
 
+@greenlets.blocks
 def form(key: str, content_type: str, size: int, *, seconds: int) -> Form:
     """What lets anybody put exactly one object there: that key, type and size in bytes, for so many seconds.
 
@@ -42,6 +47,7 @@ def form(key: str, content_type: str, size: int, *, seconds: int) -> Form:
     return Form(made["url"], made["fields"])
 
 
+@greenlets.blocks
 def put(key: str, content: bytes, content_type: str) -> None:
     """Stores a file.
 
@@ -53,6 +59,7 @@ def put(key: str, content: bytes, content_type: str) -> None:
         raise ServiceUnavailable from error
 
 
+@greenlets.blocks
 def read(key: str, *, at_most: int) -> bytes | None:
     """The first bytes of a file, one more than `at_most` when there are so many; None when it is not there."""
     try:
@@ -68,6 +75,7 @@ def read(key: str, *, at_most: int) -> bytes | None:
     return content
 
 
+@greenlets.blocks
 def delete(key: str) -> None:
     """Deletes a file, whether it is there or not."""
     try:
