@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -76,6 +76,41 @@ def test_an_answer_that_said_why_it_ends_is_whole_also_when_its_stream_breaks(ki
     text, last = asyncio.run(from_bytes([raw], kind=kind))[0]
     assert text == TextDelta("hi")
     assert isinstance(last, Completed)
+
+
+def test_the_connection_of_a_whole_answer_is_used_again() -> None:
+    """The answer's last word comes before the last bytes of its response."""
+
+    async def run() -> None:
+        connections, left = 0, asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += 1
+            with suppress(asyncio.IncompleteReadError):
+                while head := await reader.readuntil(b"\r\n\r\n"):
+                    length = re.search(rb"(?i)content-length: (\d+)", head)
+                    assert length is not None
+                    await reader.readexactly(int(length[1]))
+                    writer.write(STREAM.replace(b"connection: close", b"transfer-encoding: chunked") + b"\r\n")
+                    writer.write(b"%x\r\n%s\r\n" % (len(DONE), DONE))
+                    await asyncio.sleep(0.01)  # it comes in a segment of its own
+                    writer.write(b"0\r\n\r\n")
+            writer.close()
+            await writer.wait_closed()
+            left.set()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, asyncio.timeout(WAIT_SECONDS):
+            async with providers_of(an_entry(url)) as providers:
+                for _ in range(3):
+                    async with aclosing(providers.stream(TENANT, "it", a_prompt("hi"))) as chunks:
+                        assert await anext(chunks) == Completed(Usage(), "resp_1")
+            await left.wait()
+        assert connections == 1
+
+    asyncio.run(run())
 
 
 def test_a_cookie_is_not_sent_back() -> None:

@@ -5,8 +5,8 @@ The status decides first, the body second (`refusals`). Before the first byte of
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
@@ -27,6 +27,7 @@ MAX_PAUSE_SECONDS = 5.0
 """A user waits: who asks for more patience than this (Retry-After) is not asked again."""
 MAX_ERROR_BODY_BYTES = 16_384
 ERROR_BODY_SECONDS = 2.0
+LAST_BYTES_SECONDS = 0.1
 _REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
 """Where providers say what they call a request: what their support asks for."""
 MAX_ID_CHARACTERS = 128
@@ -253,9 +254,13 @@ async def _chunks(
             if part is None:
                 break
             for chunk in reader.feed(part):
-                yield chunk
                 if isinstance(chunk, Terminal):
+                    try:
+                        yield chunk
+                    finally:
+                        await _read_to_its_end(parts)
                     return
+                yield chunk
             by = min(asyncio.get_running_loop().time() + idle_seconds, total_by)
     except (TimeoutError, httpx2.TimeoutException):
         problem = Failed("provider_timeout", "the stream fell silent, or took too long", reader.usage)
@@ -263,6 +268,15 @@ async def _chunks(
         problem = Failed("provider_error", repr(error), reader.usage)
     for chunk in _last(reader, problem):
         yield chunk
+
+
+async def _read_to_its_end(parts: AsyncIterator[bytes]) -> None:
+    """Reads what may follow the last word, for a moment: only a connection whose answer was read is used again, and a
+    new one costs the next turn two round trips and more."""
+    with suppress(TimeoutError, httpx2.HTTPError):
+        async with asyncio.timeout(LAST_BYTES_SECONDS):
+            async for _ in parts:
+                pass
 
 
 def _last(reader: Reader, problem: Failed | None) -> list[ProviderChunk]:
