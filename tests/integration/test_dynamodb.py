@@ -146,7 +146,7 @@ async def test_a_connection_whose_end_nobody_has_heard_of_is_not_used() -> None:
         await client.call("GetItem", {})
         (kept,) = client._idle
         assert kept.is_alive()
-        transport: Any = kept._writer.transport
+        transport: Any = kept._transport
         transport.pause_reading()
         async with asyncio.timeout(PATIENCE):
             server.writers[0].close()

@@ -53,7 +53,7 @@ WORKERS_ONLY = (
 )
 THIRD_PARTY = {
     "annotated-doc", "annotated-types", "anyio", "aws-lambda-powertools", "botocore", "cffi", "cryptography", "fastapi",
-    "greenlet", "h11", "httpx2", "idna", "jmespath", "opentelemetry-api", "pydantic", "pydantic-core", "pyjwt",
+    "greenlet", "h11", "httptools", "httpx2", "idna", "jmespath", "opentelemetry-api", "pydantic", "pydantic-core", "pyjwt",
     "pynamodb", "python-dateutil", "python-multipart", "six", "starlette", "typing-extensions",
     "typing-inspection", "urllib3",
 }  # fmt: skip

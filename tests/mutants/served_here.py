@@ -27,7 +27,9 @@ def served_here(state: Path) -> Iterator[Stack]:
             patch.setenv(name, value)
         port = free_port()
         server = uvicorn.Server(
-            uvicorn.Config(create_app(load(os.environ)), port=port, log_level="warning", timeout_graceful_shutdown=1)
+            uvicorn.Config(
+                create_app(load(os.environ)), port=port, log_level="warning", timeout_graceful_shutdown=1, http="h11"
+            )
         )
         serving = threading.Thread(target=server.run)
         serving.start()

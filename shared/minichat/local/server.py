@@ -37,6 +37,7 @@ def main() -> None:
         port=options.port,
         log_level="warning",
         access_log=False,
+        http="h11",  # whatever else is installed
         timeout_graceful_shutdown=1,
         backlog=4096,
     )

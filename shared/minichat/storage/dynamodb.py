@@ -1,8 +1,9 @@
 """The client of DynamoDB: one of our own on the event loop, and botocore's where there is none.
 
 pynamodb makes the calls and expects botocore's errors, so both ways raise the same ones. On the loop a call is a tenth
-of botocore's work (docs/decisions/0015-storage-on-the-loop.md): a signed request (AWS Signature Version 4), framed by
-h11, on a connection that is kept. Nothing is repeated here: storage.transact and storage.items know what may be.
+of botocore's work (docs/decisions/0015-storage-on-the-loop.md): a signed request (AWS Signature Version 4) on a
+connection that is kept, the answer parsed by httptools. Nothing is repeated here: storage.transact and storage.items
+know what may be.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-import h11
+import httptools
 from botocore.credentials import Credentials, EnvProvider, ReadOnlyCredentials
 from botocore.exceptions import (
     ChecksumError,
@@ -44,7 +45,6 @@ _TYPE = "application/x-amz-json-1.0"
 _ERROR = 300
 IDLE_SECONDS = 20
 """How long a connection is kept that nobody uses: less than DynamoDB keeps it."""
-CHUNK_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Connections:
         self._url = where.endpoint or f"https://dynamodb.{where.region}.{ending}"
         parts = urlsplit(self._url)
         self._secure = parts.scheme == "https"
-        self._address = parts.hostname, parts.port or (443 if self._secure else 80)
+        self._address = str(parts.hostname), parts.port or (443 if self._secure else 80)
         self._host = parts.netloc
         self._idle: list[_Kept] = []
         self._until_the_end: AsyncGenerator[None, None] | None = None
@@ -130,16 +130,17 @@ class Connections:
             self._until_the_end = self._closing_with_the_loop()
             await anext(self._until_the_end)
         body = body_of(params)
-        headers = await self._signed(operation, body)
+        request = await self._signed(operation, body)
         sent = time.time()
-        status, told, answer = await self._exchange(headers, body)
-        if (date := told.get("date")) is not None:
+        answer = await self._exchange(request)
+        if (date := answer.headers.get("date")) is not None:
             moment.heard(date, sent, time.time())
-        if (sum_ := told.get("x-amz-crc32")) is not None and int(sum_) != zlib.crc32(answer):
-            raise ChecksumError(checksum_type="crc32", expected_checksum=sum_, actual_checksum=str(zlib.crc32(answer)))
-        parsed = _parsed(answer)
-        if status >= _ERROR:
-            raise ClientError(_error(status, told, parsed), operation)  # type: ignore[arg-type]  # all that is read
+        if (crc := answer.headers.get("x-amz-crc32")) is not None and int(crc) != zlib.crc32(answer.body):
+            actual = str(zlib.crc32(answer.body))
+            raise ChecksumError(checksum_type="crc32", expected_checksum=crc, actual_checksum=actual)
+        parsed = _parsed(answer.body)
+        if answer.status >= _ERROR:
+            raise ClientError(_error(answer, parsed), operation)  # type: ignore[arg-type]  # all that is read
         return parsed
 
     def close(self) -> None:
@@ -155,15 +156,15 @@ class Connections:
             self.close()
             self._until_the_end = None
 
-    async def _exchange(self, headers: list[tuple[str, str]], body: bytes) -> tuple[int, dict[str, str], bytes]:
+    async def _exchange(self, request: bytes) -> "_Answer":
         kept = self._usable() or await self._connected()
         try:
             async with asyncio.timeout(self._where.read_timeout_seconds):
-                answer = await kept.exchange(headers, body)
+                answer = await kept.exchange(request)
         except TimeoutError:
             kept.close()
             raise ReadTimeoutError(endpoint_url=self._url) from None
-        except (OSError, h11.ProtocolError) as error:
+        except (OSError, httptools.HttpParserError) as error:
             kept.close()
             raise ConnectionClosedError(endpoint_url=self._url) from error
         except BaseException:
@@ -187,15 +188,16 @@ class Connections:
     async def _connected(self) -> "_Kept":
         try:
             async with asyncio.timeout(self._where.connect_timeout_seconds):
-                streams = await asyncio.open_connection(*self._address, ssl=_tls() if self._secure else None)
+                loop, tls = asyncio.get_running_loop(), _tls() if self._secure else None
+                _, kept = await loop.create_connection(_Kept, *self._address, ssl=tls)
         except TimeoutError:
             raise ConnectTimeoutError(endpoint_url=self._url) from None
         except OSError as error:
             raise EndpointConnectionError(endpoint_url=self._url, error=error) from error
-        return _Kept(*streams)
+        return kept
 
-    async def _signed(self, operation: str, body: bytes) -> list[tuple[str, str]]:
-        """The headers of a request, with its signature (Signature Version 4, "Create a signed AWS API request")."""
+    async def _signed(self, operation: str, body: bytes) -> bytes:
+        """A request as it is sent, with its signature (Signature Version 4, "Create a signed AWS API request")."""
         key = await _credentials()
         instant, target = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), f"DynamoDB_20120810.{operation}"
         day = instant[:8]
@@ -208,61 +210,96 @@ class Connections:
         scope = f"{day}/{self._where.region}/dynamodb/aws4_request"
         said = f"AWS4-HMAC-SHA256\n{instant}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
         signature = hmac.new(_signing_key(key.secret_key, day, self._where.region), said.encode(), hashlib.sha256)
-        authorization = f"Credential={key.access_key}/{scope}, SignedHeaders={names}, Signature={signature.hexdigest()}"
-        return [
-            *signed.items(),
-            ("content-length", str(len(body))),
-            ("accept-encoding", "identity"),
-            ("authorization", f"AWS4-HMAC-SHA256 {authorization}"),
-        ]
+        head = (
+            f"POST / HTTP/1.1\n{lines}content-length:{len(body)}\naccept-encoding:identity\n"
+            f"authorization:AWS4-HMAC-SHA256 Credential={key.access_key}/{scope}, SignedHeaders={names}, "
+            f"Signature={signature.hexdigest()}\n\n"
+        )
+        return head.replace("\n", "\r\n").encode() + body
 
 
-class _Kept:
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class _Kept(asyncio.Protocol):
     """One connection, used by one call at a time."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-        self._http = h11.Connection(h11.CLIENT)
+    def __init__(self) -> None:
         self._poll = select.poll()
-        self._poll.register(writer.get_extra_info("socket"), select.POLLIN)
         self._used_at = time.monotonic()
+        self._waits: asyncio.Future[_Answer] | None = None
+        self._is_open = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection stands."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport, self._is_open = transport, True
+        self._poll.register(transport.get_extra_info("socket"), select.POLLIN)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone: whoever waits waits no longer."""
+        self._is_open = False
+        self._fail(exc or ConnectionResetError())
+
+    def data_received(self, data: bytes) -> None:
+        """Some of an answer."""
+        if self._waits is None:
+            self.close()  # nobody has asked for anything
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(error)
 
     @property
     def is_reusable(self) -> bool:
-        return self._http.our_state is h11.IDLE
+        """Whether the last answer was whole, and another may follow."""
+        return self._is_open and self._is_kept
 
     def is_alive(self) -> bool:
         """Whether it can be used again. A process that was frozen (Lambda) has not heard yet that it was closed: then
         there is something to read, which nobody has asked for."""
         fresh = time.monotonic() - self._used_at < IDLE_SECONDS
-        return fresh and not self._reader.at_eof() and not self._writer.is_closing() and not self._poll.poll(0)
+        return fresh and self._is_open and not self._transport.is_closing() and not self._poll.poll(0)
 
-    async def exchange(self, headers: list[tuple[str, str]], body: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of the answer. Raises OSError and h11.ProtocolError."""
-        http = self._http
-        head = http.send(h11.Request(method="POST", target="/", headers=headers))
-        data, end = http.send(h11.Data(data=body)), http.send(h11.EndOfMessage())
-        self._writer.write(b"".join((head or b"", data or b"", end or b"")))
-        status, told, parts = 0, dict[str, str](), list[bytes]()
-        while True:
-            match http.next_event():
-                case h11.NEED_DATA:
-                    http.receive_data(await self._reader.read(CHUNK_BYTES))
-                case h11.Response(status_code=status, headers=raw):
-                    told = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
-                case h11.Data(data=some):
-                    parts.append(bytes(some))
-                case h11.EndOfMessage():
-                    break
-                case h11.ConnectionClosed():
-                    raise ConnectionResetError
-        if http.our_state is h11.DONE and http.their_state is h11.DONE:
-            http.start_next_cycle()
-        self._used_at = time.monotonic()
-        return status, told, b"".join(parts)
+    async def exchange(self, request: bytes) -> "_Answer":
+        """The answer to a request. Raises OSError and httptools.HttpParserError."""
+        if not self._is_open:
+            raise ConnectionResetError
+        self._parser, self._is_kept = httptools.HttpResponseParser(self), False
+        self._headers, self._parts = dict[str, str](), list[bytes]()
+        self._waits = asyncio.get_running_loop().create_future()
+        try:
+            self._transport.write(request)
+            return await self._waits
+        finally:
+            self._waits, self._used_at = None, time.monotonic()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header of the answer (httptools)."""
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_body(self, body: bytes) -> None:
+        """Some of the answer's body (httptools)."""
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole (httptools)."""
+        self._is_kept = self._parser.should_keep_alive()
+        if self._waits is not None and not self._waits.done():
+            self._waits.set_result(_Answer(self._parser.get_status_code(), self._headers, b"".join(self._parts)))
 
     def close(self) -> None:
-        self._writer.close()
+        """Closes it."""
+        self._transport.close()
+
+    def _fail(self, error: Exception) -> None:
+        if self._waits is not None and not self._waits.done():
+            self._waits.set_exception(error)
 
 
 async def _credentials() -> ReadOnlyCredentials:
@@ -299,13 +336,16 @@ def _signing_key(secret: str, day: str, region: str) -> bytes:
 
 def body_of(params: Mapping[str, Any]) -> bytes:
     """What is asked, as JSON."""
-    return json.dumps(params, default=_in_base64, separators=(",", ":")).encode()
+    return _JSON.encode(params).encode()
 
 
 def _in_base64(value: object) -> str:
     if not isinstance(value, bytes | bytearray):
         raise TypeError(f"{type(value).__name__} has no place in DynamoDB")
     return base64.b64encode(value).decode()
+
+
+_JSON = json.JSONEncoder(default=_in_base64, separators=(",", ":"))
 
 
 def _parsed(answer: bytes) -> dict[str, Any]:
@@ -323,17 +363,17 @@ def _with_bytes(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _error(status: int, told: Mapping[str, str], parsed: dict[str, Any]) -> dict[str, Any]:
+def _error(answer: "_Answer", parsed: dict[str, Any]) -> dict[str, Any]:
     """An error as botocore tells it; one whose body is no JSON has its status for a code."""
-    code = str(parsed.get("__type", status)).rpartition("#")[2]
+    code = str(parsed.get("__type", answer.status)).rpartition("#")[2]
     message = parsed.get("message", parsed.get("Message", ""))
     return {
         **{name: value for name, value in parsed.items() if name in ("CancellationReasons", "Item")},
         "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {
-            "HTTPStatusCode": status,
-            "HTTPHeaders": dict(told),
-            "RequestId": told.get("x-amzn-requestid", ""),
+            "HTTPStatusCode": answer.status,
+            "HTTPHeaders": answer.headers,
+            "RequestId": answer.headers.get("x-amzn-requestid", ""),
             "RetryAttempts": 0,
         },
     }
