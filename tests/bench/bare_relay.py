@@ -36,4 +36,4 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--provider-url", required=True)
     options = parser.parse_args()
-    uvicorn.run(create_app(options.provider_url), port=options.port, log_level="error")
+    uvicorn.run(create_app(options.provider_url), port=options.port, log_level="error", http="h11")
