@@ -67,7 +67,7 @@ def add(call: Call, chat: Chat, file: NewFile, content: bytes, rules: Rules) -> 
     """
     file_type = _accepted(file, chat, rules)
     if not is_what_it_says(file_type, content):
-        raise UnsupportedFileType("The file is not of the type that it is said to be.")
+        raise UnsupportedFileType("The file is not of its declared type.")
     made = _made(call, chat, file, file_type, rules)
     attachment = _stored(call, made, limits_of(chat, rules), rules, file.once(content))
     # If the process dies here, the attachment is given up when no file has come. A repeated request brings the file

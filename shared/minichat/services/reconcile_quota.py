@@ -86,7 +86,7 @@ def reconcile(tenant_id: TenantId | None = None, *, books: Books | None = None) 
         elif seen == first[where]:
             found += seen
         elif seen:
-            undecided.append(Undecided(where, "two looks did not say the same"))
+            undecided.append(Undecided(where, "two readings differ"))
     return Reconciled(len(books.turns), len(books.statements), found, undecided)
 
 
@@ -135,7 +135,7 @@ def _looked_at(where: QuotaAccount, known: _Known) -> list[Difference] | Undecid
                 return differences(where, before, should) if complete else Undecided(where, "turns of it are not found")
     except ServiceUnavailable:
         return Undecided(where, "the store did not answer")
-    return Undecided(where, "it never stood still")
+    return Undecided(where, "it kept changing")
 
 
 def _should_say(where: QuotaAccount, known: _Known) -> Counter[Entry] | None:

@@ -304,7 +304,7 @@ def body_of(params: Mapping[str, Any]) -> bytes:
 
 def _in_base64(value: object) -> str:
     if not isinstance(value, bytes | bytearray):
-        raise TypeError(f"{type(value).__name__} has no place in DynamoDB")
+        raise TypeError(f"{type(value).__name__} cannot be stored in DynamoDB")
     return base64.b64encode(value).decode()
 
 

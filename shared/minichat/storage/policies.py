@@ -97,7 +97,7 @@ def publish(policy: Policy, *, at: datetime, by: str, token: str) -> None:
     plain = policy.model_dump_json(exclude_unset=True).encode()
     if len(plain) > MAX_BYTES:
         raise PolicyTooLarge(
-            f"The policy has {len(plain)} bytes; its models are listed in one answer if it has {MAX_BYTES}."
+            f"The policy has {len(plain)} bytes; its models fit one answer if it has at most {MAX_BYTES}."
         )
     document = zlib.compress(plain, 9)
     if len(document) > MAX_STORED_BYTES:
