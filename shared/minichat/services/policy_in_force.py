@@ -1,4 +1,4 @@
-"""What every use case goes by: the settings of the deployment and the policy in force."""
+"""The rules of every use case: the settings of the deployment and the policy in force."""
 
 import asyncio
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ class InForce:
     def _has_looked(self, looking: asyncio.Future[None]) -> None:
         self._looking = None
         if not looking.cancelled():
-            looking.exception()  # whoever waited was told
+            looking.exception()  # its waiters got the error
 
     @property
     def rules(self) -> Rules:

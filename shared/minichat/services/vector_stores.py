@@ -47,7 +47,7 @@ def of_chat(attachment: Attachment, worker: str, account: Account, pause: Pause,
         elif store.vector_store_id is not None:
             return store.vector_store_id
         elif is_free(store, now):
-            # A dead claim may have been left long ago; whoever takes it over is about to make a store.
+            # A dead claim may be old, and taking it over leads to a new store: it must still be wanted.
             pause.look()
             if stored.take_over(store, worker, now + CLAIM):
                 return _found_or_made(store, worker, account, pause.clock)
