@@ -15,7 +15,7 @@ from minichat.domain.turn import Turn
 from minichat.storage import turns
 
 RENEWAL_SECONDS = 5
-"""Longest time between two signs of life of a living turn: its silence, plus the time of one write."""
+"""Pause between two signs of life; a living turn is silent for this long plus the time of one write."""
 
 
 class Lost(Exception):
