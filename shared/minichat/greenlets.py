@@ -1,8 +1,8 @@
-"""Functions that wait without a thread: they run on the event loop, and stand aside where they wait.
+"""Functions that wait without a thread: they run on the event loop, and yield to it while they wait.
 
-Storage and services are plain functions: a queue's consumer, the command line and tests call them as such. Where a
-request is served, `run` lets them run as greenlets instead, so that no thread is paid for a call that waits: what they
-wait for, at the few places that ask `may_wait`, is awaited by the loop, which does other work meanwhile.
+Storage and services are plain functions: queue consumers, the command line and tests call them as such. To serve a
+request, `run` runs them as greenlets instead, so that a waiting call costs no thread. At the few places that check
+`may_wait`, the loop awaits in the function's stead, and does other work meanwhile.
 (SQLAlchemy's asyncio extension is built in the same way.)
 """
 
@@ -26,7 +26,7 @@ _readers = ThreadPoolExecutor(max_workers=32, thread_name_prefix="read")
 
 
 class _Worker(greenlet):
-    """A function as a greenlet, in a copy of its caller's context, as a thread of `asyncio.to_thread` would have it."""
+    """A function as a greenlet, in a copy of its caller's context, as in a thread of `asyncio.to_thread`."""
 
     def __init__(self, function: Callable[[], Any], loop: greenlet) -> None:
         super().__init__(function, loop)
@@ -34,7 +34,7 @@ class _Worker(greenlet):
 
 
 async def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What the function returns, or raises. It runs to its end even when nobody waits for it any more."""
+    """Returns or raises what the function does. It runs to its end even when nobody waits for it any more."""
     task = asyncio.ensure_future(_driven(_Worker(lambda: function(*args, **kwargs), getcurrent())))
     _under_way.add(task)
     task.add_done_callback(_ended)
@@ -42,14 +42,14 @@ async def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def may_wait() -> bool:
-    """Whether the running function was begun by `run`, and so can `wait`."""
+    """Whether `run` started the running function, which can `wait` then."""
     return isinstance(getcurrent(), _Worker)
 
 
 def wait(awaited: Awaitable[T]) -> T:
-    """What is awaited, by the loop: only for a function that `may_wait`."""
+    """The result of an awaitable, awaited by the loop: only for a function that `may_wait`."""
     loop = getcurrent().parent
-    assert loop is not None, "only what `run` has begun can stand aside"
+    assert loop is not None, "only functions started by `run` can wait"
     result: T = loop.switch(awaited)
     return result
 
@@ -63,7 +63,7 @@ def sleep(seconds: float) -> None:
 
 
 def blocks(function: Callable[P, T]) -> Callable[P, T]:
-    """A function that blocks its thread and cannot stand aside: on the loop it has a thread of its own."""
+    """Wraps a function that blocks: on the loop it runs in a thread of its own."""
 
     @wraps(function)
     def elsewhere(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -75,7 +75,7 @@ def blocks(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def together(first: Callable[[], T], second: Callable[[], S]) -> tuple[T, S]:
-    """Two functions side by side: as long as the slower one waits."""
+    """The results of two functions that wait concurrently: it takes as long as the slower one."""
     if may_wait():
         loop = getcurrent().parent
         assert loop is not None
@@ -86,7 +86,7 @@ def together(first: Callable[[], T], second: Callable[[], S]) -> tuple[T, S]:
 
 async def _both(first: _Worker, second: _Worker) -> tuple[Any, Any]:
     other = asyncio.ensure_future(_driven(second))
-    # As with threads: a failure of the first one is told at once, and the other is not broken off.
+    # As with threads: a failure of the first is raised at once, and the other is not interrupted.
     other.add_done_callback(_ended)
     _under_way.add(other)
     return await _driven(first), await other
@@ -95,7 +95,7 @@ async def _both(first: _Worker, second: _Worker) -> tuple[Any, Any]:
 def _ended(task: asyncio.Task[Any]) -> None:
     _under_way.discard(task)
     if not task.cancelled():
-        task.exception()  # looked at, lest asyncio reports it where nobody waited any more
+        task.exception()  # retrieved, lest asyncio reports it when nobody waited any more
 
 
 async def _driven(worker: _Worker) -> Any:
@@ -103,7 +103,7 @@ async def _driven(worker: _Worker) -> Any:
     while not worker.dead:
         try:
             came = await given
-        except BaseException:  # whatever it is, it is the function's to handle
+        except BaseException:  # any exception is the function's to handle
             given = worker.throw(*sys.exc_info())
         else:
             given = worker.switch(came)

@@ -1,7 +1,8 @@
-"""This instant, and ids of it: what a process's edge hands to the services, which ask neither clock nor chance.
+"""The current instant, and ids made from it: a process's edge passes them to the services, which read neither clock nor
+randomness.
 
-Machines' clocks differ, and leases compare them. So there is one clock, the store's: every answer of it says what time
-it was, and what this process's own clock is off is added to that one (domain.clock).
+Machines' clocks differ, and leases compare them. So there is one clock, the store's: each of its answers has the time,
+and this process adds its own clock's error to that clock (domain.clock).
 """
 
 import secrets
@@ -16,7 +17,7 @@ _offset = Offset()
 
 
 def now() -> datetime:
-    """This instant, as the store's clock shows it: as this process's own does until the store has told its time."""
+    """The current instant by the store's clock; by this process's own until the store's time is known."""
     return datetime.fromtimestamp(time.time() + _offset.seconds, UTC)
 
 
@@ -26,7 +27,7 @@ def new_id(instant: datetime) -> str:
 
 
 def heard(date: str, sent: float, received: float) -> None:
-    """Takes the store's time from the `Date` of an answer; its request was sent, and it was received, at these Unix
+    """Takes the store's time from the `Date` of an answer, whose request was sent and which was received at these Unix
     times of this process's clock."""
     global _offset  # noqa: PLW0603  replaced as a whole: of two threads at once, one sample is lost
     try:
@@ -37,5 +38,5 @@ def heard(date: str, sent: float, received: float) -> None:
 
 
 def has_heard() -> bool:
-    """Whether the store has told this process its time."""
+    """Whether this process knows the store's time."""
     return _offset != Offset()

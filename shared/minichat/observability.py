@@ -1,8 +1,8 @@
-"""What one request or record leaves behind: one wide log line, metrics, and durations for `Server-Timing`.
+"""The records of one request or queue record: one wide log line, metrics, and durations for `Server-Timing`.
 
-Inner code adds to the event of the moment (`note`, `measured`, `count`, `observe`); only the edges write. Never
-content, tokens or keys; and no metric by tenant, user, chat or turn, for each value of a dimension is a metric of its
-own, and paid for (events-and-workers 7; what there is: docs/operations.md).
+Inner code adds to the current event (`note`, `measured`, `count`, `observe`); only the edges write. Never content,
+tokens or keys. No metric by tenant, user, chat or turn: each value of a dimension is a metric of its own, and costs
+money (events-and-workers 7; the full list: docs/operations.md).
 """
 
 import json
@@ -23,7 +23,7 @@ logger = Logger(service="minichat")
 Unit = Literal["Count", "Milliseconds", "None"]
 
 _VALUES_PER_LINE = 99
-"""The format takes a hundred values and a hundred metrics in one line; at a hundred Powertools prints by itself."""
+"""The format takes a hundred values and a hundred metrics per line; at a hundred Powertools prints unasked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class WideEvent:
 
     fields: dict[str, Any] = field(default_factory=dict)
     spans: dict[str, float] = field(default_factory=dict)
-    # A deque, for threads add to it while the edge takes from it.
+    # A deque: threads add to it while the edge takes from it.
     measurements: deque[Measurement] = field(default_factory=deque)
 
 
@@ -69,7 +69,7 @@ def tally(name: str) -> None:
 
 
 def count(name: str, value: float = 1, /, **dimensions: str) -> None:
-    """Adds to a metric that is summed."""
+    """Adds to a summed metric."""
     observe(name, value, "Count", **dimensions)
 
 
@@ -80,11 +80,10 @@ def observe(name: str, value: float, unit: Unit, /, **dimensions: str) -> None:
 
 
 def emit(namespace: str) -> None:
-    """Writes the metrics of the current event that were not written yet, in CloudWatch's embedded metric format.
+    """Writes the current event's unwritten metrics, in CloudWatch's embedded metric format.
 
-    There is a line for each set of dimensions; each gives its metrics by these dimensions and without any, which is
-    what alarms look at. Whatever outlives the edge of its event calls this once more. Without a namespace the metrics
-    are dropped.
+    Each set of dimensions has a line, which gives its metrics both by these dimensions and without any; alarms use the
+    latter. Work that outlives the edge of its event calls this once more. Without a namespace the metrics are dropped.
     """
     event = _current.get()
     if event is None:
@@ -95,10 +94,10 @@ def emit(namespace: str) -> None:
             measurement = event.measurements.popleft()
             alike[measurement.dimensions].append(measurement)
     if namespace and alike:
-        # The empty service keeps a variable of Powertools from adding a dimension that no alarm knows.
+        # The empty service keeps Powertools' environment variable from adding a dimension that no alarm knows.
         metrics = EphemeralMetrics(namespace=namespace, service="")
         lines = [line for dimensions, found in alike.items() for line in _lines(metrics, dict(dimensions), found)]
-        # In one piece, so that no thread's log line comes in between.
+        # One write, so that no thread's log line comes in between.
         sys.stdout.write("".join(lines))
         sys.stdout.flush()
 

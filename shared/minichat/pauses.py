@@ -1,16 +1,16 @@
-"""How long to wait before something is tried, or looked at, once more."""
+"""How long to wait before the next attempt, or the next look."""
 
 import random
 from collections.abc import Iterator
 
 CHANCE = random.SystemRandom()
-"""The operating system's: copies that are restored from one snapshot (SnapStart) would draw alike of their own."""
+"""The operating system's randomness: copies restored from one snapshot (SnapStart) share the state of Python's."""
 
 
 def growing(first: float, longest: float, *, factor: float = 2) -> Iterator[float]:
-    """Pauses without end, in seconds: the first, then each `factor` times as long as the one before, up to the longest.
+    """Endless pauses, in seconds: the first, then each `factor` times as long as the one before, up to the longest.
 
-    So what is over soon is noticed soon, and what takes long is not asked for all the time.
+    So a short wait ends soon, and a long one is not polled all the time.
     """
     pause = min(first, longest)
     while True:
@@ -19,5 +19,5 @@ def growing(first: float, longest: float, *, factor: float = 2) -> Iterator[floa
 
 
 def jittered(pause: float) -> float:
-    """Half of a pause, and as much of the other half as chance has it: who collided once does not meet again."""
+    """Half of a pause, plus a random share of the other half: callers that collided once do not collide again."""
     return CHANCE.uniform(pause / 2, pause)

@@ -1,4 +1,4 @@
-"""What the settings say of a provider: where it is, how it is spoken to, and where the key is that it wants."""
+"""The settings of a provider: its address, its protocol, and where its key is."""
 
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ class Secret(SettingsGroup):
 
 
 class ProviderAuth(SettingsGroup):
-    """The header that carries the key; without words of its own, the one that the provider's kind expects."""
+    """The header that carries the key; if none is given, the one that the provider's kind expects."""
 
     header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] = "Authorization"
     prefix: str = "Bearer "
@@ -52,17 +52,17 @@ _KEY_HEADERS: dict[str, str] = {"azure_openai_responses": "api-key", "anthropic_
 
 
 class Override(SettingsGroup):
-    """What is another for one tenant: where its provider is, and whose key it is asked with."""
+    """What differs for one tenant: the provider's address, and the key."""
 
     base_url: str | None = None
     auth: ProviderAuth | None = None
 
 
 class Provider(SettingsGroup):
-    """One provider of models; its key in `providers` is what a policy's `provider_id` names. Without any there is one,
-    `openai`, whose key is in `OPENAI_API_KEY`.
+    """One provider of models; a policy's `provider_id` names it by its key in `providers`. The default is one provider,
+    `openai`, with its API key in `OPENAI_API_KEY`.
 
-    `api_path` may hold `{model}`. Bedrock is found by its region and, without `auth`, signed for by the role.
+    `api_path` may hold `{model}`. Bedrock's address follows from its region; without `auth`, the role signs its calls.
     """
 
     kind: ProviderKind = "openai_responses"
@@ -114,12 +114,12 @@ class Provider(SettingsGroup):
             if not address.hostname or "@" in address.netloc or address.query or address.fragment:
                 raise ValueError("base_url must name a host, and neither a user nor a query")
             if self.allowed_hosts and not any(_is_host(address.hostname, allowed) for allowed in self.allowed_hosts):
-                raise ValueError("base_url leads to a host that is not among allowed_hosts")
+                raise ValueError("base_url's host is not among allowed_hosts")
         return self
 
     @model_validator(mode="after")
     def _keys_stay_with_their_host(self) -> "Provider":
-        # The entry's key is for no host but those that somebody has vouched for.
+        # The entry's key goes only to hosts that an operator has vouched for.
         for tenant, other in self.tenant_overrides.items():
             elsewhere = other.base_url is not None and other.auth is None and self.auth is not None
             if elsewhere and not self.allowed_hosts:
@@ -142,7 +142,7 @@ class Provider(SettingsGroup):
 
     @property
     def endpoint(self) -> str | None:
-        """What a catalog calls this kind's endpoint in `supported_endpoints`; None where it has no name for it."""
+        """The name of this kind's endpoint in a catalog's `supported_endpoints`; None if it has none."""
         return _ENDPOINTS.get(self.kind)
 
     @property
@@ -158,7 +158,7 @@ class Provider(SettingsGroup):
 
 
 def _with_header(kind: str, auth: Any) -> Any:
-    """The given `auth`, with the header that this kind of provider expects unless another is said."""
+    """The given `auth`, with the header that this kind of provider expects unless it names another."""
     if isinstance(auth, dict) and kind in _KEY_HEADERS:
         return {"header": _KEY_HEADERS[kind], "prefix": "", **auth}
     return auth

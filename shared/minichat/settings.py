@@ -29,7 +29,7 @@ class SettingsError(ValueError):
 
 
 class Store(SettingsGroup):
-    """Where the two tables are. Without an endpoint it is AWS, found as every AWS tool finds it."""
+    """Where the two tables are. Without an endpoint: AWS, configured as for every AWS tool."""
 
     conversation_table: str = "minichat-conversations"
     outbox_table: str = "minichat-outbox"
@@ -41,7 +41,7 @@ class Store(SettingsGroup):
 
 
 class Queues(SettingsGroup):
-    """Where events go, by the name of the queue; and where those go that nobody can handle (infra/queues.yaml)."""
+    """URLs of the queues of events, by name, and of their dead-letter queues (infra/queues.yaml)."""
 
     urls: dict[str, str] = Field(default_factory=dict)
     dead_letters: dict[str, str] = Field(default_factory=dict)
@@ -78,7 +78,7 @@ class Auth(SettingsGroup):
 
 
 def _several(given: Any) -> Any:
-    """A list as a template's parameter has it, in one line."""
+    """Splits a list in one line, as a template's parameter holds it."""
     return [one for one in map(str.strip, given.split(",")) if one] if isinstance(given, str) else given
 
 
@@ -86,7 +86,7 @@ Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
 
 
 class Cors(SettingsGroup):
-    """Which pages of browsers may call from another origin (contract 4)."""
+    """Which web pages of other origins may call the API (contract 4)."""
 
     allowed_origins: Annotated[
         tuple[Origin, ...],
@@ -113,8 +113,7 @@ class Streaming(SettingsGroup):
 
 
 class Quota(SettingsGroup):
-    """Settlement tolerance, and what is limited by its number (turns-and-quota 4, 6, 7): per message, per user and
-    day."""
+    """Settlement tolerance, and limits on counts (turns-and-quota 4, 6, 7): per message, per user and day."""
 
     overshoot_tolerance_factor: Annotated[float, Field(ge=1.0, le=1.5, description="of the reserved tokens")] = 1.10
     warning_threshold_pct: Annotated[int, Field(ge=1, le=99)] = 80
@@ -146,14 +145,14 @@ class OrphanWatchdog(SettingsGroup):
 class CleanupSettings(SettingsGroup):
     """How often the deletion of an attachment at its provider is tried (events-and-workers 4).
 
-    With the pauses between deliveries (`events.consume`) the default lasts for six hours and more.
+    With the pauses between deliveries (`events.consume`), the default attempts span at least six hours.
     """
 
     max_attempts: Annotated[int, Field(ge=1, le=60, description="below the queues' maxReceiveCount")] = 60
 
 
 class Thumbnails(SettingsGroup):
-    """The small pictures of images (context-attachments-providers 3): so many pixels and bytes at most."""
+    """Thumbnails of images (context-attachments-providers 3): the most pixels and bytes they may have."""
 
     width: Annotated[int, Field(ge=16, le=512, description="pixels")] = 128
     height: Annotated[int, Field(ge=16, le=512, description="pixels")] = 128
@@ -162,9 +161,9 @@ class Thumbnails(SettingsGroup):
 
 
 class Attachments(SettingsGroup):
-    """What chats may be given, and where it waits for the function that takes it in (context-attachments-providers 3).
+    """Which files chats accept, and where these wait for their ingestion (context-attachments-providers 3).
 
-    `bucket` is reached at `endpoint`, by clients too; without an endpoint it is AWS.
+    Clients too reach `bucket` at `endpoint`; without an endpoint it is on AWS.
     """
 
     bucket: str = ""
@@ -193,7 +192,7 @@ class Attachments(SettingsGroup):
 
 
 class ContextSettings(SettingsGroup):
-    """What a prompt takes along (context-attachments-providers 1)."""
+    """What a prompt includes (context-attachments-providers 1)."""
 
     recent_messages_limit: Annotated[int, Field(ge=0, le=100)] = 10
     web_search_guard: str = (
@@ -205,14 +204,14 @@ class ContextSettings(SettingsGroup):
 
 
 class Retention(SettingsGroup):
-    """How long what was deleted is kept, and what is to be deleted by itself."""
+    """How long deleted data is kept, and when temporary chats are deleted."""
 
     deleted_chats_days: Annotated[int, Field(ge=1, le=3650)] = 30
     temporary_chats_hours: Annotated[float, Field(gt=0, le=8760, description="after the last use")] = 24
 
 
 class Settings(SettingsGroup):
-    """Everything that a deployment may choose."""
+    """Everything that a deployment can configure."""
 
     url_prefix: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = "/mini-chat"
     cursor_secret: SecretStr = SecretStr("")
@@ -247,7 +246,7 @@ class Settings(SettingsGroup):
 
     @property
     def endpoints(self) -> dict[str, str | None]:
-        """The providers, and what a catalog calls the endpoint at which each is called."""
+        """The providers, each with its endpoint's name in a catalog."""
         return {name: provider.endpoint for name, provider in self.providers.items()}
 
 
@@ -268,9 +267,9 @@ def load(environment: Mapping[str, str]) -> Settings:
 
 
 def examine(environment: Mapping[str, str] | None = None) -> tuple[Settings, list[str]]:
-    """What can be used of an environment (this process's when none is given), and a sentence on each wrong key.
+    """The usable settings of an environment (this process's by default), and a sentence on each wrong key.
 
-    A wrong key is left at its default: for diagnosis only, never for serving.
+    A wrong key keeps its default: for diagnosis only, never for serving.
     """
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
@@ -301,7 +300,7 @@ def current() -> Settings:
 
 
 def function_name() -> str | None:
-    """The name of the Lambda function that this process is; None where it is none."""
+    """The name of this process's Lambda function; None outside Lambda."""
     return os.environ.get("AWS_LAMBDA_FUNCTION_NAME")
 
 
@@ -333,7 +332,7 @@ def _yaml(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
-        # Its own text quotes the file, which may hold a secret.
+        # The error's own text quotes the file, which may hold a secret.
         at = error.problem_mark
         place = f" in line {at.line + 1}, column {at.column + 1}" if at else ""
         raise ValueError(f"{error.problem or 'not YAML'}{place}") from None
@@ -359,7 +358,7 @@ def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _drop(values: dict[str, Any], path: Sequence[int | str]) -> None:
-    """Takes away the innermost of what the path names that is there."""
+    """Removes the innermost existing member that the path names."""
     holder, (key, *rest) = values, map(str, path)
     for inner in rest:
         nested = holder.get(key)

@@ -1,4 +1,4 @@
-"""What every group of settings is: read once, never changed, and without a key that nobody knows."""
+"""The base of all groups of settings: read once, immutable, no unknown keys."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -1,4 +1,4 @@
-"""Settings of what the system has models do by itself: whether, by which model, how often it is tried."""
+"""Settings of the system's own model tasks: whether they run, with which model, how many attempts."""
 
 from typing import Annotated
 
@@ -21,7 +21,7 @@ class ThreadSummary(SettingsGroup):
 
 
 class ChatTitles(SettingsGroup):
-    """Titles from the first exchange, of chats that nobody gave one (context-attachments-providers 2)."""
+    """Titles from the first exchange, for untitled chats (context-attachments-providers 2)."""
 
     enabled: bool = True
     max_attempts: Annotated[int, Field(ge=1, le=4, description="below the queue's maxReceiveCount")] = 3

@@ -1,4 +1,4 @@
-"""Anthropic's Messages API: the request, and the events told in the product's words."""
+"""Anthropic's Messages API: the request, and its events as the product's chunks."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from minichat.providers.transport import Exchange
 
 API_VERSION = "2023-06-01"
 MAX_ASKED = 8_192
-"""Characters of what a tool is asked that are kept."""
+"""Characters of a tool's input that are kept."""
 
 KNOWN_EVENTS = frozenset(
     {
@@ -63,8 +63,8 @@ def reader() -> Reading:
 def body(prompt: Prompt) -> dict[str, Any]:
     """The request of a prompt. Penalties and `metadata` have no counterpart here and are left out.
 
-    `extra_body` may set or replace anything but what this backend answers for: model, conversation, output cap, and
-    that the answer is streamed.
+    `extra_body` may set or replace anything except what this backend is responsible for: model, conversation, output
+    cap, and streaming.
     """
     said, extra = parameters(prompt)
     made: dict[str, Any] = one_of_temperature_and_top_p(said)
@@ -95,7 +95,7 @@ def body(prompt: Prompt) -> dict[str, Any]:
 class AnthropicAnswer:
     """What the events of one answer mean (`reading.Meaning`).
 
-    Tokens from the cache, which Anthropic counts apart, are input here as everywhere.
+    Anthropic counts cached tokens separately; here they are input, as everywhere.
     """
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class AnthropicAnswer:
         self._characters = Characters()
         self._block = Block()
         self._asked: dict[str, str] = {}
-        """What tools were asked, as JSON, by the ids of their calls; the last one's comes in pieces."""
+        """The tools' inputs, as JSON, by the ids of their calls; the last one arrives in pieces."""
         self._reason: str | None = None
         self._response_id: str | None = None
         self._told = False
@@ -127,7 +127,7 @@ class AnthropicAnswer:
                 yield refusals.failed(data.get("error") or data, self.usage)
 
     def whole(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
-        """What an answer says that came as one document."""
+        """What an answer says that is not streamed."""
         if data.get("error"):
             yield refusals.failed(data["error"], self.usage)
             return
@@ -136,7 +136,7 @@ class AnthropicAnswer:
         yield from self.ended()
 
     def ended(self) -> Iterator[ProviderChunk]:
-        """An answer that gave the reason of its end is whole. A refusal without text may explain itself beside it."""
+        """An answer with a stop reason is whole. A refusal without text may have an explanation beside it."""
         yield from self._tell(self._characters.rest())
         if not self._told and self._reason == "refusal" and isinstance(self._explained, str):
             yield from self._tell(whole_characters(self._explained))
@@ -144,7 +144,7 @@ class AnthropicAnswer:
 
     @property
     def usage(self) -> Usage:
-        """What the answer used, once its end was reached: what its beginning counts knows nothing of the text."""
+        """What the answer used, once it has ended: the counts at its beginning do not include the text."""
         return self._so_far if self._reason is not None else Usage()
 
     def _begun(self, message: dict[str, Any]) -> Iterator[ProviderChunk]:
@@ -155,7 +155,7 @@ class AnthropicAnswer:
             yield from self._opened(block)
 
     def _opened(self, block: dict[str, Any]) -> Iterator[ProviderChunk]:
-        """A block may begin with text, and has all of it where nothing was streamed."""
+        """A block may begin with text; if nothing is streamed, it has the whole text."""
         self._block.end()
         if (activity := _tool(block)) is not None:
             if activity.phase == "start":
@@ -171,7 +171,7 @@ class AnthropicAnswer:
                 self._cites(citation)
 
     def _delta(self, delta: dict[str, Any]) -> Iterator[TextDelta]:
-        """The text in a delta; thinking, its signature, citations and a tool's input come as deltas, too."""
+        """The text of a delta; thinking, its signature, citations and a tool's input are deltas, too."""
         match delta.get("type"):
             case "text_delta":
                 yield from self._tell(self._characters.of(delta["text"]))
@@ -199,7 +199,7 @@ class AnthropicAnswer:
         self._count(usage)
 
     def _count(self, told: Any) -> None:
-        """Numbers are cumulative: none that is null, or smaller than it was, says anything new."""
+        """Numbers are cumulative: one that is null, or smaller than before, is ignored."""
         for name in _COUNTED:
             value = at(told, name)
             if value is not None and not _is_less(value, self._counted.get(name)):
@@ -220,7 +220,7 @@ def _is_less(value: Any, before: Any) -> bool:
 
 
 def _cache_writes(counted: dict[str, Any]) -> dict[str, Any]:
-    """What was written to the cache, where it is told by its time to live alone."""
+    """The tokens written to the cache, if counted only by their time to live."""
     if "cache_creation_input_tokens" in counted:
         return {}
     told = (at(counted, "cache_creation", f"ephemeral_{time}_input_tokens") for time in ("5m", "1h"))

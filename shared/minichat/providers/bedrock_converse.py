@@ -1,6 +1,6 @@
-"""Amazon Bedrock's ConverseStream: frames of AWS's event-stream encoding, asked for with the role's signature.
+"""Amazon Bedrock's ConverseStream: requests signed by the role, answers in AWS's event-stream encoding.
 
-Signing and decoding are botocore's, sending is not: its client would need a thread for each answer.
+botocore signs and decodes but does not send: its client would need a thread for each answer.
 """
 
 import asyncio
@@ -44,13 +44,13 @@ ENDS = Ends(
         "max_tokens": LENGTH,
         "model_context_window_exceeded": LENGTH,
         "content_filtered": FILTERED,
-        # What a guardrail says in the model's place is the text.
+        # The text is what the guardrail says in the model's place.
         "guardrail_intervened": REFUSED_BY_FILTER,
     },
     failed={
         "tool_use": NOT_OFFERED,
-        "malformed_model_output": "what the model made cannot be read",
-        "malformed_tool_use": "what the model made cannot be read",
+        "malformed_model_output": "the model's output cannot be read",
+        "malformed_tool_use": "the model's output cannot be read",
     },
 )
 
@@ -60,7 +60,7 @@ class BrokenFrame(ValueError):
 
 
 def exchange(entry: Provider, prompt: Prompt) -> Exchange:
-    """The call for a prompt: signed for by the role, unless the entry has a key (an API key of Bedrock's)."""
+    """The call for a prompt: signed by the role, unless the entry has a key (a Bedrock API key)."""
     auth = None if entry.auth else Signature(entry.region or "")
     return Exchange(prompt.model, body(prompt), reader(), content_type=CONTENT_TYPE, auth=auth)
 
@@ -73,7 +73,7 @@ def reader() -> Reading:
 def body(prompt: Prompt) -> dict[str, Any]:
     """The request of a prompt; the model is in its path. Penalties and `user` have no counterpart and are left out.
 
-    `extra_body` may set or replace anything but what this backend answers for: conversation and output cap.
+    `extra_body` may set or replace anything except what this backend is responsible for: conversation and output cap.
     """
     said, extra = parameters(prompt)
     limits = {_NAMES[name]: value for name, value in one_of_temperature_and_top_p(said).items()}
@@ -109,7 +109,7 @@ class Signature(httpx2.Auth):
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         """The request with its signature. Raises NotAsked when there are no credentials."""
-        # Where they come from a file or an address, looking them up blocks.
+        # Credentials may come from a file or an address: looking them up blocks.
         credentials = await asyncio.to_thread(_frozen)
         headers = {"content-type": request.headers["content-type"]}
         signed = AWSRequest(method=request.method, url=str(request.url), data=request.content, headers=headers)
@@ -142,10 +142,10 @@ class Frames:
     def _whole_frames(self) -> Iterator[tuple[dict[str, Any], bytes]]:
         while True:
             try:
-                frame: Any = self._buffer.next()  # its type stubs call everything a number
+                frame: Any = self._buffer.next()  # the type stubs declare everything a number
             except StopIteration:
                 return
-            # Besides its own errors botocore's parser lets those of struct and of a look-up through.
+            # Besides its own errors, botocore's parser lets struct and look-up errors through.
             except (ParserError, *UNREADABLE, struct.error) as error:
                 raise BrokenFrame(type(error).__name__) from None
             self._pending -= frame.prelude.total_length
@@ -182,7 +182,7 @@ class BedrockAnswer:
                 yield refusals.failed(data, self.usage)
 
     def whole(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
-        """What an answer says that came as one document."""
+        """What an answer says that is not streamed."""
         for block in listed(at(data, "output", "message", "content")):
             yield from _tool({"start": block})
             within = block.get("citationsContent") or {"content": [block]}
@@ -199,7 +199,7 @@ class BedrockAnswer:
         yield from self.ended()
 
     def ended(self) -> Iterator[ProviderChunk]:
-        """An answer that gave the reason of its end is whole. Bedrock has no id for it."""
+        """An answer with a stop reason is whole. Bedrock gives it no id."""
         yield from self._tell(self._characters.rest())
         yield ENDS.terminal(self._reason, self.usage, citations=self._block.all())
 
@@ -216,7 +216,7 @@ class BedrockAnswer:
     def _cites(self, citation: Any) -> None:
         passages = (at(one, "text") for one in listed(at(citation, "sourceContent")))
         told = " ".join(one for one in passages if isinstance(one, str))
-        # Documents, the other locations, are never sent along.
+        # The other locations are documents, which are never sent.
         page = at(citation, "location", "web", "url")
         self._block.cites(cited("web", page, title=at(citation, "title"), text=told))
 

@@ -1,8 +1,8 @@
 """What a provider can say while it answers, in the product's words.
 
-An adapter yields chunks until exactly one terminal one (`Completed`, `Incomplete` or `Failed`), which is its last.
-No chunk carries a provider's own identifier except an answer's `response_id`, which is stored and never shown, and the
-ids of the files that it cites or searched, which are told as the chat's attachments.
+An adapter's last chunk is its only terminal one (`Completed`, `Incomplete` or `Failed`).
+The only provider identifiers in chunks are an answer's `response_id`, which is stored and never shown, and the ids of
+the files that it cites or searched, which clients see as the chat's attachments.
 """
 
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Incomplete:
-    """The answer is cut, or it is a refusal, as `signal` says; it still counts as an answer."""
+    """The answer is cut or a refusal, as `signal` says; it still counts as an answer."""
 
     signal: CompletionSignal
     usage: Usage
@@ -63,14 +63,13 @@ class Incomplete:
 class Failed:
     """The provider refused, broke or timed out.
 
-    `diagnostic` is for logs only, redacted by the adapter; clients see the fixed sentence of `code`. How far the call
-    came is in two words, of which one at most is unusual:
+    `diagnostic` is for logs only, redacted by the adapter; clients see the fixed sentence of `code`. Two flags say how
+    far the call came; at most one differs from its default:
 
     - `reached` is False when no request left. Such a turn costs nothing.
-    - `refused` is True when somebody said no before the first event of an answer: by a status of 4xx or 5xx, whoever
-      it came from, or as the first word of what was sent. Nothing was generated that we could have seen.
-    - Otherwise a request left, and what became of it is not known: silence, a broken connection, an answer that had
-      begun.
+    - `refused` is True when the call was refused before the first event of an answer: by a status of 4xx or 5xx, from
+      whatever server, or by the first event itself. Nothing was generated that we could have seen.
+    - Otherwise a request left, and its outcome is unknown: silence, a broken connection, an answer that had begun.
     """
 
     code: FailureCode

@@ -1,4 +1,4 @@
-"""What an answer cites, read from a provider's JSON; what cannot be read is left out: it must not cost the answer."""
+"""An answer's citations, read from a provider's JSON. Unreadable ones are left out: they must not cost the answer."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -8,14 +8,14 @@ from minichat.domain.citations import SNIPPET_MAX, TITLE_MAX, URL_MAX, Cited, So
 from minichat.providers.json_fields import whole_characters
 
 MAX_CITED = 1000
-"""Sources that are kept of an answer: there may be repetitions among them, which do not count in the end."""
+"""Most sources kept of an answer; they may include repetitions, which do not count in the end."""
 
 _TARGET_MAX = URL_MAX + 1
-"""One more than may be, so that what is too long is not mistaken for what is left of it."""
+"""One more than allowed, so that a target that was cut is still recognized as too long."""
 
 
 def cited(source: Source, target: Any, *, title: Any = None, text: Any = None, span: Span | None = None) -> list[Cited]:
-    """The source, in a list; an empty one when its address or id cannot be read."""
+    """A list of the one source; empty when its address or id cannot be read."""
     if not (isinstance(target, str) and target):
         return []
     words = _words(target, _TARGET_MAX), _words(title, TITLE_MAX), _words(text, SNIPPET_MAX)
@@ -23,17 +23,17 @@ def cited(source: Source, target: Any, *, title: Any = None, text: Any = None, s
 
 
 def span_of(start: Any, end: Any) -> Span | None:
-    """The span between two offsets, when both are such; neither has to lie within the answer."""
+    """The span between two offsets, if both are integers; it may lie outside the answer."""
     return (start, end) if type(start) is int and type(end) is int else None
 
 
 def listed(found: Any) -> list[Any]:
-    """The entries of a list; none when it is something else."""
+    """The entries of a list; none when it is not a list."""
     return found if isinstance(found, list) else []
 
 
 class Block:
-    """Sources of an API that cites by block: each stands behind the text of the block in which it is told."""
+    """Sources of an API that cites by block: each belongs to the text of its block."""
 
     def __init__(self) -> None:
         self._begins = self._ends = 0
@@ -41,11 +41,11 @@ class Block:
         self._of_ended = 0
 
     def text(self, text: str) -> None:
-        """More of the block's text."""
+        """Adds to the block's text."""
         self._ends += len(text)
 
     def cites(self, sources: Iterable[Cited]) -> None:
-        """Sources of the block, which may come before its text."""
+        """Adds sources of the block, which may come before its text."""
         self._found += list(sources)[: MAX_CITED - len(self._found)]
 
     def end(self) -> None:

@@ -1,4 +1,4 @@
-"""Providers' keys, read from where the settings say they are, kept, and read again after a provider refused one."""
+"""Providers' keys: read from where the settings say, cached, and read again after a provider refused one."""
 
 import asyncio
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ def described(secret: Secret) -> str:
 def read(secret: Secret) -> str | None:
     """The key, or None when there is none or it cannot be read. May take seconds."""
     stored = secret_from_environment(secret.name) if secret.source == "env" else _from_aws(secret)
-    # Whoever stores a key with `echo` stores a newline, too; no header can carry it.
+    # A key stored with `echo` ends in a newline, which no header can carry.
     return (stored or "").strip() or None
 
 
 class ProviderKeys:
-    """The keys of this process, by where they are; any number of threads may share them."""
+    """The keys of this process, by location; any number of threads may share them."""
 
     def __init__(self) -> None:
         self._known: dict[Secret, str] = {}
@@ -36,13 +36,13 @@ class ProviderKeys:
         return self._known.get(secret)
 
     def get(self, secret: Secret) -> str | None:
-        """The key, read at most once; None when it cannot be read, which is tried again. May take seconds."""
+        """The key, read once; None when it cannot be read: the next call tries again. May take seconds."""
         if (key := self._known.get(secret)) is None and (key := read(secret)) is not None:
             self._known[secret] = key
         return key
 
     def refused(self, secret: Secret, key: str) -> None:
-        """Forgets a key that a provider refused: it may have been rotated. One that was read since then stays."""
+        """Forgets a key that a provider refused: it may have been rotated. A key read since then stays."""
         if self._known.get(secret) == key:
             del self._known[secret]
 
@@ -59,14 +59,14 @@ class ProviderKey:
         return self.keys.known(self.secret) or await asyncio.to_thread(self.keys.get, self.secret)
 
     async def instead_of(self, refused: str) -> str | None:
-        """The key that is there now, where the provider refused this one; None when that is all there is."""
+        """The current key after the provider refused this one; None if there is no other."""
         self.keys.refused(self.secret, refused)
         found = await self.current()
         return found if found != refused else None
 
 
 def _from_aws(secret: Secret) -> str | None:
-    # Only deployments that keep the key with AWS pay for the import.
+    # Only deployments that keep keys in AWS pay for the import.
     import boto3  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415

@@ -10,7 +10,7 @@ _RULES = (
     (re.compile(r"\bBearer\s+[^\s,;)\]}\"']+", re.IGNORECASE), "[credential]"),
     (re.compile(r"\barn:aws[\w-]*:[^\s,)\]}\"']+"), "[arn]"),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}"), "[credential]"),
-    # OpenAI quotes a wrong key with its middle starred out: its end is still a part of a key.
+    # OpenAI quotes a wrong key with its middle starred out: the rest is still part of a key.
     (re.compile(r"(?<![A-Za-z0-9])sk-[\w*.-]{6,}"), "[credential]"),
     (
         re.compile(
@@ -20,7 +20,7 @@ _RULES = (
         ),
         "[provider_id]",
     ),
-    # Whatever is that long and has digits in it is somebody's key or id.
+    # Anything that long with digits in it is probably a key or an id.
     (re.compile(r"(?<![\w+/=-])(?=[A-Za-z_+/=-]*\d)[\w+/=-]{32,}"), "[redacted]"),
 )
 
@@ -28,7 +28,7 @@ _RULES = (
 def redact_diagnostic(text: str, *secrets: str) -> str:
     """The text without these secrets, and without any other key, address or provider id; cut at 200 characters."""
     for secret in secrets:
-        # A shorter one is a test's, and would leave nothing of the text.
+        # Shorter secrets are only used in tests; replacing them would leave nothing of the text.
         if len(secret) >= MIN_SECRET_CHARACTERS:
             text = text.replace(secret, "[redacted]")
     for pattern, replacement in _RULES:

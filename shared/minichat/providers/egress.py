@@ -1,7 +1,7 @@
-"""Connections that leave the deployment: to public addresses only, and to nowhere else that a name may lead.
+"""Connections that leave the deployment: only to public addresses, whatever a name resolves to.
 
-A name is resolved here, its addresses are judged, and what is connected to is the judged address itself: a name that
-resolves to something else a moment later (DNS rebinding) changes nothing. TLS still verifies the name.
+A name is resolved and its addresses are checked here, and the connection goes to the checked address itself: a name
+that resolves differently a moment later (DNS rebinding) changes nothing. TLS still verifies the name.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import httpx2
 from minichat.providers.transport import AddressRefused
 
 TRY_SECONDS = 1.0
-"""For each address of a name but its last: one that swallows packets must not use up everybody's time."""
+"""For each address of a name except the last: one that drops packets must not use up the others' time."""
 
 _NAT64 = IPv6Network("64:ff9b::/96")
 
@@ -26,11 +26,11 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 _NO_COOKIES = DefaultCookiePolicy(allowed_domains=())
 
 Found = Sequence[tuple[Any, ...]]
-"""What `getaddrinfo` gives."""
+"""What `getaddrinfo` returns."""
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is of the public internet; an IPv6 address that carries an IPv4 one is what that one is."""
+    """Whether an address belongs to the public internet; an IPv6 address that embeds an IPv4 one is judged by that."""
     found: IPv4Address | IPv6Address = ip_address(address)
     if isinstance(found, IPv6Address):
         inner = found.ipv4_mapped or found.sixtofour
@@ -44,7 +44,7 @@ def is_public(address: str) -> bool:
 
 
 def async_client(limits: httpx2.Limits, *, anywhere: bool) -> httpx2.AsyncClient:
-    """A client that follows no redirect, asks no proxy, keeps no cookie; private addresses only with `anywhere`."""
+    """A client without redirects, proxies or cookies; private addresses only with `anywhere`."""
     transport = None if anywhere else _AsyncTransport(limits)
     made = httpx2.AsyncClient(follow_redirects=False, limits=limits, trust_env=False, transport=transport)
     made.cookies.jar.set_policy(_NO_COOKIES)
@@ -59,8 +59,8 @@ def client(limits: httpx2.Limits, *, anywhere: bool) -> httpx2.Client:
     return made
 
 
-# httpx2 has no parameter for how its pool connects. Making the pool instead of letting it be made fails loudly, should
-# the attribute ever have another name: nothing would be connected at all.
+# httpx2 has no parameter for how its pool connects. The pool is made here rather than patched, so that a renamed
+# attribute fails loudly: nothing would connect at all.
 class _AsyncTransport(httpx2.AsyncHTTPTransport):
     def __init__(self, limits: httpx2.Limits) -> None:
         self._pool = httpcore2.AsyncConnectionPool(network_backend=_AsyncGuard(), **_pool_options(limits))

@@ -1,7 +1,7 @@
-"""What a provider keeps of a chat: files and vector stores, as OpenAI has them and whoever follows it.
+"""What a provider keeps of a chat: files and vector stores, with the API of OpenAI and its followers.
 
-Nothing is tried twice here: who calls has a queue that comes again. A failure says its kind and nothing else, for it is
-stored and logged: no address, no key, no id of the provider's, and not a word of its answer.
+Nothing is retried here: the callers' queues deliver again. A failure names its kind and nothing else, because it is
+stored and logged: no address, no key, no provider id, and nothing of the provider's answer.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ CLOCK_SECONDS = 300
 
 Indexing = Literal["absent", "in_progress", "completed", "failed"]
 
-# A time-out, a conflict with another change of the same thing, and a key that is being rotated: they change by waiting.
+# A time-out, a conflict with another change of the same object, and a key under rotation all pass with time.
 _PASSING_STATUSES = frozenset({401, 408, 409, 425, 429})
 
 
@@ -53,14 +53,14 @@ class Files:
     ) -> httpx2.Response | Failure:
         """Any answer of the tenant's provider to one request; `content` is as httpx2 takes it: json, data, files.
 
-        `query` is what the address asks for.
+        `query` is the address's query string.
         """
         entry = self._entries.get(provider_id)
         if entry is None:
-            # A deployment that forgot an entry, or has yet to get it, must not lose track of what is there.
+            # A deployment whose entry is missing, or not there yet, must not lose track of the provider's files.
             return Failure("the provider is not configured", may_pass=True)
         if not entry.keeps_files:
-            # It did when they were made; what answers 404 to every path must not count as proof that they are gone.
+            # It did when the files were made; a 404 for every path must not count as proof that they are gone.
             return Failure("a provider of this kind keeps no files", may_pass=True)
         if not all(part.strip(".") for part in path):
             return Failure("an id that is none", may_pass=False)
@@ -100,15 +100,15 @@ class Files:
 class Account:
     """A tenant's account at a provider: its files and vector stores, reached through one client.
 
-    None of what makes something can be repeated blindly: a call whose answer is lost may have had its effect. What was
-    made is found again by its name, among what was made since.
+    Calls that make something cannot be repeated blindly: one whose answer is lost may have taken effect. Its result is
+    found by name, among everything made since.
     """
 
     def __init__(self, files: Files, tenant_id: TenantId, provider_id: str) -> None:
         self._files, self._tenant_id, self._provider_id = files, tenant_id, provider_id
 
     def upload(self, name: str, content: bytes, content_type: str) -> str | Failure:
-        """Uploads a file under that name, and returns the provider's id of it."""
+        """Uploads a file under that name; its id at the provider."""
         answer = self._ask("POST", "files", data={"purpose": PURPOSE}, files={"file": (name, content, content_type)})
         return answer if isinstance(answer, Failure) else _id(answer)
 
@@ -117,7 +117,7 @@ class Account:
         return self._find("files", "filename", name, since)
 
     def make_vector_store(self, name: str) -> str | Failure:
-        """Makes a vector store of that name, and returns the provider's id of it."""
+        """Makes a vector store of that name; its id at the provider."""
         answer = self._ask("POST", "vector_stores", json={"name": name})
         return answer if isinstance(answer, Failure) else _id(answer)
 
@@ -126,13 +126,13 @@ class Account:
         return self._find("vector_stores", "name", name, since)
 
     def put_in(self, store_id: str, file_id: str, attributes: Mapping[str, str]) -> Failure | None:
-        """Has a file indexed in a vector store; `attributes` are what a search can ask for."""
+        """Has a file indexed in a vector store; searches can filter by `attributes`."""
         body = {"file_id": file_id, "attributes": dict(attributes)}
         answer = self._ask("POST", "vector_stores", store_id, "files", json=body)
         return answer if isinstance(answer, Failure) else None
 
     def indexing(self, store_id: str, file_id: str) -> Indexing | Failure:
-        """How far the indexing of a file in a vector store is."""
+        """The progress of a file's indexing in a vector store."""
         answer = self._files.ask(self._tenant_id, self._provider_id, "GET", "vector_stores", store_id, "files", file_id)
         if isinstance(answer, httpx2.Response) and answer.status_code == 404:
             return "absent"
@@ -149,7 +149,7 @@ class Account:
         return Failure("an answer without a status", may_pass=True)
 
     def delete_file(self, file_id: str) -> Failure | None:
-        """Deletes a file; None when it is gone, also when it was gone before, or why it may still be there."""
+        """Deletes a file; None when it is gone, even if it was gone before; else why it may still exist."""
         return self._delete("files", file_id)
 
     def take_out(self, vector_store_id: str, file_id: str) -> Failure | None:
@@ -157,7 +157,7 @@ class Account:
         return self._delete("vector_stores", vector_store_id, "files", file_id)
 
     def delete_vector_store(self, vector_store_id: str) -> Failure | None:
-        """Deletes a vector store, as `delete_file`; the files that are in it stay."""
+        """Deletes a vector store, as `delete_file`; its files stay."""
         return self._delete("vector_stores", vector_store_id)
 
     def _find(self, kind: str, label: str, name: str, since: datetime) -> list[str] | Failure:
@@ -212,13 +212,13 @@ def _failure(response: httpx2.Response) -> Failure | None:
     if status in (204, 404):
         return None
     if response.is_success:
-        # A page of a proxy under repair is a 200, too.
+        # A proxy's maintenance page is a 200, too.
         return None if _says_deleted(response) else Failure("an answer that does not say deleted", may_pass=True)
     return _refusal(status)
 
 
 def _refusal(status: int) -> Failure:
-    """What a status that is no success says of the request."""
+    """The failure that an unsuccessful status means."""
     return Failure(f"status {status}", may_pass=status in _PASSING_STATUSES or status >= 500)
 
 
@@ -239,7 +239,7 @@ def _json(answer: httpx2.Response | Failure) -> dict[str, Any] | Failure:
         said = answer.json()
     except (ValueError, RecursionError):
         said = None
-    return said if isinstance(said, dict) else Failure("an answer that is no object", may_pass=True)
+    return said if isinstance(said, dict) else Failure("an answer that is not an object", may_pass=True)
 
 
 def _id(said: dict[str, Any]) -> str | Failure:

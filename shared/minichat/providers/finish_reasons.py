@@ -1,7 +1,7 @@
-"""Why an answer ended: which of a provider's words is a good end, which a cut, and which a failure.
+"""Why an answer ended: which of a provider's finish reasons is a good end, which a cut, and which a failure.
 
-Good ends and failures are known by their names. A word that is neither is a good end of tomorrow: the text is there,
-and to throw it away would be worse than to keep an end that was none. It is logged, for somebody to give it its place.
+Known reasons are listed. An unknown one counts as a good end: the text is there, and throwing it away would be worse
+than accepting an end that was none. It is logged, so that somebody adds it to a list.
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ NO_END = "the stream ended without a terminal event"
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """The words with which one API ends its answers, in lower case.
+    """The finish reasons of one API, in lower case.
 
-    `cut` has for each word what is told of it, `failed` what goes to the logs.
+    `cut` maps each to the signal for clients, `failed` to the words for the logs.
     """
 
     good: frozenset[str]
@@ -37,9 +37,9 @@ class Ends:
         *,
         refused: bool = False,
     ) -> Terminal:
-        """The end of an answer that gave this reason for it; without a reason it broke off.
+        """The end of an answer with this finish reason; without one it broke off.
 
-        `refused` says that the text of the answer is a refusal, which a good end does not say by itself.
+        `refused`: the text of the answer is a refusal, which a good end alone does not show.
         """
         word = (reason or "").casefold()
         if not word:

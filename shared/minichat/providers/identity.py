@@ -1,9 +1,9 @@
-"""What a provider is told of who asks: hashes that nobody can turn back, and the trace.
+"""What a provider learns about the caller: irreversible hashes, and the trace.
 
 Providers ask for the user behind a call, to find abuse, and show metadata in their own logs. Both are keyed hashes (128
-bits of HMAC with SHA-256): the same user is the same word for ever, and no list of our ids tells who. They fit
-everywhere: OpenAI takes 64 characters as a user, 16 pairs of 64 and 512 as metadata; Bedrock's values have 256 of few
-kinds; Anthropic wants a hash, and nothing that names anybody (context-attachments-providers 4).
+bits of HMAC with SHA-256): a user's hash never changes, and a list of our ids does not reveal the user. They fit
+everywhere: OpenAI takes 64 characters as a user, and 16 pairs of 64 and 512 as metadata; Bedrock's values take 256 from
+a small set; Anthropic wants a hash, and nothing that names anybody (context-attachments-providers 4).
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from minichat.domain.turn import Turn
 from minichat.providers.prompt import Prompt
 
 _PURPOSE = b"minichat provider identity"
-"""Keeps the key apart from what else its secret is for."""
+"""Separates this key from other uses of its secret."""
 HASH_CHARACTERS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """For whom a model is called, in which chat and trace, and what for: `chat`, or the type of a system's task."""
+    """On whose behalf a model is called, in which chat and trace, and why: `chat`, or the type of a system task."""
 
     tenant_id: TenantId
     user_id: UserId
@@ -32,17 +32,17 @@ class Asker:
 
     @classmethod
     def of_turn(cls, turn: Turn, trace_id: str) -> "Asker":
-        """Who asks with a turn."""
+        """The asker of a turn."""
         return cls(turn.tenant_id, turn.requester_user_id, turn.chat_id, trace_id)
 
 
 def told(prompt: Prompt, asker: Asker, secret: str) -> Prompt:
-    """The prompt with hashes of its user, tenant and chat, and the trace that its call belongs to.
+    """The prompt with hashes of its user, tenant and chat, and the trace of its call.
 
-    Without a secret there are no hashes: anybody who knows an id could make the same.
+    Without a secret there are no hashes: anybody who knows an id could compute them.
     """
     if asker.trace_id:
-        # Sampled: there is a log line of it here.
+        # Marked as sampled: our log has a line for it.
         prompt = replace(prompt, traceparent=f"00-{asker.trace_id}-{secrets.token_hex(8)}-01")
     if not secret:
         return prompt

@@ -1,4 +1,4 @@
-"""What adapters read from a provider's JSON: nothing in it is believed to have the right type."""
+"""Reads fields of a provider's JSON, none of which is trusted to have the right type."""
 
 import json
 from dataclasses import replace
@@ -8,11 +8,11 @@ from minichat.domain.policy import MAX_TOKENS
 from minichat.domain.usage import Usage
 
 UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError)
-"""What reading an event raises when it is not what the provider's reference promises."""
+"""What reading an event raises when it differs from the provider's reference."""
 
 
 def document(data: str | bytes) -> dict[str, Any]:
-    """The JSON object that this is. Raises one of UNREADABLE."""
+    """Parses a JSON object. Raises one of UNREADABLE."""
     found = json.loads(data)
     if not isinstance(found, dict):
         raise TypeError("not a JSON object")
@@ -20,16 +20,16 @@ def document(data: str | bytes) -> dict[str, Any]:
 
 
 def at(found: Any, *path: str) -> Any:
-    """What is at the end of a path of keys; None when the path breaks off."""
+    """The value at the end of a path of keys; None when the path breaks off."""
     for name in path:
         found = found.get(name) if isinstance(found, dict) else None
     return found
 
 
 def usage_of(found: Any, **paths: tuple[str, ...]) -> Usage:
-    """What the provider counted, each number of `Usage` by its path.
+    """The usage that the provider counted; `paths` has the path of each number.
 
-    Numbers that cannot be tokens make it unknown: nobody pays for them.
+    If a number cannot be a token count, the usage is unknown: nobody pays for it.
     """
     counted = {name: at(found, *path) or 0 for name, path in paths.items()}
     if all(type(tokens) is int and 0 <= tokens <= MAX_TOKENS for tokens in counted.values()):
@@ -38,7 +38,7 @@ def usage_of(found: Any, **paths: tuple[str, ...]) -> Usage:
 
 
 def with_cache_in_input(apart: Usage) -> Usage:
-    """Usage whose input includes the cache's tokens, of a provider that counts them apart."""
+    """Usage whose input includes the cached tokens, for a provider that counts them separately."""
     together = apart.input_tokens + apart.cache_read_input_tokens + apart.cache_write_input_tokens
     return replace(apart, input_tokens=together) if together <= MAX_TOKENS else Usage()
 
@@ -54,22 +54,22 @@ def whole_characters(text: str) -> str:
 
 
 class Characters:
-    """The text of one answer, whose deltas are cut anywhere: the end of one may be half a character.
+    """The text of one answer, whose deltas are cut anywhere: one may end in half a character.
 
-    JSON escapes what is beyond the basic plane as two halves. A first half is held back until its other one comes, and
-    replaced when anything else does.
+    JSON escapes characters beyond the basic plane as two halves. A first half is held back until the second comes, and
+    replaced if anything else comes.
     """
 
     def __init__(self) -> None:
         self._half = ""
 
     def of(self, delta: str) -> str:
-        """The characters that this delta completes; none when it is but a half."""
+        """The characters that this delta completes; none when it is only a half."""
         text = self._half + delta
         self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
         return whole_characters(text.removesuffix(self._half))
 
     def rest(self) -> str:
-        """What stands for a half whose other one never came; empty when none is held."""
+        """The replacement of a half whose other one never came; empty when none is held."""
         half, self._half = self._half, ""
         return whole_characters(half)

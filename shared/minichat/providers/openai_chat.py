@@ -1,6 +1,6 @@
-"""Chat Completions: OpenAI's older API, and what most self-hosted servers speak (vLLM, Ollama, LiteLLM).
+"""Chat Completions: OpenAI's older API, which most self-hosted servers speak (vLLM, Ollama, LiteLLM).
 
-An answer's end comes in up to three parts that servers combine as they like: a reason, the usage, and `[DONE]`.
+An answer's end has up to three parts, which servers combine as they like: a reason, the usage, and `[DONE]`.
 """
 
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ from minichat.providers.transport import Exchange
 
 OUTPUT_CAPS = ("max_completion_tokens", "max_tokens")
 BETWEEN_TEXTS = "\n\n"
-"""Between the texts of neighbours of one role: a list of parts is what the older of these servers refuse."""
+"""Joins the texts of neighbouring messages of one role: older servers refuse a list of parts."""
 
 KNOWN_EVENTS = frozenset({"error"})
-"""Events have neither names nor types here, but for failures, which some gateways name."""
+"""Events have neither names nor types here, except for failures, which some gateways name."""
 ENDS = Ends(
     good=frozenset({"stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete"}),
     cut={
@@ -36,7 +36,7 @@ ENDS = Ends(
     failed={
         **dict.fromkeys(("tool_calls", "function_call", "tool_use"), NOT_OFFERED),
         **dict.fromkeys(("error", "network_error", "insufficient_system_resource"), "the server could not go on"),
-        **dict.fromkeys(("abort", "aborted", "cancelled", "canceled"), "the server gave the answer up"),
+        **dict.fromkeys(("abort", "aborted", "cancelled", "canceled"), "the server gave up the answer"),
     },
 )
 """OpenAI's words and those of its followers: vLLM, SGLang, TGI, Together, Mistral, DeepSeek, GLM, OpenRouter."""
@@ -56,11 +56,11 @@ def reader() -> Reading:
 
 
 def body(prompt: Prompt, output_cap: str) -> dict[str, Any]:
-    """The request of a prompt; `output_cap` is what the server calls the output limit. `metadata` is left out: OpenAI
-    refuses it where nothing is stored.
+    """The request of a prompt; `output_cap` is the server's name for the output limit. `metadata` is left out: OpenAI
+    refuses it if nothing is stored.
 
-    `extra_body` may set or replace anything but what this backend answers for: model, conversation, output cap, and
-    that one answer is streamed and counted.
+    `extra_body` may set or replace anything except what this backend is responsible for: model, conversation, output
+    cap, and that one answer is streamed and counted.
     """
     made, extra = parameters(prompt)
     if prompt.web_search_context_size is not None:
@@ -99,7 +99,7 @@ class ChatCompletionAnswer:
 
     @property
     def usage(self) -> Usage:
-        """What the answer used: the last count, unless there was more text after it, and no end."""
+        """What the answer used: the last count, unless more text followed it, and no end."""
         return self._counted if self._is_counted or self._reason is not None else Usage()
 
     def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
@@ -112,7 +112,7 @@ class ChatCompletionAnswer:
             yield from self._chunk(data)
 
     def whole(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
-        """What an answer says that came as one document."""
+        """What an answer says that is not streamed."""
         if data.get("error"):
             yield refusals.failed(data["error"], self.usage)
             return
@@ -120,9 +120,9 @@ class ChatCompletionAnswer:
         yield from self.ended()
 
     def ended(self) -> Iterator[ProviderChunk]:
-        """An answer that gave the reason of its end is whole, also without the usage or `[DONE]` that should follow.
+        """An answer with a finish reason is whole, even without the usage or `[DONE]` that should follow.
 
-        Some servers end a call of a function as they end a text: without any text it is no answer.
+        Some servers end a function call as they end a text: a call without any text is no answer.
         """
         yield from self._tell(self._characters.rest())
         is_call = self._calls and not self._told and (self._reason or "").casefold() in ENDS.good
@@ -133,7 +133,7 @@ class ChatCompletionAnswer:
         self._response_id = self._response_id or identifier(data.get("id"))
         for choice in data.get("choices") or []:
             delta, message = choice.get("delta") or {}, choice.get("message") or {}
-            # Some servers send the message that is whole at the end, and some nothing else.
+            # Some servers send the whole message at the end, and some send nothing else.
             for found in (delta.get("annotations"), message.get("annotations")):
                 if found:
                     yield from self._annotated(listed(found))
@@ -154,7 +154,7 @@ class ChatCompletionAnswer:
             yield TextDelta(text)
 
     def _annotated(self, annotations: list[Any]) -> Iterator[ToolActivity]:
-        # The only trace of a search in this API; several cannot be told apart.
+        # The only trace of a search in this API; several searches look like one.
         if not self._searched:
             self._searched = True
             yield ToolActivity("web_search", "start")
@@ -167,14 +167,14 @@ class ChatCompletionAnswer:
 
 
 def _text(content: Any) -> str:
-    """The text of a content: a string, or parts, of which a thinking model sends what it thinks as others."""
+    """The text of a content: a string, or parts; a thinking model's thoughts are parts of another type."""
     if not isinstance(content, list):
         return content or ""
     return "".join(part if isinstance(part, str) else _of_part(part) for part in content)
 
 
 def _refuses(told: dict[str, Any]) -> bool:
-    """Whether this is what the model says instead of an answer."""
+    """Whether this is a refusal: what the model says instead of an answer."""
     parts = listed(told.get("content"))
     return bool(told.get("refusal")) or any(at(part, "type") == "refusal" and at(part, "refusal") for part in parts)
 

@@ -1,4 +1,4 @@
-"""OpenAI's Responses API, which Azure OpenAI speaks too: the request, and the events told in the product's words."""
+"""OpenAI's Responses API, which Azure OpenAI speaks too: the request, and its events as the product's chunks."""
 
 import itertools
 from collections.abc import Iterator
@@ -37,20 +37,20 @@ NOT_OFFERED_ITEMS = frozenset(
         "mcp_approval_request",
     }
 )
-"""What a model asks for and waits for: nobody here will do it."""
+"""Actions that a model requests and waits for: nobody here performs them."""
 ITEM_DONE = "response.output_item.done"
-"""Of the call of a tool it tells the details, after the event that says that it is done."""
+"""Has the details of a tool's call, after the event that says the call is done."""
 REFUSAL_EVENT = "response.refusal.delta"
 TEXT_EVENTS = frozenset({"response.output_text.delta", REFUSAL_EVENT})
 ENDS = {f"response.{status}": status for status in ("completed", "incomplete", "failed")}
-"""Events that end an answer, with the status that it then has."""
+"""Events that end an answer, with its status then."""
 ENDED = frozenset({*ENDS.values(), "cancelled"})
 CUTS = {"max_output_tokens": LENGTH, "content_filter": FILTERED}
 KNOWN_EVENTS = TOOL_EVENTS.keys() | TEXT_EVENTS | ENDS.keys() | {"error"}
 
 _CITING = ("file_citation", "url_citation")
 _TEXTS = {"output_text": "text", "refusal": "refusal"}
-"""The parts of a message that are text, and where in them it is. A refusal is what the model says instead."""
+"""The types of parts with text, and the key of the text. The model sends a refusal instead of an answer."""
 
 
 def exchange(_: Provider, prompt: Prompt) -> Exchange:
@@ -66,8 +66,8 @@ def reader() -> Reading:
 def body(prompt: Prompt) -> dict[str, Any]:
     """The request of a prompt. Nothing is stored at the provider.
 
-    `extra_body` may set or replace anything but what this backend answers for: model, conversation, output cap (the
-    reserve is computed from it), and that the answer is streamed and not stored.
+    `extra_body` may set or replace anything except what this backend is responsible for: model, conversation, output
+    cap (the reserve is computed from it), and that the answer is streamed and not stored.
     """
     made, extra = parameters(prompt)
     effort = made.pop("reasoning_effort", None)
@@ -101,7 +101,7 @@ def body(prompt: Prompt) -> dict[str, Any]:
 
 
 class ResponsesAnswer:
-    """What the events of one answer mean (`reading.Meaning`); usage comes with the last one only."""
+    """What the events of one answer mean (`reading.Meaning`); only the last one has the usage."""
 
     usage = Usage()
 
@@ -109,7 +109,7 @@ class ResponsesAnswer:
         self._characters = Characters()
         self._told: list[str] = []
         self._done: dict[str, ToolActivity] = {}
-        """Calls of tools that are done, by their items' ids, until these tell the details: nobody promises that."""
+        """Finished tool calls, by their items' ids, until their details come, which nobody promises."""
         self._refused = False
 
     def said(self, kind: str, data: dict[str, Any]) -> Iterator[ProviderChunk]:
@@ -131,7 +131,7 @@ class ResponsesAnswer:
             yield _failed(data)
 
     def whole(self, data: dict[str, Any]) -> Iterator[ProviderChunk]:
-        """What an answer says that came as one document."""
+        """What an answer says that is not streamed."""
         for item in listed(data.get("output")):
             if (name := TOOL_ITEMS.get(_kind(item))) is not None:
                 yield ToolActivity(name, "start")
@@ -200,10 +200,10 @@ def _item(stretch: Stretch) -> dict[str, Any]:
 
 
 def _citations(response: dict[str, Any], told: str) -> tuple[Cited, ...]:
-    """What the parts of an answer's text cite, with spans of the whole answer.
+    """The citations of an answer's parts, with spans in the whole answer.
 
-    An offset counts within its part. What was told is the parts in their order; where it is not, no offset means
-    anything to those who read the answer.
+    An offset counts within its part. If the text told to the client is not the parts in their order, offsets mean
+    nothing to its readers, and are dropped.
     """
     found: list[Cited] = []
     for before, text, annotation in itertools.islice(_annotated(response), MAX_CITED):
@@ -218,7 +218,7 @@ def _citations(response: dict[str, Any], told: str) -> tuple[Cited, ...]:
 
 
 def _annotated(response: dict[str, Any]) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Each annotation that cites, with its part's text and the characters of the answer before that."""
+    """Each citation, with its part's text and the number of characters of the answer before that part."""
     before = 0
     for text, annotations in _parts(response):
         for annotation in annotations:
@@ -237,7 +237,7 @@ def _parts(response: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _refuses(response: dict[str, Any]) -> bool:
-    """Whether a part of the answer is what the model says instead of one."""
+    """Whether a part of the answer is a refusal."""
     return any(
         _kind(part) == "refusal" for item in listed(response.get("output")) for part in listed(at(item, "content"))
     )
@@ -248,14 +248,14 @@ def _kind(found: Any) -> str:
 
 
 def _moved(span: Span | None, by: int, text: str) -> Span | None:
-    """The span of a text in what it is a part of; None for one that is not within the text."""
+    """The span of a text, moved to the whole answer; None if it is not within the text."""
     if span is None or not 0 <= span[0] <= span[1] <= len(text):
         return None
     return span[0] + by, span[1] + by
 
 
 def _failed(data: dict[str, Any]) -> Failed:
-    """The failure of an event in each of the shapes that providers send; null is empty."""
+    """The failure in an event, in any of the shapes that providers send; null is empty."""
     response = data.get("response")
     return refusals.failed(at(response, "error") or data.get("error") or data, _usage(response))
 

@@ -8,7 +8,7 @@ Role = Literal["user", "assistant"]
 
 @dataclass(frozen=True, slots=True)
 class PromptMessage:
-    """One message of the conversation; `images` are ids of the provider that is asked."""
+    """One message of the conversation; `images` are file ids at the called provider."""
 
     role: Role
     text: str
@@ -19,8 +19,8 @@ class PromptMessage:
 class Prompt:
     """One call of a model: instructions, conversation oldest first, tools, caps and sampling parameters.
 
-    Vector stores, files for the code interpreter and images are for providers that have files; no other is sent any.
-    With `only_attachment` nothing else in the stores is found: files are put in with that attribute.
+    Vector stores, files for the code interpreter and images go only to providers that have files. With
+    `only_attachment` a search finds nothing else in the stores: it filters by an attribute of each file.
 
     `user` and `metadata` are opaque hashes (`identity`); no id of tenant, user or chat leaves the backend.
     `traceparent` is a header (W3C Trace Context).
@@ -49,7 +49,7 @@ def parameters(prompt: Prompt) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def one_of_temperature_and_top_p(said: dict[str, Any]) -> dict[str, Any]:
-    """The parameter that counts, for models that refuse both: a `top_p` of 1 says nothing."""
+    """The parameter that matters, for models that refuse both: a `top_p` of 1 has no effect."""
     if said.get("top_p", 1) < 1:
         return {"top_p": said["top_p"]}
     return {"temperature": said["temperature"]} if "temperature" in said else {}
@@ -57,7 +57,7 @@ def one_of_temperature_and_top_p(said: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Neighbouring messages of one role: their texts, and ids of the images that are shown with them."""
+    """Neighbouring messages of one role: their texts, and the ids of their images."""
 
     role: Role
     texts: tuple[str, ...]
@@ -67,7 +67,7 @@ class Stretch:
 def alternating(messages: tuple[PromptMessage, ...]) -> list[Stretch]:
     """The conversation as every provider takes it: the user begins, roles alternate, no text is blank.
 
-    Some servers refuse any other, and a chat that has one such message would never be answered again. An answer whose
+    Some servers refuse anything else, and a chat with one such message would never get an answer again. An answer whose
     question was left out of the context is left out, too.
     """
     stretches: list[Stretch] = []

@@ -1,7 +1,7 @@
 """One answer, from bytes to chunks: what all adapters have in common, whatever their provider calls its events.
 
-The label of an answer is a hint. What comes is looked at: one JSON object is the whole answer of a server that does not
-stream, a page is none, everything else is a stream.
+The content type is only a hint; the bytes decide. One JSON object is the whole answer of a server that does not stream,
+an HTML page is no answer, and everything else is a stream.
 """
 
 from collections.abc import Container, Iterator
@@ -21,29 +21,29 @@ _BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
 class NotAnAnswer(ValueError):
-    """What a provider sent is neither a stream nor an answer; the message shows how it begins."""
+    """The provider sent neither a stream nor an answer; the message shows how it begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One event: what it is called, and what it says; None when that cannot be read."""
+    """One event: its name and its data; None when the data cannot be read."""
 
     kind: str
     data: dict[str, Any] | None
 
 
 class Wire(Protocol):
-    """Makes events of bytes."""
+    """Decodes bytes into events."""
 
     def feed(self, part: bytes) -> Iterator[Said]:
         """The events that these bytes complete, without those that carry nothing.
 
-        Raises ValueError for bytes that are none.
+        Raises ValueError for bytes that are no event.
         """
 
 
 class Meaning(Protocol):
-    """Knows what the events of one API mean."""
+    """Interprets the events of one API."""
 
     @property
     def usage(self) -> Usage:
@@ -53,16 +53,16 @@ class Meaning(Protocol):
         """What an event says, a terminal chunk last. Raises one of UNREADABLE."""
 
     def whole(self, data: dict[str, Any], /) -> Iterator[ProviderChunk]:
-        """What an answer says that came as one document, a terminal chunk last. Raises one of UNREADABLE."""
+        """What an answer says that is not streamed, a terminal chunk last. Raises one of UNREADABLE."""
 
     def ended(self) -> Iterator[ProviderChunk]:
-        """What it means that no event comes any more, a terminal chunk last."""
+        """What the end of the events means, a terminal chunk last."""
 
 
 class Events:
-    """Server-sent events with JSON in them; `known` are the kinds of which none may be lost.
+    """Server-sent events with JSON data; no event of a `known` kind may be lost.
 
-    What `type` says of an event counts more than its name: gateways give all events the same one.
+    An event's `type` counts more than its name: gateways give all events the same name.
     """
 
     def __init__(self, known: Container[str]) -> None:
@@ -79,7 +79,7 @@ class Events:
                 try:
                     found = document(data)
                 except UNREADABLE:
-                    # Text, or an end, may be lost; in an event of another's making neither is.
+                    # A known or unnamed event may hold text or an end; others hold neither.
                     if event.name in self._known or event.name in {"", "message"}:
                         yield Said(event.name, None)
                 else:
@@ -130,7 +130,7 @@ class Reading:
             raise EventTooLarge(f"more than {MAX_EVENT_BYTES} bytes")
 
     def ended(self) -> Iterator[ProviderChunk]:
-        """What it means that the bytes end here, a terminal chunk last."""
+        """What the end of the bytes means, a terminal chunk last."""
         if self._whole is not None:
             try:
                 yield from self._meaning.whole(document(bytes(self._whole)))
@@ -149,7 +149,7 @@ class Reading:
             try:
                 for chunk in self._meaning.said(said.kind, said.data):
                     if self._begun and isinstance(chunk, Failed):
-                        # Who has begun to answer no longer refuses.
+                        # Once the answer has begun, a failure is not a refusal.
                         yield replace(chunk, refused=False)
                     else:
                         yield chunk

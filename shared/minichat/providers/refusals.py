@@ -1,7 +1,7 @@
-"""What a provider says when it says no: what the user is told of it, and whether and when to ask again.
+"""A provider's refusals: the error code for the user, and whether and when to retry.
 
-The status decides first, the words of the body second. One of them turns it over: an account without money is refused
-with the status of too many requests, and no patience helps it.
+The status decides first, the error codes of the body second. One kind of code overrides the status: an account out of
+credit gets the status of too many requests, but no retry helps.
 """
 
 import re
@@ -24,21 +24,21 @@ OUT_OF_CREDIT = frozenset(
         *("linked_organization_spend_limit_reached", "linked_organization_billing_unavailable"),
     }
 )
-"""What providers call it when somebody has to pay first."""
+"""Error codes for an account that must pay first."""
 TOO_LONG = frozenset(
     {
         *("context_length_exceeded", "context_window_exceeded", "contextwindowexceedederror"),
         *("exceed_context_size_error", "string_above_max_length", "request_too_large", "input_too_long", "413"),
     }
 )
-"""What they call a prompt that is longer than the model, or their door, is wide."""
+"""Error codes for a prompt too long for the model, or for the server's request limit."""
 NOT_VALID = frozenset(
     {
         *("invalid_request_error", "invalid_request", "invalid_prompt", "invalid_value", "validationexception"),
         *("bad_request", "badrequesterror", "bad_request_error", "unprocessable_entity", "400", "422"),
     }
 )
-"""What they call a request that they will not accept however often it comes."""
+"""Error codes for a request that is never accepted, however often it comes."""
 
 _TIMEOUT_STATUSES = frozenset({408, 504, 524})
 _NOT_VALID_STATUSES = frozenset({400, 415, 422})
@@ -47,16 +47,16 @@ _TOO_LONG_WORDS = re.compile(
     r"|exceeds? the (?:maximum )?(?:number of )?(?:allowed )?(?:input )?tokens?|too large for model",
     re.IGNORECASE,
 )
-"""Of servers that have one word for all that is wrong with a request: what the sentence says tells this apart."""
+"""For servers with one error code for every bad request: the sentence shows whether it was too long."""
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?")
 _WAITS = (("retry-after-ms", 1000), ("x-ms-retry-after-ms", 1000), ("retry-after", 1))
-"""Headers that say how long to wait, with their units in a second, the most exact first."""
+"""Headers that say how long to wait, with their units per second, the most precise first."""
 
 
 def code_of(*words: Any, message: Any = None) -> FailureCode:
-    """What the user is told of a failure that a provider describes with these words; what are none do not count.
+    """The code for the user of a failure that a provider describes with these words; values of other types are ignored.
 
-    Only where they say that the request is at fault does the sentence beside them count, too.
+    The sentence beside them counts only if they say that the request is at fault.
     """
     said = set(_words(words))
     if said & OUT_OF_CREDIT:
@@ -73,7 +73,7 @@ def code_of(*words: Any, message: Any = None) -> FailureCode:
 
 
 def failed(problem: Any, usage: Usage) -> Failed:
-    """The failure that this JSON describes: an object with its words, or a sentence."""
+    """The failure that this JSON describes: an object with error codes, or a sentence."""
     if not isinstance(problem, dict):
         problem = {"message": problem}
     words = list(_words(_said(problem)))
@@ -82,7 +82,7 @@ def failed(problem: Any, usage: Usage) -> Failed:
 
 
 def of_status(status: int, headers: Mapping[str, str], body: str) -> tuple[Failed, bool]:
-    """The failure that a status other than 200 is, and whether the same request may succeed later."""
+    """The failure behind a status other than 200, and whether the same request may succeed later."""
     words = set(_words(_of_body(body)))
     code: FailureCode = "provider_error"
     if status in _TIMEOUT_STATUSES:
@@ -93,15 +93,15 @@ def of_status(status: int, headers: Mapping[str, str], body: str) -> tuple[Faile
         code = code_of(*words, 413 if status == 413 else 400, message=body)
     asked_to_try = {"true": True, "false": False}.get(headers.get("x-should-retry", "").lower())
     may_pass = (status == 429 or status >= 500) if asked_to_try is None else asked_to_try
-    # Below that it is no answer of an API, and what became of the request is anybody's guess.
+    # A status below 300 is no refusal of an API, and the request's outcome is unknown.
     failure = Failed(code, f"status {status}: {body}", refused=status >= 300)
     return failure, may_pass and not words & OUT_OF_CREDIT
 
 
 def seconds_to_wait(headers: Mapping[str, str], now: datetime) -> float:
-    """For how many seconds a provider asks not to be asked again; 0 when it does not say, or cannot be understood.
+    """The seconds that a provider asks to wait before a retry; 0 when it does not say, or cannot be understood.
 
-    A date is compared with the provider's own clock, where its answer tells that.
+    A date is compared with the provider's own clock, if its answer has the time.
     """
     for name, units in _WAITS:
         if _NUMBER.fullmatch(found := headers.get(name, "").strip()):
@@ -131,6 +131,6 @@ def _said(problem: Any) -> tuple[Any, ...]:
 
 
 def _words(found: tuple[Any, ...]) -> Iterator[str]:
-    """Those of these that are words. That an error is of type error says nothing."""
+    """The words among these values. The type "error" says nothing."""
     said = (str(one).casefold() for one in found if isinstance(one, str | int))
     return (word for word in said if word not in {"", "error"})

@@ -1,4 +1,4 @@
-"""Providers by the name that a policy gives them: the adapter, the key and the clients of this process."""
+"""Providers by their names in the policy: the adapter, the key and the clients of this process."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -20,7 +20,7 @@ class Adapter(Protocol):
     """A module that knows one wire format."""
 
     def exchange(self, entry: Provider, prompt: Prompt, /) -> transport.Exchange:
-        """What is sent for a prompt, and who reads the answer."""
+        """The request for a prompt, and the reader of its answer."""
 
 
 class Providers:
@@ -71,7 +71,7 @@ class Providers:
 
 
 def adapter(kind: ProviderKind) -> Adapter:
-    """The adapter of a kind, imported when it is first needed: a cold start pays for none that it does not call."""
+    """The adapter of a kind, imported when first needed: a cold start pays only for adapters that it calls."""
     match kind:
         case "openai_responses" | "azure_openai_responses":
             from minichat.providers import openai_responses  # noqa: PLC0415

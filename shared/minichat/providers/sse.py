@@ -1,4 +1,4 @@
-"""Server-sent events from bytes, as they come: sans I/O, any chunk boundary (WHATWG HTML, 9.2.6).
+"""An incremental, sans-I/O parser of server-sent events, cut anywhere into chunks (WHATWG HTML, 9.2.6).
 
 Only CR, LF and CRLF end a line. `str.splitlines` would also split at U+2028 and others, which JSON may carry raw.
 """
@@ -14,12 +14,12 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class EventTooLarge(ValueError):
-    """One event is larger than any provider's should be."""
+    """An event is larger than any provider should send."""
 
 
 @dataclass(frozen=True, slots=True)
 class WireEvent:
-    """One event: its name (empty when it has none), its data lines, joined, and its id when it carries one."""
+    """One event: its name (empty when it has none), its joined data lines, and its id if it has one."""
 
     name: str
     data: str
@@ -27,7 +27,7 @@ class WireEvent:
 
 
 class EventParser:
-    """Collects bytes and gives the events that are complete; an event that the stream's end cuts off is none."""
+    """Collects bytes and yields complete events; an event cut off by the stream's end is dropped."""
 
     def __init__(self) -> None:
         self._line = bytearray()
@@ -44,7 +44,7 @@ class EventParser:
         Raises EventTooLarge, and UnicodeDecodeError for bytes that are not UTF-8.
         """
         start = 0
-        # A CR ends its line at once: to wait for its LF would hold back an event, and lose a stream's last one.
+        # A CR ends its line at once: waiting for an LF would delay an event, and lose a stream's last one.
         if self._after_cr and chunk:
             start = chunk[0] == 0x0A
             self._after_cr = False

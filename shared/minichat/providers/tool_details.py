@@ -1,4 +1,4 @@
-"""What a tool did, as providers tell it: of OpenAI's items, and of Anthropic's blocks."""
+"""What a tool did, read from OpenAI's items and Anthropic's blocks."""
 
 import json
 from typing import Any
@@ -8,11 +8,11 @@ from minichat.providers.citations import listed
 from minichat.providers.json_fields import UNREADABLE, at
 
 FILES, OUTPUTS = "file_search_call.results", "code_interpreter_call.outputs"
-"""What OpenAI leaves out of its items unless it is asked to include it."""
+"""Details that OpenAI includes in its items only on request."""
 
 
 def of_item(item: Any) -> ToolDetails:
-    """Of an item of OpenAI's that is a tool's call. Nothing of what cannot be read."""
+    """The details in an OpenAI item of a tool's call, without unreadable ones."""
     match at(item, "type"):
         case "file_search_call" if isinstance(found := at(item, "results"), list):
             files = (at(one, "file_id") for one in found)
@@ -28,7 +28,7 @@ def of_item(item: Any) -> ToolDetails:
 
 
 def of_result(block: Any, asked: str) -> ToolDetails:
-    """Of a block of Anthropic's that is a tool's result; `asked` is the JSON of what the tool was asked."""
+    """The details in an Anthropic block of a tool's result; `asked` is the tool's input, as JSON."""
     if at(block, "type") == "web_search_tool_result":
         try:
             query = at(json.loads(asked), "query")

@@ -1,4 +1,4 @@
-"""One call of a provider over HTTP: the request, the patience, the retries, and the bytes for whoever reads them.
+"""One call of a provider over HTTP: the request, the time limits, the retries, and the bytes for a reader.
 
 The status decides first, the body second (`refusals`). Before the first byte of an answer a refusal that may pass (429,
 5xx, no connection) is tried again within the first byte's time; after it, never: text may already have been sent on.
@@ -24,31 +24,31 @@ from minichat.providers.diagnostics import redact_diagnostic
 
 FIRST_PAUSE_SECONDS = 0.25
 MAX_PAUSE_SECONDS = 5.0
-"""A user waits: who asks for more patience than this (Retry-After) is not asked again."""
+"""A user is waiting: a provider that asks for a longer pause (Retry-After) is not retried."""
 MAX_ERROR_BODY_BYTES = 16_384
 ERROR_BODY_SECONDS = 2.0
 LAST_BYTES_SECONDS = 0.1
 _REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
-"""Where providers say what they call a request: what their support asks for."""
+"""Headers with the provider's id of a request, which its support asks for."""
 MAX_ID_CHARACTERS = 128
 
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
 
 class NotAsked(Exception):
-    """No request can be made, for the reason that it names; nothing was sent."""
+    """No request can be made, for the reason in the message; nothing was sent."""
 
 
 class AddressRefused(NotAsked):
-    """The name of the provider's host leads to no public address."""
+    """The provider's host name has no public address."""
 
 
 class NobodyAtWork(asyncio.CancelledError):
-    """Whoever wanted an answer stopped waiting while every request had been refused, or none had left."""
+    """The caller stopped waiting when every request had been refused, or none had left."""
 
 
 class Reader(Protocol):
-    """Makes chunks of the bytes of one answer, in whatever pieces they come."""
+    """Decodes the bytes of one answer, in whatever pieces they come, into chunks."""
 
     @property
     def usage(self) -> Usage:
@@ -61,12 +61,12 @@ class Reader(Protocol):
         """
 
     def ended(self) -> Iterator[ProviderChunk]:
-        """What it means that the bytes end here, a terminal chunk last."""
+        """What the end of the bytes means, a terminal chunk last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What is sent, and who reads what comes back."""
+    """A request, and the reader of its answer."""
 
     model: str
     body: dict[str, Any]
@@ -78,7 +78,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """How a provider is called: through which client, as which entry, with whose key."""
+    """How a provider is called: the client, the entry, the key."""
 
     client: httpx2.AsyncClient
     entry: Provider
@@ -86,7 +86,7 @@ class Line:
 
 
 class _Refused(Exception):
-    """There is no answer to read; `retry_after` are the seconds that the provider asks for."""
+    """There is no answer to read; the provider asks to wait `retry_after` seconds."""
 
     def __init__(self, failed: Failed, *, may_pass: bool, status: int = 0, retry_after: float = 0) -> None:
         self.failed = failed
@@ -99,7 +99,7 @@ class _Refused(Exception):
 async def stream(line: Line, exchange: Exchange) -> AsyncGenerator[ProviderChunk, None]:
     """The provider's answer, ending with exactly one terminal chunk; closing the generator closes the connection.
 
-    Trouble of the provider never raises: it is the terminal chunk `Failed`.
+    The provider's failures never raise: they end in the terminal chunk `Failed`.
     """
     times, begun = line.entry.timeouts, asyncio.get_running_loop().time()
     total_by = begun + times.total_seconds
@@ -119,7 +119,7 @@ async def stream(line: Line, exchange: Exchange) -> AsyncGenerator[ProviderChunk
 
 
 def _redacted(failed: Failed, secrets: list[str]) -> Failed:
-    """The failure with a diagnostic for logs: whatever a provider said has to come through here."""
+    """The failure with a diagnostic fit for logs: all of a provider's words must pass through here."""
     return replace(failed, diagnostic=redact_diagnostic(failed.diagnostic, *secrets))
 
 
@@ -129,10 +129,10 @@ def _request(line: Line, key: str | None, exchange: Exchange) -> httpx2.Request:
     headers = {"accept": exchange.content_type, "accept-encoding": "identity", **exchange.headers}
     if entry.auth is not None and key is not None:
         headers[entry.auth.header] = carried = entry.auth.prefix + key
-        # Checked here, for whoever finds out later quotes it.
+        # Checked here, because a later error would quote the key.
         if not (carried.isascii() and carried.isprintable()):
             raise NotAsked("no header can carry the key")
-    # Reading has deadlines of its own: httpx2's would begin anew with each part.
+    # Reading has its own deadlines: httpx2's would restart with each part.
     timeout = httpx2.Timeout(None, connect=entry.timeouts.connect_seconds, pool=entry.timeouts.connect_seconds)
     try:
         return line.client.build_request(
@@ -148,10 +148,10 @@ def _url(entry: Provider, model: str) -> str:
 
 
 async def _opened(line: Line, exchange: Exchange, by: float, secrets: list[str]) -> httpx2.Response:
-    """The response whose body is the stream; what may pass is tried again while the first byte's time lasts.
+    """The response whose body is the stream; refusals that may pass are retried within the first byte's time.
 
-    A key that was refused is read again, and if it is another one now, tried once more. Adds the keys that it sends to
-    `secrets`. Raises _Refused, and NobodyAtWork.
+    A refused key is read again, and tried once more if it has changed. Adds the keys that it sends to `secrets`.
+    Raises _Refused, and NobodyAtWork.
     """
     key = line.key
     sent = None if key is None else await key.current()
@@ -163,7 +163,7 @@ async def _opened(line: Line, exchange: Exchange, by: float, secrets: list[str])
         except NobodyAtWork as stopped:
             raise asyncio.CancelledError if unsure else stopped from None
         except _Refused as refused:
-            # One attempt that nobody said no to is enough for somebody to be at work.
+            # After one attempt without a refusal, the provider may be at work.
             reached = reached or refused.failed.reached
             unsure = unsure or (refused.failed.reached and not refused.failed.refused)
             last = _Refused(replace(refused.failed, reached=reached, refused=reached and not unsure), may_pass=False)
@@ -207,7 +207,7 @@ async def _attempt(line: Line, key: str | None, exchange: Exchange, by: float) -
         code: FailureCode = "provider_timeout" if timed_out else "provider_error"
         failed = Failed(code, repr(error), reached=connected)
         raise _Refused(failed, may_pass=not connected) from None
-    # What it says of its type is not asked: gateways name lists of types, another one or none.
+    # The content type is not checked: gateways send lists of types, a wrong one or none.
     _note_its_name(response)
     if response.status_code == 200:
         return response
@@ -221,7 +221,7 @@ async def _attempt(line: Line, key: str | None, exchange: Exchange, by: float) -
 
 
 def _note_its_name(response: httpx2.Response) -> None:
-    """What the provider calls the request, for the log line alone."""
+    """Notes the provider's id of the request, for the log line only."""
     from minichat.observability import note  # noqa: PLC0415  more than an adapter costs, and there by now
 
     name = next((response.headers[header] for header in _REQUEST_IDS if header in response.headers), None)
@@ -238,7 +238,7 @@ async def _error_text(response: httpx2.Response) -> str:
                 if len(found) > MAX_ERROR_BODY_BYTES:
                     break
     except (TimeoutError, httpx2.HTTPError):
-        pass  # the status has already said what matters
+        pass  # the status alone says what matters
     return found[:MAX_ERROR_BODY_BYTES].decode(errors="replace")
 
 
@@ -280,6 +280,6 @@ async def _read_to_its_end(parts: AsyncIterator[bytes]) -> None:
 
 
 def _last(reader: Reader, problem: Failed | None) -> list[ProviderChunk]:
-    """How an answer ends whose bytes do: as it said that it would, also when its stream failed then; else by that."""
+    """The end of an answer whose bytes end: the one it announced, even if its stream failed then; else the failure."""
     said = [*reader.ended()]
     return [problem] if problem is not None and isinstance(said[-1], Failed) else said

@@ -60,14 +60,14 @@ class NewFile:
 
 
 def add(call: Call, chat: Chat, file: NewFile, content: bytes, rules: Rules) -> Attachment:
-    """A new attachment, pending, whose file came with the request; or what became of the one that the key made before.
+    """A new, pending attachment whose file came with the request; or the one that the key made before, as it is now.
 
     Raises InvalidRequest, FileTooLarge, UnsupportedFileType, QuotaExceeded, ChatNotFound, IdempotencyKeyConflict,
     AttachmentNotFound (the key's was deleted), ServiceUnavailable.
     """
     file_type = _accepted(file, chat, rules)
     if not is_what_it_says(file_type, content):
-        raise UnsupportedFileType("The file is not of the type that it is said to be.")
+        raise UnsupportedFileType("The file is not of its declared type.")
     made = _made(call, chat, file, file_type, rules)
     attachment = _stored(call, made, limits_of(chat, rules), rules, file.once(content))
     # If the process dies here, the attachment is given up when no file has come. A repeated request brings the file
@@ -78,7 +78,7 @@ def add(call: Call, chat: Chat, file: NewFile, content: bytes, rules: Rules) -> 
 
 
 def announce(call: Call, chat: Chat, file: NewFile, rules: Rules) -> tuple[Attachment, objects.Form]:
-    """A new attachment, pending, and the form with which its file is to be posted.
+    """A new, pending attachment, and the form for posting its file.
 
     Raises as `add` does.
     """
@@ -99,9 +99,9 @@ def get(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> Attachment:
 
 
 async def settled(call: Call, attachment: Attachment, seconds: float) -> Attachment:
-    """The attachment as it is once it is ready or failed, or when so many seconds are over.
+    """The attachment once it is ready or failed, or as it is after so many seconds.
 
-    A look that the store does not answer is passed over. Raises AttachmentNotFound when it is deleted meanwhile, and
+    Reads that the store does not answer are skipped. Raises AttachmentNotFound when it is deleted meanwhile, and
     ChatNotFound when its chat is.
     """
     ends_at, pauses = time.monotonic() + seconds, growing(FIRST_LOOK_SECONDS, LONGEST_PAUSE_SECONDS, factor=1.5)
@@ -113,7 +113,7 @@ async def settled(call: Call, attachment: Attachment, seconds: float) -> Attachm
 
 
 def _as_it_stands(call: Call, attachment: Attachment) -> Attachment:
-    """What became of an attachment; only one that is at its end has a thumbnail to be read."""
+    """The attachment as it is now; only a ready or failed one can have a thumbnail to read."""
     chat, found = attachments.with_chat(attachment.tenant_id, attachment.chat_id, attachment.attachment_id)
     visible(chat, call.caller)
     if found is None or found.deleted_at is not None:
@@ -129,7 +129,7 @@ def _present(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> Attach
 
 
 def delete(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> None:
-    """Deletes an attachment that no visible message was sent with; one that is deleted already stays so.
+    """Deletes an attachment that no visible message was sent with; repeating it changes nothing.
 
     Raises ChatNotFound, AttachmentNotFound, Forbidden (another's), AttachmentLocked, ServiceUnavailable.
     """
@@ -153,7 +153,7 @@ def delete(call: Call, chat_id: ChatId, attachment_id: AttachmentId) -> None:
 def limits_of(chat: Chat, rules: Rules) -> FileLimits:
     """What the deployment and the chat's model allow.
 
-    Raises ServiceUnavailable when the chat's model is in the catalog no more.
+    Raises ServiceUnavailable when the chat's model is no longer in the catalog.
     """
     settings = rules.settings.attachments
     return FileLimits(
@@ -205,7 +205,7 @@ def _made(call: Call, chat: Chat, file: NewFile, file_type: FileType, rules: Rul
 
 
 def _stored(call: Call, made: Attachment, limits: FileLimits, rules: Rules, once: Once | None) -> Attachment:
-    """The attachment, stored; or the one that the key made before, as it is now: what was deleted is not made again."""
+    """The stored attachment; or the one that the key made before, as it is now. A deleted one is not made again."""
     event = AttachmentExpected(tenant_id=made.tenant_id, chat_id=made.chat_id, attachment_id=made.attachment_id)
     delay = rules.settings.attachments.abandoned_after_seconds
     expected = outbox.item(call, made.chat_id, event, delay_seconds=delay)

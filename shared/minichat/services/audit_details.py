@@ -1,5 +1,5 @@
-"""What the audit trail says of who asked for something, and of a turn besides its end: the decisions that let it run,
-and what it was sent with.
+"""What the audit trail says about the caller of a request, and about a turn besides its end: the decisions that let it
+run, and its attachments.
 """
 
 from datetime import datetime
@@ -26,7 +26,7 @@ CALLS_EXCEEDED = "_calls_exceeded"
 
 
 class ByCaller(TypedDict):
-    """The members of an audit event that are its request's."""
+    """The members of an audit event that come from its request."""
 
     tenant_id: str
     timestamp: datetime
@@ -93,9 +93,9 @@ def attachment_deleted(call: Call, attachment: Attachment) -> AttachmentDeleted:
 
 
 def policy_decisions(turn: Turn, ending: Ending, auth: Auth) -> PolicyDecisions:
-    """The decisions that let the turn run, and the quota that ended it or had another model answer it.
+    """The decisions that let the turn run, and the quota that ended it or downgraded its model.
 
-    Its caller had the licence where the deployment asks for one: nobody else begins a turn.
+    If the deployment asks for a licence, the caller had it: nobody else begins a turn.
     """
     reserve = turn.reserve
     return PolicyDecisions(
@@ -110,7 +110,7 @@ def policy_decisions(turn: Turn, ending: Ending, auth: Auth) -> PolicyDecisions:
 
 
 def attachment_uses(turn: Turn, ending: Ending) -> list[AttachmentUse]:
-    """What the turn's message was sent with: one read where there is any.
+    """The attachments of the turn's message: one read if it has any.
 
     Raises ServiceUnavailable.
     """

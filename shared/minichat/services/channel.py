@@ -38,7 +38,7 @@ class Channel:
     async def put(self, numbered: Numbered) -> None:
         """Hands an event over, then waits while the channel is full; drops it when nobody reads any more.
 
-        Who is cancelled while it waits has handed its event over: none is missing between those before and after it.
+        A caller cancelled while waiting has already handed its event over: the sequence has no gap.
         """
         if self._is_read:
             self.waiting.append(numbered)
@@ -73,7 +73,7 @@ class Channel:
             self.leave()
 
     def leave(self) -> None:
-        """Nobody reads, or ever will: a producer that waits for room goes on. Safe to call again."""
+        """Says that nobody reads any more: a producer waiting for room goes on. Safe to call again."""
         if not self._is_read:
             return
         self._is_read = False

@@ -10,32 +10,32 @@ from minichat.settings import Settings
 from minichat.storage import chats, purge
 
 KEPT_UNCLEANED = timedelta(days=3650)
-"""How much longer than the rest of a deleted chat is kept what tells where its files are, while a provider may have
-them: for whoever finds out years later, and yet not for ever."""
+"""How much longer than the rest of a deleted chat the items that locate its files are kept while a provider may have
+them: long enough for a discovery years later, but not for ever."""
 
 
 class ChatNotDeleted(Exception):
-    """The chat is alive: whatever asks for its end is wrong."""
+    """The chat is not deleted: the request to purge it is wrong."""
 
 
 class StillRunning(Exception):
-    """A turn of the chat has not ended yet; it was asked to when the chat was deleted."""
+    """A turn of the chat has not ended yet, though the chat's deletion cancelled it."""
 
 
 def expire(event: ChatCleanup, settings: Settings, now: datetime, new_id: NewId) -> int:
-    """Has every item of a deleted chat expire once the grace is over; how many it marked. Safe to call again.
+    """Marks every item of a deleted chat to expire after the grace period; how many it marked. Safe to call again.
 
-    What the cleanup of its files and vector stores needs is kept for longer, until `expire_cleaned`. Quota, ledger and
+    Items that the cleanup of its files and vector stores needs stay longer, until `expire_cleaned`. Quota, ledger and
     audit trail stay: they are the tenant's, and hold no content.
-    Raises ChatNotDeleted, StillRunning, ServiceUnavailable when one of them could not be given its time.
+    Raises ChatNotDeleted, StillRunning, ServiceUnavailable when an item could not be marked.
     """
     chat = _deleted(event)
     if chat is None:
         return 0
     call = Call(Caller(chat.tenant_id, chat.user_id, "system"), now, new_id)
     if chat.running_request_id is not None and not end_if_dead(call, chat, settings):
-        # Its end writes items of its own, which would stay for ever if the others had expired already. Once it has
-        # ended there is none: nothing begins in a deleted chat.
+        # The turn's end writes items of its own, which would stay for ever if the others had expired already. Once it
+        # has ended no turn is left: none begins in a deleted chat.
         raise StillRunning
     at = _end_of_grace(chat, settings)
     marked = purge.contents(chat.tenant_id, chat.chat_id, at)
@@ -43,7 +43,7 @@ def expire(event: ChatCleanup, settings: Settings, now: datetime, new_id: NewId)
 
 
 def expire_cleaned(event: ChatCleanup, settings: Settings) -> int:
-    """Has what the cleanup of a deleted chat needed expire with the rest, as far as that is done; how many it marked.
+    """Marks the items that a deleted chat's cleanup needed, as far as that is done, to expire too; how many it marked.
 
     Raises ChatNotDeleted, ServiceUnavailable.
     """

@@ -1,4 +1,4 @@
-"""Chats: create, read, rename, delete; and those that are deleted by themselves."""
+"""Chats: create, read, rename, delete; and the expiry of temporary ones."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,8 +28,8 @@ class NewChat:
 def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
     """A new chat of the caller; its model is chosen now and stays, and so does whether it is temporary.
 
-    Raises InvalidRequest (title), InvalidModel, IdempotencyKeyConflict, ChatNotFound (the key's chat was deleted: it
-    is not made again, for nobody asked for another).
+    Raises InvalidRequest (title), InvalidModel, IdempotencyKeyConflict, ChatNotFound (the key's chat was deleted, and
+    is not made again: nobody asked for another).
     """
     title = None if wish.title is None else clean_title(wish.title)
     model = rules.policy.model_for_new_chat(wish.model_id)
@@ -57,7 +57,7 @@ def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
 
 
 def ends_at(used_at: datetime, settings: Settings) -> datetime:
-    """When a temporary chat ends that was created, sent to or renamed at that instant, and then no more."""
+    """When a temporary chat ends whose last use (created, sent to or renamed) was at that instant."""
     return used_at + timedelta(hours=settings.retention.temporary_chats_hours)
 
 
@@ -89,7 +89,7 @@ def delete(call: Call, chat_id: ChatId) -> None:
 
 
 def expire(call: Call, chat: Chat) -> bool:
-    """Deletes a temporary chat that is still as it was seen, on its owner's behalf; False when it was used meanwhile.
+    """Deletes a temporary chat on its owner's behalf if it is unchanged; False when it was used meanwhile.
 
     Raises ChatNotFound.
     """
@@ -112,7 +112,7 @@ def _deleted(call: Call, chat: Chat, reason: DeletionReason) -> bool:
 def to_be_cleaned(
     chat: Chat, deleted_at: datetime, task_id: str, reason: DeletionReason = "chat_soft_delete"
 ) -> ChatCleanup:
-    """The event that has everything of a deleted chat go."""
+    """The event that has everything of a deleted chat removed."""
     return ChatCleanup(
         tenant_id=chat.tenant_id,
         reason=reason,

@@ -1,7 +1,7 @@
-"""Finds out what a document is about, by a model that searches it at its provider: a task of the system.
+"""Summarizes a document with a model that searches it at its provider: a task of the system.
 
-The file itself is nowhere but at the provider by then. Only what a model can search is summarized: no images, no tables
-for the code interpreter, nothing at a provider whose models have no file search.
+By then the file exists only at the provider. Only what a model can search is summarized: no images, no tables for the
+code interpreter, nothing at a provider whose models have no file search.
 """
 
 from minichat import greenlets
@@ -16,7 +16,7 @@ from minichat.storage import attachment_steps, attachments, outbox
 
 
 async def summarize(task: DocSummaryTask, trace_id: str, means: TaskDeps) -> TaskOutcome:
-    """Has the document of a task summarized, unless it is or nobody can. An answer that is none leaves it without.
+    """Summarizes the document of a task, unless it has a summary or no model can. An unusable answer leaves it without.
 
     Raises TaskFailed, and ServiceUnavailable.
     """
@@ -43,7 +43,7 @@ async def summarize(task: DocSummaryTask, trace_id: str, means: TaskDeps) -> Tas
 
 
 def _model(policy: Policy, configured: str, chat_model: str, provider_id: str) -> Model | None:
-    """A model that can search what this provider has: the configured one, the chat's, else the first that there is."""
+    """A model that can search this provider's files: the configured one, the chat's, else the first in the catalog."""
     able = {
         model.id: model
         for model in policy.enabled_models()

@@ -1,4 +1,4 @@
-"""The end of a turn: one winner settles it, stores the answer and lets the events out (turns-and-quota 6)."""
+"""The end of a turn: one winner settles it, stores the answer and publishes its events (turns-and-quota 6)."""
 
 import time
 from collections.abc import Iterator
@@ -32,16 +32,17 @@ from minichat.storage import endings, outbox, parts, quota
 from minichat.storage.transact import Put, Rejected
 
 UNHEARD = 1_000_000
-"""Numbers left out before the terminal event of a turn whose teller is dead: more than it can have told and not stored,
-so that no number ever names two events (contract 3, rule 4)."""
+"""Numbers skipped before the terminal event of a turn whose teller is dead: more events than it can have told without
+storing them, so that no number ever names two events (contract 3, rule 4)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Teller:
-    """Who tells a turn's stream, and ends it: `stored` events are stored, the `pending` ones will be with its end.
+    """The process that tells a turn's stream, and ends the turn: `stored` events are stored, the `pending` ones will be
+    with its end.
 
-    With `limits` the terminal event says what is left of them. A turn that completes has its `compression` done, and
-    its chat given a title where it `wants_title`.
+    With `limits` the terminal event says what is left of them. Once the turn completes, its `compression` is done, and
+    its chat gets a title if it `wants_title`.
     """
 
     stored: int = 0
@@ -53,8 +54,8 @@ class Teller:
 
 @dataclass(frozen=True, slots=True)
 class Finder:
-    """Somebody who found a turn's teller dead: `stored` events of its stream are stored, and nobody knows what else was
-    told. With `stale_since` the turn ends only when it has given no sign of life after that instant."""
+    """A process that found a turn's teller dead: `stored` events of its stream are stored, and what else was told is
+    unknown. With `stale_since` the turn ends only if it has given no sign of life after that instant."""
 
     stored: int = 0
     stale_since: datetime | None = None
@@ -62,9 +63,9 @@ class Finder:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a turn really ended, and how its stream does: its citations, if it has any, and the terminal event.
+    """How a turn really ended, and the last events of its stream: its citations, if any, and the terminal event.
 
-    The first of them has this number.
+    The first of these events has this number.
     """
 
     ending: Ending
@@ -84,8 +85,8 @@ def finalize(
 
 
 class End:
-    """One finalizer's end of a turn. It is made once, so that storing it again is the same transaction: what became of
-    an attempt whose answer was lost is then told by the next one, and an own win is never taken for another's."""
+    """One finalizer's end of a turn. It is made once, so storing it again is the same transaction: after an attempt
+    whose answer was lost, the next one learns its result, and never takes its own win for another's."""
 
     def __init__(self, call: Call, turn: Turn, ending: Ending, settings: Settings, by: Teller | Finder) -> None:
         """Raises ServiceUnavailable when what the audit trail wants of the message cannot be read."""
@@ -120,7 +121,7 @@ class End:
         return endings.finish(self._call, self._turn, self._finish, retention_days=retention_days)
 
     def _make(self, ending: Ending, text: str) -> None:
-        """Settles the ending, and writes down everything that goes with it. `text` was told, stored or not."""
+        """Settles the ending, and builds everything that goes with it. `text` was told, stored or not."""
         call, turn = self._call, self._turn
         settlement = settle(replace(ending, text=text), turn.reserve, self._settings.quota.overshoot_tolerance_pct)
         ended = _ended(turn, ending)
@@ -165,7 +166,7 @@ class End:
                 count("thread_summary_trigger_total", result="not_needed" if due is None else "scheduled")
 
     def _warnings(self, teller: Teller, ending: Ending, settlement: Settlement) -> tuple[Remaining, ...] | None:
-        """What is left to the user of a turn that has completed once it is settled.
+        """What is left to the user once a completed turn is settled.
 
         None when that cannot be read: no answer waits for it.
         """
@@ -197,7 +198,7 @@ def _count_settlement(turn: Turn, ending: Ending, settlement: Settlement) -> Non
 
 
 def _ended(turn: Turn, ending: Ending) -> Turn:
-    """The turn as it is once this ending is stored, as far as anybody is told of it.
+    """The turn once this ending is stored, as far as readers see it.
 
     A completed turn has its text, even an empty one; a cancelled or orphaned one keeps what it had; others have none.
     """
@@ -221,7 +222,7 @@ def _last_events(ended: Turn, ending: Ending, warnings: tuple[Remaining, ...] | 
 
 
 def _answer(call: Call, turn: Turn, ending: Ending) -> Message | None:
-    """The answer's message, of a turn that has ended."""
+    """The answer's message of an ended turn."""
     signal, known = turn.completion_signal, ending.usage.known
     if signal is None:
         return None
@@ -231,7 +232,7 @@ def _answer(call: Call, turn: Turn, ending: Ending) -> Message | None:
         request_id=turn.request_id,
         role="assistant",
         content=ending.text,
-        # The chat's messages are in order, whatever the clocks say; the id says where this one is.
+        # A chat's messages are in order, whatever the clocks say; the id gives this one's place.
         created_at=max(call.now, instant_of(UUID(turn.assistant_message_id))),
         model=turn.reserve.effective_model,
         input_tokens=ending.usage.input_tokens if known else None,

@@ -1,6 +1,6 @@
-"""Makes the answer of a running turn and tells it as a stream; exactly one end, stored before it is told.
+"""Makes the answer of a running turn and streams it; exactly one end, stored before it is told.
 
-The turn is made by a task of its own: a client that leaves does not take it along (contract 3, architecture 4).
+The answer has a task of its own: a client that leaves does not end it (contract 3, architecture 4).
 
     begin ── task: _produce ──┬─ reading   provider → text, tools → channel → client
                               ├─ storing   every second: what was told
@@ -9,8 +9,8 @@ The turn is made by a task of its own: a client that leaves does not take it alo
                               └─ deadline  the time that the function has left
              whichever is over first → finalize (one transaction) → `done` | `error` → closed
 
-Nobody cancels that task. Who wants it to stop (a client that left, a process that stops) sets an event, as often and as
-late as may be: so nothing between an answer that is known and its stored end can be broken off.
+Nobody cancels that task. To stop it (the client left, the process stops) one sets an event, any number of times and
+however late: nothing between a known answer and its stored end can be interrupted.
 """
 
 import asyncio
@@ -48,10 +48,10 @@ from minichat.services.stream_record import Transcript
 from minichat.settings import Settings
 
 FINALIZE_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)
-"""Between the attempts to store an end while the store does not answer; after the last the watchdog does it."""
+"""Pauses between attempts to store an end while the store does not answer; after the last, the watchdog does it."""
 
 CLOSING_SECONDS = 0.5
-"""How long the end of a turn waits for the provider's stream to close; it goes on closing after that."""
+"""How long the end of a turn waits for the provider's stream to close; closing continues after that."""
 
 Admitting = Coroutine[Any, Any, RunningTurn | Replay]
 _answers: dict[asyncio.Task[None], "_Telling"] = {}
@@ -78,10 +78,9 @@ class Answering:
 
 @dataclass(slots=True)
 class _Answer:
-    """What has come from the provider so far; `ending` once it has said its last word.
+    """What has come from the provider so far; `ending` once it has finished.
 
-    `cut` is set where nobody asked for the end, and that is not a word of the provider's: its time was up, or its
-    process has to go.
+    `cut` is set when neither a person nor the provider ended the answer: its time was up, or its process must stop.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -97,9 +96,9 @@ class _Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Telling:
-    """One running turn, what its provider has said, and what of that was told and where.
+    """One running turn, what its provider has said, and the record and channel of what was told.
 
-    `over` is set once the answer is: by the provider's last word, or by somebody who wants it to stop.
+    `over` is set once the answer is over: the provider finished, or somebody wants it to stop.
     """
 
     call: Call
@@ -115,28 +114,28 @@ class _Telling:
         await self.channel.put(self.record.add(event))
 
     def cut_short(self, cut: CompletionSignal) -> None:
-        """Ends an answer that is not over, though nobody asked for it."""
+        """Ends an unfinished answer without anybody's request."""
         if not self.over.is_set():
             self.answer.cut = cut
             self.over.set()
 
     def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Starts a task beside the others, with whose end the answer is over."""
+        """Starts a task beside the others; when it ends, the answer is over."""
         task = asyncio.create_task(work)
         task.add_done_callback(self._is_over)
         return task
 
     def _is_over(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
-            task.exception()  # looked at, lest asyncio reports it: the end of the turn may have been known by then
+            task.exception()  # retrieved, lest asyncio reports it: the end of the turn may have been known by then
         self.over.set()
 
 
 async def admitted(admission: Admitting, call: Call, machine: AnswerDeps) -> Answering | Replay:
-    """What an admission came to; the answer of a turn that it made durable has begun.
+    """The result of an admission; if it made a turn durable, the answer has begun.
 
-    Both happen in a task of their own: a request that is cancelled in between, as a stopping server does, leaves no
-    turn behind that runs and that nobody answers. Raises what the admission does.
+    Both happen in one task of their own: a request cancelled in between, as a stopping server does, leaves no running
+    turn behind without an answer. Raises what the admission raises.
     """
     task = asyncio.create_task(_begun(admission, call, machine))
     _admissions.add(task)
@@ -159,9 +158,9 @@ def _never_read(task: asyncio.Task[Answering | Replay]) -> None:
 
 
 def begin(call: Call, running: RunningTurn, machine: AnswerDeps) -> Channel:
-    """Starts the task that makes the answer; what it tells comes out of the channel. Call it on the event loop.
+    """Starts the task that makes the answer, and returns the channel of its events. Call it on the event loop.
 
-    An answer that the invocation has no time for is cut short early enough to be settled and stored within it.
+    If the invocation's time runs out, the answer is cut short early enough to be settled and stored within it.
     """
     streaming = machine.settings.streaming
     teller = _Telling(call, running, machine, Channel(streaming.channel_capacity))
@@ -170,15 +169,15 @@ def begin(call: Call, running: RunningTurn, machine: AnswerDeps) -> Channel:
         teller.channel.on_leave = teller.over.set
     _answers[task] = teller
     task.add_done_callback(_answers.pop)
-    # The client may leave, and the edge of its request with it: nobody else would write what comes after.
+    # The client may leave, and its request's middleware with it: nobody else would emit the metrics that follow.
     task.add_done_callback(lambda _: emit(machine.settings.metrics_namespace))
     observe("active_streams", len(_answers), "Count")
     return teller.channel
 
 
 async def stop_all(seconds: float) -> None:
-    """Cuts every answer of this process short, also those that begin meanwhile: for shutdown. What has not ended after
-    that time is left to the watchdog."""
+    """Cuts short every answer of this process, even those that begin meanwhile: for shutdown. Answers that have not
+    ended after that time are left to the watchdog."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0 and (under_way := {*_admissions, *_answers}):
         for teller in _answers.values():
@@ -187,7 +186,7 @@ async def stop_all(seconds: float) -> None:
 
 
 async def all_ended() -> None:
-    """Returns once no answer of this process is being made: after that it may be frozen, or end."""
+    """Returns once this process makes no answer: then it may be frozen, or end."""
     while under_way := {*_admissions, *_answers}:
         await asyncio.wait(under_way)
 
@@ -201,7 +200,7 @@ async def _produce(teller: _Telling) -> None:
     try:
         await teller.tell(Started(turn.request_id, turn.assistant_message_id, True, turn.summary_tokens))
         ending = await _answer(teller, renewing)
-        # The lease is renewed until the end is stored: that may take longer than a living turn may be silent.
+        # The lease is renewed until the end is stored: storing may outlast the silence allowed to a living turn.
         ended = await _finalize(call, running, ending, machine, teller.record)
         measure_answer(running, ended.ending, machine.clock())
         log_answer(call, running, ended.ending)
@@ -210,8 +209,8 @@ async def _produce(teller: _Telling) -> None:
     except Lost:
         # Another finalizer ended the turn: its status is the truth, and not ours to tell.
         count("cas_lost_total", actor="stream")
-    except Exception:  # the edge of a stream: whatever it is, the client must not wait for ever
-        # Without a terminal event: the turn still runs as far as anybody knows, and who resumes it learns its end.
+    except Exception:  # the edge of a stream: whatever went wrong, the client must not wait for ever
+        # No terminal event: as far as anybody knows the turn still runs, and a client that resumes it learns its end.
         logger.exception("a turn could not be ended", extra={"turn_id": turn.turn_id})
     finally:
         renewing.cancel()
@@ -219,9 +218,9 @@ async def _produce(teller: _Telling) -> None:
 
 
 async def _answer(teller: _Telling, renewing: asyncio.Task[None]) -> Ending:
-    """How the answer ended: by the provider's last word, a cancel, the deadline or a shutdown.
+    """How the answer ended: the provider finished, a cancel, the deadline or a shutdown.
 
-    Raises Lost when somebody else ended the turn.
+    Raises Lost when another finalizer ended the turn.
     """
     answer, turn, machine = teller.answer, teller.running.turn, teller.machine
     streaming = machine.settings.streaming
@@ -252,8 +251,8 @@ async def _answer(teller: _Telling, renewing: asyncio.Task[None]) -> Ending:
 
 
 def _broken_off(answer: _Answer) -> Ending:
-    """The end of an answer that the provider did not end. Who did not ask for it keeps the text as a cut answer, and is
-    told of a failure where there is none."""
+    """The end of an answer that the provider did not end. A user who did not ask for it keeps the text as a cut answer,
+    or gets a failure if there is no text."""
     if answer.cut is None:
         return Ending(TurnState.CANCELLED)
     if answer.texts:
@@ -262,7 +261,7 @@ def _broken_off(answer: _Answer) -> Ending:
 
 
 async def _read(teller: _Telling) -> None:
-    """Tells what the provider says. With its last word the end is known, however long its stream takes to close."""
+    """Tells what the provider says. Its last chunk decides the end, however long the stream takes to close."""
     turn, model = teller.running.turn, teller.running.admission.model
     teller.answer.called = True
     secret = teller.machine.settings.cursor_secret.get_secret_value()
@@ -305,12 +304,12 @@ async def _relayed(chunks: AsyncIterator[ProviderChunk], teller: _Telling) -> En
 
 
 def _cut(last: Completed | Incomplete, answer: _Answer) -> CompletionSignal | None:
-    """How the answer is not whole, by the provider's last word."""
+    """Why the answer is not whole, by the provider's last chunk; None if it is."""
     return None if isinstance(last, Completed) else signalled(last.signal, "".join(answer.texts))
 
 
 async def _excused(ending: Ending, teller: _Telling) -> None:
-    """Gives words to a refusal that has none."""
+    """Adds a text to a refusal that has none."""
     texts = teller.answer.texts
     if ending.cut is not None and ending.cut.kind == "refusal" and is_blank("".join(texts)):
         texts.append(DECLINED)
@@ -320,8 +319,8 @@ async def _excused(ending: Ending, teller: _Telling) -> None:
 async def _finalize(call: Call, running: RunningTurn, ending: Ending, machine: AnswerDeps, record: Transcript) -> Ended:
     """The end that was stored.
 
-    Raises Lost when another finalizer had won, and ServiceUnavailable when it could not be stored; the turn is left to
-    whoever looks at it next.
+    Raises Lost when another finalizer had won, and ServiceUnavailable when it could not be stored; the next reader of
+    the turn ends it then.
     """
     turn, end = running.turn, None
     if ending.error_code is not None and ending.error_code not in KNOWN_ERROR_CODES:
@@ -335,7 +334,7 @@ async def _finalize(call: Call, running: RunningTurn, ending: Ending, machine: A
                 by = Teller(record.stored, told, running.limits, running.compression, running.wants_title)
                 now = replace(call, now=machine.clock())
                 end = await greenlets.run(End, now, turn, ending, machine.settings, by)
-            # The same end again: it may be stored already, and only the answer lost.
+            # The same end again: it may already be stored, with only the answer lost.
             ended = await greenlets.run(end.store)
         except ServiceUnavailable:
             if pause is None:
@@ -359,6 +358,6 @@ def _with(answer: _Answer, ending: Ending, running: RunningTurn) -> Ending:
         provider_called=answer.called,
         provider_response_id=answer.response_id,
         tool_calls=ToolCalls(**answer.tool_calls),
-        # Two looks at a clock that may have been set right between them.
+        # The clock may have been corrected between the two readings.
         ttft_ms=max(int(ttft.total_seconds() * 1000), 0) if ttft is not None else None,
     )

@@ -2,9 +2,9 @@
 
 validate ── thumbnail ── the provider's file ── its place in the chat's vector store ── indexed ── ready
 
-May be killed between any two calls, and run by any number at once. Before the provider is asked to make something, the
-item says so; what was made and not noted is found again by its name. Whoever notes it conditions on nobody having begun
-to clean up, and takes back what it made when that does not hold. After its attempts an attachment ends `failed`.
+May be killed between any two calls, and run by any number at once. The item says what the provider will be asked to
+make before it is asked; what was made and not noted is found again by its name. The write that notes it requires that
+no cleanup has begun; otherwise the worker takes back what it made. After its attempts an attachment ends `failed`.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from minichat.storage.items import OutboxItem
 T = TypeVar("T")
 
 GRACE = timedelta(seconds=50)
-"""How much longer than its time a worker keeps others away: more than the call that is under way then may take."""
+"""How much longer than its time a worker keeps others away: more than the longest call that may still be under way."""
 MORE_ATTEMPTS = 3
 """More attempts to find out what a provider has of a failed attachment."""
 FIRST_PAUSE_SECONDS = 0.2
@@ -50,7 +50,7 @@ class Ingested(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IngestDeps:
-    """What taking files in takes; `sleep` waits for so many seconds. Documents get a summary where one `summarizes`."""
+    """What ingesting files needs; `sleep` waits for so many seconds. Documents get a summary if it `summarizes`."""
 
     files: Files
     settings: Attachments
@@ -104,7 +104,7 @@ class _Wrong(Exception):
 
 
 class _Passing(Exception):
-    """It may work later; `code` says what it is when it does not."""
+    """It may work later; `code` is the attachment's error if it never does."""
 
     def __init__(self, code: ErrorCode, reason: str) -> None:
         self.code, self.reason = code, reason
@@ -112,13 +112,13 @@ class _Passing(Exception):
 
 
 class _Overtaken(Exception):
-    """The attachment or its chat was deleted, or it is another worker's."""
+    """The attachment or its chat was deleted, or another worker has it."""
 
 
 def ingest(
     tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId, means: IngestDeps, *, ends_at: datetime
 ) -> Ingested:
-    """One attempt to take a file in, begun before `ends_at` and over soon after it.
+    """One attempt to ingest a file; it begins before `ends_at` and is over soon after it.
 
     Raises ServiceUnavailable.
     """
@@ -186,7 +186,7 @@ def _take_in(job: Job, content: bytes | None) -> None:
 
 
 def _summary_task(job: Job, attachment: Attachment) -> OutboxItem | None:
-    """The event that has a document summarized; None for what no model can search, and where nobody wants it."""
+    """The event that has a document summarized; None if no model can search it or summaries are off."""
     owner = attachment.uploaded_by
     if not job.means.summarizes or attachment.vector_store_id is None or owner is None:
         return None
@@ -203,7 +203,7 @@ def _summary_task(job: Job, attachment: Attachment) -> OutboxItem | None:
 
 
 def _validated(job: Job, content: bytes) -> Thumbnail | None:
-    """The thumbnail of an image; nothing that is not what it says goes to a provider."""
+    """The thumbnail of an image; a file that is not of its declared type never reaches a provider."""
     if len(content) != job.attachment.size_bytes:
         raise _Wrong("file_too_large" if len(content) > job.attachment.size_bytes else "upload_failed")
     if not is_what_it_says(job.file_type, content):
@@ -235,7 +235,7 @@ def _uploaded(job: Job, content: bytes | None) -> str:
     elif content is None:
         raise _Wrong("upload_abandoned" if began_at is None else "upload_failed")
     else:
-        # From the first of its attempts on: what that one made may still turn up.
+        # Since the first attempt: a file that it made may still turn up.
         since = began_at or job.means.clock()
         _must(attachment_steps.upload_begins(job.attachment, job.worker, since, token=job.token))
         sent = job.account.upload(job.name, content, job.attachment.content_type)
@@ -247,7 +247,7 @@ def _uploaded(job: Job, content: bytes | None) -> str:
 
 
 def _take_back(job: Job, file_id: str) -> None:
-    """Deletes a file that could not be noted, unless another worker noted it; should this fail, `_tidy` finds it."""
+    """Deletes a file that could not be noted, unless another worker noted it; if this fails, `_tidy` finds it."""
     where = job.attachment.tenant_id, job.attachment.chat_id, job.attachment.attachment_id
     now = attachments.read(*where)
     if now is None or now.provider_file_id != file_id:
@@ -255,7 +255,7 @@ def _take_back(job: Job, file_id: str) -> None:
 
 
 def _indexed(job: Job) -> str:
-    """Puts the file into the chat's vector store, and waits until it can be found there; the store's id."""
+    """Puts the file into the chat's vector store, and waits until it is searchable there; the store's id."""
     attachment, file_id = job.attachment, job.attachment.provider_file_id
     assert file_id is not None
     store_id = attachment.vector_store_id
@@ -285,7 +285,7 @@ def _indexed(job: Job) -> str:
 
 
 def _look(job: Job) -> None:
-    """Raises _Overtaken once this worker's attempt is wanted no more: whoever waits looks, and lets go at once."""
+    """Raises _Overtaken once this worker's attempt is no longer wanted; checked while waiting, to let go at once."""
     attachment = job.attachment
     chat, now = attachments.with_chat(attachment.tenant_id, attachment.chat_id, attachment.attachment_id)
     is_mine = now is not None and now.is_open and now.ingest.worker == job.worker
@@ -294,7 +294,7 @@ def _look(job: Job) -> None:
 
 
 def _fail(job: Job, code: ErrorCode) -> Ingested:
-    """Ends an attachment, once its provider has nothing of it; or, after some more attempts, in any case."""
+    """Ends an attachment as failed, once its provider has nothing of it; after some more attempts, in any case."""
     last = job.attachment.ingest.attempts >= job.means.settings.max_attempts + MORE_ATTEMPTS
     nothing_left = _taken_away(job)
     if not nothing_left and not last:
@@ -310,7 +310,7 @@ def _fail(job: Job, code: ErrorCode) -> Ingested:
 
 
 def _tidy(job: Job) -> Ingested:
-    """Of what is not to be taken in: the file in the bucket, and what a worker that died did not live to note."""
+    """Deletes the leftovers of an unwanted attachment: the file in the bucket, and what a dead worker did not note."""
     attachment = job.attachment
     if attachment.unnoted_since is not None and attachment.status is AttachmentStatus.PENDING:
         if attachment.is_held(job.means.clock()):

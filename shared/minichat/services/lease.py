@@ -1,7 +1,7 @@
-"""The lease of a running turn: its teller renews it for as long as it lives, and looks for who wants it to stop.
+"""The lease of a running turn: its teller renews it for as long as it lives, and polls for requests to stop.
 
-Both are tasks beside the relay, and beside the one that stores what is told: none of the three waits for another, so
-that a slow write neither hides a cancel nor costs the lease (turns-and-quota 8).
+Both run as tasks beside the relay and the task that stores the stream. None waits for another, so a slow write neither
+hides a cancel nor costs the lease (turns-and-quota 8).
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from minichat.domain.turn import Turn
 from minichat.storage import turns
 
 RENEWAL_SECONDS = 5
-"""Between two writes of a sign of life: what a living turn is silent for, and the time that one write takes."""
+"""Pause between two signs of life; a living turn is silent for this long plus the time of one write."""
 
 
 class Lost(Exception):
@@ -25,7 +25,7 @@ class Lost(Exception):
 async def renew(call: Call, turn: Turn, clock: Clock, called: Callable[[], bool], first_after: float) -> None:
     """Gives a sign of life `first_after` seconds from now and then every five seconds, until it is cancelled.
 
-    `called` says whether the provider was called, which the turn is to know before its process can die.
+    `called` says whether the provider was called. The turn must know that before its process can die.
     Raises Lost.
     """
     pause = first_after

@@ -1,4 +1,4 @@
-"""What a message is sent with: whether it may be, and what of it a model gets (context-attachments-providers 3)."""
+"""The attachments of a message: which are allowed, and what a model gets of them (context-attachments-providers 3)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,9 +29,9 @@ def named(
 
 
 def kept(caller: Caller, turn: Turn, rules: Rules) -> tuple[Attachment, ...]:
-    """What a turn's message was sent with, as far as it can still be used: what its successor is sent with.
+    """The attachments of a turn's message that can still be used; its successor is sent with them.
 
-    Raises TooManyImages where fewer are allowed by now.
+    Raises TooManyImages when fewer are allowed by now.
     """
     if not turn.attachment_ids:
         return ()

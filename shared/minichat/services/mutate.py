@@ -31,9 +31,9 @@ T = TypeVar("T", bound=starting_point.Latest)
 
 
 def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: RequestId, rules: Rules) -> RunningTurn:
-    """A new turn in place of the latest one, with the same message and what of its attachments is still there.
+    """A new turn in place of the latest one, with the same message and those of its attachments that still exist.
 
-    Raises what `check_mutation` and `admit` refuse, and GenerationInProgress; the old turn is untouched then.
+    Raises what `check_mutation` and `admit` raise, and GenerationInProgress; the old turn is untouched then.
     """
 
     def once() -> RunningTurn:
@@ -46,7 +46,7 @@ def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: Reques
 
 
 def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> RunningTurn:
-    """A new turn in place of the latest one, with the command's message; web search and attachments are the old one's.
+    """A new turn in place of the latest one, with the command's message and the old turn's web search and attachments.
 
     Raises InvalidRequest (content) and InputTooLong first, then as `retry`.
     """
@@ -62,8 +62,8 @@ def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> R
 
 
 def _once_or_again(once: Callable[[], RunningTurn], again: Callable[[], RunningTurn | None]) -> RunningTurn:
-    """The new turn of a mutation; when its target is replaced already, the one that the same mutation began in a
-    process that died before it called the provider."""
+    """The new turn of a mutation. If its target is already replaced: the turn that the same mutation began in a
+    process that died before calling the provider."""
     try:
         return twice_at_most(once)
     except NotLatestTurn:
@@ -73,9 +73,9 @@ def _once_or_again(once: Callable[[], RunningTurn], again: Callable[[], RunningT
 
 
 def delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) -> None:
-    """Hides the latest turn; the one before it is the latest again.
+    """Hides the latest turn; the one before it becomes the latest again.
 
-    Raises what `check_mutation` refuses, and GenerationInProgress.
+    Raises what `check_mutation` raises, and GenerationInProgress.
     """
     with counted_turn("delete"):
         twice_at_most(lambda: _delete(call, chat_id, target, settings))
@@ -94,7 +94,7 @@ def _delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) 
 
 
 def _read_and_repair(call: Call, look: Callable[[], T], settings: Settings) -> T:
-    """What a look finds; a turn that it finds dead has ended now.
+    """What `look` finds, after ending a turn that it finds dead.
 
     Raises ChatNotFound.
     """
@@ -108,7 +108,7 @@ def _read_and_repair(call: Call, look: Callable[[], T], settings: Settings) -> T
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A turn that may be replaced, the chat as it is without it, and what its message can still be sent with."""
+    """A turn that may be replaced, its chat without it, and the attachments that its message can still use."""
 
     chat: Chat
     target: turns.Target
@@ -125,7 +125,7 @@ def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Open
     found = _read_and_repair(call, lambda: starting_point.look(call, look), rules.settings)
     chat, turn = check_mutation(call.caller, found.chat, found.turn, target)
     history = [message for message in found.recent.messages if message.request_id != turn.request_id]
-    # A summary that covers the turn says what is to be taken back.
+    # A summary that covers the turn repeats what the mutation takes back.
     summary = None if chat.covers(turn.user_message_id) else found.summary
     snapshot = Snapshot(history, summary, rules.settings.context.recent_messages_limit)
     sent_with = message_attachments.kept(call.caller, turn, rules)
@@ -134,7 +134,7 @@ def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Open
 
 
 def _content_of(turn: Turn, recent: messages.Newest) -> str:
-    """The user's message of the latest turn: read with the context, or alone when a long answer crowded it out."""
+    """The user's message of the latest turn: from the context, or read alone when a long answer crowded it out."""
     message = next((m for m in recent.messages if m.message_id == turn.user_message_id), None)
     message = message or messages.read(turn.tenant_id, turn.chat_id, turn.user_message_id)
     assert message is not None, "a turn is stored with its message"

@@ -1,5 +1,5 @@
-"""A new turn, as send, retry and edit begin one: what it is asked with, starts from and is admitted with, and what is
-to be answered then."""
+"""A new turn, as send, retry and edit begin one: its command, its starting point, its admission, and the running turn
+that results."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ from minichat.storage import starting_point, turns
 T = TypeVar("T")
 
 RECENT_MAX_BYTES = 4_000_000
-"""Text of recent messages that is read at most: more than the largest window takes."""
+"""Most text of recent messages that is read: more than fits the largest context window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,7 @@ class SendMessage:
 
 @dataclass(frozen=True, slots=True)
 class RunningTurn:
-    """A turn that is durable, what its provider is to be asked, and what is to be summarized once it has completed, or
-    to be given a title.
+    """A durable turn, the prompt for its provider, and the work due once it completes: a summary, a title.
 
     `files` are those that the answer may cite, by the provider's id of each.
     """
@@ -65,10 +64,10 @@ class Replay:
 
 
 def twice_at_most(admission: Callable[[], T]) -> T:
-    """What an admission gives; once more when other turns of the user took its credits before its transaction did, or
-    the chat got another summary.
+    """The result of an admission. It is tried again once if other turns of the user took its credits before its
+    transaction did, or the chat got another summary.
 
-    The second look finds what is left, so that a cheaper model can be taken; its refusal is final.
+    The second try sees what is left and can choose a cheaper model; its refusal is final.
     """
     try:
         return admission()
@@ -77,8 +76,8 @@ def twice_at_most(admission: Callable[[], T]) -> T:
 
 
 def wanted(call: Call, chat_id: ChatId, request_id: RequestId, rules: Rules, *, own: int = 0) -> starting_point.Wanted:
-    """What a new turn starts from, and a turn of the chat: the messages that a prompt may take along, and `own` more,
-    which are that turn's and no part of its history."""
+    """The read of a new turn's starting point and of a turn of the chat: as many messages as a prompt may take, and
+    `own` more that belong to that turn rather than its history."""
     settings = rules.settings
     history = messages_needed(settings.context.recent_messages_limit, settings.thread_summary.verbatim_turns)
     limits = rules.policy.limits_of(call.caller.user_id)
@@ -86,7 +85,7 @@ def wanted(call: Call, chat_id: ChatId, request_id: RequestId, rules: Rules, *, 
 
 
 def preflight(call: Call, wish: Wish, quota_use: QuotaUse, rules: Rules) -> Admission:
-    """What the message is admitted with, if it is: raises as `admit`."""
+    """The admission of the message; raises as `admit` does."""
     with measured("context"):
         try:
             admission = admit(rules.policy, wish, quota_use, rules.limits, call.now)
@@ -99,7 +98,7 @@ def preflight(call: Call, wish: Wish, quota_use: QuotaUse, rules: Rules) -> Admi
 
 def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, limits: UserLimits) -> turns.Start:
     """The turn and the user message that an admitted command starts with."""
-    # Where its messages are in the chat, which a clock that ran ahead may have put into the future: nothing else is.
+    # Only the messages' place in the chat: a clock that ran ahead may put it into the future. Other times are real.
     said_at = next_instant(chat, call.now)
     turn = Turn(
         tenant_id=chat.tenant_id,
@@ -142,14 +141,14 @@ def started(chat: Chat, new: turns.Start, admission: Admission, wish: Wish, rule
 
 
 def running(turn: Turn, limits: UserLimits, admission: Admission, wish: Wish, rules: Rules) -> RunningTurn:
-    """A running turn as it is to be answered, and summarized once it has completed."""
+    """A running turn, ready to be answered, and to be summarized once it has completed."""
     compression = _due(wish.snapshot, admission, rules)
     files = message_attachments.citable(wish.documents)
     return RunningTurn(turn, admission, wish.content, limits, compression, files=files)
 
 
 def wants_title(chat: Chat, rules: Rules) -> bool:
-    """Whether the chat is to be given a title once its running turn has completed."""
+    """Whether the chat gets a title once its running turn has completed."""
     return rules.settings.chat_titles.enabled and title.is_wanted(chat)
 
 

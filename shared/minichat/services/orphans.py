@@ -1,4 +1,4 @@
-"""Turns whose process died: found by whoever meets them, or by the watchdog, and ended by the same conditional write.
+"""Turns whose process died: a request or the watchdog finds them, and both end them by the same conditional write.
 
                 started        last sign of life          cutoff = now - timeout        now
     alive       |--------------------------------------------|------x----------------------|
@@ -27,14 +27,14 @@ from minichat.storage import keys, parts, transact, turn_lists, turns
 from minichat.storage.unreadable import Unreadable
 
 SWEEP_SECONDS = 40
-"""How long a sweep takes at most when nobody says how long it may: less than the minute after which the next comes."""
+"""Default time limit of a sweep: less than the minute until the next one."""
 TURN_SECONDS = 2
-"""How long the end of one turn is tried within a sweep: the next one tries again."""
+"""How long a sweep tries to end one turn; the next sweep tries again."""
 
 
 @dataclass(frozen=True, slots=True)
 class OrphanSweep:
-    """What one run of the watchdog did; `failed` are turns that could not be read or ended, whose time comes again."""
+    """What one run of the watchdog did; `failed` turns could not be read or ended: the next run tries them again."""
 
     detected: int
     finalized: int
@@ -42,10 +42,10 @@ class OrphanSweep:
 
 
 def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
-    """Whether the turn is dead, in which case it has an end now: this one, or that of another who noticed too.
+    """Ends a dead turn; whether it was dead. Someone else who noticed may have ended it first.
 
-    It is charged by estimate when its provider was called, and not at all when it was not, and it keeps the text that
-    was stored of its stream, and the calls of tools (turns-and-quota 6, 8).
+    It is charged by estimate if its provider was called, and otherwise not at all. It keeps the stored text of its
+    stream, and its tool calls (turns-and-quota 6, 8).
     """
     since = cutoff(turn, call.now, _timeout(settings))
     if not is_orphan(turn, since):
@@ -64,18 +64,18 @@ def ended_as_orphan(call: Call, turn: Turn, settings: Settings) -> bool:
     ended = finalize(call, turn, ending, settings, Finder(len(told), stale_since=since))
     if ended is None:
         count("cas_lost_total", actor="orphan")
-    # Also a zero: an alarm compares the two, and cannot with a metric that never was.
+    # A zero counts too: an alarm compares the two metrics, and cannot if one was never emitted.
     count("orphan_finalized_total", ended is not None)
     return True
 
 
 def never_began(call: Call, turn: Turn, settings: Settings) -> bool:
-    """Whether the process that began a turn died before it called the provider, so that another may make its answer."""
+    """Whether the process that began a turn died before calling the provider; another may then make its answer."""
     return turn_never_began(turn, cutoff(turn, call.now, _timeout(settings)))
 
 
 def read_and_repair(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> tuple[Chat, Turn | None]:
-    """A chat of the caller and one of its turns, deleted or not; a turn that is found dead has ended now.
+    """A chat of the caller and one of its turns, deleted or not. Ends the turn first if it is dead.
 
     Raises ChatNotFound.
     """
@@ -88,9 +88,9 @@ def read_and_repair(call: Call, chat_id: ChatId, request_id: RequestId, settings
 
 
 def end_if_dead(call: Call, chat: Chat, settings: Settings) -> bool:
-    """Whether the turn that the chat's head names as running has ended by now: by itself, or here when it was dead.
+    """Whether the turn that the chat's head names as running has ended: by itself, or here because it was dead.
 
-    That is seen and not only tried: the end of a turn that gives a sign of life meanwhile is refused, and it runs on.
+    The answer is read back, not assumed: a turn that gives a sign of life meanwhile refuses its end and runs on.
     """
     if chat.running_request_id is None:
         return False
@@ -102,10 +102,10 @@ def end_if_dead(call: Call, chat: Chat, settings: Settings) -> bool:
 
 
 def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float = SWEEP_SECONDS) -> OrphanSweep:
-    """Ends dead turns of all tenants, as many as a batch has, within so many seconds. Any number may run at once.
+    """Ends dead turns of all tenants: at most one batch, within so many seconds. Any number of sweeps may run at once.
 
-    Each is looked at and ended by itself. Their order is random: those that cannot be ended do not take the time of the
-    others, run after run.
+    Each turn is judged and ended by itself, in random order, so that turns that cannot be ended do not use up the time
+    of the others in every run.
     """
     if not settings.orphan_watchdog.enabled:
         return OrphanSweep(0, 0)
@@ -118,7 +118,7 @@ def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float = 
         try:
             with transact.patience(TURN_SECONDS):
                 ended += ended_as_orphan(_on_behalf(turn, now, new_id), turn, settings)
-        except Exception:  # the edge of one turn: whatever it is, the others behind it have their end
+        except Exception:  # the edge of one turn: whatever went wrong, the turns behind it still get their end
             failed += 1
             logger.exception("a dead turn cannot be ended", extra={"turn_id": turn.turn_id})
     count("orphan_failed_total", failed)
@@ -126,7 +126,7 @@ def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float = 
 
 
 def _dead(now: datetime, settings: Settings, *, until: float) -> tuple[list[Turn], int]:
-    """The dead among all running turns, as far as they can be looked through in time, and how many cannot be read."""
+    """The dead among the running turns, as many as can be read in time, and how many are unreadable."""
     dead: list[Turn] = []
     failed = 0
     timeout = timedelta(seconds=settings.orphan_watchdog.timeout_seconds)

@@ -1,4 +1,4 @@
-"""What every use case goes by: the settings of the deployment and the policy in force."""
+"""The rules of every use case: the settings of the deployment and the policy in force."""
 
 import asyncio
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ SHIPPED_POLICY = Path(__file__).parent.parent / "policies" / "default.json"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Settings and policy, both immutable: what one call goes by from its beginning to its end."""
+    """Settings and policy, both immutable: a call keeps the same ones from beginning to end."""
 
     settings: Settings
     policy: Policy
@@ -47,7 +47,7 @@ class Rules:
 
     @property
     def per_day(self) -> DayCounts:
-        """The most of everything that is limited by its number per user and day."""
+        """The limits on counts per user and day."""
         quota = self.settings.quota
         return DayCounts(
             web_search=quota.web_search_daily_quota,
@@ -62,8 +62,8 @@ class Rules:
 class InForce:
     """The policy in force, as this process knows it: the table's, or the first-start file's until one is published.
 
-    What is known counts for a few seconds; then the pointer is read again, and a version that is new to this process
-    with it. While the store does not answer, the last one known stays in force.
+    The known policy counts for a few seconds. Then the pointer is read again, along with any version that is new to
+    this process. While the store does not answer, the last known policy stays in force.
     """
 
     def __init__(self, settings: Settings, clock: Clock = now) -> None:
@@ -87,7 +87,7 @@ class InForce:
         self._looked_at = monotonic
 
     async def looked(self, monotonic: float) -> None:
-        """Looks at the table again, once for all that ask meanwhile. They go on with what is known, if anything is."""
+        """Looks at the table again, once for all concurrent callers. Only the first waits if a policy is known."""
         if self._looking is None:
             self._looking = asyncio.ensure_future(greenlets.run(self.look, monotonic))
             self._looking.add_done_callback(self._has_looked)
@@ -98,11 +98,11 @@ class InForce:
     def _has_looked(self, looking: asyncio.Future[None]) -> None:
         self._looking = None
         if not looking.cancelled():
-            looking.exception()  # whoever waited was told
+            looking.exception()  # its waiters got the error
 
     @property
     def rules(self) -> Rules:
-        """Settings, and the policy as it was last looked at, with what its models inherit from them."""
+        """The settings, and the last known policy, whose models inherit from them."""
         return Rules(self._settings, self._counts)
 
     def _in_deployment(self) -> Policy:

@@ -5,7 +5,7 @@ from minichat.services.new_turn import RunningTurn
 
 
 def prompt_of(running: RunningTurn) -> Prompt:
-    """Instructions, the summary of what is older, the note about documents, the recent messages, and the new one."""
+    """Instructions, the summary of older messages, the note about documents, the recent messages, and the new one."""
     model, assembly, tools = running.admission.model, running.admission.assembly, running.admission.tools
     summary = [PromptMessage("user", assembly.summary.told)] if assembly.summary is not None else []
     note = [PromptMessage("user", assembly.documents_note)] if assembly.documents_note else []

@@ -1,7 +1,7 @@
-"""What a deleted attachment, or a deleted chat, has at its providers goes (events-and-workers 4).
+"""Deletes what a deleted attachment, or a deleted chat, has at its providers (events-and-workers 4).
 
-Everything here may be killed at any point and run again, by any number at once: what is gone already counts as gone,
-the state on an item is moved under a condition, and what the table says counts, never what an event says.
+Everything here may be killed at any point and run again, by any number at once. What is already gone counts as deleted,
+an item's state changes only under a condition, and the table is the truth, never an event.
 """
 
 from collections.abc import Iterable
@@ -24,11 +24,11 @@ from minichat.storage import vector_stores as stored_stores
 from minichat.storage.unreadable import Unreadable
 
 _WORST_FIRST = (CleanupOutcome.PENDING, CleanupOutcome.FAILED, CleanupOutcome.DONE)
-"""Of a chat's stores: one that is refused for good is told only when nothing else is left to try."""
+"""For a chat's stores: a permanent refusal is reported only once nothing else is left to try."""
 
 
 class AttachmentNotDeleted(Exception):
-    """Somebody asked for the cleanup of what nobody deleted. It will not change by asking again."""
+    """Cleanup was asked for an attachment that is not deleted. Asking again will not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class CleanupDeps:
 
 
 def clean_attachment(event: AttachmentCleanup, means: CleanupDeps, *, redriven: bool = False) -> CleanupOutcome:
-    """One attempt to delete what the provider of a deleted attachment has of it; `redriven` also when it had failed.
+    """One attempt to delete a deleted attachment at its provider; with `redriven` even if its cleanup has failed.
 
-    An attachment that is not there, in this tenant and chat, needs nothing: ALREADY_TERMINAL.
+    An attachment that does not exist in this tenant and chat needs nothing: ALREADY_TERMINAL.
     Raises AttachmentNotDeleted, and ServiceUnavailable (the attempt does not count then).
     """
     where = TenantId(event.tenant_id), ChatId(event.chat_id), AttachmentId(event.attachment_id)
@@ -60,10 +60,10 @@ def clean_chat_resources(
 ) -> CleanupOutcome:
     """Brings every attachment of a deleted chat to the end of its cleanup, then deletes the chat's vector stores.
 
-    DONE when its providers have nothing of it any more; PENDING when something is to be tried again later; FAILED when
-    nothing is, and an attachment's cleanup has failed or a provider will never delete a store; UNFINISHED when all went
-    well but `ends_at` came first (what was begun before it may end after it): call again at once, and it goes on.
-    `redriven`: attachments that failed are tried, too. A chat that is not there needs nothing: ALREADY_TERMINAL.
+    DONE: its providers have nothing of it any more. PENDING: something must be tried again later. FAILED: nothing is
+    left to try, and an attachment's cleanup failed or a provider will never delete a store. UNFINISHED: all went well
+    but `ends_at` came first (work begun before it may end after it); call again at once, and it goes on.
+    `redriven`: failed attachments are tried, too. A chat that does not exist needs nothing: ALREADY_TERMINAL.
     Raises ChatNotDeleted, and ServiceUnavailable.
     """
     chat = chats.read(tenant_id, chat_id)
@@ -90,7 +90,7 @@ def _clean_all(
             failed += 1
         elif attachment.cleanup.status is not CleanupStatus.DONE:
             waiting.append(attachment)
-    # Those that were in trouble come last: they must not use up the time of all others, go after go.
+    # Attachments that failed before come last, so that they do not use up the others' time on every call.
     for attachment in sorted(waiting, key=lambda one: one.cleanup.attempts):
         if means.clock() >= ends_at:
             return CleanupOutcome.PENDING if left else CleanupOutcome.UNFINISHED
@@ -107,12 +107,12 @@ def _clean_all(
 
 
 def _clean(attachment: Attachment, means: CleanupDeps, *, redriven: bool) -> CleanupOutcome:
-    """One attempt, and its trace on the item."""
+    """Makes one attempt, and notes it on the item."""
     before = attachment.cleanup.reopened if redriven else attachment.cleanup
     if before.is_terminal:
         return CleanupOutcome.ALREADY_TERMINAL
     if attachment.unnoted_since is not None and attachment.is_held(means.clock()):
-        # Somebody may be uploading its file right now, and not live to note it, or to take it back.
+        # A worker may be uploading its file right now, and die before it notes the file or takes it back.
         return CleanupOutcome.PENDING
     failure = take_away(attachment, means.files)
     max_attempts = means.settings.max_attempts
@@ -122,17 +122,17 @@ def _clean(attachment: Attachment, means: CleanupDeps, *, redriven: bool) -> Cle
         if now is None or (now.cleanup.is_terminal and now.cleanup != cleanup):
             outcome = CleanupOutcome.ALREADY_TERMINAL
         elif not now.cleanup.is_terminal:
-            # Another attempt was counted instead of this one, or the provider's ids are new since we looked.
+            # Another attempt was counted instead of this one, or the provider's ids have changed since our read.
             outcome = CleanupOutcome.PENDING
-        # Otherwise it was ours: only the answer was lost, and the repetition refused.
+        # Otherwise our own write took effect: its answer was lost, and the repetition was refused.
     count("cleanup_attempt_total", outcome=outcome)
     return outcome
 
 
 def take_away(attachment: Attachment, files: Files) -> Failure | None:
-    """None once the provider has nothing of the attachment any more, or why it may still have something.
+    """Deletes an attachment at its provider: None once nothing is left, or why something may be.
 
-    Out of the vector store first: a file that is gone must not be found there any more.
+    It leaves the vector store first: searches must not find a deleted file.
     """
     account = Account(files, attachment.tenant_id, attachment.storage_backend)
     found = _files_of(attachment, account)
@@ -151,7 +151,7 @@ def take_away(attachment: Attachment, files: Files) -> Failure | None:
 
 
 def _files_of(attachment: Attachment, account: Account) -> list[str] | Failure:
-    """The provider's ids of its file: the one that was noted, else those of its name."""
+    """The provider's ids of its file: the noted one, else those found by its name."""
     if attachment.provider_file_id is not None:
         return [attachment.provider_file_id]
     if attachment.unnoted_since is None:
@@ -160,7 +160,7 @@ def _files_of(attachment: Attachment, account: Account) -> list[str] | Failure:
 
 
 def _told(item: Unreadable) -> None:
-    """It waits for a version that can read it; the others of its chat do not."""
+    """Logs an item that waits for a version that can read it; the chat's other items go on."""
     logger.error("an item to be cleaned up cannot be read", extra={"item": item.key, "reason": item.reason})
 
 
@@ -185,7 +185,7 @@ def _clean_stores(stores: Iterable[VectorStore | Unreadable], means: CleanupDeps
 
 def _clean_store(store: VectorStore, means: CleanupDeps) -> CleanupOutcome:
     if not vector_stores.is_free(store, means.clock()):
-        # Somebody may be making it right now, and not live to take it back.
+        # A worker may be making it right now, and die before it takes it back.
         return CleanupOutcome.PENDING
     failure = vector_stores.delete(store, means.files)
     if failure is not None:
@@ -193,5 +193,5 @@ def _clean_store(store: VectorStore, means: CleanupDeps) -> CleanupOutcome:
         return CleanupOutcome.PENDING if failure.may_pass else CleanupOutcome.FAILED
     if stored_stores.mark_gone(store, means.clock()):
         return CleanupOutcome.DONE
-    # Gone by another's hand, or named since we looked: the next look tells.
+    # Another worker deleted it, or it was named since our read: the next attempt will see.
     return CleanupOutcome.PENDING

@@ -1,6 +1,6 @@
-"""What of deleted chats and attachments a provider may still have: for operators, who alone can have it tried again.
+"""What providers may still have of deleted chats and attachments: only operators can have its cleanup tried again.
 
-Nothing of this expires before it is cleaned up, so that it is found however late (services.chat_purge).
+None of it expires before it is cleaned up, so it is found however late (services.chat_purge).
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,8 +27,8 @@ from minichat.storage.unreadable import Unreadable
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Something that was deleted at that instant and is not cleaned up: a chat of which nothing was yet, a chat's
-    vector store at a provider, or an attachment; how many attempts on it failed, and the last one's reason."""
+    """Something deleted at that instant and not cleaned up: a chat whose cleanup has not begun, a chat's vector store
+    at a provider, or an attachment; how many attempts failed, and the last one's reason."""
 
     tenant_id: TenantId
     chat_id: ChatId
@@ -41,14 +41,14 @@ class Leftover:
 
 @dataclass(slots=True)
 class Deleted:
-    """What was deleted, as one reading of the table finds it, which may be for others, too."""
+    """The deleted items of one reading of the table, which others may share."""
 
     unreadable: list[Unreadable] = field(default_factory=list)
     _chats: dict[str, datetime] = field(default_factory=dict)
     _waiting: list[Raw] = field(default_factory=list)
 
     def noted(self, items: Iterable[Raw]) -> Iterator[Raw]:
-        """The items as they come, each noted when it is one of those."""
+        """The items as they come, noting each that was deleted."""
         for raw in items:
             pk, sk = keys.of(raw)
             if sk == keys.CHAT_SK and "deleted_at" in raw:
@@ -74,7 +74,7 @@ class Deleted:
 def leftovers(before: datetime, tenant_id: TenantId | None = None) -> list[Leftover]:
     """Everything that was deleted before that instant and is not cleaned up, the oldest first; of a tenant, or of all.
 
-    The table is read once. What cannot be read is told in the log.
+    The table is read once. Unreadable items are logged.
     Raises ServiceUnavailable.
     """
     deleted = Deleted()
@@ -89,9 +89,9 @@ def leftovers(before: datetime, tenant_id: TenantId | None = None) -> list[Lefto
 def try_again(
     found: Iterable[Leftover], queues: Queues, now: datetime, new_id: NewId
 ) -> Iterator[tuple[Leftover, bool]]:
-    """Sends each to its cleanup once more, as a redrive does, but also when its message is long lost.
+    """Sends each to its cleanup again, as a redrive does, even if its message is long lost.
 
-    Tells what it sent for, of a chat one, and of which its queue took nothing: that can be sent another time.
+    Yields each leftover, one per chat, and whether its queue took the message; if not, it can be sent again later.
     """
     # One event has all of a chat cleaned up.
     for one in {(one.tenant_id, one.chat_id, one.attachment_id): one for one in found}.values():
@@ -117,7 +117,7 @@ def _send(one: Leftover, event: Event, queues: Queues, now: datetime, event_id: 
 
 
 def _may_wait(raw: Raw) -> bool:
-    """Whether an item is one of a deleted chat's, or of a deleted attachment's, that names what is to be cleaned up."""
+    """Whether an item belongs to a deleted chat or attachment and names something to be cleaned up."""
     sk = keys.of(raw).sk
     if sk.startswith(keys.ATTACHMENT_PREFIX):
         is_deleted = bool({"deleted_at", "cleanup", "expires_at"} & raw.keys())
@@ -133,7 +133,7 @@ def _of(raw: Raw, chat_deleted_at: datetime | None) -> Leftover | None:
         one = attachments.from_raw(raw)
         at = one.deleted_at or chat_deleted_at or one.created_at
         cleanup = one.cleanup
-        # A deleted chat's cleanup looks after its attachments, too.
+        # A deleted chat's cleanup covers its attachments, too.
         alone = one.attachment_id if chat_deleted_at is None else None
         what = f"attachment {one.attachment_id}"
         return Leftover(one.tenant_id, one.chat_id, what, at, cleanup.attempts, cleanup.last_error, alone)
@@ -148,7 +148,7 @@ def _of(raw: Raw, chat_deleted_at: datetime | None) -> Leftover | None:
 
 
 def _event(one: Leftover, now: datetime, new_id: NewId) -> Event | None:
-    """What has it cleaned up; None when it is gone by now."""
+    """The event that has it cleaned up; None when it is gone by now."""
     if one.attachment_id is not None:
         attachment = attachments.read(one.tenant_id, one.chat_id, one.attachment_id)
         if attachment is None or attachment.deleted_at is None:

@@ -1,4 +1,4 @@
-"""Reactions of a chat's owner to its answers (contract 1): one a message, stored with it, gone with its turn."""
+"""Reactions of a chat's owner to its answers (contract 1): one per message, stored with it, deleted with its turn."""
 
 from datetime import datetime
 
@@ -12,11 +12,11 @@ from minichat.storage import outbox, reactions
 from minichat.storage.reactions import Reacted
 
 LOOKS = 5
-"""How often a message that changes between look and write is looked at again: each time somebody else wrote."""
+"""How often a message is read again that changed between read and write: each time somebody else wrote."""
 
 
 def react(call: Call, chat_id: ChatId, message_id: MessageId, reaction: Reaction) -> datetime:
-    """Since when the message has this reaction, which it has now.
+    """Gives the message this reaction; since when it has it.
 
     Raises ChatNotFound; MessageNotFound; InvalidReactionTarget when the message is no assistant's; ServiceUnavailable.
     """
@@ -24,7 +24,7 @@ def react(call: Call, chat_id: ChatId, message_id: MessageId, reaction: Reaction
 
 
 def take_back(call: Call, chat_id: ChatId, message_id: MessageId) -> None:
-    """The message has no reaction any more.
+    """Removes the message's reaction.
 
     Raises ChatNotFound, MessageNotFound, ServiceUnavailable.
     """

@@ -1,8 +1,8 @@
 """Proves that quota items say what the turns say, and names every difference.
 
-What is found may be less than there is: a chat is too new for its index, turns went with their chat and their ledger
-entry came late, an item cannot be read. So an account counts the turns that begin in it, in their own transactions, and
-nothing is said of one of which fewer are found. What was never found is no proof that it never was.
+A reading may find fewer turns than there are: a chat is too new for its index, turns disappeared with their chat and
+their ledger entry came late, an item cannot be read. So each turn's own transaction counts it in its account, and an
+account with fewer turns found is not judged. Absence is no proof.
 """
 
 from collections import Counter, defaultdict
@@ -29,12 +29,12 @@ from minichat.services.reconcile_reading import Books, read
 from minichat.storage import chats, quota, turn_lists, usage_ledger
 
 LOOKS = 5
-"""How often an account that moves while it is looked at is looked at again."""
+"""How often an account that changes while it is read is read again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """An account of which nothing can be said this time, and why."""
+    """An account that cannot be judged this time, and why."""
 
     account: QuotaAccount
     reason: str
@@ -52,8 +52,8 @@ class Reconciled:
 
 @dataclass(slots=True)
 class _Known:
-    """What the reading of the table found of an account: its turns, the entries of those that are gone, and all chats
-    that its user has turns in."""
+    """What the table's reading found for an account: its turns, the entries of deleted turns, and all chats with
+    turns of its user."""
 
     chats: set[ChatId]
     turns: list[Turn] = field(default_factory=list)
@@ -61,11 +61,11 @@ class _Known:
 
 
 def reconcile(tenant_id: TenantId | None = None, *, books: Books | None = None) -> Reconciled:
-    """Compares the accounts of a tenant, or of all, with their turns; `books` are read for it when none are given.
+    """Compares the accounts of a tenant, or of all, with their turns; reads the `books` if none are given.
 
-    An account that seems to differ is looked at by itself, between two equal readings of its item, and what differs is
-    told when a second look, after all the others, says the same. One without an item has expired, and is not compared.
-    Raises ServiceUnavailable when the table cannot be read; of a single account that is its own misfortune.
+    An account that seems to differ is read again by itself, between two equal readings of its item. A difference counts
+    when a second look, after all other accounts, confirms it. An account without an item has expired: not compared.
+    Raises ServiceUnavailable when the table cannot be read; a single account that cannot be read is undecided.
     """
     books = read(tenant_id) if books is None else books
     accounts = _known(books)
@@ -86,13 +86,13 @@ def reconcile(tenant_id: TenantId | None = None, *, books: Books | None = None) 
         elif seen == first[where]:
             found += seen
         elif seen:
-            undecided.append(Undecided(where, "two looks did not say the same"))
+            undecided.append(Undecided(where, "two readings differ"))
     return Reconciled(len(books.turns), len(books.statements), found, undecided)
 
 
 def repair(found: Iterable[Difference]) -> int:
-    """Has quota items say what the turns say; how many entries. What has moved since it was looked at is left as it is,
-    and so is, for this time, what cannot be written."""
+    """Makes quota items say what the turns say; how many entries it set. Entries that have changed since, and those
+    that cannot be written now, are left as they are."""
     by_account: defaultdict[QuotaAccount, list[Difference]] = defaultdict(list)
     for difference in found:
         by_account[difference.account].append(difference)
@@ -135,12 +135,12 @@ def _looked_at(where: QuotaAccount, known: _Known) -> list[Difference] | Undecid
                 return differences(where, before, should) if complete else Undecided(where, "turns of it are not found")
     except ServiceUnavailable:
         return Undecided(where, "the store did not answer")
-    return Undecided(where, "it never stood still")
+    return Undecided(where, "it kept changing")
 
 
 def _should_say(where: QuotaAccount, known: _Known) -> Counter[Entry] | None:
-    """What the turns say that are there now, also those of chats that are newer than the reading of the table, and the
-    entries of those that are not there any more; None when a turn cannot be read."""
+    """The sum of the turns that exist now, including those of chats newer than the table's reading, and of the entries
+    of deleted turns; None when a turn cannot be read."""
     tenant_id, user_id = TenantId(where.tenant_id), UserId(where.user_id)
     turns: dict[str, Turn] = {}
     chats_now = {*known.chats, *(entry.chat_id for entry in known.turnless), *chats.ids_of(tenant_id, user_id)}
@@ -149,7 +149,7 @@ def _should_say(where: QuotaAccount, known: _Known) -> Counter[Entry] | None:
             if not isinstance(turn, Turn):
                 return None
             turns[turn.turn_id] = turn
-    # After the turns: of one that expired before it was looked at, the entry is there for longer.
+    # Read after the turns: the entry of a turn that expired in between outlives it.
     gone = usage_ledger.of_turns(turn for turn in known.turns if turn.turn_id not in turns)
     turnless = {entry.dedupe_key: entry for entry in known.turnless if entry.turn_id not in turns} | gone
     return _sum((turn for turn in turns.values() if account(turn) == where), turnless.values())

@@ -1,7 +1,7 @@
-"""What the table says of turns and of what they cost, as one reading of it found it: what reconciliation compares.
+"""What one reading of the table found about turns and their cost: the input of reconciliation.
 
-Each item is as it was when its page was read, so the whole is no single moment. What seems to differ is looked at
-again, by itself, before anybody is told.
+Each item is as it was when its page was read, so the whole is no single moment. An apparent difference is read again,
+by itself, before it is reported.
 """
 
 from collections.abc import Iterable
@@ -32,9 +32,9 @@ class Books:
 
 
 def read(tenant_id: TenantId | None = None, items: Iterable[Raw] | None = None) -> Books:
-    """The books of a tenant, or of all. The table is read once, and the service may go on working meanwhile.
+    """The books of a tenant, or of all. Reads the table once, while the service may go on working.
 
-    `items` are those of the table, where somebody else has them read, too.
+    `items` are the table's, when one reading serves others, too.
     Raises ServiceUnavailable.
     """
     books = Books()

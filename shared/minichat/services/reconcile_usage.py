@@ -1,10 +1,10 @@
 """Proves that the usage ledger and the audit trail say what the turns say, and names every difference.
 
-Turns, their ledger entries and their audit records are written one after the other, by different functions: what ended
-a moment ago may be on its way, and is left out. A turn that disappeared with its chat leaves its entry behind.
+Different functions write turns, ledger entries and audit records, one after the other: the records of a turn that just
+ended may be on their way, so it is left out. A turn that disappeared with its chat leaves its entry behind.
 
-Turns of living chats are kept for ever, ledger entries and totals only for a time, and what has expired is removed
-late and in any order. So nothing is asked of what is close to its time, by the times that the records themselves have.
+Turns of living chats are kept for ever, ledger entries and totals only for a time, and DynamoDB removes expired items
+late and in any order. So records close to their expiry, by their own times, are not compared.
 """
 
 from collections import Counter, defaultdict
@@ -24,9 +24,9 @@ from minichat.storage import keys, usage_ledger
 from minichat.storage.unreadable import PROBLEMS
 
 LOOKS = 5
-"""How often a day whose totals move while it is looked at is looked at again."""
+"""How often a day whose totals change while they are read is read again."""
 EXPIRY_MARGIN = timedelta(days=3)
-"""Two days by which DynamoDB may be late, and one within which the records of a day expire one after the other."""
+"""Two days that DynamoDB may be late, and one day over which the records of a day expire."""
 _ENDED = ("turn_completed", "turn_failed")
 
 Day = tuple[TenantId, str]
@@ -35,7 +35,7 @@ Days = dict[Day, dict[UserId | None, LedgerSums]]
 
 @dataclass(slots=True)
 class Metered:
-    """What was compared, what differs, and the days whose totals could not be looked at or never stood still."""
+    """What was compared, what differs, and the days whose totals could not be read or kept changing."""
 
     turns: int = 0
     entries: int = 0
@@ -54,7 +54,7 @@ def prove(
     """Compares turns that ended before an instant with their ledger entries, entries with totals, turns with `audited`.
 
     `ended_before` is a little ago; what expires within days of it is left out. `audited` are the records of the audit
-    trail; without them it is left out. `books` are read for it when none are given.
+    trail; without them it is not compared. Reads the `books` if none are given.
     Raises ServiceUnavailable when the table cannot be read.
     """
     books = read(tenant_id) if books is None else books
@@ -63,7 +63,7 @@ def prove(
         for key, turn in books.turns.items()
         if turn.state is not TurnState.RUNNING and turn.completed_at is not None and turn.completed_at < ended_before
     }
-    # An entry that is as old has a turn that was there before the table was read.
+    # The turn of an entry this old existed before the table was read.
     old_entries = [entry for entry in books.entries.values() if entry.settled_at < ended_before]
     days = _days_of(books.entries.values())
     metered = Metered(len(ended), len(books.entries), len(days))
@@ -79,8 +79,8 @@ def prove(
 
 
 def repair(found: Iterable[Mismatch], *, retention_days: int) -> int:
-    """Sets the totals among them to the sum of their entries; how many. One that has moved since is left as it is, and
-    so is, for this time, one that cannot be written."""
+    """Sets the totals among them to the sum of their entries; how many. Totals that have changed since, and those that
+    cannot be written now, are left as they are."""
     repaired = 0
     for one in found:
         try:
@@ -93,11 +93,11 @@ def repair(found: Iterable[Mismatch], *, retention_days: int) -> int:
 
 
 def _of_entries(ended: Mapping[str, Turn], books: Books, kept_beyond: datetime) -> Iterator[Mismatch]:
-    """Turns whose entry says something else, or is not there though their account, which expires first, is."""
+    """Turns whose entry says something else, or is missing though their account, which expires first, exists."""
     differing = {
         key: turn for key, turn in ended.items() if key not in books.entries or books.entries[key].used != used_by(turn)
     }
-    # It may have been entered since the table was read there.
+    # An entry may have been written since that page of the table was read.
     entries = usage_ledger.of_turns(differing.values())
     unreadable = {one.key for one in books.unreadable}
     for key, turn in differing.items():
@@ -110,7 +110,7 @@ def _of_entries(ended: Mapping[str, Turn], books: Books, kept_beyond: datetime) 
 
 
 def _without_turn(books: Books, entries: Iterable[LedgerEntry]) -> Iterator[Mismatch]:
-    """Entries whose turn is not there, though its chat is: only a deleted chat's turns disappear."""
+    """Entries whose turn is missing though its chat exists: only a deleted chat's turns disappear."""
     unreadable = {one.key for one in books.unreadable}
     for entry in entries:
         if entry.turn_id is None or entry.dedupe_key in books.turns or entry.chat_id not in books.living:
@@ -131,7 +131,7 @@ def _days_of(entries: Iterable[LedgerEntry]) -> Days:
 
 
 def _differing(days: Days, books: Books, kept_beyond: datetime) -> list[Day]:
-    """The days whose totals are not the sum of their entries, but for those of which something may have expired."""
+    """The days whose totals are not the sum of their entries, except where something may have expired."""
     says: Days = defaultdict(dict)
     for total in books.totals:
         says[total.tenant_id, total.day][total.user_id] = total.used
@@ -145,7 +145,7 @@ def _differing(days: Days, books: Books, kept_beyond: datetime) -> list[Day]:
 
 
 def _of_day(tenant_id: TenantId, day: str) -> list[Mismatch] | None:
-    """What differs between a day's totals and its entries at one moment; None when that cannot be said."""
+    """The differences between a day's totals and its entries at one moment; None when that cannot be decided."""
     try:
         for _ in range(LOOKS):
             before = {total.user_id: total.used for total in usage_ledger.totals(tenant_id, day, day)}

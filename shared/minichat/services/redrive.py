@@ -1,6 +1,6 @@
 """Events sent once more: from the outbox, which keeps them for seven days, or from a dead-letter queue.
 
-All of it may be repeated, and may overlap: consumers know what they have seen.
+All of it may be repeated and may overlap: consumers recognize events they have seen.
 """
 
 import json
@@ -23,12 +23,12 @@ from minichat.storage.keys import Raw
 
 BATCH = 100
 MARGIN = timedelta(minutes=1)
-"""Lambda tells roughly when a lost batch was written."""
+"""Lambda gives the time of a lost batch only roughly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Which events of the outbox: written from `since` to before `until`, of a tenant and a queue, or of all."""
+    """Events of the outbox written from `since` to before `until`, of a tenant and a queue, or of all."""
 
     since: datetime
     until: datetime
@@ -37,11 +37,11 @@ class Range:
 
 
 def republish(wanted: Range, queues: Queues, *, again: str, dry_run: bool = False) -> Iterator[Counter[str]]:
-    """Sends a range of the outbox again, and tells after each batch how many events went to which queue.
+    """Sends a range of the outbox again, and yields after each batch how many events went to which queue.
 
-    `again` differs from one use to the next, so that FIFO queues take what they had. Under "refused" is how many will
-    never be sent, which are in the relay's dead-letter queue, and under "unsent" how many were not taken now.
-    Raises ServiceUnavailable when the outbox cannot be read, after which what was told has been sent.
+    `again` differs from one use to the next, so that FIFO queues do not drop repeated events. "refused" counts those
+    that can never be sent, now in the relay's dead-letter queue; "unsent" those that were not taken this time.
+    Raises ServiceUnavailable when the outbox cannot be read; the yielded counts are sent by then.
     """
     batch: list[Raw] = []
     for image in scan.outbox(wanted.since, wanted.until):
@@ -74,14 +74,14 @@ Redriven = Literal["sent", "kept", "failed"]
 def redrive(
     queue: str, queues: Queues, began: datetime, *, only: str | None = None, dry_run: bool = False
 ) -> Iterator[tuple[DeadLetter, Redriven]]:
-    """Sends what is in a dead-letter queue back to its queue, one message after the other, and tells each one's fate.
+    """Sends the messages of a dead-letter queue back to their queue, one by one, and yields each one's fate.
 
-    With `only` it is the message of that event alone. A message leaves the dead-letter queue after it was sent; what
-    comes into it after `began`, since it fails again, stays. One that failed, for its queue does not take it now or
-    nobody can tell what it says, stays too, and the others go on.
+    With `only`, sends the message of that event alone. A message leaves the dead-letter queue after it was sent.
+    Messages that arrive after `began`, because they failed again, stay. So does a message that its queue does not take
+    now or that cannot be parsed; the others go on.
     """
     url, again = queues.dead_letters[queue], f"#{micros(began)}"
-    first = began.replace(microsecond=began.microsecond // 1000 * 1000)  # SQS tells milliseconds
+    first = began.replace(microsecond=began.microsecond // 1000 * 1000)  # SQS counts milliseconds
     kept: list[DeadLetter] = []
     try:
         for letter in dead_letters.waiting(url):
@@ -110,7 +110,7 @@ def redrive(
 
 
 _UNHEARD_OF = (LookupError, TypeError, ValueError, RecursionError)
-"""What a message that nobody of ours wrote raises when it is taken apart."""
+"""What parsing raises for a message that is not ours."""
 
 
 def _send_back(queue: str, queues: Queues, letter: DeadLetter, again: str) -> None:

@@ -1,11 +1,11 @@
 """Decisions that went against a caller leave an audit event (events-and-workers 2): licence, quota, kill switch.
 
-A refusal has no transaction, so its event is a write of its own, and who is refused again and again must not make us
-write again and again: there is one event per user, decision and minute. Its id is made of those, so that instances that
-share nothing agree on it, and a process remembers which ones it has seen out.
+A refusal has no transaction, so its event is a write of its own. Repeated refusals must not cause repeated writes:
+there is one event per user, decision and minute. Its id is made of those, so instances that share nothing agree on it,
+and each process remembers the ones it knows to be written.
 
-Nothing of it may fail the answer or hold it up: the event is waited for as long as a healthy store needs, and only a
-few are written at a time, whatever comes.
+None of this may fail or delay the answer: it waits for the event only as long as a healthy store needs, and few events
+are written at a time.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ _DECISIONS: dict[type[ChatError], Decision] = {
     ImagesDisabled: "kill_switch",
 }
 REMEMBERED = 10_000
-"""Events that a process remembers to be out: above that it forgets all of them, and asks the outbox again."""
+"""Written events that a process remembers; above that it forgets all of them, and asks the outbox again."""
 PATIENCE_SECONDS = 1
 WAIT_SECONDS = 0.5
-"""How long an answer waits for its event to be out: a function may be frozen with its answer."""
+"""How long an answer waits for its event to be written: a function may be frozen right after its answer."""
 AT_ONCE = 8
 """Events that a process writes at the same time; a refusal beyond them leaves none."""
 
@@ -51,7 +51,7 @@ Fate = Literal["written", "known", "late", "lost", "dropped"]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A decision against somebody: which, the problem's code, the chat where the request named one, the limit."""
+    """A decision against a caller: which one, the problem's code, the chat if the request named one, the limit."""
 
     caller: Caller
     decision: Decision
@@ -61,7 +61,7 @@ class Refusal:
 
 
 def of_error(error: ChatError, caller: Caller, chat_id: str | None) -> Refusal | None:
-    """The decision that a caller was refused by; None when the error is no such decision."""
+    """The decision behind a caller's error; None when the error is no such decision."""
     decision = next((_DECISIONS[kind] for kind in type(error).__mro__ if kind in _DECISIONS), None)
     if decision is None:
         return None
@@ -70,14 +70,14 @@ def of_error(error: ChatError, caller: Caller, chat_id: str | None) -> Refusal |
 
 
 class RefusalTeller:
-    """The refusals that this process knows to be out."""
+    """The refusals that this process knows to be written."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
         self._writing: set[asyncio.Task[bool]] = set()
 
     async def tell(self, refusal: Refusal, now: datetime, trace_id: str) -> Fate:
-        """Lets the event of a refusal out, and says what became of it, half a second later at most."""
+        """Writes the event of a refusal, and returns what became of it after half a second at most."""
         if len(self._writing) >= AT_ONCE:
             return "dropped"
         task = asyncio.create_task(greenlets.run(self.write, refusal, now, trace_id))

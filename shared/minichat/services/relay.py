@@ -1,7 +1,7 @@
 """Outbox items become messages, in the order of each chat (events-and-workers 1).
 
-A record that can never be delivered goes to the relay's dead-letter queue at once, as it is and with the reason, so
-that nothing behind it waits. Everything may be delivered more than once: consumers know what they have seen.
+A record that can never be delivered goes to the relay's dead-letter queue at once, unchanged and with the reason, so
+that nothing behind it waits. Everything may be delivered more than once: consumers recognize events they have seen.
 """
 
 import json
@@ -22,7 +22,7 @@ DEAD_LETTERS = "outbox-relay"
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """What became of a batch: messages per queue, how many were refused for good, and what has to be tried again."""
+    """What became of a batch: messages per queue, how many were refused for good, and which to try again."""
 
     sent: dict[str, int]
     refused: int
@@ -36,7 +36,7 @@ class _Poison(ValueError):
 def relay(images: Sequence[Raw], queues: Queues, *, again: str = "") -> Relayed:
     """Sends each item's event to its queue, in the order given.
 
-    `Relayed.again` has the positions of items that were not delivered. `again` makes FIFO queues take what they had.
+    `Relayed.again` has the positions of undelivered items. `again` keeps FIFO queues from dropping repeated events.
     """
     numbers: defaultdict[str, list[int]] = defaultdict(list)
     messages: dict[int, SqsMessage] = {}
@@ -65,14 +65,14 @@ def relay(images: Sequence[Raw], queues: Queues, *, again: str = "") -> Relayed:
         try:
             send_one(queues.dead_letters[DEAD_LETTERS], _refused(images[number], reason))
         except ServiceUnavailable:
-            # It comes again with the rest of its shard, and Lambda tells where it is when that goes on for too long.
+            # It comes again with the rest of its shard. If that goes on for too long, Lambda reports its position.
             count("dead_letter_refused_total", queue=DEAD_LETTERS)
             unsent.append(number)
     return Relayed(sent, len(poison), sorted(unsent))
 
 
 def _message(image: Raw, queues: Queues) -> tuple[str, SqsMessage]:
-    """An outbox item as the message that it is for, and that one's queue.
+    """The queue of an outbox item, and its message.
 
     Raises _Poison.
     """

@@ -1,7 +1,7 @@
-"""Requests that come again as they were: each function here finds the turn that is meant, or goes on with it.
+"""Repeated requests: each function here finds the turn that one means, or goes on with it.
 
-Client libraries repeat them with `Last-Event-ID` when their stream is cut (contract 3): they ask for its rest, and not
-for another turn. One whose process died before it called the provider is gone on with by whoever repeats its request.
+Client libraries repeat a request with `Last-Event-ID` when their stream is cut (contract 3): they ask for the rest, not
+for another turn. If a turn's process died before calling the provider, the repeated request goes on with it.
 """
 
 from dataclasses import replace
@@ -23,7 +23,7 @@ from minichat.storage import chats, messages, parts, starting_point, turns
 
 
 def by_request_id(call: Call, command: SendMessage, settings: Settings) -> Turn | None:
-    """The turn of a send that names it; None when there is none, so that the send is new.
+    """The turn that a send names by its request id; None when the send is new.
 
     Raises ChatNotFound, RequestIdConflict (the turn was deleted), RequestIdReused.
     """
@@ -38,9 +38,9 @@ def by_request_id(call: Call, command: SendMessage, settings: Settings) -> Turn 
 
 
 def replayed(known: Turn, command: SendMessage) -> Replay:
-    """What a send gets whose turn is known: its answer again, and nothing is written.
+    """The replay of a known turn's answer for its repeated send; nothing is written.
 
-    Raises RequestIdConflict (it runs, failed, or was deleted), RequestIdReused (with another message).
+    Raises RequestIdConflict (the turn runs, failed, or was deleted), RequestIdReused (with another message).
     """
     if known.deleted_at is not None:
         raise RequestIdConflict(known.state.public)
@@ -52,9 +52,9 @@ def replayed(known: Turn, command: SendMessage) -> Replay:
 
 
 def by_message(call: Call, command: SendMessage, settings: Settings) -> Turn:
-    """The turn of a send that names none: the chat's latest one, if it has the same message.
+    """The turn of a send without a request id: the chat's latest one, if it has the same message.
 
-    Raises ChatNotFound, and InvalidRequest when it has another: a new turn would be paid for, and nobody asked for it.
+    Raises ChatNotFound, and InvalidRequest when the messages differ: nobody asked for a new turn, which would cost.
     """
     chat = visible(chats.read(call.caller.tenant_id, command.chat_id), call.caller)
     if chat.latest_request_id is not None:
@@ -68,7 +68,7 @@ def by_message(call: Call, command: SendMessage, settings: Settings) -> Turn:
 def by_target(call: Call, chat_id: ChatId, target: RequestId, content: str | None, settings: Settings) -> Turn | None:
     """The turn that took the place of `target`: with the same message (a retry), or with this content (an edit).
 
-    None when there is none, or it is gone: the mutation is made, or refused, as any other. Raises ChatNotFound.
+    None when there is none, or it is gone: the mutation is treated like any other. Raises ChatNotFound.
     """
     _, old = read_and_repair(call, chat_id, target, settings)
     if old is None or old.replaced_by_request_id is None:
@@ -81,7 +81,7 @@ def by_target(call: Call, chat_id: ChatId, target: RequestId, content: str | Non
 
 
 def go_on_with_send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | None:
-    """The running turn that the same command began in a process that died before it called the provider: this process
+    """The running turn that the same command began in a process that died before calling the provider; this process
     makes its answer now. None when there is no such turn.
 
     Raises ChatNotFound.
@@ -92,7 +92,7 @@ def go_on_with_send(call: Call, command: SendMessage, rules: Rules) -> RunningTu
     chat, turn = visible(opened.chat, call.caller), opened.turn
     if turn is None or turn.fingerprint != fingerprint(command.content, command.attachment_ids):
         return None
-    # Of a call that could not be noted something may have been told: only its own process can go on with that.
+    # An unnoted call may already have streamed something: only its own process can go on with that.
     if not never_began(call, turn, rules.settings) or any(parts.after(turn, 0)):
         return None
     history = [message for message in opened.recent.messages if message.request_id != turn.request_id]

@@ -1,7 +1,7 @@
-"""The stream of a turn told again, by any instance: from its stored parts, and to its end when it still runs.
+"""Any instance tells the stream of a turn again: from its stored parts, and to its end if it still runs.
 
-There is one way of telling a turn that is not one's own, and one numbering: for who asks for the stream, for who sends
-a message that was answered before, and for a client library that repeats its request where it was cut (contract 3).
+All readers of another process's turn share this code and one numbering: a client that resumes the stream, one that
+sends an answered message again, and a client library that repeats its request after a cut (contract 3).
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from minichat.storage import messages, parts
 class Resumed:
     """A turn, and the number of the last event of its stream that the client has.
 
-    `kept` is whether its single events still are. A `replay` is told to somebody who sends its message again: the same
-    stream, which says that the turn is not new, and nothing of a quota as it was then (contract 3, rule 5).
+    `kept`: whether its single events are still stored. A `replay` answers a client that sends the message again: the
+    same stream, marked as not new, and without the quota of that time (contract 3, rule 5).
     """
 
     turn: Turn
@@ -43,9 +43,9 @@ class Resumed:
 
 
 def resume(call: Call, chat_id: ChatId, request_id: RequestId, after: int, settings: Settings) -> Resumed:
-    """What a client that has the events up to `after` still gets. A turn that is found dead has ended now.
+    """What a client that has the events up to `after` still gets. Ends the turn first if it is dead.
 
-    Raises ChatNotFound, TurnNotFound; InvalidRequest when `after` lies beyond the end, or behind events that are no
+    Raises ChatNotFound, TurnNotFound; InvalidRequest when `after` lies beyond the end, or the events after it are no
     longer kept.
     """
     return resumed(call, _read(call, chat_id, request_id, settings), after, settings)
@@ -67,7 +67,7 @@ def resumed(call: Call, turn: Turn, after: int, settings: Settings) -> Resumed:
 
 
 def replay(call: Call, turn: Turn, settings: Settings) -> Resumed:
-    """A turn that has ended, from its start, for who sends its message again."""
+    """A turn that has ended, from its start, for a client that sends its message again."""
     return Resumed(turn, 0, _are_kept(call, turn, settings), replay=True)
 
 
@@ -76,8 +76,8 @@ async def follow(
 ) -> AsyncGenerator[Sequence[Numbered], None]:
     """Everything after what the client has, to the turn's end; a ping while nothing happens.
 
-    It ends without a terminal event when the turn was deleted meanwhile, when what comes next has expired and cannot be
-    told otherwise, or when the time of one invocation is up: the client resumes again.
+    It ends without a terminal event when the turn was deleted meanwhile, when the next events have expired and cannot
+    be rebuilt, or when the invocation's time is up: the client resumes again.
     """
     turn, at = resumed.turn, _Position.after(resumed.after)
     streaming = settings.streaming
@@ -109,7 +109,7 @@ async def follow(
 
 @dataclass(frozen=True, slots=True)
 class _Position:
-    """The last event that a client has, and how many characters of the answer it has with it, where that is known."""
+    """The last event that a client has, and how many characters of the answer it has by then, if known."""
 
     number: int
     characters: int | None
@@ -132,10 +132,10 @@ def _read(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings
 def _next(
     call: Call, turn: Turn, at: _Position, settings: Settings, *, is_kept: bool
 ) -> tuple[list[Numbered], Turn, bool, bool]:
-    """Events that come next, the turn as it is now, whether there are more, and whether these are the very last."""
+    """The next events, the turn as it is now, whether there are more, and whether these are the very last."""
     if turn.state is TurnState.RUNNING:
         batch, has_more = _stored(turn, at, None)
-        # The turn is read after them: once it has ended, a zombie may have stored what never counts.
+        # The turn is read after its events: once it has ended, a zombie may have stored events that never count.
         turn = _read(call, turn.chat_id, turn.request_id, settings)
         if turn.state is not TurnState.RUNNING:
             batch = [one for one in batch if one.number is not None and one.number <= (turn.events_stored or 0)]
@@ -151,9 +151,9 @@ def _stored(turn: Turn, at: _Position, until: int | None) -> tuple[list[Numbered
 
 
 def _untold(turn: Turn, at: _Position) -> list[Numbered] | None:
-    """What an ended turn has after its single events, or instead of them; None where that cannot be told.
+    """What an ended turn has after its single events, or instead of them; None where that cannot be rebuilt.
 
-    The rest of the answer is one delta, under the number of the last event that it stands for.
+    The rest of the answer is one delta, with the number of the last event that it replaces.
     """
     last, stored = _last(turn), turn.events_stored or 0
     if at.number >= last:
@@ -167,7 +167,7 @@ def _untold(turn: Turn, at: _Position) -> list[Numbered] | None:
     # The terminal event is stored when the turn's own teller ended it.
     number = stored if turn.terminal_number is not None else stored - 1
     if message is not None and message.citations:
-        # Told right before the end: they keep the number that they had.
+        # Citations come right before the end, and keep their number.
         ending.insert(0, Numbered(number, told(Citations(message.citations))))
         number -= 1
     if at.number >= number:
@@ -195,5 +195,5 @@ def _last(turn: Turn) -> int:
 
 
 def _are_kept(call: Call, turn: Turn, settings: Settings) -> bool:
-    """Asked once, when a stream is asked for: DynamoDB removes parts late, and not all at once."""
+    """Decided once per stream: DynamoDB removes parts late, and not all at once."""
     return parts.are_kept(turn, call.now, kept=timedelta(hours=settings.streaming.parts_kept_hours))

@@ -33,8 +33,8 @@ from minichat.storage import starting_point, turns
 
 
 def send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Replay:
-    """A new running turn, or the replay of the completed one that has this request id. A turn that the same message
-    began in a process that died before it called the provider is gone on with.
+    """A new running turn, or the replay of the completed one with this request id. If the same message began a turn in
+    a process that died before calling the provider: that turn.
 
     Raises, in this order (contract 2): InvalidRequest, InputTooLong, ChatNotFound, RequestIdConflict or
     RequestIdReused, GenerationInProgress, InvalidAttachment, and what `admit` refuses. Nothing is written then.
@@ -72,8 +72,8 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Repla
     try:
         turns.start(call, chat, new, retention_days=rules.settings.quota.retention_days)
     except (RequestIdConflict, GenerationInProgress):
-        # The same send may have come twice, and the other one was first: what became of it comes before all else. A
-        # refused transaction need not name every condition that failed, so the turn itself is asked.
+        # The same send may have come twice, and the other one was first: its outcome is the answer to both. A refused
+        # transaction need not name every failed condition, so the turn itself is read.
         _, known = turns.read(call.caller.tenant_id, command.chat_id, command.request_id)
         if known is None:
             raise

@@ -1,4 +1,4 @@
-"""What the stream of one turn has told: numbered, and stored by a task beside the relay (architecture 4)."""
+"""The events of one turn's stream: numbered, and stored by a task beside the relay (architecture 4)."""
 
 import asyncio
 from contextlib import suppress
@@ -15,15 +15,15 @@ from minichat.storage import parts
 from minichat.storage.transact import put_one
 
 LONG = 100_000
-"""Characters of text: a transaction takes 4 MB (AWS limit), and the answer itself is in it too."""
+"""Characters of text: a transaction takes 4 MB (AWS limit), and includes the answer itself."""
 
 
 @dataclass(slots=True)
 class Transcript:
     """Events from 1 without gaps; the first `stored` of them are in the table, the others are `pending`.
 
-    An event is recorded when it gets its number, before its client has it: what was told can always be told again by
-    the process that lives, and by every other once it is stored.
+    An event is recorded with its number before its client gets it, so its own process can always tell it again, and any
+    other process can once it is stored.
     """
 
     stored: int = 0
@@ -36,7 +36,7 @@ class Transcript:
 
     @property
     def is_long(self) -> bool:
-        """Whether so much is pending that it would crowd the transaction that ends the turn."""
+        """Whether the pending events would crowd the transaction that ends the turn."""
         return sum(len(event.data.get("content", "")) for event in self.pending) > LONG
 
     async def store(self, turn: Turn, streaming: Streaming) -> None:
@@ -51,9 +51,9 @@ class Transcript:
         del self.pending[: len(events)]
 
     async def keep_storing(self, turn: Turn, streaming: Streaming) -> None:
-        """Stores what was told about once a second, until it is cancelled; what the store refuses now is tried again.
+        """Stores pending events about once a second until cancelled; if the store does not take them, tries again.
 
-        A write that is under way then may still take effect: what it stores is told by the turn's end once more.
+        A write under way at that moment may still take effect; the turn's end then writes the same events again.
         """
         while True:
             await asyncio.sleep(streaming.progress_interval_seconds)

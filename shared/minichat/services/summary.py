@@ -1,7 +1,7 @@
-"""Summarizes the older part of a chat: a task of the system, which no turn waits for (context-attachments-providers 2).
+"""Summarizes the older part of a chat: a task of the system; no turn waits for it (context-attachments-providers 2).
 
 May be killed at any point and run again, by any number at once: only the write at the end has an effect, and its
-conditions let one through. Until then, and when it fails, the summary of before stays.
+conditions let one through. Until then, or if it fails, the previous summary stays.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from minichat.services.system_tasks import (
 from minichat.storage import messages, outbox, summaries
 
 LOOK_SECONDS = 5.0
-"""How often somebody who waits for the model looks whether its answer is still wanted."""
+"""How often a task that waits for the model checks whether its answer is still wanted."""
 
 
 async def summarize(task: ThreadSummaryTask, trace_id: str, means: TaskDeps) -> TaskOutcome:
@@ -89,7 +89,7 @@ async def _summarize(task: ThreadSummaryTask, trace_id: str, means: TaskDeps) ->
 
 
 def _unwanted(found: summaries.FoundSummary, base: Frontier | None) -> TaskOutcome | None:
-    """What becomes of a task that nobody wants any more; None while it is wanted."""
+    """The outcome of a task that nobody wants any more; None while it is wanted."""
     if not found.alive:
         return TaskOutcome.GONE
     return None if (None if found.summary is None else found.summary.frontier) == base else TaskOutcome.LOST
@@ -98,7 +98,7 @@ def _unwanted(found: summaries.FoundSummary, base: Frontier | None) -> TaskOutco
 async def _unwanted_before(
     asked: asyncio.Task[TaskAnswer], tenant_id: TenantId, chat_id: ChatId, base: Frontier | None
 ) -> TaskOutcome | None:
-    """Waits until the model has answered, None, or nobody wants its answer any more: then it is asked no longer."""
+    """Waits until the model has answered (None), or nobody wants its answer any more: then cancels the request."""
     try:
         while not (await asyncio.wait({asked}, timeout=LOOK_SECONDS))[0]:
             found = await greenlets.run(summaries.read, tenant_id, chat_id)
@@ -116,7 +116,7 @@ def _frontier(ref: FrontierRef) -> Frontier:
 
 
 def _stretch(tenant_id: TenantId, chat_id: ChatId, wanted: Compression, cut_at: int) -> list[Message]:
-    """The messages to summarize, cut one by one as they are read: a chat may have more text than a process has room."""
+    """The messages to summarize, each cut as it is read: a chat's text may not fit into memory."""
     after = None if wanted.base is None else wanted.base.message_id
     found = messages.stretch(tenant_id, chat_id, after, wanted.target.message_id)
     return [replace(message, content=summary.cut(message.content, cut_at)) for message in found]
@@ -125,19 +125,19 @@ def _stretch(tenant_id: TenantId, chat_id: ChatId, wanted: Compression, cut_at: 
 async def _asked(
     asker: Asker, model: Model, previous: Summary | None, stretch: Sequence[Message], means: TaskDeps
 ) -> TaskAnswer:
-    """The model's answer; what is too long for it is asked again without the oldest messages.
+    """The model's answer; a prompt that is too long is sent again without the oldest messages.
 
     Raises TaskFailed.
     """
     settings = means.rules.settings.thread_summary
     instructions = model.thread_summary_prompt or settings.summary_system_prompt or summary.INSTRUCTIONS
-    # Of a small window most is for what is to be summarized.
+    # Most of a small window is for the text to summarize.
     max_output_tokens = min(model.max_output_tokens, settings.max_output_tokens, model.context_window // 4)
     told = None if previous is None else previous.text
     budgets = model.estimation_budgets
     fixed = instructions + summary.request(told, [], cut_at=0)
     room = model.context_window - max_output_tokens - text_tokens(len(fixed.encode()), budgets)
-    # A backlog that no model takes would fail for ever: what is far too long is not even asked.
+    # A backlog too long for any model would fail for ever, so it is shortened before the first request.
     shown: Sequence[Message] | None = summary.fitting(stretch, room, budgets)
     usage = Usage()
     for _ in range(summary.DROPS + 1):

@@ -1,4 +1,4 @@
-"""What the system has models do by itself: which model, its whole answer, and what that used.
+"""Model calls that the system makes on its own account: which model, its whole answer, and the usage.
 
 No turn waits for such a task, and no user pays. Each may be killed at any point and run again, by any number at once:
 only the write at its end has an effect, and its conditions let one through.
@@ -26,18 +26,18 @@ class TaskOutcome(StrEnum):
 
     DONE = "success"
     LOST = "lost"
-    """Somebody else was first, or what the task is about was taken back."""
+    """Another worker was first, or the subject of the task was taken back."""
     NOTHING = "empty"
     GONE = "gone"
     """There is no such chat, or it was deleted."""
 
 
 class TaskFailed(Exception):
-    """It did not come about this time; another attempt may do it. The message is for operators, without content."""
+    """The task failed this time; another attempt may succeed. The message is for operators, without content."""
 
 
 class NoModel(Exception):
-    """The policy has no model that could do it, and will not have one by asking again."""
+    """The policy has no model for the task. Trying again will not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def model_for(policy: Policy, configured: str, chat_model: str) -> Model:
 
 
 def asker_of(task: SystemTask, trace_id: str) -> identity.Asker:
-    """For whom a task has a model called: whose turn or upload wanted it."""
+    """On whose behalf a task calls a model: the user whose turn or upload wanted it."""
     tenant_id, chat_id = TenantId(task.tenant_id), ChatId(task.chat_id)
     return identity.Asker(tenant_id, UserId(task.user_id), chat_id, trace_id, task.system_task_type)
 
@@ -111,7 +111,7 @@ async def answered(asker: identity.Asker, provider_id: str, prompt: Prompt, mean
 
 
 def call_of(task: SystemTask, trace_id: str, means: TaskDeps) -> Call:
-    """The call as which a task writes what it made."""
+    """The call under which a task writes its result."""
     return Call(Caller(TenantId(task.tenant_id), UserId(task.user_id), "system"), means.clock(), means.new_id, trace_id)
 
 

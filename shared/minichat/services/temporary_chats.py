@@ -1,11 +1,11 @@
-"""Temporary chats: deleted by themselves once nobody has used them for so long.
+"""Temporary chats: deleted automatically once nobody has used them for so long.
 
     created, or looked at      ends_at: when to look next      then
     |--------x----x------------------------|                   used since: looked at again, as long after that use
     |--------------------------------------|                   not used: deleted, as by its owner
 
-Using a chat writes nothing for it: the look finds out. A deletion has the condition that the chat is as it was seen, so
-whoever uses it in that instant either has it or finds it gone.
+Using a chat writes nothing for this: the sweep finds out. A deletion requires the chat to be unchanged since it was
+read, so a request in that instant either succeeds or finds the chat gone.
 """
 
 import time
@@ -25,21 +25,21 @@ from minichat.storage import keys, transact
 from minichat.storage.unreadable import Unreadable
 
 CHAT_SECONDS = 2
-"""How long the end of one chat is tried within a sweep: the next one tries again."""
+"""How long a sweep tries to delete one chat; the next sweep tries again."""
 
 
 @dataclass(frozen=True, slots=True)
 class TemporarySweep:
-    """What one sweep did; `failed` are chats that could not be read or deleted, whose time comes again."""
+    """What one sweep did; `failed` chats could not be read or deleted, and the next sweep tries them again."""
 
     expired: int
     failed: int = 0
 
 
 def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float) -> TemporarySweep:
-    """Deletes temporary chats of all tenants whose time is over, as many as so many seconds allow.
+    """Deletes expired temporary chats of all tenants, as many as so many seconds allow.
 
-    Any number may run at once. Each chat is looked at and deleted by itself: one that cannot be stops no other.
+    Any number of sweeps may run at once. Each chat is judged and deleted by itself: one that fails stops no other.
     """
     until, expired, failed = time.monotonic() + seconds, 0, 0
     for shard in CHANCE.sample(keys.TEMPORARY_SHARDS, len(keys.TEMPORARY_SHARDS)):
@@ -54,7 +54,7 @@ def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float) -
                 try:
                     with transact.patience(CHAT_SECONDS):
                         expired += _expired(chat, now, new_id, settings)
-                except Exception:  # the edge of one chat: whatever it is, the others behind it have their end
+                except Exception:  # the edge of one chat: whatever went wrong, the chats behind it still get their turn
                     failed += 1
                     logger.exception("a temporary chat cannot be deleted", extra={"chat_id": chat.chat_id})
         except ServiceUnavailable:
@@ -66,7 +66,7 @@ def sweep(now: datetime, new_id: NewId, settings: Settings, *, seconds: float) -
 
 
 def _in_random_order(pages: Iterator[list[Chat | Unreadable]]) -> Iterator[Chat | Unreadable]:
-    """So that those that cannot be deleted do not take the time of the others, run after run."""
+    """Keeps chats that cannot be deleted from using up the time of the others in every run."""
     for page in pages:
         yield from CHANCE.sample(page, len(page))
 

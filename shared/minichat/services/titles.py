@@ -18,7 +18,7 @@ from minichat.storage import chats, messages, outbox, titles
 
 
 async def entitle(task: ChatTitleTask, trace_id: str, means: TaskDeps) -> TaskOutcome:
-    """Has a model give the chat of a task a title, unless it has one by then. An answer that is none leaves it without.
+    """Has a model title the chat of a task, unless it has a title by then. An unusable answer leaves it without one.
 
     Raises TaskFailed, NoModel, and ServiceUnavailable.
     """

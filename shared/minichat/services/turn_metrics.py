@@ -20,7 +20,7 @@ _RESULTS: dict[type[ChatError], str] = {
 
 @contextmanager
 def counted_turn(op: Operation) -> Iterator[None]:
-    """Counts what happens inside by how it ended, and measures how long it took; a refusal goes on its way."""
+    """Counts the block by how it ended, and measures how long it took; a refusal propagates."""
     started, result = time.perf_counter(), "error"
     try:
         yield

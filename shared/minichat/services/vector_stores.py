@@ -1,4 +1,4 @@
-"""The one vector store that a chat has at a provider: claimed under a condition, made once, by whoever claimed it."""
+"""A chat's one vector store at a provider: a worker claims it under a condition, and makes it once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ LONGEST_PAUSE_SECONDS = 1.6
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """How to wait, and until when; `look` raises once nobody wants what is waited for."""
+    """How to wait, and until when; `look` raises once nobody wants the result."""
 
     clock: Clock
     sleep: Callable[[float], object]
@@ -28,10 +28,10 @@ class Pause:
 
 
 def of_chat(attachment: Attachment, worker: str, account: Account, pause: Pause, new_id: NewId) -> str | Failure:
-    """The provider's id of the chat's vector store, which is made when there is none.
+    """The provider's id of the chat's vector store; makes the store if there is none.
 
-    Who finds it claimed waits for the one who makes it, and takes over when that one is late.
-    Raises ServiceUnavailable, and what the pause's `look` does.
+    If another worker has claimed it, waits for that worker, and takes over when it is late.
+    Raises ServiceUnavailable, and what the pause's `look` raises.
     """
     where = attachment.tenant_id, attachment.chat_id, attachment.storage_backend
     pauses = growing(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
@@ -47,7 +47,7 @@ def of_chat(attachment: Attachment, worker: str, account: Account, pause: Pause,
         elif store.vector_store_id is not None:
             return store.vector_store_id
         elif is_free(store, now):
-            # A dead claim may have been left long ago; whoever takes it over is about to make a store.
+            # A dead claim may be old, and taking it over leads to a new store: it must still be wanted.
             pause.look()
             if stored.take_over(store, worker, now + CLAIM):
                 return _found_or_made(store, worker, account, pause.clock)
@@ -58,12 +58,12 @@ def of_chat(attachment: Attachment, worker: str, account: Account, pause: Pause,
 
 
 def is_free(store: VectorStore, now: datetime) -> bool:
-    """Whether nobody can be making the store: it is made, or the claim on it is over."""
+    """Whether no worker can be making the store: it is made, or its claim has expired."""
     return store.vector_store_id is not None or store.claimed_until is None or store.claimed_until <= now
 
 
 def delete(store: VectorStore, files: Files) -> Failure | None:
-    """Deletes what the provider has of a claim: the store, or those that somebody made and did not live to name."""
+    """Deletes what the provider has for a claim: the store, or those that a worker made and died before naming."""
     account = Account(files, store.tenant_id, store.provider)
     if store.vector_store_id is not None:
         return account.delete_vector_store(store.vector_store_id)
@@ -82,7 +82,7 @@ def name_of(store: VectorStore) -> str:
 
 
 def _found_or_made(store: VectorStore, worker: str, account: Account, clock: Clock) -> str | Failure:
-    """Somebody before us may have made it, and not lived to say so."""
+    """An earlier worker may have made it, and died before naming it."""
     found = account.find_vector_stores(name_of(store), store.claimed_at or clock())
     if isinstance(found, Failure):
         stored.let_go(store, worker, clock())
@@ -107,6 +107,6 @@ def _named(store: VectorStore, worker: str, account: Account, made: str) -> str 
         return made
     now = stored.read(store.tenant_id, store.chat_id, store.provider)
     if now is not None and now.vector_store_id == made:
-        return made  # only the answer was lost, and the repetition refused
+        return made  # our write took effect: its answer was lost, and the repetition was refused
     failure = account.delete_vector_store(made)
     return failure or Failure("the claim was lost", may_pass=True)

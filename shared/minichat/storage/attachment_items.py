@@ -8,7 +8,7 @@ from minichat.storage.items import ConversationItem
 
 
 class AttachmentItem(ConversationItem):
-    """A file that a user gave to a chat: how far it came, and the cleanup of what its provider has of it."""
+    """A file that a user gave to a chat: the progress of its ingestion, and of its cleanup at the provider."""
 
     kind = UnicodeAttribute()
     storage_backend = UnicodeAttribute(attr_name="backend")
@@ -35,9 +35,9 @@ class AttachmentItem(ConversationItem):
 
 
 class ThumbnailItem(ConversationItem):
-    """The small picture of an attachment, as long as that is not deleted.
+    """The thumbnail of an attachment, until the attachment is deleted.
 
-    Not a part of the attachment's item: each message that refers to that one writes it.
+    Not a part of the attachment's item, which every message that refers to it writes.
     """
 
     data = BinaryAttribute(null=True, legacy_encoding=False)

@@ -1,11 +1,11 @@
-"""How an attachment comes in and goes: a step is conditional on the one before, and on nobody having deleted it since.
+"""The steps of an attachment's life. Each requires the step before it, and that nobody has deleted the attachment.
 
     claims    before a provider is asked for anything: only in a chat that is not deleted
-    notes     of what it made: as long as no cleanup is through, also in a deleted chat, whose cleanup then knows of it
+    notes     of what it made: until a cleanup is through, even in a deleted chat, whose cleanup then sees the note
 
-The chat's head counts its documents and bytes, in the transactions that make, fail and delete attachments, and the
-user's quota counts files and bytes of the day in those that make them, and that find them failed for no fault of
-theirs: however many of them there are at once, the limits hold.
+The transactions that make, fail and delete attachments count documents and bytes in the chat's head. Those that make
+attachments, or find them failed for no fault of theirs, count the day's files and bytes in the user's quota. So the
+limits hold however many uploads run at once.
 """
 
 from collections.abc import Sequence
@@ -47,12 +47,12 @@ def create(
     """Stores a new attachment, counts it, and schedules a later look at it; returns its id.
 
     If the idempotency key made one before, returns that one's id and stores nothing.
-    Raises ChatNotFound; IdempotencyKeyConflict when the key came with another request; QuotaExceeded when the chat has
-    as many documents, or bytes, as it may, or the user's day.
+    Raises ChatNotFound; IdempotencyKeyConflict when the key came with another request; QuotaExceeded when the chat's
+    documents or bytes, or the user's day, are used up.
     """
     item = ChatItem(*keys.chat(attachment.tenant_id, attachment.chat_id))
     size, documents = attachment.size_bytes, int(attachment.kind == "document")
-    # Of many at once, only as many as there is room for are counted in.
+    # Of many uploads at once, only those that fit are counted in.
     room = [at_most(ChatItem.upload_bytes, limits.bytes_per_chat - size)]
     if documents:
         room.append(at_most(ChatItem.documents, limits.documents_per_chat - documents))
@@ -79,18 +79,18 @@ def create(
 
 
 def settle(seen: Attachment, cleanup: Cleanup) -> bool:
-    """Records what became of an attempt to clean up the attachment as it was seen.
+    """Records the result of an attempt to clean up the attachment as it was seen.
 
-    False when that is no longer how it is: it came to an end, another attempt was counted, its provider's ids changed,
-    or its provider was sent a file. A success counts however many attempts failed meanwhile.
+    False when it has changed since: its cleanup ended, another attempt was counted, its provider's ids changed, or its
+    provider was sent a file. A success counts however many attempts failed meanwhile.
     Raises ServiceUnavailable.
     """
     item = AttachmentItem(*keys.attachment(seen.tenant_id, seen.chat_id, seen.attachment_id))
     ended = {CleanupStatus.DONE, CleanupStatus.FAILED} - {seen.cleanup.status}
     is_there = AttachmentItem.pk.exists()
-    # Of two attempts that end, the first decides; a new one begins from the end that was seen.
+    # Of two attempts that end the cleanup, the first decides; a new attempt starts from the end that was seen.
     not_ended = ~AttachmentItem.cleanup_status.is_in(*sorted(ended))
-    # What was noted since at the provider has not been taken away.
+    # A file noted since then has not been taken away.
     same_file = is_still(AttachmentItem.provider_file_id, seen.provider_file_id)
     same_upload = is_still(AttachmentItem.upload_began_at, seen.ingest.upload_began_at)
     same_store = is_still(AttachmentItem.vector_store_id, seen.vector_store_id)
@@ -127,7 +127,7 @@ def _too_many(call: Call, attachment: Attachment, limits: FileLimits, refused: R
 
 
 def _remembered(call: Call, attachment: Attachment, key: Once) -> Put:
-    # A key is of one chat: the same one may come with an upload to another.
+    # A key belongs to one chat: an upload to another chat may use the same one.
     where = keys.created(attachment.tenant_id, call.caller.user_id, f"{attachment.chat_id} {key.key}")
     return idempotency_keys.remember(
         CreatedAttachmentItem(*where, attachment_id=attachment.attachment_id), key, call.now
@@ -135,18 +135,18 @@ def _remembered(call: Call, attachment: Attachment, key: Once) -> Put:
 
 
 def delete(call: Call, seen: Attachment, events: Sequence[OutboxItem]) -> bool:
-    """Hides the attachment, uncounts it, and has what its provider has of it cleaned up: one transaction.
+    """Hides the attachment, uncounts it, and has it cleaned up at its provider: one transaction.
 
-    False when it is not as it was seen any more: look again.
+    False when it has changed since it was seen: read it again.
     Raises ChatNotFound.
     """
     is_there = AttachmentItem.pk.exists()
     is_shown = AttachmentItem.deleted_at.does_not_exist()
     is_theirs = AttachmentItem.uploaded_by == call.caller.user_id
-    # What a visible message was sent with stays, even if it was sent since.
+    # An attachment of a visible message stays, even if the message was sent since.
     unreferenced = still_counts(AttachmentItem.references, 0)
     no_cleanup = AttachmentItem.cleanup_status.does_not_exist()
-    # One that failed is out of the chat's counters already.
+    # A failed attachment is already out of the chat's counters.
     has_failed = AttachmentItem.status == AttachmentStatus.FAILED.value
     counted_as_seen = has_failed if seen.status is AttachmentStatus.FAILED else ~has_failed
     unchanged = all_of(is_there, is_shown, is_theirs, unreferenced, no_cleanup, counted_as_seen)
@@ -173,15 +173,15 @@ def delete(call: Call, seen: Attachment, events: Sequence[OutboxItem]) -> bool:
 
 
 def take(seen: Attachment, worker: str, *, now: datetime, until: datetime) -> bool:
-    """Makes the work on an attachment this worker's until then; False while another has it, or nothing is to be done.
+    """Makes the work on an attachment this worker's until then; False if another has it, or there is nothing to do.
 
     Raises ServiceUnavailable, as everything below does.
     """
     attempts, counted = seen.ingest.attempts, AttachmentItem.ingest_attempts
     nobody_has_it = at_most(AttachmentItem.ingest_until, now)
-    # Of two who find it free the first counts one attempt more.
+    # Of two workers that find it free, the first counts the attempt, and the second is refused.
     same_attempts = is_still(counted, attempts or None)
-    # Only the answer to this write was lost: set, not added to, the attempt counts once.
+    # A repetition after a lost answer: the attempt counts once, because the number is set, not added to.
     is_ours = AttachmentItem.ingest_worker == worker
     free = any_of(all_of(nobody_has_it, same_attempts), is_ours)
     actions = [
@@ -201,7 +201,7 @@ def release(seen: Attachment, worker: str) -> None:
 
 
 def upload_begins(seen: Attachment, worker: str, now: datetime, *, token: str) -> bool:
-    """Records that the provider is about to be sent the file; False when the worker is too late."""
+    """Records that the file is about to go to the provider; False when the worker is too late."""
     return _claim(seen, worker, [AttachmentItem.upload_began_at.set(now)], AttachmentStatus.PENDING, token=token)
 
 
@@ -223,10 +223,10 @@ def enters_store(seen: Attachment, worker: str, vector_store_id: str, *, token: 
 def ready(
     seen: Attachment, worker: str, thumbnail: Thumbnail | None, *, token: str, event: OutboxItem | None = None
 ) -> bool:
-    """Records that the attachment can be used, as it is seen: one transaction, in which turns get to know a document,
-    and the event leaves, where there is one.
+    """Records that the attachment, as it is seen, can be used. The same transaction makes a document known to turns,
+    and publishes the event, if any.
 
-    Not in a chat that is deleted: its items may have got their time to live, and a picture would live on.
+    Not in a deleted chat: its items may already have their expiry, and a new thumbnail would outlive them.
     """
     actions: list[Action] = [
         AttachmentItem.status.set(AttachmentStatus.READY.value),
@@ -246,7 +246,7 @@ def ready(
 
 
 def summarized(call: Call, seen: Attachment, summary: str, event: OutboxItem) -> bool:
-    """Records what a document is about, for its owner and for turns, and lets the event out: one transaction.
+    """Records a document's summary, for its owner and for turns, and publishes the event: one transaction.
 
     False when it came too late: the document has a summary, or was deleted, or its chat was.
     Raises ServiceUnavailable.
@@ -268,10 +268,10 @@ def summarized(call: Call, seen: Attachment, summary: str, event: OutboxItem) ->
 
 
 def failed(seen: Attachment, worker: str, code: ErrorCode, *, nothing_left: bool, token: str) -> bool:
-    """Records why the attachment will never be ready, and uncounts it: one transaction. For no fault of its own it is
-    taken out of the user's day, too.
+    """Records why the attachment will never be ready, and uncounts it: one transaction. If it failed for no fault of
+    its own, it no longer counts in the user's day, either.
 
-    `nothing_left`: its provider has nothing of it; otherwise what tells where to look stays, for the cleanup after its
+    `nothing_left`: its provider has nothing of it. Otherwise the provider's ids stay, for the cleanup after its
     deletion.
     """
     actions: list[Action] = [
@@ -299,8 +299,8 @@ def failed(seen: Attachment, worker: str, code: ErrorCode, *, nothing_left: bool
 
 
 def while_working(seen: Attachment, worker: str) -> list[Write]:
-    """The writes that change nothing, and are refused once the attachment's work is not this worker's any more, or it
-    or its chat was deleted."""
+    """Writes that change nothing. They are refused once the attachment is no longer this worker's, or it or its chat
+    was deleted."""
     unchanged = [AttachmentItem.ingest_worker.set(worker)]
     return [_of_a_living_chat(seen), Update("attachment", _item(seen), unchanged, _is_work_of(worker))]
 
@@ -321,7 +321,7 @@ def _may_step(worker: str, after: AttachmentStatus) -> Condition:
 
 
 def _is_work_of(worker: str) -> Condition:
-    """The attachment is on its way, and no other worker has taken it over from a late one."""
+    """The attachment is still open, and no other worker has taken it over from this one, if late."""
     is_theirs = AttachmentItem.ingest_worker == worker
     return all_of(_open(), is_theirs)
 
@@ -330,7 +330,7 @@ def _open() -> Condition:
     is_there = AttachmentItem.pk.exists()
     on_its_way = AttachmentItem.status.is_in(*_ON_ITS_WAY)
     is_shown = AttachmentItem.deleted_at.does_not_exist()
-    # Nobody would take away what is noted after a cleanup is through.
+    # Nobody would clean up what is noted after a cleanup is through.
     no_cleanup = AttachmentItem.cleanup_status.does_not_exist()
     return all_of(is_there, on_its_way, is_shown, no_cleanup)
 
@@ -340,7 +340,7 @@ def _counted(documents: int, size: int) -> list[Action]:
 
 
 def _uncounted(seen: Attachment) -> list[Action]:
-    """What takes an attachment out of the chat's counters; nothing of one that failed, which is out of them."""
+    """What takes an attachment out of the chat's counters; nothing for a failed one, which is already out."""
     gone = 0 if seen.status is AttachmentStatus.FAILED else -1
     return _counted(gone * (seen.kind == "document"), gone * seen.size_bytes)
 

@@ -1,9 +1,9 @@
 """Attachments of a chat: their items, and the state of their cleanup.
 
-A provider's id is only ever added to an item that nobody has begun to clean up: whoever adds one conditions on
-`cleanup_status` being absent, and takes back what it made when that does not hold. The cleanup conditions on all that
-it saw and relied on: the ids, and when one began to be made. So whichever comes second notices the first, and no file
-is left behind.
+A provider's id is only ever added to an item whose cleanup has not begun: the write requires `cleanup_status` to be
+absent, and its worker takes back what it made when the write is refused. The cleanup's writes require what they relied
+on to be unchanged: the ids, and when an upload began. So the second of the two notices the first, and no file is left
+behind.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -78,7 +78,7 @@ def of_ids(tenant_id: TenantId, chat_id: ChatId, attachment_ids: Iterable[Attach
 
 
 def shown(tenant_id: TenantId, chat_id: ChatId, attachment_ids: Iterable[AttachmentId]) -> list[Attachment]:
-    """As `of_ids`, each with its thumbnail, which nobody else is given; one call per fifty.
+    """As `of_ids`, each with its thumbnail, which `of_ids` leaves out; one call per fifty.
 
     Raises ServiceUnavailable.
     """
@@ -105,7 +105,7 @@ def pictured(files: Sequence[Attachment]) -> list[Attachment]:
 
 @dataclass(frozen=True, slots=True)
 class FoundAttachments:
-    """Attachments that are not deleted, and where the search for more stopped short of the end, if it did."""
+    """Attachments that are not deleted, and where the search stopped if it did not reach the end."""
 
     there: list[Attachment]
     left_at: AttachmentId | None
@@ -142,7 +142,7 @@ def _there_are(items: Iterable[Raw], limit: int, looked_at: int) -> FoundAttachm
 
 
 def of_chat(tenant_id: TenantId, chat_id: ChatId) -> Iterator[Attachment | Unreadable]:
-    """Every attachment of a chat, deleted ones too, the oldest first; read in pages, as far as the reader goes.
+    """Every attachment of a chat, deleted ones too, the oldest first; pages are read as the caller iterates.
 
     Raises ServiceUnavailable.
     """

@@ -1,4 +1,4 @@
-"""How values are stored that are neither text nor number."""
+"""How values other than text and numbers are stored."""
 
 from dataclasses import astuple
 from datetime import datetime
@@ -36,7 +36,7 @@ class IdsAttribute(Attribute[tuple[AttachmentId, ...]]):
 
 
 class SignalAttribute(Attribute[CompletionSignal]):
-    """How an answer is not whole, as one text: its kind, and its reason if it has one."""
+    """Why an answer is not whole, as one text: its kind, and its reason if it has one."""
 
     attr_type = STRING
 

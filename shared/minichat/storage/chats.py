@@ -73,7 +73,7 @@ def create(chat: Chat, *, token: str) -> None:
 
 
 def create_once(chat: Chat, key: Once, *, token: str) -> Chat:
-    """Stores a new chat unless the key made one before: then that chat, as it was when it was new.
+    """Stores a new chat, or returns the one that the key made before, as it was when new.
 
     Raises IdempotencyKeyConflict when the key came with another request.
     """
@@ -159,12 +159,12 @@ def ending(shard: str, now: datetime) -> Iterator[list[Chat | Unreadable]]:
 
 
 def postpone(seen: Chat, ends_at: datetime) -> bool:
-    """Has a temporary chat that was used looked at again then; False when somebody else did so, or deleted it.
+    """Moves the next check of a used temporary chat to `ends_at`; False when somebody else did so, or deleted it.
 
     Raises ServiceUnavailable.
     """
     item = ChatItem(*keys.chat(seen.tenant_id, seen.chat_id))
-    # Of two sweeps the second has nothing to postpone any more.
+    # Of two sweeps, only the first postpones.
     as_seen = is_still(ChatItem.ends_at, seen.ends_at)
     is_shown = ChatItem.deleted_at.does_not_exist()
     return update_one(item, [ChatItem.ends_at.set(ends_at)], all_of(as_seen, is_shown), op="postpone_chat")
@@ -181,20 +181,20 @@ def rename(caller: Caller, chat_id: ChatId, title: str, now: datetime) -> Chat:
     moves_forward = ChatItem.updated_at < now
     if update_one(item, [titled, *moved], all_of(owned_by(caller), moves_forward), op="rename_chat"):
         return _from_item(item)
-    # A chat that was moved by a faster clock stays where it is: none goes back.
+    # A chat that a faster clock moved stays where it is: chats never move back.
     if update_one(item, [titled], owned_by(caller), op="rename_chat"):
         return _from_item(item)
     raise ChatNotFound
 
 
 def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str, unused: bool = False) -> bool:
-    """Hides the chat, asks its running turn to stop, and lets its events out: one transaction.
+    """Hides the chat, asks its running turn to stop, and publishes its events: one transaction.
 
-    False when a turn began or ended since `chat` was read: the flag would have missed the one that runs now. With
-    `unused` also when anybody used it since then.
+    False when a turn began or ended since `chat` was read: the flag would miss the turn that runs now. With `unused`,
+    also when anybody has used the chat since.
     Raises ChatNotFound when the chat was deleted meanwhile.
     """
-    # The turn that is asked to stop, below, is the one that runs.
+    # The turn asked to stop, below, must be the running one.
     unchanged = [is_still(ChatItem.running_request_id, chat.running_request_id)]
     if unused:
         # Whatever its owner does with a chat moves it in the list.
@@ -232,7 +232,7 @@ def delete(call: Call, chat: Chat, events: Sequence[OutboxItem], *, token: str, 
 
 
 def is_alive() -> Condition:
-    """The chat is there, and nobody has deleted it."""
+    """The chat exists, and nobody has deleted it."""
     is_there = ChatItem.pk.exists()
     is_shown = ChatItem.deleted_at.does_not_exist()
     return all_of(is_there, is_shown)

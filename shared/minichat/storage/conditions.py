@@ -1,6 +1,6 @@
-"""What conditions of writes are made of. Each clause has a name where it is written, beside its reason.
+"""Building blocks of write conditions. Each clause is named where it is written, beside its reason.
 
-`is_there` is a clause of most: an update makes an item where there is none.
+Most include `is_there`: an update creates a missing item.
 """
 
 from functools import reduce
@@ -23,16 +23,16 @@ def any_of(*clauses: Condition) -> Condition:
 
 
 def is_still(attribute: Attribute[Any], seen: object) -> Condition:
-    """The condition that an attribute is as it was seen: None is an attribute that was not there."""
+    """The condition that an attribute is as it was seen; None means it was absent."""
     condition: Condition = attribute.does_not_exist() if seen is None else attribute == seen
     return condition
 
 
 def still_counts(number: Attribute[float] | Path, seen: int) -> Condition:
-    """The condition that a sum is as it was seen: zero is also one that nothing was added to yet."""
+    """The condition that a sum is as it was seen; an absent sum counts as zero."""
     return any_of(number == seen, *([] if seen else [number.does_not_exist()]))
 
 
 def at_most(number: Attribute[Any] | Path, bound: object) -> Condition:
-    """The condition that a number, or an instant, is not above a bound; where there is none yet, it is not."""
+    """The condition that a number, or an instant, is not above a bound; an absent one is not."""
     return any_of(number.does_not_exist(), number <= bound)

@@ -1,9 +1,9 @@
-"""The ready documents of a chat in one item, so that a turn gets to know them with what it reads anyway.
+"""The ready documents of a chat in one item, which a turn gets with the reads that it makes anyway.
 
     <attachment_id>    [provider, provider's id of the file, vector store, content type, file name, summary], as JSON
 
-An attribute comes with the transaction that makes its attachment ready, and goes with the one that deletes it. A
-document that nobody has summarized has no sixth element.
+The transaction that makes an attachment ready adds its attribute, and the one that deletes it removes the attribute.
+Without a summary the sixth element is missing.
 """
 
 import json
@@ -54,7 +54,7 @@ def _document(attachment_id: AttachmentId, packed: str) -> Document:
 
 
 def _of(attachment: Attachment) -> Path:
-    # In a list: a name is taken as it is then, where a text is taken apart at its dots.
+    # In a list: pynamodb splits a plain string at its dots.
     return Path([attachment.attachment_id])
 
 

@@ -1,9 +1,9 @@
 """The client of DynamoDB: one of our own on the event loop, and botocore's where there is none.
 
-pynamodb makes the calls and expects botocore's errors, so both ways raise the same ones. On the loop a call is a tenth
-of botocore's work (docs/decisions/0015-storage-on-the-loop.md): a signed request (AWS Signature Version 4) on a
-connection that is kept, the answer parsed by httptools. Nothing is repeated here: storage.transact and storage.items
-know what may be.
+pynamodb makes the calls and expects botocore's errors, so both clients raise them. On the loop a call costs a tenth of
+botocore's (docs/decisions/0015-storage-on-the-loop.md): a signed request (AWS Signature Version 4) on a kept
+connection, and an answer parsed by httptools. Nothing is retried here: storage.transact and storage.items know what may
+be.
 """
 
 import asyncio
@@ -44,12 +44,12 @@ from minichat.storage import store_time
 _TYPE = "application/x-amz-json-1.0"
 _ERROR = 300
 IDLE_SECONDS = 20
-"""How long a connection is kept that nobody uses: less than DynamoDB keeps it."""
+"""How long an idle connection is kept: less than DynamoDB keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """What of the settings connections go by: whichever tables are meant, they are the same."""
+    """The settings of a connection: the same for all tables."""
 
     region: str
     endpoint: str | None
@@ -59,15 +59,15 @@ class Where:
 
     @classmethod
     def of(cls, store: Store) -> "Where":
-        """What these settings say of it."""
+        """The same members of these settings."""
         return cls(*(getattr(store, field.name) for field in fields(cls)))
 
 
 class Client:
-    """What pynamodb takes for botocore's client."""
+    """The client that pynamodb uses in place of botocore's."""
 
     _request_signer = None
-    """pynamodb makes a client anew whose signer has no credentials; this one asks for them with each call."""
+    """pynamodb replaces a client whose signer has no credentials; this one gets them with each call."""
 
     def __init__(self, store: Store) -> None:
         self._where = Where.of(store)
@@ -84,7 +84,7 @@ class Client:
 
     @property
     def blocking(self) -> Any:
-        """botocore's client, made by the first who needs it: that takes the time of eighty calls."""
+        """botocore's client, made on first use: that takes the time of eighty calls."""
         with self._making:
             return self._blocking
 
@@ -111,7 +111,7 @@ class Connections:
 
     def __init__(self, where: Where) -> None:
         self._where = where
-        # Of other partitions than China's the endpoint is a setting (AWS General Reference, "DynamoDB endpoints").
+        # Partitions other than China's need the endpoint setting (AWS General Reference, "DynamoDB endpoints").
         ending = "amazonaws.com.cn" if where.region.startswith("cn-") else "amazonaws.com"
         self._url = where.endpoint or f"https://dynamodb.{where.region}.{ending}"
         parts = urlsplit(self._url)
@@ -144,12 +144,12 @@ class Connections:
         return parsed
 
     def close(self) -> None:
-        """Closes what is kept; what is in use is closed by whoever uses it."""
+        """Closes idle connections; the caller of one in use closes it."""
         while self._idle:
             self._idle.pop().close()
 
     async def _closing_with_the_loop(self) -> AsyncGenerator[None, None]:
-        """A loop ends the generators that were begun on it (`loop.shutdown_asyncgens`), and so closes what is kept."""
+        """A loop ends the generators begun on it (`loop.shutdown_asyncgens`), which closes the kept connections."""
         try:
             yield
         finally:
@@ -168,7 +168,7 @@ class Connections:
             kept.close()
             raise ConnectionClosedError(endpoint_url=self._url) from error
         except BaseException:
-            # Whoever was cancelled has left half an answer on it.
+            # A cancelled call has left half an answer on the connection.
             kept.close()
             raise
         if kept.is_reusable and len(self._idle) < self._where.max_connections:
@@ -261,8 +261,8 @@ class _Kept(asyncio.Protocol):
         return self._is_open and self._is_kept
 
     def is_alive(self) -> bool:
-        """Whether it can be used again. A process that was frozen (Lambda) has not heard yet that it was closed: then
-        there is something to read, which nobody has asked for."""
+        """Whether it can be used again. A frozen process (Lambda) has not noticed that its connection was closed:
+        there is unrequested data to read then."""
         fresh = time.monotonic() - self._used_at < IDLE_SECONDS
         return fresh and self._is_open and not self._transport.is_closing() and not self._poll.poll(0)
 
@@ -308,7 +308,7 @@ async def _credentials() -> ReadOnlyCredentials:
     if found is None:
         raise NoCredentialsError
     if getattr(found, "refresh_needed", bool)():
-        # They come from an address or a file then.
+        # Refreshing reads an address or a file.
         frozen: ReadOnlyCredentials = await asyncio.to_thread(found.get_frozen_credentials)  # allowed: blocks
         return frozen
     return found.get_frozen_credentials()
@@ -316,7 +316,7 @@ async def _credentials() -> ReadOnlyCredentials:
 
 @lru_cache(maxsize=1)
 def _found() -> Credentials | None:
-    # A function's environment has them: looking in all places takes the time of thirty calls.
+    # A function's environment has them: searching everywhere takes the time of thirty calls.
     credentials: Credentials | None = EnvProvider().load() or Session().get_credentials()
     return credentials
 
@@ -341,7 +341,7 @@ def body_of(params: Mapping[str, Any]) -> bytes:
 
 def _in_base64(value: object) -> str:
     if not isinstance(value, bytes | bytearray):
-        raise TypeError(f"{type(value).__name__} has no place in DynamoDB")
+        raise TypeError(f"{type(value).__name__} cannot be stored in DynamoDB")
     return base64.b64encode(value).decode()
 
 
@@ -350,7 +350,7 @@ _JSON = json.JSONEncoder(default=_in_base64, separators=(",", ":"))
 
 def _parsed(answer: bytes) -> dict[str, Any]:
     try:
-        # Looking at each object takes time: where there are no bytes, nobody does.
+        # The hook costs time per object: it is left out when there are no bytes.
         parsed = json.loads(answer, object_hook=_with_bytes if b'"B"' in answer else None)
     except ValueError:
         return {}
@@ -363,17 +363,3 @@ def _with_bytes(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _error(answer: "_Answer", parsed: dict[str, Any]) -> dict[str, Any]:
-    """An error as botocore tells it; one whose body is no JSON has its status for a code."""
-    code = str(parsed.get("__type", answer.status)).rpartition("#")[2]
-    message = parsed.get("message", parsed.get("Message", ""))
-    return {
-        **{name: value for name, value in parsed.items() if name in ("CancellationReasons", "Item")},
-        "Error": {"Code": code, "Message": message},
-        "ResponseMetadata": {
-            "HTTPStatusCode": answer.status,
-            "HTTPHeaders": answer.headers,
-            "RequestId": answer.headers.get("x-amzn-requestid", ""),
-            "RetryAttempts": 0,
-        },
-    }

@@ -20,9 +20,9 @@ from minichat.storage.transact import Put, Update, Write, try_commit
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of a turn: the answer's message when there is one, the events it causes, and the last of its stream.
+    """The end of a turn: the answer's message if any, the events it causes, and the last part of its stream.
 
-    `token` names it among its repetitions, which are made of the same values.
+    Repetitions are made of the same values and have the same `token`.
     """
 
     token: str
@@ -37,9 +37,9 @@ class Finish:
 
 
 def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
-    """Moves a running turn to its end, settles it, and lets its events out; False when another finalizer won.
+    """Moves a running turn to its end, settles it, and publishes its events; False when another finalizer won.
 
-    With `stale_since` it is ended for being dead: a sign of life after that instant counts as another's win.
+    With `stale_since` the turn is ended as dead: a sign of life after that instant counts as another's win.
     """
     item = TurnItem(*keys.turn(turn.tenant_id, turn.chat_id, turn.request_id))
     head = ChatItem(*keys.chat(turn.tenant_id, turn.chat_id))
@@ -55,7 +55,7 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
         running.append(still_silent)
     writes: list[Write] = [
         Update("turn", item, _ending(call, end), all_of(*running)),
-        # While a turn runs its head names it: nothing but this transaction takes the name away.
+        # While a turn runs, the head names it: only this transaction removes the name.
         Update("chat", head, free, ChatItem.running_request_id == turn.request_id),
         *answer,
         *end.parts,

@@ -1,4 +1,4 @@
-"""Requests with an idempotency key: what one made is remembered for 24 hours, so that the same request finds that."""
+"""Idempotency keys: what a request made is remembered for 24 hours, so that its repetition finds it."""
 
 import hashlib
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Once:
 
 
 class OnceItem(ConversationItem):
-    """What an idempotency key made, as far as its request is to be answered with it again."""
+    """What an idempotency key made, as much as a repeated request is answered with."""
 
     fingerprint = UnicodeAttribute(attr_name="print")
     expires_at = NumberAttribute()
@@ -35,21 +35,21 @@ T = TypeVar("T", bound=OnceItem)
 
 
 def of(key: str, *wanted: object) -> Once:
-    """The key, with a fingerprint that differs when anything that is wanted does."""
+    """The key, with a fingerprint of everything that is wanted."""
     return Once(key, hashlib.sha256(repr(wanted).encode()).hexdigest()[:32])
 
 
 def remember(made: OnceItem, once: Once, now: datetime) -> Put:
-    """The write that remembers what the key made; refused while it remembers something."""
+    """The write that stores what the key made; refused while something is stored already."""
     made.fingerprint, made.expires_at = once.fingerprint, int((now + KEPT).timestamp())
     is_new = OnceItem.pk.does_not_exist()
-    # DynamoDB removes expired items late: one that is past its time counts as gone.
+    # DynamoDB removes expired items late: an expired one counts as gone.
     is_over = OnceItem.expires_at < int(now.timestamp())
     return Put(_KEY, made, any_of(is_new, is_over))
 
 
 def made_before(refused: Refused, kind: type[T], once: Once) -> T | None:
-    """What the key made before, when that is why a transaction was refused.
+    """What the key made before, if that is why the transaction was refused.
 
     Raises IdempotencyKeyConflict when the key came with another request.
     """

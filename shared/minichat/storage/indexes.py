@@ -31,7 +31,7 @@ class RunningIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call] 
 
 
 class Temporary(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # as above
-    """Temporary chats by when they end, if nobody uses them until then."""
+    """Temporary chats by the time when they end if unused."""
 
     class Meta:
         index_name = "Temporary"

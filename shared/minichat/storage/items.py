@@ -29,7 +29,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 LARGEST_PAGE = 120
-"""Items that a query asks for at most, where nobody wants more."""
+"""Items of a query's page at most, unless the caller asks for more."""
 BATCH_READ_LIMIT = 100
 """Keys of one BatchGetItem (AWS limit)."""
 READ_ATTEMPTS = 2
@@ -43,8 +43,8 @@ class _Connected:
     connect_timeout_seconds: float | None = None
     read_timeout_seconds: float | None = None
     max_pool_connections: int | None = None
-    # None of botocore's own: a repetition that nobody sees hides whether a write was done before. `answered` repeats
-    # reads, storage.transact writes.
+    # No retries by botocore: an unseen retry hides whether the write took effect before. `answered` retries reads,
+    # storage.transact writes.
     max_retry_attempts: int | None = 0
 
 
@@ -154,9 +154,9 @@ class TurnItem(ConversationItem):
 
 
 class MessageItem(ConversationItem):
-    """A message: its text as it is, or `packed` (zlib), or `text_bytes` of it in numbered items, as many as `parts`.
+    """A message: its text as it is, or `packed` (zlib), or `text_bytes` of it in `parts` numbered items.
 
-    `citations` are as storage.messages packs them. What most answers have in common is left out: that they are whole,
+    `citations` are as storage.messages packs them. Attributes are absent for what most answers share: they are whole,
     made by the selected model, and without tools.
     """
 
@@ -182,13 +182,13 @@ class MessageItem(ConversationItem):
 
 
 class MessagePartItem(ConversationItem):
-    """One numbered part of a long text, as UTF-8: bytes may be cut anywhere, and travel smaller than escaped text."""
+    """One numbered part of a long text, as UTF-8: bytes may be cut anywhere, and are smaller than escaped text."""
 
     content = BinaryAttribute(attr_name="text", legacy_encoding=False)
 
 
 class ExpiringItem(ConversationItem):
-    """Any item, as far as it expires: in seconds since 1970, when DynamoDB may remove it."""
+    """The expiry of any item: seconds since 1970, after which DynamoDB may remove it."""
 
     expires_at = NumberAttribute(null=True)
 
@@ -211,7 +211,7 @@ class OutboxItem(Model):
 
 
 UNREAD_ATTEMPTS = 6
-"""How often a batch that gives nothing is read, with pauses that double from 50 ms: two or three seconds."""
+"""How often a batch that returns nothing is read, with pauses that double from 50 ms: two or three seconds."""
 
 
 def connect(store: Store, *, on_loop: bool = False) -> None:
@@ -229,7 +229,7 @@ def connect(store: Store, *, on_loop: bool = False) -> None:
     client: Any = dynamodb.Client(store)
     table().connection._client = outbox_table().connection._client = client
     if not on_loop:
-        # Made now: a cold start has more processor than its first request.
+        # Made now: a cold start gets more CPU than its first request.
         _ = client.blocking
 
 
@@ -249,9 +249,9 @@ def outbox_table() -> TableConnection:
 
 
 def answered(read: Callable[[], T]) -> T:
-    """What a read gives; it is repeated once when there is no answer.
+    """The result of a read, which is repeated once when there is no answer.
 
-    Raises ServiceUnavailable when there is none then either.
+    Raises ServiceUnavailable when the second attempt has no answer either.
     """
     for attempt in range(READ_ATTEMPTS):
         if attempt:
@@ -271,7 +271,7 @@ def is_there(item: Model) -> bool:
     where: Any = item  # both tables have these keys
     wanted = type(item).get_operation_kwargs_from_class(where.pk, where.sk)
     try:
-        # By the client that writes: each model has one of its own, and that one is made by now.
+        # Through the client that writes, which exists by now: each model has one of its own.
         answer = connection().dispatch("GetItem", {**wanted, "ConsistentRead": True})
     except (BotoCoreError, ClientError) as error:
         raise ServiceUnavailable from error
@@ -291,7 +291,7 @@ def batch_get(keys: Iterable[Key]) -> dict[Key, Raw]:
         answer = answered(partial(table().batch_get_item, wanted[:BATCH_READ_LIMIT], consistent_read=True))
         for item in answer["Responses"].get(name, []):
             found[Key(item["pk"]["S"], item["sk"]["S"])] = item
-        # DynamoDB hands back what it had no capacity for.
+        # DynamoDB returns the keys that it had no capacity for.
         left = answer.get("UnprocessedKeys", {}).get(name, {}).get("Keys", [])
         unread = unread + 1 if len(left) == len(wanted[:BATCH_READ_LIMIT]) else 0
         if unread >= UNREAD_ATTEMPTS:
@@ -338,15 +338,15 @@ def entries(index: str, value: str, condition: Condition, *, page: int) -> Itera
 
 
 def between(pk: str, start: str, end: str, *, page: int, descending: bool = False) -> Iterator[Raw]:
-    """Items of a partition with `start` <= sk < `end`, page after page as far as the reader goes.
+    """Items of a partition with `start` <= sk < `end`, page after page as the caller iterates.
 
-    `page` is what the reader wants as a rule: who goes on gets more at once.
+    `page` is what the caller usually needs; later pages are larger.
     Raises ServiceUnavailable.
     """
     sk = ConversationItem.sk
     more = True
     while more:
-        # BETWEEN includes its bounds; no stored key equals an `end`, which is a bound or a key that was read already.
+        # BETWEEN includes its bounds; `end` is a bound that no stored key equals, or a key that was read already.
         found, more = query(pk, sk.between(start, end), limit=page, descending=descending)
         yield from (item for item in found if item["sk"]["S"] != end)
         page = max(page, min(page * 2, LARGEST_PAGE))

@@ -1,4 +1,4 @@
-"""Every key of the two tables. Whatever is a tenant's has a key that begins with the tenant.
+"""Every key of the two tables. The key of a tenant's item begins with the tenant.
 
     conversation table      pk                      sk
     chat head               T#<tenant>#C#<chat>     CHAT
@@ -21,8 +21,8 @@
     outbox table            T#<tenant>#C#<chat>     <event_id>
 
 Message and event ids are UUIDs version 7, which sort by time: `MSG#` items come in the order of the conversation, and
-one message is found by its id alone. Between them is nothing that a conversation does not show: what is taken back, and
-long texts, are elsewhere. Nothing sorts between the head and the messages, either: one query reads both.
+one message is found by its id alone. Between them is only what a conversation shows: withdrawn messages and long texts
+are elsewhere. Nothing sorts between the head and the messages, either: one query reads both.
 """
 
 import hashlib
@@ -34,8 +34,8 @@ from typing import Any, NamedTuple
 from minichat.domain.identity import AttachmentId, ChatId, MessageId, RequestId, TenantId, UserId, micros
 
 RUNNING_SHARDS = tuple(f"RUNNING#{number}" for number in range(4))
-"""Hash keys of the index of running turns: 4 × 1000 write units a second before a partition throttles. They alone have
-no tenant in them, because the watchdog looks after all tenants; the keys that the index holds begin with one."""
+"""Hash keys of the index of running turns: 4 × 1000 write units a second before a partition throttles. They contain no
+tenant, because the watchdog serves all tenants; the keys that the index holds begin with one."""
 
 TEMPORARY_SHARDS = tuple(f"TEMPORARY#{number}" for number in range(4))
 """Hash keys of the index of temporary chats, as those of running turns."""
@@ -71,7 +71,7 @@ def of(raw: Raw) -> Key:
 
 
 def text(raw: Raw, name: str, default: str | None = None) -> str:
-    """The text of an attribute; the default where it is not there, or is no text.
+    """The text of an attribute; the default if it is absent or not a text.
 
     Raises KeyError without a default.
     """
@@ -80,9 +80,9 @@ def text(raw: Raw, name: str, default: str | None = None) -> str:
 
 
 def number(raw: Raw, name: str) -> int:
-    """The whole number of an attribute; 0 where it is not there.
+    """The whole number of an attribute; 0 if it is absent.
 
-    Raises ValueError when it is none.
+    Raises ValueError when it is not a whole number.
     """
     return int(raw.get(name, {}).get("N", 0))
 
@@ -116,7 +116,7 @@ def user_of(pk: str) -> tuple[TenantId, UserId]:
 
 
 POLICY = "POLICY"
-"""Where the policy is: it is the deployment's and no tenant's."""
+"""Partition of the policy, which belongs to the deployment, not to a tenant."""
 POLICY_IN_FORCE = Key(POLICY, "CURRENT")
 
 
@@ -141,7 +141,7 @@ def owner(tenant_id: TenantId, user_id: UserId) -> str:
 
 
 def owner_of_temporary(tenant_id: TenantId, user_id: UserId) -> str:
-    """A user's entry in the index of chats, of those that no list shows."""
+    """A user's entry in the index for temporary chats, which no list shows."""
     return f"{owner(tenant_id, user_id)}#TEMPORARY"
 
 
@@ -171,7 +171,7 @@ def message_text(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId, nu
 
 
 def summary(tenant_id: TenantId, chat_id: ChatId) -> Key:
-    """What stands for the older part of a chat."""
+    """The summary of the older part of a chat."""
     return Key(partition(tenant_id, chat_id), "SUMMARY")
 
 
@@ -191,7 +191,7 @@ def thumbnail(tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId)
 
 
 def documents(tenant_id: TenantId, chat_id: ChatId) -> Key:
-    """What a chat's documents are at their providers, once they can be used."""
+    """A chat's ready documents, with their ids at their providers."""
     return Key(partition(tenant_id, chat_id), "READY")
 
 
@@ -206,7 +206,7 @@ def vector_store(tenant_id: TenantId, chat_id: ChatId, provider: str) -> Key:
 
 
 def quota(tenant_id: TenantId, user_id: UserId, month: str) -> Key:
-    """What a user has reserved and spent in the month of that first day, and in each of its days."""
+    """What a user has reserved and spent in the month that begins on that day, and in each of its days."""
     return Key(owner(tenant_id, user_id), f"{QUOTA_PREFIX}{month}")
 
 

@@ -1,11 +1,11 @@
 """Messages: stored whole whatever their length, listed in the order of the conversation, taken back with their turn.
 
-    MSG#<id>          what the conversation shows, and nothing else: whatever reads it pays for what it gets
-    WITHDRAWN#<id>    what was taken back: whoever knows the id still finds it
-    TEXT#<id>#<n>     a text above 16 KB, wherever its message is: who wants it reads it by its keys
+    MSG#<id>          what the conversation shows, and nothing else: a reader pays only for what it gets
+    WITHDRAWN#<id>    a message that was taken back, still found by its id
+    TEXT#<id>#<n>     a text above 16 KB, wherever its message is, read by its keys
 
 Chats of an earlier version have hidden messages among the others (`deleted_at`), and the parts of long texts right
-behind their messages (`parts` without `bytes`). They are read as they are; nothing is written so any more.
+behind their messages (`parts` without `bytes`). They are read as they are; nothing writes them so any more.
 """
 
 import itertools
@@ -30,7 +30,7 @@ from minichat.storage.keys import Key, Raw
 from minichat.storage.transact import Check, Delete, Put, Update, Write
 
 INLINE_MAX_BYTES = 16_384
-"""A longer text goes into part items alone, so that moving or marking its message never rewrites the text."""
+"""A longer text has items of its own, so that moving or marking its message never rewrites the text."""
 
 PART_MAX_BYTES = 350_000
 """UTF-8 of one part item: an item may have 400 KB with its keys (AWS limit)."""
@@ -39,18 +39,18 @@ WORTH_PACKING_BYTES = 100
 """A text that would save less stays readable. Two kilobytes of prose pack into one, at half the write units."""
 
 STRETCH_ITEMS = 50
-"""Messages of one query of a long stretch, which is read from end to end."""
+"""Messages per query when a long stretch is read from end to end."""
 
 TAKEN_BACK = "take back "
 """The name of the writes that are refused when a message is not as it was found."""
 
 Keep = Callable[[Message], bool]
-"""Whether a message is wanted, by all but its text: a long one is not read before that is known."""
+"""Whether a message is wanted, judged by everything but its text: a long text is only read after that."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundMessages:
-    """A message as it was found, and its item. A text in `parts` is in it only once `whole` has read that.
+    """A message as it was found, and its item. A text in `parts` is missing until `whole` reads it.
 
     `size` is the text's, in bytes.
     """
@@ -94,7 +94,7 @@ def put(tenant_id: TenantId, chat_id: ChatId, message: Message) -> list[Put]:
 
 
 def pack(text: str) -> tuple[str | None, bytes | None]:
-    """The text as it is, or compressed where that is worth it: the other one is None."""
+    """The text as it is, or compressed if that saves enough; the other value is None."""
     plain = text.encode()
     packed = zlib.compress(plain)
     return (None, packed) if len(packed) < len(plain) - WORTH_PACKING_BYTES else (text, None)
@@ -119,7 +119,7 @@ def _citations(packed: bytes | None) -> tuple[Citation, ...]:
 
 
 def withdraw(tenant_id: TenantId, chat_id: ChatId, found: FoundMessages, now: datetime) -> list[Write]:
-    """The writes that take a message out of the conversation. It moves as it was found, and only while it is so."""
+    """The writes that take a message out of the conversation. It moves as it was found, if it is unchanged."""
     message_id = found.message.message_id
     here, name = MessageItem(*keys.message(tenant_id, chat_id, message_id)), f"{TAKEN_BACK}{message_id}"
     if _parts_behind(found.raw):
@@ -128,7 +128,7 @@ def withdraw(tenant_id: TenantId, chat_id: ChatId, found: FoundMessages, now: da
     there = MessageItem.from_raw_data(moved)
     there.deleted_at = now
     is_there = MessageItem.pk.exists()
-    # A reaction is all of a message that ever changes; one that was taken back and given again has another time.
+    # Only a message's reaction ever changes; one that was taken back and given again has another time.
     same_reaction = is_still(MessageItem.reaction, there.reaction)
     same_time = is_still(MessageItem.reacted_at, there.reacted_at)
     return [Delete(name, here, all_of(is_there, same_reaction, same_time)), Put(f"withdrawn {message_id}", there)]
@@ -137,19 +137,19 @@ def withdraw(tenant_id: TenantId, chat_id: ChatId, found: FoundMessages, now: da
 def is_in_place() -> Condition:
     """The message is where the conversation shows it: nobody has taken it back."""
     is_there = MessageItem.pk.exists()
-    # In chats of an earlier version what is taken back stays where it is.
+    # In chats of an earlier version a withdrawn message stays where it is.
     is_shown = MessageItem.deleted_at.does_not_exist()
     return all_of(is_there, is_shown)
 
 
 def must_be_gone(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Check:
-    """What a message that was not found is held to: another has taken it back, or nothing is done."""
+    """The check for a message that was not found: it must really be gone, or the transaction is refused."""
     item = MessageItem(*keys.message(tenant_id, chat_id, message_id))
     return Check(f"{TAKEN_BACK}{message_id}", item, MessageItem.pk.does_not_exist())
 
 
 def visible(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Message | None:
-    """One message, with its whole text; None when there is none in its place, or it was taken back.
+    """One message, with its whole text; None when it does not exist or was taken back.
 
     Raises ServiceUnavailable.
     """
@@ -164,7 +164,7 @@ def read(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Message
     Raises ServiceUnavailable.
     """
     own, withdrawn = keys.message(tenant_id, chat_id, message_id), keys.withdrawn(tenant_id, chat_id, message_id)
-    # One after the other: what is not in its place any more has been moved by then.
+    # One after the other: a message that is no longer in its place has been moved by then.
     raw = batch_get([own]).get(own) or batch_get([withdrawn]).get(withdrawn)
     return None if raw is None else _with_its_parts(tenant_id, chat_id, own, raw)
 
@@ -177,7 +177,7 @@ def _with_its_parts(tenant_id: TenantId, chat_id: ChatId, own: Key, raw: Raw) ->
 
 
 def cited(turn: Turn) -> tuple[Citation, ...]:
-    """What the answer of a turn cites: read only where the turn says that it cites anything.
+    """The citations of a turn's answer; read only if the turn says that there are any.
 
     Raises ServiceUnavailable.
     """
@@ -204,14 +204,14 @@ class Newest:
         return tuple(one for one in self.found if one.message.request_id == request_id)
 
     def is_of(self, chat: Chat) -> bool:
-        """Whether both were read of the same state of the chat.
+        """Whether these messages and the head show the same state of the chat.
 
-        They are read side by side, and a turn may begin, end or be deleted in between. The head names the latest turn,
-        and all that a conversation shows follows from that and from whether that turn is answered: only the latest turn
-        can be changed, and none comes back. An answer that is not among the messages came after they were read, or
-        never: the head has a later time then than the latest turn's own message. (It has one, too, where a later turn
-        was deleted: then they are read again for nothing.) Messages that are read again, after the head, may be newer
-        than it but not older; the conditions on the head notice what is newer.
+        Both are read concurrently, and a turn may begin, end or be deleted in between. Only the latest turn can change,
+        and none comes back, so the latest turn and whether it is answered decide all that a conversation shows. The
+        head names that turn. If its answer came after the messages were read, the head's time is later than the time of
+        the turn's own message. (It is later, too, if a later turn was deleted: the messages are then read again for
+        nothing.) Messages read again, after the head, may be newer than it but not older; the conditions on the head
+        notice newer ones.
         """
         if not self.found:
             return chat.latest_request_id is None
@@ -252,7 +252,7 @@ def _backwards(tenant_id: TenantId, chat_id: ChatId, limit: int) -> Iterator[Fou
 def stretch(tenant_id: TenantId, chat_id: ChatId, after: MessageId | None, up_to: MessageId) -> Iterator[Message]:
     """The messages after one (from the first, without it) up to another, that one too, oldest first.
 
-    Long texts are read one by one: all of them may be more than a process has room for.
+    Long texts are read one by one: together they may not fit into memory.
     Raises ServiceUnavailable.
     """
     pk = keys.partition(tenant_id, chat_id)
@@ -264,7 +264,7 @@ def stretch(tenant_id: TenantId, chat_id: ChatId, after: MessageId | None, up_to
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of what a chat has: between two ids, both exclusive, "" for open; travelled in one direction."""
+    """A range of a chat's ids, both bounds exclusive, "" for open; traversed in one direction."""
 
     after: str = ""
     before: str = ""
@@ -274,10 +274,10 @@ class Window:
 def page(
     tenant_id: TenantId, chat_id: ChatId, window: Window, *, limit: int, keep: Keep
 ) -> tuple[Chat | None, list[FoundMessages]]:
-    """The chat's head, and up to `limit` messages of the window that `keep` accepts, in travel order, as found.
+    """The chat's head, and up to `limit` messages of the window that `keep` accepts, in its direction, as found.
 
-    The first page from the start is a single query: the head's key stands right before the messages'. Elsewhere the
-    head is read beside them.
+    The first page from the start is a single query: the head's key sorts right before the messages'. Other pages read
+    the head separately, at the same time.
     Raises ServiceUnavailable.
     """
     pk = keys.partition(tenant_id, chat_id)
@@ -329,7 +329,7 @@ def _shown(items: Iterable[Raw], *, descending: bool) -> Iterator[FoundMessages]
 
 
 def _joined(items: Iterable[Raw], *, descending: bool) -> Iterator[tuple[bool, FoundMessages]]:
-    """Whether each message is hidden, and the message with the parts that are behind it, in the items' order."""
+    """Whether each message is hidden, and the message with the parts behind it, in the items' order."""
     waiting: Raw | None = None
     parts: list[bytes] = []
     for raw in items:

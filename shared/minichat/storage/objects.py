@@ -1,6 +1,6 @@
-"""The bucket in which files wait until they are taken in; clients put large ones there, by a form that we sign.
+"""The bucket in which files wait for ingestion; clients upload large ones there with a form that we sign.
 
-boto3 makes the calls, and blocks: where an event loop serves others they have a thread.
+boto3 makes the calls, and blocks: on an event loop they run in a thread.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Form:
 
 @greenlets.blocks
 def form(key: str, content_type: str, size: int, *, seconds: int) -> Form:
-    """What lets anybody put exactly one object there: that key, type and size in bytes, for so many seconds.
+    """A form with which anybody can upload exactly one object: that key, type and size in bytes, for so many seconds.
 
     Raises ServiceUnavailable without credentials or a bucket.
     """
@@ -61,7 +61,7 @@ def put(key: str, content: bytes, content_type: str) -> None:
 
 @greenlets.blocks
 def read(key: str, *, at_most: int) -> bytes | None:
-    """The first bytes of a file, one more than `at_most` when there are so many; None when it is not there."""
+    """The first bytes of a file, up to one more than `at_most`; None when there is no such file."""
     try:
         answer = _s3().get_object(Bucket=_bucket(), Key=key)
         with answer["Body"] as body:
@@ -77,7 +77,7 @@ def read(key: str, *, at_most: int) -> bytes | None:
 
 @greenlets.blocks
 def delete(key: str) -> None:
-    """Deletes a file, whether it is there or not."""
+    """Deletes a file, whether it exists or not."""
     try:
         _s3().delete_object(Bucket=_bucket(), Key=key)
     except (BotoCoreError, ClientError) as error:
@@ -94,7 +94,7 @@ def _bucket() -> str:
 
 @cache
 def _s3() -> "S3Client":
-    # Most requests have no file: they do not pay for the import.
+    # Most requests have no file, and should not pay for the import.
     import boto3  # noqa: PLC0415
 
     settings = current()
@@ -105,11 +105,11 @@ def _s3() -> "S3Client":
         endpoint_url=endpoint,
         config=Config(
             signature_version="s3v4",
-            # The global endpoint redirects what belongs to another region, and a redirect loses a form.
+            # The global endpoint redirects requests for other regions, and a redirect loses a form.
             s3={"addressing_style": "path" if endpoint else "virtual", "us_east_1_regional_endpoint": "regional"},
             connect_timeout=settings.store.connect_timeout_seconds,
             read_timeout=settings.store.read_timeout_seconds,
-            # Both attempts may hang, and leave the API's function time to say so.
+            # Even if both attempts hang, the API's function has time left to say so.
             retries={"mode": "standard", "total_max_attempts": 2},
         ),
     )

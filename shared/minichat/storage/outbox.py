@@ -11,11 +11,11 @@ from minichat.storage.keys import Key
 from minichat.storage.transact import Put, try_commit
 
 KEPT = timedelta(days=7)
-"""How long an operator can publish an event again."""
+"""How long an operator can republish an event."""
 
 
 def of_policy(policy_version: int, *, previous: int | None, at: datetime, by: str, event_id: str) -> OutboxItem:
-    """The outbox item that tells of a published policy."""
+    """The outbox item of a published policy."""
     event = PolicyPublished(
         tenant_id="deployment",
         timestamp=at,
@@ -40,9 +40,9 @@ def item(call: Call, chat_id: ChatId, event: Event, *, delay_seconds: int | None
 
 
 def once(event: DecisionRefused, event_id: str, at: datetime) -> bool:
-    """Lets an event of no chat out by itself; False when one with its id is out already.
+    """Publishes an event of no chat, by itself; False when one with its id exists already.
 
-    Raises ServiceUnavailable, and then it may be out all the same.
+    Raises ServiceUnavailable; the event may be written all the same.
     """
     key = keys.outbox(TenantId(event.tenant_id), ChatId(event.event_type), event_id)
     absent = OutboxItem.pk.does_not_exist()

@@ -1,7 +1,7 @@
-"""Stream parts: what a client was told, stored in batches, so that any instance can tell it again (architecture 4).
+"""Stream parts: the events told to a client, stored in batches, so any instance can tell them again (architecture 4).
 
 A batch costs its text and one byte per delta, or less: it is packed (zlib) where that helps. Parts are only ever added.
-Two of them may overlap, when a write was repeated with more in it; then they agree in what they share.
+Two parts may overlap, if a write was repeated with more events; then they agree on the events they share.
 """
 
 import json
@@ -20,7 +20,7 @@ from minichat.storage.keys import Key, Raw
 from minichat.storage.transact import Put
 
 MAX_BYTES = 300_000
-"""Of one part: an item may have 400 KB with its keys (AWS limit)."""
+"""Size of one part: an item may have 400 KB with its keys (AWS limit)."""
 
 PARTS_AT_ONCE = 20
 
@@ -36,7 +36,7 @@ class StreamPartItem(ConversationItem):
 
 
 def puts(turn: Turn, first: int, events: Sequence[Told], *, kept: timedelta) -> list[Put]:
-    """The writes that store events of a turn, of which the first has this number: one item as a rule."""
+    """The writes that store events of a turn, numbered from `first`: usually one item."""
     expires_at = int((turn.started_at + kept).timestamp())
     writes: list[Put] = []
     while events:
@@ -58,7 +58,7 @@ def after(turn: Turn, number: int, *, until: int | None = None) -> Iterator[tupl
 
 
 def page(turn: Turn, number: int, *, until: int | None = None) -> tuple[list[tuple[int, Told]], bool]:
-    """Those of `after` that one query gives, and whether there are more: some twenty parts, a few megabytes at most."""
+    """One query's share of `after`, and whether there are more: some twenty parts, a few megabytes at most."""
     if until is not None and number >= until:
         return [], False
     pk, start, last = keys.partition(turn.tenant_id, turn.chat_id), _key(turn, number + 1).sk, _key(turn, 10**10 - 1).sk
@@ -77,19 +77,19 @@ def page(turn: Turn, number: int, *, until: int | None = None) -> tuple[list[tup
 
 
 def are_kept(turn: Turn, now: datetime, *, kept: timedelta) -> bool:
-    """Whether the turn's parts have not expired: DynamoDB removes them late, and not all at once."""
+    """Whether the turn's parts are unexpired, by the clock: DynamoDB removes them late, and not all at once."""
     return now < turn.started_at + kept
 
 
 def _key(turn: Turn, number: int) -> Key:
-    """Where the part is whose last event has this number. What a turn was taken over from stores nothing among what its
-    teller now tells, however late it wakes up."""
+    """The key of the part whose last event has this number. It names the teller: a former teller that wakes up late
+    never writes among the present one's parts."""
     stream = turn.request_id if turn.teller is None else RequestId(f"{turn.request_id}.{turn.teller}")
     return keys.stream_part(turn.tenant_id, turn.chat_id, stream, number)
 
 
 def _packed(events: Sequence[Told]) -> tuple[bytes, int]:
-    """As many of the events as one item takes, packed, and how many they are."""
+    """As many of the events as fit one item, packed, and their number."""
     lengths, texts, size = bytearray(), bytearray(), 0
     count = 0
     for event in events:

@@ -15,10 +15,10 @@ from minichat.storage.items import ConversationItem, batch_get, query
 from minichat.storage.transact import Put, Refused, Update, commit
 
 MAX_STORED_BYTES = 390_000
-"""A version is one item: of DynamoDB's 400 KB (AWS limit), what its other attributes leave, compressed."""
+"""Compressed size of a version, which is one item: DynamoDB's 400 KB (AWS limit), less its other attributes."""
 
 MAX_BYTES = 3_000_000
-"""Of a version's JSON: its models are one answer of Lambda (6,291,556 bytes), where quotes count twice."""
+"""Size of a version's JSON: its models must fit one Lambda answer (6,291,556 bytes), where quotes count twice."""
 
 
 class PolicyItem(ConversationItem):
@@ -36,7 +36,7 @@ class PolicyPointer(ConversationItem):
 
 
 class VersionTaken(Exception):
-    """This version, or a later one, was published before: versions only go up, and none ever changes."""
+    """This version, or a later one, is already published: versions only go up, and never change."""
 
     def __init__(self, current: int) -> None:
         self.current = current
@@ -90,14 +90,14 @@ def history() -> Iterator[Published]:
 
 
 def publish(policy: Policy, *, at: datetime, by: str, token: str) -> None:
-    """Stores the version, puts it in force and tells the audit trail, in one transaction; `token` is the event's id.
+    """Stores the version, puts it in force and audits it, in one transaction; `token` is the event's id.
 
-    Raises VersionTaken, PolicyTooLarge, ServiceUnavailable; the version in force stays then.
+    Raises VersionTaken, PolicyTooLarge, ServiceUnavailable; the version in force is unchanged then.
     """
     plain = policy.model_dump_json(exclude_unset=True).encode()
     if len(plain) > MAX_BYTES:
         raise PolicyTooLarge(
-            f"The policy has {len(plain)} bytes; its models are listed in one answer if it has {MAX_BYTES}."
+            f"The policy has {len(plain)} bytes; its models fit one answer if it has at most {MAX_BYTES}."
         )
     document = zlib.compress(plain, 9)
     if len(document) > MAX_STORED_BYTES:

@@ -1,7 +1,7 @@
-"""The end of a deleted chat's items: they expire, and DynamoDB removes what has expired at no cost.
+"""The end of a deleted chat's items: they expire, and DynamoDB removes expired items at no cost.
 
-What names something that a provider may still have, and the head, which leads to it, has another time as long as that
-is so: whoever cleans up must find it, however late. Nothing of either is added to a chat once it is deleted.
+An item that names something a provider may still have gets a later expiry, and so does the head, which leads to it: a
+cleanup must find them, however late. No such item is added to a deleted chat.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,18 +23,18 @@ from minichat.storage.vector_stores import VectorStoreItem
 
 BATCH = 100
 SECONDS = 2
-"""How long a write is repeated: whoever asked for it comes again."""
+"""How long a write is retried: its caller comes again."""
 _NEEDED = (keys.ATTACHMENT_PREFIX, keys.VECTOR_STORE_PREFIX)
 
 
 def contents(tenant_id: TenantId, chat_id: ChatId, at: datetime) -> int:
-    """Has everything in a chat expire at that instant, unless it does before, but what its cleanup needs; how many.
+    """Makes all items of a chat expire at that instant or before, except those that its cleanup needs; how many.
 
-    Can be broken off and begun again: what has its time is passed over.
-    Raises ServiceUnavailable when one of them could not be given its time; all others have theirs.
+    Can be interrupted and started again: marked items are skipped.
+    Raises ServiceUnavailable when an item could not be marked; all others are.
     """
     pk, moment = keys.partition(tenant_id, chat_id), int(at.timestamp())
-    # An item that somebody removes meanwhile must not come to life again, with nothing but its time.
+    # An item that is removed meanwhile must not be created again, with nothing but its expiry.
     is_there = ExpiringItem.pk.exists()
     has_no_time = ExpiringItem.expires_at.does_not_exist()
     has_longer = ExpiringItem.expires_at > moment
@@ -51,10 +51,10 @@ def contents(tenant_id: TenantId, chat_id: ChatId, at: datetime) -> int:
 
 
 def needed(tenant_id: TenantId, chat_id: ChatId, at: datetime, *, uncleaned_at: datetime) -> int:
-    """Has what the cleanup of a chat needs expire at `at` where that is done, else at `uncleaned_at`; how many.
+    """Makes the items of a chat's cleanup expire at `at` if they are cleaned up, else at `uncleaned_at`; how many.
 
-    The head is the last, and has the time of the rest. Can be broken off and begun again.
-    Raises ServiceUnavailable as `contents` does, and then the head has no time yet.
+    The head comes last, and expires with the others. Can be interrupted and started again.
+    Raises ServiceUnavailable as `contents` does; the head has no expiry then.
     """
     pk, all_gone = keys.partition(tenant_id, chat_id), True
 
@@ -72,9 +72,9 @@ def needed(tenant_id: TenantId, chat_id: ChatId, at: datetime, *, uncleaned_at: 
 
 
 def _each(found: Iterable[Raw], mark: Callable[[Raw], bool]) -> int:
-    """Marks each of the items, and how many it were; one that cannot be written keeps none of the others.
+    """Marks each of the items; how many. An item that cannot be written does not stop the others.
 
-    Raises ServiceUnavailable after the last, when there was such a one.
+    Raises ServiceUnavailable after the last item if one could not be written.
     """
     marked, failure = 0, None
     for raw in found:
@@ -90,7 +90,7 @@ def _each(found: Iterable[Raw], mark: Callable[[Raw], bool]) -> int:
 
 
 def _seen(raw: Raw) -> tuple[bool, Condition]:
-    """Whether the provider has nothing any more of what an item names, and the condition that it is still as seen."""
+    """Whether the provider has nothing left of what an item names, and the condition that this has not changed."""
     if raw["sk"]["S"].startswith(keys.VECTOR_STORE_PREFIX):
         is_gone, gone_at = "gone_at" in raw, VectorStoreItem.gone_at
         return is_gone, gone_at.exists() if is_gone else gone_at.does_not_exist()

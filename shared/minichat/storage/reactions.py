@@ -1,4 +1,4 @@
-"""Reactions: an attribute of the message, changed under the conditions that it is as it was read."""
+"""Reactions: an attribute of the message, changed only if it is as it was read."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +16,7 @@ from minichat.storage.transact import Check, Put, Update, try_commit
 
 @dataclass(frozen=True, slots=True)
 class Reacted:
-    """A visible message, as far as reactions go, and what its owner thinks of it."""
+    """What reactions need of a visible message, and its owner's reaction to it."""
 
     chat_id: ChatId
     message_id: MessageId
@@ -44,16 +44,16 @@ def read(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> tuple[C
 
 
 def write(call: Call, seen: Reacted, reaction: Reaction | None, event: OutboxItem) -> bool:
-    """Puts the reaction in place of the one that was seen, or takes that away; False when something changed since.
+    """Replaces the reaction that was seen, or removes it; False when the message has changed since.
 
     Raises ServiceUnavailable.
     """
     tenant_id = call.caller.tenant_id
     item = MessageItem(*keys.message(tenant_id, seen.chat_id, seen.message_id))
     said = MessageItem.reaction
-    # A turn that is deleted meanwhile takes its messages along.
+    # A turn deleted meanwhile takes its messages with it.
     is_there = messages.is_in_place()
-    # Of two at once the second looks again: what is there already is not told twice.
+    # Of two writers the second reads again, so that one reaction causes one event.
     as_seen = is_still(said, seen.reaction)
     actions: list[Action] = (
         [said.remove(), MessageItem.reacted_at.remove()]

@@ -1,11 +1,11 @@
-"""Which attachments messages refer to: each counts the visible messages that were sent with it.
+"""References of messages to attachments: each attachment counts the visible messages that were sent with it.
 
     send             counts it: only while it is ready and nobody deleted it
-    retry, edit      write nothing: the reference goes over from the message that goes to the new one
+    retry, edit      write nothing: the new message takes over the old one's references
     delete a turn    uncounts it
 
-An attachment is deleted only while its count is zero. So one that a visible message refers to is there and stays ready,
-and what a user takes back, message and file, goes.
+An attachment is deleted only while its count is zero. So an attachment of a visible message exists and stays ready,
+and a user can take back a message, then delete its file.
 """
 
 from collections.abc import Iterable
@@ -23,9 +23,9 @@ from minichat.storage.transact import Refused, Update
 
 
 def added(call: Call, referred_to: Iterable[Attachment]) -> list[Update]:
-    """The writes that count one more message with each: only while they are ready, and the caller's.
+    """The writes that count one more message for each attachment, only while it is ready and the caller's.
 
-    From then on they cannot be deleted.
+    From then on it cannot be deleted.
     """
     is_there = AttachmentItem.pk.exists()
     is_ready = AttachmentItem.status == AttachmentStatus.READY.value
@@ -41,7 +41,7 @@ def added(call: Call, referred_to: Iterable[Attachment]) -> list[Update]:
 
 
 def released(turn: Turn) -> list[Update]:
-    """The writes that count one message less, where a turn takes its message along."""
+    """The writes that count one message less for each attachment of a deleted turn."""
     return [
         Update(_name(one), _item(turn.tenant_id, turn.chat_id, one), _counted(-1), AttachmentItem.pk.exists())
         for one in turn.attachment_ids
@@ -49,7 +49,7 @@ def released(turn: Turn) -> list[Update]:
 
 
 def lost(refused: Refused, referred_to: Iterable[Attachment]) -> list[FieldError]:
-    """Why a message could not be sent with these: those of them that somebody deleted meanwhile."""
+    """Why a message could not be sent with these: the attachments that somebody deleted meanwhile."""
     return [
         FieldError("attachment_ids", f"The attachment {one.attachment_id} was deleted.", "not_found")
         for one in referred_to

@@ -1,4 +1,4 @@
-"""Tables read from end to end, for operators' commands. No request ever does this."""
+"""Full table scans, for operators' commands. No request ever makes one."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ from minichat.storage.keys import Raw
 from minichat.storage.unreadable import Unreadable
 
 PATIENCE_SECONDS = 60
-"""How long a page is asked for again: a reading of a large table is not given up for one throttle."""
+"""How long a page is retried: one throttle must not end the scan of a large table."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5
 _PASSING = frozenset(
@@ -40,7 +40,7 @@ Record = Turn | Chat | Statement | LedgerEntry | Total
 
 
 def records(tenant_id: TenantId | None = None, found: Iterable[Raw] | None = None) -> Iterator[Record | Unreadable]:
-    """Turns, heads of chats, quota, ledger and totals, of a tenant or of all; of `items`, or as they were `found`.
+    """Turns, heads of chats, quota, ledger and totals, of a tenant or of all; from the table, or among `found` items.
 
     Raises ServiceUnavailable.
     """
@@ -100,7 +100,7 @@ def _page(of: TableConnection, start: Any) -> Any:
         try:
             return of.scan(exclusive_start_key=start, consistent_read=True)
         except ScanError as error:
-            # Whoever cannot even connect to begin with is told so at once.
+            # If the first page cannot even connect, the caller learns it at once.
             nobody_there = start is None and isinstance(error.cause, EndpointConnectionError)
             passing = isinstance(error.cause, BotoCoreError) or error.cause_response_code in _PASSING
             if nobody_there or not passing or time.monotonic() > deadline:

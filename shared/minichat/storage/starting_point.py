@@ -1,8 +1,8 @@
-"""What a turn begins or goes by: the chat's head, and beside it all that belongs to it, as of one moment.
+"""What a new turn, or a turn's deletion, starts from: the chat's head and all that goes with it, as of one moment.
 
-Two reads are not one moment, and neither is one batch: a turn may begin, end or be deleted while they are made. The
-head tells, for it names the latest turn and the time of the last message: what does not agree with it is read again.
-What comes later still is noticed by the conditions of the write that follows.
+Two reads are not one moment, and neither is one batch: a turn may begin, end or be deleted meanwhile. The head names
+the latest turn and the time of the last message; whatever disagrees with the head is read again. The conditions of the
+write that follows notice later changes.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,8 +36,8 @@ class Latest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened(Latest):
-    """What a new turn starts from: besides, where the caller stands, the chat's summary and ready documents, and those
-    of the attachments asked for that there are."""
+    """What a new turn starts from: `Latest`, the caller's quota, the chat's summary and ready documents, and those of
+    the requested attachments that exist."""
 
     quota_use: QuotaUse
     summary: Summary | None
@@ -50,8 +50,8 @@ T = TypeVar("T", bound=Latest)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is looked at: a turn of a chat, attachments by their ids, and `messages` of the newest, fewer once their
-    text exceeds `at_most_bytes`; `limits` are the caller's."""
+    """What to read: a turn of a chat, attachments by their ids, and `messages` of the newest, fewer once their text
+    exceeds `at_most_bytes`; `limits` are the caller's."""
 
     chat_id: ChatId
     request_id: RequestId
@@ -62,7 +62,7 @@ class Wanted:
 
 
 def look(call: Call, wanted: Wanted) -> Opened:
-    """All that a new turn starts from, in the time of one round trip as a rule.
+    """All that a new turn starts from, usually in the time of one round trip.
 
     Raises ServiceUnavailable.
     """
@@ -75,8 +75,7 @@ def look(call: Call, wanted: Wanted) -> Opened:
 
 
 def look_at_latest(call: Call, chat_id: ChatId, request_id: RequestId) -> Latest:
-    """What the deletion of the latest turn goes by: its messages are moved as they are found, and without their texts
-    when those are long.
+    """What the deletion of the latest turn starts from. Its messages move as they are found; long texts are not read.
 
     Raises ServiceUnavailable.
     """
@@ -94,13 +93,13 @@ def look_at_latest(call: Call, chat_id: ChatId, request_id: RequestId) -> Latest
 
 
 def _of_one_moment(request_id: RequestId, first: Callable[[], T], newest: Callable[[], Newest]) -> T:
-    """What the head is read with, and the newest messages: both as the head says that they are."""
+    """What `first` reads with the head, and the newest messages: both in the state that the head shows."""
     found, recent = greenlets.together(first, newest)
     chat = found.chat
     if chat is None:
         return found
     if found.turn is None and chat.latest_request_id == request_id:
-        # It began between the look at it and the look at the head.
+        # The turn began between its own read and the head's.
         _, turn = turns.read(chat.tenant_id, chat.chat_id, request_id)
         found = replace(found, turn=turn)
     return replace(found, recent=recent if recent.is_of(chat) else newest())
@@ -109,7 +108,7 @@ def _of_one_moment(request_id: RequestId, first: Callable[[], T], newest: Callab
 def open_for_turn(
     call: Call, chat_id: ChatId, request_id: RequestId, limits: UserLimits, attachment_ids: Sequence[AttachmentId] = ()
 ) -> Opened:
-    """What `look` gives without the messages: one batch of consistent reads.
+    """What `look` returns, without the messages: one batch of consistent reads.
 
     Raises ServiceUnavailable.
     """

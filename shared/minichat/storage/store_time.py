@@ -9,15 +9,15 @@ from minichat.domain.errors import ServiceUnavailable
 
 
 def listen(client: Any) -> None:
-    """Has this process's clock set right by every answer that this botocore client gets."""
+    """Makes every answer to this botocore client correct this process's clock."""
     client.meta.events.register("before-call.dynamodb", _asked)
     client.meta.events.register("after-call.dynamodb", _answered)
 
 
 def ask() -> None:
-    """Reads something small when the store has not told its time yet, so that the first instant is right, too.
+    """Reads something small if the store's time is not known yet, so that even the first instant is right.
 
-    Where the store does not answer, the process's own clock is all there is.
+    If the store does not answer, the process's own clock must do.
     """
     from minichat.storage import policies  # noqa: PLC0415  whoever connects to the store imports this module
 

@@ -1,16 +1,16 @@
-"""The summary of a chat: written under conditions that make it true at the moment of its writing.
+"""The summary of a chat: conditions make it true at the moment when it is written.
 
 What the conditions prevent:
 
     two summaries at once        SUMMARY: its frontier must be the base, and it must not be stale; without a base there
                                  must be none, or a stale one
-    what was said and taken back message at the target: there, for what is taken back moves (in chats of an earlier
+    a withdrawn message in it    message at the target: must exist, for withdrawn messages move (in chats of an earlier
                                  version: not hidden). Turns are only ever deleted from the latest backwards, so while
-                                 the last message of a range is there, all of it is as it was read
-    a summary of a deleted chat  head: not deleted. Who expires the chat's items comes after that, and finds it
+                                 the last message of a range exists, all of it is as it was read
+    a summary of a deleted chat  head: not deleted. The purge of the chat's items comes later, and finds the summary
 
-The head says where the frontier is, so that the mutation of a covered turn knows that it has to mark the summary, and
-can condition on it, at no cost: it reads and writes the head anyway.
+The head names the frontier. So the mutation of a covered turn, which reads and writes the head anyway, knows that it
+must mark the summary, and can condition on that, at no cost.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from minichat.storage.transact import Check, Put, Update, try_commit
 
 
 class SummaryItem(ConversationItem):
-    """What stands for the older part of a chat, up to the frontier; `stale` once a turn that it covers was changed."""
+    """The summary of the older part of a chat, up to the frontier; `stale` once a turn that it covers was changed."""
 
     content = UnicodeAttribute(attr_name="text", null=True)
     packed = BinaryAttribute(attr_name="zip", null=True, legacy_encoding=False)
@@ -40,7 +40,7 @@ class SummaryItem(ConversationItem):
 
 
 def from_raw(raw: Raw | None) -> Summary | None:
-    """The summary of a stored item; None for one that is stale: it says what somebody took back."""
+    """The summary of a stored item; None for a stale one, which repeats what somebody took back."""
     if raw is None:
         return None
     item = SummaryItem.from_raw_data(dict(raw))
@@ -55,7 +55,7 @@ def from_raw(raw: Raw | None) -> Summary | None:
 
 @dataclass(frozen=True, slots=True)
 class FoundSummary:
-    """A chat's summary, when it may be used, and whether the chat is there and not deleted."""
+    """A chat's summary, if usable, and whether the chat exists and is not deleted."""
 
     alive: bool
     model: str
@@ -76,7 +76,7 @@ def read(tenant_id: TenantId, chat_id: ChatId) -> FoundSummary:
 
 
 def write(call: Call, chat_id: ChatId, covered: Compression, summary: Summary, event: OutboxItem) -> bool:
-    """Puts the summary in place of the one at the base, and lets the event out; False when it came too late.
+    """Puts the summary in place of the one at the base, and publishes the event; False when it came too late.
 
     Raises ServiceUnavailable.
     """
@@ -91,7 +91,7 @@ def write(call: Call, chat_id: ChatId, covered: Compression, summary: Summary, e
         token_estimate=summary.token_estimate,
     )
     frontier = ChatItem.summarized_up_to
-    # A mutation goes by the frontier of the head: it moves from where the summary's base says.
+    # A mutation relies on the head's frontier: it must be at the summary's base before it moves.
     at_base = is_still(frontier, None if base is None else base.message_id)
     last = MessageItem(*keys.message(tenant_id, chat_id, covered.target.message_id))
     head = ChatItem(*keys.chat(tenant_id, chat_id))
@@ -108,16 +108,16 @@ def write(call: Call, chat_id: ChatId, covered: Compression, summary: Summary, e
 
 
 def stale(tenant_id: TenantId, chat_id: ChatId) -> Update:
-    """The write that makes the summary one that is not used any more, and is rebuilt when one is due."""
+    """The write that marks the summary as stale: no longer used, and rebuilt when one is due."""
     item = SummaryItem(*keys.summary(tenant_id, chat_id))
     return Update("summary", item, [SummaryItem.stale.set(True)], SummaryItem.pk.exists())
 
 
 def _at(base: Frontier | None) -> Condition:
-    """The summary is what the new one was made of: the one at the base, or nothing that may be used."""
+    """The summary is the one that the new one was made from: at the base, or none usable."""
     if base is None:
         is_absent = SummaryItem.pk.does_not_exist()
-        # Who mutates a covered turn marks the summary, and leaves it there.
+        # The mutation of a covered turn marks the summary, but does not remove it.
         is_stale = SummaryItem.stale.exists()
         return any_of(is_absent, is_stale)
     at_base = SummaryItem.frontier_id == base.message_id

@@ -1,4 +1,4 @@
-"""The title that the system gives a chat which has none."""
+"""The title that the system gives an untitled chat."""
 
 from minichat.domain.identity import Call, ChatId, MessageId
 from minichat.storage import keys, messages
@@ -9,10 +9,10 @@ from minichat.storage.transact import Check, Put, Update, Write, try_commit
 
 
 def give(call: Call, chat_id: ChatId, title: str, after: MessageId, event: OutboxItem) -> bool:
-    """Gives a chat that has no title this one, and lets the event out; False when it came too late.
+    """Gives an untitled chat this title, and publishes the event; False when it came too late.
 
-    That is when the chat has a title or was deleted, or the message that the title is from was taken back. The chat
-    stays where it is in its owner's list: nobody has used it.
+    Too late: the chat has a title or was deleted, or the message that the title is from was taken back. The chat keeps
+    its place in its owner's list: nobody has used it.
     Raises ServiceUnavailable.
     """
     tenant_id = call.caller.tenant_id
@@ -21,7 +21,7 @@ def give(call: Call, chat_id: ChatId, title: str, after: MessageId, event: Outbo
     untitled = ChatItem.title.does_not_exist()
     writes: list[Write] = [
         Update("chat", head, [ChatItem.title.set(title)], all_of(is_alive(), untitled)),
-        # A title from what was taken back would repeat it.
+        # A title made from a withdrawn message would repeat it.
         Check("message", message, messages.is_in_place()),
         Put("event", event),
     ]

@@ -1,4 +1,4 @@
-"""Turns found by what they have in common."""
+"""Lists of turns: the running ones, and those of a chat."""
 
 from collections.abc import Iterator
 from datetime import datetime

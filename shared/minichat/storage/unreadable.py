@@ -1,4 +1,4 @@
-"""Items that this version cannot read, as after a rollback: whoever goes over many items tells of each, and goes on."""
+"""Items that this version cannot read, as after a rollback: a pass over many items reports each, and goes on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from minichat.storage.keys import Key, Raw
 T = TypeVar("T")
 
 PROBLEMS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""An attribute is missing, of another type or out of its range, or says what nobody here has heard of."""
+"""An attribute is missing, of another type or out of its range, or has a value unknown to this version."""
 _REASON_CHARACTERS = 200
 
 

@@ -1,4 +1,4 @@
-"""The usage ledger: one entry per settled turn, and totals per day that change with it (events-and-workers 3)."""
+"""The usage ledger: one entry per settled turn, and daily totals that change with it (events-and-workers 3)."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -87,8 +87,8 @@ def book(event: UsageEvent, event_id: str, *, retention_days: int) -> bool:
 
 
 def book_together(events: Mapping[str, UsageEvent], *, retention_days: int) -> dict[str, bool]:
-    """Enters settled turns of one tenant, at most AT_ONCE of them by their events' ids, and adds them to their days'
-    totals, all in one transaction: whether each is new. One that had been entered is left out.
+    """Enters settled turns of one tenant, at most AT_ONCE by their events' ids, and adds them to their days' totals,
+    all in one transaction; whether each is new. A turn entered before is left out.
 
     Raises ServiceUnavailable, and Rejected when one of them can never be entered: then none is.
     """
@@ -166,7 +166,7 @@ def _expires_at(event: UsageEvent, retention_days: int) -> int:
 def totals(tenant_id: TenantId, since: str, until: str, unread: list[Unreadable] | None = None) -> Iterator[Total]:
     """A tenant's totals and its users', day by day, from the day `since` to the day `until`.
 
-    What cannot be read comes into the list of `unread`, where there is one, and is an error otherwise.
+    An item that cannot be read is added to `unread`, if given, and is an error otherwise.
     Raises ServiceUnavailable.
     """
     # "~" sorts after "#" and after every character of an id.
@@ -180,7 +180,7 @@ def totals(tenant_id: TenantId, since: str, until: str, unread: list[Unreadable]
 
 
 def correct(total: Total, seen: LedgerSums | None, *, retention_days: int) -> bool:
-    """Sets a total to what it should be; False when it is not as it was `seen` any more, in any count.
+    """Sets a total to what it should be; False when any count has changed since it was `seen`.
 
     Raises ServiceUnavailable.
     """
@@ -192,7 +192,7 @@ def correct(total: Total, seen: LedgerSums | None, *, retention_days: int) -> bo
         # A booking adds only what is not zero, so no single count tells whether there was one.
         unmoved.append(still_counts(path, count))
         actions.append(path.set(getattr(total.used, name)))
-    # As long as the last entry of the day may be; what a booking has set stays.
+    # As late as the day's last entry may expire; an expiry set by a booking stays.
     end_of_day = datetime.fromisoformat(f"{total.day}T00:00:00+00:00") + timedelta(days=1)
     expires_at = int((end_of_day + timedelta(days=retention_days)).timestamp())
     actions.append(UsageItem.expires_at.set(UsageItem.expires_at | expires_at))
@@ -210,7 +210,7 @@ def entries(tenant_id: TenantId, day: str) -> Iterator[LedgerEntry]:
 
 
 def of_turns(turns: Iterable[Turn]) -> dict[str, LedgerEntry]:
-    """The entries, by dedupe key, of those of these turns that ended and have one; one call per hundred.
+    """The entries, by dedupe key, of those turns that ended and have one; one call per hundred.
 
     Raises ServiceUnavailable.
     """
@@ -220,14 +220,14 @@ def of_turns(turns: Iterable[Turn]) -> dict[str, LedgerEntry]:
 
 
 def key_of(turn: Turn) -> Key:
-    """Where the entry of an ended turn is."""
+    """The key of an ended turn's entry."""
     assert turn.completed_at is not None
     day, key = turn.completed_at.date().isoformat(), dedupe_key(turn.tenant_id, turn.turn_id, turn.request_id)
     return keys.ledger_entry(turn.tenant_id, day, key)
 
 
 def total_of(raw: Raw) -> Total:
-    """The total that a stored item is."""
+    """The total of a stored item."""
     item = UsageItem.from_raw_data(dict(raw))
     day, _, user = item.sk.partition("#")
     return Total(
@@ -240,7 +240,7 @@ def total_of(raw: Raw) -> Total:
 
 
 def entry_of(raw: Raw) -> LedgerEntry:
-    """The ledger's entry that a stored item is."""
+    """The ledger entry of a stored item."""
     item = LedgerItem.from_raw_data(dict(raw))
     return LedgerEntry(
         tenant_id=keys.tenant_of(item.pk),

@@ -1,8 +1,8 @@
-"""The one vector store that a chat has at a provider: claimed, made and named, in the end gone at its provider.
+"""A chat's one vector store at a provider: claimed, made and named, and in the end deleted there.
 
-The claim comes before the store is made, and the cleanup of a deleted chat looks at claims, too. A worker names a store
-only while the claim is its own and no cleanup is through (`gone_at`), and takes back what it made otherwise; the
-cleanup conditions on the id and the claim that it saw. So whichever comes second notices the first, and no store is
+The claim comes before the store is made, and the cleanup of a deleted chat reads claims, too. A worker names a store
+only while the claim is its own and no cleanup is through (`gone_at`); otherwise it takes back what it made. The
+cleanup's writes require the id and the claim that it saw. So the second of the two notices the first, and no store is
 left behind.
 """
 
@@ -71,7 +71,7 @@ def of_chat(tenant_id: TenantId, chat_id: ChatId) -> list[VectorStore | Unreadab
 
 
 def put(store: VectorStore) -> Put:
-    """The write that makes the chat's vector store at a provider known; refused when there is one, or was."""
+    """The write that records the chat's vector store at a provider; refused when there is one, or was."""
     item = VectorStoreItem(
         *keys.vector_store(store.tenant_id, store.chat_id, store.provider),
         vector_store_id=store.vector_store_id,
@@ -83,9 +83,9 @@ def put(store: VectorStore) -> Put:
 
 
 def claim(store: VectorStore, seen: Attachment, worker: str, *, token: str) -> bool:
-    """Claims the chat's vector store for the attachment's worker; False when it is claimed, or the worker too late.
+    """Claims the chat's vector store for the attachment's worker; False when it is claimed, or the worker is too late.
 
-    In one transaction with chat and attachment: once either is deleted nobody claims a store that no cleanup would see.
+    One transaction checks chat and attachment: once either is deleted, nobody claims a store that no cleanup would see.
     """
     writes = [put(store), *attachment_steps.while_working(seen, worker)]
     return try_commit(writes, token=token, op="ingest")
@@ -94,13 +94,13 @@ def claim(store: VectorStore, seen: Attachment, worker: str, *, token: str) -> b
 def take_over(seen: VectorStore, worker: str, until: datetime) -> bool:
     """Makes an expired claim this worker's.
 
-    In a chat that was deleted meanwhile, too: its cleanup notices the new claim, and waits for its end.
+    Even in a chat deleted meanwhile: its cleanup notices the new claim, and waits for its end.
     """
     changed = [VectorStoreItem.claimed_by.set(worker), VectorStoreItem.claimed_until.set(until)]
     same_claim = _is_claim_of(seen.claimed_by)
-    # Of two who find it expired the first gives it another end.
+    # Of two workers that find it expired, the first changes its end, and the second is refused.
     same_end = is_still(VectorStoreItem.claimed_until, seen.claimed_until)
-    # Only the answer to this write was lost: nobody else would ever wait for this claim's end.
+    # A repetition after a lost answer: refused, this worker would wait for its own claim to end.
     is_ours = _is_claim_of(worker)
     return update_one(_item(seen), changed, any_of(all_of(same_claim, same_end), is_ours), op="ingest")
 
@@ -117,14 +117,14 @@ def let_go(seen: VectorStore, worker: str, now: datetime) -> None:
 
 
 def mark_gone(seen: VectorStore, at: datetime) -> bool:
-    """Records that the provider has the store no more; False when it was claimed anew, named or gone meanwhile.
+    """Records that the provider no longer has the store; False when it was claimed again, named or gone meanwhile.
 
     Raises ServiceUnavailable.
     """
     is_there = VectorStoreItem.pk.exists()
     not_gone = VectorStoreItem.gone_at.does_not_exist()
     same_id = is_still(VectorStoreItem.vector_store_id, seen.vector_store_id)
-    # Whoever takes a dead claim over makes the store that the provider did not have when it was asked.
+    # A worker that takes over a dead claim makes the store that the provider did not have when asked.
     same_claimer = is_still(VectorStoreItem.claimed_by, seen.claimed_by)
     same_end = is_still(VectorStoreItem.claimed_until, seen.claimed_until)
     unchanged = all_of(is_there, not_gone, same_id, same_claimer, same_end)
