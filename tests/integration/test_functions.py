@@ -53,8 +53,8 @@ WORKERS_ONLY = (
 )
 THIRD_PARTY = {
     "annotated-doc", "annotated-types", "anyio", "aws-lambda-powertools", "botocore", "cffi", "cryptography", "fastapi",
-    "greenlet", "h11", "httptools", "httpx2", "idna", "jmespath", "opentelemetry-api", "pydantic", "pydantic-core", "pyjwt",
-    "pynamodb", "python-dateutil", "python-multipart", "six", "starlette", "typing-extensions",
+    "greenlet", "h11", "httptools", "httpx2", "idna", "jmespath", "opentelemetry-api", "pydantic", "pydantic-core",
+    "pyjwt", "pynamodb", "python-dateutil", "python-multipart", "six", "starlette", "typing-extensions",
     "typing-inspection", "urllib3",
 }  # fmt: skip
 """What both functions import of others: each one more is paid with every cold start (docs/decisions/0002)."""

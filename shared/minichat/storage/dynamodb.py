@@ -363,3 +363,17 @@ def _with_bytes(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _error(answer: "_Answer", parsed: dict[str, Any]) -> dict[str, Any]:
+    """An error in botocore's form; if its body is not JSON, the status is its code."""
+    code = str(parsed.get("__type", answer.status)).rpartition("#")[2]
+    message = parsed.get("message", parsed.get("Message", ""))
+    return {
+        **{name: value for name, value in parsed.items() if name in ("CancellationReasons", "Item")},
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {
+            "HTTPStatusCode": answer.status,
+            "HTTPHeaders": answer.headers,
+            "RequestId": answer.headers.get("x-amzn-requestid", ""),
+            "RetryAttempts": 0,
+        },
+    }
