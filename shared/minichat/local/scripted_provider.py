@@ -392,9 +392,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()
-    uvicorn.run(
-        create_app(), host=options.host, port=options.port, log_level="error", timeout_graceful_shutdown=1, http="h11"
-    )
+    uvicorn.run(create_app(), **vars(options), log_level="error", timeout_graceful_shutdown=1, http="h11")
 
 
 if __name__ == "__main__":
