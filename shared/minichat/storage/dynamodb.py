@@ -156,7 +156,7 @@ class Connections:
             self.close()
             self._until_the_end = None
 
-    async def _exchange(self, request: bytes) -> "_Answer":
+    async def _exchange(self, request: bytes) -> "_Reply":
         kept = self._usable() or await self._connected()
         try:
             async with asyncio.timeout(self._where.read_timeout_seconds):
@@ -219,7 +219,7 @@ class Connections:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Reply:
     status: int
     headers: dict[str, str]
     body: bytes
@@ -231,7 +231,7 @@ class _Kept(asyncio.Protocol):
     def __init__(self) -> None:
         self._poll = select.poll()
         self._used_at = time.monotonic()
-        self._waits: asyncio.Future[_Answer] | None = None
+        self._waits: asyncio.Future[_Reply] | None = None
         self._is_open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -266,7 +266,7 @@ class _Kept(asyncio.Protocol):
         fresh = time.monotonic() - self._used_at < IDLE_SECONDS
         return fresh and self._is_open and not self._transport.is_closing() and not self._poll.poll(0)
 
-    async def exchange(self, request: bytes) -> "_Answer":
+    async def exchange(self, request: bytes) -> "_Reply":
         """The answer to a request. Raises OSError and httptools.HttpParserError."""
         if not self._is_open:
             raise ConnectionResetError
@@ -291,7 +291,7 @@ class _Kept(asyncio.Protocol):
         """The answer is whole (httptools)."""
         self._is_kept = self._parser.should_keep_alive()
         if self._waits is not None and not self._waits.done():
-            self._waits.set_result(_Answer(self._parser.get_status_code(), self._headers, b"".join(self._parts)))
+            self._waits.set_result(_Reply(self._parser.get_status_code(), self._headers, b"".join(self._parts)))
 
     def close(self) -> None:
         """Closes it."""
@@ -363,7 +363,7 @@ def _with_bytes(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _error(answer: "_Answer", parsed: dict[str, Any]) -> dict[str, Any]:
+def _error(answer: "_Reply", parsed: dict[str, Any]) -> dict[str, Any]:
     """An error in botocore's form; if its body is not JSON, the status is its code."""
     code = str(parsed.get("__type", answer.status)).rpartition("#")[2]
     message = parsed.get("message", parsed.get("Message", ""))
