@@ -94,7 +94,7 @@ e2e: .venv/dev.installed .tools/ministack/installed ## Run the tests over HTTP a
 	$(PYTEST) tests/e2e
 
 .PHONY: bench
-bench: .venv/dev.installed .tools/ministack/installed ## Measure latencies and costs, and print them
+bench: .venv/dev.installed .tools/ministack/installed .tools/sam/installed .tools/litellm/installed ## Measure latencies and costs, and print them
 	$(VENV)/python -m tests.bench
 
 .PHONY: lint
@@ -164,7 +164,8 @@ tools: .tools/ministack/installed .tools/sam/installed .tools/dynoxide/dynoxide 
 
 .tools/ministack/installed: requirements/engine.txt
 .tools/sam/installed: requirements/sam.txt
-.tools/ministack/installed .tools/sam/installed:
+.tools/litellm/installed: requirements/litellm.txt
+.tools/ministack/installed .tools/sam/installed .tools/litellm/installed:
 	@echo "Installing $<"
 	@rm -rf $(@D) # not venv --clear, which would empty what a link points to
 	@$(PYTHON) -m venv $(@D)
@@ -208,6 +209,7 @@ lock: .venv/dev.installed ## Write the locks anew; LOCK_ARGS=--upgrade moves to 
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/mutants.txt requirements/mutants.in
 	$(COMPILE) --output-file requirements/engine.txt requirements/engine.in
 	$(COMPILE) --output-file requirements/sam.txt requirements/sam.in
+	$(COMPILE) --output-file requirements/litellm.txt requirements/litellm.in
 	cp requirements/runtime.txt layers/dependencies/requirements.txt
 	cp requirements/images.txt layers/images/requirements.txt
 

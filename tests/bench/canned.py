@@ -21,7 +21,7 @@ from tests.bench.raw_client import ask
 _UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _VALUE = re.compile(rb'("(?:S|B)":")([A-Z#*]*)(?:[^"\\]|\\.)*"')
 _NUMBER = re.compile(rb'("N":)"[^"]*"')
-_PAUSES = re.compile(rb"\[\[(words|delay|first-token):(\d+)\]\]")
+_PAUSES = re.compile(rb"\[\[(words|delay|first-token|whole):(\d+)\]\]")
 
 
 @dataclass
@@ -82,6 +82,9 @@ def provider(recordings: Recordings) -> Any:
     """The scripted provider's stream, event by event as its script has it, rendered once."""
 
     async def respond(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+        if not head.startswith(b"POST /v1/responses "):  # LiteLLM asks for the list of models
+            writer.write(_whole(b"{}", 404))
+            return
         # The newest message is the last of a prompt.
         said = {name.decode(): int(number) for name, number in _PAUSES.findall(body)}
         words, delay, first = said.get("words", 20), said.get("delay", 0) / 1000, said.get("first-token", 0) / 1000
@@ -98,7 +101,9 @@ def provider(recordings: Recordings) -> Any:
         if first:
             await asyncio.sleep(first)
         if not delay:
-            writer.write(b"".join(chunks[opening:]) + _chunk(b""))
+            # As a proxy between has it that joins what comes together; providers send a chunk for each event.
+            whole = [_chunk(b"\n\n".join([*events[opening:], b""]))] if said.get("whole") else chunks[opening:]
+            writer.write(b"".join(whole) + _chunk(b""))
             return
         loop = asyncio.get_running_loop()
         began = loop.time()

@@ -24,6 +24,7 @@ from tests.support.http.client import StartedStack
 
 ROUNDS, WARM_UP, CROWD, CROWD_ROUNDS = 60, 10, 50, 4
 SHORT = "[[words:20]][[delay:0]][[first-token:0]]"
+WHOLE = f"{SHORT}[[whole:1]]"
 WAITS = "[[words:20]][[delay:0]][[first-token:300]]"
 
 
@@ -119,9 +120,9 @@ def _product(stack: StartedStack, store_url: str) -> Callable[[str, Path], peers
 async def _measured(servers: list[Server], delay: Callable[[int], int]) -> None:
     await _rounds(servers, SHORT, WARM_UP)
     recorded = delay(0)
-    for milliseconds, script in ((0, SHORT), (3, SHORT), (5, SHORT), (8, SHORT), (5, WAITS)):
+    for milliseconds, script in ((0, SHORT), (0, WHOLE), (3, SHORT), (5, SHORT), (8, SHORT), (5, WAITS)):
         delay(milliseconds)
-        found = await _rounds(servers, script, ROUNDS if script is SHORT else ROUNDS // 3)
+        found = await _rounds(servers, script, ROUNDS // 3 if script is WAITS else ROUNDS)
         _print(f"{script}, store {milliseconds} ms", servers, found, milliseconds)
     delay(0)
     await _crowds(servers, 1)
