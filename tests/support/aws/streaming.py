@@ -17,7 +17,8 @@ from tests.support.http.gateway import proxy_event
 LAYER = ROOT / "layers" / "stream_runtime"
 
 APP = """
-import asyncio, json, os
+import asyncio, json, os, sys, time
+import stream_runtime_api
 
 class Überraschung(Exception):
     pass
@@ -33,6 +34,12 @@ for number in range(1, 100):
 deep = globals()[name]
 
 async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        print("the app has stopped", file=sys.stderr, flush=True)
+        return
     request = await receive()
     headers = dict(scope["headers"])
     path = scope["path"].rsplit("/", 1)[1]
@@ -45,6 +52,8 @@ async def app(scope, receive, send):
     async def at_the_gate():
         return await asyncio.open_connection("127.0.0.1", int(headers[b"x-gate"]))
 
+    if path == "exit":
+        raise SystemExit(3)
     if path == "early":
         raise ValueError("before the start")
     if path == "cancelled":
@@ -65,6 +74,7 @@ async def app(scope, receive, send):
         return
     if path == "told":
         told = {"path": scope["path"], "state": scope["state"], "trace": os.environ.get("_X_AMZN_TRACE_ID")}
+        told |= {"of several": getattr(stream_runtime_api.of_several.get(), "headers", None)}
         told |= {"headers": [[name.decode(), value.decode()] for name, value in scope["headers"]]}
         await body(json.dumps(told | {"client": scope["client"][0], "bytes": len(request["body"])}).encode())
         return
@@ -73,6 +83,13 @@ async def app(scope, receive, send):
         for number in range(3):
             await body(b"data: %d\\n\\n" % number)
             await reader.readline()
+        writer.close()
+    if path == "busy":
+        reader, writer = await at_the_gate()
+        reading = asyncio.ensure_future(reader.readline())
+        while not reading.done():
+            time.sleep(0.3)
+            await asyncio.sleep(0)
         writer.close()
     if path == "long":
         reader, writer = await at_the_gate()
@@ -101,6 +118,10 @@ class Running:
     process: asyncio.subprocess.Process
     log_file: Path
 
+    def terminate(self) -> None:
+        """Asks it to stop, as Lambda does."""
+        self.process.terminate()
+
     @property
     def log(self) -> str:
         """What it has written so far."""
@@ -128,6 +149,7 @@ async def running(
                 **environment,
                 "_HANDLER": handler,
                 "AWS_LAMBDA_RUNTIME_API": api.host,
+                **({"AWS_LAMBDA_MAX_CONCURRENCY": str(api.at_most)} if api.at_most > 1 else {}),
                 "LAMBDA_TASK_ROOT": str(folder),
                 "PYTHONPATH": str(LAYER),
             },
@@ -154,10 +176,13 @@ async def told(api: RuntimeApi, event: dict[str, Any] | bytes, **said: Any) -> d
     return answer
 
 
+Comers = asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+
+
 @asynccontextmanager
-async def a_gate() -> AsyncIterator[tuple[str, "asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]"]]:
+async def a_gate() -> AsyncIterator[tuple[str, Comers]]:
     """A port, as text, where the app says how far it is, and who has come there."""
-    comers: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+    comers: Comers = asyncio.Queue()
     writers: list[asyncio.StreamWriter] = []
 
     def come(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
