@@ -22,7 +22,7 @@ from typing import Any
 from stream_runtime_api import Answer, Invocations, RuntimeApiFailed, log, of_several
 
 LATE_SECONDS = 0.1
-"""Above this a loop is late: whoever watches a text grow sees it halt from about here. A turn's beginning is some 10 ms of
+"""Above this a loop is late: whoever watches a text grow sees it halt from about here. A turn begins with some 10 ms of
 CPU, so it is also what ten take that begin at once: with less every burst would be an overload."""
 
 LOOK_SECONDS = 0.05

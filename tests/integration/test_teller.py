@@ -300,13 +300,14 @@ async def test_a_request_that_is_cancelled_between_commit_and_answer_leaves_no_t
         yield Completed(Usage(1, 1))
 
     machine = generate.AnswerDeps(rules.settings, Scripted(script), lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
-    request = asyncio.create_task(generate.admitted(asyncio.to_thread(admission), a_call(), machine))
+    admitted = generate.admitted(asyncio.to_thread(admission), a_call(), machine)
+    request = asyncio.create_task(generate.with_answers(admitted))
     await asyncio.to_thread(committed.wait, 20)
     request.cancel()
+    await asyncio.wait({request}, timeout=0.1)
+    go_on.set()
     with suppress(asyncio.CancelledError):
         await request
-    go_on.set()
-    await generate.all_ended()
     assert stored(turns_made[0]).state is state
 
 

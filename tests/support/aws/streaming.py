@@ -116,7 +116,7 @@ class Running:
     """The runtime's process."""
 
     process: asyncio.subprocess.Process
-    log_file: Path
+    folder: Path
 
     def terminate(self) -> None:
         """Asks it to stop, as Lambda does."""
@@ -124,8 +124,13 @@ class Running:
 
     @property
     def log(self) -> str:
-        """What it has written so far."""
-        return self.log_file.read_text(encoding="utf-8")
+        """What it has written so far to its standard error."""
+        return (self.folder / "log").read_text(encoding="utf-8")
+
+    @property
+    def output(self) -> str:
+        """What it has written so far to its standard output: lines of the app's log, and metrics."""
+        return (self.folder / "output").read_text(encoding="utf-8")
 
     async def ended(self) -> int:
         """Its exit code."""
@@ -139,7 +144,7 @@ async def running(
 ) -> AsyncIterator[Running]:
     """The runtime, for the time of a `with`."""
     (folder / "the_app.py").write_text(APP, encoding="utf-8")
-    with (folder / "log").open("wb") as log:
+    with (folder / "log").open("wb") as log, (folder / "output").open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             str(LAYER / "stream-bootstrap"),
             sys.executable,
@@ -153,10 +158,11 @@ async def running(
                 "LAMBDA_TASK_ROOT": str(folder),
                 "PYTHONPATH": str(LAYER),
             },
+            stdout=output,
             stderr=log,
         )
     try:
-        yield Running(process, folder / "log")
+        yield Running(process, folder)
     finally:
         if process.returncode is None:
             process.kill()
