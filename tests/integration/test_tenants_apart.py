@@ -17,14 +17,14 @@ from minichat.services import chats
 from minichat.services.policy_in_force import Rules, first_policy
 from minichat.settings import Settings, Store
 from minichat.storage import messages, turns
-from tests.support.aws.runtime_api import RuntimeApi
-from tests.support.aws.streaming import running
+from tests.support.aws.runtime_api import RuntimeApi, Streamed
+from tests.support.aws.streaming import running, variables
 from tests.support.http.gateway import proxy_event
 from tests.support.providers.files import a_scripted_provider
 from tests.support.storage.invariants import Tables, violations
 
 TENANTS = 200
-WORDS = 20
+WORDS = 40
 KINDS = ("[[say:{}]]", "[[say:{}]][[failed:server_error]]", "[[say:{}]][[cut:3]]", "[[status:400]]{}")
 """What the tenants' models do: every fourth answers, the others fail late, break off, and refuse at once."""
 
@@ -76,7 +76,8 @@ def _event(tenant: Tenant, issuer: Issuer) -> dict[str, Any]:
 
 
 async def _answered(api: RuntimeApi, tenant: Tenant, issuer: Issuer) -> str:
-    """Everything that its client gets."""
+    """Everything that its client gets. They come within two seconds, and most are there for four and more."""
+    await asyncio.sleep(tenant.number / 100)
     trace = {"Lambda-Runtime-Trace-Id": f"Root={tenant.amzn};Sampled=0"}
     streamed = await api.invoke(_event(tenant, issuer), seconds=280 - tenant.number / 10, headers=trace)
     body = (await streamed.rest()).decode()
@@ -87,17 +88,7 @@ async def test_nothing_of_a_tenant_is_in_what_another_gets_or_leaves_behind(stor
     issuer, rules = Issuer(tmp_path), Rules(Settings(), first_policy(Settings()))
     tenants = [_a_tenant(number, rules) for number in range(TENANTS)]
     with a_scripted_provider(tmp_path) as provider:
-        environment = {
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
-            "MINICHAT_STORE__ENDPOINT": str(store.endpoint),
-            "MINICHAT_STORE__CONVERSATION_TABLE": store.conversation_table,
-            "MINICHAT_STORE__OUTBOX_TABLE": store.outbox_table,
-            "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
-            "MINICHAT_CURSOR_SECRET": "secret",
-            "MINICHAT_METRICS_NAMESPACE": "MiniChat/test",
-            "MINICHAT_PROVIDERS": json.dumps({"openai": {"base_url": provider, "allow_insecure": True}}),
-        }
+        environment = variables(store, issuer, provider)
         async with (
             RuntimeApi(TENANTS) as api,
             running(api, tmp_path, "functions.stream.handler.app", **environment) as runtime,
@@ -109,9 +100,43 @@ async def test_nothing_of_a_tenant_is_in_what_another_gets_or_leaves_behind(stor
             log, errors = runtime.output, runtime.log
     for tenant, answer in zip(tenants, answers, strict=True):
         assert _whose(answer, tenants) <= {tenant}
-        assert (tenant.word in answer) is (tenant.kind != KINDS[3])
-        assert "event: done" in answer if tenant.kind == KINDS[0] else "event: error" in answer
+        assert (tenant.word in answer) is (tenant.kind != KINDS[3]), answer
+        assert ("event: done" if tenant.kind == KINDS[0] else "event: error") in answer, answer
     _check_log(tenants, log, errors)
+    await asyncio.to_thread(_check_store, tenants, store)
+
+
+async def _first_words(streamed: Streamed) -> str:
+    told = ""
+    while "event: delta" not in told:
+        chunk = await streamed.chunk()
+        assert chunk is not None
+        told += chunk.decode()
+    return told
+
+
+async def test_a_process_that_has_to_go_stores_the_answers_of_everybody(store: Store, tmp_path: Path) -> None:
+    issuer, rules = Issuer(tmp_path), Rules(Settings(), first_policy(Settings()))
+    tenants = [_a_tenant(len(KINDS) * number, rules) for number in range(10)]
+    with a_scripted_provider(tmp_path) as provider:
+        environment = variables(store, issuer, provider)
+        async with (
+            RuntimeApi(TENANTS) as api,
+            running(api, tmp_path, "functions.stream.handler.app", **environment) as runtime,
+        ):
+            streams = [await api.invoke(_event(tenant, issuer)) for tenant in tenants]
+            told = [await _first_words(streamed) for streamed in streams]
+            runtime.terminate()
+            assert await runtime.ended() == 0
+            assert (api.running, api.lost) == (0, 0)
+            answers = [
+                before + (await streamed.rest()).decode() for before, streamed in zip(told, streams, strict=True)
+            ]
+    for tenant, answer in zip(tenants, answers, strict=True):
+        assert "event: done" in answer, answer
+        assert '"interrupted"' in answer
+        assert _whose(answer, tenants) == {tenant}
+        assert f"{tenant.word}-{WORDS - 1}" not in answer
     await asyncio.to_thread(_check_store, tenants, store)
 
 

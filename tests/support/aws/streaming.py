@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minichat.local.issuer import Issuer
+from minichat.settings import Store
 from tests.conftest import ROOT
 from tests.support.aws.runtime_api import RuntimeApi
 from tests.support.http.gateway import proxy_event
@@ -167,6 +169,22 @@ async def running(
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+def variables(store: Store, issuer: Issuer, provider: str) -> dict[str, str]:
+    """What the streaming function needs of its environment."""
+    entry = {"base_url": provider, "allow_insecure": True, "timeouts": {"connect_seconds": 30}}
+    return {
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "MINICHAT_STORE__ENDPOINT": str(store.endpoint),
+        "MINICHAT_STORE__CONVERSATION_TABLE": store.conversation_table,
+        "MINICHAT_STORE__OUTBOX_TABLE": store.outbox_table,
+        "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
+        "MINICHAT_CURSOR_SECRET": "secret",
+        "MINICHAT_METRICS_NAMESPACE": "MiniChat/test",
+        "MINICHAT_PROVIDERS": json.dumps({"openai": entry}),
+    }
 
 
 def an_event(path: str, body: object = None, **headers: str) -> dict[str, Any]:
