@@ -62,6 +62,11 @@ class Here:
             else:
                 self.on_time.set()
 
+    async def may_ask(self) -> bool:
+        """Whether to ask for an invocation, as soon as that is known."""
+        await self.unless_over(self.on_time.wait())
+        return not self.no_more.is_set()
+
     async def unless_over(self, awaited: Awaitable[Any]) -> Any:
         """What is awaited, or None when nobody is to ask any more."""
         wanted, over = asyncio.ensure_future(awaited), asyncio.ensure_future(self.no_more.wait())
@@ -102,17 +107,16 @@ async def serve(app: AsgiApp, invoke: Invoke, host: str, at_most: int) -> None:
 async def _poll(here: Here, app: AsgiApp, invoke: Invoke, host: str) -> None:
     """Serves one invocation after the other; raises RuntimeApiFailed."""
     invocations = Invocations(host)
-    while not here.no_more.is_set():
-        await here.unless_over(here.on_time.wait())
+    while await here.may_ask():
         invocation = await here.unless_over(invocations.next())
         if invocation is None:
-            invocations.leave()
-            return
+            break
         here.running += 1
         try:
             await asyncio.create_task(_alone(app, invoke, invocation))
         finally:
             here.running -= 1
+    invocations.leave()
 
 
 async def _alone(app: AsgiApp, invoke: Invoke, invocation: Answer) -> None:
