@@ -19,8 +19,10 @@ from tests.support.http.gateway import proxy_event
 LAYER = ROOT / "layers" / "stream_runtime"
 
 APP = """
-import asyncio, json, os, sys, time
+import asyncio, contextvars, json, os, sys, time
 import stream_runtime_api
+
+kept = contextvars.ContextVar("kept", default=None)
 
 class Überraschung(Exception):
     pass
@@ -76,7 +78,8 @@ async def app(scope, receive, send):
         return
     if path == "told":
         told = {"path": scope["path"], "state": scope["state"], "trace": os.environ.get("_X_AMZN_TRACE_ID")}
-        told |= {"of several": getattr(stream_runtime_api.of_several.get(), "headers", None)}
+        told |= {"of several": getattr(stream_runtime_api.of_several.get(), "headers", None), "kept": kept.get()}
+        kept.set(scope["state"]["aws_request_id"])
         told |= {"headers": [[name.decode(), value.decode()] for name, value in scope["headers"]]}
         await body(json.dumps(told | {"client": scope["client"][0], "bytes": len(request["body"])}).encode())
         return
