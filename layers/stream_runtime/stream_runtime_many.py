@@ -29,8 +29,9 @@ LOOK_SECONDS = 0.05
 """Between two looks at how late the loop is."""
 
 DRAIN_SECONDS = "STREAM_DRAIN_SECONDS"
-"""The variable that says for how long after SIGTERM what runs may end by itself: 1 s without it, for AWS promises two
-between SIGTERM and SIGKILL (Lambda Developer Guide, "Understanding the Lambda execution environment lifecycle")."""
+"""The variable that says for how long after SIGTERM what runs may end by itself: 0.2 s without it. AWS promises two until
+SIGKILL (Lambda Developer Guide, "Understanding the Lambda execution environment lifecycle"), and to cut fifty short and
+store them takes most of that (docs/decisions/0016)."""
 
 LAST_SECONDS = 0.5
 """For the last events of what was cut short to reach their clients."""
@@ -95,7 +96,7 @@ async def serve(app: AsgiApp, invoke: Invoke, host: str, at_most: int) -> None:
     here.no_more.set()
     all_ended: asyncio.Future[Any] = asyncio.gather(*pollers, return_exceptions=True)
     await asyncio.wait({stopping, all_ended}, return_when=asyncio.FIRST_COMPLETED)
-    await asyncio.wait({all_ended}, timeout=float(os.environ.get(DRAIN_SECONDS, "1")))
+    await asyncio.wait({all_ended}, timeout=float(os.environ.get(DRAIN_SECONDS, "0.2")))
     await lifespan.end()
     await asyncio.wait({all_ended}, timeout=LAST_SECONDS)
     watching.cancel()
