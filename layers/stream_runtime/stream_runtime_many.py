@@ -29,9 +29,9 @@ LOOK_SECONDS = 0.05
 """Between two looks at how late the loop is."""
 
 DRAIN_SECONDS = "STREAM_DRAIN_SECONDS"
-"""The variable that says for how long after SIGTERM what runs may end by itself: 0.2 s without it. AWS promises two until
-SIGKILL (Lambda Developer Guide, "Understanding the Lambda execution environment lifecycle"), and to cut fifty short and
-store them takes most of that (docs/decisions/0016)."""
+"""The variable that says for how long after SIGTERM what runs may end by itself: 0.2 s without it. AWS promises two
+until SIGKILL (Lambda Developer Guide, "Understanding the Lambda execution environment lifecycle"), and to cut fifty
+short and store them takes most of that (docs/decisions/0016)."""
 
 LAST_SECONDS = 0.5
 """For the last events of what was cut short to reach their clients."""
