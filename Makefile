@@ -7,6 +7,7 @@ PYTHON ?= python3
 ENV ?= dev
 ARCHITECTURE ?= arm64
 PYTHON_RUNTIME ?= python3.13
+COMPUTE ?= lambda
 LOCK_PYTHON := 3.11
 WORKERS ?= 2
 
@@ -106,6 +107,10 @@ lint: types .tools/sam/installed ## Check style, types, import direction and the
 	@mkdir -p .aws-sam
 	.tools/sam/bin/python tests/support/aws/translate.py template.yaml > .aws-sam/translated.json
 	$(CFN_LINT) .aws-sam/translated.json
+	cp template.yaml .aws-sam/on-instances.yaml
+	.tools/sam/bin/python infra/on_instances.py .aws-sam/on-instances.yaml
+	.tools/sam/bin/python tests/support/aws/translate.py .aws-sam/on-instances.yaml > .aws-sam/on-instances.json
+	$(CFN_LINT) .aws-sam/on-instances.json
 	AWS_EC2_METADATA_DISABLED=true $(SAM) validate --lint --region us-east-1 --template template.yaml
 
 .PHONY: types
@@ -130,6 +135,7 @@ build: .venv/dev.installed .tools/sam/installed ## Package the functions and lay
 		echo "$(PYTHON_RUNTIME) is not here: without it there are no .pyc, and cold starts take twice as long" >&2
 	PATH="$(CURDIR)/$(VENV):$$PATH" TARGET_PYTHON=$(PYTHON_RUNTIME:python%=%) TARGET_ARCHITECTURE=$(ARCHITECTURE) \
 		$(SAM) build --parameter-overrides PythonRuntime=$(PYTHON_RUNTIME) Architecture=$(ARCHITECTURE)
+	$(if $(filter managed-instances,$(COMPUTE)),.tools/sam/bin/python infra/on_instances.py .aws-sam/build/template.yaml)
 
 .PHONY: deploy
 deploy: build ## Deploy to ENV=dev, staging or prod, as samconfig.toml says

@@ -1,7 +1,7 @@
 """Serves an ASGI app through the Lambda Runtime API, with response streaming.
 
 The managed Python runtime has no streaming of its own, so this loop takes its place (docs/decisions/0005). One
-invocation at a time:
+invocation at a time, or several side by side where Lambda says so (AWS_LAMBDA_MAX_CONCURRENCY, stream_runtime_many):
 
     GET  /2018-06-01/runtime/invocation/next             an API Gateway REST event
     POST /2018-06-01/runtime/invocation/<id>/response    status and headers as JSON, eight NUL bytes, then the body:
@@ -24,18 +24,22 @@ import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
 import h11
+import stream_runtime_many
 from stream_runtime_api import (
     REQUEST_ID,
+    TRACE_ID,
     Answer,
     Connection,
     Invocations,
     RuntimeApiFailed,
     exchange,
     log,
+    of_several,
     raise_if_over,
 )
 
@@ -213,12 +217,16 @@ def event_of(body: bytes) -> dict[str, Any]:
 def scope_of(event: dict[str, Any], *, deadline_ms: int | None, request_id: str) -> dict[str, Any]:
     """The ASGI scope of an API Gateway REST event; `state` has the invocation's id and deadline (Unix milliseconds).
 
+    Of one of several it also has `trace_header`; that of the only one is in the environment (_X_AMZN_TRACE_ID).
+
     What is optional may be missing or null. Names and values that are not ASCII become UTF-8.
     """
     parameters = event.get("multiValueQueryStringParameters") or event.get("queryStringParameters") or {}
     path = unquote(event["path"])
     client = ((event.get("requestContext") or {}).get("identity") or {}).get("sourceIp") or ""
     state = {"aws_request_id": request_id} | ({} if deadline_ms is None else {"deadline_ms": deadline_ms})
+    if (one := of_several.get()) is not None and TRACE_ID in one.headers:
+        state["trace_header"] = one.headers[TRACE_ID]
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -263,11 +271,12 @@ async def serve(app: AsgiApp, host: str) -> None:
     """Takes invocations until the Runtime API fails, which it raises as RuntimeApiFailed."""
     invocations = Invocations(host)
     while True:
-        await _invoke(app, await invocations.next(), host)
+        invocation = await invocations.next()
+        _trace(invocation.headers.get(TRACE_ID))
+        await _invoke(app, invocation, host)
 
 
 async def _invoke(app: AsgiApp, invocation: Answer, host: str) -> None:
-    _trace(invocation.headers.get("lambda-runtime-trace-id"))
     response = Response(host, invocation)
     try:
         event = event_of(invocation.body)
@@ -290,7 +299,7 @@ async def _invoke(app: AsgiApp, invocation: Answer, host: str) -> None:
     except (Exception, asyncio.CancelledError) as error:  # the edge of the process: the invocation must end
         if _is_cancelled():
             raise
-        traceback.print_exc()
+        log(traceback.format_exc().rstrip())
         await response.fail(error)
     else:
         await (response.finish() if response.started else response.fail(RuntimeError("the app sent no response")))
@@ -353,7 +362,8 @@ async def _tell_init_error(host: str, error: Exception) -> None:
 async def run(handler: str, host: str) -> int:
     """Imports `package.module.app` and serves it.
 
-    Returns 1 when it cannot be imported, after having told Lambda why, and when there are no more invocations.
+    Returns 1 when it cannot be imported, after having told Lambda why, and when there are no more invocations; 0 when
+    it served several at once, and was asked to stop.
     """
     module, _, name = handler.rpartition(".")
     try:
@@ -365,6 +375,10 @@ async def run(handler: str, host: str) -> int:
     try:
         if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
             await _restored(host)
+        at_most = _number(os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY")) or 1
+        if at_most > 1:
+            await stream_runtime_many.serve(app, partial(_invoke, host=host), host, at_most)
+            return 0
         await serve(app, host)
     except (OSError, RuntimeApiFailed) as error:
         log(str(error))

@@ -4,14 +4,21 @@ Whoever calls is told of a lost connection by OSError, and by RuntimeApiFailed t
 """
 
 import asyncio
+import json
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import h11
 
 API = "/2018-06-01/runtime"
 REQUEST_ID = "lambda-runtime-aws-request-id"
+TRACE_ID = "lambda-runtime-trace-id"
+
+of_several: ContextVar["Answer | None"] = ContextVar("of_several", default=None)
+"""The invocation that is being served, where several are at once; None where it is the only one."""
 
 PAUSES_SECONDS = (0, 0.1, 0.2, 0.4, 0.8)
 """Before asking again for an invocation. The first time at once: the connection may just have been closed meanwhile."""
@@ -118,7 +125,7 @@ class Invocations:
             try:
                 return await self._ask()
             except OSError as error:
-                self._drop()
+                self.leave()
                 if pause is None:
                     raise RuntimeApiFailed(f"the runtime API gives no invocations: {error}") from error
                 log(f"the runtime API gave no invocation: {error}")
@@ -135,10 +142,11 @@ class Invocations:
         if REQUEST_ID not in answer.headers:
             raise ConnectionError(f"its {len(answer.body)} bytes have no {REQUEST_ID}")
         if not self._connection.renew():
-            self._drop()
+            self.leave()
         return answer
 
-    def _drop(self) -> None:
+    def leave(self) -> None:
+        """Closes the connection, if there is one."""
         if self._connection is not None:
             self._connection.abort()
         self._connection = None
@@ -160,5 +168,9 @@ def raise_if_over(answer: Answer) -> None:
 
 
 def log(text: str) -> None:
-    """A line in the function's log."""
+    """A line in the function's log; of one of several invocations it says which, as JSON."""
+    invocation = of_several.get()
+    if invocation is not None:
+        at, request_id = datetime.now(UTC).isoformat(timespec="milliseconds"), invocation.headers[REQUEST_ID]
+        text = json.dumps({"level": "ERROR", "message": text, "timestamp": at, "aws_request_id": request_id})
     print(text, file=sys.stderr, flush=True)

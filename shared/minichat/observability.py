@@ -6,6 +6,7 @@ money (events-and-workers 7; the full list: docs/operations.md).
 """
 
 import json
+import logging
 import sys
 import time
 from collections import defaultdict, deque
@@ -47,6 +48,20 @@ class WideEvent:
 
 
 _current: ContextVar[WideEvent | None] = ContextVar("event", default=None)
+
+_WHOSE = ("trace_id", "aws_request_id", "amzn_trace_id")
+
+
+def _say_whose(record: logging.LogRecord) -> bool:
+    """Puts onto every line whose request it is of: those of several that are served at once stand mixed in a log."""
+    if (event := _current.get()) is not None:
+        for name in _WHOSE:
+            if name in event.fields and not hasattr(record, name):
+                setattr(record, name, event.fields[name])
+    return True
+
+
+logger.addFilter(_say_whose)
 
 
 def begin() -> WideEvent:

@@ -176,6 +176,34 @@ class Relay:
         return not lost.is_set()
 
 
+class Collector(Relay):
+    """A way that hands an answer over when nothing more of it comes, as a gateway that does not stream."""
+
+    def _pump(
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        passes: Callable[[bytes, threading.Event], bool],
+        lost: threading.Event,
+    ) -> None:
+        if passes == self._look_for_loss:
+            super()._pump(source, sink, passes, lost)
+            return
+        source.settimeout(0.7)
+        kept, data = b"", b"?"
+        with suppress(OSError):
+            while data:
+                try:
+                    data = source.recv(65536)
+                    kept += data
+                except TimeoutError:
+                    sink.sendall(kept)
+                    kept = b""
+            sink.sendall(kept)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+
 def piped(*arguments: str, said: str | None = None) -> subprocess.CompletedProcess[str]:
     run = subprocess.run([*CHAT, *arguments], input=said, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert "Traceback" not in run.stderr
@@ -457,6 +485,19 @@ def test_a_message_is_answered_in_a_pipe(stack: Stack, here: list[str], me: User
     run = piped("--state", str(stack.state), said="[[say:One.]]\n\n[[say:Two.]]\n")
     assert (run.returncode, run.stdout) == (0, "One.\nTwo.\n")
     assert piped(*here, said="[[say:One.]]\n/nothing\n[[say:Two.]]\n").returncode == 1
+
+
+def test_an_answer_that_comes_in_one_piece_is_told_from_one_that_is_streamed(
+    stack: Stack, credentials: list[str], me: User
+) -> None:
+    said = ["--timing", "-m", "[[words:40]][[delay:50]]"]
+    run = piped("--url", stack.base_url, *credentials, *said)
+    assert (run.returncode, run.stdout.split()[-1]) == (0, "word40")
+    assert re.search(r"\[first event after \d\.\d\d s, end after \d\.\d\d s\]", run.stderr)
+    with Collector(stack.base_url) as relay:
+        run = piped("--url", relay.url, *credentials, *said)
+    assert (run.returncode, run.stdout.split()[-1]) == (1, "word40")
+    assert "It came in one piece" in run.stderr
 
 
 @pytest.mark.parametrize("more", [[], ["--message", "hello"]])

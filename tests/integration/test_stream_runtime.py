@@ -21,7 +21,7 @@ from minichat.settings import Settings, Store
 from minichat.storage import messages, turns
 from tests.support.aws.deliveries import Drops, Holds
 from tests.support.aws.runtime_api import RuntimeApi
-from tests.support.aws.streaming import a_gate, an_event, running, told
+from tests.support.aws.streaming import a_gate, an_event, running, told, variables
 from tests.support.http.gateway import proxy_event
 from tests.support.providers.files import a_scripted_provider
 
@@ -168,16 +168,7 @@ async def test_an_answer_whose_connection_breaks_is_made_before_its_invocation_e
     chat_id = chats.create(Call(caller, now(), new_id), chats.NewChat(), rules).chat_id
     request_id = RequestId(str(uuid4()))
     with a_scripted_provider(tmp_path) as provider:
-        environment = {
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
-            "MINICHAT_STORE__ENDPOINT": str(store.endpoint),
-            "MINICHAT_STORE__CONVERSATION_TABLE": store.conversation_table,
-            "MINICHAT_STORE__OUTBOX_TABLE": store.outbox_table,
-            "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
-            "MINICHAT_CURSOR_SECRET": "secret",
-            "MINICHAT_PROVIDERS": json.dumps({"openai": {"base_url": provider, "allow_insecure": True}}),
-        }
+        environment = variables(store, issuer, provider)
         token = issuer.token("acme", "ann", now=datetime.now(UTC), lifetime=timedelta(hours=1))
         body = {"content": "[[words:40]][[delay:50]]", "request_id": request_id}
         event = proxy_event("POST", f"/chats/{chat_id}/messages:stream", token, body)

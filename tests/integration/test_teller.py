@@ -300,14 +300,36 @@ async def test_a_request_that_is_cancelled_between_commit_and_answer_leaves_no_t
         yield Completed(Usage(1, 1))
 
     machine = generate.AnswerDeps(rules.settings, Scripted(script), lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
-    request = asyncio.create_task(generate.admitted(asyncio.to_thread(admission), a_call(), machine))
+    admitted = generate.admitted(asyncio.to_thread(admission), a_call(), machine)
+    request = asyncio.create_task(generate.with_answers(admitted))
     await asyncio.to_thread(committed.wait, 20)
     request.cancel()
+    await asyncio.wait({request}, timeout=0.1)
+    go_on.set()
     with suppress(asyncio.CancelledError):
         await request
-    go_on.set()
-    await generate.all_ended()
     assert stored(turns_made[0]).state is state
+
+
+async def test_of_several_requests_each_waits_for_its_own_answer_alone() -> None:
+    rules, go_on = some_rules(), asyncio.Event()
+
+    async def script(said: asyncio.Event) -> AsyncGenerator[ProviderChunk, None]:
+        await said.wait()
+        yield Completed(Usage(1, 1))
+
+    async def request(running: RunningTurn, said: asyncio.Event) -> None:
+        machine = generate.AnswerDeps(rules.settings, Scripted(lambda: script(said)), lambda: a_call().now)  # type: ignore[arg-type]  # the test's provider
+        generate.begin(a_call(), running, machine).leave()
+
+    now = asyncio.Event()
+    now.set()
+    slow = asyncio.create_task(generate.with_answers(request(a_running_turn(rules), go_on)))
+    async with asyncio.timeout(20):
+        await generate.with_answers(request(a_running_turn(rules), now))
+        assert not slow.done()
+        go_on.set()
+        await slow
 
 
 async def test_a_stopping_process_ends_turns_that_it_was_about_to_begin() -> None:

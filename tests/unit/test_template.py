@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -25,6 +27,7 @@ TABLES = cfn_yaml.load(str(ROOT / "infra" / "tables.yaml"))["Resources"]
 IDENTITY = cfn_yaml.load(str(ROOT / "infra" / "identity.yaml"))["Resources"]
 QUEUES = cfn_yaml.load(str(ROOT / "infra" / "queues.yaml"))
 OBSERVABILITY = cfn_yaml.load(str(ROOT / "infra" / "observability.yaml"))
+INSTANCES = cfn_yaml.load(str(ROOT / "infra" / "instances.yaml"))["Resources"]
 ROOT_TEMPLATE = cfn_yaml.load(str(ROOT / "template.yaml"))
 
 PREFIX = "/mini-chat/v1"
@@ -207,7 +210,7 @@ def test_every_function_is_bounded_and_logs_into_its_own_group(
         assert properties["LoggingConfig"]["LogGroup"] == {"Ref": group}
         assert properties["LoggingConfig"]["LogFormat"] == "JSON"
         assert groups[group]["RetentionInDays"]
-        assert properties["MemorySize"] >= (1024 if name in {"ApiFunction", "StreamFunction"} else 512)
+        assert min(_either(properties["MemorySize"])) >= (1024 if name in {"ApiFunction", "StreamFunction"} else 512)
         assert all(seconds <= 900 for seconds in _allowed(properties["Timeout"]))
 
 
@@ -255,10 +258,105 @@ def test_what_somebody_waits_for_starts_from_a_snapshot_and_with_its_settings(
     translated: dict[str, Any], name: str
 ) -> None:
     function = ROOT_TEMPLATE["Resources"][name]["Properties"]
-    assert function["SnapStart"] == {"ApplyOn": "PublishedVersions"}
+    nothing = {"Ref": "AWS::NoValue"}
+    assert function["SnapStart"] == {"Fn::If": ["OnInstances", nothing, {"ApplyOn": "PublishedVersions"}]}
     # Or a changed variable would reach no version, and so no caller.
     assert function["AutoPublishAliasAllProperties"] is True
     assert _of_type(translated, "AWS::Lambda::Alias")[f"{name}Aliaslive"]["Name"] == "live"
+
+
+@pytest.fixture(scope="module")
+def on_instances(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What SAM makes of the template that is built for managed instances."""
+    if not SAM.is_dir():
+        pytest.skip("the SAM CLI is not installed (`make tools`)")
+    path = tmp_path_factory.mktemp("built") / "template.yaml"
+    shutil.copy(ROOT / "template.yaml", path)
+    _output(SAM / "python", ROOT / "infra" / "on_instances.py", path)
+    template: dict[str, Any] = json.loads(
+        _output(SAM / "python", ROOT / "tests" / "support" / "aws" / "translate.py", path)
+    )
+    return template
+
+
+def test_what_somebody_waits_for_and_nothing_else_can_be_put_on_instances(
+    functions: dict[str, dict[str, Any]], on_instances: dict[str, Any]
+) -> None:
+    placed = {
+        name: function["CapacityProviderConfig"]["LambdaManagedInstancesCapacityProviderConfig"]
+        for name, function in _of_type(on_instances, "AWS::Lambda::Function").items()
+        if "CapacityProviderConfig" in function
+    }
+    assert set(placed) == {"ApiFunction", "StreamFunction"}
+    assert not any("CapacityProviderConfig" in function for function in functions.values())
+    for name, place in placed.items():
+        assert place["CapacityProviderArn"] == {"Fn::GetAtt": ["Instances", "Outputs.CapacityProviderArn"]}
+        memory, _ = _either(functions[name]["MemorySize"])
+        # One vCPU: what one event loop can use. AWS takes no environment of less than 2 GB.
+        assert memory == 1024 * place["ExecutionEnvironmentMemoryGiBPerVCpu"] >= 2048
+        assert functions[name].keys().isdisjoint({"VpcConfig", "ProvisionedConcurrencyConfig"})
+    assert placed["StreamFunction"]["PerExecutionEnvironmentMaxConcurrency"] == {"Ref": "StreamsPerEnvironment"}
+
+
+def test_on_instances_only_what_is_placed_there_differs(
+    translated: dict[str, Any], on_instances: dict[str, Any]
+) -> None:
+    # A version is named after what its function is.
+    named = {"AWS::Lambda::Version", "AWS::Lambda::Alias"}
+    ours, theirs = (
+        {name: r.get("Properties") for name, r in template["Resources"].items() if r["Type"] not in named}
+        for template in (translated, on_instances)
+    )
+    differing = {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
+    assert differing == {"ApiFunction", "StreamFunction"}
+    # A version on instances is paid for while it is there.
+    versions = {r["DeletionPolicy"] for r in on_instances["Resources"].values() if r["Type"] == "AWS::Lambda::Version"}
+    assert versions == {"Delete"}
+
+
+def test_a_stack_is_deployed_as_it_was_built(translated: dict[str, Any], on_instances: dict[str, Any]) -> None:
+    allowed = ROOT_TEMPLATE["Parameters"]["Compute"]["AllowedValues"]
+    for template, compute in ((translated, "lambda"), (on_instances, "managed-instances")):
+        (assertion,) = template["Rules"]["BuiltForIt"]["Assertions"]
+        assert assertion["Assert"] == {"Fn::Equals": [{"Ref": "Compute"}, compute]}
+        assert compute in allowed
+    assert ROOT_TEMPLATE["Parameters"]["Compute"]["Default"] == "lambda"
+    assert ROOT_TEMPLATE["Resources"]["Instances"]["Condition"] == "OnInstances"
+
+
+def test_instances_are_run_by_lambda_alone() -> None:
+    role = INSTANCES["OperatorRole"]["Properties"]
+    (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
+    assert (statement["Principal"], statement["Action"]) == ({"Service": "lambda.amazonaws.com"}, "sts:AssumeRole")
+    assert [arn["Fn::Sub"].rpartition("/")[2] for arn in role["ManagedPolicyArns"]] == [
+        "AWSLambdaManagedEC2ResourceOperator"
+    ]
+    assert "Policies" not in role
+
+
+def test_a_linter_that_knows_capacity_providers_finds_nothing_wrong(
+    on_instances: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "on-instances.json").write_text(json.dumps(on_instances), encoding="utf-8")
+    lint = (Path(sys.executable).parent / "cfn-lint", "--regions", "us-east-1", "--template")
+    # Only W1001 is passed over, and only of the two functions: they name a stack that is there on a condition, and are
+    # put onto it at a build for which that condition is true.
+    assert _output(*lint, tmp_path / "on-instances.json") == ""
+    ignored = {
+        name: resource["Metadata"]["cfn-lint"]["config"]["ignore_checks"]
+        for name, resource in ROOT_TEMPLATE["Resources"].items()
+        if "cfn-lint" in resource.get("Metadata", {})
+    }
+    assert ignored == {"ApiFunction": ["W1001"], "StreamFunction": ["W1001"]}
+    # It does know them: what is wrong is found.
+    broken = json.loads(json.dumps(on_instances))
+    config = broken["Resources"]["StreamFunction"]["Properties"]["CapacityProviderConfig"]
+    config["LambdaManagedInstancesCapacityProviderConfig"]["PerExecutionEnvironmentMaxConcurrency"] = 1601
+    (tmp_path / "broken.json").write_text(json.dumps(broken), encoding="utf-8")
+    found = subprocess.run(
+        [*map(str, lint), str(tmp_path / "broken.json")], capture_output=True, text=True, check=False
+    )
+    assert "1601" in found.stdout
 
 
 def test_tables_are_on_demand_encrypted_restorable_and_forget_what_expires() -> None:
@@ -647,6 +745,11 @@ def _longest(value: Any) -> str:
         case _:
             assert "Fn::GetAtt" in value
     return longest
+
+
+def _either(value: Any) -> list[Any]:
+    """Both values of a condition; a value that depends on none, once."""
+    return value["Fn::If"][1:] if isinstance(value, dict) else [value]
 
 
 def _allowed(value: Any) -> list[Any]:

@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from minichat.local import stack
 from minichat.settings import SettingsError
 
 LISTED = 20
+IN_ONE_PIECE = 0.1
+"""Of the time that an answer took: the part after its first event, below which it was not streamed."""
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -42,6 +45,9 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--attach", type=Path, action="append", default=[], metavar="FILE", help="give this to the chat"
     )
+    parser.add_argument(
+        "--timing", action="store_true", help="say when an answer began and ended, and fail when it was not streamed"
+    )
     parser.add_argument("--message", "-m", type=_text, help="send this (- reads it), print the answer, and end")
     target.add_to(parser)
     parser.set_defaults(run=run)
@@ -52,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     url, token = _where(options)
     screen = Screen()
     with closing(Api(url, token)) as api:
-        talk = Talk(api, screen, options.model, web_search=options.web_search)
+        talk = Talk(api, screen, options)
         try:
             if options.chat is not None:
                 talk.open(options.chat, join=options.message is None)
@@ -145,12 +151,13 @@ def _obeyed(talk: "Talk", screen: Screen, line: str) -> bool:
 class Talk:
     """A user at a chat; the chat is made when the first message is sent."""
 
-    def __init__(self, api: Api, screen: Screen, model: str | None, *, web_search: bool) -> None:
+    def __init__(self, api: Api, screen: Screen, options: argparse.Namespace) -> None:
         self.api = api
         self.chat_id: str | None = None
         self._screen = screen
-        self._model = model
-        self._web_search = web_search
+        self._model: str | None = options.model
+        self._web_search: bool = options.web_search
+        self._timing: bool = options.timing
         self._attached: list[str] = []
 
     def say(self, content: str) -> bool:
@@ -289,7 +296,7 @@ class Talk:
         return latest
 
     def _answered(self, chat_id: str, question: Question | str) -> bool:
-        screen = self._screen
+        screen, clock = self._screen, _Clock() if self._timing else None
         with (
             Canceller(self.api, chat_id, screen) as canceller,
             closing(
@@ -298,6 +305,8 @@ class Talk:
         ):
             try:
                 for event in told:
+                    if clock is not None:
+                        clock.saw()
                     if event.name == "stream_started":
                         canceller.began(str(event.data["request_id"]))
                     elif event.name == "delta":
@@ -305,11 +314,34 @@ class Talk:
                     else:
                         _note(screen, event)
                     if event.name == "done":
-                        return True
+                        return clock is None or clock.streamed(screen)
             except KeyboardInterrupt:
                 screen.note("Left; the answer goes on without you, /open shows it.")
             finally:
                 screen.end_line()
+        return False
+
+
+class _Clock:
+    """How long an answer takes, in seconds since it was asked for."""
+
+    def __init__(self) -> None:
+        self._asked = time.monotonic()
+        self._first: float | None = None
+        self._last = 0.0
+
+    def saw(self) -> None:
+        """Notes that an event has come."""
+        self._last = time.monotonic() - self._asked
+        self._first = self._last if self._first is None else self._first
+
+    def streamed(self, screen: Screen) -> bool:
+        """Says when the first event and the end came; False when that was at once, though an answer takes its time."""
+        first = self._first or 0.0
+        screen.note(f"[first event after {first:.2f} s, end after {self._last:.2f} s]")
+        if self._last - first > self._last * IN_ONE_PIECE:
+            return True
+        screen.note("It came in one piece: something on its way collects it, or it was too short to tell.")
         return False
 
 

@@ -49,7 +49,7 @@ class Edge:
         request_id = _given(request.headers.get("x-request-id"), _REQUEST_ID) or secrets.token_hex(16)
         trace_id = _trace_id(request.headers.get("traceparent"))
         scope.setdefault("state", {})["trace_id"] = trace_id
-        _note_deadline(scope)
+        _note_invocation(scope, event)
         event.fields |= {"method": scope["method"], "path": scope["path"], "trace_id": trace_id, **self._process()}
         sent: list[int] = []
         body = RequestBody(request.headers, receive)
@@ -87,11 +87,18 @@ class Edge:
             emit(self._metrics_namespace)
 
 
-def _note_deadline(scope: Scope) -> None:
+def _note_invocation(scope: Scope, event: WideEvent) -> None:
     """Puts the invocation's end, by Lambda's own clock, into the state, where the streaming function has it already:
-    the buffered one has it in its context."""
+    the buffered one has it in its context. Notes which invocation it is, where there is one."""
+    state = scope["state"]
     if (context := scope.get("aws.context")) is not None:
-        scope["state"]["deadline_ms"] = time.time() * 1000 + context.get_remaining_time_in_millis()
+        state["deadline_ms"] = time.time() * 1000 + context.get_remaining_time_in_millis()
+        state["aws_request_id"] = context.aws_request_id
+    if "aws_request_id" in state:
+        event.fields["aws_request_id"] = state["aws_request_id"]
+    if "trace_header" in state:
+        # Powertools puts the one of the environment onto each line, as `xray_trace_id`; of several there is none.
+        event.fields["amzn_trace_id"] = state["trace_header"].split(";")[0].removeprefix("Root=")
 
 
 def _seconds_left(scope: Scope) -> float | None:

@@ -17,6 +17,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing, suppress
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -57,6 +58,8 @@ Admitting = Coroutine[Any, Any, RunningTurn | Replay]
 _answers: dict[asyncio.Task[None], "_Telling"] = {}
 _admissions: set[asyncio.Task[Any]] = set()
 _closing: set[asyncio.Task[None]] = set()
+_own: ContextVar[set[asyncio.Task[Any]] | None] = ContextVar("own", default=None)
+"""What the request of the moment has begun, where somebody waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,7 @@ async def admitted(admission: Admitting, call: Call, machine: AnswerDeps) -> Ans
     task = asyncio.create_task(_begun(admission, call, machine))
     _admissions.add(task)
     task.add_done_callback(_admissions.discard)
+    _is_own(task)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -169,6 +173,7 @@ def begin(call: Call, running: RunningTurn, machine: AnswerDeps) -> Channel:
         teller.channel.on_leave = teller.over.set
     _answers[task] = teller
     task.add_done_callback(_answers.pop)
+    _is_own(task)
     # The client may leave, and its request's middleware with it: nobody else would emit the metrics that follow.
     task.add_done_callback(lambda _: emit(machine.settings.metrics_namespace))
     observe("active_streams", len(_answers), "Count")
@@ -185,10 +190,23 @@ async def stop_all(seconds: float) -> None:
         await asyncio.wait(under_way, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def all_ended() -> None:
-    """Returns once this process makes no answer: then it may be frozen, or end."""
-    while under_way := {*_admissions, *_answers}:
-        await asyncio.wait(under_way)
+async def with_answers(serving: Coroutine[Any, Any, Any]) -> None:
+    """Serves a request, and returns once the answers that it has begun are over: after that its process may be frozen,
+    or end. Where several are served at once, each waits for its own alone. Raises what serving does."""
+    own: set[asyncio.Task[Any]] = set()
+    before = _own.set(own)
+    try:
+        await serving
+    finally:
+        _own.reset(before)
+        while own:
+            await asyncio.wait(own)
+
+
+def _is_own(task: asyncio.Task[Any]) -> None:
+    if (own := _own.get()) is not None:
+        own.add(task)
+        task.add_done_callback(own.discard)
 
 
 async def _produce(teller: _Telling) -> None:

@@ -2,6 +2,9 @@
 
 It serves one runtime process, and frames and refuses as AWS's emulator does (test_runtime_api.py asks both). A test may
 choose other framings, pieces and pauses for its events, and what goes wrong at the next requests.
+
+To a runtime that takes several invocations at once (Lambda Managed Instances) it gives as many as that and no more: who
+asks for one more is refused. AWS's emulator knows one at a time, so of this nobody else can be asked.
 """
 
 import asyncio
@@ -92,7 +95,10 @@ class _Invocation:
 class RuntimeApi:
     """Hands out events and takes responses. `refused` has what was refused, `lost` responses that broke off."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_most: int = 1) -> None:
+        self.at_most = at_most
+        self.asking = 0
+        """Requests for an invocation that wait for one, where there may be several."""
         self.delivery = Delivery()
         self.at_next: deque[Fault | None] = deque()
         self.at_response: deque[Fault] = deque()
@@ -102,6 +108,7 @@ class RuntimeApi:
         self.restores = self.lost = 0
         self._waiting: asyncio.Queue[_Invocation] = asyncio.Queue()
         self._current: _Invocation | None = None
+        self._given: dict[str, _Invocation] = {}
         self._number = 0
         self._open: set[asyncio.Task[None]] = set()
 
@@ -181,14 +188,41 @@ class RuntimeApi:
             return await self._refuse(exchange, fault.status, "Asked.For")
         if fault == Drops(0):
             return False
+        if self.at_most > 1:
+            return await self._one_of_several(exchange)
         if self._current is not None and self._current.state == "InvocationResponse":
             return await self._refuse(exchange, 403, "InvalidStateTransition")
         if self._current is None or self._current.state != "Running":
             self._current = await self._waiting.get()
-        told = {"Lambda-Runtime-Aws-Request-Id": self._current.request_id, **self._current.headers}
+        return await self._give(exchange, self._current, fault)
+
+    @property
+    def running(self) -> int:
+        """Invocations that were given and are not answered, where there may be several; of a lost response nobody hears
+        again."""
+        return sum(given.state != "RuntimeResponseSent" for given in self._given.values())
+
+    async def _one_of_several(self, exchange: "_Exchange") -> bool:
+        if self.asking + self.running >= self.at_most:
+            return await self._refuse(exchange, 403, "InvalidStateTransition")
+        self.asking += 1
+        left, given = asyncio.ensure_future(exchange.left()), asyncio.ensure_future(self._waiting.get())
+        try:
+            await asyncio.wait({left, given}, return_when=asyncio.FIRST_COMPLETED)
+            if not given.done():
+                return False
+            self._given[given.result().request_id] = given.result()
+        finally:
+            self.asking -= 1
+            left.cancel()
+            given.cancel()
+        return await self._give(exchange, given.result(), None)
+
+    async def _give(self, exchange: "_Exchange", invocation: _Invocation, fault: Fault | None) -> bool:
+        told = {"Lambda-Runtime-Aws-Request-Id": invocation.request_id, **invocation.headers}
         head = b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in told.items())
         head = self.delivery.interim + b"HTTP/1.1 200 OK\r\n" + head + self.delivery.more_headers
-        answer = head + self.delivery.framing(self._current.event)
+        answer = head + self.delivery.framing(invocation.event)
         if isinstance(fault, Drops):
             await exchange.write(answer[: fault.after])
             return False
@@ -199,7 +233,8 @@ class RuntimeApi:
         return not self.delivery.closes
 
     async def _outcome(self, exchange: "_Exchange", request: h11.Request, request_id: str, kind: str) -> bool:
-        invocation, headers = self._current, {n.decode(): v.decode("latin-1") for n, v in request.headers}
+        headers = {n.decode(): v.decode("latin-1") for n, v in request.headers}
+        invocation = self._given.get(request_id) if self.at_most > 1 else self._current
         if invocation is None or invocation.request_id != request_id:
             return await self._refuse(exchange, 400, "InvalidRequestID")
         if invocation.state != "Running":
@@ -317,6 +352,10 @@ class _Exchange:
             self._writer.write_eof()
             await asyncio.sleep(LINGER_SECONDS)
         return self._http.their_state is h11.DONE
+
+    async def left(self) -> None:
+        """Returns once the client has closed the connection."""
+        assert await self._reader.read(1) == b"", "nothing may follow before there is an answer"
 
     async def write(self, data: bytes) -> None:
         """Writes, and waits until it is on its way."""

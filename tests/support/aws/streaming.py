@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minichat.local.issuer import Issuer
+from minichat.settings import Store
 from tests.conftest import ROOT
 from tests.support.aws.runtime_api import RuntimeApi
 from tests.support.http.gateway import proxy_event
@@ -17,7 +19,10 @@ from tests.support.http.gateway import proxy_event
 LAYER = ROOT / "layers" / "stream_runtime"
 
 APP = """
-import asyncio, json, os
+import asyncio, contextvars, json, os, sys, time
+import stream_runtime_api
+
+kept = contextvars.ContextVar("kept", default=None)
 
 class Überraschung(Exception):
     pass
@@ -33,6 +38,12 @@ for number in range(1, 100):
 deep = globals()[name]
 
 async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        print("the app has stopped", file=sys.stderr, flush=True)
+        return
     request = await receive()
     headers = dict(scope["headers"])
     path = scope["path"].rsplit("/", 1)[1]
@@ -45,6 +56,8 @@ async def app(scope, receive, send):
     async def at_the_gate():
         return await asyncio.open_connection("127.0.0.1", int(headers[b"x-gate"]))
 
+    if path == "exit":
+        raise SystemExit(3)
     if path == "early":
         raise ValueError("before the start")
     if path == "cancelled":
@@ -65,6 +78,8 @@ async def app(scope, receive, send):
         return
     if path == "told":
         told = {"path": scope["path"], "state": scope["state"], "trace": os.environ.get("_X_AMZN_TRACE_ID")}
+        told |= {"of several": getattr(stream_runtime_api.of_several.get(), "headers", None), "kept": kept.get()}
+        kept.set(scope["state"]["aws_request_id"])
         told |= {"headers": [[name.decode(), value.decode()] for name, value in scope["headers"]]}
         await body(json.dumps(told | {"client": scope["client"][0], "bytes": len(request["body"])}).encode())
         return
@@ -73,6 +88,13 @@ async def app(scope, receive, send):
         for number in range(3):
             await body(b"data: %d\\n\\n" % number)
             await reader.readline()
+        writer.close()
+    if path == "busy":
+        reader, writer = await at_the_gate()
+        reading = asyncio.ensure_future(reader.readline())
+        while not reading.done():
+            time.sleep(0.3)
+            await asyncio.sleep(0)
         writer.close()
     if path == "long":
         reader, writer = await at_the_gate()
@@ -99,12 +121,21 @@ class Running:
     """The runtime's process."""
 
     process: asyncio.subprocess.Process
-    log_file: Path
+    folder: Path
+
+    def terminate(self) -> None:
+        """Asks it to stop, as Lambda does."""
+        self.process.terminate()
 
     @property
     def log(self) -> str:
-        """What it has written so far."""
-        return self.log_file.read_text(encoding="utf-8")
+        """What it has written so far to its standard error."""
+        return (self.folder / "log").read_text(encoding="utf-8")
+
+    @property
+    def output(self) -> str:
+        """What it has written so far to its standard output: lines of the app's log, and metrics."""
+        return (self.folder / "output").read_text(encoding="utf-8")
 
     async def ended(self) -> int:
         """Its exit code."""
@@ -118,7 +149,7 @@ async def running(
 ) -> AsyncIterator[Running]:
     """The runtime, for the time of a `with`."""
     (folder / "the_app.py").write_text(APP, encoding="utf-8")
-    with (folder / "log").open("wb") as log:
+    with (folder / "log").open("wb") as log, (folder / "output").open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             str(LAYER / "stream-bootstrap"),
             sys.executable,
@@ -128,17 +159,35 @@ async def running(
                 **environment,
                 "_HANDLER": handler,
                 "AWS_LAMBDA_RUNTIME_API": api.host,
+                **({"AWS_LAMBDA_MAX_CONCURRENCY": str(api.at_most)} if api.at_most > 1 else {}),
                 "LAMBDA_TASK_ROOT": str(folder),
                 "PYTHONPATH": str(LAYER),
             },
+            stdout=output,
             stderr=log,
         )
     try:
-        yield Running(process, folder / "log")
+        yield Running(process, folder)
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+def variables(store: Store, issuer: Issuer, provider: str) -> dict[str, str]:
+    """What the streaming function needs of its environment."""
+    entry = {"base_url": provider, "allow_insecure": True, "timeouts": {"connect_seconds": 30}}
+    return {
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "MINICHAT_STORE__ENDPOINT": str(store.endpoint),
+        "MINICHAT_STORE__CONVERSATION_TABLE": store.conversation_table,
+        "MINICHAT_STORE__OUTBOX_TABLE": store.outbox_table,
+        "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
+        "MINICHAT_CURSOR_SECRET": "secret",
+        "MINICHAT_METRICS_NAMESPACE": "MiniChat/test",
+        "MINICHAT_PROVIDERS": json.dumps({"openai": entry}),
+    }
 
 
 def an_event(path: str, body: object = None, **headers: str) -> dict[str, Any]:
@@ -154,10 +203,13 @@ async def told(api: RuntimeApi, event: dict[str, Any] | bytes, **said: Any) -> d
     return answer
 
 
+Comers = asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+
+
 @asynccontextmanager
-async def a_gate() -> AsyncIterator[tuple[str, "asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]"]]:
+async def a_gate() -> AsyncIterator[tuple[str, Comers]]:
     """A port, as text, where the app says how far it is, and who has come there."""
-    comers: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+    comers: Comers = asyncio.Queue()
     writers: list[asyncio.StreamWriter] = []
 
     def come(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
