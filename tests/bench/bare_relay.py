@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 def create_app(provider_url: str) -> Starlette:
     """An app whose only route sends a text to the provider and relays its stream."""
-    client = httpx2.AsyncClient(trust_env=False)
+    client = httpx2.AsyncClient(trust_env=False, limits=httpx2.Limits(max_connections=None))
 
     async def relay(request: Request) -> Response:
         content = (await request.json())["content"]

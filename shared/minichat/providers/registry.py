@@ -13,7 +13,11 @@ from minichat.providers import credentials, transport
 from minichat.providers.chunks import Failed, ProviderChunk
 from minichat.providers.prompt import Prompt
 
-MAX_CONNECTIONS = 200
+MAX_KEPT_CONNECTIONS = 200
+"""Idle ones. Those in use are as many as the streams, which are limited elsewhere."""
+KEPT_SECONDS = 3
+"""How long an idle connection is used again: servers close theirs after five seconds and more, and a request that meets
+that moment fails without an answer."""
 
 
 class Adapter(Protocol):
@@ -65,7 +69,9 @@ class Providers:
         if (client := self._clients.get(anywhere)) is None:
             from minichat.providers import egress  # noqa: PLC0415  a third of the cost of all adapters
 
-            limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
+            limits = httpx2.Limits(
+                max_connections=None, max_keepalive_connections=MAX_KEPT_CONNECTIONS, keepalive_expiry=KEPT_SECONDS
+            )
             client = self._clients[anywhere] = egress.async_client(limits, anywhere=anywhere)
         return client
 
