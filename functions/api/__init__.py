@@ -1,5 +1,5 @@
-"""Python looks for garbage each time it has made some thousand objects; nearly all that a start makes stays."""
+"""Python collects garbage after every few thousand new objects; nearly all objects of a cold start survive."""
 
 import gc
 
-gc.disable()  # the handler's last lines turn it on again: without, a start is a fifteenth shorter
+gc.disable()  # turned on again at the end of the handler module; shortens a start by a fifteenth

@@ -18,13 +18,13 @@ _answer = Mangum(
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """What is answered to an event of a REST API."""
-    # Mangum makes a number of the port, which may be several where a proxy stands in front: none of them is ours.
+    """The response to an event of a REST API."""
+    # Mangum parses the port as a number; behind a proxy the header may list several, and we need none of them.
     for name in ("headers", "multiValueHeaders"):
         event[name] = {key: given for key, given in (event.get(name) or {}).items() if key.lower() != PORT}
     return _answer(event, context)
 
 
-# What is there now stays, and is never looked through again.
+# Everything imported so far stays: the collector need not scan it again.
 gc.freeze()
 gc.enable()

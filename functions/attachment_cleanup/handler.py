@@ -1,4 +1,4 @@
-"""Deleted attachments: what they left at providers goes."""
+"""Removes what deleted attachments left at providers."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ _means = provider_cleanup.CleanupDeps(Files(current().providers), current().clea
 
 
 def handler(event: dict[str, Any], context: object) -> object:
-    """Which messages have to come again."""
+    """The messages to redeliver, as a partial batch response."""
     del context
     return consume(event, "attachment-cleanup", AttachmentCleanup, _clean)
 

@@ -1,4 +1,4 @@
-"""Files that came into the bucket are taken in; and those that never came are given up."""
+"""Takes in files that arrived in the bucket, and gives up those that never arrived."""
 
 import time
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ from minichat.storage import store_time
 from minichat.storage.items import connect
 
 TO_END = timedelta(seconds=45)
-"""What the call to a provider that is under way when time is up may still take, and what has to be noted after it."""
+"""Kept for a provider call that is under way when time is up, and for storing its outcome."""
 
 connect(current().store)
 queues.connect(current())
@@ -28,7 +28,7 @@ _means = IngestDeps(Files(current().providers), current().attachments, now, new_
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> object:
-    """Which messages have to come again."""
+    """The messages to redeliver, as a partial batch response."""
     store_time.ask()
     ends_at = now() + timedelta(milliseconds=context.get_remaining_time_in_millis()) - TO_END
     told = AttachmentExpected | Arrived | Tested

@@ -12,7 +12,7 @@ queues.connect(current())
 
 
 def handler(event: dict[str, Any], context: object) -> object:
-    """Which messages have to come again."""
+    """The messages to redeliver, as a partial batch response."""
     del context
     return consume(event, "audit", AuditEvent, _record)
 

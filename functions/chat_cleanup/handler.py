@@ -1,4 +1,4 @@
-"""Deleted chats: their items get a time at which they expire, and what they left at providers goes."""
+"""Gives the items of deleted chats an expiry, and removes what the chats left at providers."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,7 +19,7 @@ from minichat.storage import store_time
 from minichat.storage.items import connect
 
 ONE_MORE = timedelta(seconds=20)
-"""What the attachment that is being cleaned up may still take when time is up."""
+"""Kept for the attachment that is being cleaned up when time is up."""
 
 connect(current().store)
 queues.connect(current())
@@ -27,7 +27,7 @@ _means = provider_cleanup.CleanupDeps(Files(current().providers), current().clea
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> object:
-    """Which messages have to come again."""
+    """The messages to redeliver, as a partial batch response."""
     store_time.ask()
     ends_at = now() + timedelta(milliseconds=context.get_remaining_time_in_millis()) - ONE_MORE
     return consume(event, "chat-cleanup", ChatCleanup, lambda cleaned, received: _clean(cleaned, received, ends_at))
@@ -36,7 +36,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> object:
 def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
     where = TenantId(event.tenant_id), ChatId(event.chat_id)
     try:
-        # First, for it depends on nobody else.
+        # First, because it depends on no provider.
         unmarked = _unmarked(event)
         outcome = provider_cleanup.clean_chat_resources(*where, _means, ends_at=ends_at, redriven=received.redriven)
         if unmarked is not None:
@@ -53,7 +53,7 @@ def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:
 
 
 def _unmarked(event: ChatCleanup) -> ServiceUnavailable | None:
-    """Has the chat's items expire; why some could not be given their time, which keeps no file at its provider."""
+    """Gives the chat's items an expiry; returns the failure, which must not keep files at their provider."""
     try:
         chat_purge.expire(event, current(), now(), new_id)
     except ServiceUnavailable as problem:

@@ -16,14 +16,14 @@ from minichat.storage import store_time
 from minichat.storage.items import connect
 
 LAST_SECONDS = 20
-"""What the turn that is being ended may still take when time is up."""
+"""Kept for the turn that is being ended when time is up."""
 
 connect(current().store)
 
 
 def handler(event: dict[str, object], context: LambdaContext | None) -> dict[str, int]:
-    """How many dead turns were detected and ended, how many running ones could not be read or ended; and the same of
-    temporary chats: how many have expired, and how many could not be read or deleted."""
+    """Counts of dead turns detected and ended, of running turns that could not be read or ended, of temporary chats
+    that expired, and of those that could not be read or deleted."""
     del event
     seconds = context.get_remaining_time_in_millis() / 1000 - LAST_SECONDS if context is not None else SWEEP_SECONDS
     began = time.monotonic()
@@ -31,7 +31,7 @@ def handler(event: dict[str, object], context: LambdaContext | None) -> dict[str
     store_time.ask()
     try:
         swept = sweep(now(), new_id, current(), seconds=seconds)
-        # Turns come first: somebody waits for them. What is left of the time is for chats that nobody uses.
+        # Turns come first: somebody waits for them. Chats that nobody uses get the rest of the time.
         chats = temporary_chats.sweep(now(), new_id, current(), seconds=seconds - (time.monotonic() - began))
     finally:
         emit(current().metrics_namespace)

@@ -1,4 +1,4 @@
-"""DynamoDB Streams to SQS: every item that appears in the outbox leaves as a message."""
+"""DynamoDB Streams to SQS: sends every new item of the outbox as a message."""
 
 import re
 from typing import Any
@@ -19,9 +19,9 @@ _TOLD = {"event_id": "sk", "event_type": "type", "queue": "queue", "trace_id": "
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, str]]]:
-    """Which records have to come again: the first that could not be delivered, and with it all behind it in its shard.
+    """The first record that could not be sent, as a partial batch response: Lambda repeats it and all later ones.
 
-    What was delivered behind it is delivered twice then, and in order.
+    Later records that were sent are then sent twice, in order.
     """
     del context
     begin()
@@ -53,7 +53,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, list[dict[str, 
 
 
 def _lag_ms(images: list[Any]) -> int:
-    """How long ago the oldest event was written, which its id tells; the stream's own time is rounded to seconds."""
+    """The age of the oldest event, from the time in its id: the stream's own time is rounded to seconds."""
     ids = [one for image in images if _IS_ID.fullmatch(one := keys.text(image, "sk", ""))]
     # Ids sort by their time.
     written = instant_of(UUID(min(ids))) if ids else now()

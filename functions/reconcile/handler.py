@@ -1,4 +1,4 @@
-"""Once a day: quota items and usage totals against the turns, and what was deleted and is not gone.
+"""Once a day: checks quota items and usage totals against the turns, and finds what was deleted but is not gone.
 
 EventBridge Scheduler calls it.
 """
@@ -15,15 +15,15 @@ from minichat.storage import scan
 from minichat.storage.items import connect
 
 SETTLED = timedelta(minutes=15)
-"""How long ago a turn has ended whose ledger entry must be there."""
+"""A turn that ended longer ago than this must have its ledger entry."""
 CLEANED = timedelta(days=1)
-"""How long ago something was deleted that must be gone: the attempts of its message are over."""
+"""What was deleted longer ago than this must be gone: the attempts of its message are over."""
 
 connect(current().store)
 
 
 def handler(event: dict[str, object], context: object) -> dict[str, int]:
-    """How much differs or cannot be read, each named in the log; and how much was set right, under a condition."""
+    """Counts of what differs, is left over or cannot be read (each is logged), and of what was repaired."""
     del event, context
     begin()
     try:

@@ -12,10 +12,10 @@ _app = create_app(current(), STREAMING)
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Serves one request. With its end the process may be frozen, so an answer whose connection broke is made first."""
+    """Serves one request. Lambda freezes the process at its end, so an answer whose client left is finished first."""
     await with_answers(_app(scope, receive, send))
 
 
-# What is there now stays, and is never looked through again.
+# Everything imported so far stays: the collector need not scan it again.
 gc.freeze()
 gc.enable()

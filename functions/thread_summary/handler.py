@@ -1,4 +1,4 @@
-"""What the system has models do by itself: a summary of a long chat, a title, a document's summary."""
+"""The system's own tasks for models: summaries of long chats, titles, summaries of documents."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ from minichat.storage.items import connect
 from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
 
 STORING_SECONDS = 10
-"""What is left of an invocation, when the model has used up its time, to store what became of the task."""
+"""Kept at the end of an invocation for storing the outcome, when the model has used up its time."""
 
 connect(current().store)
 queues.connect(current())
@@ -32,7 +32,7 @@ _loop = asyncio.Runner()
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> object:
-    """Which messages have to come again."""
+    """The messages to redeliver, as a partial batch response."""
 
     def effect(task: SystemTask, received: Received) -> str:
         seconds = max(context.get_remaining_time_in_millis() / 1000 - STORING_SECONDS, 1)

@@ -1,4 +1,4 @@
-"""Settled turns to the usage ledger: those of a tenant that come together are entered together."""
+"""Settled turns to the usage ledger: a tenant's turns of one batch are entered together."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ connect(current().store)
 queues.connect(current())
 
 Outcomes = dict[str, bool | ServiceUnavailable]
-"""By the event's id: whether its turn is new to the ledger, or that this cannot be known now."""
+"""By event id: whether its turn is new to the ledger, or the failure that hides it."""
 
 
 def handler(event: dict[str, Any], context: object) -> object:
-    """Which messages have to come again."""
+    """The messages to redeliver, as a partial batch response."""
     del context
     booked: Outcomes = {}
     for events in _by_tenant(event):
@@ -55,8 +55,8 @@ def _booked(events: Mapping[str, UsageEvent]) -> Outcomes:
     try:
         return {**usage_ledger.book_together(events, retention_days=current().quota.retention_days)}
     except ServiceUnavailable as problem:
-        # None of them is tried alone: they would wait for the same store.
+        # Not tried one by one: each would wait for the same store.
         return dict.fromkeys(events, problem)
     except Rejected:
-        # One of them can never be entered: each is tried alone.
+        # One of them can never be entered: the caller enters each alone.
         return {}

@@ -9,13 +9,13 @@ from typing import Any
 from minichat.cli.api import Api, ApiRefused, SseEvent, Unreachable
 
 WAITS_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Before each attempt in a row that brings nothing; after the last one it is given up."""
+"""Pauses before successive attempts that bring nothing; after the last, the client gives up."""
 _TERMINAL = {"done", "error"}
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request that begins an answer, and how to find out whether it has begun when nobody said."""
+    """A request that begins an answer, and a way to find out whether it began when the response was lost."""
 
     method: str
     path: tuple[str, ...]
@@ -24,7 +24,7 @@ class Question:
 
 
 def sent(api: Api, chat_id: str, request_id: str, body: dict[str, Any]) -> Question:
-    """A message, under a request id of the client's own: it can be asked for again, and is answered once."""
+    """A message under a request id that the client chose: it can be repeated, and is answered once."""
 
     def begun() -> str | None:
         try:
@@ -40,7 +40,7 @@ def sent(api: Api, chat_id: str, request_id: str, body: dict[str, Any]) -> Quest
 
 
 def instead(api: Api, chat_id: str, request_id: str, content: str | None) -> Question:
-    """Another answer instead of the latest turn's: to other words, or to the same when there is no content."""
+    """Another answer in place of the latest turn's: to `content`, or without it to the same message."""
 
     def begun() -> str | None:
         latest = latest_turn(api, chat_id)
@@ -55,7 +55,7 @@ def instead(api: Api, chat_id: str, request_id: str, content: str | None) -> Que
 def latest_turn(api: Api, chat_id: str) -> str | None:
     """The request id of a chat's latest turn; None before the first.
 
-    Raises Refused, Unreachable.
+    Raises ApiRefused, Unreachable.
     """
     newest = {"limit": 1, "$orderby": "created_at desc"}
     page = api.call("GET", "chats", chat_id, "messages", **newest)
@@ -67,8 +67,8 @@ def events(
 ) -> Generator[SseEvent, None, None]:
     """Every event of an answer once, up to its last one, without pings.
 
-    A request id instead of a question joins an answer that was begun. `lost` is told each time why the connection has
-    to be made again. Raises Refused, and Unreachable after the last attempt.
+    A request id instead of a question joins a running answer. `lost` gets the reason for each reconnection.
+    Raises ApiRefused, and Unreachable after the last attempt.
     """
     request_id = question if isinstance(question, str) else None
     number, in_vain, first = 0, 0, True
@@ -114,5 +114,5 @@ def _after(number: int, stream: Iterator[SseEvent]) -> Iterator[SseEvent]:
 
 
 def _passes(refusal: ApiRefused) -> bool:
-    """Whether the next attempt may fare better: the server is busy, or the first attempt has only just arrived."""
+    """Whether another attempt may succeed: the server is busy, or the first attempt has only just arrived."""
     return refusal.status in {409, 429} or refusal.status >= 500

@@ -1,4 +1,4 @@
-"""The HTTP API of a deployment, as a program at a terminal calls it; every failure is one readable sentence."""
+"""A client of the HTTP API for commands at a terminal; every failure is one readable sentence."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,12 +13,12 @@ from minichat.providers.sse import EventParser
 
 TIMEOUT = httpx2.Timeout(30, connect=5)
 SILENCE_SECONDS = 90
-"""A stream that is silent for so long is lost: a server that lives sends a ping after at most a minute."""
+"""A stream that is silent this long is lost: a live server sends a ping at least every minute."""
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 class ApiRefused(Exception):
-    """The server refuses; the text is a sentence for people."""
+    """The server refused; the text is a sentence for people."""
 
     def __init__(self, status: int, code: str, sentence: str) -> None:
         self.status = status
@@ -54,7 +54,7 @@ class Api:
     def call(self, method: str, *path: str, body: Any = None, **params: Any) -> Any:
         """The answer's JSON; None when it has no body.
 
-        Raises Refused, Unreachable.
+        Raises ApiRefused, Unreachable.
         """
         with self._translated():
             answer = self._http.request(method, _joined(path), params=params, **_sent(body))
@@ -68,9 +68,9 @@ class Api:
                 raise self._not_ours() from None
 
     def post_form(self, url: str, fields: Mapping[str, str], file: BinaryIO) -> None:
-        """Posts a file by a form that the API gave, to wherever that leads: the token stays here.
+        """Posts a file with a form from the API, to the form's URL and without the token.
 
-        Raises Refused, Unreachable.
+        Raises ApiRefused, Unreachable.
         """
         with self._translated():
             answer = httpx2.post(url, data=fields, files={"file": file}, timeout=TIMEOUT, trust_env=_is_outside(url))
@@ -81,9 +81,9 @@ class Api:
     def events(
         self, method: str, *path: str, body: Any = None, after: int | None = None
     ) -> Iterator[Iterator[SseEvent]]:
-        """The events of a stream as they come, after the one of that number; leaving the block closes it.
+        """The events of a stream as they arrive, after number `after`; leaving the block closes it.
 
-        Raises Refused, Unreachable.
+        Raises ApiRefused, Unreachable.
         """
         about = _sent(body)
         if after:
@@ -116,7 +116,7 @@ class Api:
 
 
 def _is_outside(url: str) -> bool:
-    """Whether a proxy that the environment names is meant: those are for the world outside."""
+    """Whether to use a proxy from the environment: only for hosts other than this machine."""
     return urlsplit(url).hostname not in _LOOPBACK
 
 
@@ -127,7 +127,7 @@ def _joined(path: tuple[str, ...]) -> str:
 def _sent(body: Any) -> dict[str, Any]:
     if body is None:
         return {"headers": {}}
-    # In ASCII: whatever a terminal gave, half a surrogate pair too, is the server's to judge.
+    # In ASCII, so that even half a surrogate pair from a terminal reaches the server, which judges it.
     return {"content": json.dumps(body).encode(), "headers": {"content-type": "application/json"}}
 
 
@@ -148,7 +148,7 @@ def _refused(answer: httpx2.Response) -> ApiRefused:
     except (ValueError, KeyError, TypeError):
         return ApiRefused(answer.status_code, "", f"The server answers {answer.status_code} {answer.reason_phrase}.")
     said = str(problem.get("detail") or problem.get("title") or "").rstrip(".")
-    # The detail of a problem with fields repeats what it says of the first.
+    # The detail of a problem with fields only repeats the first field.
     fields = "; ".join(f"{error.get('field')}: {error.get('message')}" for error in problem.get("errors") or ())
     again = problem.get("retry_after_seconds")
     sentence = f"{fields.rstrip('.') or said} [{code}]."

@@ -1,4 +1,4 @@
-"""Ctrl-C while an answer is told."""
+"""Ctrl-C while an answer streams."""
 
 import signal
 import threading
@@ -13,9 +13,9 @@ _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 class Canceller:
-    """While an answer is told, the first Ctrl-C asks for its cancellation and the second one leaves it.
+    """While an answer streams, the first Ctrl-C cancels it and the second one abandons it.
 
-    The stream is read on: its last event says how it ended.
+    After a cancel the stream is still read: its last event says how it ended.
     """
 
     def __init__(self, api: Api, chat_id: str, screen: Screen) -> None:
@@ -34,7 +34,7 @@ class Canceller:
         signal.signal(signal.SIGINT, self._before)
 
     def began(self, request_id: str) -> None:
-        """Says which answer it is: before, nothing can be cancelled."""
+        """Names the answer, which cannot be cancelled before."""
         self._request_id = request_id
         if self._asked:
             self._start()
@@ -47,7 +47,7 @@ class Canceller:
             self._start()
 
     def _start(self) -> None:
-        # A handler runs in the middle of anything, so it must neither print nor use the connection.
+        # A signal handler can interrupt anything, so it must neither print nor use the connection.
         threading.Thread(target=self._cancel, daemon=True).start()
 
     def _cancel(self) -> None:

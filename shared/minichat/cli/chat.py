@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
                 screen.note(f"chat {talk.chat_id}")
                 return 0 if answered else 1
             if talk.chat_id is None:
-                api.call("GET", "models")  # whether anybody is there, and the token is good
+                api.call("GET", "models")  # fails early when nobody answers or the token is bad
             return _conversation(talk, screen, token)
         except (ApiRefused, Unreachable, Unusable) as error:
             screen.note(_told(error, token))
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _where(options: argparse.Namespace) -> tuple[str, str | None]:
-    """URL and token, from the options or from what the local stack says of itself."""
+    """URL and token, from the options or from the local stack's state."""
     about = stack.told(options.state) if options.local or options.state is not None else {}
     url = options.url or about.get("base_url")
     if url is None:
@@ -99,7 +99,7 @@ def _url(text: str) -> str:
 
 
 def _text(argument: str) -> str:
-    """An argument as the UTF-8 that it is; what it is not is replaced."""
+    """An argument as UTF-8; invalid bytes are replaced."""
     return os.fsencode(argument).decode(errors="replace")
 
 
@@ -113,7 +113,7 @@ def _told(error: Exception, token: str | None) -> str:
 def _conversation(talk: "Talk", screen: Screen, token: str | None) -> int:
     """Reads and answers until the end of input; without a terminal, 1 when something could not be answered."""
     if screen.interactive:
-        # Only for what importing it does: lines can be edited and called back.
+        # Imported for its side effect: lines can be edited and recalled.
         with suppress(ImportError):
             import readline  # noqa: F401, PLC0415
         screen.note(f"Mini Chat at {talk.api.url}. /help lists what can be said, /quit ends.")
@@ -171,7 +171,7 @@ class Talk:
         return answered
 
     def attach(self, path: str) -> bool:
-        """Gives the chat a file, and waits until it is taken in; the next message is sent with it."""
+        """Gives the chat a file, and waits until it is ready; the next message is sent with it."""
         if not path:
             self._screen.note("Say which file: /attach FILE.")
             return False
@@ -181,7 +181,7 @@ class Talk:
         return True
 
     def retry(self, content: str) -> bool:
-        """Has the latest message answered again; with content, another one instead of it."""
+        """Has the latest message answered again; with content, another message in its place."""
         latest = self._latest()
         if self.chat_id is None or latest is None:
             return False
@@ -204,7 +204,7 @@ class Talk:
         return True
 
     def cancel(self, _: str) -> bool:
-        """Cancels what runs in this chat, wherever it was begun."""
+        """Cancels the answer that runs in this chat, wherever it began."""
         chat = {} if self.chat_id is None else self.api.call("GET", "chats", self.chat_id)
         running = chat.get("running_request_id")
         if running is None:
@@ -215,7 +215,7 @@ class Talk:
         return True
 
     def new(self, title: str) -> str:
-        """Makes a chat and returns its id; what is said next is said there."""
+        """Makes a chat, goes on in it, and returns its id."""
         wanted = {"title": title or None, "model": self._model}
         chat = self.api.call("POST", "chats", body={name: value for name, value in wanted.items() if value})
         self.chat_id, self._attached = str(chat["id"]), []
@@ -248,7 +248,7 @@ class Talk:
             self._screen.note(f"These are the latest {LISTED}.")
 
     def history(self, _: str) -> None:
-        """Prints what was said last."""
+        """Prints the latest messages."""
         if self.chat_id is None:
             self._screen.note("Nothing was said yet.")
             return
@@ -346,7 +346,7 @@ class _Clock:
 
 
 def _note(screen: Screen, event: SseEvent) -> None:
-    """Says what an event tells besides text."""
+    """Prints what an event carries besides text."""
     data = event.data
     if event.name in {"done", "error"}:
         screen.end_line()
@@ -362,7 +362,7 @@ def _note(screen: Screen, event: SseEvent) -> None:
 
 
 def _note_end(screen: Screen, data: dict[str, Any]) -> None:
-    """Says what a good end tells: by which model, for how many tokens, and whether the answer is whole."""
+    """Prints the facts of a good end: model, tokens, and whether the answer is complete."""
     usage, signal = data["usage"], data["completion_signal"]
     tokens = f"{usage['input_tokens']} tokens in, {usage['output_tokens']} out" if usage else "tokens unknown"
     screen.note(f"[{data['effective_model']}: {tokens}]")

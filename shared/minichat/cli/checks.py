@@ -1,6 +1,6 @@
 """What `minichat doctor` looks at, one function for each thing that can be wrong with a deployment.
 
-Nothing here writes, costs or shows a secret: what a message quotes are names, places and counts.
+Nothing here writes, costs money or shows a secret: messages quote only names, places and counts.
 """
 
 import os
@@ -39,7 +39,7 @@ CONNECT_SECONDS = 3
 SIGNED_SECONDS = 300
 """How far a clock may be off before AWS refuses what it signs (AWS limit)."""
 RELAY = "outbox-relay"
-"""What the relay cannot pass on goes to a dead-letter queue as well, though nothing else waits for it in a queue."""
+"""The relay, too, has a dead-letter queue, though no queue of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ Check = Callable[[], Finding]
 def of(settings: Settings, problems: list[str], api: str | None) -> Iterator[tuple[str, Check]]:
     """Every check of a deployment, by its name; of the local stack it is known where its API is.
 
-    Each may be called in a thread of its own. The storage layer and the queues are connected before.
+    Each may be called in a thread of its own. Connect the storage layer and the queues first.
     """
     local = api is not None
     if api is not None:
@@ -126,7 +126,7 @@ def _secret(provider: Provider, *, local: bool) -> Finding:
 
 
 def _reachable(provider: Provider) -> Finding:
-    """Opens a connection as the product would, directly and verified, and asks for nothing."""
+    """Opens a connection as the product would, directly and verified, and sends no request."""
     url = urlsplit(provider.base_url)
     try:
         host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
@@ -182,7 +182,7 @@ def _table(logical_id: str, name: str, store: Store) -> Finding:
 
 
 def _differences(wanted: Mapping[str, Any], found: Mapping[str, Any], expires: Mapping[str, Any]) -> Iterator[str]:
-    """What of a table is not as its template says, as descriptions of DynamoDB tell it."""
+    """How a table differs from its template, by DynamoDB's description of it."""
     if found.get("TableStatus") not in {"ACTIVE", "UPDATING"}:
         yield f"is {found.get('TableStatus')}"
     if _keys(found, found) != _keys(wanted, wanted):
@@ -221,7 +221,7 @@ def _keys(has_keys: Mapping[str, Any], table: Mapping[str, Any]) -> list[tuple[s
 
 
 def _clock(settings: Settings) -> Finding:
-    """The store's time is in every answer of it, in refusals too. `moment.now` goes by it, and this clock does not."""
+    """Every answer of the store carries its time, even a refusal. `moment.now` follows that; this clock does not."""
     store = settings.store
     try:
         answer = _client("dynamodb", store, store.endpoint).describe_table(TableName=store.conversation_table)
@@ -308,7 +308,7 @@ def _bucket(name: str, key: str, endpoint: str | None, endpoint_key: str, store:
         if _code(error) in {"404", "NoSuchBucket"}:
             advice = f"Deploy the stack, or set MINICHAT_{key} to the bucket's name."
             return Finding("failed", f"there is no bucket {name}", advice)
-        # Those who read and write there are functions; an operator may well not be allowed to look.
+        # Functions read and write there; an operator may well not be allowed to.
         return Finding("warning", f"bucket {name} refuses: {_code(error)}", "Allow s3:ListBucket to look closer.")
     except BotoCoreError as error:
         return _unanswered(error, endpoint, f"MINICHAT_{endpoint_key}")
@@ -391,7 +391,7 @@ def _reason(error: Exception) -> str:
 
 
 def _place(url: str) -> str:
-    """A URL without what may be secret in it; a path as it is."""
+    """A URL without the parts that may be secret; a path unchanged."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.scheme else url
 

@@ -37,7 +37,7 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Starts the stack, says how to use it, and stops it at Ctrl-C or SIGTERM, which end a start as well."""
+    """Starts the stack, says how to use it, and stops it at Ctrl-C or SIGTERM, even in the middle of a start."""
     wish = StackOptions(
         port=options.port,
         host=options.host,
@@ -52,8 +52,8 @@ def run(options: argparse.Namespace) -> int:
     stopping = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        # It runs between any two steps of what it interrupts, which may hold the lock of whatever is waited for: no
-        # event, no queue and no stream here. Only the first one interrupts: what stops the children comes to its end.
+        # A handler can interrupt code that holds the lock of an event, a queue or a stream, so it uses none of them.
+        # Only the first signal interrupts: stopping the children must not be cut short.
         nonlocal stopping
         if not stopping:
             stopping = True
@@ -108,7 +108,7 @@ def _announce(running: Stack) -> None:
 
 
 def _refuse_unusable_port(host: str, port: int) -> None:
-    """Raises OSError with a sentence when there is no such port or somebody listens there; 0 is always free."""
+    """Raises OSError with a sentence when the port does not exist or is in use; 0 is always free."""
     if not 0 <= port <= 65535:
         raise OSError(f"There is no port {port}: choose one from 1 to 65535 with --port, or 0 for a free one.")
     with socket.socket() as probe:

@@ -77,7 +77,7 @@ _NAMES = ("event_type", "event_id", "tenant_id")
 
 
 def _redrive(options: argparse.Namespace) -> int:
-    """1 when some could not be sent, which are where they were."""
+    """1 when some could not be sent; those stay in their queue."""
     settings = _connected(options)
     _dead_letters(settings, options.queue)
     count = failed = 0

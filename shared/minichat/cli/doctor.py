@@ -20,7 +20,7 @@ from minichat.settings import SettingsError
 from minichat.storage.items import connect
 
 PATIENCE_SECONDS = 15
-"""For all checks together, which run at the same time: names that nobody resolves have no timeout of their own."""
+"""For all checks together, which run in parallel: resolving a name has no timeout of its own."""
 
 
 def add_to(commands: Any) -> None:
@@ -73,14 +73,14 @@ def _examined(options: argparse.Namespace) -> dict[str, Finding]:
 
 
 def _in_time(wanted: dict[str, Check]) -> dict[str, Finding]:
-    """What each check found, in the order of the checks; one that takes too long is left behind."""
+    """The findings, in the order of the checks; a check that takes too long is abandoned."""
     found: dict[str, Finding] = {}
 
     def look(name: str, check: Check) -> None:
         try:
             found[name] = check()
         except Exception as error:
-            # Its text may hold anything, a secret too.
+            # Its text may hold anything, even a secret.
             found[name] = Finding("failed", f"the check broke: {type(error).__name__}", "Report it: it is our fault.")
 
     threads = [threading.Thread(target=look, args=one, daemon=True) for one in wanted.items()]

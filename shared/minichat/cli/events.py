@@ -1,6 +1,6 @@
 """`minichat events`: what happened to a turn, in order, as the logs of the local stack tell it.
 
-One trace id goes from the request through the outbox and its queue to the consumers; what has it belongs together.
+One trace id follows the request through the outbox and its queue to the consumers.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def _tail(options: argparse.Namespace) -> int:
 
 
 def _new(files: list[TextIO]) -> list[Line]:
-    """What was logged since the last call, in order of time; one line for each event that the relay has sent."""
+    """The lines logged since the last call, by time; one line for each event that the relay has sent."""
     lines = [line for file in files for line in _parsed(file)]
     return sorted(lines, key=lambda line: str(line["timestamp"]))
 

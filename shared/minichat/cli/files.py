@@ -1,4 +1,4 @@
-"""A file of this machine given to a chat: announced, posted by the form that this is answered with, and waited for."""
+"""Gives a local file to a chat: announces it, posts it with the form in the response, and waits until it is ready."""
 
 import os
 import time
@@ -16,9 +16,9 @@ class Unusable(Exception):
 
 
 def give(api: Api, chat_id: str, path: Path) -> dict[str, Any]:
-    """The attachment that the file has become, once it is ready. Its type is told by its name's extension.
+    """The attachment of the file, once it is ready. Its type follows from the name's extension.
 
-    Raises Unusable, Refused, Unreachable.
+    Raises Unusable, ApiRefused, Unreachable.
     """
     try:
         with path.expanduser().open("rb") as file:

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 
 
 def show_anything() -> None:
-    """Has characters that the terminal does not know, and bytes that are none, replaced, where they would be errors."""
+    """Makes output replace characters that the terminal lacks, and invalid bytes, instead of failing."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The rows under their head, in columns as wide as their widest cell; numbers to the right."""
+    """The rows under their head, in columns as wide as their widest cell; numbers are right-aligned."""
     cells = [list(map(str, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
     numeric = [bool(cells) and all(row[i].lstrip("-").isdigit() for row in cells) for i in range(len(head))]
@@ -25,7 +25,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 class ProgressLine:
-    """A count on the terminal, for work that takes long; nothing when nobody watches."""
+    """A progress count for long work, shown on a terminal only."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -35,7 +35,7 @@ class ProgressLine:
         return self
 
     def at(self, count: int) -> None:
-        """Says how far the work is."""
+        """Shows how far the work is."""
         if self._watched:
             print(f"\r{count} {self._what}", end="", file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""A conversation on a terminal or in a pipe: the answer goes to stdout, what is said about it to stderr."""
+"""A conversation on a terminal or in a pipe: the answer goes to stdout, notes about it to stderr."""
 
 import re
 import sys
@@ -6,7 +6,7 @@ import sys
 from minichat.cli.output import show_anything
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""What would move the cursor, colour or title of a terminal; tabs and ends of lines stay."""
+"""Characters that could move a terminal's cursor or change its colour or title; tabs and newlines stay."""
 _DIM, _PLAIN = "\033[2m", "\033[0m"
 
 
@@ -22,7 +22,7 @@ class Screen:
 
     def text(self, text: str) -> None:
         """More of an answer."""
-        # Whoever writes the answer must not drive the terminal; a file gets it as it is.
+        # The answer must not control the terminal; a file gets it unchanged.
         shown = _CONTROLS.sub("", text) if self._terminal else text
         print(shown, end="", flush=True)
         self._in_line = not shown.endswith("\n") if shown else self._in_line

@@ -10,7 +10,7 @@ from minichat.storage.items import connect
 
 
 def add_to(parser: Any) -> None:
-    """Adds the options that name a deployment; without them it is the one that the environment's settings describe."""
+    """Adds the options that name a deployment; the default is the one that the environment's settings describe."""
     parser.add_argument("--local", action="store_true", help="the local stack that runs on this machine")
     parser.add_argument("--state", type=Path, help="the local stack that runs with this state folder")
 

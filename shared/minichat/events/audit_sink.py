@@ -1,7 +1,7 @@
 """The audit trail: one record per event, redacted, written once (events-and-workers 2).
 
-A record is an object (a file) of its own, named by its event: a redelivery finds it there and changes nothing, and no
-two writers ever share one. Each holds one line of JSON, so that a folder of them is JSON Lines.
+Each record is an object (or file) of its own, named after its event: a redelivery finds it and changes nothing, and no
+two writers share one. Each holds one line of JSON, so a folder of them is JSON Lines.
 """
 
 import json
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def write(body: str, event_id: str, happened_at: datetime) -> bool:
-    """Appends the record of an event, given as its JSON; False when it had been written.
+    """Writes the record of an event, given as its JSON; False when it already exists.
 
     `event_id` is a UUID. Members that this version does not know are kept.
     Raises OSError, BotoCoreError or ClientError.
@@ -45,7 +45,7 @@ def write(body: str, event_id: str, happened_at: datetime) -> bool:
 
 
 def records(sink: Path) -> Iterator[dict[str, Any]]:
-    """Every record of a folder that is a sink; any other file is logged and passed over."""
+    """Every record in a sink that is a folder; files that are no records are logged and skipped."""
     for file in sorted(sink.glob("tenant=*/day=*/*.jsonl")):
         try:
             found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -65,7 +65,7 @@ def _put(bucket: str, key: str, line: bytes) -> bool:
     try:
         _s3().put_object(Bucket=bucket, Key=key, Body=line, ContentType="application/x-ndjson", IfNoneMatch="*")
     except ClientError as error:
-        # 412: it is there. 409: somebody is writing it at this moment; it comes again and is there then.
+        # 412: it exists. 409: somebody is writing it right now; the event is redelivered and finds it.
         if error.response["Error"]["Code"] == "PreconditionFailed":
             return False
         raise
@@ -79,7 +79,7 @@ def _s3() -> "S3Client":
 
 
 def _append(file: Path, line: bytes) -> bool:
-    """A file appears with all of its content, or not at all: a writer that is killed leaves no half of a record."""
+    """Writes the file whole or not at all: a killed writer leaves no half record."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{file.name}.{os.getpid()}-{id(line)}")
     draft.write_bytes(line)

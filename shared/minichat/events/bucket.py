@@ -1,4 +1,4 @@
-"""What S3 tells of the bucket of uploads, as far as it is used."""
+"""Notifications from S3 about the bucket of uploads, reduced to the members in use."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -31,7 +31,7 @@ class Arrived(_Said):
     records: list[_Record] = Field(alias="Records", min_length=1)
 
     def attachments(self) -> Iterator[tuple[TenantId, ChatId, AttachmentId]]:
-        """What their keys name (`storage.keys.upload`); what is no upload's is passed over."""
+        """The attachments that the keys name (`storage.keys.upload`); other keys are skipped."""
         for record in self.records:
             parts = unquote_plus(record.s3.object.key).split("/")
             if len(parts) == 3 and all(parts):
@@ -39,6 +39,6 @@ class Arrived(_Said):
 
 
 class Tested(_Said):
-    """What S3 sends once, when it is told where to send events."""
+    """The test event that S3 sends once, when notifications are configured."""
 
     event: Literal["s3:TestEvent"] = Field(alias="Event")  # allowed: S3 says it

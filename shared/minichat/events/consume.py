@@ -2,10 +2,10 @@
 
 the effect happened, or had happened before      the message is deleted
 it can never happen: PermanentFailure, schema    to the dead-letter queue at once, with the reason
-anything else                                    the message is hidden for longer and longer, and comes again;
-                                                 SQS moves it to the dead-letter queue when it came too often
+anything else                                    the message is hidden for longer and longer, and redelivered;
+                                                 SQS moves it to the dead-letter queue after too many deliveries
 
-A dead-letter queue that does not take a message is one of "anything else": nothing is deleted that is not somewhere.
+A dead-letter queue that refuses a message counts as "anything else": a message is only deleted once it is elsewhere.
 """
 
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ class NotYet(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """An event as it came: what its message says of it, its own JSON, and how often it came, this time included.
+    """An event as delivered: the attributes of its message, its JSON, and the number of deliveries, with this one.
 
     `redriven`: an operator sent it again, after it had been given up.
     """
@@ -58,14 +58,13 @@ class Received:
 
 
 Effect = Callable[[Any, Received], str]
-"""Makes an event's effect happen, once however often it is called, and returns one word for what became of it."""
+"""Applies an event, once however often it is called, and returns the outcome in one word."""
 
 
 def consume(event: dict[str, Any], queue: str, model: Any, effect: Effect) -> PartialItemFailureResponse:
-    """Handles a batch of messages of a queue, and names those that have to come again.
+    """Handles a batch of a queue's messages, and names those to redeliver.
 
-    `model` is the type, or union of types, of the queue's events. In a FIFO queue nothing of a group happens after what
-    failed in it.
+    `model` is the type, or union of types, of the queue's events. In a FIFO queue a failure stops its group.
     """
     fifo = current().queues.urls[queue].endswith(".fifo")
     processor = SqsFifoPartialProcessor(skip_group_on_error=True) if fifo else BatchProcessor(event_type=EventType.SQS)
@@ -81,7 +80,7 @@ def consume(event: dict[str, Any], queue: str, model: Any, effect: Effect) -> Pa
     try:
         answer = process_partial_response(event=event, record_handler=handle, processor=processor)
         for record in untried.values():
-            # Untried: a failure before it in its group cannot come again while this one is held here.
+            # The failure before it in its group is not redelivered while this one stays in flight.
             _hide(record, queue, _attempt(record))
         return answer
     finally:
@@ -89,7 +88,7 @@ def consume(event: dict[str, Any], queue: str, model: Any, effect: Effect) -> Pa
 
 
 def readable(event: dict[str, Any], model: Any) -> Iterator[tuple[str, Any]]:
-    """The events of a batch that are as their schema says, each with its id: for an effect that many have together."""
+    """The valid events of a batch, each with its id: for applying several at once."""
     for raw in event["Records"]:
         record = SQSRecord(raw)
         with suppress(PermanentFailure, RecursionError):
@@ -120,7 +119,7 @@ def _handle(record: SQSRecord, queue: str, model: Any, effect: Effect) -> None:
             known |= {name: value for name in _NAMES if (value := getattr(payload, name, None)) is not None}
             result = effect(payload, received)
         except (PermanentFailure, RecursionError) as problem:
-            # What is nested too deep to be read or written is so every time.
+            # JSON nested too deep to parse or write fails every time.
             reason = str(problem)[:500]
             _bury(record, queue, said, reason)
             count("consumer_result_total", queue=queue, result="dead")
@@ -149,9 +148,9 @@ def _attempt(record: SQSRecord) -> int:
 
 
 def _bury(record: SQSRecord, queue: str, said: dict[str, str], reason: str) -> None:
-    """Sends the message as it came to the dead-letter queue, with the reason why nobody can handle it.
+    """Sends the message to the dead-letter queue as it came, with the reason.
 
-    One that has no room left for a reason is refused by SQS, comes again, and is moved by SQS itself in the end.
+    SQS refuses a message that has no room for the reason; it is redelivered until SQS itself moves it.
     Raises ServiceUnavailable.
     """
     group = record["attributes"].get("MessageGroupId", queue)
@@ -178,7 +177,7 @@ def _parsed(record: SQSRecord, model: Any) -> object:
 
 
 def _hide(record: SQSRecord, queue: str, attempt: int) -> None:
-    """Lets a message wait before it comes again, twice as long each time, with jitter."""
+    """Hides a message until its next delivery, twice as long each time, with jitter."""
     longest = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
     seconds = max(round(jittered(longest)), 1)
     try:
@@ -186,5 +185,5 @@ def _hide(record: SQSRecord, queue: str, attempt: int) -> None:
             QueueUrl=current().queues.urls[queue], ReceiptHandle=record.receipt_handle, VisibilityTimeout=seconds
         )
     except (ClientError, BotoCoreError):
-        # It waits for as long as its queue says then.
+        # It then stays hidden for the queue's own timeout.
         logger.warning("a message keeps its visibility timeout", exc_info=True)

@@ -1,4 +1,4 @@
-"""Dead-letter queues, as an operator looks at them: what waits there and why (events-and-workers 1)."""
+"""Dead-letter queues for operators: what waits there, and why (events-and-workers 1)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +12,9 @@ from minichat.events.queues import BATCH_ENTRIES, client
 from minichat.observability import logger
 
 LOOKING_SECONDS = 600
-"""How long a message that is looked at is hidden from everybody else, unless it is let go before."""
+"""How long a message is hidden from others while an operator looks at it, unless released earlier."""
 UNKNOWN_REASON = "came too often"
-"""What is known of a message that SQS itself moved."""
+"""The reason given for a message that SQS itself moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +30,19 @@ class DeadLetter:
 
     @property
     def reason(self) -> str:
-        """Why it is here."""
+        """Why nobody could handle it."""
         return self.attributes.get("reason", UNKNOWN_REASON)
 
 
 def depth(url: str) -> tuple[int, int]:
-    """How many messages wait, and how many somebody has received and not deleted yet; both are SQS's estimates."""
+    """How many messages wait, and how many are received but not yet deleted; both are SQS's estimates."""
     names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     said: Any = client().get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
     return int(said[names[0]]), int(said[names[1]])
 
 
 def waiting(url: str) -> Iterator[DeadLetter]:
-    """Every message of a queue, hidden from others while it is looked at: `release` or `delete` each that was given."""
+    """Every message of a queue, hidden from others meanwhile; the caller must `release` or `delete` each one."""
     while (
         messages := client()
         .receive_message(
@@ -60,7 +60,7 @@ def waiting(url: str) -> Iterator[DeadLetter]:
             while letters:
                 yield letters.pop(0)
         finally:
-            # Whoever stops looking has received these with the last one.
+            # A caller that stops early has never seen the rest of its batch.
             for letter in letters:
                 release(url, letter)
 
@@ -82,20 +82,20 @@ def _letter(message: Any) -> DeadLetter:
 
 
 def release(url: str, letter: DeadLetter) -> None:
-    """Lets others see the message again: at once, or, when SQS does not answer, after the time it was hidden for."""
+    """Makes the message visible again: at once, or after `LOOKING_SECONDS` when SQS does not answer."""
     with _harmless("a dead letter stays hidden", letter):
         client().change_message_visibility(QueueUrl=url, ReceiptHandle=letter.receipt, VisibilityTimeout=0)
 
 
 def delete(url: str, letter: DeadLetter) -> None:
-    """Removes the message. When SQS does not answer it stays, and may be sent once more."""
+    """Removes the message. It stays when SQS does not answer, and may be sent once more."""
     with _harmless("a dead letter stays", letter):
         client().delete_message(QueueUrl=url, ReceiptHandle=letter.receipt)
 
 
 @contextmanager
 def _harmless(what: str, letter: DeadLetter) -> Iterator[None]:
-    """A failure of SQS for one message does not stop work on the others."""
+    """Logs a failure of SQS for one message, so that work on the others goes on."""
     try:
         yield
     except (ClientError, BotoCoreError):

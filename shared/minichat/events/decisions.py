@@ -1,4 +1,4 @@
-"""What every payload is made of, and the decisions that a turn met on its way (events-and-workers 2)."""
+"""The base of every payload, and the policy decisions of a turn (events-and-workers 2)."""
 
 from typing import Literal
 
@@ -6,9 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class PayloadPart(BaseModel):
-    """A part of a payload, and any payload."""
+    """Base of every payload and of its parts."""
 
-    # A function sends a few of the events; it pays for a validator when it makes the first of a kind. Members that
+    # A function sends only a few kinds of event: each validator is built with the first of its kind. Members that
     # another version added pass through the relay.
     model_config = ConfigDict(
         frozen=True, defer_build=True, extra="allow", json_schema_serialization_defaults_required=True
@@ -16,14 +16,14 @@ class PayloadPart(BaseModel):
 
 
 class LicenseDecision(PayloadPart):
-    """The feature that the caller's token had to name, and did."""
+    """The feature that the caller's token had to name."""
 
     feature: str
     decision: Literal["allow"] = "allow"
 
 
 class QuotaDecisionRecord(PayloadPart):
-    """What the admission decided; the scope is that of the quota which downgraded the turn, or ended it."""
+    """The decision at admission; the scope is that of the quota that downgraded or ended the turn."""
 
     decision: str
     quota_scope: str | None = None
@@ -32,7 +32,7 @@ class QuotaDecisionRecord(PayloadPart):
 
 
 class PolicyDecisions(PayloadPart):
-    """Decisions that let the turn run; without a `license` the deployment asks for none."""
+    """Decisions that let the turn run; without `license`, the deployment requires none."""
 
     license: LicenseDecision | None = None
     quota: QuotaDecisionRecord

@@ -1,8 +1,8 @@
 """What leaves through the outbox: versioned payloads, each with the key that makes its effect happen once.
 
-Fields are those of events-and-workers 2 and 4 and turns-and-quota 6. An event leaves with every member of its model.
-In the outbox those that have their default are left out, which keeps an item below the kilobyte at which its price
-doubles; the relay puts them back. Changes are additive only.
+Fields are those of events-and-workers 2 and 4 and turns-and-quota 6. An event is sent with every member of its model.
+In the outbox, members with their default are left out, to keep an item below the kilobyte at which its price doubles;
+the relay puts them back. Changes are additive only.
 """
 
 import json
@@ -25,22 +25,22 @@ DeletionReason = Literal["chat_soft_delete", "temporary_expired"]
 
 
 class Event(_Part):
-    """An event; `queue` is where it goes."""
+    """An event; `queue` is its destination."""
 
     queue: ClassVar[Queue]
     event_type: str
     tenant_id: str
 
     def dedupe_key(self, event_id: str) -> str:
-        """The key by which a consumer knows that it has seen the event."""
+        """The key by which a consumer recognizes an event that it has seen."""
         return event_id
 
     def payload(self) -> str:
-        """The event as JSON, as it leaves: its type first, and every member."""
+        """The event as JSON, as it is sent: its type first, and every member."""
         return self._json(exclude_defaults=False)
 
     def stored(self) -> str:
-        """The event as JSON, as it waits in the outbox: without members that have their default (`whole`)."""
+        """The event as JSON, as the outbox stores it: without members that have their default (see `whole`)."""
         return self._json(exclude_defaults=True)
 
     def _json(self, *, exclude_defaults: bool) -> str:
@@ -51,14 +51,14 @@ class Event(_Part):
 
 
 def whole(event_type: str, stored: str) -> str:
-    """A stored event as it leaves; what this version has no model of, or cannot read, leaves as it is stored."""
+    """A stored event as it is sent; one that this version has no model for, or cannot read, is sent as stored."""
     model = _models().get(event_type)
     if model is None:
         return stored
     try:
         return model.model_validate_json(stored).payload()
     except ValidationError:
-        # Its consumer says so, and keeps it for an operator.
+        # Its consumer reports it, and keeps it for an operator.
         return stored
 
 
@@ -84,7 +84,7 @@ class TokenUsage(_Part):
 
     @classmethod
     def told(cls, usage: Usage) -> Self | None:
-        """The same numbers, as they are told; None when they are not known, which is not 0."""
+        """The payload of these numbers; None when they are unknown, which is not 0."""
         if not usage.known:
             return None
         return cls(
@@ -97,21 +97,21 @@ class TokenUsage(_Part):
 
 
 class CompletionRecord(_Part):
-    """Whether an answer is whole, and why it is not: as `done` says it."""
+    """Whether an answer is complete, and if not, why: as in `done`."""
 
     kind: Kind
     reason: Reason | None = None
 
     @classmethod
     def told(cls, signal: CompletionSignal | None) -> Self | None:
-        """The same words; None where there is no answer."""
+        """The payload of this signal; None where there is no answer."""
         return None if signal is None else cls(kind=signal.kind, reason=signal.reason)
 
 
 class UsageEvent(Event):
-    """One settled turn, or one task of the system's own, for metering. Credits are micro-credits.
+    """One settled turn, or one task of the system, for metering. Credits are micro-credits.
 
-    A task of the system has a type, and neither user nor turn; no user pays for it.
+    A task of the system has a type, but neither user nor turn; no user pays for it.
     """
 
     queue = "usage"
@@ -142,7 +142,7 @@ class UsageEvent(Event):
     timestamp: datetime
 
     def dedupe_key(self, event_id: str) -> str:
-        """The turn's key, or the task's: the event may happen twice, they may not."""
+        """The key of the turn or task: its event may be sent twice, but counts once."""
         del event_id
         return dedupe_key(self.tenant_id, self.system_task_type or self.turn_id or "", self.request_id)
 
@@ -174,7 +174,7 @@ class ToolCallCounts(_Part):
 
 
 class AttachmentUse(_Part):
-    """What a message was sent with; an image was used in its turn when a provider was asked with it."""
+    """An attachment of a message; `image_used_in_turn` when the image was sent to a provider."""
 
     attachment_id: str
     attachment_kind: Literal["document", "image"]
@@ -187,7 +187,7 @@ class AttachmentUse(_Part):
 class TurnEnded(_OfChat):
     """A turn reached its end; a cancelled one is `turn_failed` with error code `cancelled`.
 
-    `prompt` and `response` are there when the deployment wants content in its audit trail: redacted, and cut.
+    `prompt` and `response`, redacted and cut, are there when the deployment wants content in its audit trail.
     """
 
     event_type: Literal["turn_completed", "turn_failed"]
@@ -237,7 +237,7 @@ class TurnCancelled(_OfChat):
 
 
 class ReactionChanged(_OfChat):
-    """The owner of a chat said what they think of an answer, or took it back."""
+    """The owner of a chat reacted to an answer, or took the reaction back."""
 
     event_type: Literal["reaction_set", "reaction_delete"]
     actor_user_id: str
@@ -247,7 +247,7 @@ class ReactionChanged(_OfChat):
 
 
 class ChatDeleted(_OfChat):
-    """A chat was deleted; by the system on its owner's behalf when the time of a temporary one was over."""
+    """A chat was deleted by its owner, or, when a temporary one expired, by the system on the owner's behalf."""
 
     event_type: Literal["chat_delete"] = "chat_delete"
     actor_user_id: str
@@ -269,8 +269,8 @@ class AttachmentDeleted(_OfChat):
 class DecisionRefused(_Audit):
     """A decision went against a caller: the tenant's licence, a quota or a kill switch.
 
-    It is the first of its kind in a minute; those after it leave no event. `code` is that of the problem; the chat is
-    there where the request named one.
+    Only the first of its kind in a minute leaves an event. `code` is that of the problem; `chat_id` is there when the
+    request named a chat.
     """
 
     event_type: Literal["decision_refused"] = "decision_refused"
@@ -284,7 +284,7 @@ class DecisionRefused(_Audit):
 
 
 class PolicyPublished(_Audit):
-    """Another version of the policy is in force: the deployment's, and no tenant's."""
+    """Another version of the deployment's policy is in force; it belongs to no tenant."""
 
     event_type: Literal["policy_published"] = "policy_published"
     tenant_id: Literal["deployment"]
@@ -316,7 +316,7 @@ class SecondaryRef(_Part):
 
 
 class AttachmentCleanup(Event):
-    """What a deleted attachment has at its provider must go; `storage_backend` is that one's id in the settings."""
+    """The provider's copy of a deleted attachment must go; `storage_backend` is the provider's id in the settings."""
 
     queue = "attachment-cleanup"
     event_type: Literal["attachment_cleanup"] = "attachment_cleanup"
@@ -331,7 +331,7 @@ class AttachmentCleanup(Event):
 
 
 class AttachmentExpected(Event):
-    """An attachment was made, its file is on its way. This event comes late, to see what became of it."""
+    """An attachment was announced. This event is delayed, to check whether its file has arrived."""
 
     queue = "attachment-ingest"
     event_type: Literal["attachment_expected"] = "attachment_expected"
@@ -359,7 +359,7 @@ class FrontierRef(_Part):
 
 
 class _SystemTask(Event):
-    # `system_request_id` names the task, however often it is tried; `user_id` is the chat's owner, who does not pay.
+    # `system_request_id` stays the same for every attempt; `user_id` is the chat's owner, who does not pay.
     queue = "thread-summary"
     chat_id: str
     user_id: str
@@ -367,7 +367,7 @@ class _SystemTask(Event):
 
 
 class ThreadSummaryTask(_SystemTask):
-    """The visible messages of a chat after the base (from the first, without one) up to the target want a summary."""
+    """The visible messages of a chat after the base (without one, from the first) up to the target need a summary."""
 
     event_type: Literal["thread_summary_update"] = "thread_summary_update"
     system_task_type: Literal["thread_summary_update"]
@@ -376,7 +376,7 @@ class ThreadSummaryTask(_SystemTask):
 
 
 class ChatTitleTask(_SystemTask):
-    """A chat that nobody has given a title wants one, after its first exchange: these two messages."""
+    """A chat without a title needs one after its first exchange: these two messages."""
 
     event_type: Literal["chat_title"] = "chat_title"
     system_task_type: Literal["chat_title"]
@@ -385,7 +385,7 @@ class ChatTitleTask(_SystemTask):
 
 
 class DocSummaryTask(_SystemTask):
-    """A document that is ready wants a short summary."""
+    """A document that is ready needs a short summary."""
 
     event_type: Literal["doc_summary"] = "doc_summary"
     system_task_type: Literal["doc_summary"]

@@ -1,6 +1,6 @@
 """SQS: events on their way to consumers, and to the dead-letter queues (events-and-workers 1).
 
-A message's body is the event's JSON. Its attributes say what a consumer wants to know before it reads that:
+A message's body is the event's JSON. Its attributes hold what a consumer needs before it parses the body:
 `event_type`, `event_id`, `tenant_id`, `dedupe_key`, `schema_version`, and `trace_id` when there is one.
 """
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = "1"
 REDRIVEN = "redriven"
-"""The attribute of a message that an operator sent again after it had been given up; it says when."""
+"""The attribute of a message that an operator sent again from a dead-letter queue; its value is when."""
 BATCH_ENTRIES = 10
-"""Messages of one SendMessageBatch (AWS limit)."""
+"""Messages per SendMessageBatch (AWS limit)."""
 LONGEST_POLL_SECONDS = 20
 BATCH_BYTES = 1_048_576
 """Bytes of one message, and of all messages of a batch together, attributes included (AWS limit)."""
 
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that no message may have. Bodies of ours have none, for they are JSON; a reason may quote one."""
+"""Characters that SQS refuses. Our bodies, being JSON, have none; a reason may quote one."""
 
 
 def attributes_of(event_type: str, event_id: str, tenant_id: str, dedupe_key: str, **more: str) -> dict[str, str]:
-    """The attributes that the message of every event has, and `more` of this one's."""
+    """The attributes of every event's message, and `more` for this one."""
     known = {"event_type": event_type, "event_id": event_id, "tenant_id": tenant_id, "dedupe_key": dedupe_key}
     return {**known, "schema_version": SCHEMA_VERSION, **more}
 
@@ -43,7 +43,7 @@ def attributes_of(event_type: str, event_id: str, tenant_id: str, dedupe_key: st
 class SqsMessage:
     """One message: its body, its attributes by name, and the group within which it waits its turn.
 
-    Nobody receives it for `delay_seconds`, which FIFO queues do not know.
+    It is delivered after `delay_seconds`; FIFO queues do not support that.
     """
 
     event_id: str
@@ -69,13 +69,13 @@ class Unsent:
 
 
 def client() -> "SQSClient":
-    """The process's one client of SQS; `connect` comes before."""
+    """The process's one SQS client; call `connect` first."""
     assert _connected
     return _connected[0]
 
 
 def connect(settings: Settings) -> None:
-    """Makes the client that everything here uses. Called once at a process's start; no network is used."""
+    """Makes the client that everything here uses. Called once at process start; uses no network."""
     _connected[:] = [
         boto3.client(
             "sqs",
@@ -97,13 +97,13 @@ _connected: list["SQSClient"] = []
 def send(url: str, messages: Sequence[SqsMessage], *, again: str = "") -> list[Unsent]:
     """Sends messages in their order, and returns those that were not taken, each with the reason.
 
-    `again` makes a FIFO queue take a message that it had within its five minutes of deduplication.
+    `again` makes a FIFO queue accept a message once more within its five minutes of deduplication.
     """
     fifo = url.endswith(".fifo")
     unsent: list[Unsent] = []
     for batch in _batches(messages, one_per_group=fifo):
         if any(not lost.permanent for lost in unsent):
-            # Nothing overtakes what has to be sent again.
+            # Nothing overtakes a message that has to be sent again.
             unsent += [Unsent(message, "waits for one before it", permanent=False) for message in batch]
             continue
         entries: list[Any] = [_entry(str(number), message, fifo, again) for number, message in enumerate(batch)]
@@ -111,7 +111,7 @@ def send(url: str, messages: Sequence[SqsMessage], *, again: str = "") -> list[U
             answer = client().send_message_batch(QueueUrl=url, Entries=entries)
         except ClientError as error:
             reason = str(error.response["Error"]["Code"])
-            # A batch fails whole for the fault of one: alone, the one shows.
+            # One bad message fails its whole batch: sent one by one, only that one fails.
             permanent = _is_callers_fault(error) and len(batch) == 1
             unsent += (
                 [Unsent(message, reason, permanent) for message in batch]
@@ -155,7 +155,7 @@ def _entry(number: str, message: SqsMessage, fifo: bool, again: str) -> dict[str
 
 
 def _batches(messages: Sequence[SqsMessage], *, one_per_group: bool) -> Iterator[list[SqsMessage]]:
-    """Batches within the limits of SQS. Where order counts, two of a group are never in one: one of them could fail."""
+    """Batches within the limits of SQS. `one_per_group` keeps order: within a batch, each message can fail alone."""
     batch: list[SqsMessage] = []
     size = 0
     for message in messages:

@@ -1,4 +1,4 @@
-"""What messages and turns tell of an answer: the same words as the last events of its stream (contract 1, 3)."""
+"""An answer as messages and turns show it, in the words of the last events of its stream (contract 1, 3)."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,7 +27,7 @@ Absent = Field(exclude_if=lambda value: value is None, json_schema_extra=_never_
 
 
 class CompletionView(BaseModel):
-    """Whether an answer is whole. A refusal has a reason when it is a filter's, and not the model's own."""
+    """Whether an answer is complete. A refusal has a reason when a filter refused, not the model itself."""
 
     kind: Kind
     reason: Annotated[Reason | None, Absent] = None
@@ -41,7 +41,7 @@ class SpanView(BaseModel):
 
 
 class CitationView(BaseModel):
-    """Where an answer has something from: a page has a `url`, a file of the chat an `attachment_id`."""
+    """A source of an answer: a page has a `url`, a file of the chat an `attachment_id`."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["url"]}, {"required": ["attachment_id"]}]})
 
@@ -87,7 +87,7 @@ def of_message(message: Message) -> dict[str, Any]:
 
 
 def of_turn(turn: Turn, cited: Sequence[Citation]) -> dict[str, Any]:
-    """What a turn tells of its answer, which cites these; while it runs, which model makes it."""
+    """A turn's view of its answer, with these citations; while it runs, the model that makes it."""
     made, is_running = turn.reserve, turn.state is TurnState.RUNNING
     return {
         "completion_signal": completion.told(turn.completion_signal),

@@ -78,13 +78,13 @@ def create_app(settings: Settings, parts: ServedPart = BUFFERED | STREAMING) -> 
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _unrouted)
     app.add_exception_handler(Exception, _failed)
-    # Outermost, or what fails within would be kept from the page that caused it.
+    # Outermost, or a page from another origin could not read the failures of the app within.
     return cors.allowing(settings.cors.allowed_origins, Edge(app, settings.metrics_namespace))
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """At the end, an honest end for every running answer."""
+    """At shutdown, ends every running answer properly."""
     state: AppDeps = app.state.minichat
     yield
     await generate.stop_all(STOP_SECONDS)

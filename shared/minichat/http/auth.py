@@ -1,4 +1,4 @@
-"""From a bearer token to a verified caller: the only place where a Caller comes from the outside world.
+"""From a bearer token to a verified caller: the only place where a Caller comes from outside.
 
 RS256 and ES256 only: an algorithm is never taken from the token alone (a symmetric one would let the public key sign).
 Signature, issuer, audience and expiry are all required. Keys come from the issuer's JSON Web Key Set, by URL or file.
@@ -23,7 +23,7 @@ from minichat.settings import Auth
 ALGORITHMS = ["RS256", "ES256"]
 KEYS_LIFESPAN_SECONDS = 3600
 UNKNOWN_KEY_COOLDOWN_SECONDS = 10
-"""A token with an unknown key id makes us ask the issuer again, but not more often than this."""
+"""A token with an unknown key id makes us ask the issuer again, at most this often."""
 
 VERIFIED_SECONDS = 300
 """How long a verified token counts as such, if it does not expire before: so long may a withdrawn key live on."""
@@ -61,12 +61,12 @@ class SigningKeys:
         return time.monotonic() - self._read_at
 
     async def _refresh(self) -> None:
-        # Also after a failure nobody asks again before the cooldown: requests must not queue up behind a silent issuer.
+        # The cooldown holds after a failure, too: requests must not queue up behind a silent issuer.
         self._read_at = time.monotonic()
         try:
             self._keys = await asyncio.to_thread(read_keys, self._location)
         except ServiceUnavailable as error:
-            self._failure = error  # the keys that are known stay good meanwhile
+            self._failure = error  # the known keys stay valid meanwhile
 
 
 def read_keys(location: str) -> dict[str | None, jwt.PyJWK]:
@@ -86,7 +86,7 @@ def read_keys(location: str) -> dict[str | None, jwt.PyJWK]:
 
 
 def _verifies(key: Any) -> bool:
-    """Whether a key may be for signatures: one that is published for encryption signs nothing (RFC 7517, 4.2, 4.3)."""
+    """Whether a key may sign: one published for encryption may not (RFC 7517, 4.2, 4.3)."""
     return isinstance(key, dict) and key.get("use", "sig") == "sig" and "verify" in key.get("key_ops", ["verify"])
 
 
@@ -159,7 +159,7 @@ class Authenticator:
     def _from_claims(self, claims: dict[str, Any]) -> Caller:
         auth = self._auth
         try:
-            # Ids become parts of keys: nothing but a UUID may get there.
+            # Ids become parts of keys, so they must be UUIDs.
             tenant = UUID(str(claims[auth.tenant_claim]))
             subject = UUID(str(claims[auth.subject_claim]))
         except (KeyError, ValueError):
@@ -174,7 +174,7 @@ class Authenticator:
 def _lists(features: object, wanted: str) -> bool:
     """Whether a claim names the feature: in a list of words, in words with spaces between, or as a member that is true.
 
-    A word is compared whole: the tenant that may `no_ai_chat_for_you` may not `ai_chat`.
+    Only whole words match: `no_ai_chat_for_you` does not grant `ai_chat`.
     """
     match features:
         case str():

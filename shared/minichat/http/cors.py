@@ -1,6 +1,6 @@
-"""Which pages may call from another origin (CORS, in the Fetch standard): none, unless a deployment says so.
+"""Which pages of other origins may call (CORS, in the Fetch standard): none, unless the deployment names them.
 
-Callers are known by a token that a page sends by itself. Cookies are never asked for, so no answer allows credentials.
+Pages send their token themselves. Cookies are never used, so no response allows credentials.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ SENT_HEADERS = (
 )
 READ_HEADERS = ("Location", "Preference-Applied", "Retry-After", "Server-Timing", "X-Request-Id")
 MAX_AGE_SECONDS = 7200
-"""For how long a browser need not ask again; none remembers it for longer."""
+"""How long a browser may cache a preflight; none caches it for longer."""
 
 
 App = TypeVar("App", bound=ASGIApp)
 
 
 def allowing(origins: Sequence[str], app: App) -> App | CORSMiddleware:
-    """The app for these origins: preflights are answered, and every answer, a refusal too, says who may read it.
+    """The app for these origins: it answers preflights, and every response, even a refusal, says who may read it.
 
-    Without an origin it is the app as it was.
+    Without origins, the app unchanged.
     """
     if not origins:
         return app

@@ -1,4 +1,4 @@
-"""What a route asks for, as annotated parameters."""
+"""The dependencies of routes, as annotated parameters."""
 
 import time
 from collections.abc import Callable, Coroutine
@@ -29,7 +29,7 @@ MAX_EVENT_ID = 10**9
 
 
 class _Item(StringConvertor):
-    """The part of a path that is an id, where it has neighbours that are none: `uploads`, and `ID:retry`."""
+    """An id in a path, where the same place can hold `uploads` or `ID:retry`."""
 
     regex = "(?!uploads$)[^/:]+"
 
@@ -39,23 +39,23 @@ register_url_convertor("item", _Item())
 
 @dataclass(frozen=True, slots=True)
 class AppDeps:
-    """What one process's app is made of; built once by `create_app`."""
+    """The parts of one process's app; built once by `create_app`."""
 
     machine: AnswerDeps
     in_force: InForce
     authenticator: Authenticator
     codec: CursorCodec | None
-    """None where no lists are served: a function has no secret that it does not use."""
+    """None where no lists are served: a function gets no secret that it does not use."""
 
     @property
     def cursors(self) -> CursorCodec:
-        """What signs and verifies the cursors of lists."""
+        """The codec that signs and verifies the cursors of lists."""
         assert self.codec is not None, "this app serves no lists"
         return self.codec
 
     @property
     def rules(self) -> Rules:
-        """Settings and the policy in force: take it once per call, for it changes."""
+        """Settings and the policy in force: take it once per call, because it changes."""
         return self.in_force.rules
 
     @property
@@ -84,16 +84,16 @@ def _on_loop(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Authenticated(APIRoute):
-    """A route that looks at the token first: of a stranger's request nothing else is read.
+    """A route that checks the token before it reads anything else of the request.
 
-    An endpoint that is a plain function runs on the loop, and stands aside where it waits for the store.
+    A plain function as endpoint runs on the event loop, and yields to it while it waits for the store.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, _on_loop(endpoint), **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The route's handler behind the authenticator, whose refusals come before those of the body."""
+        """The route's handler behind the authenticator, which refuses before the body is checked."""
         handle = super().get_route_handler()
 
         async def authenticated(request: Request) -> Response:
@@ -111,7 +111,7 @@ TheApp = Annotated[AppDeps, Depends(_app)]
 
 
 async def _call(request: Request, looked: TheApp) -> Call:
-    """The call, timed by the store's clock, which even a new process knows by now: it has looked for the policy."""
+    """The call, timed by the store's clock; even a new process knows that from reading the policy (`looked`)."""
     del looked
     instant = now()
     # Lambda says when the invocation ends, by its own clock; a server on one machine does not.
@@ -128,7 +128,7 @@ LastEventId = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a client is in a stream: the `id` of the last event that it has, 0 for none. The header wins."""
+    """A client's place in a stream: the `id` of the last event that it has, 0 for none. The header wins."""
 
     last_event_id: LastEventId = None
     after: Annotated[int | None, Query(ge=0, le=MAX_EVENT_ID)] = None

@@ -76,12 +76,12 @@ _LINKS: dict[tuple[str, str, str], tuple[dict[str, str], tuple[str, ...]]] = {
     ("post", "/attachments", "201"): ({"attachment_id": "$response.body#/id"}, (_ATTACHMENT,)),
     ("post", "/attachments/uploads", "201"): ({"attachment_id": "$response.body#/id"}, (_ATTACHMENT,)),
 }
-"""Which operations follow on from an operation of a chat, and where they find the id: in its answer or its request."""
+"""The operations that follow an operation of a chat, and where they find the id: in its response or request."""
 
 
 @cache
 def document(url_prefix: str) -> dict[str, Any]:
-    """The document of the whole product, whichever of its functions is asked."""
+    """The document of the whole product, whichever function serves it."""
     from minichat.http.app import BUFFERED, STREAMING, routers  # noqa: PLC0415  the app's routes include this document
     from minichat.http.stream_schemas import DATA  # noqa: PLC0415  models that nothing else needs
 
@@ -133,7 +133,7 @@ def _finish(operation: dict[str, Any], *, public: bool) -> None:
         parameter["schema"] = _present(parameter["schema"])
         if parameter["name"] == "$select":
             parameter.update(_SELECT)
-    # FastAPI announces its own 422 wherever there is input; ours is a 400.
+    # FastAPI documents a 422 wherever there is input; this API answers 400.
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422")):
         del responses["422"]
@@ -144,7 +144,7 @@ def _finish(operation: dict[str, Any], *, public: bool) -> None:
 
 
 def _present(schema: dict[str, Any]) -> dict[str, Any]:
-    """What a parameter is where it is given: none of a header or query is null."""
+    """The schema of a parameter when given: no header or query is null."""
     given = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
     return {name: value for name, value in schema.items() if name != "anyOf"} | given[0] if given else schema
 

@@ -1,6 +1,6 @@
-"""The outermost layer of every request: ids, timings, the one log line, metrics, and the last catch of a failure.
+"""The outermost layer of every request: ids, timings, the one log line, metrics, and the handler of last resort.
 
-It is plain ASGI: a stream passes through untouched, chunk by chunk.
+It is plain ASGI: a stream passes through unchanged, chunk by chunk.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from minichat.observability import WideEvent, begin, emit, logger
 from minichat.settings import function_name
 
 ANSWER_SECONDS = 2
-"""Seconds before an invocation's end at which it answers, finished or not: once out of time it cannot."""
+"""Seconds before an invocation's end at which it answers, finished or not: afterwards it cannot."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -60,7 +60,7 @@ class Edge:
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 headers["x-content-type-options"] = "nosniff"
-                # An answer is its caller's alone, and true for the moment.
+                # A response is for its caller alone, and soon out of date.
                 headers.setdefault("cache-control", "no-store")
                 headers["server-timing"] = _server_timing(event, started_at)
             await body.read_before_the_end(message, sent[0], send)
@@ -76,7 +76,7 @@ class Edge:
                 event.fields["cause"] = "the invocation's time"
                 await problems.of_error(request, ServiceUnavailable())(scope, receive, send_marked)
         except Exception:
-            # The app has answered with a problem document, or its stream broke: either way it ends here.
+            # The app has sent a problem document, or its stream broke: either way the failure ends here.
             logger.exception("request failed", extra={"trace_id": trace_id})
             if not sent:
                 await problems.of_failure(request)(scope, receive, send_marked)
@@ -88,8 +88,8 @@ class Edge:
 
 
 def _note_invocation(scope: Scope, event: WideEvent) -> None:
-    """Puts the invocation's end, by Lambda's own clock, into the state, where the streaming function has it already:
-    the buffered one has it in its context. Notes which invocation it is, where there is one."""
+    """Copies the invocation's end, by Lambda's own clock, from the buffered function's context into the state, where
+    the streaming function already has it. Notes which invocation it is, if there is one."""
     state = scope["state"]
     if (context := scope.get("aws.context")) is not None:
         state["deadline_ms"] = time.time() * 1000 + context.get_remaining_time_in_millis()
@@ -102,15 +102,15 @@ def _note_invocation(scope: Scope, event: WideEvent) -> None:
 
 
 def _seconds_left(scope: Scope) -> float | None:
-    """How long the invocation may still take before it is answered; a server on one machine has all the time."""
+    """Seconds until the invocation must be answered; None for a server on one machine."""
     deadline_ms = scope["state"].get("deadline_ms")
     return None if deadline_ms is None else max(deadline_ms / 1000 - time.time() - ANSWER_SECONDS, 0)
 
 
 async def _is_late(answering: Awaitable[None], seconds: float | None, sent: list[int]) -> bool:
-    """Whether nothing was answered within so many seconds. The work then goes on, and nobody hears of it.
+    """Whether no response began within that many seconds. The work then goes on, and its result is dropped.
 
-    Raises what answering does.
+    Raises whatever `answering` raises.
     """
     if seconds is None:
         await answering

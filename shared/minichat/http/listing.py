@@ -37,35 +37,35 @@ from minichat.storage.messages import FoundMessages, Window
 NEWEST_FIRST = "updated_at desc"
 LAST_ADDED_FIRST = "created_at desc"
 LONGEST_TURN = timedelta(hours=1)
-"""An assistant message's id is as old as its turn's start, its `created_at` as its end: 15 minutes at most."""
+"""An assistant message's id dates from its turn's start, its `created_at` from the end: 15 minutes at most."""
 
 _ORDERED = Field("instant", frozenset({"eq", "ne", "gt", "ge", "lt", "le"}))
 _NAMED = Field("id", frozenset({"eq", "ne", "in"}))
 _WORD = frozenset({"eq", "ne", "in"})
 MESSAGE_FIELDS = {"created_at": _ORDERED, "role": Field("text", _WORD), "id": _NAMED}
-"""What messages can be filtered by."""
+"""Fields that messages can be filtered by."""
 CHAT_FIELDS = {"updated_at": _ORDERED, "title": Field("text", _WORD | odata.FUNCTIONS), "id": _NAMED}
-"""What chats can be filtered by; a chat without a title has an empty one."""
+"""Fields that chats can be filtered by; a chat without a title counts as having an empty one."""
 
 THUMBNAILS_MAX_BYTES = 1_000_000
-"""Per page: a response from Lambda has at most 6 MB. Those beyond it are shown by `GET …/attachments/ID` alone."""
+"""Per page: a response from Lambda has at most 6 MB. Only `GET …/attachments/ID` shows thumbnails beyond it."""
 
 PAGE_MAX_BYTES = 6_200_000
-"""For the messages of one page, as sent: an answer of Lambda has at most 6,291,556 bytes, with its headers and
-the page's cursors. Any one message is smaller (`TOLD_MAX_BYTES`, 64 attachments, and their thumbnails)."""
+"""For the messages of one page, as sent: Lambda's response, with headers and the page's cursors, has at most
+6,291,556 bytes. Any one message is smaller (`TOLD_MAX_BYTES`, 64 attachments, and their thumbnails)."""
 
 _MESSAGE_MEMBERS = frozenset(MessageView.model_fields)
 
 LOOKED_AT = 1000
-"""The most chats, or attachments, that one list request looks at: a filter that few pass goes on by cursor."""
+"""Chats, or attachments, that one list request reads at most; the cursor continues a filter that few pass."""
 
 PICTURES_AT_ONCE = 25
-"""Attachments whose thumbnails are read in one go: a page may not have room for all of them."""
+"""Attachments whose thumbnails are read at once: a page may not have room for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a list request asks for; None where it says nothing."""
+    """The query of a list request; None for what it leaves out."""
 
     limit: int
     cursor: str | None
@@ -86,7 +86,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class _List:
-    """What the cursors of one list are bound to."""
+    """The order, filter and scope that the cursors of one list are bound to."""
 
     codec: CursorCodec
     scope: str
@@ -94,7 +94,7 @@ class _List:
     filter_: str = ""
 
     def info(self, limit: int, page: CutPage[Any]) -> PageInfo:
-        """How to go on from this page."""
+        """The cursors of the neighbouring pages."""
         return PageInfo(
             limit=limit,
             next_cursor=self._encoded(page.next_position, backward=False),
@@ -110,7 +110,7 @@ class _List:
 def chats(call: Call, codec: CursorCodec, query: Query) -> Page[ChatDetail]:
     """The caller's chats that the filter wants, the most recently active first.
 
-    A page may be short, or empty, and have a next one: a filter looks at `LOOKED_AT` chats at most in one go.
+    A page may be short, or empty, and have a next one: a request reads at most `LOOKED_AT` chats.
     Raises InvalidRequest (an option that is not understood), InvalidCursor.
     """
     wanted = odata.parse_filter(query.filter_, CHAT_FIELDS)
@@ -135,14 +135,14 @@ def chats(call: Call, codec: CursorCodec, query: Query) -> Page[ChatDetail]:
 def _looked_through(
     call: Call, wanted: Filter, cursor: Cursor | None, limit: int
 ) -> tuple[list[tuple[str, Chat]], str | None]:
-    """Up to `limit` chats that are wanted, each with its position, and where the search stopped short of the end."""
+    """Up to `limit` matching chats, each with its position, and where the search stopped short of the end."""
     descending = not (cursor and cursor.backward)
     found: list[tuple[str, Chat]] = []
     position = cursor.position if cursor else None
     at_once = limit if wanted == Filter() else max(limit, LOOKED_AT // 10)
     for _ in range(LOOKED_AT // at_once or 1):
         entries = chat_store.listed(call.caller, start=position, descending=descending, limit=at_once)
-        # The index still names a chat for a moment after it was deleted.
+        # The index lags: it may still name a deleted chat.
         there = [(where, chat) for where, chat in entries if chat is not None and chat.deleted_at is None]
         found += [(where, chat) for where, chat in there if wanted.matches(_members(chat))]
         if len(found) >= limit or len(entries) < at_once:
@@ -158,8 +158,8 @@ def _members(chat: Chat) -> dict[str, Value]:
 def attachments(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> Page[AttachmentDetail]:
     """The attachments of a chat that are not deleted, the last added first, each with its thumbnail.
 
-    A page may have fewer than `limit`, or none, and a next one: thumbnails have bytes, and of a chat in which much was
-    deleted `LOOKED_AT` attachments are looked at in one go. Raises InvalidCursor, ChatNotFound.
+    A page may have fewer than `limit`, or none, and a next one: thumbnails take up room, and a request reads at most
+    `LOOKED_AT` attachments, deleted ones included. Raises InvalidCursor, ChatNotFound.
     """
     scope = f"{call.caller.tenant_id}/{call.caller.user_id}/chats/{chat_id}/attachments"
     cursor = None
@@ -224,7 +224,7 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
     candidates = found[: query.limit]
     if members is None or "content" in members:
         with measured("read"):
-            # What cannot be on the page is not read.
+            # Texts that cannot be on the page are not read.
             candidates = message_store.whole(call.caller.tenant_id, chat_id, candidates[: _worth_reading(candidates)])
     wants_attachments = members is None or "attachments" in members
     sent_with = _summaries(call, chat_id, [one.message for one in candidates]) if wants_attachments else {}
@@ -239,7 +239,7 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
 
 
 def _summaries(call: Call, chat_id: ChatId, messages: Sequence[Message]) -> dict[str, AttachmentSummary]:
-    """The attachments of a page's messages, by id; read only where there are some, all of them together."""
+    """The attachments of a page's messages, by id; read together, and only when there are any."""
     wanted = dict.fromkeys(one for message in messages for one in message.attachment_ids)
     if not wanted:
         return {}
@@ -254,7 +254,7 @@ def _summaries(call: Call, chat_id: ChatId, messages: Sequence[Message]) -> dict
 
 
 def _worth_reading(found: Sequence[FoundMessages]) -> int:
-    """How many of these, by the size of their texts alone, can be on one page; at least one."""
+    """How many of these can be on one page, by the size of their texts alone; at least one."""
     sizes = itertools.accumulate(one.size for one in found)
     return 1 + sum(size <= PAGE_MAX_BYTES for size in sizes)
 

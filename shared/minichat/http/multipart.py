@@ -1,4 +1,4 @@
-"""The one file of a multipart/form-data body, counted while it is read: what `Content-Length` says changes nothing."""
+"""The one file of a multipart/form-data body, counted while it is read, whatever `Content-Length` says."""
 
 import re
 from collections.abc import AsyncIterator
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 MAX_FILE_BYTES = 4_600_000
-"""What surely fits into the event of a synchronous invocation (AWS limit: 6 MiB), where a form is base64, four bytes
-for three. Beside it are the rest of the form, and less than 64 KiB for the rest of the request: of its head (10,240
-bytes at API Gateway) the event has each header twice, the path four times, and what the gateway says of its caller."""
+"""What is sure to fit into the event of a synchronous invocation (AWS limit: 6 MiB), where a form is base64, four bytes
+for three. The event also holds the rest of the form, and under 64 KiB for the rest of the request: from the head
+(10,240 bytes at API Gateway) each header twice and the path four times, and the gateway's data about the caller."""
 FRAME_BYTES = 65_536
-"""What the parts around the file may have."""
+"""Bytes allowed for the parts around the file."""
 FIELD = "file"
 
 _CHARSETS = {b"utf-8", b"iso-8859-1"}
 
-# What is within quotes is no parameter, whatever it looks like.
+# Text within quotes is never a parameter, whatever it looks like.
 _PARAMETER = re.compile(rb""";\s*(?P<name>[^\s=;"]+)\s*=\s*(?P<value>"(?:[^"\\]|\\.)*"|[^\s;"]*)""")
 
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """A file as it came; an empty `content_type` says that nobody declared one."""
+    """A file as received; `content_type` is empty when none was declared."""
 
     filename: str | None
     content_type: str
@@ -40,7 +40,7 @@ class Uploaded:
 
 
 async def read_file(request: Request) -> Uploaded:
-    """The file in the body's one part named `file`; other parts are passed over.
+    """The file in the body's one part named `file`; other parts are skipped.
 
     Raises InvalidRequest when the body is not multipart, is cut off, or has no such part, or two of them; FileTooLarge.
     """
@@ -73,13 +73,13 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
     except ClientDisconnect:
         raise _invalid("multipart", "The body was cut off.", "multipart_error") from None
     except HTTPException as error:
-        # What takes requests in has a limit of its own.
+        # The layer that reads requests has a limit of its own.
         raise (_too_large() if error.status_code == 413 else error) from None
 
 
 @dataclass(slots=True)
 class _Form:
-    """What the parser has seen: of parts that are not the file only how long they are."""
+    """The state of parsing; only the length is kept of parts that are not the file."""
 
     content: bytearray = field(default_factory=bytearray)
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -142,10 +142,10 @@ class _Form:
 
 
 def _filename(disposition: bytes) -> str | None:
-    """The name in a part's Content-Disposition; one that says its charset (RFC 8187) counts most.
+    """The name in a part's Content-Disposition; one with a charset (RFC 8187) takes precedence.
 
-    RFC 7578 has no such names in forms, and clients send them all the same. The others are UTF-8 where they can be, and
-    what Windows had before where they cannot.
+    RFC 7578 forbids those in forms, but clients send them. Other names are decoded as UTF-8 if they are valid, else as
+    the old encoding of Windows.
     """
     for parameter in _PARAMETER.finditer(disposition):
         if parameter["name"].lower() == b"filename*" and (name := _decoded(parameter["value"])):

@@ -7,9 +7,8 @@
     function    := ("contains" | "startswith" | "endswith") "(" field "," 'text' ")"
     literal     := 'text' ('' is a quote) | uuid | RFC 3339 date-time
 
-Which fields there are, and what each can be asked, is the list's (`http.listing`). Texts are compared as they are,
-case included. Anything else is refused with the option's name and the place: what is not understood must not silently
-match.
+Each list defines its fields and their operators (`http.listing`). Texts are compared exactly, case included. Anything
+else is refused with the option's name and the position: an option that is not understood must not silently match.
 """
 
 import re
@@ -28,7 +27,7 @@ MAX_DEPTH = 100
 _TOKEN = re.compile(r"\s*(?:(?P<text>'(?:[^']|'')*')|(?P<mark>[(),])|(?P<word>[^\s(),']+))")
 _INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})", re.IGNORECASE)
 FUNCTIONS = frozenset({"contains", "startswith", "endswith"})
-"""What a text can be asked besides comparisons."""
+"""Functions of texts."""
 _COMPARE: dict[str, Callable[[Any, Sequence[Any]], bool]] = {
     "eq": lambda value, given: bool(value == given[0]),
     "ne": lambda value, given: bool(value != given[0]),
@@ -48,7 +47,7 @@ Kind = Literal["instant", "id", "text"]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field that a list can be filtered by: what kind of literal it takes, and what it can be asked."""
+    """A field that a list can be filtered by: the kind of its literals, and its operators."""
 
     kind: Kind
     ops: frozenset[str]
@@ -65,7 +64,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """What must not hold."""
+    """A term that must not hold."""
 
     term: "Term"
 
@@ -89,26 +88,26 @@ Term = Comparison | Not | Both | Either
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What is wanted of a list; the empty filter wants everything."""
+    """A filter of a list; the empty one matches everything."""
 
     term: Term = Both(())
 
     def matches(self, members: Mapping[str, Value]) -> bool:
-        """Whether something with these members is wanted."""
+        """Whether something with these members matches."""
         return _holds(self.term, members)
 
     def canonical(self) -> str:
-        """The filter in its one spelling, which parses to an equal filter."""
+        """The filter in canonical spelling, which parses to an equal filter."""
         return _spelled(self.term)
 
     @property
     def not_before(self) -> datetime | None:
-        """The latest instant before which nothing can match, as far as that is seen."""
+        """A bound before which nothing can match, if the filter shows one."""
         return _bounds(self.term)[0]
 
     @property
     def not_after(self) -> datetime | None:
-        """The earliest instant after which nothing can match, as far as that is seen."""
+        """A bound after which nothing can match, if the filter shows one."""
         return _bounds(self.term)[1]
 
 
@@ -152,7 +151,7 @@ def _bounds(term: Term) -> tuple[datetime | None, datetime | None]:
             return max((one for one in since if one), default=None), min((one for one in until if one), default=None)
         case Either(terms):
             since, until = zip(*map(_bounds, terms), strict=True)
-            # One alternative that is open leaves all of them open.
+            # An alternative without a bound leaves the whole filter without one.
             return None if None in since else min(since), None if None in until else max(until)
         case _:
             return None, None
@@ -160,20 +159,20 @@ def _bounds(term: Term) -> tuple[datetime | None, datetime | None]:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """By time or by id, which agree; forwards or backwards."""
+    """By time or by id, which give the same order; ascending or descending."""
 
     field: str = "created_at"
     descending: bool = False
 
     def canonical(self) -> str:
-        """The order in its one spelling."""
+        """The order in canonical spelling."""
         return f"{self.field} {'desc' if self.descending else 'asc'}"
 
 
 def parse_filter(text: str | None, fields: Mapping[str, Field]) -> Filter:
     """The filter of a `$filter` over these fields; blank means none.
 
-    Raises InvalidRequest naming `$filter`, with what was wrong and where.
+    Raises InvalidRequest naming `$filter`, with the fault and its position.
     """
     if text is None or not text.strip():
         return Filter()

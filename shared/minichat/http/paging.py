@@ -43,7 +43,7 @@ class CursorCodec:
     """Signs and verifies the cursors of one deployment."""
 
     def __init__(self, secret: str) -> None:
-        """Raises ValueError for an empty secret: cursors would be anybody's to make."""
+        """Raises ValueError for an empty secret: anybody could make cursors."""
         if not secret:
             raise ValueError("cursor_secret must not be empty")
         self._secret = secret.encode()
@@ -54,7 +54,7 @@ class CursorCodec:
         return base64.urlsafe_b64encode(self._sign(body, scope) + body).decode().rstrip("=")
 
     def decode(self, text: str, scope: str) -> Cursor:
-        """The cursor of a text that this deployment made for this scope.
+        """The cursor in a text that this deployment signed for this scope.
 
         Raises InvalidCursor for every other text.
         """
@@ -64,7 +64,7 @@ class CursorCodec:
         except ValueError:
             raise _altered() from None
         signature, body = signed[:SIGNATURE_BYTES], signed[SIGNATURE_BYTES:]
-        # One text per cursor: spare bits at the end of the last character are not ignored.
+        # One text per cursor: spare bits in the last character must match too.
         same_text = base64.urlsafe_b64encode(signed).decode().rstrip("=") == text
         if not same_text or not hmac.compare_digest(signature, self._sign(body, scope)):
             raise _altered()
@@ -77,7 +77,7 @@ class CursorCodec:
 
 
 def fits(cursor: Cursor, *, order: str | None, filter_: str | None) -> Cursor:
-    """The cursor, when what the query says of order and filter (None: nothing) is what the cursor was made with.
+    """The cursor, if the query's order and filter (None: not given) are those that the cursor was made with.
 
     Raises InvalidCursor with code ORDER_MISMATCH or FILTER_MISMATCH.
     """
@@ -89,10 +89,10 @@ def fits(cursor: Cursor, *, order: str | None, filter_: str | None) -> Cursor:
 
 
 def cut(travelled: Sequence[T], limit: int, cursor: Cursor | None, position: Callable[[T], str]) -> CutPage[T]:
-    """The page of up to `limit` rows out of up to `limit + 1` that were travelled, and its neighbours.
+    """The page of up to `limit` rows out of up to `limit + 1` that were read, and its neighbours.
 
-    Travelling forward, a next page exists when a row was left over, and a previous one when there was a cursor.
-    Travelling backward it is the other way round, and the rows are turned into the list's order.
+    Reading forward, a next page exists when a row is left over, and a previous one when there was a cursor.
+    Reading backward it is the other way round, and the rows are reversed into the list's order.
     """
     rows, more = list(travelled[:limit]), len(travelled) > limit
     backward = cursor is not None and cursor.backward

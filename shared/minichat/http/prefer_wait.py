@@ -15,14 +15,14 @@ from minichat.http.deps import TheApp, TheCall
 LEFT_SECONDS = 4
 """Seconds before an invocation's end at which a call stops waiting."""
 
-# The first `wait` of them counts; what is within quotes is no preference (RFC 7240, sections 2 and 4.3).
+# The first `wait` counts; text within quotes is no preference (RFC 7240, sections 2 and 4.3).
 _WAIT = re.compile(r"""(?:^|,)\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:[,;]|$)""", re.IGNORECASE)
 _QUOTED = re.compile(r'''"(?!\d+")(?:[^"\\]|\\.)*"''')
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """How long a call may wait for what it wants: at most so many seconds, and only until then (monotonic clock)."""
+    """How long a call may wait: at most `most` seconds, and only until `until` (monotonic clock)."""
 
     most: float
     until: float

@@ -56,7 +56,7 @@ UNCLASSED: dict[str, tuple[int, str]] = {
     "rate_limited": (429, "Too many requests at once: API Gateway's answer (template.yaml)."),
     "internal_error": (500, "A failure of ours; `trace_id` finds it."),
 }
-"""What is answered without a class of its own: the code, its status, and when."""
+"""Codes without an error class of their own: each with its status, and when it is answered."""
 
 _FRAMEWORK_CODES = {status: code for code, (status, _) in UNCLASSED.items()}
 
@@ -66,7 +66,7 @@ EVERYWHERE = (
     errors.FeatureNotLicensed,
     errors.ServiceUnavailable,
 )
-"""What any authenticated operation may answer."""
+"""Refusals that any authenticated operation may give."""
 
 MUTATION_ERRORS = (
     errors.ChatNotFound,
@@ -76,7 +76,7 @@ MUTATION_ERRORS = (
     errors.NotLatestTurn,
     errors.GenerationInProgress,
 )
-"""What retry, edit and delete refuse, in the order of their checks."""
+"""Refusals of retry, edit and delete, in the order of their checks."""
 
 
 def of_error(request: Request, error: errors.ChatError) -> Response:
@@ -118,7 +118,7 @@ def _stream_url(request: Request, request_id: str | None) -> dict[str, str]:
 
 
 def of_validation(request: Request, error: RequestValidationError) -> Response:
-    """The document of a request that does not validate: 400, never 422, and every field is named."""
+    """The document of an invalid request: 400, never 422, with every wrong field named."""
     found = [
         errors.FieldError(_field(problem["loc"]), str(problem["msg"]), str(problem["type"]))
         for problem in error.errors()
@@ -127,7 +127,7 @@ def of_validation(request: Request, error: RequestValidationError) -> Response:
 
 
 def of_framework(request: Request, error: HTTPException) -> Response:
-    """The document of what the router itself refuses: no such path, no such method."""
+    """The document of a refusal by the router: no such path, no such method."""
     code = _FRAMEWORK_CODES.get(error.status_code, "invalid_request")
     response = _problem(request, error.status_code, code, str(error.detail))
     response.headers.update(error.headers or {})
@@ -137,7 +137,7 @@ def of_framework(request: Request, error: HTTPException) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """The methods of the request's path (RFC 9110, section 15.5.6): the router would name one route's alone."""
+    """The methods of the request's path (RFC 9110, section 15.5.6): the router names only those of one route."""
     routes, scope = request.app.routes, dict(request.scope)
     return [
         method
@@ -147,7 +147,7 @@ def _methods(request: Request) -> list[str]:
 
 
 def of_failure(request: Request) -> Response:
-    """The document of our own failure: it says nothing internal, the trace id finds the cause."""
+    """The document of an internal error: it shows nothing internal; the trace id leads to the cause."""
     return _problem(request, 500, "internal_error", "Something went wrong on our side.")
 
 
@@ -157,7 +157,7 @@ def documented(*refusals: type[errors.ChatError]) -> dict[int | str, dict[str, A
     every: tuple[type[errors.ChatError], ...] = (*EVERYWHERE, *refusals)
     for refusal in every:
         codes.setdefault(STATUS[refusal], []).append(refusal.code)
-    # By reference: a model would cost every route a validator for each status at each cold start.
+    # By reference: a model would make every route build a validator per status at each cold start.
     content = {MEDIA_TYPE: {"schema": {"$ref": PROBLEM}}}
     return {
         status: {"description": " · ".join(f"`{code}`" for code in sorted(set(words))), "content": content}

@@ -1,6 +1,6 @@
-"""What a refusal leaves behind besides its answer: words for the log line, a metric, and an audit event.
+"""What a refusal leaves behind besides its response: fields of the log line, a metric, and an audit event.
 
-None of it may fail the answer.
+None of it may make the response fail.
 """
 
 from uuid import UUID
@@ -15,7 +15,7 @@ from minichat.services import refusal_audit
 
 
 class RefusedRequest:
-    """The refusals of one process."""
+    """Notes on the refusals of one process."""
 
     def __init__(self) -> None:
         self._audit = refusal_audit.RefusalTeller()
@@ -37,7 +37,7 @@ class RefusedRequest:
 
 
 def _chat_id(request: Request) -> str | None:
-    """The chat that the path names, also where nobody has looked at it yet."""
+    """The chat that the path names, even if nothing has read it yet."""
     try:
         return str(UUID(request.path_params.get("chat_id", "")))
     except ValueError:
@@ -45,7 +45,7 @@ def _chat_id(request: Request) -> str | None:
 
 
 def _cause(error: errors.ServiceUnavailable) -> str:
-    """What did not answer, in the words of whatever noticed it: for the log alone."""
+    """What did not answer, in the words of whatever noticed it; for the log only."""
     causes: list[BaseException] = [error]
     while (deeper := _deeper(causes[-1])) is not None and deeper not in causes:
         causes.append(deeper)
@@ -58,7 +58,7 @@ def _cause(error: errors.ServiceUnavailable) -> str:
 
 
 def _deeper(error: BaseException) -> BaseException | None:
-    # pynamodb has an attribute of its own for what was below it.
+    # pynamodb keeps the underlying error in an attribute of its own.
     below = getattr(error, "cause", None)
     known = error.__cause__ or (below if isinstance(below, BaseException) else None)
     return known or (error.__context__ if isinstance(error, errors.ServiceUnavailable) else None)

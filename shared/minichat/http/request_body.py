@@ -8,14 +8,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Send
 
 MAX_BODY_BYTES = 6_000_000
-"""What Lambda takes in one request (AWS limit: 6 MB)."""
+"""The largest request that Lambda accepts (AWS limit: 6 MB)."""
 PASSED_OVER_BYTES = 64_000_000
 PASSED_OVER_SECONDS, SILENT_SECONDS = 10.0, 2.0
-"""How much of a body that is refused is still read, and for how long, or how long after the last of it that came."""
+"""Limits on reading a refused body: bytes, seconds in all, and seconds since its last chunk."""
 
 
 class RequestBody:
-    """The body as an app gets it, from what the server receives."""
+    """The body as the app gets it from the server."""
 
     def __init__(self, headers: Headers, receive: Receive) -> None:
         self._receive = receive
@@ -36,10 +36,10 @@ class RequestBody:
         return message
 
     async def read_before_the_end(self, message: Message, status: int, send: Send) -> None:
-        """Sends a message of the answer; the last one of a refusal once the body was read, as far as that goes.
+        """Sends a message of the response; the last one of a refusal only after reading the body, within the limits.
 
-        A client that writes its whole body before reading would find its connection broken instead of the answer: a
-        server that closes a connection with unread data resets it. One that reads meanwhile has the answer at once.
+        A server that closes a connection with unread data resets it, so a client that writes its whole body before
+        reading would never see the response. One that reads meanwhile gets it at once.
         """
         if status >= 400 and message["type"] == "http.response.body" and not message.get("more_body"):
             await send({**message, "more_body": True})
@@ -50,7 +50,7 @@ class RequestBody:
         await send(message)
 
     async def _pass_over(self) -> None:
-        # A client that waits for leave to send (100-continue) sends nothing after a refusal: reading would give leave.
+        # A client that waits for 100-continue sends nothing after a refusal, and reading would tell it to continue.
         sends = self._is_announced and (self._is_asked_for or not self._awaits_leave)
         while sends and not self._has_ended and self._size < PASSED_OVER_BYTES:
             async with asyncio.timeout(SILENT_SECONDS):

@@ -35,7 +35,7 @@ Title = Annotated[
 
 
 class _Body(BaseModel):
-    # A route makes a validator of its own, and a function has some of the routes.
+    # Each route builds a validator, and a function serves only some of the routes.
     model_config = ConfigDict(defer_build=True)
 
 
@@ -74,7 +74,7 @@ class SendMessageBody(_Body):
 
 
 class AnnounceFile(_Body):
-    """A file that is to come."""
+    """A file to be uploaded."""
 
     filename: Annotated[Text, Field(description="Its last part is kept, shortened to 255 characters.")]
     content_type: Annotated[Text, Field(max_length=255, description="Where it is none of ours, the name decides.")] = ""
@@ -85,7 +85,7 @@ class AnnounceFile(_Body):
 
 @dataclass(frozen=True, slots=True)
 class ListChats:
-    """Which chats are wanted."""
+    """The query of the list of chats."""
 
     limit: Annotated[int, Query(ge=1, le=100)] = 20
     cursor: Annotated[str | None, Query()] = None
@@ -102,7 +102,7 @@ class ListChats:
 
 @dataclass(frozen=True, slots=True)
 class ListMessages:
-    """What part of a conversation is wanted, and how."""
+    """The query of the list of messages."""
 
     limit: Annotated[int, Query(ge=1, le=100)] = 20
     cursor: Annotated[str | None, Query()] = None
@@ -127,7 +127,7 @@ class ListMessages:
 
 
 class ListAttachments(_Body):
-    """How many of a chat's files are wanted, and where from."""
+    """The query of the list of attachments."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     cursor: str | None = None
@@ -140,6 +140,6 @@ class React(_Body):
 
 
 class EditTurnBody(_Body):
-    """The message that replaces the turn's."""
+    """The message that replaces that of the turn."""
 
     content: UserText

@@ -80,7 +80,7 @@ class AttachmentDetail(BaseModel):
 
 
 class UploadForm(BaseModel):
-    """To be posted as multipart/form-data: these fields first, then the file as the last one, named `file`."""
+    """A form to post as multipart/form-data: these fields first, then the file, named `file`, as the last one."""
 
     url: str
     fields: dict[str, str]
@@ -88,7 +88,7 @@ class UploadForm(BaseModel):
 
 
 class AttachmentUpload(AttachmentDetail):
-    """A file that is to come, and the form with which it comes."""
+    """A file to be uploaded, and the form to upload it with."""
 
     upload: UploadForm
 
@@ -96,7 +96,7 @@ class AttachmentUpload(AttachmentDetail):
 class MessageView(BaseModel):
     """A message; user and assistant message of a turn share `request_id`.
 
-    What begins with `completion_signal` is an assistant message's, and says what the last events of its stream said.
+    The members from `completion_signal` on are an assistant message's, and repeat the last events of its stream.
     """
 
     id: UUID
@@ -143,7 +143,7 @@ class SelectedMessageView(BaseModel):
 
 
 class ReactionView(BaseModel):
-    """What the caller thinks of an answer, and since when."""
+    """The caller's reaction to an answer, and since when."""
 
     message_id: UUID
     reaction: Literal["like", "dislike"]
@@ -151,7 +151,7 @@ class ReactionView(BaseModel):
 
 
 class PageInfo(BaseModel):
-    """How to go on."""
+    """How to page on."""
 
     limit: int
     next_cursor: str | None
@@ -166,9 +166,9 @@ class Page(BaseModel, Generic[T]):
 
 
 class TurnStatus(BaseModel):
-    """Where a turn stands, and what the last event of its stream says; `usage` is null while it is not known.
+    """Where a turn stands, and what the last event of its stream says; `usage` is null while unknown.
 
-    There is a `completion_signal` where there is an answer.
+    `completion_signal` is there once there is an answer.
     """
 
     request_id: UUID
@@ -220,14 +220,14 @@ class QuotaPeriod(BaseModel):
 
 
 class QuotaTier(BaseModel):
-    """One bucket. `total` is the ceiling over everything, `premium` a cap inside it."""
+    """One bucket. `total` is the ceiling over everything, `premium` a cap within it."""
 
     tier: Literal["premium", "total"]
     periods: list[QuotaPeriod]
 
 
 class QuotaCount(BaseModel):
-    """One number that is limited per day, by the `quota_scope` of its refusal."""
+    """One daily limit, named by the `quota_scope` of its refusal."""
 
     scope: Literal["web_search", "code_interpreter", "file_search", "image_inputs", "uploads"]
     unit: Literal["calls", "images", "files", "bytes"]
@@ -248,7 +248,7 @@ class QuotaStatus(BaseModel):
 
 
 class Health(BaseModel):
-    """The process answers."""
+    """The service answers."""
 
     status: Literal["ok"] = "ok"
     version: str
@@ -286,8 +286,8 @@ def message_view(message: Message, attachments: Mapping[str, AttachmentSummary])
 
 
 def turn_status(turn: Turn, citations: Sequence[Citation] = ()) -> TurnStatus:
-    """A turn as it is shown, with what its answer cites: its error code only when it failed, its answer only when there
-    is one."""
+    """A turn as it is shown, with the citations of its answer; an error code only when it failed, an answer only when
+    there is one."""
     return TurnStatus(
         request_id=UUID(turn.request_id),
         state=turn.state.public,  # type: ignore[arg-type]  # the property maps to these four words
@@ -299,12 +299,12 @@ def turn_status(turn: Turn, citations: Sequence[Citation] = ()) -> TurnStatus:
 
 
 def attachment_detail(attachment: Attachment) -> AttachmentDetail:
-    """An attachment as its owner sees it: nothing of the provider's."""
+    """An attachment as its owner sees it, without the provider's data."""
     return AttachmentDetail.model_validate(_attachment(attachment))
 
 
 def attachment_upload(attachment: Attachment, form: Form, seconds: int) -> AttachmentUpload:
-    """The same, with the form that is good for so many seconds."""
+    """An attachment with its upload form, which is valid for that many seconds."""
     expires_at = attachment.created_at + timedelta(seconds=seconds)
     upload = UploadForm(url=form.url, fields=dict(form.fields), expires_at=expires_at)
     return AttachmentUpload.model_validate({**_attachment(attachment), "upload": upload})
@@ -344,7 +344,7 @@ def _attachment(attachment: Attachment) -> dict[str, object]:
 
 
 def quota_status(found: Sequence[Remaining], counts: Sequence[Counted], warning_threshold_pct: int) -> QuotaStatus:
-    """What is left, tier by tier, and of each number of the day."""
+    """What is left in each tier, and of each daily limit."""
     tiers = [
         QuotaTier(tier=bucket, periods=[_quota_period(one) for one in found if one.bucket == bucket])
         for bucket in BUCKETS

@@ -29,13 +29,13 @@ class EventStream(StreamingResponse):
 
 
 async def encoded(events: AsyncIterator[Sequence[Numbered]]) -> AsyncIterator[bytes]:
-    """Each event as the bytes of one frame; those that come together leave together."""
+    """Each event as the bytes of one frame; events that arrive together are sent together."""
     async for some in events:
         yield b"".join(map(frame, some))
 
 
 def frame(numbered: Numbered) -> bytes:
-    """One event: `id` is its number in the turn, and a ping has none, so that it never moves a resume."""
+    """One event: `id` is its number in the turn. A ping has none, so it never moves a resume."""
     event = numbered.event
     data = _JSON.encode(event.data)
     head = f"id: {numbered.number}\n" if numbered.number is not None else ""

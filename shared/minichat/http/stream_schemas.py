@@ -1,6 +1,6 @@
-"""What is in the `data` of each event of a stream, for the OpenAPI document: `domain.stream` tells it (contract 3).
+"""Schemas of the `data` of each stream event, for the OpenAPI document: `domain.stream` builds it (contract 3).
 
-Only the document imports it, when it is asked for: no cold start pays for these models.
+Only the document imports this module, on request: no cold start pays for these models.
 """
 
 from datetime import datetime
@@ -46,7 +46,7 @@ class SearchedFile(BaseModel):
 
 
 class ToolDetailsView(BaseModel):
-    """With `done`, what the provider tells of it."""
+    """With `done`, what the provider reports about the tool."""
 
     files_searched: Annotated[list[SearchedFile] | None, Absent] = None
     output: Annotated[str | None, Absent, Field(description="What the code of `code_interpreter` printed, 8 KiB.")] = (
@@ -81,7 +81,7 @@ class QuotaWarning(BaseModel):
 
 
 class DoneData(BaseModel):
-    """The good end."""
+    """The end of an answer, complete or cut."""
 
     completion_signal: CompletionView
     usage: Annotated[UsageView | None, Field(description="Null when it is not known.")]
@@ -94,7 +94,7 @@ class DoneData(BaseModel):
 
 
 class ErrorData(BaseModel):
-    """The bad end."""
+    """The end of a failed or cancelled answer."""
 
     code: Annotated[str, Field(json_schema_extra={"enum": sorted(ERROR_MESSAGES)})]
     message: str

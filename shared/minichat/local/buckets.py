@@ -1,4 +1,4 @@
-"""The bucket of uploads of the local stack, created as `template.yaml` describes it; its events go where it says."""
+"""The local stack's bucket of uploads, with the event notifications that `template.yaml` describes."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ NAME = "minichat-uploads"
 
 
 def create(root: Path, endpoint: str, region: str, queue_urls: dict[str, str], name: str = NAME) -> dict[str, str]:
-    """Creates the bucket unless it is there, and returns the settings that name it.
+    """Creates the bucket unless it exists, and returns the settings that name it.
 
     `queue_urls` are those of the queues at the same endpoint, by their logical ids.
     """
@@ -23,7 +23,7 @@ def create(root: Path, endpoint: str, region: str, queue_urls: dict[str, str], n
         "endpoint_url": endpoint,
         "region_name": region,
         "aws_access_key_id": "local",
-        "aws_secret_access_key": "local",  # engines of this machine ask for any
+        "aws_secret_access_key": "local",  # local engines accept any
     }
     client = boto3.client("s3", **options)
     try:

@@ -15,7 +15,7 @@ _SERVER = "software.amazon.dynamodb.services.local.main.ServerRunner"
 _LIST_TABLES = {
     "X-Amz-Target": "DynamoDB_20120810.ListTables",
     "Content-Type": "application/x-amz-json-1.0",
-    # Engines read whose request it is, and do not verify the signature.
+    # Engines read the access key, and do not verify the signature.
     "Authorization": "AWS4-HMAC-SHA256 Credential=local/20260101/us-east-1/dynamodb/aws4_request, "
     "SignedHeaders=host;x-amz-target, Signature=none",
     "X-Amz-Date": "20260101T000000Z",
@@ -23,7 +23,7 @@ _LIST_TABLES = {
 
 
 class EngineMissing(RuntimeError):
-    """The engine is not installed, there is none of that name, or what was named does not answer as one."""
+    """The engine is unknown or not installed, or the URL given for it does not answer like one."""
 
 
 class Engine:
@@ -54,7 +54,7 @@ class Engine:
 
 
 def _probe(endpoint: str) -> None:
-    """Raises EngineMissing unless DynamoDB, or something that answers like it, is there."""
+    """Raises EngineMissing unless DynamoDB, or something that answers like it, is at the endpoint."""
     try:
         body = _answer(Request(endpoint, data=b"{}", headers=_LIST_TABLES))  # noqa: S310  http or https, checked
     except (OSError, HTTPException, ValueError) as error:
@@ -64,7 +64,7 @@ def _probe(endpoint: str) -> None:
         said = json.loads(body)
     except ValueError:
         said = None
-    # Also a refusal has a type: what the tables need is asked for when they are made.
+    # Even a refusal has a type; whether the tables can be made shows when they are.
     if not isinstance(said, dict) or not said.keys() & {"TableNames", "__type"}:
         raise EngineMissing(f"What answers at {endpoint} is not DynamoDB.")
 

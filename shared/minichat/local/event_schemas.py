@@ -220,7 +220,7 @@ EXAMPLES: dict[str, list[Event]] = {
 
 
 def documents() -> dict[str, str]:
-    """What each file of `docs/events/` that is made from the models holds."""
+    """The contents of each generated file of `docs/events/`, by name."""
     return {f"{queue}.schema.json": _text(_schema(queue, model)) for queue, model in QUEUES.items()}
 
 
@@ -243,7 +243,7 @@ def _schema(queue: str, model: Any) -> dict[str, Any]:
 
 
 def _plain(schema: Any) -> Any:
-    """Without titles that only repeat names; with `event_type` required, for every message has it."""
+    """Drops titles that only repeat names, and requires `event_type`, which every message has."""
     if isinstance(schema, list):
         return [_plain(one) for one in schema]
     if not isinstance(schema, dict):

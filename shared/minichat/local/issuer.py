@@ -20,7 +20,7 @@ JWKS_FILE = "jwks.json"
 
 
 def as_uuid(name: str) -> str:
-    """The name when it is a UUID, else the UUID that always stands for this name."""
+    """The name if it is a UUID, else a UUID derived from it."""
     try:
         return str(UUID(name))
     except ValueError:
@@ -28,7 +28,7 @@ def as_uuid(name: str) -> str:
 
 
 class Issuer:
-    """Signs tokens with the key of a state folder, which is made when it is not there."""
+    """Signs tokens with the key of a state folder; makes the key when it is missing."""
 
     def __init__(self, state: Path) -> None:
         state.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ class Issuer:
         self._publish()
 
     def token(self, tenant: str, user: str, *, now: datetime, lifetime: timedelta, auth: Auth = Auth()) -> str:
-        """A token for a user of a tenant, both by UUID or by any name, with the claims that these settings ask for."""
+        """A token for a user of a tenant, each a UUID or any name, with the claims that the settings require."""
         claims: dict[str, Any] = {
             "iss": auth.issuer,
             "aud": auth.audience,
@@ -68,7 +68,7 @@ class Issuer:
         return key
 
     def _publish(self) -> None:
-        """Writes the public half unless the file says just that: it may be missing, broken, or of another key."""
+        """Writes the public half unless the file holds it: it may be missing, broken, or of another key."""
         public = json.loads(ECAlgorithm.to_jwk(self._key.public_key()))
         document = {"keys": [{**public, "kid": KEY_ID, "use": "sig", "alg": "ES256"}]}
         text = json.dumps(document).encode()

@@ -1,4 +1,4 @@
-"""Events as Lambda hands them to functions, made of what the engines of this machine say, and the check of the answer.
+"""Events as Lambda hands them to functions, made from the local engines' responses, and the check of the answers.
 
 Members, their types and which of them may be missing are those of AWS's examples (Lambda Developer Guide: "Using Lambda
 with Amazon SQS", "Using AWS Lambda with Amazon DynamoDB"; EventBridge Scheduler User Guide). Powertools' models of the
@@ -23,7 +23,7 @@ EVENT_MAX_BYTES = 6 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class LambdaContext:
-    """What a handler is told of its invocation; `timeout` is in seconds."""
+    """The context that a handler gets with its invocation; `timeout` is in seconds."""
 
     function_name: str
     timeout: int
@@ -47,7 +47,7 @@ def function_arn(name: str) -> str:
 
 
 def queue_record(message: Any, source_arn: str) -> Record:
-    """A message as `ReceiveMessage` answers it, with all of its attributes, as a record of an event.
+    """A message from `ReceiveMessage`, with all of its attributes, as a record of an event.
 
     Every system attribute is a string, numbers and times too.
     """
@@ -68,7 +68,7 @@ def queue_record(message: Any, source_arn: str) -> Record:
 
 
 def _attribute(value: Any) -> Record:
-    """Of the two kinds of value only the one that there is."""
+    """Drops the kind of value that the attribute does not have."""
     told: Record = {"stringListValues": [], "binaryListValues": [], "dataType": value["DataType"]}
     if "StringValue" in value:
         told["stringValue"] = value["StringValue"]
@@ -78,7 +78,7 @@ def _attribute(value: Any) -> Record:
 
 
 def stream_record(record: Any, stream_arn: str) -> Record:
-    """A record as `GetRecords` answers it, as one of an event: an image that it does not have is not there."""
+    """A record from `GetRecords` as a record of an event; a missing image is left out."""
     change = record["dynamodb"]
     created = change["ApproximateCreationDateTime"]
     told: Record = {
@@ -97,13 +97,13 @@ def stream_record(record: Any, stream_arn: str) -> Record:
         "eventSourceARN": stream_arn,
     }
     if identity := record.get("userIdentity"):
-        # Who deleted an item that had expired.
+        # Present when DynamoDB deleted an expired item.
         told["userIdentity"] = {"type": identity["Type"], "principalId": identity["PrincipalId"]}
     return told
 
 
 def encoded(image: Any) -> Any:
-    """An item as JSON has it: binary values in base64, however deep they are."""
+    """An item as JSON: binary values in base64, at any depth."""
     if isinstance(image, bytes):
         return base64.b64encode(image).decode()
     if isinstance(image, dict):
@@ -114,7 +114,7 @@ def encoded(image: Any) -> Any:
 
 
 def scheduled_event(schedule: str, at: datetime) -> Record:
-    """What EventBridge Scheduler sends when a schedule says nothing of its input; `detail` is a text."""
+    """The event that EventBridge Scheduler sends for a schedule without `Input`; `detail` is a string."""
     return {
         "version": "0",
         "id": str(uuid4()),
@@ -130,7 +130,7 @@ def scheduled_event(schedule: str, at: datetime) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """A batch of a shard that no attempt could deliver, and why no further one is made."""
+    """A batch of a shard that was given up, and why."""
 
     function: str
     shard: str
@@ -139,7 +139,7 @@ class GivenUp:
     attempts: int
 
     def told(self) -> Record:
-        """What Lambda sends to an on-failure destination: where the batch is, and not the batch."""
+        """What Lambda sends to an on-failure destination: the place of the batch, not the batch."""
         first, last = self.records[0], self.records[-1]
         return {
             "requestContext": {
@@ -168,7 +168,7 @@ def _instant(seconds: float) -> str:
 
 
 def batches(records: Sequence[Record], at_most: int) -> Iterator[list[Record]]:
-    """Records in their order, in batches of so many, none of which is larger than an invocation may be."""
+    """Records in order, in batches of at most that many, each small enough for one invocation."""
     batch: list[Record] = []
     size = 0
     for record in records:
@@ -183,10 +183,10 @@ def batches(records: Sequence[Record], at_most: int) -> Iterator[list[Record]]:
 
 
 def failures(answer: object, known: Sequence[str]) -> list[str] | None:
-    """Which of the records an answer says to hand over again; None for all of them.
+    """The records that an answer names for another delivery; None for all of them.
 
-    All of them for an identifier that is empty, missing, misnamed or of none of these records; none for an answer
-    that is null, empty, or has no list or an empty one (Lambda Developer Guide, "Reporting batch item failures").
+    An identifier that is empty, missing, misnamed or of none of these records means all of them; an answer that is
+    null, empty, or has no list or an empty one means none (Lambda Developer Guide, "Reporting batch item failures").
     """
     told = answer.get("batchItemFailures") if isinstance(answer, dict) else answer
     if not told:

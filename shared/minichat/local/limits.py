@@ -1,7 +1,7 @@
-"""Limits of AWS that engines of this machine do not have: what AWS would refuse is refused before it reaches them.
+"""AWS limits that local engines lack: what AWS would refuse is refused before it reaches them.
 
-`install` has every client of this process look at what it sends to DynamoDB and SQS. Only what an engine lets pass is
-here; which engine refuses what by itself is in tests/integration/test_local_engine.py. Limits are those of the Amazon
+`install` makes every client of this process check what it sends to DynamoDB and SQS. Only what some engine lets pass is
+here; tests/integration/test_local_engine.py shows what each engine refuses by itself. Limits are those of the Amazon
 DynamoDB Developer Guide ("Service, account, and table quotas in Amazon DynamoDB", "Constraints in Amazon DynamoDB") and
 of the Amazon SQS API Reference (`SendMessage`, `SendMessageBatch`, `ReceiveMessage`, `ChangeMessageVisibility`).
 """
@@ -23,7 +23,7 @@ from minichat.observability import logger
 from minichat.storage.dynamodb import Connections, body_of
 
 REFUSED = "AWS refuses this request"
-"""What the log says of a request that no engine would have refused."""
+"""The log message for a request that no engine would have refused."""
 
 ITEM_BYTES = 400 * 1024
 TRANSACTION_BYTES = 4 * 1024 * 1024
@@ -40,7 +40,7 @@ LONGEST_HIDDEN_SECONDS = 43_200
 LONGEST_POLL_SECONDS = 20
 
 broken: list[str] = []
-"""What was refused since this list was cleared; tests look at it."""
+"""Refusals since this list was cleared; tests read it."""
 
 _OPERATOR = re.compile(r"<>|<=|>=|[=<>+]|\s-\s|\b(?:AND|OR|NOT|BETWEEN|IN)\b|[a-z_]+\(")
 _OPERANDS = re.compile(r"\bIN\s*\(([^)]*)\)")
@@ -55,7 +55,7 @@ Check = Callable[[str, Said], Iterator[str]]
 
 
 def install() -> None:
-    """Has every client that this process makes from now on refuse what AWS would, and its calls on loops as well."""
+    """Makes every client that this process creates from now on, and its calls on loops, refuse what AWS would."""
     index_keys = dict(_index_keys())
 
     def of_dynamodb(operation: str, said: Said) -> Iterator[str]:
@@ -88,7 +88,7 @@ def _refusing(code: str, check: Check) -> Callable[..., Any]:
 
 
 def _refused(operation: str, code: str, why: str) -> Any:
-    """The error that AWS would answer with; it is noted, for no caller may meet it."""
+    """The error that AWS would answer with; it is noted, because no caller should get one."""
     broken.append(f"{operation}: {why}")
     logger.error(REFUSED, extra={"operation": operation, "reason": why})
     return {
@@ -98,7 +98,7 @@ def _refused(operation: str, code: str, why: str) -> Any:
 
 
 def _index_keys() -> Iterator[tuple[str, int]]:
-    """Attributes that are keys of indexes, and the bytes that each may have."""
+    """Key attributes of indexes, each with its limit in bytes."""
     for table in described(project_root()).values():
         for index in table.get("GlobalSecondaryIndexes", []):
             for key in index["KeySchema"]:
@@ -124,7 +124,7 @@ def _of_item(item: Said, index_keys: Mapping[str, int]) -> Iterator[str]:
     for name, value in item.items():
         if len(name.encode()) > ATTRIBUTE_NAME_BYTES:
             yield f"an attribute's name of {len(name.encode())} bytes"
-        text = str(value.get("S", ""))  # allowed: what is sent to the store is looked at as it is sent
+        text = str(value.get("S", ""))  # allowed: this checks requests in the form in which they are sent
         if name in index_keys and len(text.encode()) > index_keys[name]:
             yield f"the index key {name} has more than {index_keys[name]} bytes"
 
@@ -155,7 +155,7 @@ def _targets(update: str) -> Iterator[str]:
 
 
 def _written_bytes(action: Said) -> int:
-    """Of one action of a transaction, as far as it says: an update does not tell how large its item is."""
+    """The size of one action of a transaction, as far as known: an update does not say how large its item is."""
     return item_bytes(action.get("Item") or {**action.get("Key", {}), **action.get("ExpressionAttributeValues", {})})
 
 

@@ -1,4 +1,4 @@
-"""Event source mappings as the template describes them, and one invocation of what they call."""
+"""The template's event source mappings, and one invocation of the function of a mapping."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def mapped(template: dict[str, Any], places: Path = Path()) -> list[Mapping]:
 
 
 def invoke(mapping: Mapping, handler: Handler, records: Sequence[Record], known: Sequence[str]) -> list[str] | None:
-    """Which records failed, of those that are `known` by these names; None when all of them did.
+    """Which records failed, of those named in `known`; None when all of them did.
 
     An answer that comes after the function's timeout does not count: Lambda would have ended it before.
     """

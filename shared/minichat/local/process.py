@@ -1,4 +1,4 @@
-"""Child processes that never outlive their parent, and that are waited for until they answer."""
+"""Child processes that never outlive their parent, and waiting until they answer."""
 
 import ctypes
 import os
@@ -46,7 +46,7 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # Ctrl-C reaches the parent alone, which stops its children in order.
+            # Ctrl-C then reaches only the parent, which stops its children in order.
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  no threads yet
         )
@@ -96,13 +96,13 @@ _started: list[Child] = []
 
 
 def stop_all() -> None:
-    """Ends every child that this process has started, the youngest first; waits until they are gone."""
+    """Ends every child of this process, the youngest first; waits until they are gone."""
     for child in reversed(_started):
         child.stop()
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on now."""
+    """A free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -111,7 +111,7 @@ def free_port() -> int:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Holds back what may raise in the middle of a start: nobody could stop a process that was made but not noted."""
+    """Holds signals back during a start: a process that was started but not yet noted could not be stopped."""
     came: list[int] = []
     handlers = {
         number: signal.signal(number, lambda received, _: came.append(received))

@@ -1,4 +1,4 @@
-"""The queues of the local stack, created from `infra/queues.yaml` itself, as its tables are from theirs."""
+"""The local stack's queues, created from `infra/queues.yaml` itself."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ _CREATED_WITH = (
 
 
 def create(root: Path, endpoint: str, region: str, prefix: str = "minichat") -> dict[str, str]:
-    """Creates every queue of the template unless it is there, and returns each one's URL by its logical id."""
+    """Creates every queue of the template unless it exists, and returns the URLs by logical id."""
     client = _client(endpoint, region)
     queues = {
         name: resource["Properties"]
@@ -46,7 +46,7 @@ def create(root: Path, endpoint: str, region: str, prefix: str = "minichat") -> 
         except ClientError as error:
             if "Exist" not in error.response["Error"]["Code"]:
                 raise
-            # An earlier version of the template made it: as a deployment would, this one changes what can be changed.
+            # An earlier version of the template made it: like a deployment, update what can be changed.
             urls[logical_id] = client.get_queue_url(QueueName=name)["QueueUrl"]
             attributes.pop("FifoQueue", None)
             client.set_queue_attributes(QueueUrl=urls[logical_id], Attributes=attributes)
@@ -54,7 +54,7 @@ def create(root: Path, endpoint: str, region: str, prefix: str = "minichat") -> 
 
 
 def variables(root: Path, endpoint: str, urls: dict[str, str]) -> dict[str, str]:
-    """The settings that name these queues, as the template's own outputs put them."""
+    """The settings that name these queues, as in the template's outputs."""
     outputs = load_template(root / TEMPLATE)["Outputs"]
     return {
         "MINICHAT_QUEUES__ENDPOINT": endpoint,

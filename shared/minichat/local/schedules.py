@@ -1,7 +1,7 @@
-"""EventBridge Scheduler of the local stack: calls the functions that the template schedules, as it says.
+"""The local stack's EventBridge Scheduler: calls the functions that the template schedules.
 
-It runs as a process of its own. As on AWS nothing waits for anything: a function whose last call is not over is called
-all the same, and one that fails is logged and called again at its next time.
+It runs as a process of its own. As on AWS, calls do not wait for each other: a function is called even while its last
+call runs, and a failed call is logged and the function called at its next time.
 """
 
 import importlib
@@ -25,7 +25,7 @@ _SECONDS = {"minute": 60, "hour": 3600, "day": 86_400}
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A function, the seconds between two of its calls, and those that a call may take."""
+    """A function, the seconds between its calls, and its timeout in seconds."""
 
     name: str
     handler: str

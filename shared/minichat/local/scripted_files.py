@@ -1,4 +1,4 @@
-"""Files and vector stores of the scripted provider: what is there, what was deleted, and what goes wrong on demand.
+"""Files and vector stores of the scripted provider: what exists, what was deleted, and failures on demand.
 
 An id says what happens to it, by what it contains:
 
@@ -14,7 +14,7 @@ What a file holds says what happens when it is given (POST), by markers anywhere
     [[put-in:STATUSxTIMES]]     putting it into a vector store is answered with this status, the first TIMES times
 
 `PUT /control/files/ID` makes a file, `PUT /control/vector_stores/ID` a store, of the files in its body's `files`;
-`GET /control/files` tells what exists and every deletion that was asked for, in order, with its answer.
+`GET /control/files` lists what exists and every deletion that was requested, in order, with its answer.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ SILENT_SECONDS = 120
 
 @dataclass(slots=True)
 class ScriptedFiles:
-    """What this process has."""
+    """All files and vector stores of this process."""
 
     files: set[str] = field(default_factory=set)
     vector_stores: dict[str, set[str]] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class ScriptedFiles:
         return tuple((file, self.about.get(file, {}).get("filename", file)) for file in held)
 
     def remove(self, path: dict[str, str]) -> bool:
-        """Whether what this path names was there; it is not any more."""
+        """Removes what the path names; whether it existed."""
         store, file = path.get("store"), path.get("file", "")
         if store is None:
             return _removed(self.files, file)
@@ -62,7 +62,7 @@ class ScriptedFiles:
         return self.vector_stores.pop(store, None) is not None
 
     def incident(self, path: dict[str, str]) -> int | None:
-        """The status that the marker in an id demands now; None without one."""
+        """The status that the marker in an id demands this time, or None."""
         taken_out = "store" in path and "file" in path
         marked = path["file"] if "file" in path else path["store"]
         found = re.search(rf"{'stuck' if taken_out else 'fail'}-(\d{{3}})(?:x(\d+))?", marked)
@@ -73,7 +73,7 @@ class ScriptedFiles:
         return int(found[1]) if found[2] is None or self.failures[key] <= int(found[2]) else None
 
     def refusal(self, marker: str, name: str, content: bytes) -> int | None:
-        """The status that a marker in a file demands now; None without one."""
+        """The status that a marker in a file demands this time, or None."""
         found = re.search(rb"\[\[" + marker.encode() + rb":(?:(\d{3})x)?(\d+)\]\]", content)
         if found is None:
             return None
@@ -201,7 +201,7 @@ async def _list_stores(request: Request) -> Response:
 
 
 def _page(request: Request, oldest_first: list[dict[str, Any]]) -> Response:
-    """A page as OpenAI cuts it."""
+    """A page in OpenAI's format."""
     every = oldest_first[::-1] if request.query_params.get("order", "desc") == "desc" else oldest_first
     ids = [one["id"] for one in every]
     after = request.query_params.get("after")

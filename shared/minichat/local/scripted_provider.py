@@ -86,7 +86,7 @@ class Script:
 
     @classmethod
     def of(cls, text: str) -> "Script":
-        """The script in a user's text; what the material of a task of the system says in it is none."""
+        """The script in a user's text. Markers in the material of a system task do not count."""
         if (answer := answer_of_task(text)) is not None:
             return cls(text, {"say": answer, "delay": "0"}, (), ())
         found = MARKER.findall(text)
@@ -96,7 +96,7 @@ class Script:
         return cls(MARKER.sub("", text).strip(), dict(found), tools, cites if told else None)
 
     def number(self, name: str, default: int) -> int:
-        """A marker's number; the default when it has none."""
+        """A marker's number, or the default."""
         said = self.said.get(name, "")
         return int(said) if said.isdecimal() else default
 
@@ -115,7 +115,7 @@ class Script:
 
 @dataclass(slots=True)
 class State:
-    """What this process remembers."""
+    """The state of this process."""
 
     calls: int = 0
     of_the_system: int = 0
@@ -221,7 +221,7 @@ def _refusal(script: Script, state: State, dialect: type[Dialect], message: str)
 def _used(
     script: Script, body: dict[str, Any], files: tuple[tuple[str, str], ...]
 ) -> tuple[tuple[str, ...], tuple[Cite, ...]]:
-    """The tools that an answer uses, those that its request offers if the script names none, and what it cites."""
+    """The tools that an answer uses (by default those that its request offers), and what it cites."""
     found = {"file_search": Cite("file", *files[0]) if files else None, "web_search": _cite("cite", EXAMPLE)}
     runs_code = any(tool.get("type") == "code_interpreter" for tool in body.get("tools") or [])
     offered = (
@@ -266,7 +266,7 @@ def _tokens(script: Script, given: Any) -> Tokens | None:
 
 
 class ScriptedAnswer:
-    """One answer as a stream, with everything that the markers want to happen to it."""
+    """One answer as a stream, with every disturbance that the markers ask for."""
 
     def __init__(self, dialect: Dialect, script: Script, state: State) -> None:
         self._dialect = dialect
@@ -275,7 +275,7 @@ class ScriptedAnswer:
         self._pieces = script.pieces()
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """The bytes, as the markers want them."""
+        """The bytes of the answer, as the markers want them."""
         self._state.open_streams += 1
         finished = False
         try:
@@ -374,13 +374,13 @@ def _last_text(given: Any) -> str:
     content = users[-1].get("content", "")
     if isinstance(content, str):
         return content
-    # Messages without an answer between them come as one: what was said last is in its last text.
+    # Consecutive user messages come as one: the latest is its last text.
     texts = [part["text"] for part in content if "text" in part]
     return texts[-1] if texts else ""
 
 
 def _alternates(given: Any) -> bool:
-    """Whether user and assistant take turns, the user first, as the templates of many models have it."""
+    """Whether user and assistant alternate, user first, as many models' chat templates require."""
     roles = [] if isinstance(given, str) else [message.get("role") for message in given]
     said = [role for role in roles if role not in {"system", "developer"}]
     return said == ["user", "assistant"] * (len(said) // 2) + ["user"] * (len(said) % 2)

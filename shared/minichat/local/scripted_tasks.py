@@ -1,4 +1,4 @@
-"""How the scripted provider answers what the system asks by itself: told by a tag, the same answer each time."""
+"""The scripted provider's answers to system tasks, recognized by a tag: the same input gets the same answer."""
 
 import re
 from collections.abc import Callable
@@ -7,7 +7,7 @@ MARKER = re.compile(r"\[\[([a-z-]+)(?::(.*?))?\]\]", re.DOTALL)
 
 
 def answer_of_task(text: str) -> str | None:
-    """The answer to a request of the system; None for one of a user. Markers in its material are no scripts."""
+    """The answer to a request of the system; None for a user's request. Markers in its material have no effect."""
     return next((answer(text) for tag, answer in _TASKS.items() if tag in text), None)
 
 

@@ -1,6 +1,6 @@
 """The HTTP server of the local stack: one process with the app of every function, configured by its environment.
 
-It is its own issuer's, too, and publishes the key set where containers of `sam local` can read it.
+It also publishes the development issuer's key set, where containers of `sam local` can read it.
 """
 
 import argparse
@@ -20,7 +20,7 @@ JWKS_PATH = "/.well-known/jwks.json"
 
 
 def main() -> None:
-    """Serves until it is stopped; wrong settings end it with code 2 and their names."""
+    """Serves until stopped; exits with code 2 and names the settings when some are wrong."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)

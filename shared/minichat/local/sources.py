@@ -3,9 +3,9 @@
     python -m minichat.local.sources                    all mappings of template.yaml
     python -m minichat.local.sources UsageFunction …    those of these functions
 
-Which function, how many records, what filter, how many attempts, where failures go: the template says. Events have the
-shape that Lambda gives them (`lambda_events`). What Lambda keeps outside a function is kept outside it here too: the
-place in the stream is in a file, so that a process that is killed goes on where it was, or a little before.
+The template says which function, how many records, what filter, how many attempts, where failures go. Events have the
+shape that Lambda gives them (`lambda_events`). Lambda keeps its place in a stream outside the function; here it is in a
+file, so a killed process resumes where it was, or a little before.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from minichat.settings import current
 
 LONG_POLL_SECONDS = 5
 AT_ONCE = 5
-"""Batches of a standard queue that are handled side by side: as many as Lambda begins with."""
+"""Batches of a standard queue that are handled in parallel: as many as Lambda starts with."""
 RECEIVED_AT_ONCE = 10
 """Messages of one ReceiveMessage (AWS limit)."""
 
@@ -64,14 +64,14 @@ def main() -> None:
 
 
 def side_by_side(mapping: Mapping) -> int:
-    """How many batches of a source are handled at once; of what has an order it is one, whatever Lambda does."""
+    """How many batches of a source are handled at once; one for an ordered source, whatever Lambda does."""
     if mapping.kind == "DynamoDB" or _url(mapping).endswith(".fifo"):
         return 1
     return min(AT_ONCE, int(mapping.properties.get("ScalingConfig", {}).get("MaximumConcurrency", AT_ONCE)))
 
 
 def _failing(handler: Handler, percent: int) -> Handler:
-    """The handler, some of whose invocations fail or happen twice: consumers have to bear both."""
+    """The handler, made to fail or run twice at random: consumers must tolerate both."""
 
     def maybe(event: dict[str, Any], context: object) -> Any:
         fails = random.randrange(100) < percent  # noqa: S311  chance, not a secret
@@ -119,9 +119,9 @@ def _url(mapping: Mapping) -> str:
 
 
 def poll(queue: Queue, mapping: Mapping, handler: Handler, *, wait_seconds: int = 0) -> int:
-    """Receives a batch, hands it over, and deletes what the function does not name; how many messages came.
+    """Receives a batch, invokes the function, and deletes what it does not name; returns the number received.
 
-    What it names, and all of an invocation that failed, stays hidden until its visibility timeout is over.
+    Messages that it names, and all of a failed invocation, stay hidden until their visibility timeout is over.
     """
     answer = queue.client.receive_message(
         QueueUrl=queue.url,

@@ -28,7 +28,7 @@ from minichat.storage.items import connect
 DEVELOPMENT_TENANT = "dev"
 DEVELOPMENT_USER = "developer"
 QUEUE_ENGINE = "ministack"
-"""The engine that has queues, and is started for them when another one has the tables."""
+"""The engine that has queues; started for them when the tables are in another engine."""
 _WORKERS = {"schedules": (), "sources": ("--places", "{state}")}
 TOKEN_LIFETIME = timedelta(hours=12)
 
@@ -66,7 +66,7 @@ class Stack:
             child.check()
 
     def first_chat(self) -> str:
-        """The id of a new chat, made through the API like any other."""
+        """The id of a new chat, made through the API."""
         request = Request(  # noqa: S310  loopback
             f"{self.base_url}/chats",
             data=b'{"title": "First chat"}',
@@ -78,7 +78,7 @@ class Stack:
 
 
 def start(wish: StackOptions) -> Stack:
-    """Starts everything and returns once the server answers; stops what it started when something fails.
+    """Starts everything and returns once the server answers; on failure, stops what it started.
 
     Raises NotACheckout, EngineMissing, SettingsError, ChildFailed, each with what to do about it.
     """
@@ -129,7 +129,7 @@ def start(wish: StackOptions) -> Stack:
 
 
 def _write_for_sam(state: Path, wanted: dict[str, str], jwks_url: str) -> None:
-    """The stack's settings as `sam local --env-vars` reads them: its functions work on these tables."""
+    """The stack's settings in the format of `sam local --env-vars`: its functions work on these tables."""
     variables = {name: value for name, value in wanted.items() if name.startswith("MINICHAT_")}
     variables["MINICHAT_AUTH__JWKS"] = jwks_url  # a container does not see this machine's files
     file = state / "sam-local.json"
@@ -138,12 +138,12 @@ def _write_for_sam(state: Path, wanted: dict[str, str], jwks_url: str) -> None:
 
 
 def environment(wish: StackOptions) -> dict[str, str]:
-    """The variables of this process, and those that say what the flags say: flags win over environment and file."""
+    """The environment with the flags applied: flags win over environment and file."""
     return {**os.environ, **_said(wish)}
 
 
 def _of_operators(environment: dict[str, str]) -> dict[str, str]:
-    """What an operator's command needs to know of the stack's settings: no secret is among it."""
+    """The settings that operators' commands need; none is a secret."""
     names = ("STORE__", "QUEUES__", "AUDIT__", "ATTACHMENTS__", "CONFIG", "POLICY_FILE", "PROVIDERS")
     prefixes = tuple(f"{settings.PREFIX}{name}" for name in names)
     return {name: value for name, value in environment.items() if name.startswith(prefixes)}
@@ -152,7 +152,7 @@ def _of_operators(environment: dict[str, str]) -> dict[str, str]:
 def attached(state: Path | None) -> Settings:
     """The settings of the stack that runs with this state folder, connected to its tables: for operators' commands.
 
-    Raises SettingsError when none has run there.
+    Raises SettingsError when no stack has run there.
     """
     attach(state)
     configured = settings.load(os.environ)
@@ -161,9 +161,9 @@ def attached(state: Path | None) -> Settings:
 
 
 def attach(state: Path | None) -> None:
-    """Has this process's environment describe the stack that runs with this state folder; what is set there stays.
+    """Points this process's environment to the stack that runs with this state folder; existing variables stay.
 
-    Raises SettingsError when none has run there.
+    Raises SettingsError when no stack has run there.
     """
     about = told(state)
     _bypass_proxies(about["engine_url"].partition("://")[2])
@@ -174,9 +174,9 @@ def attach(state: Path | None) -> None:
 
 
 def told(state: Path | None) -> dict[str, Any]:
-    """What the stack that runs with this state folder says of itself: where it is, and a token for it.
+    """What the stack that runs with this state folder recorded of itself: its addresses, settings and a token.
 
-    Raises SettingsError when none has run there.
+    Raises SettingsError when no stack has run there.
     """
     file = _folder(state) / "dev.json"
     try:
@@ -191,7 +191,7 @@ def _folder(state: Path | None) -> Path:
 
 
 def _publish(configured: Settings, *, insist: bool) -> None:
-    """Puts the first-start policy in force where none is; with `insist` also where another one is.
+    """Puts the first-start policy in force unless one is; with `insist`, in place of another one too.
 
     Raises SettingsError when its version was published with other content.
     """
@@ -213,7 +213,7 @@ def _publish(configured: Settings, *, insist: bool) -> None:
 
 
 def _said(wish: StackOptions) -> dict[str, str]:
-    """What the flags say, as the variables that say it."""
+    """The flags as environment variables."""
     said: dict[str, str] = {}
     if wish.config is not None:
         said[settings.CONFIG_VARIABLE] = str(wish.config.resolve())
@@ -228,7 +228,7 @@ def _said(wish: StackOptions) -> dict[str, str]:
 
 
 def _events(root: Path, endpoint: str, state: Path, configured: Settings) -> dict[str, str]:
-    """Creates the queues and the bucket of uploads, and says where they and the audit trail are."""
+    """Creates the queues and the bucket of uploads; returns the settings that name them and the audit trail."""
     urls = queues.create(root, endpoint, configured.store.region)
     said = queues.variables(root, endpoint, urls)
     if not configured.attachments.bucket:
@@ -239,7 +239,7 @@ def _events(root: Path, endpoint: str, state: Path, configured: Settings) -> dic
 
 
 def _create_tables(root: Path, store: Store) -> None:
-    """Raises EngineMissing, with the engine's reason, when it makes no tables."""
+    """Raises EngineMissing, with the engine's reason, when it cannot make tables."""
     try:
         tables.create(root, store)
     except (BotoCoreError, ClientError) as error:
@@ -247,11 +247,11 @@ def _create_tables(root: Path, store: Store) -> None:
 
 
 def _bypass_proxies(*hosts: str) -> None:
-    """A proxy that the environment names is for the world outside: what runs here is reached without it."""
+    """Exempts this machine from any proxy that the environment names."""
     bypassed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     if bypassed != "*":
         bypassed = ",".join(filter(None, (bypassed, "127.0.0.1", "localhost", *hosts)))
-    # Which of the two spellings wins differs from library to library.
+    # Libraries differ in which of the two spellings wins.
     os.environ.update(no_proxy=bypassed, NO_PROXY=bypassed)
 
 
@@ -277,7 +277,7 @@ def _signing(state: Path, issuer: Issuer) -> dict[str, str]:
 
 
 def _needs_scripted_provider(configured: Settings, environment: dict[str, str]) -> bool:
-    """Whether nobody has named a provider: no entry of their own, and no key for the default one."""
+    """Whether no provider is configured: neither an entry nor a key for the default one."""
     return configured.providers == {"openai": OPENAI} and not environment.get("OPENAI_API_KEY")
 
 

@@ -1,4 +1,4 @@
-"""A stream as Lambda reads it: shard by shard, in batches that are tried again, split, and given up in the end."""
+"""A stream as Lambda reads it: shard by shard, in batches that are retried, split, and finally given up."""
 
 import json
 import threading
@@ -30,7 +30,7 @@ class Stream:
     arn: str
 
     def shards(self) -> list[Record]:
-        """All of its shards; a description names a hundred at a time."""
+        """All of its shards; DescribeStream returns a hundred at a time."""
         found: list[Record] = []
         after: dict[str, str] = {}
         while True:
@@ -44,8 +44,8 @@ class Stream:
 def follow(stream: Stream, mapping: Mapping, handler: Handler, stop: threading.Event) -> None:
     """Serves each shard of a stream in a thread of its own, children after their parents, until it is stopped.
 
-    A hot shard splits, and all of them are replaced within hours: only within a shard, and from a parent to its
-    children, is there any order (DynamoDB Developer Guide, "Change data capture for DynamoDB Streams").
+    A hot shard splits, and every shard is replaced within hours: records are ordered only within a shard, and from a
+    parent to its children (DynamoDB Developer Guide, "Change data capture for DynamoDB Streams").
     """
     begun: set[str] = set()
     over: set[str] = set()
@@ -58,7 +58,7 @@ def follow(stream: Stream, mapping: Mapping, handler: Handler, stop: threading.E
 
 
 def ready(shards: Iterable[Record], begun: set[str], over: set[str]) -> list[str]:
-    """Shards that nobody reads yet, and whose parent, where it is still there, has been read to its end."""
+    """Shards that nobody reads yet and whose parent, if it still exists, has been read to its end."""
     parents = {shard["ShardId"]: shard.get("ParentShardId") for shard in shards}
     return [
         shard
@@ -92,7 +92,7 @@ def _serve_shard(mapping: Mapping, handler: Handler, stream: Stream, reading: _R
 
 
 def hand_out(mapping: Mapping, handler: Handler, shard: str, records: Sequence[Record]) -> None:
-    """Delivers records of a shard, `ParallelizationFactor` batches at once: in order for each item, and only for it."""
+    """Delivers records of a shard, `ParallelizationFactor` batches at once, in order for each item only."""
     factor = mapping.properties.get("ParallelizationFactor", 1)
     lanes: list[list[Record]] = [[] for _ in range(factor)]
     for record in records:
@@ -107,9 +107,9 @@ def hand_out(mapping: Mapping, handler: Handler, shard: str, records: Sequence[R
 
 
 def deliver(mapping: Mapping, handler: Handler, records: list[Record], *, shard: str, attempts: int) -> None:
-    """Calls the function until every record is delivered or given up, as the mapping says.
+    """Calls the function until every record is delivered, or given up as the mapping says.
 
-    A split counts as an attempt: AWS does not say that it does not.
+    A split counts as an attempt, as AWS documents no exception for it.
     """
     pause, invoked = 0.1, 0
     while records := _young(mapping, shard, records, invoked):
@@ -134,7 +134,7 @@ def deliver(mapping: Mapping, handler: Handler, records: list[Record], *, shard:
 
 
 def _young(mapping: Mapping, shard: str, records: list[Record], invoked: int) -> list[Record]:
-    """The records that are not older than the mapping allows; the others are given up."""
+    """The records that the mapping's age limit allows; gives the others up."""
     longest = mapping.properties.get("MaximumRecordAgeInSeconds", -1)
     oldest = now().timestamp() - longest if longest >= 0 else float("-inf")
     old = [record for record in records if record["dynamodb"]["ApproximateCreationDateTime"] < oldest]
@@ -160,7 +160,7 @@ class _Place:
             said = json.loads(self._file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        # A stream made anew, as engines that keep nothing make theirs, has places of its own.
+        # Engines that keep nothing on disk make a new stream, with places of its own.
         return str(said["place"]) if said["stream"] == self._arn else None
 
     def write(self, number: str) -> None:
@@ -178,16 +178,16 @@ def _iterator(stream: Stream, shard: str, after: str | None, start: str | None) 
     except ClientError:
         if after is None:
             raise
-        # What came after that place has been trimmed, or the engine forgot it.
+        # The records after that place were trimmed, or the engine forgot them.
         return _iterator(stream, shard, None, start)
     iterator: str | None = answer.get("ShardIterator")
     return iterator
 
 
 def pattern(mapping: Mapping) -> dict[str, Any]:
-    """The filter of a mapping; one of them, and values by their equality alone, is what is used here.
+    """The filter of a mapping: only a single filter that compares values for equality is supported.
 
-    Raises ValueError for what is not understood: a filter that is passed over would let everything through.
+    Raises ValueError for any other: an ignored filter would let everything through.
     """
     filters = mapping.properties.get("FilterCriteria", {}).get("Filters", [])
     if len(filters) > 1:
@@ -210,7 +210,7 @@ def matches(told: Any, wanted: dict[str, Any]) -> bool:
 
 
 def in_a_thread(serve: Callable[..., None], mapping: Mapping, *arguments: object) -> None:
-    """Serves in a thread, again after each failure of a source, until what is served is over."""
+    """Serves in a thread until the source ends, and restarts after each failure."""
 
     def serve_on() -> None:
         while True:

@@ -1,4 +1,4 @@
-"""The tables of the local stack, created from `infra/tables.yaml` itself: there is no second description."""
+"""The local stack's tables, created from `infra/tables.yaml` itself."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ _CREATED_WITH = (
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short tags, which are kept as plain values."""
+    """YAML that keeps CloudFormation's short tags as plain values."""
 
 
 def _tagged(loader: yaml.SafeLoader, _suffix: str, node: yaml.Node) -> Any:
@@ -41,7 +41,7 @@ class NotACheckout(RuntimeError):
 
 
 def project_root() -> Path:
-    """The checkout that this package, or the current directory, is in.
+    """The checkout that contains this package or the current directory.
 
     Raises NotACheckout when neither is.
     """
@@ -53,7 +53,7 @@ def project_root() -> Path:
 
 
 def load_template(path: Path) -> dict[str, Any]:
-    """A CloudFormation template, its short tags kept as plain values."""
+    """A CloudFormation template, with its short tags kept as plain values."""
     template: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a SafeLoader
     return template
 
@@ -69,7 +69,7 @@ def described(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def create(root: Path, store: Store) -> None:
-    """Creates both tables at the store's endpoint, under the store's names, unless they are there."""
+    """Creates both tables at the store's endpoint, under the store's names, unless they exist."""
     client = boto3.client(
         "dynamodb",
         endpoint_url=store.endpoint,
@@ -81,7 +81,7 @@ def create(root: Path, store: Store) -> None:
     for logical_id, properties in described(root).items():
         definition = {key: properties[key] for key in _CREATED_WITH if key in properties}
         if "StreamSpecification" in definition:
-            # CloudFormation implies what the API wants said.
+            # CloudFormation infers a member that the API requires.
             definition["StreamSpecification"] = {"StreamEnabled": True, **definition["StreamSpecification"]}
         try:
             client.create_table(TableName=names[logical_id], **definition)

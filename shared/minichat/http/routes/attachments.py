@@ -1,4 +1,4 @@
-"""Attachments: give a file to a chat in one of two ways, see what became of it and of the others, delete it."""
+"""Attachments: give a file to a chat in one of two ways, follow its status, list and delete."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -72,14 +72,14 @@ TheAttachment = Annotated[AttachmentId, Depends(_attachment_id)]
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A file that came, and the chat that it is for."""
+    """An uploaded file, and its chat."""
 
     chat: Chat
     file: Uploaded
 
 
 async def _given(request: Request, call: TheCall, chat_id: TheChat) -> Given:
-    # Nobody's body is read for a chat that is not theirs.
+    # The body is only read once the chat is known to be the caller's.
     chat = await greenlets.run(chats.get, call, chat_id)
     return Given(chat, await read_file(request))
 
@@ -97,9 +97,9 @@ async def upload_attachment(
     wait: TheWait,
     idempotency_key: IdempotencyKey = None,
 ) -> AttachmentDetail:
-    """A file of up to 4,600,000 bytes, in the body's one part named `file`; larger ones go by `…/attachments/uploads`.
+    """A file of up to 4,600,000 bytes, in the body's one part named `file`; larger ones: `…/attachments/uploads`.
 
-    Its `status` is `pending` at first: ask again until it is `ready` or `failed`, or have the answer wait for that
+    Its `status` is `pending` at first: poll until it is `ready` or `failed`, or let the response wait for that
     (`Prefer: wait=10`). With an `Idempotency-Key` the same call gives the same attachment for 24 hours; 404 once that
     was deleted.
     """
@@ -113,9 +113,9 @@ async def upload_attachment(
 def announce_attachment(
     call: TheCall, app: TheApp, chat_id: TheChat, body: AnnounceFile, idempotency_key: IdempotencyKey = None
 ) -> AttachmentUpload:
-    """A form with which a file of any accepted size is posted to where it is taken in: within ten minutes, once.
+    """A form for uploading a file of any accepted size: once, within ten minutes.
 
-    The file has to have the announced size and type. Without it the attachment ends `failed`.
+    The file must have the announced size and type. Without a file the attachment ends `failed`.
     """
     chat = chats.get(call, chat_id)
     file = attachments.NewFile(body.filename, body.content_type, body.size_bytes, idempotency_key)
@@ -138,7 +138,7 @@ def list_attachments(
 async def get_attachment(
     call: TheCall, chat_id: TheChat, attachment_id: TheAttachment, wait: TheWait
 ) -> AttachmentDetail:
-    """One attachment: poll it until it is `ready` or `failed`, or have the answer wait for that (`Prefer: wait=10`)."""
+    """One attachment: poll until it is `ready` or `failed`, or let the response wait for that (`Prefer: wait=10`)."""
     found = await greenlets.run(attachments.get, call, chat_id, attachment_id)
     return attachment_detail(await attachments.settled(call, found, wait.seconds))
 
@@ -149,5 +149,5 @@ async def get_attachment(
     responses=documented(errors.ChatNotFound, errors.AttachmentNotFound, errors.Forbidden, errors.AttachmentLocked),
 )
 def delete_attachment(call: TheCall, chat_id: TheChat, attachment_id: TheAttachment) -> None:
-    """Deletes an attachment that no visible message has, and its file at the provider. Again: the same answer."""
+    """Deletes an attachment that no visible message has, and its file at the provider. Idempotent."""
     attachments.delete(call, chat_id, attachment_id)

@@ -31,7 +31,7 @@ def create_chat(
 ) -> ChatDetail:
     """A new chat. With an `Idempotency-Key` the same call gives the same chat for 24 hours; 404 once it was deleted.
 
-    A temporary one is in no list, and is deleted with everything in it once nobody has used it for a day.
+    A temporary chat is in no list, and is deleted with everything in it once nobody has used it for a day.
     """
     wish = chats.NewChat(body.title, body.model, idempotency_key, temporary=bool(body.is_temporary))
     chat = chats.create(call, wish, app.rules)
@@ -61,11 +61,11 @@ def get_chat(call: TheCall, chat_id: TheChat) -> ChatDetail:
 
 @router.patch("/chats/{chat_id}", responses=documented(errors.ChatNotFound))
 def rename_chat(call: TheCall, chat_id: TheChat, body: RenameChat) -> ChatDetail:
-    """Gives the chat another title; nothing else of it can change."""
+    """Gives the chat another title; nothing else can be changed."""
     return chat_detail(chats.rename(call, chat_id, body.title))
 
 
 @router.delete("/chats/{chat_id}", status_code=204, responses=documented(errors.ChatNotFound))
 def delete_chat(call: TheCall, chat_id: TheChat) -> None:
-    """Deletes the chat; a running turn is cancelled, and everything of it is cleaned up."""
+    """Deletes the chat; a running turn is cancelled, and everything in the chat is cleaned up."""
     chats.delete(call, chat_id)

@@ -13,7 +13,7 @@ router = APIRouter(tags=["models"], route_class=Authenticated)
 @router.get("/models", responses=documented())
 async def list_models(call: TheCall, app: TheApp) -> ModelList:
     """Every enabled model of the catalog."""
-    del call  # needs a caller, and nothing of it
+    del call  # requires a caller, but uses nothing of it
     return ModelList(items=[model_view(model) for model in app.rules.policy.enabled_models()])
 
 

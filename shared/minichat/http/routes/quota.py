@@ -13,8 +13,8 @@ router = APIRouter(tags=["quota"], route_class=Authenticated)
 
 @router.get("/quota/status", responses=documented())
 def get_quota_status(call: TheCall, app: TheApp) -> QuotaStatus:
-    """Used and remaining micro-credits of this day and this month, in UTC, and the numbers of the day: calls of tools,
-    images, and files. `used` has what running turns have set aside."""
+    """Used and remaining micro-credits of this day and this month, in UTC, and the daily limits of tool calls, images
+    and files. `used` includes what running turns have reserved."""
     rules = app.rules
     limits = rules.policy.limits_of(call.caller.user_id)
     used = quota.read(call.caller.tenant_id, call.caller.user_id, limits, call.now)

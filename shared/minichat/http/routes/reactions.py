@@ -1,4 +1,4 @@
-"""What the owner of a chat thinks of its answers."""
+"""Reactions of a chat's owner to its answers."""
 
 from typing import Annotated
 from uuid import UUID
@@ -27,12 +27,12 @@ TheMessage = Annotated[MessageId, Depends(_message_id)]
 
 @router.put(_PATH, responses=documented(errors.ChatNotFound, errors.MessageNotFound, errors.InvalidReactionTarget))
 def put_reaction(call: TheCall, chat_id: TheChat, message_id: TheMessage, body: React) -> ReactionView:
-    """Likes or dislikes an answer, in place of what was said before. Saying the same again changes nothing."""
+    """Likes or dislikes an answer, in place of any earlier reaction. Repeating it changes nothing."""
     since = reactions.react(call, chat_id, message_id, body.reaction)
     return ReactionView(message_id=UUID(message_id), reaction=body.reaction, created_at=since)
 
 
 @router.delete(_PATH, status_code=204, responses=documented(errors.ChatNotFound, errors.MessageNotFound))
 def delete_reaction(call: TheCall, chat_id: TheChat, message_id: TheMessage) -> None:
-    """Takes a reaction back; where there is none nothing changes."""
+    """Takes a reaction back; without one, nothing changes."""
     reactions.take_back(call, chat_id, message_id)

@@ -1,4 +1,4 @@
-"""The service itself: is it there, and what can it do."""
+"""The service itself: its health and its OpenAPI document."""
 
 from typing import Any
 

@@ -1,7 +1,6 @@
 """The operations that answer with a stream: send, retry, edit, and resume.
 
-Everything that can be refused is refused before the first byte, as a problem document: the service call commits first,
-then the stream opens.
+Every refusal comes before the first byte, as a problem document: the service call commits first, then the stream opens.
 """
 
 from collections.abc import Callable
@@ -64,7 +63,7 @@ async def send_message(
 ) -> Response:
     """Sends a message and streams its answer; a completed turn's `request_id` replays that turn.
 
-    With `Last-Event-ID` it is a send that is repeated since its stream was cut: what follows that event is streamed.
+    `Last-Event-ID` repeats a send whose stream was cut: what follows that event is streamed.
     """
     command = SendMessage(
         chat_id=chat_id,
@@ -87,7 +86,7 @@ async def send_message(
 async def retry_turn(
     call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn, last_event_id: LastEventId = None
 ) -> Response:
-    """Answers the latest turn's message again; the new turn takes its place. Also as `…/turns/{request_id}:retry`.
+    """Answers the latest turn's message again; the new turn takes its place. Also at `…/turns/{request_id}:retry`.
 
     `Last-Event-ID` as for a send.
     """
@@ -133,21 +132,21 @@ async def edit_turn(  # noqa: PLR0913, PLR0917  one for each thing that the requ
 async def resume_stream(
     call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn, position: Annotated[Position, Depends()]
 ) -> Response:
-    """Tells a turn's stream again after the last event that the client has, and follows a running turn to its end."""
+    """Resumes a turn's stream after the last event that the client has, and follows a running turn to its end."""
     found = await greenlets.run(resume, call, chat_id, request_id, position.last, app.settings)
     return Response(status_code=204) if found.is_over else _followed(call, app, found)
 
 
 async def _rest(call: Call, app: AppDeps, after: int | None, find: Callable[[], Turn | None]) -> Response | None:
-    """The rest of a stream, for a request that is repeated after one of its events; None when there is none."""
+    """The rest of a stream, for a request repeated with `Last-Event-ID`; None when there is none."""
 
     def found() -> Resumed | None:
         turn = find()
         return None if turn is None else resumed(call, turn, after or 0, app.settings)
 
     rest = None if after is None else await greenlets.run(found)
-    # A client that has everything gets an empty stream, not a 204: a library that repeats its request takes that
-    # for a failure, and repeats it for ever.
+    # A client that has everything gets an empty stream, not a 204: libraries that repeat requests take a 204 for a
+    # failure, and repeat for ever.
     return None if rest is None else _followed(call, app, rest)
 
 

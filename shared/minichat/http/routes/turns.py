@@ -1,4 +1,4 @@
-"""Turns, as far as they do not stream: status, cancel and delete."""
+"""Operations of turns that do not stream: status, cancel and delete."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ _ENDED_BEFORE: dict[int | str, dict[str, Any]] = {
     responses=documented(errors.ChatNotFound, errors.TurnNotFound),
 )
 def get_turn(call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) -> TurnStatus:
-    """Where a turn stands; the truth about it, whatever a stream showed."""
+    """Where a turn stands; authoritative, whatever a stream showed."""
     _, turn = read_and_repair(call, chat_id, request_id, app.settings)
     turn = readable(turn)
     return turn_status(turn, messages.cited(turn))
