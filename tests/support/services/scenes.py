@@ -231,8 +231,8 @@ def _chats_delete(world: World) -> Scene:
         beside={
             "chats.delete": act,
             "turns.start": _send(world, chat),
-            "turns.supersede": _retry(world, old),
-            "turns.delete": _delete_turn(world, old),
+            "turn_mutations.supersede": _retry(world, old),
+            "turn_mutations.delete": _delete_turn(world, old),
             "attachment_steps.create": lambda: world.file(chat) and "ok",
         },
     )
@@ -273,8 +273,8 @@ def _titles_give(world: World) -> Scene:
             "titles.give": entitles("Another greeting"),
             "chats.rename": lambda: chats.rename(world.call(), chat.chat_id, "Mine") and "ok",
             "chats.delete": _delete_chat(world, chat),
-            "turns.delete": _delete_turn(world, turn),
-            "turns.supersede": _retry(world, turn),
+            "turn_mutations.delete": _delete_turn(world, turn),
+            "turn_mutations.supersede": _retry(world, turn),
         },
     )
 
@@ -292,8 +292,8 @@ def _turns_start(world: World) -> Scene:
         after=sends(world.later),
         beside={
             "turns.start": _send(world, chat),
-            "turns.supersede": _retry(world, old),
-            "turns.delete": _delete_turn(world, old),
+            "turn_mutations.supersede": _retry(world, old),
+            "turn_mutations.delete": _delete_turn(world, old),
             "chats.delete": _delete_chat(world, chat),
             "attachment_steps.delete": _delete_file(world, file),
         },
@@ -301,7 +301,7 @@ def _turns_start(world: World) -> Scene:
     )
 
 
-def _turns_replace(world: World) -> Scene:
+def _turn_mutations_supersede(world: World) -> Scene:
     chat = world.chat()
     old = world.ended(chat)
 
@@ -316,24 +316,24 @@ def _turns_replace(world: World) -> Scene:
         after=retries(world.later),
         beside={
             "turns.start": _send(world, chat),
-            "turns.supersede": edit,
-            "turns.delete": _delete_turn(world, old),
+            "turn_mutations.supersede": edit,
+            "turn_mutations.delete": _delete_turn(world, old),
             "chats.delete": _delete_chat(world, chat),
         },
         changes=frozenset({"teller"}),
     )
 
 
-def _turns_delete(world: World) -> Scene:
+def _turn_mutations_delete(world: World) -> Scene:
     chat = world.chat()
     old = world.ended(chat)
     act = _delete_turn(world, old)
     return Scene(
         act,
         beside={
-            "turns.delete": act,
+            "turn_mutations.delete": act,
             "turns.start": _send(world, chat),
-            "turns.supersede": _retry(world, old),
+            "turn_mutations.supersede": _retry(world, old),
             "chats.delete": _delete_chat(world, chat),
         },
     )
@@ -468,8 +468,8 @@ def _summaries_write(world: World) -> Scene:
         act,
         beside={
             "summaries.write": act,
-            "turns.delete": _delete_turn(world, last),
-            "turns.supersede": _retry(world, last),
+            "turn_mutations.delete": _delete_turn(world, last),
+            "turn_mutations.supersede": _retry(world, last),
             "chats.delete": _delete_chat(world, chat),
         },
     )
@@ -486,8 +486,8 @@ def _reactions_write(world: World) -> Scene:
         reacts("like"),
         beside={
             "reactions.write": reacts("dislike"),
-            "turns.delete": _delete_turn(world, turn),
-            "turns.supersede": _retry(world, turn),
+            "turn_mutations.delete": _delete_turn(world, turn),
+            "turn_mutations.supersede": _retry(world, turn),
             "chats.delete": _delete_chat(world, chat),
         },
     )
@@ -805,8 +805,8 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "chats.delete": _chats_delete,
     "chats.postpone": _chats_postpone,
     "turns.start": _turns_start,
-    "turns.supersede": _turns_replace,
-    "turns.delete": _turns_delete,
+    "turn_mutations.supersede": _turn_mutations_supersede,
+    "turn_mutations.delete": _turn_mutations_delete,
     "turns.take_over": _turns_take_over,
     "turns.progress": _turns_progress,
     "turns.request_cancel": _turns_request_cancel,
