@@ -21,7 +21,7 @@ from minichat.domain.errors import ChatMoved, CreditsTaken, GenerationInProgress
 from minichat.domain.identity import Call
 from minichat.domain.mutation import check_mutation
 from minichat.domain.turn import Turn, TurnState
-from minichat.storage import chats, keys, messages, references, summaries, turns
+from minichat.storage import chats, keys, leases, messages, references, summaries, turns
 from minichat.storage.conditions import all_of, is_still
 from minichat.storage.items import ChatItem, OutboxItem, TurnItem
 from minichat.storage.transact import Put, Refused, Update, Write, commit
@@ -52,7 +52,7 @@ def supersede(call: Call, chat: Chat, target: Target, new: turns.Start, *, reten
         *_withdrawn(call, target),
         *turns.put_new(new, retention_days),
     ]
-    beginning = turns.Beginning(call, new.turn)
+    beginning = leases.Beginning(call, new.turn)
     try:
         commit(writes, token=new.turn.turn_id, op="replace_turn", took_effect=beginning.took_effect)
         beginning.check()

@@ -35,12 +35,12 @@ from minichat.settings import Settings, Store
 from minichat.storage import (
     attachment_steps,
     keys,
+    leases,
     outbox,
     policies,
     purge,
     quota,
     summaries,
-    turns,
     usage_ledger,
     vector_stores,
 )
@@ -189,7 +189,7 @@ def _cancel(world: World, turn: Turn) -> Act:
 
 
 def _renew(world: World, turn: Turn) -> Act:
-    return lambda: "alive" if turns.progress(world.call(), turn, provider_called=True) else "lost"
+    return lambda: "alive" if leases.progress(world.call(), turn, provider_called=True) else "lost"
 
 
 def _delete_file(world: World, file: Attachment) -> Act:
@@ -339,7 +339,7 @@ def _turn_mutations_delete(world: World) -> Scene:
     )
 
 
-def _turns_take_over(world: World) -> Scene:
+def _leases_take_over(world: World) -> Scene:
     chat = world.chat()
     command = SendMessage(chat.chat_id, "hello", _id())
     dead = _running(send(world.call(), command, RULES))
@@ -353,29 +353,29 @@ def _turns_take_over(world: World) -> Scene:
         again,
         after=sends(world.later),
         beside={
-            "turns.take_over": again,
-            "turns.progress": _renew(world, dead),
+            "leases.take_over": again,
+            "leases.progress": _renew(world, dead),
             "endings.finish": _finish(world, dead),
         },
     )
 
 
-def _turns_progress(world: World) -> Scene:
+def _leases_progress(world: World) -> Scene:
     turn = world.turn(world.chat())
     return Scene(
         _renew(world, turn),
-        beside={"endings.finish": _finish(world, turn), "turns.request_cancel": _cancel(world, turn)},
+        beside={"endings.finish": _finish(world, turn), "leases.request_cancel": _cancel(world, turn)},
     )
 
 
-def _turns_request_cancel(world: World) -> Scene:
+def _leases_request_cancel(world: World) -> Scene:
     chat = world.chat()
     turn = world.turn(chat)
     act = _cancel(world, turn)
     return Scene(
         act,
         beside={
-            "turns.request_cancel": act,
+            "leases.request_cancel": act,
             "endings.finish": _finish(world, turn),
             "chats.delete": _delete_chat(world, chat),
         },
@@ -397,8 +397,8 @@ def _endings_finish(world: World) -> Scene:
         act,
         beside={
             "endings.finish": watchdog,
-            "turns.progress": _renew(world, turn),
-            "turns.request_cancel": _cancel(world, turn),
+            "leases.progress": _renew(world, turn),
+            "leases.request_cancel": _cancel(world, turn),
             "chats.delete": _delete_chat(world, chat),
         },
     )
@@ -807,9 +807,9 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "turns.start": _turns_start,
     "turn_mutations.supersede": _turn_mutations_supersede,
     "turn_mutations.delete": _turn_mutations_delete,
-    "turns.take_over": _turns_take_over,
-    "turns.progress": _turns_progress,
-    "turns.request_cancel": _turns_request_cancel,
+    "leases.take_over": _leases_take_over,
+    "leases.progress": _leases_progress,
+    "leases.request_cancel": _leases_request_cancel,
     "endings.finish": _endings_finish,
     "stream_record.store": _record_store,
     "purge.contents": _purge_contents,
