@@ -1,7 +1,7 @@
 """This instant, and ids of it: what a process's edge hands to the services, which ask neither clock nor chance.
 
 Machines' clocks differ, and leases compare them. So there is one clock, the store's: every answer of it says what time
-it was, and what this process's own clock is off is added to that one (domain.clock).
+it was, and what this process's own clock is off is added to that one (domain.store_clock).
 """
 
 import secrets
@@ -9,8 +9,8 @@ import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from minichat.domain.clock import Offset
 from minichat.domain.identity import uuid7
+from minichat.domain.store_clock import Offset
 
 _offset = Offset()
 
