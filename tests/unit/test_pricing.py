@@ -19,7 +19,7 @@ from minichat.domain.pricing import (
     reserve,
     text_tokens,
 )
-from minichat.domain.quota_left import periods
+from minichat.domain.quota_periods import periods
 from minichat.settings import Attachments, Quota
 from tests.support.domain.builders import a_model
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from minichat.domain.errors import InputTooLong
 from minichat.domain.policy import MAX_MULTIPLIER, MAX_TOKENS, EstimationBudgets, Model
-from minichat.domain.quota_left import periods
+from minichat.domain.quota_periods import periods
 from minichat.domain.turn import Reserve
 
 TOKENS_PER_MULTIPLIER = 1_000_000

@@ -16,6 +16,7 @@ from pynamodb.expressions.update import Action
 
 from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat, visible
+from minichat.domain.day_counts import DayCounts, lacking
 from minichat.domain.errors import (
     CreditsTaken,
     GenerationInProgress,
@@ -25,8 +26,7 @@ from minichat.domain.errors import (
 from minichat.domain.identity import Call, ChatId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.domain.policy import UserLimits
-from minichat.domain.quota_left import lacking
-from minichat.domain.turn import DayCounts, Reserve, ToolCalls, Turn, TurnState
+from minichat.domain.turn import Reserve, ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
 from minichat.storage import chats, keys, leases, messages, quota, references
 from minichat.storage.conditions import all_of
