@@ -10,8 +10,9 @@ from minichat.domain.context import Assembly, Snapshot, Space, assemble, instruc
 from minichat.domain.day_counts import DayCounts, lacking
 from minichat.domain.errors import ImagesDisabled, QuotaExceeded, UnsupportedMedia, UsedUp, WebSearchDisabled
 from minichat.domain.policy import Model, Policy
-from minichat.domain.pricing import Load, check_input, input_tokens, output_cap, reserve, surcharges
+from minichat.domain.pricing import output_cap, reserve
 from minichat.domain.quota_left import QuotaUse
+from minichat.domain.token_estimate import Load, check_input, input_tokens, surcharges
 from minichat.domain.tool_allowance import most_calls, offered, told_of_calls
 from minichat.domain.tools import Document, Tools, sees, tools_of
 from minichat.domain.turn import Reserve, ToolCalls
