@@ -16,7 +16,7 @@ from minichat.domain.settlement import Ending
 from minichat.domain.turn import Turn, TurnState
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
-from minichat.services import chats, mutate, reactions, resume
+from minichat.services import chats, mutate, reactions, stream_resume
 from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
@@ -175,17 +175,17 @@ async def test_a_replay_that_began_before_its_turn_was_replaced_has_the_whole_an
     assert isinstance(found, Replay)
     a_retry(turn)
     call = a_call()
-    replay = resume.replay(call, found.turn, RULES.settings)
-    told = [one.event async for one in each(resume.follow(call, replay, RULES.settings, lambda: call.now))]
+    replay = stream_resume.replay(call, found.turn, RULES.settings)
+    told = [one.event async for one in each(stream_resume.follow(call, replay, RULES.settings, lambda: call.now))]
     assert [one.data["content"] for one in told if one.name == "delta"] == ["an answer"]
 
 
 async def test_a_stream_is_told_from_the_message_though_its_turn_was_replaced_meanwhile(store: Store) -> None:
     turn = ended(a_send(a_chat(), "a question"), "an answer")
     late = Call(a_caller(), turn.started_at + timedelta(days=2), new_id)  # its parts have expired
-    resumed = resume.resume(late, turn.chat_id, turn.request_id, 0, RULES.settings)
+    resumed = stream_resume.resume(late, turn.chat_id, turn.request_id, 0, RULES.settings)
     a_retry(turn)
-    told = [one.event async for one in each(resume.follow(late, resumed, RULES.settings, lambda: late.now))]
+    told = [one.event async for one in each(stream_resume.follow(late, resumed, RULES.settings, lambda: late.now))]
     assert [one.data["content"] for one in told if one.name == "delta"] == ["an answer"]
 
 

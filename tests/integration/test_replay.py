@@ -43,9 +43,9 @@ from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.reconcile_quota import reconcile, repair
-from minichat.services.resume import follow, resume
 from minichat.services.send import send
 from minichat.services.stream_record import Transcript
+from minichat.services.stream_resume import follow, resume
 from minichat.settings import Quota, Settings, Store
 from minichat.storage import (
     attachment_steps,

@@ -23,8 +23,8 @@ from minichat.services import cancel, orphans
 from minichat.services.channel import Numbered
 from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import RunningTurn
-from minichat.services.resume import Resumed, follow, replay, resume
 from minichat.services.stream_record import Transcript
+from minichat.services.stream_resume import Resumed, follow, replay, resume
 from minichat.settings import Store, Streaming
 from minichat.storage import keys, leases, messages, parts, turns
 from tests.integration.test_generate import Scripted, a_running_turn, begun, searching_rules, some_rules
