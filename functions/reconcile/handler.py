@@ -8,7 +8,7 @@ from datetime import timedelta
 from minichat.moment import now
 from minichat.observability import begin, count, emit, logger
 from minichat.services import reconcile_reading, reconcile_usage
-from minichat.services.provider_leftovers import Deleted
+from minichat.services.provider_leftovers import CLEANED, Deleted
 from minichat.services.reconcile_quota import reconcile, repair
 from minichat.settings import current
 from minichat.storage import scan
@@ -16,8 +16,6 @@ from minichat.storage.items import connect
 
 SETTLED = timedelta(minutes=15)
 """A turn that ended longer ago than this must have its ledger entry."""
-CLEANED = timedelta(days=1)
-"""What was deleted longer ago than this must be gone: the attempts of its message are over."""
 
 connect(current().store)
 

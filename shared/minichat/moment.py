@@ -2,7 +2,7 @@
 randomness.
 
 Machines' clocks differ, and leases compare them. So there is one clock, the store's: each of its answers has the time,
-and this process adds its own clock's error to that clock (domain.clock).
+and this process adds its own clock's error to that clock (domain.store_clock).
 """
 
 import secrets
@@ -10,8 +10,8 @@ import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from minichat.domain.clock import Offset
 from minichat.domain.identity import uuid7
+from minichat.domain.store_clock import Offset
 
 _offset = Offset()
 

@@ -9,7 +9,7 @@ from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat
 from minichat.domain.errors import ChatNotFound, InvalidCursor, InvalidRequest
 from minichat.domain.identity import ChatId
-from minichat.domain.message import told_bytes
+from minichat.domain.message_size import told_bytes
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
 from minichat.http.response_models import AttachmentDetail, Page, attachment_detail

@@ -12,9 +12,10 @@ import pytest
 from minichat.domain import errors
 from minichat.domain.attachment import Attachment, ErrorCode
 from minichat.domain.chat import Chat
+from minichat.domain.day_counts import DayCounts
 from minichat.domain.identity import RequestId
 from minichat.domain.settlement import Ending
-from minichat.domain.turn import DayCounts, ToolCalls, Turn, TurnState
+from minichat.domain.turn import ToolCalls, Turn, TurnState
 from minichat.services import chats, mutate
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage

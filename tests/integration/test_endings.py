@@ -28,8 +28,8 @@ from minichat.services import chats
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
-from minichat.services.resume import follow, replay
 from minichat.services.send import send
+from minichat.services.stream_resume import follow, replay
 from minichat.settings import Store
 from minichat.storage import messages
 from tests.integration.test_generate import A_PAGE, Scripted, a_running_turn, begun, some_rules, stored, told

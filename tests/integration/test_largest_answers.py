@@ -13,7 +13,7 @@ from minichat.domain.attachment import Attachment
 from minichat.domain.chat import TITLE_MAX_CHARACTERS, Chat
 from minichat.domain.errors import InputTooLong
 from minichat.domain.identity import AttachmentId, Call, Caller, ChatId, RequestId, TenantId, UserId
-from minichat.domain.message import MESSAGE_MAX_BYTES, TOLD_MAX_BYTES, told_bytes
+from minichat.domain.message_size import MESSAGE_MAX_BYTES, TOLD_MAX_BYTES, told_bytes
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage

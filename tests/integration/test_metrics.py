@@ -27,7 +27,7 @@ from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.settings import Settings, Store
-from minichat.storage import turns
+from minichat.storage import leases
 from tests.integration.test_generate import Script, Scripted, a_running_turn, begun, some_rules, told
 from tests.support.domain.builders import a_call, a_model, a_policy, new_id, some_limits
 from tests.support.patience import PATIENCE
@@ -279,7 +279,7 @@ def test_a_sign_of_life_at_the_last_moment_is_a_lost_race_of_who_thought_it_dead
     seen_dead = a_running_turn(rules).turn
     timeout = timedelta(seconds=rules.settings.orphan_watchdog.timeout_seconds)
     call = Call(a_call().caller, seen_dead.last_progress_at + timeout, new_id)
-    turns.progress(call, seen_dead, provider_called=True)
+    leases.progress(call, seen_dead, provider_called=True)
     event = begin()
     assert orphans.ended_as_orphan(call, seen_dead, rules.settings)
     values = {one.name: one.value for one in event.measurements}

@@ -21,7 +21,7 @@ from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.services.stream_record import Transcript
 from minichat.settings import Settings, Store
-from minichat.storage import turn_lists, turns
+from minichat.storage import leases, turn_lists, turns
 from minichat.storage.items import READ_ATTEMPTS
 from minichat.storage.transact import Rejected
 from tests.support.domain.builders import a_call, a_model, a_policy, new_id
@@ -60,7 +60,7 @@ def stored(turn: Turn) -> Turn:
 @pytest.mark.holds("turns.dead", "turns.dead-costs")
 def test_a_dead_turn_does_not_block_the_next_send(store: Store) -> None:
     dead = a_running_turn()
-    turns.progress(a_call(), dead, provider_called=True)
+    leases.progress(a_call(), dead, provider_called=True)
     dead = stored(dead)
     command = SendMessage(dead.chat_id, "anybody there?", RequestId(str(uuid4())))
     with pytest.raises(errors.GenerationInProgress):
@@ -113,7 +113,7 @@ def test_reading_retrying_and_deleting_a_dead_turn_end_it_first(store: Store) ->
 def test_a_sign_of_life_between_look_and_end_saves_a_turn(store: Store) -> None:
     seen_dead = a_running_turn()
     call = later(seen_dead)
-    turns.progress(Call(call.caller, call.now, new_id), seen_dead, provider_called=True)
+    leases.progress(Call(call.caller, call.now, new_id), seen_dead, provider_called=True)
     assert orphans.ended_as_orphan(call, seen_dead, RULES.settings)
     assert stored(seen_dead).state is TurnState.RUNNING
 
@@ -123,7 +123,7 @@ def test_a_zombie_changes_nothing(store: Store) -> None:
     dead = a_running_turn()
     orphans.ended_as_orphan(later(dead), dead, RULES.settings)
     before = Tables.of(store)
-    assert turns.progress(a_call(), dead, provider_called=True) is None
+    assert leases.progress(a_call(), dead, provider_called=True) is None
     assert finalize(a_call(), dead, Ending(TurnState.COMPLETED, text="late", usage=Usage(9, 9)), RULES.settings) is None
     assert Tables.of(store) == before
 
@@ -132,7 +132,7 @@ def test_the_watchdog_ends_the_dead_and_leaves_the_living(store: Store) -> None:
     dead = [a_running_turn() for _ in range(5)]
     now = later(dead[-1]).now
     alive = a_running_turn()
-    turns.progress(Call(a_call().caller, now, new_id), alive, provider_called=True)
+    leases.progress(Call(a_call().caller, now, new_id), alive, provider_called=True)
     swept = orphans.sweep(now, new_id, RULES.settings)
     assert (swept.detected, swept.finalized) == (5, 5)
     assert {stored(turn).state for turn in dead} == {TurnState.FAILED}
@@ -159,7 +159,7 @@ def test_a_sweep_finds_every_dead_turn_behind_pages_of_living_ones(
     dead = turns_[::5]
     for turn in turns_:
         if turn not in dead:
-            turns.progress(Call(a_call().caller, now, new_id), turn, provider_called=True)
+            leases.progress(Call(a_call().caller, now, new_id), turn, provider_called=True)
     assert orphans.sweep(now, new_id, with_watchdog(batch_size=len(dead))) == orphans.OrphanSweep(len(dead), len(dead))
     assert {stored(turn).state for turn in dead} == {TurnState.FAILED}
     assert sum(stored(turn).state is TurnState.RUNNING for turn in turns_) == 32
@@ -238,7 +238,7 @@ def test_a_write_of_a_sweep_that_collides_is_not_repeated_for_long(
 def test_of_eight_watchdogs_and_a_late_finalizer_one_wins(store: Store) -> None:
     for _ in range(20):
         dead = a_running_turn()
-        turns.progress(a_call(), dead, provider_called=True)
+        leases.progress(a_call(), dead, provider_called=True)
         call = later(stored(dead))
         start = threading.Barrier(9)
 

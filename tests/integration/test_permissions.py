@@ -36,7 +36,7 @@ from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import InForce, Rules
 from minichat.services.send import send
 from minichat.settings import Settings, Store, load
-from minichat.storage import dynamodb, keys, parts, scan, transact, turns
+from minichat.storage import dynamodb, keys, leases, parts, scan, transact
 from tests.support.aws.roles import Calls
 from tests.support.domain.builders import new_id
 from tests.support.events.queue_access import Handler, QueueAccess, a_change, forget, invocation
@@ -147,7 +147,7 @@ def _a_dead_turn(chat_id: ChatId, rules: Rules) -> None:
     call = _a_call(LONG_AGO)
     running = send(call, SendMessage(chat_id, "and then", RequestId(str(uuid4()))), rules)
     assert isinstance(running, RunningTurn)
-    turns.progress(call, running.turn, provider_called=True)
+    leases.progress(call, running.turn, provider_called=True)
     told = [Told("delta", {"type": "text", "content": "Well"})]
     transact.commit(parts.puts(running.turn, 1, told, kept=timedelta(hours=1)), token=new_id(call.now))
 

@@ -16,13 +16,13 @@ from minichat.domain.settlement import Ending
 from minichat.domain.turn import Turn, TurnState
 from minichat.http import listing
 from minichat.http.paging import CursorCodec
-from minichat.services import chats, mutate, reactions, resume
+from minichat.services import chats, mutate, reactions, stream_resume
 from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.settings import Settings, Store
-from minichat.storage import keys, messages, turns
+from minichat.storage import keys, messages, turn_mutations, turns
 from minichat.storage.items import MessageItem, MessagePartItem
 from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
 from tests.support.services.events import each
@@ -175,17 +175,17 @@ async def test_a_replay_that_began_before_its_turn_was_replaced_has_the_whole_an
     assert isinstance(found, Replay)
     a_retry(turn)
     call = a_call()
-    replay = resume.replay(call, found.turn, RULES.settings)
-    told = [one.event async for one in each(resume.follow(call, replay, RULES.settings, lambda: call.now))]
+    replay = stream_resume.replay(call, found.turn, RULES.settings)
+    told = [one.event async for one in each(stream_resume.follow(call, replay, RULES.settings, lambda: call.now))]
     assert [one.data["content"] for one in told if one.name == "delta"] == ["an answer"]
 
 
 async def test_a_stream_is_told_from_the_message_though_its_turn_was_replaced_meanwhile(store: Store) -> None:
     turn = ended(a_send(a_chat(), "a question"), "an answer")
     late = Call(a_caller(), turn.started_at + timedelta(days=2), new_id)  # its parts have expired
-    resumed = resume.resume(late, turn.chat_id, turn.request_id, 0, RULES.settings)
+    resumed = stream_resume.resume(late, turn.chat_id, turn.request_id, 0, RULES.settings)
     a_retry(turn)
-    told = [one.event async for one in each(resume.follow(late, resumed, RULES.settings, lambda: late.now))]
+    told = [one.event async for one in each(stream_resume.follow(late, resumed, RULES.settings, lambda: late.now))]
     assert [one.data["content"] for one in told if one.name == "delta"] == ["an answer"]
 
 
@@ -212,9 +212,9 @@ def test_a_mutation_of_a_turn_whose_messages_were_not_read_loses_none(store: Sto
     before = Tables.of(store)
     call = a_call()
     with pytest.raises(GenerationInProgress):
-        turns.delete(call, chat, turns.Target(stored, found[:1]), [], token=new_id(call.now))
+        turn_mutations.delete(call, chat, turn_mutations.Target(stored, found[:1]), [], token=new_id(call.now))
     assert Tables.of(store) == before
-    turns.delete(call, chat, turns.Target(stored, found), [], token=new_id(call.now))
+    turn_mutations.delete(call, chat, turn_mutations.Target(stored, found), [], token=new_id(call.now))
     assert violations(Tables.of(store)) == []
 
 
@@ -222,14 +222,14 @@ def test_a_reaction_that_comes_while_its_turn_is_replaced_moves_with_the_answer(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turn = ended(a_send(a_chat(), "a question"), "an answer")
-    original = turns.supersede
+    original = turn_mutations.supersede
 
     def after_a_reaction(*about: Any, **more: Any) -> None:
-        monkeypatch.setattr(turns, "supersede", original)
+        monkeypatch.setattr(turn_mutations, "supersede", original)
         reactions.react(a_call(), turn.chat_id, turn.assistant_message_id, "like")
         original(*about, **more)
 
-    monkeypatch.setattr(turns, "supersede", after_a_reaction)
+    monkeypatch.setattr(turn_mutations, "supersede", after_a_reaction)
     ended(a_retry(turn))
     answer = message(turn, "assistant")
     assert answer is not None
@@ -287,7 +287,7 @@ def test_a_long_message_of_an_earlier_version_is_hidden_where_it_is(store: Store
     assert stored is not None
     old = replace(stored, user_message_id=long)
     said = messages.recent(TENANT, chat_id, 3, at_most_bytes=10**7).of(turn.request_id)
-    turns.delete(a_call(), chat, turns.Target(old, said), [], token=new_id(a_call().now))
+    turn_mutations.delete(a_call(), chat, turn_mutations.Target(old, said), [], token=new_id(a_call().now))
     kept = messages.read(TENANT, chat_id, long)
     assert kept is not None
     assert kept.content == LONG

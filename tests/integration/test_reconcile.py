@@ -28,6 +28,7 @@ from minichat.services import chats, mutate, reconcile_reading, reconcile_usage
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
+from minichat.services.provider_leftovers import CLEANED
 from minichat.services.reconcile_quota import Undecided, reconcile, repair
 from minichat.services.send import send
 from minichat.settings import Settings, Store
@@ -334,7 +335,7 @@ def test_one_reading_of_the_table_serves_all_comparisons(store: Store, monkeypat
     all_booked()
     corrupted(store, total=7)
     chats.delete(a_call(), an_ended_turn().chat_id)  # and nobody cleans it up
-    monkeypatch.setattr(daily, "now", lambda: later() + daily.CLEANED)
+    monkeypatch.setattr(daily, "now", lambda: later() + CLEANED)
     monkeypatch.setattr(daily, "current", lambda: RULES.settings)
     with counted_calls() as calls:
         result = daily.handler({}, None)

@@ -43,11 +43,21 @@ from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.reconcile_quota import reconcile, repair
-from minichat.services.resume import follow, resume
 from minichat.services.send import send
 from minichat.services.stream_record import Transcript
+from minichat.services.stream_resume import follow, resume
 from minichat.settings import Quota, Settings, Store
-from minichat.storage import attachment_steps, attachments, keys, parts, scan, turns, usage_ledger, vector_stores
+from minichat.storage import (
+    attachment_steps,
+    attachments,
+    keys,
+    leases,
+    parts,
+    scan,
+    turns,
+    usage_ledger,
+    vector_stores,
+)
 from minichat.storage import chats as stored_chats
 from tests.integration.test_generate import Scripted, begun, some_rules
 from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
@@ -130,7 +140,7 @@ def test_p1_a_chat_is_not_purged_while_its_turn_lives(store: Store, monkeypatch:
 
     def pause(*args: Any, **more: Any) -> Any:
         # Between look and end: the process, which was stalled, goes on.
-        turns.progress(late, turn, provider_called=True)
+        leases.progress(late, turn, provider_called=True)
         return original(*args, **more)
 
     monkeypatch.setattr(parts, "after", pause)
@@ -631,7 +641,7 @@ def test_p8b_living_turns_do_not_hide_a_dead_one(store: Store) -> None:
     dead = a_running().turn
     now = dead.last_progress_at + TIMEOUT
     for turn in living:
-        turns.progress(Call(a_caller(), now, new_id), turn, provider_called=True)
+        leases.progress(Call(a_caller(), now, new_id), turn, provider_called=True)
     for _ in range(5):
         orphans.sweep(now, new_id, few)
     assert stored(dead).state is TurnState.FAILED
@@ -688,7 +698,7 @@ def test_p10a_a_living_turn_survives_clocks_that_differ(store: Store, skew: int)
     behind, ahead = timedelta(seconds=-skew), timedelta(seconds=skew)
     turn = a_running().turn
     true_now = turn.started_at + timedelta(seconds=120)
-    turns.progress(Call(a_caller(), true_now - timedelta(seconds=5) + behind, new_id), turn, provider_called=True)
+    leases.progress(Call(a_caller(), true_now - timedelta(seconds=5) + behind, new_id), turn, provider_called=True)
     orphans.sweep(true_now + ahead, new_id, RULES.settings)
     assert stored(turn).state is TurnState.RUNNING, f"killed alive at ±{skew} s"
 
@@ -701,7 +711,7 @@ def test_p10b_a_living_turn_that_is_asked_to_stop_ends_itself(store: Store, skew
     behind, ahead = timedelta(seconds=-skew), timedelta(seconds=skew)
     turn = a_running().turn
     true_now = turn.started_at + timedelta(seconds=120)
-    turns.progress(Call(a_caller(), true_now - timedelta(seconds=5) + behind, new_id), turn, provider_called=True)
+    leases.progress(Call(a_caller(), true_now - timedelta(seconds=5) + behind, new_id), turn, provider_called=True)
     cancel(Call(a_caller(), true_now + ahead, new_id), turn.chat_id, turn.request_id, RULES.settings)
     assert stored(turn).state is TurnState.RUNNING, f"its text of the last second is lost at ±{skew} s"
 
@@ -762,7 +772,7 @@ async def test_p11a_a_zombie_writes_nothing_that_is_told(store: Store) -> None:
     assert orphans.ended_as_orphan(late, turn, RULES.settings)
     # What `_record` does on its next go: a look and a write, side by side.
     looked, _ = await asyncio.gather(
-        asyncio.to_thread(turns.look, turn), zombie.store(turn, RULES.settings.streaming), return_exceptions=True
+        asyncio.to_thread(leases.look, turn), zombie.store(turn, RULES.settings.streaming), return_exceptions=True
     )
     assert looked is None
     resumed = resume(late, turn.chat_id, turn.request_id, 0, RULES.settings)

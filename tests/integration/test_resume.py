@@ -23,10 +23,10 @@ from minichat.services import cancel, orphans
 from minichat.services.channel import Numbered
 from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import RunningTurn
-from minichat.services.resume import Resumed, follow, replay, resume
 from minichat.services.stream_record import Transcript
+from minichat.services.stream_resume import Resumed, follow, replay, resume
 from minichat.settings import Store, Streaming
-from minichat.storage import keys, messages, parts, turns
+from minichat.storage import keys, leases, messages, parts, turns
 from tests.integration.test_generate import Scripted, a_running_turn, begun, searching_rules, some_rules
 from tests.support.domain.builders import a_call, new_id
 from tests.support.services.events import each
@@ -322,7 +322,7 @@ async def test_a_burst_of_text_is_stored_before_the_end_and_not_in_it(store: Sto
 @pytest.mark.holds("turns.cancelled-dead")
 async def test_a_cancelled_turn_whose_process_is_dead_ends_when_somebody_looks(store: Store) -> None:
     running = a_running_turn(RULES)
-    await asyncio.to_thread(turns.progress, a_call(), running.turn, provider_called=True)
+    await asyncio.to_thread(leases.progress, a_call(), running.turn, provider_called=True)
     turn = _stored(running.turn)
     asked = replace(a_call(), now=turn.last_progress_at + timedelta(seconds=1))
     cancel.cancel(asked, turn.chat_id, turn.request_id, RULES.settings)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from minichat import moment
-from minichat.domain.clock import Offset
+from minichat.domain.store_clock import Offset
 from minichat.storage import store_time, transact
 from minichat.storage.items import READ_ATTEMPTS, connection
 from tests.clocks import MOVED

@@ -25,7 +25,7 @@ from minichat.services.finalize import End
 from minichat.services.new_turn import RunningTurn
 from minichat.services.policy_in_force import Rules
 from minichat.settings import OrphanWatchdog
-from minichat.storage import turns
+from minichat.storage import leases
 from tests.integration.test_generate import Scripted, a_running_turn, begun, some_rules, stored, told
 from tests.support import blocked
 from tests.support.domain.builders import a_call, new_id
@@ -174,7 +174,7 @@ async def test_the_end_of_a_turn_is_waited_for_however_often_its_process_is_told
     reading.cancel()
 
 
-@pytest.mark.parametrize(("module", "name"), [(stream_record, "put_one"), (turns, "progress")], ids=["parts", "lease"])
+@pytest.mark.parametrize(("module", "name"), [(stream_record, "put_one"), (leases, "progress")], ids=["parts", "lease"])
 async def test_a_cancel_is_acted_on_while_other_writes_hang(
     monkeypatch: pytest.MonkeyPatch, module: Any, name: str
 ) -> None:

@@ -26,7 +26,7 @@ from minichat.services.reconcile_quota import reconcile
 from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import chats as stored_chats
-from minichat.storage import items, turns
+from minichat.storage import items, leases
 from minichat.storage.transact import update_one
 from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
 from tests.support.services.ready_files import announced
@@ -183,7 +183,7 @@ def test_a_turn_that_still_runs_is_asked_to_stop(store: Store) -> None:
     turn = a_turn(chat, chat.created_at)
     over = chat.created_at + A_MINUTE
     assert temporary_chats.sweep(over, new_id, hurried, seconds=60) == temporary_chats.TemporarySweep(1)
-    now = turns.look(turn)
+    now = leases.look(turn)
     assert now is not None
     assert now.cancel_requested
 

@@ -28,7 +28,7 @@ from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.services.stream_record import Transcript
 from minichat.settings import Settings, Store
-from minichat.storage import parts, policies, transact, turns
+from minichat.storage import leases, parts, policies, transact, turns
 from minichat.storage.items import connect
 from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
 from tests.support.patience import PATIENCE
@@ -200,8 +200,8 @@ def test_the_process_that_a_turn_was_taken_from_changes_nothing(store: Store) ->
     zombie = begun(command)
     again = send(silent_since(zombie), command, RULES)
     assert isinstance(again, RunningTurn)
-    assert turns.progress(a_call(), zombie, provider_called=True) is None
-    assert turns.look(zombie) is None
+    assert leases.progress(a_call(), zombie, provider_called=True) is None
+    assert leases.look(zombie) is None
     assert ended(zombie) is None
     assert stored(zombie).state is TurnState.RUNNING
     for turn, word in ((zombie, "late"), (again.turn, "right")):
@@ -209,7 +209,7 @@ def test_the_process_that_a_turn_was_taken_from_changes_nothing(store: Store) ->
         record.add(Delta(word))
         asyncio.run(record.store(turn, RULES.settings.streaming))
     assert [event.data["content"] for _, event in parts.after(stored(zombie), 0)] == ["right"]
-    assert turns.look(again.turn) is not None
+    assert leases.look(again.turn) is not None
     assert ended(again) is not None
 
 
@@ -234,7 +234,7 @@ def test_of_many_same_sends_one_goes_on_with_a_turn(store: Store) -> None:
 def test_a_turn_that_was_called_told_cancelled_or_sent_otherwise_is_not_gone_on_with(store: Store) -> None:
     called, told, cancelled, other = (a_command(a_chat()) for _ in range(4))
     turn = begun(called)
-    turns.progress(a_call(), turn, provider_called=True)
+    leases.progress(a_call(), turn, provider_called=True)
     with pytest.raises(errors.RequestIdConflict) as conflict:
         send(silent_since(turn), called, RULES)
     assert conflict.value.turn_state == "running"
@@ -296,7 +296,7 @@ def test_the_same_edit_goes_on_and_another_does_not(store: Store) -> None:
 def test_a_start_that_took_long_is_renewed_before_its_provider_is_called(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "LATE_SECONDS", 0)
+    monkeypatch.setattr(leases, "LATE_SECONDS", 0)
     command = a_command(a_chat())
     with counted_calls() as calls:
         turn = begun(command)

@@ -31,7 +31,7 @@ from minichat.services.policy_in_force import InForce, Rules
 from minichat.services.reconcile_quota import reconcile
 from minichat.services.send import send
 from minichat.settings import Quota, Settings
-from minichat.storage import policies, turns
+from minichat.storage import leases, policies
 from tests.conftest import fresh_tables
 from tests.support.domain.builders import NOW, a_caller, a_model, a_policy, new_id, some_limits
 from tests.support.services.ready_files import announced, ready
@@ -180,7 +180,7 @@ class Ledger(RuleBasedStateMachine):
     def shows_a_sign_of_life(self) -> None:
         for chat in self.chats:
             if chat.alive is not None:
-                turns.progress(self.call(), chat.alive, provider_called=True)
+                leases.progress(self.call(), chat.alive, provider_called=True)
 
     @rule(number=st.integers(0, 2))
     def is_cancelled(self, number: int) -> None:

@@ -9,11 +9,12 @@ import pytest
 
 from minichat.domain import errors
 from minichat.domain.admission import Admission, PromptLimits, Wish, admit, readmit
+from minichat.domain.day_counts import DayCounts
 from minichat.domain.identity import AttachmentId
 from minichat.domain.policy import KillSwitches, Policy
-from minichat.domain.quota_left import Committed, QuotaUse, next_reset, remaining
+from minichat.domain.quota_left import Committed, QuotaUse, remaining
+from minichat.domain.quota_periods import next_reset
 from minichat.domain.tools import Document
-from minichat.domain.turn import DayCounts
 from tests.support.domain.builders import NOW, a_model, a_policy, some_limits
 
 PREMIUM = a_model(

@@ -11,8 +11,8 @@ from minichat.domain.errors import ContextBudgetExceeded
 from minichat.domain.identity import MessageId, RequestId, uuid7
 from minichat.domain.message import Message
 from minichat.domain.policy import Model
-from minichat.domain.pricing import text_tokens
 from minichat.domain.summary import Compression, Frontier, Summary
+from minichat.domain.token_estimate import text_tokens
 from tests.support.domain.builders import NOW, a_message, a_model, an_id
 
 SYSTEM = "Be brief."

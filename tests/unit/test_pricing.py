@@ -10,16 +10,9 @@ from hypothesis import strategies as st
 
 from minichat.domain.errors import InputTooLong
 from minichat.domain.policy import EstimationBudgets
-from minichat.domain.pricing import (
-    CreditOverflow,
-    Load,
-    check_input,
-    credits_micro,
-    input_tokens,
-    reserve,
-    text_tokens,
-)
-from minichat.domain.quota_left import periods
+from minichat.domain.pricing import CreditOverflow, credits_micro, reserve
+from minichat.domain.quota_periods import periods
+from minichat.domain.token_estimate import Load, check_input, input_tokens, text_tokens
 from minichat.settings import Attachments, Quota
 from tests.support.domain.builders import a_model
 

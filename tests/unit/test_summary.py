@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from minichat.domain.identity import MessageId, uuid7
 from minichat.domain.message import Message
 from minichat.domain.policy import EstimationBudgets
-from minichat.domain.pricing import text_tokens
 from minichat.domain.summary import (
     DROPS,
     INSTRUCTIONS,
@@ -20,6 +19,7 @@ from minichat.domain.summary import (
     request,
     without_oldest,
 )
+from minichat.domain.token_estimate import text_tokens
 from tests.support.domain.builders import NOW, a_message
 
 

@@ -8,11 +8,11 @@ import pytest
 from minichat.domain import errors
 from minichat.domain.admission import Admission, PromptLimits, Wish, admit
 from minichat.domain.attachment import Attachment, AttachmentStatus
+from minichat.domain.day_counts import DayCounts
 from minichat.domain.identity import AttachmentId, ChatId, TenantId
 from minichat.domain.policy import KillSwitches, Model, Policy
 from minichat.domain.quota_left import Committed, QuotaUse
 from minichat.domain.tools import Document, Tools
-from minichat.domain.turn import DayCounts
 from tests.support.domain.builders import NOW, a_model, a_policy, an_id, some_limits
 
 ALL_TOOLS = {"tool_support": {"web_search": True, "file_search": True, "code_interpreter": True}}

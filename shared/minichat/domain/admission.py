@@ -7,13 +7,15 @@ from datetime import datetime
 from minichat.domain import doc_summary
 from minichat.domain.attachment import Attachment
 from minichat.domain.context import Assembly, Snapshot, Space, assemble, instructions
+from minichat.domain.day_counts import DayCounts, lacking
 from minichat.domain.errors import ImagesDisabled, QuotaExceeded, UnsupportedMedia, UsedUp, WebSearchDisabled
 from minichat.domain.policy import Model, Policy
-from minichat.domain.pricing import Load, check_input, input_tokens, output_cap, reserve, surcharges
-from minichat.domain.quota_left import QuotaUse, lacking
+from minichat.domain.pricing import output_cap, reserve
+from minichat.domain.quota_left import QuotaUse
+from minichat.domain.token_estimate import Load, check_input, input_tokens, surcharges
 from minichat.domain.tool_allowance import most_calls, offered, told_of_calls
 from minichat.domain.tools import Document, Tools, sees, tools_of
-from minichat.domain.turn import DayCounts, Reserve, ToolCalls
+from minichat.domain.turn import Reserve, ToolCalls
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from typing import Literal
 from uuid import UUID
 
 from minichat.domain.cleanup import Cleanup
+from minichat.domain.day_counts import DayCounts
 from minichat.domain.identity import AttachmentId, ChatId, TenantId, UserId, instant_of
-from minichat.domain.turn import DayCounts
 
 AttachmentKind = Literal["document", "image"]
 ErrorCode = Literal[

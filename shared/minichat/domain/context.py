@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from minichat.domain.errors import ContextBudgetExceeded
 from minichat.domain.message import Message
 from minichat.domain.policy import EstimationBudgets, Model
-from minichat.domain.pricing import text_tokens
 from minichat.domain.summary import Compression, Summary, target
+from minichat.domain.token_estimate import text_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from minichat.domain.attachment import Attachment, AttachmentKind
+from minichat.domain.day_counts import DayCounts
 from minichat.domain.errors import FieldError as Wrong
 from minichat.domain.errors import FileTooLarge, InvalidRequest, UnsupportedFileType
 from minichat.domain.text import is_blank
-from minichat.domain.turn import DayCounts
 
 Purpose = Literal["file_search", "code_interpreter"]
 

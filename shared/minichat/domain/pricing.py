@@ -1,11 +1,9 @@
-"""Quota arithmetic in integers: tokens are estimated up, every price component is rounded up (turns-and-quota 4)."""
+"""What tokens cost, in whole micro-credits: every component of a price is rounded up (turns-and-quota 4)."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
-from minichat.domain.errors import InputTooLong
-from minichat.domain.policy import MAX_MULTIPLIER, MAX_TOKENS, EstimationBudgets, Model
-from minichat.domain.quota_left import periods
+from minichat.domain.policy import MAX_MULTIPLIER, MAX_TOKENS, Model
+from minichat.domain.quota_periods import periods
 from minichat.domain.turn import Reserve
 
 TOKENS_PER_MULTIPLIER = 1_000_000
@@ -14,17 +12,6 @@ TOKENS_PER_MULTIPLIER = 1_000_000
 
 class CreditOverflow(ArithmeticError):
     """Tokens or a multiplier outside the bounds within which credits are exact."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What a prompt carries besides its text."""
-
-    images: int = 0
-    file_search: bool = False
-    web_search: bool = False
-    code_interpreter: bool = False
-    context_tokens: int = 0
 
 
 def credits_micro(input_tokens: int, output_tokens: int, input_multiplier: int, output_multiplier: int) -> int:
@@ -38,49 +25,14 @@ def credits_micro(input_tokens: int, output_tokens: int, input_multiplier: int, 
     for multiplier in (input_multiplier, output_multiplier):
         if not 1 <= multiplier <= MAX_MULTIPLIER:
             raise CreditOverflow(f"multiplier {multiplier}")
-    return _ceil_div(input_tokens * input_multiplier, TOKENS_PER_MULTIPLIER) + _ceil_div(
+    return ceil_div(input_tokens * input_multiplier, TOKENS_PER_MULTIPLIER) + ceil_div(
         output_tokens * output_multiplier, TOKENS_PER_MULTIPLIER
-    )
-
-
-def text_tokens(utf8_bytes: int, budgets: EstimationBudgets) -> int:
-    """Estimated tokens of a text: 4000 bytes with the defaults → 1000 + 100 → with the margin 1210."""
-    tokens = _ceil_div(utf8_bytes, budgets.bytes_per_token) + budgets.fixed_overhead
-    return _ceil_div(tokens * (100 + budgets.safety_margin_pct), 100)
-
-
-def input_tokens(utf8_bytes: int, load: Load, budgets: EstimationBudgets) -> int:
-    """Estimated tokens of everything that is sent: 4000 bytes, 2 images, tools and web search → 4210."""
-    return (
-        text_tokens(utf8_bytes, budgets)
-        + load.images * budgets.image_token_budget
-        + surcharges(load, budgets)
-        + load.context_tokens
-    )
-
-
-def surcharges(load: Load, budgets: EstimationBudgets) -> int:
-    """Estimated tokens that the tools in play take."""
-    return (
-        load.file_search * budgets.tool_surcharge
-        + load.web_search * budgets.web_search_surcharge
-        + load.code_interpreter * budgets.code_interpreter_surcharge
     )
 
 
 def output_cap(model: Model, configured: int) -> int:
     """The hard cap of output tokens: the model's, or the deployment's where that is smaller."""
     return min(model.max_output_tokens, configured)
-
-
-def check_input(content: str, model: Model) -> None:
-    """Refuses a message that the model cannot take in.
-
-    Raises InputTooLong with both numbers, in tokens.
-    """
-    estimate = text_tokens(len(content.encode()), model.estimation_budgets)
-    if estimate > model.max_input_tokens:
-        raise InputTooLong(f"The message has about {estimate} tokens; {model.id} takes {model.max_input_tokens}.")
 
 
 def reserve(model: Model, estimated_input: int, max_output_tokens: int, policy_version: int, now: datetime) -> Reserve:
@@ -104,5 +56,6 @@ def reserve(model: Model, estimated_input: int, max_output_tokens: int, policy_v
     )
 
 
-def _ceil_div(value: int, divisor: int) -> int:
+def ceil_div(value: int, divisor: int) -> int:
+    """The quotient, rounded up."""
     return -(-value // divisor)

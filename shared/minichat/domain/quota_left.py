@@ -3,19 +3,17 @@
 Buckets are `total`, the ceiling over everything, and `premium`, a cap inside it. A premium turn counts in both.
 """
 
-from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime, time, timedelta
-from math import ceil
-from typing import Literal, cast
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Literal
 
+from minichat.domain.day_counts import DayCounts
 from minichat.domain.errors import UsedUp
 from minichat.domain.policy import PolicyLimits, UserLimits
-from minichat.domain.turn import DayCounts, Reserve
+from minichat.domain.quota_periods import Period, next_reset, periods, used_up
+from minichat.domain.turn import Reserve
 
-Period = Literal["daily", "monthly"]
 Bucket = Literal["total", "premium"]
-Scope = Literal["web_search", "code_interpreter", "file_search", "image_inputs", "uploads"]
-PERIODS: tuple[Period, ...] = ("daily", "monthly")
 BUCKETS: tuple[Bucket, ...] = ("premium", "total")
 
 
@@ -51,7 +49,7 @@ class QuotaUse:
     def lacks(self, reserve: Reserve, now: datetime) -> UsedUp:
         """Which limit of credits the reserve does not fit: of several, the one that resets last."""
         lacking = [
-            _used_up("tokens", period, now, bucket=bucket, helps=reserve.credits_micro <= limit)
+            used_up("tokens", period, now, bucket=bucket, helps=reserve.credits_micro <= limit)
             for bucket, period, committed, limit in self.entries()
             if committed + reserve.credits_micro > limit and (bucket == "total" or reserve.premium)
         ]
@@ -112,73 +110,7 @@ def remaining(quota_use: QuotaUse, warning_threshold_pct: int, now: datetime) ->
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """Where a user stands with one number of a day, as clients see it."""
-
-    scope: Scope
-    unit: Literal["calls", "images", "files", "bytes"]
-    limit: int
-    used: int
-    next_reset: datetime
-
-
-_UNITS: dict[str, Literal["images", "files", "bytes"]] = {
-    "image_inputs": "images",
-    "uploads": "files",
-    "upload_bytes": "bytes",
-}
-
-
-def counted(used: DayCounts, per_day: DayCounts, now: datetime) -> list[Counted]:
-    """Where a user stands with every number of the day."""
-    return [
-        Counted(
-            _scope_of(member.name),
-            _UNITS.get(member.name, "calls"),
-            getattr(per_day, member.name),
-            getattr(used, member.name),
-            next_reset("daily", now),
-        )
-        for member in fields(DayCounts)
-    ]
-
-
-def lacking(used: DayCounts, wanted: DayCounts, per_day: DayCounts, now: datetime) -> UsedUp | None:
-    """Which number of a day has less left than is wanted; None when none has."""
-    for member in fields(DayCounts):
-        more, most = getattr(wanted, member.name), getattr(per_day, member.name)
-        if more and getattr(used, member.name) + more > most:
-            return _used_up(_scope_of(member.name), "daily", now, helps=more <= most)
-    return None
-
-
-def _scope_of(member: str) -> Scope:
-    return "uploads" if member == "upload_bytes" else cast(Scope, member)
-
-
 def limit_of(limits: UserLimits, bucket: Bucket, period: Period) -> int:
     """One limit, in micro-credits."""
     chosen: PolicyLimits = limits.standard if bucket == "total" else limits.premium
     return chosen.limit_daily_credits_micro if period == "daily" else chosen.limit_monthly_credits_micro
-
-
-def periods(now: datetime) -> tuple[str, str]:
-    """Names of the daily and the monthly period of an instant, by its UTC date: 2026-11-21 and 2026-11-01."""
-    return now.date().isoformat(), now.date().replace(day=1).isoformat()
-
-
-def next_reset(period: Period, now: datetime) -> datetime:
-    """The next UTC midnight, or the first of the next month."""
-    today = now.astimezone(UTC).date()
-    tomorrow = today + timedelta(days=1)
-    next_month = (today.replace(day=1) + timedelta(days=32)).replace(day=1)
-    return datetime.combine(tomorrow if period == "daily" else next_month, time(), UTC)
-
-
-def _used_up(scope: str, period: Period, now: datetime, *, bucket: Bucket | None = None, helps: bool) -> UsedUp:
-    """A used-up limit, with the time of its reset when waiting `helps`."""
-    if not helps:
-        return UsedUp(scope, bucket, period)
-    reset = next_reset(period, now)
-    return UsedUp(scope, bucket, period, reset, max(ceil((reset - now).total_seconds()), 1))

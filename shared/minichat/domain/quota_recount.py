@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from minichat.domain.day_counts import DayCounts
 from minichat.domain.identity import instant_of
-from minichat.domain.quota_left import periods
-from minichat.domain.turn import DayCounts, Turn, TurnState
+from minichat.domain.quota_periods import periods
+from minichat.domain.turn import Turn, TurnState
 
 if TYPE_CHECKING:  # functions that only count quota need no metering
     from minichat.domain.usage_ledger import LedgerEntry

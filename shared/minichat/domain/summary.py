@@ -12,7 +12,7 @@ from datetime import datetime
 from minichat.domain.identity import MessageId
 from minichat.domain.message import Message
 from minichat.domain.policy import EstimationBudgets
-from minichat.domain.pricing import text_tokens
+from minichat.domain.token_estimate import text_tokens
 
 SUMMARY_MAX_BYTES = 100_000
 """A longer text is no summary; this one fits one item, and any window worth summarizing for."""

@@ -6,11 +6,11 @@ As often as a message may, or as the day has left of it; that much is set aside,
 from datetime import datetime
 from typing import Any
 
+from minichat.domain.day_counts import DayCounts, lacking
 from minichat.domain.errors import QuotaExceeded
 from minichat.domain.policy import Model
-from minichat.domain.quota_left import lacking
 from minichat.domain.tools import Tools
-from minichat.domain.turn import DayCounts, Reserve, ToolCalls
+from minichat.domain.turn import Reserve, ToolCalls
 
 
 def offered(tools: Tools) -> list[str]:

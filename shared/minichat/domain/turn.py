@@ -7,6 +7,7 @@ from typing import Literal
 
 from minichat.domain import completion
 from minichat.domain.completion import CompletionSignal
+from minichat.domain.day_counts import DayCounts
 from minichat.domain.errors import TurnNotFound
 from minichat.domain.identity import AttachmentId, ChatId, MessageId, RequestId, SubjectType, TenantId, UserId
 from minichat.domain.usage import Usage
@@ -36,21 +37,6 @@ class ToolCalls:
     web_search: int = 0
     code_interpreter: int = 0
     file_search: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class DayCounts:
-    """Numbers limited per user and day: how many are used of each, or the most that a day has.
-
-    A member is named as its quota's scope; the scope of `upload_bytes` is `uploads`.
-    """
-
-    web_search: int = 0
-    code_interpreter: int = 0
-    file_search: int = 0
-    image_inputs: int = 0
-    uploads: int = 0
-    upload_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

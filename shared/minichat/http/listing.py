@@ -12,7 +12,8 @@ from starlette.requests import Request
 from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat, visible
 from minichat.domain.identity import Call, ChatId, MessageId, from_micros, uuid7_floor
-from minichat.domain.message import Message, told_bytes
+from minichat.domain.message import Message
+from minichat.domain.message_size import told_bytes
 from minichat.http import odata
 from minichat.http.odata import Field, Filter, Order, Value
 from minichat.http.paging import Cursor, CursorCodec, CutPage, cut, fits

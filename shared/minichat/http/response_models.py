@@ -11,9 +11,10 @@ from pydantic import BaseModel, Field
 from minichat.domain.attachment import Attachment, Thumbnail
 from minichat.domain.chat import Chat
 from minichat.domain.citations import Citation
+from minichat.domain.day_counts import Counted
 from minichat.domain.message import Message
 from minichat.domain.policy import Model
-from minichat.domain.quota_left import BUCKETS, Counted, Remaining
+from minichat.domain.quota_left import BUCKETS, Remaining
 from minichat.domain.turn import QuotaDecision, Turn, TurnState
 from minichat.http.answer_views import (
     Absent,

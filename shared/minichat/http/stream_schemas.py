@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 
 from minichat.domain import stream
 from minichat.domain.failure_codes import ERROR_MESSAGES
-from minichat.domain.quota_left import Bucket, Period
+from minichat.domain.quota_left import Bucket
+from minichat.domain.quota_periods import Period
 from minichat.domain.turn import QuotaDecision
 from minichat.http.answer_views import Absent, CitationView, CompletionView, UsageView
 

@@ -8,7 +8,7 @@ from minichat.services.audit_details import by
 from minichat.services.orphans import read_and_repair
 from minichat.services.turn_metrics import counted_turn
 from minichat.settings import Settings
-from minichat.storage import outbox, turns
+from minichat.storage import leases, outbox
 
 
 def cancel(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> Turn:
@@ -30,7 +30,7 @@ def _cancel(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settin
         turn_id=turn.turn_id,
         request_id=request_id,
     )
-    turns.request_cancel(call, turn, outbox.item(call, chat_id, event))
+    leases.request_cancel(call, turn, outbox.item(call, chat_id, event))
     return _own(call, chat_id, request_id, settings)
 
 

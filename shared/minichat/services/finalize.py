@@ -9,9 +9,11 @@ from uuid import UUID
 from minichat.domain.completion import COMPLETE
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import MICROSECOND, Call, instant_of
-from minichat.domain.message import Message, fits_a_message
+from minichat.domain.message import Message
+from minichat.domain.message_size import fits_a_message
 from minichat.domain.policy import UserLimits
-from minichat.domain.quota_left import PERIODS, Remaining, remaining
+from minichat.domain.quota_left import Remaining, remaining
+from minichat.domain.quota_periods import PERIODS
 from minichat.domain.settlement import Ending, Settlement, settle
 from minichat.domain.stream import Citations, Told, terminal_event, told
 from minichat.domain.summary import Compression, Frontier

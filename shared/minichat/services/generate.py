@@ -19,11 +19,10 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 from minichat import greenlets
-from minichat.domain.citations import Cited, citations
+from minichat.domain.answer_end import AnswerSoFar, broken_off, with_answer
 from minichat.domain.completion import DEADLINE, DECLINED, INTERRUPTED, CompletionSignal, signalled
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.failure_codes import KNOWN_ERROR_CODES
@@ -32,8 +31,7 @@ from minichat.domain.settlement import Ending
 from minichat.domain.stream import Delta, Started, StreamEvent, Tool
 from minichat.domain.text import is_blank
 from minichat.domain.tool_details import told_details
-from minichat.domain.turn import ToolCalls, Turn, TurnState
-from minichat.domain.usage import Usage
+from minichat.domain.turn import Turn, TurnState
 from minichat.observability import count, emit, logger, observe
 from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
@@ -79,24 +77,6 @@ class Answering:
     channel: Channel
 
 
-@dataclass(slots=True)
-class _Answer:
-    """What has come from the provider so far; `ending` once it has finished.
-
-    `cut` is set when neither a person nor the provider ended the answer: its time was up, or its process must stop.
-    """
-
-    texts: list[str] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
-    response_id: str | None = None
-    cited: tuple[Cited, ...] = ()
-    tool_calls: dict[str, int] = field(default_factory=dict)
-    called: bool = False
-    first_text_at: datetime | None = None
-    ending: Ending | None = None
-    cut: CompletionSignal | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Telling:
     """One running turn, what its provider has said, and the record and channel of what was told.
@@ -110,7 +90,7 @@ class _Telling:
     channel: Channel
     over: asyncio.Event = field(default_factory=asyncio.Event)
     record: Transcript = field(default_factory=Transcript)
-    answer: _Answer = field(default_factory=_Answer)
+    answer: AnswerSoFar = field(default_factory=AnswerSoFar)
 
     async def tell(self, event: StreamEvent) -> None:
         """Numbers the event, so that it will be stored, and hands it to the client."""
@@ -265,17 +245,7 @@ async def _answer(teller: _Telling, renewing: asyncio.Task[None]) -> Ending:
         if problem is not None:
             logger.error("a task of an answer failed", exc_info=problem)
             answer.ending = answer.ending or Ending(TurnState.FAILED, "internal_error")
-    return _with(answer, answer.ending or _broken_off(answer), teller.running)
-
-
-def _broken_off(answer: _Answer) -> Ending:
-    """The end of an answer that the provider did not end. A user who did not ask for it keeps the text as a cut answer,
-    or gets a failure if there is no text."""
-    if answer.cut is None:
-        return Ending(TurnState.CANCELLED)
-    if answer.texts:
-        return Ending(TurnState.COMPLETED, cut=answer.cut)
-    return Ending(TurnState.FAILED, "provider_timeout" if answer.cut == DEADLINE else "interrupted")
+    return with_answer(answer.ending or broken_off(answer), answer, teller.running.files, turn.started_at)
 
 
 async def _read(teller: _Telling) -> None:
@@ -311,7 +281,8 @@ async def _relayed(chunks: AsyncIterator[ProviderChunk], teller: _Telling) -> En
                 await teller.tell(Tool(phase, name, told_details(details, teller.running.files)))
             case Completed() | Incomplete():
                 answer.usage, answer.response_id, answer.cited = chunk.usage, chunk.response_id, chunk.citations
-                answer.ending = ending = Ending(TurnState.COMPLETED, cut=_cut(chunk, answer))
+                cut = None if isinstance(chunk, Completed) else signalled(chunk.signal, answer.text)
+                answer.ending = ending = Ending(TurnState.COMPLETED, cut=cut)
                 await _excused(ending, teller)
                 return ending
             case Failed(code=code, usage=usage, diagnostic=diagnostic, reached=reached, refused=refused):
@@ -321,16 +292,10 @@ async def _relayed(chunks: AsyncIterator[ProviderChunk], teller: _Telling) -> En
     return Ending(TurnState.FAILED, "provider_error")
 
 
-def _cut(last: Completed | Incomplete, answer: _Answer) -> CompletionSignal | None:
-    """Why the answer is not whole, by the provider's last chunk; None if it is."""
-    return None if isinstance(last, Completed) else signalled(last.signal, "".join(answer.texts))
-
-
 async def _excused(ending: Ending, teller: _Telling) -> None:
     """Adds a text to a refusal that has none."""
-    texts = teller.answer.texts
-    if ending.cut is not None and ending.cut.kind == "refusal" and is_blank("".join(texts)):
-        texts.append(DECLINED)
+    if ending.cut is not None and ending.cut.kind == "refusal" and is_blank(teller.answer.text):
+        teller.answer.texts.append(DECLINED)
         await teller.tell(Delta(DECLINED))
 
 
@@ -363,19 +328,3 @@ async def _finalize(call: Call, running: RunningTurn, ending: Ending, machine: A
                 raise Lost
             return ended
     raise AssertionError("unreachable: the last attempt returns or raises")
-
-
-def _with(answer: _Answer, ending: Ending, running: RunningTurn) -> Ending:
-    ttft = answer.first_text_at - running.turn.started_at if answer.first_text_at else None
-    text = "".join(answer.texts)
-    return replace(
-        ending,
-        text=text,
-        citations=citations(answer.cited, running.files, text) if ending.state is TurnState.COMPLETED else (),
-        usage=answer.usage,
-        provider_called=answer.called,
-        provider_response_id=answer.response_id,
-        tool_calls=ToolCalls(**answer.tool_calls),
-        # The clock may have been corrected between the two readings.
-        ttft_ms=max(int(ttft.total_seconds() * 1000), 0) if ttft is not None else None,
-    )

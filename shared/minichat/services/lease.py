@@ -12,7 +12,7 @@ from minichat import greenlets
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Clock
 from minichat.domain.turn import Turn
-from minichat.storage import turns
+from minichat.storage import leases
 
 RENEWAL_SECONDS = 5
 """Pause between two signs of life; a living turn is silent for this long plus the time of one write."""
@@ -33,7 +33,7 @@ async def renew(call: Call, turn: Turn, clock: Clock, called: Callable[[], bool]
         await asyncio.sleep(pause)
         now = replace(call, now=clock())
         try:
-            running = await greenlets.run(turns.progress, now, turn, provider_called=called())
+            running = await greenlets.run(leases.progress, now, turn, provider_called=called())
         except ServiceUnavailable:
             # The watchdog's patience is several times as long as that of one write.
             pause = first_after
@@ -51,7 +51,7 @@ async def asked_to_stop(turn: Turn, interval: float) -> None:
     while True:
         await asyncio.sleep(interval)
         try:
-            found = await greenlets.run(turns.look, turn)
+            found = await greenlets.run(leases.look, turn)
         except ServiceUnavailable:
             continue  # the next look may tell
         if found is None:

@@ -25,7 +25,7 @@ from minichat.services.policy_in_force import Rules
 from minichat.services.repeated_requests import go_on_with_mutation
 from minichat.services.turn_metrics import counted_turn
 from minichat.settings import Settings
-from minichat.storage import messages, outbox, starting_point, turns
+from minichat.storage import messages, outbox, starting_point, turn_mutations
 
 T = TypeVar("T", bound=starting_point.Latest)
 
@@ -89,8 +89,8 @@ def _delete(call: Call, chat_id: ChatId, target: RequestId, settings: Settings) 
         turn_id=turn.turn_id,
         request_id=turn.request_id,
     )
-    going = turns.Target(turn, found.recent.of(turn.request_id))
-    turns.delete(call, chat, going, [outbox.item(call, chat_id, event)], token=call.new_id(call.now))
+    going = turn_mutations.Target(turn, found.recent.of(turn.request_id))
+    turn_mutations.delete(call, chat, going, [outbox.item(call, chat_id, event)], token=call.new_id(call.now))
 
 
 def _read_and_repair(call: Call, look: Callable[[], T], settings: Settings) -> T:
@@ -111,7 +111,7 @@ class _Opened:
     """A turn that may be replaced, its chat without it, and the attachments that its message can still use."""
 
     chat: Chat
-    target: turns.Target
+    target: turn_mutations.Target
     content: str
     snapshot: Snapshot
     quota_use: QuotaUse
@@ -129,7 +129,7 @@ def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Open
     summary = None if chat.covers(turn.user_message_id) else found.summary
     snapshot = Snapshot(history, summary, rules.settings.context.recent_messages_limit)
     sent_with = message_attachments.kept(call.caller, turn, rules)
-    going, content = turns.Target(turn, found.recent.of(turn.request_id)), _content_of(turn, found.recent)
+    going, content = turn_mutations.Target(turn, found.recent.of(turn.request_id)), _content_of(turn, found.recent)
     return _Opened(chat, going, content, snapshot, found.quota_use, sent_with, found.documents)
 
 
@@ -160,5 +160,5 @@ def _replace(
     # The successor of the turn before the old one: retry and edit never fork the conversation.
     turn = replace(start.turn, prev_request_id=old.prev_request_id)
     new = replace(start, turn=turn, events=(outbox.item(call, chat.chat_id, event),))
-    turns.supersede(call, chat, opened.target, new, retention_days=rules.settings.quota.retention_days)
+    turn_mutations.supersede(call, chat, opened.target, new, retention_days=rules.settings.quota.retention_days)
     return started(chat, new, admission, wish, rules)

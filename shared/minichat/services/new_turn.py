@@ -15,7 +15,8 @@ from minichat.domain.errors import ChatMoved, CreditsTaken, QuotaExceeded
 from minichat.domain.identity import MICROSECOND, AttachmentId, Call, ChatId, MessageId, RequestId
 from minichat.domain.message import Message, fingerprint
 from minichat.domain.policy import UserLimits
-from minichat.domain.quota_left import PERIODS, QuotaUse
+from minichat.domain.quota_left import QuotaUse
+from minichat.domain.quota_periods import PERIODS
 from minichat.domain.summary import Compression
 from minichat.domain.turn import Turn, TurnState
 from minichat.observability import count, measured

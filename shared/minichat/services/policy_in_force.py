@@ -8,10 +8,11 @@ from pydantic import ValidationError
 
 from minichat import greenlets
 from minichat.domain.admission import PromptLimits
+from minichat.domain.day_counts import DayCounts
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Clock
 from minichat.domain.policy import Policy
-from minichat.domain.turn import DayCounts, ToolCalls
+from minichat.domain.turn import ToolCalls
 from minichat.moment import now
 from minichat.observability import logger
 from minichat.settings import Settings, SettingsError, read_document

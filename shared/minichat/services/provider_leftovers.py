@@ -5,7 +5,7 @@ None of it expires before it is cleaned up, so it is found however late (service
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from minichat.domain.chat import Chat
@@ -23,6 +23,9 @@ from minichat.storage import chats as stored_chats
 from minichat.storage import vector_stores as stored_stores
 from minichat.storage.keys import Raw
 from minichat.storage.unreadable import Unreadable
+
+CLEANED = timedelta(days=1)
+"""How long ago something was deleted that must be gone: the attempts of its message are over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from minichat.services.new_turn import Replay, RunningTurn, SendMessage, running
 from minichat.services.orphans import never_began, read_and_repair
 from minichat.services.policy_in_force import Rules
 from minichat.settings import Settings
-from minichat.storage import chats, messages, parts, starting_point, turns
+from minichat.storage import chats, leases, messages, parts, starting_point, turns
 
 
 def by_request_id(call: Call, command: SendMessage, settings: Settings) -> Turn | None:
@@ -100,7 +100,7 @@ def go_on_with_send(call: Call, command: SendMessage, rules: Rules) -> RunningTu
     images = message_attachments.images(message_attachments.kept(call.caller, turn, rules))
     wish = Wish(chat.model, command.content, snapshot, turn.web_search_enabled, images, opened.documents)
     admission = readmit(rules.policy, wish, turn.reserve, rules.limits, call.now)
-    mine = None if admission is None else turns.take_over(call, turn)
+    mine = None if admission is None else leases.take_over(call, turn)
     if admission is None or mine is None:
         return None
     gone_on_with = running(mine, opened.quota_use.limits, admission, wish, rules)

@@ -13,8 +13,8 @@ from minichat.domain import summary
 from minichat.domain.identity import ChatId, MessageId, TenantId
 from minichat.domain.message import Message
 from minichat.domain.policy import Model
-from minichat.domain.pricing import text_tokens
 from minichat.domain.summary import Compression, Frontier, Summary
+from minichat.domain.token_estimate import text_tokens
 from minichat.domain.usage import Usage
 from minichat.events.payloads import FrontierRef, ThreadSummaryTask
 from minichat.observability import count

@@ -26,11 +26,11 @@ from minichat.domain.attachment import (
 )
 from minichat.domain.chat import visible
 from minichat.domain.cleanup import Cleanup, CleanupStatus
+from minichat.domain.day_counts import DayCounts, lacking
 from minichat.domain.errors import ChatNotFound, QuotaExceeded, UsedUp
 from minichat.domain.files import FileLimits
 from minichat.domain.identity import AttachmentId, Call
-from minichat.domain.quota_left import lacking, periods
-from minichat.domain.turn import DayCounts
+from minichat.domain.quota_periods import periods
 from minichat.storage import attachments, chats, documents, idempotency_keys, keys, quota
 from minichat.storage.attachment_items import AttachmentItem, CreatedAttachmentItem, ThumbnailItem
 from minichat.storage.conditions import all_of, any_of, at_most, is_still, still_counts

@@ -7,6 +7,7 @@ from functools import partial
 
 from pynamodb.attributes import UnicodeAttribute
 from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
 
 from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import ChatNotFound
@@ -242,3 +243,26 @@ def owned_by(caller: Caller) -> Condition:
     """The chat is alive, and the caller's; the tenant is in the key."""
     is_theirs = ChatItem.user_id == caller.user_id
     return all_of(is_alive(), is_theirs)
+
+
+def nothing_new_in(chat: Chat) -> Condition:
+    """No turn has begun since `chat` was read, not even one that is gone again."""
+    same_latest = is_still(ChatItem.latest_request_id, chat.latest_request_id)
+    # A turn that came and went leaves the same one the latest, but not the same time.
+    same_time = is_still(ChatItem.last_message_at, chat.last_message_at)
+    return all_of(same_latest, same_time)
+
+
+def to_the_front(chat: Chat, now: datetime) -> list[Action]:
+    """The actions that bring a chat to the front of its owner's list."""
+    updated_at = max(now, chat.updated_at)
+    return [
+        ChatItem.updated_at.set(updated_at),
+        ChatItem.listed_at.set(keys.listed_at(chat.tenant_id, chat.chat_id, updated_at)),
+    ]
+
+
+def running_in(head: Raw | None) -> RequestId | None:
+    """The turn that runs, by what a stored head says."""
+    chat = from_raw(head)
+    return chat.running_request_id if chat else None

@@ -12,7 +12,7 @@ from minichat.domain.message import Message
 from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.turn import ToolCalls, Turn
 from minichat.domain.usage import Usage
-from minichat.storage import keys, messages, quota, turns
+from minichat.storage import keys, leases, messages, quota
 from minichat.storage.conditions import all_of
 from minichat.storage.items import ChatItem, OutboxItem, TurnItem
 from minichat.storage.transact import Put, Update, Write, try_commit
@@ -49,7 +49,7 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
         free += [ChatItem.message_count.add(1), ChatItem.last_message_at.set(end.answer.created_at)]
         answer = messages.put(turn.tenant_id, turn.chat_id, end.answer)
     # The one condition that makes a finalizer the only one.
-    running = [turns.told_by(turn)]
+    running = [leases.told_by(turn)]
     if end.stale_since is not None:
         still_silent = TurnItem.last_progress_at <= end.stale_since
         running.append(still_silent)

@@ -23,12 +23,14 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action
 
+from minichat.domain.day_counts import DayCounts
 from minichat.domain.identity import TenantId, UserId, from_seconds
 from minichat.domain.policy import UserLimits
-from minichat.domain.quota_left import Committed, QuotaUse, limit_of, periods
+from minichat.domain.quota_left import Committed, QuotaUse, limit_of
+from minichat.domain.quota_periods import periods
 from minichat.domain.quota_recount import COUNTED, TURNS, Difference, Entry, QuotaAccount, Statement, named
 from minichat.domain.settlement import Ending, Settlement
-from minichat.domain.turn import DayCounts, Turn
+from minichat.domain.turn import Turn
 from minichat.storage import keys
 from minichat.storage.conditions import all_of, at_most, still_counts
 from minichat.storage.items import ConversationItem, batch_get

@@ -35,12 +35,12 @@ from minichat.settings import Settings, Store
 from minichat.storage import (
     attachment_steps,
     keys,
+    leases,
     outbox,
     policies,
     purge,
     quota,
     summaries,
-    turns,
     usage_ledger,
     vector_stores,
 )
@@ -189,7 +189,7 @@ def _cancel(world: World, turn: Turn) -> Act:
 
 
 def _renew(world: World, turn: Turn) -> Act:
-    return lambda: "alive" if turns.progress(world.call(), turn, provider_called=True) else "lost"
+    return lambda: "alive" if leases.progress(world.call(), turn, provider_called=True) else "lost"
 
 
 def _delete_file(world: World, file: Attachment) -> Act:
@@ -231,8 +231,8 @@ def _chats_delete(world: World) -> Scene:
         beside={
             "chats.delete": act,
             "turns.start": _send(world, chat),
-            "turns.supersede": _retry(world, old),
-            "turns.delete": _delete_turn(world, old),
+            "turn_mutations.supersede": _retry(world, old),
+            "turn_mutations.delete": _delete_turn(world, old),
             "attachment_steps.create": lambda: world.file(chat) and "ok",
         },
     )
@@ -273,8 +273,8 @@ def _titles_give(world: World) -> Scene:
             "titles.give": entitles("Another greeting"),
             "chats.rename": lambda: chats.rename(world.call(), chat.chat_id, "Mine") and "ok",
             "chats.delete": _delete_chat(world, chat),
-            "turns.delete": _delete_turn(world, turn),
-            "turns.supersede": _retry(world, turn),
+            "turn_mutations.delete": _delete_turn(world, turn),
+            "turn_mutations.supersede": _retry(world, turn),
         },
     )
 
@@ -292,8 +292,8 @@ def _turns_start(world: World) -> Scene:
         after=sends(world.later),
         beside={
             "turns.start": _send(world, chat),
-            "turns.supersede": _retry(world, old),
-            "turns.delete": _delete_turn(world, old),
+            "turn_mutations.supersede": _retry(world, old),
+            "turn_mutations.delete": _delete_turn(world, old),
             "chats.delete": _delete_chat(world, chat),
             "attachment_steps.delete": _delete_file(world, file),
         },
@@ -301,7 +301,7 @@ def _turns_start(world: World) -> Scene:
     )
 
 
-def _turns_replace(world: World) -> Scene:
+def _turn_mutations_supersede(world: World) -> Scene:
     chat = world.chat()
     old = world.ended(chat)
 
@@ -316,30 +316,30 @@ def _turns_replace(world: World) -> Scene:
         after=retries(world.later),
         beside={
             "turns.start": _send(world, chat),
-            "turns.supersede": edit,
-            "turns.delete": _delete_turn(world, old),
+            "turn_mutations.supersede": edit,
+            "turn_mutations.delete": _delete_turn(world, old),
             "chats.delete": _delete_chat(world, chat),
         },
         changes=frozenset({"teller"}),
     )
 
 
-def _turns_delete(world: World) -> Scene:
+def _turn_mutations_delete(world: World) -> Scene:
     chat = world.chat()
     old = world.ended(chat)
     act = _delete_turn(world, old)
     return Scene(
         act,
         beside={
-            "turns.delete": act,
+            "turn_mutations.delete": act,
             "turns.start": _send(world, chat),
-            "turns.supersede": _retry(world, old),
+            "turn_mutations.supersede": _retry(world, old),
             "chats.delete": _delete_chat(world, chat),
         },
     )
 
 
-def _turns_take_over(world: World) -> Scene:
+def _leases_take_over(world: World) -> Scene:
     chat = world.chat()
     command = SendMessage(chat.chat_id, "hello", _id())
     dead = _running(send(world.call(), command, RULES))
@@ -353,29 +353,29 @@ def _turns_take_over(world: World) -> Scene:
         again,
         after=sends(world.later),
         beside={
-            "turns.take_over": again,
-            "turns.progress": _renew(world, dead),
+            "leases.take_over": again,
+            "leases.progress": _renew(world, dead),
             "endings.finish": _finish(world, dead),
         },
     )
 
 
-def _turns_progress(world: World) -> Scene:
+def _leases_progress(world: World) -> Scene:
     turn = world.turn(world.chat())
     return Scene(
         _renew(world, turn),
-        beside={"endings.finish": _finish(world, turn), "turns.request_cancel": _cancel(world, turn)},
+        beside={"endings.finish": _finish(world, turn), "leases.request_cancel": _cancel(world, turn)},
     )
 
 
-def _turns_request_cancel(world: World) -> Scene:
+def _leases_request_cancel(world: World) -> Scene:
     chat = world.chat()
     turn = world.turn(chat)
     act = _cancel(world, turn)
     return Scene(
         act,
         beside={
-            "turns.request_cancel": act,
+            "leases.request_cancel": act,
             "endings.finish": _finish(world, turn),
             "chats.delete": _delete_chat(world, chat),
         },
@@ -397,8 +397,8 @@ def _endings_finish(world: World) -> Scene:
         act,
         beside={
             "endings.finish": watchdog,
-            "turns.progress": _renew(world, turn),
-            "turns.request_cancel": _cancel(world, turn),
+            "leases.progress": _renew(world, turn),
+            "leases.request_cancel": _cancel(world, turn),
             "chats.delete": _delete_chat(world, chat),
         },
     )
@@ -468,8 +468,8 @@ def _summaries_write(world: World) -> Scene:
         act,
         beside={
             "summaries.write": act,
-            "turns.delete": _delete_turn(world, last),
-            "turns.supersede": _retry(world, last),
+            "turn_mutations.delete": _delete_turn(world, last),
+            "turn_mutations.supersede": _retry(world, last),
             "chats.delete": _delete_chat(world, chat),
         },
     )
@@ -486,8 +486,8 @@ def _reactions_write(world: World) -> Scene:
         reacts("like"),
         beside={
             "reactions.write": reacts("dislike"),
-            "turns.delete": _delete_turn(world, turn),
-            "turns.supersede": _retry(world, turn),
+            "turn_mutations.delete": _delete_turn(world, turn),
+            "turn_mutations.supersede": _retry(world, turn),
             "chats.delete": _delete_chat(world, chat),
         },
     )
@@ -805,11 +805,11 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "chats.delete": _chats_delete,
     "chats.postpone": _chats_postpone,
     "turns.start": _turns_start,
-    "turns.supersede": _turns_replace,
-    "turns.delete": _turns_delete,
-    "turns.take_over": _turns_take_over,
-    "turns.progress": _turns_progress,
-    "turns.request_cancel": _turns_request_cancel,
+    "turn_mutations.supersede": _turn_mutations_supersede,
+    "turn_mutations.delete": _turn_mutations_delete,
+    "leases.take_over": _leases_take_over,
+    "leases.progress": _leases_progress,
+    "leases.request_cancel": _leases_request_cancel,
     "endings.finish": _endings_finish,
     "stream_record.store": _record_store,
     "purge.contents": _purge_contents,

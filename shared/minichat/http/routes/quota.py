@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter
 
-from minichat.domain.quota_left import counted, remaining
+from minichat.domain.day_counts import counted
+from minichat.domain.quota_left import remaining
 from minichat.http.deps import Authenticated, TheApp, TheCall
 from minichat.http.problems import documented
 from minichat.http.response_models import QuotaStatus, quota_status

@@ -22,8 +22,8 @@ from minichat.http.request_models import EditTurnBody, SendMessageBody
 from minichat.observability import note
 from minichat.services import generate, mutate, repeated_requests
 from minichat.services.new_turn import Replay, RunningTurn, SendMessage
-from minichat.services.resume import Resumed, follow, replay, resume, resumed
 from minichat.services.send import send
+from minichat.services.stream_resume import Resumed, follow, replay, resume, resumed
 
 router = APIRouter(tags=["turns"], route_class=Authenticated)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minichat import moment
-from minichat.domain.clock import DATE_SECONDS, Offset
+from minichat.domain.store_clock import DATE_SECONDS, Offset
 
 NOON = 1_800_000_000.0
 
