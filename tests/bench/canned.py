@@ -8,6 +8,7 @@ finds it.
 
 import argparse
 import asyncio
+import json
 import re
 import zlib
 from collections.abc import Callable, Coroutine
@@ -19,6 +20,7 @@ import h11
 
 from tests.bench.raw_client import ask
 
+MAX_LAST = 20
 _UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _VALUE = re.compile(rb'("(?:S|B)":")([A-Z#*]*)(?:[^"\\]|\\.)*"')
 _NUMBER = re.compile(rb'("N":)"[^"]*"')
@@ -33,6 +35,8 @@ class Recordings:
     upstream: str
     delay_seconds: float = 0
     asked: int = 0
+    last: list[tuple[str, str]] = field(default_factory=list)
+    """What was asked, known or not, since somebody looked: operations and bodies."""
     known: dict[bytes, asyncio.Future[bytes]] = field(default_factory=dict)
 
     async def answer(self, question: bytes, ask_upstream: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
@@ -55,12 +59,17 @@ async def _served(respond: Any, reader: asyncio.StreamReader, writer: asyncio.St
 
 
 def store(recordings: Recordings) -> Any:
-    """DynamoDB's answers. `POST /delay/MS` has them take so long from then on; `GET /asked` tells what was new."""
+    """DynamoDB's answers. `POST /delay/MS` has them take so long from then on; `GET /asked` tells what was new, and
+    `GET /last` what was asked since it was asked last."""
 
     async def respond(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
         if head.startswith(b"POST /delay/"):
             recordings.delay_seconds = int(head.split(b" ")[1].rpartition(b"/")[2]) / 1000
             writer.write(_whole(b"{}"))
+            return
+        if head.startswith(b"GET /last"):
+            writer.write(_whole(json.dumps(recordings.last).encode()))
+            recordings.last.clear()
             return
         if head.startswith(b"GET /asked"):
             writer.write(_whole(str(recordings.asked).encode()))
@@ -80,6 +89,8 @@ def store(recordings: Recordings) -> Any:
             answer = await ask(recordings.upstream, _forwarded(head), body)
             return answer.body if answer.status == 200 else b""
 
+        if len(recordings.last) < MAX_LAST:
+            recordings.last.append((target[1].decode().partition(".")[2], body.decode()))
         turn = _TURN.search(body)
         if recordings.delay_seconds:
             await asyncio.sleep(recordings.delay_seconds)

@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 
 from minichat.local.process import Child, free_port
 from tests.bench import peers
-from tests.bench.raw_client import Answer, Connection, post
+from tests.bench.raw_client import Answer, Connection, request_of
 from tests.conftest import of_servers, running_stack
 from tests.support.http.client import StartedStack
 
@@ -37,11 +37,12 @@ class Server:
     token: str
     body: Callable[[str], dict[str, object]]
     pid: int
+    store_url: str = ""
 
     def request(self, script: str) -> bytes:
         """The bytes that ask for this stream."""
         parts = urlsplit(self.url)
-        return post(parts.path, parts.netloc, json.dumps(self.body(script)).encode(), self.token)
+        return request_of("POST", parts.path, parts.netloc, json.dumps(self.body(script)).encode(), self.token)
 
     def connection(self) -> Connection:
         """A connection to it."""
@@ -92,7 +93,7 @@ def canned_servers(
     for name, start in (("product", product), *peers.known()):
         child, url, token, body = start(provider_url, folder / "logs")
         until_the_end.callback(child.stop)
-        servers.append(Server(name, url, token, body, child.pid))
+        servers.append(Server(name, url, token, body, child.pid, f"http://127.0.0.1:{store}"))
     return servers, delay
 
 

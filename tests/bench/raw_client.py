@@ -20,6 +20,11 @@ class Answer:
     gaps: list[float] = field(default_factory=list)
     """Seconds between one piece with a delta and the next."""
 
+    def end_of(self, last: bytes) -> None:
+        """Asserts that the answer came, with its last event."""
+        assert self.status == 200, self
+        assert last in self.body, self.body[-500:]
+
 
 async def ask(url: str, headers: Sequence[tuple[str, str]], body: bytes) -> Answer:
     """The whole answer to one request on a connection of its own; `headers` begin with `:method` and `:path`."""
@@ -85,8 +90,8 @@ async def _chunked(reader: asyncio.StreamReader, answer: Answer) -> bytes:
     return b"".join(parts)
 
 
-def post(path: str, host: str, body: bytes, token: str = "") -> bytes:
+def request_of(method: str, path: str, host: str, body: bytes, token: str = "") -> bytes:
     """The bytes of a request with a JSON body."""
     authorization = f"authorization: Bearer {token}\r\n" if token else ""
-    head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n{authorization}"
+    head = f"{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n{authorization}"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
