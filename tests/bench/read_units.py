@@ -1,4 +1,4 @@
-"""Read units and milliseconds of a send and of a list in a chat with history, after 0, 10 and 300 retries of a turn."""
+"""Read units, calls, CPU and time of a send and of a list, by the chat's length, its answers' size, and its retries."""
 
 import statistics
 import tempfile
@@ -25,45 +25,54 @@ from tests.support.storage.read_units import counted_reads
 
 RULES = Rules(Settings(), a_policy(a_model(id="gpt-4.1-mini", preference={"is_default": True})))
 PROSE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-TURNS, RETRIES, TIMES = 75, (0, 10, 300), 8
+SHAPES = ((0, 2, 0), (10, 2, 0), (100, 2, 0), (1000, 2, 0), (100, 8, 0), (100, 16, 0), (100, 2, 300), (100, 16, 300))
+"""Turns, KB of their answers, and how often the last one was retried."""
+TIMES = 8
 CODEC = CursorCodec("bench")
 
 
 def main() -> None:
-    """Prints a row for each number of retries; the answers have 2 KB."""
+    """Prints a row for each chat."""
     kind = "dynoxide" if (ROOT / ".tools" / "dynoxide").exists() else "ministack"
     engine = Engine(ROOT, kind, Path(tempfile.mkdtemp()))
     try:
         fresh_tables(engine.endpoint)
-        chat_id = chats.create(a_call(), chats.NewChat(), RULES).chat_id
-        for _ in range(TURNS):
-            latest = _ended(_sent(chat_id))
-        print(f"\nReads of a chat of {TURNS} turns, answers of 2 KB ({kind})")
-        print("retries   send: units      ms   newest 20: units      ms")
-        done = 0
-        for retries in RETRIES:
-            for _ in range(retries - done):
-                latest = _ended(mutate.retry(a_call(), chat_id, latest.request_id, _request_id(), RULES).turn)
-            done = retries
+        print(f"\nReads of a chat ({kind}), medians of {TIMES}")
+        print("messages   KB  retries   send: units  calls  CPU ms      ms   newest 20: units  calls  CPU ms      ms")
+        for turns, kilobytes, retries in SHAPES:
+            chat_id = _chat_of(turns, kilobytes, retries)
             sent: list[Turn] = []
-            send_units, send_ms = _measured(lambda sent=sent: sent.append(_sent(chat_id)), lambda s=sent: _gone(s))  # type: ignore[misc]
-            list_units, list_ms = _measured(lambda: _listed(chat_id), lambda: None)
-            print(f"{retries:7}{send_units:14}{send_ms:8.1f}{list_units:19}{list_ms:8.1f}")
+            send_row = _measured(
+                lambda chat_id=chat_id, sent=sent: sent.append(_sent(chat_id)),  # type: ignore[misc]
+                lambda sent=sent: _gone(sent),  # type: ignore[misc]
+            )
+            list_row = _measured(lambda chat_id=chat_id: _listed(chat_id), lambda: None)  # type: ignore[misc]
+            print(f"{2 * turns:8}{kilobytes:5}{retries:9}{send_row}{list_row:>5}", flush=True)
     finally:
         if engine.child is not None:
             engine.child.stop()
 
 
-def _measured(do: Callable[[], object], after: Callable[[], object]) -> tuple[int, float]:
-    units, seconds = 0, []
+def _chat_of(turns: int, kilobytes: int, retries: int) -> ChatId:
+    chat_id = chats.create(a_call(), chats.NewChat(), RULES).chat_id
+    for _ in range(turns):
+        latest = _ended(_sent(chat_id), kilobytes)
+    for _ in range(retries):
+        latest = _ended(mutate.retry(a_call(), chat_id, latest.request_id, _request_id(), RULES).turn, kilobytes)
+    return chat_id
+
+
+def _measured(do: Callable[[], object], after: Callable[[], object]) -> str:
+    units, calls, seconds, cpu = 0, 0, list[float](), list[float]()
     for _ in range(TIMES):
         with counted_reads() as reads:
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             do()
             seconds.append(time.perf_counter() - began)
-        units = max(units, reads.sum)
+            cpu.append(time.process_time() - used)
+        units, calls = max(units, reads.sum), max(calls, len(reads.units))
         after()
-    return units, statistics.median(seconds) * 1000
+    return f"{units:14}{calls:7}{statistics.median(cpu) * 1000:8.1f}{statistics.median(seconds) * 1000:8.1f}"
 
 
 def _sent(chat_id: ChatId) -> Turn:
@@ -72,8 +81,9 @@ def _sent(chat_id: ChatId) -> Turn:
     return running.turn
 
 
-def _ended(turn: Turn) -> Turn:
-    finalize(a_call(), turn, Ending(TurnState.COMPLETED, text=PROSE[3000:5048]), RULES.settings)
+def _ended(turn: Turn, kilobytes: int = 2) -> Turn:
+    text = PROSE[3000 : 3000 + 1024 * kilobytes]
+    finalize(a_call(), turn, Ending(TurnState.COMPLETED, text=text), RULES.settings)
     return turn
 
 
