@@ -3,7 +3,7 @@
 from typing import Any
 
 from minichat.domain.cleanup import CleanupOutcome
-from minichat.events import queues
+from minichat.events import sqs
 from minichat.events.consume import NotYet, PermanentFailure, Received, consume
 from minichat.events.payloads import AttachmentCleanup
 from minichat.moment import now
@@ -13,7 +13,7 @@ from minichat.settings import current
 from minichat.storage.items import connect
 
 connect(current().store)
-queues.connect(current())
+sqs.connect(current())
 _means = provider_cleanup.CleanupDeps(Files(current().providers), current().cleanup, now)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from minichat.domain.identity import AttachmentId, ChatId, TenantId
-from minichat.events import queues
+from minichat.events import sqs
 from minichat.events.bucket import Arrived, Tested
 from minichat.events.consume import NotYet, Received, consume
 from minichat.events.payloads import AttachmentExpected
@@ -22,7 +22,7 @@ TO_END = timedelta(seconds=45)
 """Kept for a provider call that is under way when time is up, and for storing its outcome."""
 
 connect(current().store)
-queues.connect(current())
+sqs.connect(current())
 _summarizes = current().doc_summaries.enabled
 _means = IngestDeps(Files(current().providers), current().attachments, now, new_id, time.sleep, _summarizes)
 

@@ -3,12 +3,12 @@
 from typing import Any
 from uuid import UUID
 
-from minichat.events import audit_sink, queues
+from minichat.events import audit_sink, sqs
 from minichat.events.consume import PermanentFailure, Received, consume
 from minichat.events.payloads import AuditEvent
 from minichat.settings import current
 
-queues.connect(current())
+sqs.connect(current())
 
 
 def handler(event: dict[str, Any], context: object) -> object:

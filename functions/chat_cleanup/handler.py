@@ -8,7 +8,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from minichat.domain.cleanup import CleanupOutcome
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, TenantId
-from minichat.events import queues
+from minichat.events import sqs
 from minichat.events.consume import NotYet, PermanentFailure, Received, consume
 from minichat.events.payloads import ChatCleanup
 from minichat.moment import new_id, now
@@ -22,7 +22,7 @@ ONE_MORE = timedelta(seconds=20)
 """Kept for the attachment that is being cleaned up when time is up."""
 
 connect(current().store)
-queues.connect(current())
+sqs.connect(current())
 _means = provider_cleanup.CleanupDeps(Files(current().providers), current().cleanup, now)
 
 

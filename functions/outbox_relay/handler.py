@@ -5,14 +5,14 @@ from typing import Any
 from uuid import UUID
 
 from minichat.domain.identity import instant_of
-from minichat.events import queues
+from minichat.events import sqs
 from minichat.moment import now
 from minichat.observability import begin, count, emit, logger, observe
 from minichat.services.relay import relay
 from minichat.settings import current
 from minichat.storage import keys
 
-queues.connect(current())
+sqs.connect(current())
 
 _IS_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TOLD = {"event_id": "sk", "event_type": "type", "queue": "queue", "trace_id": "trace"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from minichat.events import queues
+from minichat.events import sqs
 from minichat.events.consume import PermanentFailure, Received, consume
 from minichat.events.payloads import ChatTitleTask, DocSummaryTask, SystemTask, ThreadSummaryTask
 from minichat.moment import new_id, now
@@ -24,7 +24,7 @@ STORING_SECONDS = 10
 """Kept at the end of an invocation for storing the outcome, when the model has used up its time."""
 
 connect(current().store)
-queues.connect(current())
+sqs.connect(current())
 _in_force = InForce(current())
 _providers = Providers(current().providers)
 # One loop for the process: the connections to providers belong to it.

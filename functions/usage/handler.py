@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minichat.domain.errors import ServiceUnavailable
-from minichat.events import queues
+from minichat.events import sqs
 from minichat.events.consume import Received, consume, readable
 from minichat.events.payloads import UsageEvent
 from minichat.settings import current
@@ -14,7 +14,7 @@ from minichat.storage.items import connect
 from minichat.storage.transact import Rejected
 
 connect(current().store)
-queues.connect(current())
+sqs.connect(current())
 
 Outcomes = dict[str, bool | ServiceUnavailable]
 """By event id: whether its turn is new to the ledger, or the failure that hides it."""

@@ -15,8 +15,8 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from minichat.domain.errors import ServiceUnavailable
-from minichat.events import audit_sink, queues
-from minichat.events.queues import SqsMessage, Unsent
+from minichat.events import audit_sink, sqs
+from minichat.events.sqs import SqsMessage, Unsent
 from minichat.provider_entries import Secret
 from minichat.providers.credentials import ProviderKeys
 from minichat.settings import Store
@@ -89,19 +89,19 @@ def some(*names: str) -> list[SqsMessage]:
 def test_a_batch_that_is_taken_in_part_tells_exactly_what_was_not(access: QueueAccess) -> None:
     messages = some("a1", "a2", "b1", "b2")
     with sqs_hook("SendMessageBatch", [in_part("1", "3")]):
-        unsent = queues.send(access.settings.urls["usage"], messages)
+        unsent = sqs.send(access.settings.urls["usage"], messages)
     assert unsent == [Unsent(one, "InternalError", permanent=False) for one in (messages[1], messages[3])]
     with sqs_hook("SendMessageBatch", [in_part("0", sender_fault=True)]):
-        (one,) = queues.send(access.settings.urls["usage"], messages[:1])
+        (one,) = sqs.send(access.settings.urls["usage"], messages[:1])
     assert one.permanent
 
 
 def test_in_a_fifo_queue_nothing_overtakes_what_was_not_taken(access: QueueAccess) -> None:
     messages = some("a1", "b1", "a2", "a3", "b2")
     with sqs_hook("SendMessageBatch", [in_part("0")]):
-        unsent = queues.send(access.settings.urls["chat-cleanup"], messages)
+        unsent = sqs.send(access.settings.urls["chat-cleanup"], messages)
     assert [one.message.event_id for one in unsent] == ["a1", "a2", "a3", "b2"]
-    assert queues.send(access.settings.urls["chat-cleanup"], [one.message for one in unsent]) == []
+    assert sqs.send(access.settings.urls["chat-cleanup"], [one.message for one in unsent]) == []
     arrived = bodies(access, "chat-cleanup")
     assert [body for body in arrived if body.startswith("a")] == ["a1", "a2", "a3"]
 
@@ -122,9 +122,9 @@ def test_in_a_fifo_queue_nothing_overtakes_what_was_not_taken(access: QueueAcces
 def test_a_refusal_that_is_not_the_messages_fault_is_tried_again(access: QueueAccess, code: str, status: int) -> None:
     messages = some("a1", "b1")
     with sqs_hook("SendMessageBatch", [refused(code, status=status)]):
-        unsent = queues.send(access.settings.urls["usage"], messages)
+        unsent = sqs.send(access.settings.urls["usage"], messages)
     assert unsent == [Unsent(one, code, permanent=False) for one in messages]
-    assert queues.send(access.settings.urls["usage"], messages) == []
+    assert sqs.send(access.settings.urls["usage"], messages) == []
     assert sorted(bodies(access, "usage")) == ["a1", "b1"]
 
 

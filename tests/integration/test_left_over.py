@@ -18,7 +18,7 @@ from minichat.domain.identity import ChatId, RequestId, TenantId
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
-from minichat.events import queues
+from minichat.events import sqs
 from minichat.events.payloads import ChatCleanup
 from minichat.providers.files import Account
 from minichat.services import attachments as service
@@ -411,7 +411,7 @@ class functions_connected:
         for name, value in self._environment.items():
             self._monkeypatch.setenv(name, value)
         current.cache_clear()
-        queues.connect(current())
+        sqs.connect(current())
         connect(self._store)
         return self._access
 

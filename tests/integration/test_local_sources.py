@@ -21,11 +21,10 @@ from botocore.config import Config
 
 from minichat import moment
 from minichat.domain.identity import ChatId, TenantId
-from minichat.events import queues
+from minichat.events import sqs
 from minichat.events.payloads import ChatDeleted
 from minichat.events.payloads import Queue as QueueName
-from minichat.local import queues as local_queues
-from minichat.local import streams
+from minichat.local import queues, streams
 from minichat.local.lambda_events import stream_record
 from minichat.local.mappings import Handler, Mapping, mapped
 from minichat.local.sources import Queue, poll, side_by_side
@@ -184,21 +183,21 @@ def test_the_same_message_within_five_minutes_is_one_and_a_repetition_that_is_me
     events: QueueAccess,
 ) -> None:
     url = events.settings.urls["chat-cleanup"]
-    message = queues.SqsMessage("e-1", "group", "{}")
+    message = sqs.SqsMessage("e-1", "group", "{}")
     for again in ("", "", "#1"):
-        assert queues.send(url, [message], again=again) == []
+        assert sqs.send(url, [message], again=again) == []
     # Also after the first one is gone.
     assert len(events.all_of(url)) == 2
-    assert queues.send(url, [message]) == []
+    assert sqs.send(url, [message]) == []
     assert events.all_of(url) == []
 
 
 def test_queues_of_an_earlier_template_become_those_of_this_one(events: QueueAccess) -> None:
     prefix = f"test-{uuid4().hex[:12]}"
     endpoint = str(events.settings.endpoint)
-    made = local_queues.create(project_root(), endpoint, "us-east-1", prefix)["ChatCleanupQueue"]
+    made = queues.create(project_root(), endpoint, "us-east-1", prefix)["ChatCleanupQueue"]
     events.client.set_queue_attributes(QueueUrl=made, Attributes={"VisibilityTimeout": "5"})
-    again = local_queues.create(project_root(), endpoint, "us-east-1", prefix)["ChatCleanupQueue"]
+    again = queues.create(project_root(), endpoint, "us-east-1", prefix)["ChatCleanupQueue"]
     said = events.client.get_queue_attributes(QueueUrl=again, AttributeNames=["VisibilityTimeout"])["Attributes"]
     assert said == {"VisibilityTimeout": "360"}
 

@@ -15,7 +15,7 @@ from functions.outbox_relay.handler import handler as outbox_relay
 from minichat import moment
 from minichat.cli import turns
 from minichat.cli.main import main
-from minichat.events import audit_sink, dead_letters, queues
+from minichat.events import audit_sink, dead_letters, sqs
 from minichat.services import reconcile_usage
 from minichat.services.redrive import Range, redrive, republish
 from minichat.settings import Store, current
@@ -78,7 +78,7 @@ def test_an_event_of_a_range_that_is_not_taken_now_keeps_none_of_the_others(
     events: QueueAccess, store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The command goes on with the client that this test hooks into.
-    monkeypatch.setattr(queues, "connect", lambda _: None)
+    monkeypatch.setattr(sqs, "connect", lambda _: None)
     some_chat(turns=30)
     strange = usage_images()[3]
     outbox_table(store).update_item(

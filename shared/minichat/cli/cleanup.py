@@ -10,7 +10,7 @@ from typing import Any
 from minichat.cli import target
 from minichat.cli.output import table
 from minichat.domain.identity import TenantId
-from minichat.events import queues
+from minichat.events import sqs
 from minichat.moment import new_id, now
 from minichat.services.provider_leftovers import Leftover, leftovers, try_again
 from minichat.settings import Settings
@@ -52,7 +52,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _again(options: argparse.Namespace) -> int:
     settings: Settings = target.connected(options)
-    queues.connect(settings)
+    sqs.connect(settings)
     sent = [taken for _, taken in try_again(_found(options), settings.queues, now(), new_id)]
     print(f"{sum(sent)} sent to their cleanup again")
     if not all(sent):

@@ -8,7 +8,7 @@ from typing import Any
 
 from minichat.cli import target
 from minichat.cli.output import ProgressLine, table
-from minichat.events import dead_letters, queues
+from minichat.events import dead_letters, sqs
 from minichat.events.dead_letters import DeadLetter
 from minichat.moment import now
 from minichat.services.redrive import redrive
@@ -102,7 +102,7 @@ def _redrive(options: argparse.Namespace) -> int:
 
 def _connected(options: argparse.Namespace) -> Settings:
     settings = target.connected(options)
-    queues.connect(settings)
+    sqs.connect(settings)
     if not settings.queues.dead_letters:
         raise SettingsError("MINICHAT_QUEUES__URLS and …__DEAD_LETTERS are not set: they are outputs of the stack.")
     return settings

@@ -12,7 +12,7 @@ from minichat import settings
 from minichat.cli import checks, target
 from minichat.cli.checks import Check, Finding
 from minichat.cli.output import show_anything
-from minichat.events import queues
+from minichat.events import sqs
 from minichat.local import stack
 from minichat.local.tables import NotACheckout
 from minichat.observability import logger
@@ -68,7 +68,7 @@ def _examined(options: argparse.Namespace) -> dict[str, Finding]:
             return {"local stack": Finding("failed", "none has run here", str(error))}
     configured, problems = settings.examine()
     connect(configured.store)
-    queues.connect(configured)
+    sqs.connect(configured)
     return _in_time(dict(checks.of(configured, problems, api)))
 
 

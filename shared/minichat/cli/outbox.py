@@ -9,7 +9,7 @@ from typing import Any, get_args
 from minichat.cli import target
 from minichat.cli.output import ProgressLine
 from minichat.domain.identity import TenantId
-from minichat.events import queues
+from minichat.events import sqs
 from minichat.events.payloads import Queue
 from minichat.moment import new_id, now
 from minichat.services.redrive import Range, republish
@@ -44,7 +44,7 @@ def instant(text: str) -> datetime:
 
 def _republish(options: argparse.Namespace) -> int:
     settings = target.connected(options)
-    queues.connect(settings)
+    sqs.connect(settings)
     moment = now()
     wanted = Range(options.since, options.until or moment, options.tenant, options.queue)
     sent: Counter[str] = Counter()

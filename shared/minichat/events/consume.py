@@ -25,7 +25,7 @@ from aws_lambda_powertools.utilities.parser import ValidationError, parse
 from botocore.exceptions import BotoCoreError, ClientError
 
 from minichat.domain.errors import ServiceUnavailable
-from minichat.events.queues import REDRIVEN, SqsMessage, client, send_one
+from minichat.events.sqs import REDRIVEN, SqsMessage, client, send_one
 from minichat.observability import begin, count, emit, logger
 from minichat.pauses import jittered
 from minichat.settings import current

@@ -8,7 +8,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from minichat.events.queues import BATCH_ENTRIES, client
+from minichat.events.sqs import BATCH_ENTRIES, client
 from minichat.observability import logger
 
 LOOKING_SECONDS = 600

@@ -18,7 +18,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from minichat.events import queues
+from minichat.events import sqs
 from minichat.local import limits
 from minichat.local.lambda_events import batches, queue_record
 from minichat.local.mappings import Handler, Mapping, invoke, mapped
@@ -51,7 +51,7 @@ def main() -> None:
     limits.install()
     if options.state is not None:
         attached(options.state)
-    queues.connect(current())
+    sqs.connect(current())
     known = mapped(load_template(project_root() / "template.yaml"), options.state or options.places)
     mappings = [mapping for mapping in known if not options.functions or mapping.function in options.functions]
     for mapping in mappings:
@@ -98,7 +98,7 @@ class Queue:
     @classmethod
     def at(cls, url: str) -> "Queue":
         """The queue of this URL."""
-        client = queues.client()
+        client = sqs.client()
         attributes = client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
         return cls(client, url, attributes["QueueArn"])
 

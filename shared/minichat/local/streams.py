@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from minichat.events import queues
+from minichat.events import sqs
 from minichat.local.lambda_events import GivenUp, Record, batches, stream_record
 from minichat.local.mappings import Handler, Mapping, invoke
 from minichat.moment import now
@@ -145,7 +145,7 @@ def _young(mapping: Mapping, shard: str, records: list[Record], invoked: int) ->
 
 def _give_up(given_up: GivenUp) -> None:
     url = current().queues.dead_letters["outbox-relay"]
-    queues.client().send_message(QueueUrl=url, MessageBody=json.dumps(given_up.told()))
+    sqs.client().send_message(QueueUrl=url, MessageBody=json.dumps(given_up.told()))
 
 
 class _Place:

@@ -14,7 +14,7 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import TenantId, micros
 from minichat.events import dead_letters
 from minichat.events.dead_letters import DeadLetter
-from minichat.events.queues import REDRIVEN, SqsMessage, send_one
+from minichat.events.sqs import REDRIVEN, SqsMessage, send_one
 from minichat.observability import logger
 from minichat.services.relay import DEAD_LETTERS, relay
 from minichat.settings import Queues

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.events.payloads import whole
-from minichat.events.queues import SqsMessage, Unsent, attributes_of, send, send_one
+from minichat.events.sqs import SqsMessage, Unsent, attributes_of, send, send_one
 from minichat.observability import count
 from minichat.settings import Queues
 from minichat.storage import keys

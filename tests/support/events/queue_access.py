@@ -12,8 +12,7 @@ import boto3
 import pytest
 
 from minichat import moment
-from minichat.events import audit_sink
-from minichat.events.queues import connect as connect_queues
+from minichat.events import audit_sink, sqs
 from minichat.local import queues
 from minichat.local.lambda_events import LambdaContext, queue_record, stream_record
 from minichat.local.tables import project_root
@@ -66,7 +65,7 @@ class QueueAccess:
         for name, value in (made.environment | environment).items():
             monkeypatch.setenv(name, value)
         forget()
-        connect_queues(current())
+        sqs.connect(current())
         connect(store)
         yield made
         forget()

@@ -16,7 +16,7 @@ from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.session import Session
 
-from minichat.events import queues
+from minichat.events import sqs
 from minichat.storage import dynamodb
 from minichat.storage.items import connection
 from tests.support.patience import PATIENCE
@@ -176,7 +176,7 @@ def sqs_hook(
             seen(json.loads(params["body"]))
         return left.pop(0) if left else None
 
-    events, name = queues.client().meta.events, f"before-call.sqs.{operation}"
+    events, name = sqs.client().meta.events, f"before-call.sqs.{operation}"
     events.register_first(name, before)
     try:
         yield
