@@ -22,7 +22,7 @@ from minichat.services.audit_details import by
 from minichat.services.new_turn import RunningTurn, SendMessage, begin, preflight, started, twice_at_most, wanted
 from minichat.services.orphans import ended_as_orphan
 from minichat.services.policy_in_force import Rules
-from minichat.services.repeated_requests import go_on_with_mutation
+from minichat.services.repeated_turns import go_on_with_mutation
 from minichat.services.turn_metrics import counted_turn
 from minichat.settings import Settings
 from minichat.storage import messages, outbox, starting_point, turn_mutations

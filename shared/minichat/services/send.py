@@ -27,7 +27,7 @@ from minichat.services.new_turn import (
 )
 from minichat.services.orphans import end_if_dead, never_began
 from minichat.services.policy_in_force import Rules
-from minichat.services.repeated_requests import go_on_with_send, replayed
+from minichat.services.repeated_turns import go_on_with_send, replayed
 from minichat.services.turn_metrics import counted_turn
 from minichat.storage import starting_point, turns
 

@@ -20,7 +20,7 @@ from minichat.http.deps import AppDeps, Authenticated, LastEventId, Position, Th
 from minichat.http.problems import MUTATION_ERRORS, documented
 from minichat.http.request_models import EditTurnBody, SendMessageBody
 from minichat.observability import note
-from minichat.services import generate, mutate, repeated_requests
+from minichat.services import generate, mutate, repeated_turns
 from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.send import send
 from minichat.services.stream_resume import Resumed, follow, replay, resume, resumed
@@ -72,7 +72,7 @@ async def send_message(
         attachment_ids=tuple(AttachmentId(str(attachment_id)) for attachment_id in body.attachment_ids or ()),
         web_search=body.web_search is not None and body.web_search.enabled,
     )
-    find = repeated_requests.by_message if body.request_id is None else repeated_requests.by_request_id
+    find = repeated_turns.by_message if body.request_id is None else repeated_turns.by_request_id
     rest = await _rest(call, app, last_event_id, partial(find, call, command, app.settings))
     return rest or await _answered(call, app, partial(send, call, command, app.rules))
 
@@ -91,7 +91,7 @@ async def retry_turn(
     `Last-Event-ID` as for a send.
     """
     rest = await _rest(
-        call, app, last_event_id, partial(repeated_requests.by_target, call, chat_id, request_id, None, app.settings)
+        call, app, last_event_id, partial(repeated_turns.by_target, call, chat_id, request_id, None, app.settings)
     )
     return rest or await _answered(
         call, app, partial(mutate.retry, call, chat_id, request_id, _new_request_id(), app.rules)
@@ -117,7 +117,7 @@ async def edit_turn(  # noqa: PLR0913, PLR0917  one for each thing that the requ
         call,
         app,
         last_event_id,
-        partial(repeated_requests.by_target, call, chat_id, request_id, body.content, app.settings),
+        partial(repeated_turns.by_target, call, chat_id, request_id, body.content, app.settings),
     )
     return rest or await _answered(call, app, partial(mutate.edit, call, request_id, command, app.rules))
 
