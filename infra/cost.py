@@ -7,7 +7,7 @@ millions of a unit per million turns, so one per turn is 1; of bytes they are GB
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# List prices of us-east-1 in dollars, read 2026-11, first tiers, without free ones. aws.amazon.com/<service>/pricing.
+# List prices of us-east-1 in dollars as known in 2026-11 (compare aws.amazon.com/<service>/pricing); first paid tiers.
 GATEWAY_REQUESTS = 3.50  # per million, api-gateway: REST; a stream is one per 10 MB
 LAMBDA_REQUESTS = 0.20  # per million, lambda
 LAMBDA_GB_SECONDS = 13.3334  # per million, lambda: arm64
