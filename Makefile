@@ -118,7 +118,7 @@ types: .venv/dev.installed ## Check types
 	$(VENV)/mypy
 
 .PHONY: docs
-docs: .venv/dev.installed ## Write docs/reference and the schemas of docs/events from the code
+docs: .venv/dev.installed ## Write docs/reference, the schemas of docs/events and the tables of docs/scaling.md from the code
 	$(VENV)/python -m tests.reference
 
 .PHONY: format

@@ -10,7 +10,7 @@ import pytest
 
 from minichat.domain import errors
 from minichat.http.problems import STATUS
-from tests.reference import FOLDER, commands, pages, settings
+from tests.reference import FOLDER, SCALING, commands, pages, settings, with_costs
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,6 +18,12 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("name", sorted(pages()))
 def test_a_page_of_the_reference_is_as_the_code_has_it(name: str) -> None:
     assert (ROOT / FOLDER / name).read_text(encoding="utf-8") == pages()[name], "stale: run `make docs`"
+
+
+def test_the_tables_of_cost_are_as_the_code_has_them() -> None:
+    page = (ROOT / SCALING).read_text(encoding="utf-8")
+    assert page == with_costs(page), "stale: run `make docs`"
+    assert page.count("| **infrastructure** |") == 3
 
 
 def test_the_reference_has_no_other_page() -> None:

@@ -210,7 +210,7 @@ def test_every_function_is_bounded_and_logs_into_its_own_group(
         assert properties["LoggingConfig"]["LogGroup"] == {"Ref": group}
         assert properties["LoggingConfig"]["LogFormat"] == "JSON"
         assert groups[group]["RetentionInDays"]
-        assert min(_either(properties["MemorySize"])) >= (1024 if name in {"ApiFunction", "StreamFunction"} else 512)
+        assert min(_either(properties["MemorySize"])) >= {"ApiFunction": 1024, "StreamFunction": 256}.get(name, 512)
         assert all(seconds <= 900 for seconds in _allowed(properties["Timeout"]))
 
 
