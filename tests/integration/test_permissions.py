@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from minichat.domain.identity import AttachmentId, Call, Caller, ChatId, Request
 from minichat.domain.stream import Told
 from minichat.events import payloads
 from minichat.http.app import BUFFERED, STREAMING, create_app
+from minichat.http.edge import Edge
 from minichat.local.issuer import Issuer, as_uuid
 from minichat.providers.files import Files
 from minichat.providers.registry import Providers
@@ -103,11 +104,14 @@ def settings(calls: Calls, store: Store, provider: str, tmp_path: Path) -> Setti
 
 
 @pytest.fixture
-def client(settings: Settings, tmp_path: Path, calls: Calls) -> "Client":
-    """A user of both functions."""
+async def client(settings: Settings, tmp_path: Path, calls: Calls) -> AsyncIterator["Client"]:
+    """A user of both functions, whose connections to providers are closed at the end."""
     token = Issuer(tmp_path).token("acme", "ann", now=moment.now(), lifetime=timedelta(hours=1))
     apps = {"ApiFunction": create_app(settings, BUFFERED), "StreamFunction": create_app(settings, STREAMING)}
-    return Client(apps, token, calls)
+    yield Client(apps, token, calls)
+    for app in apps.values():
+        assert isinstance(app, Edge)
+        await app._app.state.minichat.machine.providers.aclose()  # type: ignore[attr-defined]
 
 
 class Client:
