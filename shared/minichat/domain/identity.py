@@ -33,6 +33,10 @@ class Caller:
     tenant_id: TenantId
     user_id: UserId
     subject_type: SubjectType = "user"
+    roles: frozenset[str] = frozenset()
+    """What the issuer says of them besides: `domain.actions.ROLES`."""
+    scopes: frozenset[str] | None = None
+    """Of an API key: the actions that it may be used for; None where no key narrows them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,51 @@
+"""What can be done, by name: each route has an action, and each decision is about one."""
+
+from typing import Literal
+
+Action = Literal[
+    "chat:create",
+    "chat:list",
+    "chat:read",
+    "chat:update",
+    "chat:delete",
+    "message:list",
+    "message:react",
+    "turn:send",
+    "turn:retry",
+    "turn:edit",
+    "turn:delete",
+    "turn:read",
+    "turn:resume",
+    "turn:cancel",
+    "attachment:create",
+    "attachment:read",
+    "attachment:list",
+    "attachment:delete",
+    "model:list",
+    "quota:read",
+    "usage:read",
+    "tenant_usage:read",
+    "running_turn:list",
+    "running_turn:cancel",
+    "policy:read",
+    "policy:publish",
+    "limits:read",
+    "limits:write",
+    "switch:write",
+    "provider:read",
+    "provider:write",
+    "api_key:list",
+    "api_key:create",
+    "api_key:revoke",
+    "grant:create",
+    "grant:revoke",
+    "data:export",
+    "data:erase",
+    "dead_letter:list",
+    "dead_letter:redrive",
+    "reconcile:read",
+    "service:read",
+]
+
+ROLES = ("operator", "tenant_admin", "auditor", "support", "service")
+"""`operator` serves the deployment, all others their own tenant."""
