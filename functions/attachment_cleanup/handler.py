@@ -9,12 +9,13 @@ from minichat.events.payloads import AttachmentCleanup
 from minichat.moment import now
 from minichat.providers.files import Files
 from minichat.services import provider_cleanup
+from minichat.services.providers_in_force import ProvidersInForce
 from minichat.settings import current
 from minichat.storage.items import connect
 
 connect(current().store)
 sqs.connect(current())
-_means = provider_cleanup.CleanupDeps(Files(current().providers), current().cleanup, now)
+_means = provider_cleanup.CleanupDeps(Files(ProvidersInForce(current()).entries_of), current().cleanup, now)
 
 
 def handler(event: dict[str, Any], context: object) -> object:

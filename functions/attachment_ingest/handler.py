@@ -14,6 +14,7 @@ from minichat.events.payloads import AttachmentExpected
 from minichat.moment import new_id, now
 from minichat.providers.files import Files
 from minichat.services.ingest import IngestDeps, Ingested, ingest
+from minichat.services.providers_in_force import ProvidersInForce
 from minichat.settings import current
 from minichat.storage import store_time
 from minichat.storage.items import connect
@@ -24,7 +25,9 @@ TO_END = timedelta(seconds=45)
 connect(current().store)
 sqs.connect(current())
 _summarizes = current().doc_summaries.enabled
-_means = IngestDeps(Files(current().providers), current().attachments, now, new_id, time.sleep, _summarizes)
+_means = IngestDeps(
+    Files(ProvidersInForce(current()).entries_of), current().attachments, now, new_id, time.sleep, _summarizes
+)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> object:

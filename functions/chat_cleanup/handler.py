@@ -14,6 +14,7 @@ from minichat.events.payloads import ChatCleanup
 from minichat.moment import new_id, now
 from minichat.providers.files import Files
 from minichat.services import chat_purge, provider_cleanup
+from minichat.services.providers_in_force import ProvidersInForce
 from minichat.settings import current
 from minichat.storage import store_time
 from minichat.storage.items import connect
@@ -23,7 +24,7 @@ ONE_MORE = timedelta(seconds=20)
 
 connect(current().store)
 sqs.connect(current())
-_means = provider_cleanup.CleanupDeps(Files(current().providers), current().cleanup, now)
+_means = provider_cleanup.CleanupDeps(Files(ProvidersInForce(current()).entries_of), current().cleanup, now)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> object:

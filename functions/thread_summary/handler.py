@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from minichat.domain.identity import TenantId
 from minichat.events import sqs
 from minichat.events.consume import PermanentFailure, Received, consume
 from minichat.events.payloads import ChatTitleTask, DocSummaryTask, SystemTask, ThreadSummaryTask
@@ -15,6 +17,7 @@ from minichat.observability import count
 from minichat.providers.registry import Providers
 from minichat.services import doc_summaries, summary, titles
 from minichat.services.policy_in_force import InForce
+from minichat.services.providers_in_force import ProvidersInForce
 from minichat.services.system_tasks import NoModel, TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import current
 from minichat.storage.items import connect
@@ -26,7 +29,8 @@ STORING_SECONDS = 10
 connect(current().store)
 sqs.connect(current())
 _in_force = InForce(current())
-_providers = Providers(current().providers)
+_entries = ProvidersInForce(current())
+_providers = Providers(_entries.entries_of)
 # One loop for the process: the connections to providers belong to it.
 _loop = asyncio.Runner()
 
@@ -47,7 +51,9 @@ def _done(task: SystemTask, received: Received, seconds: float) -> str:
         return "disabled"
     if _in_force.is_due(moment := time.monotonic()):
         _in_force.look(moment)
-    means = TaskDeps(_in_force.rules, _providers, now, new_id, seconds)
+    _entries.entries_of(TenantId(task.tenant_id))
+    rules = replace(_in_force.rules, settings=_entries.settings)
+    means = TaskDeps(rules, _providers, now, new_id, seconds)
     try:
         outcome = _loop.run(_work(task, received.trace_id, means))
     except NoModel:

@@ -1,10 +1,12 @@
 """The settings of a provider: its address, its protocol, and where its key is."""
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from minichat.domain.identity import TenantId
 from minichat.settings_group import SettingsGroup
 
 
@@ -155,6 +157,40 @@ class Provider(SettingsGroup):
         if (other := self.tenant_overrides.get(tenant_id)) is None:
             return self
         return self.model_copy(update={name: value for name, value in other if value is not None})
+
+
+class ProviderEntries(SettingsGroup):
+    """The deployment's entries, as they are published: all of them, by the names that a policy uses."""
+
+    providers: Annotated[dict[str, Provider], Field(min_length=1)]
+
+
+class TenantProviders(SettingsGroup):
+    """What differs for one tenant, by the names of the deployment's entries; empty withdraws everything."""
+
+    overrides: dict[str, Override]
+
+
+EntriesOf = Callable[[TenantId], Mapping[str, Provider]]
+"""The entries as they are for a tenant; may read the table."""
+
+
+def as_configured(entries: Mapping[str, Provider]) -> EntriesOf:
+    """Entries that no table changes."""
+    return lambda tenant_id: {name: entry.of_tenant(tenant_id) for name, entry in entries.items()}
+
+
+def overridden(entry: Provider, override: Override, tenant_id: str) -> Provider:
+    """The entry as a tenant's published override makes it, with the entry's own rules.
+
+    Raises ValueError (pydantic's ValidationError is one) when the entry does not permit it.
+    """
+    if override.base_url is not None and entry.allow_insecure and not entry.allowed_hosts:
+        # The guard against private addresses is off for this entry: only hosts that an operator names are safe.
+        raise ValueError("base_url: the provider permits private addresses, and names no allowed_hosts")
+    said = override.model_dump(exclude_unset=True)
+    made = entry.model_dump(exclude_unset=True) | {"tenant_overrides": {tenant_id: said}}
+    return Provider.model_validate(made).of_tenant(tenant_id)
 
 
 def _with_header(kind: str, auth: Any) -> Any:

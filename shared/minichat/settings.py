@@ -236,7 +236,16 @@ class Settings(SettingsGroup):
     retention: Retention = Retention()
     cleanup: CleanupSettings = CleanupSettings()
     attachments: Attachments = Attachments()
-    providers: dict[str, Provider] = Field(default_factory=lambda: {"openai": OPENAI})
+    providers: Annotated[
+        dict[str, Provider], Field(description="in force until entries are published: `minichat providers publish`")
+    ] = Field(default_factory=lambda: {"openai": OPENAI})
+    provider_secrets_prefix: Annotated[
+        str,
+        Field(
+            pattern=r"^/([A-Za-z0-9_.+=@-]+/)+$",
+            description="where published entries' keys are; those of a tenant's overrides in a folder of its id",
+        ),
+    ] = "/mini-chat/providers/"
 
     @property
     def deployment(self) -> Deployment:

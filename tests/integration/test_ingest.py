@@ -17,6 +17,7 @@ from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.chat import Chat
 from minichat.domain.cleanup import CleanupOutcome
 from minichat.events.payloads import AttachmentCleanup, DocSummaryTask
+from minichat.provider_entries import as_configured
 from minichat.providers.files import Account, Files
 from minichat.services import attachments as service
 from minichat.services import chats, provider_cleanup
@@ -47,7 +48,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def files(url: str) -> Iterator[Files]:
-    client = Files({"openai": an_entry(url)})
+    client = Files(as_configured({"openai": an_entry(url)}))
     yield client
     client.close()
 

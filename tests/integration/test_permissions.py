@@ -30,6 +30,7 @@ from minichat.events import payloads
 from minichat.http.app import BUFFERED, STREAMING, create_app
 from minichat.http.edge import Edge
 from minichat.local.issuer import Issuer, as_uuid
+from minichat.provider_entries import as_configured
 from minichat.providers.files import Files
 from minichat.providers.registry import Providers
 from minichat.services import chats
@@ -275,7 +276,7 @@ def consumed(
     calls: Calls, access: QueueAccess, settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Consumed]:
     """The consumers know the provider of this machine, and what lets an event out never gets an answer."""
-    files, providers = Files(settings.providers), Providers(settings.providers)
+    files, providers = Files(as_configured(settings.providers)), Providers(as_configured(settings.providers))
     for function in (attachment_ingest, attachment_cleanup, chat_cleanup):
         monkeypatch.setattr(function, "_means", replace(function._means, files=files))
     monkeypatch.setattr(thread_summary, "_providers", providers)

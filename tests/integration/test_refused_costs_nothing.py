@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from minichat.domain.turn import Turn, TurnState
-from minichat.provider_entries import Provider
+from minichat.provider_entries import Provider, as_configured
 from minichat.providers import transport
 from minichat.providers.registry import Providers
 from minichat.services import cancel, generate
@@ -45,7 +45,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 @pytest.mark.holds("turns.refused-free")
 async def test_a_refusal_costs_nothing_and_gives_the_reserve_back(url: str, store: Store, kind: Kind) -> None:
-    rules, providers = some_rules(), Providers({"openai": kind.entry(url)})
+    rules, providers = some_rules(), Providers(as_configured({"openai": kind.entry(url)}))
     machine = generate.AnswerDeps(rules.settings, providers, lambda: a_call().now)
     ends = {}
     for script in REFUSALS:
@@ -118,7 +118,7 @@ async def test_who_stops_while_somebody_may_be_at_work_pays_for_it(
 
 async def _stopped(entry: Provider, script: str, waiting: Callable[[], Awaitable[object]]) -> Turn:
     """How a turn ended that was cancelled once it waited for its provider."""
-    rules, providers = some_rules(), Providers({"openai": entry})
+    rules, providers = some_rules(), Providers(as_configured({"openai": entry}))
     running = a_running_turn(rules, content=f"{script}{uuid4()}")
     reading = asyncio.create_task(
         told(generate.begin(a_call(), running, generate.AnswerDeps(rules.settings, providers, lambda: a_call().now)))

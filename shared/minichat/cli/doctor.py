@@ -6,16 +6,19 @@ import logging
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from minichat import settings
 from minichat.cli import checks, target
 from minichat.cli.checks import Check, Finding
 from minichat.cli.output import show_anything
+from minichat.domain.errors import ServiceUnavailable
 from minichat.events import sqs
 from minichat.local import stack
 from minichat.local.tables import NotACheckout
 from minichat.observability import logger
+from minichat.services.provider_config import in_force
 from minichat.settings import SettingsError
 from minichat.storage.items import connect
 
@@ -69,6 +72,8 @@ def _examined(options: argparse.Namespace) -> dict[str, Finding]:
     configured, problems = settings.examine()
     connect(configured.store)
     sqs.connect(configured)
+    with suppress(ServiceUnavailable):  # the check of the table says so
+        configured = in_force(configured)
     return _in_time(dict(checks.of(configured, problems, api)))
 
 

@@ -5,7 +5,21 @@ import sys
 from collections.abc import Sequence
 
 from minichat import __version__
-from minichat.cli import chat, cleanup, dev, dlq, doctor, events, outbox, policy, reconcile, token, turns, usage
+from minichat.cli import (
+    chat,
+    cleanup,
+    dev,
+    dlq,
+    doctor,
+    events,
+    outbox,
+    policy,
+    providers,
+    reconcile,
+    token,
+    turns,
+    usage,
+)
 from minichat.domain.errors import ServiceUnavailable
 from minichat.local.engine import EngineMissing
 from minichat.local.process import ChildFailed
@@ -23,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="minichat", description="Mini Chat: the backend of a multi-tenant AI chat.")
     made.add_argument("--version", action="version", version=f"minichat {__version__}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (dev, token, chat, doctor, policy, turns, usage, reconcile, events, outbox, dlq, cleanup):
+    for command in (dev, token, chat, doctor, policy, providers, turns, usage, reconcile, events, outbox, dlq, cleanup):
         command.add_to(commands)
     return made
 

@@ -10,6 +10,7 @@ from minichat.cli import target
 from minichat.cli.output import table
 from minichat.moment import new_id, now
 from minichat.services.policy_in_force import policy_file
+from minichat.services.provider_config import in_force
 from minichat.settings import current
 from minichat.storage import policies
 
@@ -42,14 +43,14 @@ def add_to(commands: Any) -> None:
 
 def _validate(options: argparse.Namespace) -> int:
     local = options.local or options.state is not None
-    policy = policy_file(options.file, target.connected(options) if local else current())
+    policy = policy_file(options.file, in_force(target.connected(options)) if local else current())
     print(f"{options.file}: version {policy.policy_version}, {len(policy.model_catalog)} models, valid")
     return 0
 
 
 def _publish(options: argparse.Namespace) -> int:
     settings = target.connected(options)
-    policy = policy_file(options.file, settings)
+    policy = policy_file(options.file, in_force(settings))
     moment = now()
     try:
         policies.publish(policy, at=moment, by=options.by or getpass.getuser(), token=new_id(moment))
@@ -81,10 +82,10 @@ def _show(options: argparse.Namespace) -> int:
 
 def _history(options: argparse.Namespace) -> int:
     target.connected(options)
-    in_force = policies.current_version()
+    current_one = policies.current_version()
     rows = [
         (
-            f"{one.policy.policy_version}{' *' if one.policy.policy_version == in_force else ''}",
+            f"{one.policy.policy_version}{' *' if one.policy.policy_version == current_one else ''}",
             f"{one.at:%Y-%m-%d %H:%M:%S}Z",
             one.by,
             len(one.policy.model_catalog),

@@ -293,6 +293,15 @@ class PolicyPublished(_Audit):
     published_by: str
 
 
+class ProvidersPublished(_Audit):
+    """Another version of provider entries is in force: the deployment's (`deployment`), or a tenant's overrides."""
+
+    event_type: Literal["providers_published"] = "providers_published"
+    version: int
+    previous_version: int | None = None
+    published_by: str
+
+
 AuditEvent = Annotated[
     TurnEnded
     | TurnReplaced
@@ -302,7 +311,8 @@ AuditEvent = Annotated[
     | ChatDeleted
     | AttachmentDeleted
     | DecisionRefused
-    | PolicyPublished,
+    | PolicyPublished
+    | ProvidersPublished,
     Field(discriminator="event_type"),
 ]
 """Everything that the audit queue carries."""

@@ -1,8 +1,9 @@
 """The dependencies of routes, as annotated parameters."""
 
+import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -16,13 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from minichat import greenlets
-from minichat.domain.identity import Call, ChatId, RequestId
+from minichat.domain.identity import Call, Caller, ChatId, RequestId
 from minichat.http.auth import Authenticator
 from minichat.http.paging import CursorCodec
 from minichat.moment import new_id, now
 from minichat.observability import measured, note
 from minichat.services.generate import AnswerDeps
 from minichat.services.policy_in_force import InForce, Rules
+from minichat.services.providers_in_force import ProvidersInForce
 from minichat.settings import Settings
 
 MAX_EVENT_ID = 10**9
@@ -43,6 +45,7 @@ class AppDeps:
 
     machine: AnswerDeps
     in_force: InForce
+    entries: ProvidersInForce
     authenticator: Authenticator
     codec: CursorCodec | None
     """None where no lists are served: a function gets no secret that it does not use."""
@@ -55,8 +58,8 @@ class AppDeps:
 
     @property
     def rules(self) -> Rules:
-        """Settings and the policy in force: take it once per call, because it changes."""
-        return self.in_force.rules
+        """Settings, with the providers in force, and the policy in force: take it once per call, because it changes."""
+        return replace(self.in_force.rules, settings=self.entries.settings)
 
     @property
     def settings(self) -> Settings:
@@ -66,9 +69,15 @@ class AppDeps:
 
 async def _app(request: Request) -> AppDeps:
     app: AppDeps = request.app.state.minichat
+    looks: list[Awaitable[object]] = []
     if app.in_force.is_due(moment := time.monotonic()):
+        looks.append(app.in_force.looked(moment))
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if caller is not None and app.entries.is_due(caller.tenant_id, moment):
+        looks.append(greenlets.run(app.entries.entries_of, caller.tenant_id))
+    if looks:
         with measured("policy"):
-            await app.in_force.looked(moment)
+            await asyncio.gather(*looks)
     return app
 
 

@@ -1,6 +1,8 @@
 """Providers' keys: read from where the settings say, cached, and read again after a provider refused one."""
 
 import asyncio
+import threading
+import time
 from dataclasses import dataclass
 
 from minichat.provider_entries import Secret
@@ -11,6 +13,10 @@ _SOURCES = {
     "secretsmanager": "Secrets Manager secret",
     "ssm": "Parameter Store parameter",
 }
+
+
+OLD_SECONDS = 300
+"""After which a key is read again, beside the calls that use it: a rotation needs no refusal to be noticed."""
 
 
 def described(secret: Secret) -> str:
@@ -30,21 +36,35 @@ class ProviderKeys:
 
     def __init__(self) -> None:
         self._known: dict[Secret, str] = {}
+        self._read_at: dict[Secret, float] = {}
 
     def known(self, secret: Secret) -> str | None:
-        """The key, if it was read before."""
-        return self._known.get(secret)
+        """The key, if it was read before. An old one still counts, and is read again in the background."""
+        key = self._known.get(secret)
+        if key is not None and secret.source != "env" and self._is_old(secret):
+            self._read_at[secret] = time.monotonic()  # one reader, and no hurry after a failure
+            threading.Thread(target=self._read_again, args=(secret, key), daemon=True).start()
+        return key
 
     def get(self, secret: Secret) -> str | None:
         """The key, read once; None when it cannot be read: the next call tries again. May take seconds."""
-        if (key := self._known.get(secret)) is None and (key := read(secret)) is not None:
+        if (key := self.known(secret)) is None and (key := read(secret)) is not None:
+            self._read_at[secret] = time.monotonic()
             self._known[secret] = key
         return key
 
     def refused(self, secret: Secret, key: str) -> None:
         """Forgets a key that a provider refused: it may have been rotated. A key read since then stays."""
         if self._known.get(secret) == key:
-            del self._known[secret]
+            self._known.pop(secret, None)
+
+    def _is_old(self, secret: Secret) -> bool:
+        return time.monotonic() - self._read_at.get(secret, 0) >= OLD_SECONDS
+
+    def _read_again(self, secret: Secret, key: str) -> None:
+        # One that cannot be read now stays: the provider refuses it if it counts no more.
+        if (found := read(secret)) is not None and self._known.get(secret) == key:
+            self._known[secret] = found
 
 
 @dataclass(frozen=True, slots=True)

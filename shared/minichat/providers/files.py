@@ -4,6 +4,7 @@ Nothing is retried here: the callers' queues deliver again. A failure names its 
 stored and logged: no address, no key, no provider id, and nothing of the provider's answer.
 """
 
+import threading
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Literal
@@ -12,8 +13,9 @@ from urllib.parse import quote, urlencode
 import httpx2
 
 from minichat.domain.cleanup import Failure
+from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import TenantId
-from minichat.provider_entries import Provider
+from minichat.provider_entries import EntriesOf, Provider
 from minichat.providers import credentials, egress
 from minichat.providers.transport import AddressRefused
 
@@ -31,15 +33,12 @@ _PASSING_STATUSES = frozenset({401, 408, 409, 425, 429})
 
 
 class Files:
-    """The client of the configured providers' files and vector stores; any number of threads may share one."""
+    """The client of the files and vector stores of the providers in force; any number of threads may share one."""
 
-    def __init__(self, entries: Mapping[str, Provider]) -> None:
-        self._entries = entries
-        limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
-        self._clients = {
-            anywhere: egress.client(limits, anywhere=anywhere)
-            for anywhere in {entry.allow_insecure for entry in entries.values()}
-        }
+    def __init__(self, entries_of: EntriesOf) -> None:
+        self._entries_of = entries_of
+        self._clients: dict[bool, httpx2.Client] = {}
+        self._making = threading.Lock()
         self._keys = credentials.ProviderKeys()
 
     def ask(
@@ -55,16 +54,11 @@ class Files:
 
         `query` is the address's query string.
         """
-        entry = self._entries.get(provider_id)
-        if entry is None:
-            # A deployment whose entry is missing, or not there yet, must not lose track of the provider's files.
-            return Failure("the provider is not configured", may_pass=True)
-        if not entry.keeps_files:
-            # It did when the files were made; a 404 for every path must not count as proof that they are gone.
-            return Failure("a provider of this kind keeps no files", may_pass=True)
+        entry = self._entry(tenant_id, provider_id)
+        if isinstance(entry, Failure):
+            return entry
         if not all(part.strip(".") for part in path):
             return Failure("an id that is none", may_pass=False)
-        entry = entry.of_tenant(tenant_id)
         headers, key = {}, None
         if entry.auth is not None:
             if (key := self._keys.get(entry.auth.secret)) is None:
@@ -82,8 +76,29 @@ class Files:
         for client in self._clients.values():
             client.close()
 
+    def _entry(self, tenant_id: TenantId, provider_id: str) -> Provider | Failure:
+        try:
+            entry = self._entries_of(tenant_id).get(provider_id)
+        except ServiceUnavailable:
+            return Failure("the tenant's providers cannot be looked up", may_pass=True)
+        if entry is None:
+            # A deployment whose entry is missing, or not there yet, must not lose track of the provider's files.
+            return Failure("the provider is not configured", may_pass=True)
+        if not entry.keeps_files:
+            # It did when the files were made; a 404 for every path must not count as proof that they are gone.
+            return Failure("a provider of this kind keeps no files", may_pass=True)
+        return entry
+
+    def _client(self, entry: Provider) -> httpx2.Client:
+        anywhere = entry.allow_insecure
+        with self._making:
+            if (client := self._clients.get(anywhere)) is None:
+                limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
+                client = self._clients[anywhere] = egress.client(limits, anywhere=anywhere)
+        return client
+
     def _answer(self, entry: Provider, method: str, url: str, **content: Any) -> httpx2.Response | Failure:
-        times, client = entry.timeouts, self._clients[entry.allow_insecure]
+        times, client = entry.timeouts, self._client(entry)
         timeout = httpx2.Timeout(times.idle_seconds, connect=times.connect_seconds, pool=times.connect_seconds)
         try:
             return client.request(method, url, timeout=timeout, **content)

@@ -1,14 +1,16 @@
 """Providers by their names in the policy: the adapter, the key and the clients of this process."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol
 
 import httpx2
 
+from minichat import greenlets
+from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import TenantId
-from minichat.provider_entries import Provider, ProviderKind
+from minichat.provider_entries import EntriesOf, Provider, ProviderKind
 from minichat.providers import credentials, transport
 from minichat.providers.chunks import Failed, ProviderChunk
 from minichat.providers.prompt import Prompt
@@ -28,10 +30,13 @@ class Adapter(Protocol):
 
 
 class Providers:
-    """The configured providers. Clients and keys are made when first needed: a cold start pays for neither."""
+    """The providers in force. Clients and keys are made when first needed: a cold start pays for neither.
 
-    def __init__(self, entries: Mapping[str, Provider]) -> None:
-        self._entries = entries
+    Clients are shared by all tenants; the address, the key and its header come with each call.
+    """
+
+    def __init__(self, entries_of: EntriesOf) -> None:
+        self._entries_of = entries_of
         self._clients: dict[bool, httpx2.AsyncClient] = {}
         self._keys = credentials.ProviderKeys()
 
@@ -39,10 +44,14 @@ class Providers:
         self, tenant_id: TenantId, provider_id: str, prompt: Prompt
     ) -> AsyncGenerator[ProviderChunk, None]:
         """The provider's answer to a tenant's prompt, ending with exactly one terminal chunk."""
-        if (entry := self._entries.get(provider_id)) is None:
+        try:
+            entry = (await greenlets.run(self._entries_of, tenant_id)).get(provider_id)
+        except ServiceUnavailable:
+            yield Failed("provider_error", "the tenant's providers cannot be looked up", reached=False)
+            return
+        if entry is None:
             yield Failed("provider_error", f"no provider {provider_id!r} is configured", reached=False)
             return
-        entry = entry.of_tenant(tenant_id)
         key = None if entry.auth is None else credentials.ProviderKey(self._keys, entry.auth.secret)
         if key is not None and await key.current() is None:
             where = credentials.described(key.secret)

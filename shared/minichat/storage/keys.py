@@ -17,6 +17,8 @@
     ledger entry            T#<tenant>#L#<day>      <dedupe key of the usage event>
     usage of a day          T#<tenant>#USAGE        <day> | <day>#<user>
     policy version          POLICY                  V#<version> | CURRENT
+    provider entries        PROVIDERS               V#<version> | CURRENT
+    a tenant's overrides    T#<tenant>#PROVIDERS    V#<version> | CURRENT
 
     outbox table            T#<tenant>#C#<chat>     <event_id>
 
@@ -123,6 +125,16 @@ POLICY_IN_FORCE = Key(POLICY, "CURRENT")
 def policy_version(version: int) -> Key:
     """A version of the policy; versions sort by their number."""
     return Key(POLICY, f"V#{version:010d}")
+
+
+def providers_in_force(tenant_id: TenantId | None) -> Key:
+    """Which version of a tenant's overrides of providers is in force; without a tenant, of the deployment's entries."""
+    return Key("PROVIDERS" if tenant_id is None else f"T#{tenant_id}#PROVIDERS", "CURRENT")
+
+
+def providers_version(tenant_id: TenantId | None, version: int) -> Key:
+    """A version of a tenant's overrides, or of the deployment's entries; versions sort by their number."""
+    return Key(providers_in_force(tenant_id).pk, f"V#{version:010d}")
 
 
 def prefix(tenant_id: TenantId) -> str:

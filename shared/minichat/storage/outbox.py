@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from uuid import uuid4
 
 from minichat.domain.identity import Call, ChatId, TenantId
-from minichat.events.payloads import DecisionRefused, Event, PolicyPublished
+from minichat.events.payloads import DecisionRefused, Event, PolicyPublished, ProvidersPublished
 from minichat.storage import keys
 from minichat.storage.items import OutboxItem
 from minichat.storage.keys import Key
@@ -25,6 +25,12 @@ def of_policy(policy_version: int, *, previous: int | None, at: datetime, by: st
         published_by=by,
     )
     return _item(keys.outbox(TenantId(event.tenant_id), ChatId("policy"), event_id), event, at, trace_id=None)
+
+
+def of_providers(event: ProvidersPublished, event_id: str) -> OutboxItem:
+    """The outbox item of published provider entries."""
+    key = keys.outbox(TenantId(event.tenant_id), ChatId("providers"), event_id)
+    return _item(key, event, event.timestamp, trace_id=None)
 
 
 def item(call: Call, chat_id: ChatId, event: Event, *, delay_seconds: int | None = None) -> OutboxItem:

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from minichat.domain.identity import TenantId
-from minichat.provider_entries import Provider
+from minichat.provider_entries import Provider, as_configured
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta
 from minichat.providers.prompt import Prompt, PromptMessage
 from minichat.providers.registry import Providers
@@ -34,7 +34,7 @@ def a_prompt(text: str) -> Prompt:
 @asynccontextmanager
 async def providers_of(entry: Provider) -> AsyncIterator[Providers]:
     """The registry with one provider, named `it`, for the time of a `with`."""
-    providers = Providers({"it": entry})
+    providers = Providers(as_configured({"it": entry}))
     try:
         yield providers
     finally:

@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx2
 
 from minichat.local.process import Child, free_port
-from minichat.provider_entries import Provider
+from minichat.provider_entries import Provider, as_configured
 from minichat.providers.files import Files
 from tests.support.providers.calls import an_entry
 
@@ -79,7 +79,7 @@ def deletions(url: str, *object_ids: str) -> list[tuple[str, int]]:
 @contextmanager
 def files_of(**entries: Provider) -> Iterator[Files]:
     """The client of these providers for the time of a `with`."""
-    files = Files(entries)
+    files = Files(as_configured(entries))
     try:
         yield files
     finally:
