@@ -517,7 +517,7 @@ def test_bedrock_and_parameters_are_open_only_to_functions_that_call_a_provider_
         name: (
             {role["Ref"] for role in resource["Properties"]["Roles"]},
             resource["Properties"]["PolicyDocument"]["Statement"][0]["Action"],
-            resource["Condition"],
+            resource.get("Condition"),
         )
         for name, resource in IDENTITY.items()
         if resource["Type"] == "AWS::IAM::Policy" and name != "PolicyIsReadOnly"
@@ -527,6 +527,8 @@ def test_bedrock_and_parameters_are_open_only_to_functions_that_call_a_provider_
     assert granted == {
         "BedrockModels": (models, "bedrock:InvokeModelWithResponseStream", "UsesBedrock"),
         "ProviderParameters": (models | files, "ssm:GetParameter", "UsesParameters"),
+        "ProviderSecrets": (models | files, ["secretsmanager:GetSecretValue", "ssm:GetParameter"], None),
+        "ProviderSecretsKey": (models | files, "kms:Decrypt", "UsesProviderKey"),
     }
 
 
@@ -569,7 +571,9 @@ def test_no_function_can_write_the_policy() -> None:
     assert {role["Ref"] for role in denial["Roles"]} == functions
     (statement,) = denial["PolicyDocument"]["Statement"]
     assert statement["Effect"] == "Deny"
-    assert statement["Condition"] == {"ForAnyValue:StringEquals": {"dynamodb:LeadingKeys": ["POLICY"]}}
+    assert statement["Condition"] == {
+        "ForAnyValue:StringLike": {"dynamodb:LeadingKeys": ["POLICY", "PROVIDERS", "T#*#PROVIDERS"]}
+    }
 
 
 def test_aws_policies_are_used_where_a_service_demands_one() -> None:

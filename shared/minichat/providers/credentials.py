@@ -43,7 +43,7 @@ class ProviderKeys:
         key = self._known.get(secret)
         if key is not None and secret.source != "env" and self._is_old(secret):
             self._read_at[secret] = time.monotonic()  # one reader, and no hurry after a failure
-            threading.Thread(target=self._read_again, args=(secret, key), daemon=True).start()
+            threading.Thread(target=self._read_again, args=(secret, key), name="key-reader", daemon=True).start()
         return key
 
     def get(self, secret: Secret) -> str | None:
