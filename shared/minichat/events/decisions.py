@@ -36,3 +36,10 @@ class PolicyDecisions(PayloadPart):
 
     license: LicenseDecision | None = None
     quota: QuotaDecisionRecord
+
+
+class SecondaryRef(PayloadPart):
+    """A copy of an attachment's file at another provider, named as in `settings.providers`."""
+
+    storage_backend: str
+    provider_file_id: str

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from minichat.domain.completion import CompletionSignal, Kind, Reason
 from minichat.domain.usage import Usage, dedupe_key
 from minichat.events.decisions import PayloadPart as _Part
-from minichat.events.decisions import PolicyDecisions
+from minichat.events.decisions import PolicyDecisions, SecondaryRef
 
 Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "chat-cleanup", "thread-summary"]
 
@@ -316,13 +316,6 @@ AuditEvent = Annotated[
     Field(discriminator="event_type"),
 ]
 """Everything that the audit queue carries."""
-
-
-class SecondaryRef(_Part):
-    """A copy of an attachment's file at another provider, named as in `settings.providers`."""
-
-    storage_backend: str
-    provider_file_id: str
 
 
 class AttachmentCleanup(Event):

@@ -23,7 +23,7 @@ OVERRIDES_KNOWN = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _TenantEntries:
     """What a process knows of a tenant, under which version of the deployment's, and since when."""
 
     version: int | None
@@ -40,7 +40,7 @@ class ProvidersInForce:
         self._given = settings
         self._settings = settings
         self._version: int | None = None
-        self._tenants: OrderedDict[TenantId, _Known] = OrderedDict()
+        self._tenants: OrderedDict[TenantId, _TenantEntries] = OrderedDict()
         self._taking = threading.RLock()
         self._looking: set[TenantId] = set()
 
@@ -97,7 +97,7 @@ class ProvidersInForce:
                 entries = known.entries
             else:
                 entries = _made(providers, said, tenant_id)
-            self._tenants[tenant_id] = _Known(tenant, said, version, entries, monotonic)
+            self._tenants[tenant_id] = _TenantEntries(tenant, said, version, entries, monotonic)
             self._tenants.move_to_end(tenant_id)
             while len(self._tenants) > OVERRIDES_KNOWN:
                 self._tenants.popitem(last=False)
