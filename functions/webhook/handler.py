@@ -5,7 +5,7 @@ from typing import Any
 from minichat.events import sqs
 from minichat.events.consume import NotYet, PermanentFailure, Received, consume
 from minichat.moment import now
-from minichat.services.event_export import ENDPOINT, WEBHOOKS
+from minichat.services.event_export import ENDPOINT, WEBHOOK
 from minichat.services.webhooks import Deliveries, Undeliverable, Untaken
 from minichat.settings import current
 
@@ -16,7 +16,7 @@ _deliveries = Deliveries()
 def handler(event: dict[str, Any], context: object) -> object:
     """The messages to redeliver, as a partial batch response."""
     del context
-    return consume(event, WEBHOOKS, dict[str, Any], _deliver)
+    return consume(event, WEBHOOK, dict[str, Any], _deliver)
 
 
 def _deliver(event: dict[str, Any], received: Received) -> str:

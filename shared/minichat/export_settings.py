@@ -10,7 +10,7 @@ from minichat.settings_group import SettingsGroup
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
-class Wanted(SettingsGroup):
+class EventFilter(SettingsGroup):
     """Which events somebody gets: those of some types, of some tenants; empty means any."""
 
     event_types: tuple[Word, ...] = ()
@@ -22,7 +22,7 @@ class Wanted(SettingsGroup):
         return of_type and (not self.tenants or tenant_id in self.tenants)
 
 
-class Webhook(Wanted):
+class Webhook(EventFilter):
     """An endpoint that gets events, signed as Standard Webhooks says."""
 
     name: Word
@@ -31,7 +31,7 @@ class Webhook(Wanted):
     allow_insecure: Annotated[bool, Field(description="http, and private addresses: for tests")] = False
 
 
-class Export(Wanted):
+class Export(EventFilter):
     """Copies of audit and usage events for others; nothing leaves where no place is named."""
 
     queue_url: Annotated[str | None, BeforeValidator(lambda given: given or None)] = None
@@ -39,3 +39,8 @@ class Export(Wanted):
         str | None, BeforeValidator(lambda given: given or None), Field(description="name of an EventBridge bus")
     ] = None
     webhooks: tuple[Webhook, ...] = ()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anybody gets copies."""
+        return bool(self.queue_url or self.bus or self.webhooks)

@@ -23,7 +23,7 @@ from minichat.storage.keys import Raw
 
 EXPORTED = ("audit", "usage")
 """The queues whose events are for others, too; the rest are tasks of ours."""
-WEBHOOKS = "webhooks"
+WEBHOOK = "webhook"
 ENDPOINT = "endpoint"
 """The attribute of a message that names its webhook."""
 
@@ -56,7 +56,7 @@ def export(images: Sequence[Raw], settings: Export, queues: Queues) -> Exported:
         _put(settings.bus, copies, done)
     for webhook in settings.webhooks:
         wanted = [one for one in copies if webhook.wants(one.record.event_type, one.record.tenant_id)]
-        _send(WEBHOOKS, queues.urls[WEBHOOKS], wanted, done, partial(_to, name=webhook.name))
+        _send(WEBHOOK, queues.urls[WEBHOOK], wanted, done, partial(_to, name=webhook.name))
     return done
 
 

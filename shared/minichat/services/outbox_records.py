@@ -9,7 +9,7 @@ from minichat.storage import keys
 from minichat.storage.keys import Raw
 
 
-class Unreadable(ValueError):
+class UndeliverableItem(ValueError):
     """An item that no attempt will deliver; the message says why."""
 
 
@@ -39,7 +39,7 @@ class OutboxRecord:
 def read(image: Raw) -> OutboxRecord:
     """The event of an outbox item.
 
-    Raises Unreadable.
+    Raises UndeliverableItem.
     """
     try:
         pk, event_id = keys.of(image)
@@ -48,9 +48,9 @@ def read(image: Raw) -> OutboxRecord:
         )
         delay_seconds = keys.number(image, "delay")
     except KeyError as missing:
-        raise Unreadable(f"the item has no {missing}") from None
+        raise UndeliverableItem(f"the item has no {missing}") from None
     except (AttributeError, TypeError, ValueError) as problem:
-        raise Unreadable(f"the item cannot be read: {problem}") from None
+        raise UndeliverableItem(f"the item cannot be read: {problem}") from None
     trace_id = keys.text(image, "trace", "")
     return OutboxRecord(
         queue, event_type, event_id, keys.tenant_of(pk), dedupe_key, trace_id, delay_seconds, pk, payload

@@ -40,7 +40,7 @@ def relay(images: Sequence[Raw], queues: Queues, *, again: str = "") -> Relayed:
     for number, image in enumerate(images):
         try:
             record = outbox_records.read(image)
-        except outbox_records.Unreadable as problem:
+        except outbox_records.UndeliverableItem as problem:
             poison[number] = str(problem)
             continue
         if (url := queues.urls.get(record.queue)) is None:
