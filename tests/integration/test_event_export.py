@@ -19,7 +19,6 @@ from functions.event_export.handler import handler as event_export
 from functions.webhook.handler import handler as webhook
 from minichat.events import sqs
 from minichat.settings import Store, current
-from minichat.storage.keys import Raw
 from tests.support.domain.builders import NOW
 from tests.support.events.queue_access import QueueAccess, a_change, forget, invocation, reason
 from tests.support.storage.faults import refused, sqs_hook
@@ -33,7 +32,7 @@ def queues(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[QueueAcces
         yield access
 
 
-def an_image(queue: str, event_type: str, tenant: str, **members: Any) -> Raw:
+def an_image(queue: str, event_type: str, tenant: str, **members: Any) -> dict[str, Any]:
     """An item of the outbox."""
     payload = json.dumps({"event_type": event_type, "tenant_id": tenant, "timestamp": NOW.isoformat(), **members})
     event_id = str(uuid4())
@@ -41,7 +40,7 @@ def an_image(queue: str, event_type: str, tenant: str, **members: Any) -> Raw:
     return {name: {"S": value} for name, value in (text | {"payload": payload}).items()}
 
 
-def exported(*images: Raw) -> list[str]:
+def exported(*images: dict[str, Any]) -> list[str]:
     """What has to come again."""
     records = [a_change("INSERT", number, image, NOW) for number, image in enumerate(images)]
     return [one["itemIdentifier"] for one in event_export({"Records": records}, invocation())["batchItemFailures"]]
@@ -156,8 +155,8 @@ def a_receiver(monkeypatch: pytest.MonkeyPatch, *answers: int, **entry: Any) -> 
     """An endpoint that gets the events of acme."""
     with _Receiver(*answers) as receiver:
         threading.Thread(target=receiver.serve_forever, daemon=True).start()
-        one = {"name": "theirs", "url": receiver.url, "tenants": ["acme"], "allow_insecure": True} | entry
-        one["secret"] = {"name": "WEBHOOK_SECRET"}
+        one: dict[str, Any] = {"name": "theirs", "url": receiver.url, "tenants": ["acme"], "allow_insecure": True}
+        one = {**one, "secret": {"name": "WEBHOOK_SECRET"}, **entry}
         monkeypatch.setenv("WEBHOOK_SECRET", f"whsec_{SECRET}")
         monkeypatch.setenv("MINICHAT_EXPORT__WEBHOOKS", json.dumps([one]))
         forget()
@@ -206,7 +205,7 @@ def test_what_no_endpoint_will_ever_take_is_kept_for_an_operator(
 
 def test_a_broken_item_keeps_no_other_from_leaving(queues: QueueAccess, monkeypatch: pytest.MonkeyPatch) -> None:
     url = a_queue(queues, monkeypatch)
-    broken: list[Raw] = [{}, {"pk": {"S": "x"}}, an_image("audit", "one", "acme") | {"payload": {"S": "{"}}]
+    broken: list[dict[str, Any]] = [{}, {"pk": {"S": "x"}}, an_image("audit", "one", "acme") | {"payload": {"S": "{"}}]
     assert exported(*broken, an_image("audit", "one", "acme")) == []
     assert len(queues.all_of(url)) == 1
 
