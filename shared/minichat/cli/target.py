@@ -3,9 +3,12 @@
 import argparse
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+from minichat.domain.identity import TenantId
 from minichat.local import stack
-from minichat.settings import Settings, current
+from minichat.local.issuer import as_uuid
+from minichat.settings import Settings, SettingsError, current
 from minichat.storage.items import connect
 
 
@@ -24,3 +27,18 @@ def connected(options: argparse.Namespace) -> Settings:
         return stack.attached(options.state)
     connect(current().store)
     return current()
+
+
+def tenant(options: argparse.Namespace) -> TenantId:
+    """The tenant that `--tenant` names; of a local stack also by the name that `minichat token` was given.
+
+    Raises SettingsError for a name elsewhere: nothing would be found under it, as if all were well.
+    """
+    if options.local or options.state is not None:
+        return TenantId(as_uuid(options.tenant))
+    try:
+        return TenantId(str(UUID(options.tenant)))
+    except ValueError:
+        raise SettingsError(
+            f"--tenant: {options.tenant!r} is no UUID; names stand for one with --local or --state only."
+        ) from None
