@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
         exports=options.export_events,
     )
     stopping = False
+    lock: FolderLock | None = None
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         # A handler can interrupt code that holds the lock of an event, a queue or a stream, so it uses none of them.
@@ -89,6 +90,8 @@ def run(options: argparse.Namespace) -> int:
     finally:
         stopping = True
         stop_all()
+        if lock is not None:
+            lock.release()  # not before its children have written what they keep
     return 0
 
 
