@@ -39,7 +39,8 @@ from minichat.services.finalize import finalize
 from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
-from minichat.settings import Attachments, Auth, Settings, Store
+from minichat.auth_settings import Auth
+from minichat.settings import Attachments, Settings, Store
 from minichat.storage import attachment_steps, attachments, keys, messages
 from minichat.storage.documents import from_raw
 from minichat.storage.items import batch_get

@@ -18,7 +18,7 @@ from minichat.domain.errors import ServiceUnavailable, Unauthenticated
 from minichat.http import auth
 from minichat.http.auth import SigningKeys
 from minichat.local.issuer import KEY_ID, Issuer, as_uuid
-from minichat.settings import Auth
+from minichat.auth_settings import Auth
 
 HOUR = timedelta(hours=1)
 

@@ -1,7 +1,8 @@
 """From a bearer token to a verified caller: the only place where a Caller comes from outside.
 
 RS256 and ES256 only: an algorithm is never taken from the token alone (a symmetric one would let the public key sign).
-Signature, issuer, audience and expiry are all required. Keys come from the issuer's JSON Web Key Set, by URL or file.
+Signature, issuer, audience (or what stands for it, `http.claims`) and expiry are all required. Keys come from the
+issuer's JSON Web Key Set, by URL or file.
 """
 
 import asyncio
@@ -11,14 +12,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import jwt
 from starlette.requests import Request
 
+from minichat.auth_settings import Auth
 from minichat.domain.errors import FeatureNotLicensed, ServiceUnavailable, TokenFault, Unauthenticated
-from minichat.domain.identity import Caller, SubjectType, TenantId, UserId
-from minichat.settings import Auth
+from minichat.domain.identity import Caller, TenantId, UserId
+from minichat.http import claims as claims_of
 
 ALGORITHMS = ["RS256", "ES256"]
 KEYS_LIFESPAN_SECONDS = 3600
@@ -140,51 +141,37 @@ class Authenticator:
 
     async def _claims(self, token: str) -> dict[str, Any]:
         try:
-            header = jwt.get_unverified_header(token)
-            if header.get("alg") not in ALGORITHMS:
-                raise Unauthenticated("algorithm")
-            claims: dict[str, Any] = jwt.decode(
-                token,
-                await self._keys.key(header.get("kid")),
-                algorithms=ALGORITHMS,
-                issuer=self._auth.issuer,
-                audience=self._auth.audience,
-                leeway=self._auth.leeway_seconds,
-                options={"require": ["exp", "iss", "aud"]},
-            )
+            return await verified(token, self._keys, self._auth)
         except jwt.PyJWTError as error:
-            raise Unauthenticated(_fault(error)) from None
-        return claims
+            raise Unauthenticated(fault(error)) from None
 
     def _from_claims(self, claims: dict[str, Any]) -> Caller:
-        auth = self._auth
-        try:
-            # Ids become parts of keys, so they must be UUIDs.
-            tenant = UUID(str(claims[auth.tenant_claim]))
-            subject = UUID(str(claims[auth.subject_claim]))
-        except (KeyError, ValueError):
-            raise Unauthenticated("claim") from None
-        subject_type: SubjectType = "system" if claims.get(auth.subject_type_claim) == "system" else "user"
-        caller = Caller(TenantId(str(tenant)), UserId(str(subject)), subject_type)
-        if auth.features_claim is not None and not _lists(claims.get(auth.features_claim), auth.required_feature):
+        if wrong := claims_of.wrong(claims, self._auth):
+            raise Unauthenticated(wrong[0].fault)
+        found = claims_of.subject(claims, self._auth)
+        caller = Caller(found.tenant_id, found.user_id, found.subject_type, found.roles)
+        if not found.licensed:
             raise FeatureNotLicensed(caller)
         return caller
 
 
-def _lists(features: object, wanted: str) -> bool:
-    """Whether a claim names the feature: in a list of words, in words with spaces between, or as a member that is true.
+async def verified(token: str, keys: SigningKeys, auth: Auth) -> dict[str, Any]:
+    """The claims of a token whose signature and times are good: nothing else is checked.
 
-    Only whole words match: `no_ai_chat_for_you` does not grant `ai_chat`.
+    Raises a PyJWTError; Unauthenticated when the issuer has no such key; ServiceUnavailable when it does not answer.
     """
-    match features:
-        case str():
-            return wanted in features.split()
-        case list():
-            return wanted in features
-        case dict():
-            return features.get(wanted) is True
-        case _:
-            return False
+    header = jwt.get_unverified_header(token)
+    if header.get("alg") not in ALGORITHMS:
+        raise jwt.InvalidAlgorithmError(f"the token is signed by {header.get('alg')!r}")
+    # Issuer and audience are in other claims at some issuers: `http.claims` compares them.
+    claims: dict[str, Any] = jwt.decode(
+        token,
+        await keys.key(header.get("kid")),
+        algorithms=ALGORITHMS,
+        leeway=auth.leeway_seconds,
+        options={"require": ["exp", "iss"], "verify_aud": False},
+    )
+    return claims
 
 
 _FAULTS: dict[type[jwt.PyJWTError], TokenFault] = {
@@ -192,13 +179,14 @@ _FAULTS: dict[type[jwt.PyJWTError], TokenFault] = {
     jwt.ImmatureSignatureError: "not_yet_valid",
     jwt.InvalidIssuedAtError: "not_yet_valid",
     jwt.InvalidIssuerError: "issuer",
-    jwt.InvalidAudienceError: "audience",
     jwt.MissingRequiredClaimError: "claim",
+    jwt.exceptions.InvalidSubjectError: "claim",
     jwt.InvalidAlgorithmError: "algorithm",
     jwt.InvalidKeyError: "key",
     jwt.InvalidSignatureError: "signature",
 }
 
 
-def _fault(error: jwt.PyJWTError) -> TokenFault:
+def fault(error: jwt.PyJWTError) -> TokenFault:
+    """The word for what a library refused a token for."""
     return next((_FAULTS[kind] for kind in type(error).__mro__ if kind in _FAULTS), "malformed")

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
-from minichat.settings import Auth
+from minichat.auth_settings import Auth
 
 KEY_ID = "minichat-dev"
 JWKS_FILE = "jwks.json"
@@ -38,16 +38,23 @@ class Issuer:
         self._key = self._load() if made else self._make()
         self._publish()
 
-    def token(self, tenant: str, user: str, *, now: datetime, lifetime: timedelta, auth: Auth = Auth()) -> str:
-        """A token for a user of a tenant, each a UUID or any name, with the claims that the settings require."""
+    def token(
+        self, tenant: str, user: str, *, now: datetime, lifetime: timedelta, auth: Auth = Auth(), **more: Any
+    ) -> str:
+        """A token for a user of a tenant, each a UUID or any name, with what the settings require, and `more` claims.
+
+        A claim in a path has the path as its name, which is as good.
+        """
         claims: dict[str, Any] = {
             "iss": auth.issuer,
-            "aud": auth.audience,
             "iat": now,
             "exp": now + lifetime,
+            auth.audience_claim: auth.audience,
             auth.subject_claim: as_uuid(user),
             auth.tenant_claim: as_uuid(tenant),
             auth.subject_type_claim: "user",
+            **auth.expected_claims,
+            **more,
         }
         if auth.features_claim is not None:
             claims[auth.features_claim] = [auth.required_feature]

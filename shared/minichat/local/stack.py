@@ -31,6 +31,8 @@ QUEUE_ENGINE = "ministack"
 """The engine that has queues; started for them when the tables are in another engine."""
 _WORKERS = {"schedules": (), "sources": ("--places", "{state}")}
 TOKEN_LIFETIME = timedelta(hours=12)
+ROLES_CLAIM = "roles"
+"""Where a token of the development issuer has roles, unless settings name another claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ def start(wish: StackOptions) -> Stack:
             queue_engine.child.name = "the queues"
             children.append(queue_engine.child)
         wanted |= _store(engine.endpoint) | _signing(state, issuer)
+        if configured.auth.roles_claim is None:
+            wanted["MINICHAT_AUTH__ROLES_CLAIM"] = ROLES_CLAIM
         provider_url = wish.provider_url
         if _needs_scripted_provider(configured, wanted):
             provider, provider_url = _scripted_provider(state / "logs")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minichat.domain.errors import ServiceUnavailable
+from minichat.domain.names import in_key
 from minichat.events.payloads import whole
 from minichat.events.sqs import SqsMessage, Unsent, attributes_of, send, send_one
 from minichat.observability import count
@@ -86,13 +87,16 @@ def _message(image: Raw, queues: Queues) -> tuple[str, SqsMessage]:
         raise _Poison(f"the item has no {missing}") from None
     except (AttributeError, TypeError, ValueError) as problem:
         raise _Poison(f"the item cannot be read: {problem}") from None
-    tenant_id = keys.tenant_of(pk)
+    try:
+        tenant_id = keys.tenant_of(pk)
+    except ValueError as problem:
+        raise _Poison(f"the item has no tenant: {problem}") from None
     if queue not in queues.urls:
         raise _Poison(f"there is no queue {queue!r}")
     trace_id = keys.text(image, "trace", "")
     attributes = attributes_of(event_type, event_id, tenant_id, dedupe_key, trace_id=trace_id)
     fifo = queues.urls[queue].endswith(".fifo")
-    group = pk if fifo else tenant_id
+    group = pk if fifo else in_key(tenant_id)
     return queue, SqsMessage(event_id, group, whole(event_type, payload), attributes, delay_seconds)
 
 
