@@ -11,6 +11,7 @@ import jwt
 
 from minichat.auth_settings import Auth
 from minichat.cli import target
+from minichat.domain import api_key
 from minichat.domain.errors import ServiceUnavailable, Unauthenticated
 from minichat.http import claims as claims_of
 from minichat.http.auth import ALGORITHMS, SigningKeys
@@ -53,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
 
 def checked(token: str, auth: Auth) -> list[Checked]:
     """Everything that the deployment looks at in a token, each with what was found, as far as it can be read."""
+    if token.startswith(api_key.PREFIX):
+        return [_key(token)]
     try:
         header = jwt.get_unverified_header(token)
         claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
@@ -68,6 +71,15 @@ def checked(token: str, auth: Auth) -> list[Checked]:
     ]
     found += [Checked(one.name, good=False, found=one.why) for one in wrong]
     return found if wrong else [*found, *_subject(claims, auth)]
+
+
+def _key(text: str) -> Checked:
+    try:
+        key = api_key.presented(text)
+    except ValueError as problem:
+        return Checked("API key", good=False, found=str(problem))
+    said = f"{key.key_id} of tenant {key.tenant_id!a}, if it is in the list of keys and not revoked"
+    return Checked("API key", good=True, found=said)
 
 
 def _signature(token: str, header: dict[str, Any], auth: Auth) -> Iterator[Checked]:

@@ -2,7 +2,7 @@
 
 RS256 and ES256 only: an algorithm is never taken from the token alone (a symmetric one would let the public key sign).
 Signature, issuer, audience (or what stands for it, `http.claims`) and expiry are all required. Keys come from the
-issuer's JSON Web Key Set, by URL or file.
+issuer's JSON Web Key Set, by URL or file. A token that begins with `mck_` is an API key: one read says whose.
 """
 
 import asyncio
@@ -16,10 +16,15 @@ from typing import Any
 import jwt
 from starlette.requests import Request
 
+from minichat import greenlets
 from minichat.auth_settings import Auth
+from minichat.domain import api_key
 from minichat.domain.errors import FeatureNotLicensed, ServiceUnavailable, TokenFault, Unauthenticated
 from minichat.domain.identity import Caller, TenantId, UserId
 from minichat.http import claims as claims_of
+from minichat.moment import now
+from minichat.observability import logger
+from minichat.services import api_keys
 
 ALGORITHMS = ["RS256", "ES256"]
 KEYS_LIFESPAN_SECONDS = 3600
@@ -28,6 +33,9 @@ UNKNOWN_KEY_COOLDOWN_SECONDS = 10
 
 VERIFIED_SECONDS = 300
 """How long a verified token counts as such, if it does not expire before: so long may a withdrawn key live on."""
+KEY_SECONDS = 4
+"""The same for an API key, whose revocation is in force within five seconds."""
+SERVICE_ROLES = frozenset({"service"})
 MAX_VERIFIED = 4096
 """Tokens that a process knows, about 1 MB: beyond that the oldest is verified again."""
 
@@ -110,6 +118,7 @@ class Authenticator:
         self._auth = auth
         self._keys = SigningKeys(auth.jwks)
         self._verified: dict[bytes, _Verified] = {}
+        self._noting: set[asyncio.Task[None]] = set()
 
     async def caller(self, request: Request) -> Caller:
         """Who sends this request.
@@ -130,14 +139,38 @@ class Authenticator:
         known = self._verified.get(digest)
         if known is not None and time.time() < known.until:
             return known.caller
-        claims = await self._claims(token)
-        caller = self._from_claims(claims)
-        until = min(int(claims["exp"]) + self._auth.leeway_seconds, time.time() + VERIFIED_SECONDS)
+        found = await (self._by_key(token) if token.startswith(api_key.PREFIX) else self._by_claims(token))
         self._verified.pop(digest, None)
         while len(self._verified) >= MAX_VERIFIED:
             del self._verified[next(iter(self._verified))]
-        self._verified[digest] = _Verified(caller, until)
-        return caller
+        self._verified[digest] = found
+        return found.caller
+
+    async def _by_claims(self, token: str) -> _Verified:
+        claims = await self._claims(token)
+        until = min(int(claims["exp"]) + self._auth.leeway_seconds, time.time() + VERIFIED_SECONDS)
+        return _Verified(self._from_claims(claims), until)
+
+    async def _by_key(self, text: str) -> _Verified:
+        until = time.time() + KEY_SECONDS  # from before the read: what it saw is no older
+        try:
+            presented = api_key.presented(text)
+        except ValueError:
+            raise Unauthenticated("malformed") from None
+        instant = now()
+        key = await greenlets.run(api_keys.verified, presented, instant)
+        if not api_keys.is_noted(key, instant):
+            # The request does not wait for this.
+            task = asyncio.ensure_future(greenlets.run(api_keys.note_use, key, instant))
+            self._noting.add(task)
+            task.add_done_callback(self._noted)
+        caller = Caller(key.tenant_id, key.user_id, "system", SERVICE_ROLES, frozenset(key.scopes))
+        return _Verified(caller, min(until, key.expires_at.timestamp()))
+
+    def _noted(self, task: asyncio.Task[None]) -> None:
+        self._noting.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            logger.warning("the use of an API key is not noted", exc_info=problem)
 
     async def _claims(self, token: str) -> dict[str, Any]:
         try:

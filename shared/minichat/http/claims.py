@@ -11,6 +11,7 @@ from typing import Any
 
 from minichat.auth_settings import Auth
 from minichat.domain.actions import ROLES
+from minichat.domain.api_key import SERVICE
 from minichat.domain.errors import TokenFault
 from minichat.domain.identity import SubjectType, TenantId, UserId
 from minichat.domain.names import said
@@ -105,9 +106,12 @@ def _of_nobody(claims: Claims, auth: Auth) -> Iterator[WrongClaim]:
     for setting, name in wanted.items():
         found = value(claims, name)
         try:
-            _name(found)
+            text = _name(found)
         except ValueError as problem:
             yield WrongClaim(name, "claim", f"{problem} (it is the {setting})")
+        else:
+            if setting == "subject_claim" and text.startswith(SERVICE):
+                yield WrongClaim(name, "claim", f"begins with {SERVICE!r}, as only service accounts do")
 
 
 def _name(found: Any) -> str:

@@ -16,6 +16,7 @@
     idempotency key         T#<tenant>#U#<user>     CREATED#<sha-256 of the key>
     ledger entry            T#<tenant>#L#<day>      <dedupe key of the usage event>
     usage of a day          T#<tenant>#USAGE        <day> | <day>#<user>
+    API key                 T#<tenant>#APIKEY       <key id>
     policy version          POLICY                  V#<version> | CURRENT
 
     outbox table            T#<tenant>#C#<chat>     <event_id>
@@ -234,6 +235,11 @@ def ledger_entry(tenant_id: TenantId, day: str, dedupe_key: str) -> Key:
 def usage(tenant_id: TenantId, day: str, user_id: UserId | None = None) -> Key:
     """What a tenant, or one of its users, used on a day."""
     return Key(f"{prefix(tenant_id)}USAGE", day if user_id is None else f"{day}#{in_key(user_id)}")
+
+
+def api_key(tenant_id: TenantId, key_id: str) -> Key:
+    """An API key; the key itself says which tenant's it is."""
+    return Key(f"{prefix(tenant_id)}APIKEY", key_id)
 
 
 def created(tenant_id: TenantId, user_id: UserId, idempotency_key: str) -> Key:
