@@ -87,9 +87,9 @@ def revoke(call: Call, key_id: str, event: OutboxItem) -> bool:
     Raises ServiceUnavailable.
     """
     actions = [ApiKeyItem.revoked_at.set(call.now), ApiKeyItem.revoked_by.set(call.caller.user_id)]
-    in_use = all_of(ApiKeyItem.pk.exists(), ApiKeyItem.revoked_at.does_not_exist())
+    is_there, unrevoked = ApiKeyItem.pk.exists(), ApiKeyItem.revoked_at.does_not_exist()
     item = ApiKeyItem(*keys.api_key(call.caller.tenant_id, key_id))
-    writes: list[Write] = [Update("key", item, actions, in_use), Put("event", event)]
+    writes: list[Write] = [Update("key", item, actions, all_of(is_there, unrevoked)), Put("event", event)]
     return try_commit(writes, token=call.new_id(call.now), op="api_key")
 
 
@@ -99,9 +99,10 @@ def used(key: ApiKey, at: datetime, *, before: datetime) -> bool:
     Raises ServiceUnavailable.
     """
     # An item that expired meanwhile must not come back.
-    condition = all_of(ApiKeyItem.pk.exists(), at_most(ApiKeyItem.last_used_at, before))
+    is_there = ApiKeyItem.pk.exists()
+    not_noted = at_most(ApiKeyItem.last_used_at, before)
     item = ApiKeyItem(*keys.api_key(key.tenant_id, key.key_id))
-    return update_one(item, [ApiKeyItem.last_used_at.set(at)], condition, op="api_key")
+    return update_one(item, [ApiKeyItem.last_used_at.set(at)], all_of(is_there, not_noted), op="api_key")
 
 
 def _stored(raw: Raw) -> StoredKey:
