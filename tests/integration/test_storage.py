@@ -1,7 +1,9 @@
 """The storage layer on an engine that is atomic under threads: conditions, faults, and the budget of round trips."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -21,7 +23,15 @@ from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import starting_point, transact, turns
 from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
-from tests.support.storage.faults import answered_instead, answers_lost, counted_calls, refused, side_by_side
+from tests.support.storage.faults import (
+    Answer,
+    answered_instead,
+    answers_lost,
+    counted_calls,
+    hook,
+    refused,
+    side_by_side,
+)
 from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
@@ -203,6 +213,35 @@ def test_a_refusal_beside_a_collision_is_not_believed_yet(store: Store) -> None:
     )
     with answered_instead("TransactWriteItems", [mixed]):
         a_send(chat_id)
+
+
+def test_who_keeps_colliding_is_told_at_last_that_another_has_won(store: Store) -> None:
+    collision = refused("TransactionCanceledException", reasons=[{"Code": "TransactionConflict"}])
+
+    def while_another_wins(loser: Callable[[], object], winner: Callable[[], object]) -> None:
+        attempts: list[None] = []
+
+        def collide(**_: object) -> Answer | None:
+            attempts.append(None)
+            if len(attempts) == 1:
+                winner()  # whose own transaction is the second that comes by here
+            return None if len(attempts) == 2 else collision
+
+        with hook("before-call.dynamodb.TransactWriteItems", collide):
+            loser()
+
+    def retried(chat_id: ChatId, done: RunningTurn) -> None:
+        mutate.retry(a_call(), chat_id, done.turn.request_id, RequestId(str(uuid4())), RULES)
+
+    chat_id = a_stored_chat()
+    with pytest.raises(errors.GenerationInProgress):
+        while_another_wins(lambda: a_send(chat_id), lambda: a_send(chat_id))
+    for lose in (retried, lambda chat, turn: mutate.delete(a_call(), chat, turn.turn.request_id, RULES.settings)):
+        chat_id = a_stored_chat()
+        done = a_completed_turn(chat_id)
+        with pytest.raises(errors.NotLatestTurn):
+            while_another_wins(partial(lose, chat_id, done), partial(retried, chat_id, done))
+    assert violations(Tables.of(store)) == []
 
 
 def test_a_transaction_whose_answer_was_lost_is_applied_once(store: Store) -> None:

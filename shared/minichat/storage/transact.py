@@ -41,6 +41,9 @@ that follows: 18 s at worst, within the 20 s of the API's function and the 29 s 
 """
 LEAST_ATTEMPTS = 2
 """However long the first one hangs: one whose answer was lost is worth nothing until it is asked for again."""
+LOOKS_AFTER = 3
+"""Attempts in vain, a fifth of a second: then a writer looks whether another has won. Of many that collide with each
+other, each could spend its patience on a transaction that was decided long ago."""
 _at_most: ContextVar[float] = ContextVar("at_most", default=math.inf)
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 0.5
@@ -124,12 +127,18 @@ def patience(seconds: float) -> Iterator[None]:
 
 
 def commit(
-    writes: Sequence[Write], *, token: str, op: str = "other", took_effect: Callable[[], bool] | None = None
+    writes: Sequence[Write],
+    *,
+    token: str,
+    op: str = "other",
+    took_effect: Callable[[], bool] | None = None,
+    check: Callable[[], None] | None = None,
 ) -> None:
     """Applies all writes or none. `token`, at most 36 characters, names this transaction among its repetitions; `op`
     says what it is for, in metrics.
 
-    `took_effect` is asked when no answer came; without it the first event among the writes is looked for.
+    `took_effect` is asked when no answer came; without it the first event among the writes is looked for. `check` is
+    for writes that many try at once: it reads, and raises when another has won. It is called while collisions go on.
 
     Raises Refused when a condition did not hold; ServiceUnavailable when DynamoDB did not answer or collisions did
     not end, and as far as can be known nothing was done; Rejected when it never takes the transaction.
@@ -137,7 +146,10 @@ def commit(
     # TransactWrite sends checks, then deletes, puts and updates, and reasons come in that order.
     names = [write.name for kind in (Check, Delete, Put, Update) for write in writes if isinstance(write, kind)]
     attempts = _Attempts(op)
-    for _ in attempts:
+    for attempt in attempts:
+        # An attempt whose answer was lost may be what a look would find.
+        if check is not None and attempt >= LOOKS_AFTER and not attempts.unsure:
+            check()
         try:
             with measured("transaction"):
                 units = _send(writes, token)

@@ -11,6 +11,7 @@ A turn that takes another's place begins under the conditions of `storage.turns`
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 from pynamodb.expressions.condition import Condition
@@ -54,7 +55,8 @@ def supersede(call: Call, chat: Chat, target: Target, new: turns.Start, *, reten
     ]
     beginning = leases.Beginning(call, new.turn)
     try:
-        commit(writes, token=new.turn.turn_id, op="replace_turn", took_effect=beginning.took_effect)
+        check = partial(_check, call, old)
+        commit(writes, token=new.turn.turn_id, op="replace_turn", took_effect=beginning.took_effect, check=check)
         beginning.check()
     except Refused as refused:
         if refused.old.keys() == {"quota"}:
@@ -81,9 +83,15 @@ def delete(call: Call, chat: Chat, target: Target, events: Sequence[OutboxItem],
         *(Put(f"event {event.sk}", event) for event in events),
     ]
     try:
-        commit(writes, token=token, op="delete_turn")
+        commit(writes, token=token, op="delete_turn", check=partial(_check, call, turn))
     except Refused as refused:
         _raise_refusal(call, chat, turn, refused)
+
+
+def _check(call: Call, target: Turn) -> None:
+    """Raises what `check_mutation` finds when another has changed the chat or the turn."""
+    chat, turn = turns.read(target.tenant_id, target.chat_id, target.request_id)
+    check_mutation(call.caller, chat, turn, target.request_id)
 
 
 def _end_of_old(call: Call, old: Turn, *actions: Action) -> Update:

@@ -10,6 +10,7 @@ What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_i
 """
 
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 from pynamodb.expressions.update import Action
@@ -90,7 +91,8 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
     writes += references.added(call, new.referred_to)
     beginning = leases.Beginning(call, new.turn)
     try:
-        commit(writes, token=new.turn.turn_id, op="start_turn", took_effect=beginning.took_effect)
+        check = partial(_check_start, call, new.turn)
+        commit(writes, token=new.turn.turn_id, op="start_turn", took_effect=beginning.took_effect, check=check)
         beginning.check()
     except Refused as refused:
         if "chat" in refused.old:
@@ -104,6 +106,16 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
         if lost := references.lost(refused, new.referred_to):
             raise InvalidAttachment(*lost) from refused
         raise credits_taken(call, new, refused.old.get("quota")) from refused
+
+
+def _check_start(call: Call, turn: Turn) -> None:
+    """Raises, as `start` does, when another turn is there, or in the way."""
+    chat, same = read(turn.tenant_id, turn.chat_id, turn.request_id)
+    running = visible(chat, call.caller).running_request_id
+    if same is not None:
+        raise RequestIdConflict(same.state.public, turn.request_id)
+    if running is not None:
+        raise GenerationInProgress(running)
 
 
 def begins(call: Call, chat: Chat, new: Start, *, ended_messages: int) -> tuple[ChatItem, list[Action]]:
