@@ -5,6 +5,8 @@ import time
 from datetime import timedelta
 from uuid import uuid4
 
+import pytest
+
 from minichat.domain.api_key import RANDOM_BYTES, NewApiKey
 from minichat.domain.identity import Call, Caller, TenantId, UserId
 from minichat.moment import new_id, now
@@ -16,6 +18,7 @@ from tests.support.http.client import Stack, User
 IN_FORCE_SECONDS = 5
 
 
+@pytest.mark.holds("contract.api-key-revoked")
 def test_a_key_revoked_in_mid_stream_ends_with_that_stream(stack: Stack) -> None:
     connect(Store(endpoint=stack.about["environment"]["MINICHAT_STORE__ENDPOINT"]))
     boss = Call(Caller(TenantId("acme/keys"), UserId("boss")), now(), new_id)

@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from minichat.auth_settings import Auth
 from minichat.cli import main
+from minichat.cli.output import table
 from minichat.cli.target import a_tenant
 from minichat.cli.token_check import checked
 from minichat.domain.errors import Unauthenticated
@@ -170,6 +171,27 @@ def test_the_command_says_who_a_token_is_and_never_says_the_token(
             assert part not in said
     finally:
         current.cache_clear()
+
+
+def test_a_token_of_the_local_stack_has_the_roles_that_were_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["token", "--tenant", "acme", "--user", "ann", "--state", str(tmp_path)]
+    assert main.main([*asked, "--role", "tenant_admin", "--role", "auditor"]) == 0
+    auth = Auth(jwks=str(tmp_path / "jwks.json"), roles_claim="roles")
+    assert _caller(capsys.readouterr().out.strip(), auth).roles == {"tenant_admin", "auditor"}
+    with pytest.raises(SystemExit):
+        main.main(["token"])
+
+
+def test_no_token_names_a_service_account(tmp_path: Path) -> None:
+    with pytest.raises(Unauthenticated):
+        _caller(signed(TOKEN.claims | {"sub": "mck:crm"}), _auth(TOKEN, tmp_path))
+
+
+def test_what_would_steer_a_terminal_is_shown_and_not_done() -> None:
+    shown = table(("user",), [("\x1b[2J\u202eann",)])
+    assert shown.splitlines()[1] == r"\x1b[2J\u202eann"
 
 
 def test_a_tenant_that_can_be_none_is_no_option() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minichat.cli import target
-from minichat.cli.output import table
+from minichat.cli.output import plain, table
 from minichat.events import audit_sink
 from minichat.moment import now
 from minichat.services import reconcile_reading, reconcile_usage
@@ -70,7 +70,7 @@ def _print(
         print(table(("tenant", "where", "says", "should say"), mismatches))
     for left in result.undecided:
         where = left.account
-        print(f"undecided: {where.tenant_id} {where.user_id} {where.month}: {left.reason}")
+        print(f"undecided: {plain(where.tenant_id)} {plain(where.user_id)} {where.month}: {left.reason}")
     for day in metered.undecided:
         print(f"undecided: {day}: it never stood still, or could not be read")
     for one in unreadable:
