@@ -41,9 +41,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     auth = settings.load(stack.environment(StackOptions(config=options.config))).auth
     issuer = Issuer((options.state or project_root() / ".minichat").resolve())
-    roles = {auth.roles_claim or stack.ROLES_CLAIM: options.role} if options.role else {}
-    now = datetime.now(UTC)
-    print(issuer.token(options.tenant, options.user, now=now, lifetime=options.lifetime, auth=auth, **roles))
+    said = {"now": datetime.now(UTC), "lifetime": options.lifetime, "auth": auth, "roles": options.role}
+    print(issuer.token(options.tenant, options.user, **said))
     return 0
 
 

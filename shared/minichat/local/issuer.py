@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from jwt.algorithms import ECAlgorithm
 from minichat.auth_settings import Auth
 
 KEY_ID = "minichat-dev"
+ROLES_CLAIM = "roles"
+"""Where a token has roles, unless settings name another claim."""
 JWKS_FILE = "jwks.json"
 """In the state folder: the public half of the key."""
 
@@ -38,12 +41,20 @@ class Issuer:
         self._key = self._load() if made else self._make()
         self._publish()
 
-    def token(
-        self, tenant: str, user: str, *, now: datetime, lifetime: timedelta, auth: Auth = Auth(), **more: Any
+    def token(  # noqa: PLR0913  one for each thing that a token says
+        self,
+        tenant: str,
+        user: str,
+        *,
+        now: datetime,
+        lifetime: timedelta,
+        auth: Auth = Auth(),
+        roles: Sequence[str] = (),
+        **more: Any,
     ) -> str:
         """A token for a user of a tenant, each a UUID or any name, with what the settings require, and `more` claims.
 
-        A claim in a path has the path as its name, which is as good.
+        `roles` are the issuer's names of them. A claim in a path has the path as its name, which is as good.
         """
         claims: dict[str, Any] = {
             "iss": auth.issuer,
@@ -56,6 +67,8 @@ class Issuer:
             **auth.expected_claims,
             **more,
         }
+        if roles:
+            claims[auth.roles_claim or ROLES_CLAIM] = list(roles)
         if auth.features_claim is not None:
             claims[auth.features_claim] = [auth.required_feature]
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": KEY_ID})

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from minichat import settings
 from minichat.local import buckets, queues, tables
 from minichat.local.engine import Engine, EngineMissing
-from minichat.local.issuer import JWKS_FILE, Issuer, as_uuid
+from minichat.local.issuer import JWKS_FILE, ROLES_CLAIM, Issuer, as_uuid
 from minichat.local.process import Child, free_port, stop_all
 from minichat.local.server import JWKS_PATH
 from minichat.moment import new_id, now
@@ -31,8 +31,6 @@ QUEUE_ENGINE = "ministack"
 """The engine that has queues; started for them when the tables are in another engine."""
 _WORKERS = {"schedules": (), "sources": ("--places", "{state}")}
 TOKEN_LIFETIME = timedelta(hours=12)
-ROLES_CLAIM = "roles"
-"""Where a token of the development issuer has roles, unless settings name another claim."""
 
 
 @dataclass(frozen=True, slots=True)
