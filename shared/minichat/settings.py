@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_v
 
 from minichat.auth_settings import Auth
 from minichat.domain.policy import ContextSize, Deployment, EstimationBudgets
+from minichat.export_settings import Export
 from minichat.provider_entries import OPENAI, Provider
 from minichat.settings_group import SettingsGroup, several
 from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
@@ -210,6 +211,7 @@ class Settings(SettingsGroup):
     retention: Retention = Retention()
     cleanup: CleanupSettings = CleanupSettings()
     attachments: Attachments = Attachments()
+    export: Export = Export()
     providers: dict[str, Provider] = Field(default_factory=lambda: {"openai": OPENAI})
 
     @property
