@@ -28,7 +28,10 @@ PROMISES = {
     "contract.reaction-gone": "`DELETE /chats/{chat_id}/messages/{message_id}/reaction` | 204 | idempotent",
     "contract.models": "enabled models only",
     "contract.quota-status": "what is used and left, per bucket and period, and of each number of the day",
-    "contract.token": "RS256 or ES256, with issuer, audience, expiry, and UUIDs for tenant and subject",
+    "contract.token": "RS256 or ES256, with issuer, audience, expiry, tenant and subject",
+    "contract.api-key-revoked": (
+        "a revoked one is refused everywhere within five seconds, and a stream that it began goes on to its end"
+    ),
     "contract.same-404": "is always the same 404 `chat_not_found`",
     "contract.temporary": "are chats like any other, but in no list",
     "contract.temporary-end": "nobody has created it, sent, retried, edited or deleted anything in it, or renamed it",

@@ -727,7 +727,13 @@ def _sample(value: Any) -> str:
         text = value["Fn::Sub"].replace("${ProviderBaseUrl}", "https://sample")
         # A dynamic reference is text to us, and a secret to the function.
         return re.sub(r"\${[\w:]+}", "sample", text.replace("{{resolve:secretsmanager:${CursorSecret}}}", "sample"))
-    if isinstance(value, dict) and value.get("Ref") in {"StreamSeconds", "StoreEndpoint", "AuditContent", "Webhooks"}:
+    if isinstance(value, dict) and value.get("Ref") in {
+        "StreamSeconds",
+        "StoreEndpoint",
+        "AuditContent",
+        "JwtSettings",
+        "Webhooks",
+    }:
         return str(ROOT_TEMPLATE["Parameters"][value["Ref"]]["Default"])
     if isinstance(value, dict) and "Fn::Join" in value:
         separator, parameter = value["Fn::Join"]

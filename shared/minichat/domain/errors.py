@@ -19,6 +19,7 @@
     ├── ModelNotFound             model_not_found        404
     ├── AttachmentNotFound        attachment_not_found   404
     ├── MessageNotFound           message_not_found      404
+    ├── ApiKeyNotFound            api_key_not_found      404
     ├── GenerationInProgress      generation_in_progress 409
     │   └── ChatMoved             the same, after a lost race
     ├── RequestIdConflict         request_id_conflict    409
@@ -46,7 +47,17 @@ if TYPE_CHECKING:
     from minichat.domain.identity import Caller
 
 TokenFault = Literal[
-    "missing", "malformed", "algorithm", "key", "signature", "issuer", "audience", "expired", "not_yet_valid", "claim"
+    "missing",
+    "malformed",
+    "algorithm",
+    "key",
+    "signature",
+    "issuer",
+    "audience",
+    "expired",
+    "not_yet_valid",
+    "claim",
+    "revoked",
 ]
 """Why a bearer token is not accepted: the closed set of words that log lines use."""
 
@@ -148,15 +159,15 @@ class InputTooLong(ChatError):
 class Unauthenticated(ChatError):
     """No token, or one that does not verify.
 
-    The caller is not told why; `reason` is for the log.
+    `reason` is for the log; the caller is not told why, but for an API key of theirs that was revoked or has expired.
     """
 
     code = "unauthenticated"
     detail = "A valid bearer token is required."
 
-    def __init__(self, reason: TokenFault) -> None:
+    def __init__(self, reason: TokenFault, detail: str | None = None) -> None:
         self.reason = reason
-        super().__init__()
+        super().__init__(detail)
 
 
 class Forbidden(ChatError):
@@ -241,6 +252,13 @@ class UnsupportedMedia(ChatError):
 
     code = "unsupported_media"
     detail = "The model that would answer cannot see the images of the message."
+
+
+class ApiKeyNotFound(ChatError):
+    """The tenant has no API key of that id."""
+
+    code = "api_key_not_found"
+    detail = "There is no such API key."
 
 
 class GenerationInProgress(ChatError):

@@ -16,6 +16,7 @@ from minichat.domain.completion import CompletionSignal, Kind, Reason
 from minichat.domain.usage import Usage, dedupe_key
 from minichat.events.decisions import PayloadPart as _Part
 from minichat.events.decisions import PolicyDecisions
+from minichat.events.references import ApiKeyRef, FrontierRef, SecondaryRef
 
 Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "chat-cleanup", "thread-summary"]
 
@@ -293,6 +294,13 @@ class PolicyPublished(_Audit):
     published_by: str
 
 
+class ApiKeyChanged(ApiKeyRef, _Audit):
+    """An administrator made an API key of the tenant, or revoked one."""
+
+    event_type: Literal["api_key_create", "api_key_revoke"]
+    actor_user_id: str
+
+
 AuditEvent = Annotated[
     TurnEnded
     | TurnReplaced
@@ -302,17 +310,11 @@ AuditEvent = Annotated[
     | ChatDeleted
     | AttachmentDeleted
     | DecisionRefused
-    | PolicyPublished,
+    | PolicyPublished
+    | ApiKeyChanged,
     Field(discriminator="event_type"),
 ]
 """Everything that the audit queue carries."""
-
-
-class SecondaryRef(_Part):
-    """A copy of an attachment's file at another provider, named as in `settings.providers`."""
-
-    storage_backend: str
-    provider_file_id: str
 
 
 class AttachmentCleanup(Event):
@@ -349,13 +351,6 @@ class ChatCleanup(Event):
     user_id: str
     system_request_id: str
     chat_deleted_at: datetime
-
-
-class FrontierRef(_Part):
-    """A place in a chat: right after this message."""
-
-    created_at: datetime
-    message_id: str
 
 
 class _SystemTask(Event):

@@ -34,6 +34,7 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.ModelNotFound: 404,
     errors.AttachmentNotFound: 404,
     errors.MessageNotFound: 404,
+    errors.ApiKeyNotFound: 404,
     errors.GenerationInProgress: 409,
     errors.ChatMoved: 409,
     errors.RequestIdConflict: 409,

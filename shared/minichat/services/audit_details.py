@@ -5,6 +5,7 @@ run, and its attachments.
 from datetime import datetime
 from typing import TypedDict
 
+from minichat.auth_settings import Auth
 from minichat.domain.attachment import Attachment
 from minichat.domain.identity import AttachmentId, Call, ChatId
 from minichat.domain.settlement import Ending
@@ -19,7 +20,7 @@ from minichat.events.payloads import (
     ToolCallCounts,
     TurnEnded,
 )
-from minichat.settings import Auth, Settings
+from minichat.settings import Settings
 from minichat.storage import attachments, messages
 
 CALLS_EXCEEDED = "_calls_exceeded"

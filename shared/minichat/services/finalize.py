@@ -22,11 +22,11 @@ from minichat.events.payloads import (
     ChatTitleTask,
     CompletionRecord,
     Event,
-    FrontierRef,
     ThreadSummaryTask,
     TokenUsage,
     UsageEvent,
 )
+from minichat.events.references import FrontierRef
 from minichat.observability import count, logger, observe
 from minichat.services import audit_details
 from minichat.settings import Settings

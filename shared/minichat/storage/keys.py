@@ -16,9 +16,13 @@
     idempotency key         T#<tenant>#U#<user>     CREATED#<sha-256 of the key>
     ledger entry            T#<tenant>#L#<day>      <dedupe key of the usage event>
     usage of a day          T#<tenant>#USAGE        <day> | <day>#<user>
+    API key                 T#<tenant>#APIKEY       <key id>
     policy version          POLICY                  V#<version> | CURRENT
 
     outbox table            T#<tenant>#C#<chat>     <event_id>
+
+`<tenant>` and `<user>` are names as `domain.names.in_key` writes them: letters, digits and `_-.%~`, so that what stands
+between the parts of a key is in none of them. Functions here take and give names as the issuer said them.
 
 Message and event ids are UUIDs version 7, which sort by time: `MSG#` items come in the order of the conversation, and
 one message is found by its id alone. Between them is only what a conversation shows: withdrawn messages and long texts
@@ -32,6 +36,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from minichat.domain.identity import AttachmentId, ChatId, MessageId, RequestId, TenantId, UserId, micros
+from minichat.domain.names import from_key, in_key
 
 RUNNING_SHARDS = tuple(f"RUNNING#{number}" for number in range(4))
 """Hash keys of the index of running turns: 4 × 1000 write units a second before a partition throttles. They contain no
@@ -88,8 +93,11 @@ def number(raw: Raw, name: str) -> int:
 
 
 def tenant_of(pk: str) -> TenantId:
-    """The tenant of an item."""
-    return TenantId(pk.removeprefix("T#").split("#")[0])
+    """The tenant of an item.
+
+    Raises ValueError for an item of no tenant.
+    """
+    return TenantId(from_key(pk.removeprefix("T#").split("#")[0]))
 
 
 def chat_of(pk: str) -> tuple[TenantId, ChatId]:
@@ -98,7 +106,7 @@ def chat_of(pk: str) -> tuple[TenantId, ChatId]:
     Raises ValueError for an item of no chat.
     """
     tenant_id, chat_id = pk.removeprefix("T#").split("#C#")
-    return TenantId(tenant_id), ChatId(chat_id)
+    return TenantId(from_key(tenant_id)), ChatId(chat_id)
 
 
 def is_of_chat(pk: str) -> bool:
@@ -112,7 +120,16 @@ def user_of(pk: str) -> tuple[TenantId, UserId]:
     Raises ValueError for an item of no user.
     """
     tenant_id, user_id = pk.removeprefix("T#").split("#U#")
-    return TenantId(tenant_id), UserId(user_id)
+    return TenantId(from_key(tenant_id)), UserId(from_key(user_id))
+
+
+def user_of_usage(pk: str, sk: str) -> tuple[TenantId, str, UserId | None]:
+    """The tenant of a total of usage, its day, and its user, None for all of the tenant's.
+
+    Raises ValueError for an item that is none.
+    """
+    day, _, user_id = sk.partition("#")
+    return tenant_of(pk), day, UserId(from_key(user_id)) if user_id else None
 
 
 POLICY = "POLICY"
@@ -127,17 +144,17 @@ def policy_version(version: int) -> Key:
 
 def prefix(tenant_id: TenantId) -> str:
     """How every key of a tenant begins."""
-    return f"T#{tenant_id}#"
+    return f"T#{in_key(tenant_id)}#"
 
 
 def partition(tenant_id: TenantId, chat_id: ChatId) -> str:
     """Where everything of one chat lives."""
-    return f"T#{tenant_id}#C#{chat_id}"
+    return f"{prefix(tenant_id)}C#{chat_id}"
 
 
 def owner(tenant_id: TenantId, user_id: UserId) -> str:
     """Where a user's quota lives, and the user's entry in the index of chats."""
-    return f"T#{tenant_id}#U#{user_id}"
+    return f"{prefix(tenant_id)}U#{in_key(user_id)}"
 
 
 def owner_of_temporary(tenant_id: TenantId, user_id: UserId) -> str:
@@ -197,7 +214,7 @@ def documents(tenant_id: TenantId, chat_id: ChatId) -> Key:
 
 def upload(tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId) -> str:
     """Where a file waits in the bucket of uploads until it is taken in."""
-    return f"{tenant_id}/{chat_id}/{attachment_id}"
+    return f"{in_key(tenant_id)}/{chat_id}/{attachment_id}"
 
 
 def vector_store(tenant_id: TenantId, chat_id: ChatId, provider: str) -> Key:
@@ -212,12 +229,17 @@ def quota(tenant_id: TenantId, user_id: UserId, month: str) -> Key:
 
 def ledger_entry(tenant_id: TenantId, day: str, dedupe_key: str) -> Key:
     """What one turn used, on the day on which it was settled."""
-    return Key(f"T#{tenant_id}#L#{day}", dedupe_key)
+    return Key(f"{prefix(tenant_id)}L#{day}", dedupe_key)
 
 
 def usage(tenant_id: TenantId, day: str, user_id: UserId | None = None) -> Key:
     """What a tenant, or one of its users, used on a day."""
-    return Key(f"T#{tenant_id}#USAGE", day if user_id is None else f"{day}#{user_id}")
+    return Key(f"{prefix(tenant_id)}USAGE", day if user_id is None else f"{day}#{in_key(user_id)}")
+
+
+def api_key(tenant_id: TenantId, key_id: str) -> Key:
+    """An API key; the key itself says which tenant's it is."""
+    return Key(f"{prefix(tenant_id)}APIKEY", key_id)
 
 
 def created(tenant_id: TenantId, user_id: UserId, idempotency_key: str) -> Key:

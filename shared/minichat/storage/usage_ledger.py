@@ -169,7 +169,7 @@ def totals(tenant_id: TenantId, since: str, until: str, unread: list[Unreadable]
     An item that cannot be read is added to `unread`, if given, and is an error otherwise.
     Raises ServiceUnavailable.
     """
-    # "~" sorts after "#" and after every character of an id.
+    # "~" sorts after "#", which is all that follows a day.
     found = between(keys.usage(tenant_id, since).pk, since, f"{until}~", page=PAGE)
     for raw in found:
         total = total_of(raw) if unread is None else unreadable.read(raw, total_of)
@@ -229,11 +229,11 @@ def key_of(turn: Turn) -> Key:
 def total_of(raw: Raw) -> Total:
     """The total of a stored item."""
     item = UsageItem.from_raw_data(dict(raw))
-    day, _, user = item.sk.partition("#")
+    tenant_id, day, user_id = keys.user_of_usage(item.pk, item.sk)
     return Total(
-        tenant_id=keys.tenant_of(item.pk),
+        tenant_id=tenant_id,
         day=day,
-        user_id=UserId(user) if user else None,
+        user_id=user_id,
         used=LedgerSums(int(item.turns or 0), *(int(getattr(item, name) or 0) for name in _COUNTED)),
         kept_until=None if item.expires_at is None else from_seconds(int(item.expires_at)),
     )
