@@ -79,7 +79,7 @@ def test_a_version_that_exists_or_came_before_is_refused_and_changes_nothing(sto
         publish(version(late, kill_switches=KillSwitches(disable_images=True)))
     assert refused.value.current == 2
     assert policies.current_version() == 2
-    assert [one.policy for one in policies.history()] == [version(2), version(1)]
+    assert [one.policy for one in policies.history(policies.DEPLOYMENT)] == [version(2), version(1)]
 
 
 @pytest.mark.holds("turns.publish")
@@ -97,7 +97,7 @@ def test_of_eight_operators_who_publish_a_version_at_once_one_does(store: Store)
 
         with ThreadPoolExecutor(8) as pool:
             (winner,) = filter(None, pool.map(operate, "abcdefgh"))
-        published = policies.read(number)
+        published = policies.read(number, policies.DEPLOYMENT)
         assert published is not None
         assert published.by == winner
 
@@ -105,7 +105,7 @@ def test_of_eight_operators_who_publish_a_version_at_once_one_does(store: Store)
 def test_the_history_is_whole_however_long_it_is(store: Store) -> None:
     for number in range(3, 40, 3):
         publish(version(number))
-    assert [one.policy.policy_version for one in policies.history()] == list(range(39, 0, -3))
+    assert [one.policy.policy_version for one in policies.history(policies.DEPLOYMENT)] == list(range(39, 0, -3))
 
 
 def test_a_policy_that_does_not_fit_an_item_is_refused(store: Store) -> None:

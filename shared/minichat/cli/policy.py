@@ -70,7 +70,7 @@ def _publish(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     target.connected(options)
     version = options.version if options.version is not None else policies.current_version()
-    published = None if version is None else policies.read(version)
+    published = None if version is None else policies.read(version, policies.DEPLOYMENT)
     if published is None:
         what = "No policy was published yet" if version is None else f"There is no version {version}"
         print(f"minichat: {what}.", file=sys.stderr)
@@ -90,7 +90,7 @@ def _history(options: argparse.Namespace) -> int:
             len(one.policy.model_catalog),
             ", ".join(name for name, on in one.policy.kill_switches if on) or "-",
         )
-        for one in policies.history()
+        for one in policies.history(policies.DEPLOYMENT)
     ]
     print(table(("version", "published", "by", "models", "switched off"), rows))
     return 0

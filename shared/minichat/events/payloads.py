@@ -134,6 +134,8 @@ class UsageEvent(Event):
     committed_credits_micro: int
     overshoot_capped: bool = False
     policy_version_applied: int
+    tenant_policy_version: int = 0
+    user_policy_version: int = 0
     web_search_calls: int = 0
     code_interpreter_calls: int = 0
     file_search_calls: int = 0
@@ -197,6 +199,8 @@ class TurnEnded(_OfChat):
     selected_model: str
     effective_model: str
     policy_version_applied: int
+    tenant_policy_version: int = 0
+    user_policy_version: int = 0
     usage: TokenUsage | None = None
     completion_signal: CompletionRecord | None = None
     latency_ms: Latency
@@ -284,13 +288,18 @@ class DecisionRefused(_Audit):
 
 
 class PolicyPublished(_Audit):
-    """Another version of the deployment's policy is in force; it belongs to no tenant."""
+    """Another version of a layer of the policy is in force: the deployment's, a tenant's or a user's.
+
+    The deployment's belongs to no tenant: its `tenant_id` is `deployment`. A withdrawn layer says nothing any more.
+    """
 
     event_type: Literal["policy_published"] = "policy_published"
-    tenant_id: Literal["deployment"]
+    layer: Literal["deployment", "tenant", "user"] = "deployment"
+    user_id: str | None = None
     policy_version: int
     previous_version: int | None = None
     published_by: str
+    withdrawn: bool = False
 
 
 AuditEvent = Annotated[

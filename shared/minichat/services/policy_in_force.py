@@ -114,7 +114,7 @@ class InForce:
             version = policies.current_version()
             if version is None or version == self._version:
                 return self._policy
-            published = policies.read(version)
+            published = policies.read(version, policies.DEPLOYMENT)
         except ServiceUnavailable:
             logger.warning("the policy cannot be looked up", extra={"version_in_use": self._policy.policy_version})
             return self._policy
