@@ -143,7 +143,9 @@ def _a_call(ago: timedelta = timedelta()) -> Call:
 
 
 def _rules(client: Client, settings: Settings) -> Rules:
-    return Rules(settings, client._apps["StreamFunction"]._app.state.minichat.rules.policy)
+    return Rules(
+        settings, client._apps["StreamFunction"]._app.state.minichat.in_force.rules_of(TenantId(as_uuid("acme"))).policy
+    )
 
 
 def _a_dead_turn(chat_id: ChatId, rules: Rules) -> None:

@@ -19,9 +19,11 @@ from minichat.services.policy_in_force import InForce, first_policy
 from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import policies, turns
-from tests.support.domain.builders import NOW, a_call, a_model, a_policy, new_id
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answers_lost
+
+TENANT = a_caller().tenant_id
 
 
 def publish(policy: Policy, by: str = "operator") -> None:
@@ -35,9 +37,9 @@ def version(number: int, **said: object) -> Policy:
 @pytest.mark.holds("turns.policy-file")
 def test_until_one_is_published_the_file_is_in_force(store: Store) -> None:
     in_force = InForce(Settings())
-    in_force.look(0)
+    in_force.look(TENANT, 0)
     # What counts has what its models inherit.
-    assert in_force.rules.policy == first_policy(Settings()).in_deployment(Settings().deployment, now())
+    assert in_force.rules_of(TENANT).policy == first_policy(Settings()).in_deployment(Settings().deployment, now())
     assert policies.current_version() is None
 
 
@@ -46,28 +48,28 @@ def test_an_instance_follows_within_its_seconds_and_not_at_every_call(store: Sto
     settings = Settings(policy_refresh_seconds=5)
     in_force = InForce(settings)
     publish(version(1))
-    assert in_force.is_due(100)
-    in_force.look(100)
+    assert in_force.is_due(TENANT, 100)
+    in_force.look(TENANT, 100)
     publish(version(2, kill_switches=KillSwitches(disable_web_search=True)))
-    assert not in_force.is_due(104.9)
-    assert in_force.rules.policy.policy_version == 1
-    assert in_force.is_due(105)
-    in_force.look(105)
-    assert in_force.rules.policy.policy_version == 2
-    assert in_force.rules.policy.kill_switches == KillSwitches(disable_web_search=True)
+    assert not in_force.is_due(TENANT, 104.9)
+    assert in_force.rules_of(TENANT).policy.policy_version == 1
+    assert in_force.is_due(TENANT, 105)
+    in_force.look(TENANT, 105)
+    assert in_force.rules_of(TENANT).policy.policy_version == 2
+    assert in_force.rules_of(TENANT).policy.kill_switches == KillSwitches(disable_web_search=True)
 
 
 @pytest.mark.holds("turns.follow-policy")
 def test_while_the_store_is_silent_the_last_policy_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     in_force = InForce(Settings(policy_refresh_seconds=0))
     publish(version(1))
-    in_force.look(0)
+    in_force.look(TENANT, 0)
     publish(version(2))
     with answers_lost("BatchGetItem", 100):
-        in_force.look(1)
-    assert in_force.rules.policy.policy_version == 1
-    in_force.look(2)
-    assert in_force.rules.policy.policy_version == 2
+        in_force.look(TENANT, 1)
+    assert in_force.rules_of(TENANT).policy.policy_version == 1
+    in_force.look(TENANT, 2)
+    assert in_force.rules_of(TENANT).policy.policy_version == 2
 
 
 @pytest.mark.parametrize("late", [1, 2])
@@ -120,15 +122,15 @@ def test_a_policy_that_does_not_fit_an_item_is_refused(store: Store) -> None:
 def test_a_turn_costs_what_its_own_version_says(store: Store) -> None:
     in_force = InForce(Settings(policy_refresh_seconds=0))
     publish(version(1))
-    in_force.look(0)
-    chat = chats.create(a_call(), chats.NewChat(), in_force.rules)
-    running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), in_force.rules)
+    in_force.look(TENANT, 0)
+    chat = chats.create(a_call(), chats.NewChat(), in_force.rules_of(TENANT))
+    running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), in_force.rules_of(TENANT))
     assert isinstance(running, RunningTurn)
     # The new version has other prices, and no longer knows the model that is answering.
     publish(a_policy(a_model(id="other", output_tokens_credit_multiplier_micro=9_000_000), policy_version=2))
-    in_force.look(1)
+    in_force.look(TENANT, 1)
     ending = Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 10))
-    assert finalize(a_call(), running.turn, ending, in_force.rules.settings)
+    assert finalize(a_call(), running.turn, ending, in_force.rules_of(TENANT).settings)
     _, settled = turns.read(chat.tenant_id, chat.chat_id, running.turn.request_id)
     assert settled is not None
     assert (settled.reserve.policy_version, settled.committed_credits_micro) == (1, 10 + 30)
@@ -138,13 +140,13 @@ def test_a_turn_costs_what_its_own_version_says(store: Store) -> None:
 def test_a_chat_keeps_the_model_that_was_chosen_when_it_was_made(store: Store) -> None:
     in_force = InForce(Settings(policy_refresh_seconds=0))
     publish(version(1))
-    in_force.look(0)
-    chat = chats.create(a_call(), chats.NewChat(), in_force.rules)
+    in_force.look(TENANT, 0)
+    chat = chats.create(a_call(), chats.NewChat(), in_force.rules_of(TENANT))
     publish(a_policy(a_model(), a_model(id="other", preference={"is_default": True}), policy_version=2))
-    in_force.look(1)
-    assert chats.create(a_call(), chats.NewChat(), in_force.rules).model == "other"
+    in_force.look(TENANT, 1)
+    assert chats.create(a_call(), chats.NewChat(), in_force.rules_of(TENANT)).model == "other"
     assert chats.get(a_call(), chat.chat_id).model == chat.model == "small"
-    running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), in_force.rules)
+    running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), in_force.rules_of(TENANT))
     assert isinstance(running, RunningTurn)
     assert (running.turn.reserve.effective_model, running.turn.reserve.decision) == ("small", "allow")
 

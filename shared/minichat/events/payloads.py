@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from minichat.domain.completion import CompletionSignal, Kind, Reason
 from minichat.domain.usage import Usage, dedupe_key
 from minichat.events.decisions import PayloadPart as _Part
-from minichat.events.decisions import PolicyDecisions
+from minichat.events.decisions import PolicyDecisions, PublishedVersion
 
 Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "chat-cleanup", "thread-summary"]
 
@@ -287,19 +287,10 @@ class DecisionRefused(_Audit):
     quota_period: str | None = None
 
 
-class PolicyPublished(_Audit):
-    """Another version of a layer of the policy is in force: the deployment's, a tenant's or a user's.
-
-    The deployment's belongs to no tenant: its `tenant_id` is `deployment`. A withdrawn layer says nothing any more.
-    """
+class PolicyPublished(PublishedVersion, _Audit):
+    """Another version of a layer of the policy is in force: the deployment's, a tenant's or a user's."""
 
     event_type: Literal["policy_published"] = "policy_published"
-    layer: Literal["deployment", "tenant", "user"] = "deployment"
-    user_id: str | None = None
-    policy_version: int
-    previous_version: int | None = None
-    published_by: str
-    withdrawn: bool = False
 
 
 AuditEvent = Annotated[

@@ -147,6 +147,15 @@ EXAMPLES: dict[str, list[Event]] = {
             previous_version=7,
             published_by="ann@example.com",
         ),
+        PolicyPublished(
+            tenant_id=_TENANT,
+            timestamp=_AT,
+            requester_type="system",
+            layer="user",
+            user_id=_USER,
+            policy_version=1,
+            published_by="ann@example.com",
+        ),
     ],
     "usage": [
         UsageEvent(

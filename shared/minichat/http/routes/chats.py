@@ -13,6 +13,7 @@ from minichat.http.problems import documented
 from minichat.http.request_models import CreateChat, ListChats, RenameChat
 from minichat.http.response_models import ChatDetail, Page, chat_detail
 from minichat.services import chats
+from minichat.storage import policies
 
 router = APIRouter(tags=["chats"], route_class=Authenticated)
 
@@ -34,7 +35,8 @@ def create_chat(
     A temporary chat is in no list, and is deleted with everything in it once nobody has used it for a day.
     """
     wish = chats.NewChat(body.title, body.model, idempotency_key, temporary=bool(body.is_temporary))
-    chat = chats.create(call, wish, app.rules)
+    rules = app.rules_of(call.caller).of_user(policies.layer_of(call.caller.tenant_id, call.caller.user_id))
+    chat = chats.create(call, wish, rules)
     response.headers["location"] = f"{app.settings.url_prefix}/v1/chats/{chat.chat_id}"
     return chat_detail(chat)
 
