@@ -13,6 +13,9 @@ from pydantic import Field
 from minichat.domain.errors import FieldError
 from minichat.domain.policy import MAX_VERSION, Model, Multiplier, Policy, PolicyPart, UserLimits
 
+MAX_TENANT_BYTES = 60_000
+"""Size of the JSON of a tenant's layer: a process keeps those of a thousand tenants."""
+
 SwitchName = Literal[
     "disable_premium_tier",
     "force_standard_tier",
@@ -119,18 +122,24 @@ def _with_own(model: Model, layer: TenantLayer) -> Model:
     return model.model_copy(update=said) if said else model
 
 
+def own_contradictions(layer: TenantLayer) -> Iterator[FieldError]:
+    """What of a tenant's layer contradicts the rest of it, whatever the deployment's policy is."""
+    yield from _both_in(layer.models)
+    wanted = layer.default_model
+    if wanted is not None and not layer.models.permits(wanted):
+        yield FieldError("default_model", f"The layer denies the model {wanted!r} that it makes the default.", "denied")
+
+
 def tenant_contradictions(layer: TenantLayer, above: Policy) -> Iterator[FieldError]:
     """What is wrong with a tenant's layer under this policy, by the path of each wrong member."""
     known = {model.id for model in above.model_catalog}
-    yield from _of_choice(layer.models, known)
+    yield from own_contradictions(layer)
+    yield from _unknown_in(layer.models, known)
     for model_id in layer.own:
         if model_id not in known:
             yield _unknown(f"own.{model_id}", model_id)
-    wanted = layer.default_model
-    if wanted is not None and wanted not in known:
-        yield _unknown("default_model", wanted)
-    elif wanted is not None and not layer.models.permits(wanted):
-        yield FieldError("default_model", f"The layer denies the model {wanted!r} that it makes the default.", "denied")
+    if layer.default_model is not None and layer.default_model not in known:
+        yield _unknown("default_model", layer.default_model)
     for name, is_on in layer.kill_switches.items():
         if not is_on and getattr(above.kill_switches, name):
             message = f"The deployment has set {name}: no layer below can take that back."
@@ -147,7 +156,8 @@ def tenant_contradictions(layer: TenantLayer, above: Policy) -> Iterator[FieldEr
 def user_contradictions(layer: UserLayer, above: Policy) -> Iterator[FieldError]:
     """What is wrong with a user's layer under the policy of their tenant, by the path of each wrong member."""
     catalog = {model.id: model for model in above.model_catalog}
-    yield from _of_choice(layer.models, set(catalog))
+    yield from _both_in(layer.models)
+    yield from _unknown_in(layer.models, set(catalog))
     for number, model_id in enumerate(layer.models.allow or ()):
         if model_id in catalog and not catalog[model_id].enabled:
             message = f"A layer above denies or disables the model {model_id!r}."
@@ -158,11 +168,14 @@ def user_contradictions(layer: UserLayer, above: Policy) -> Iterator[FieldError]
         yield FieldError("models", "No model is left.", "no_model")
 
 
-def _of_choice(choice: ModelChoice, known: set[str]) -> Iterator[FieldError]:
+def _unknown_in(choice: ModelChoice, known: set[str]) -> Iterator[FieldError]:
     for list_name, ids in (("allow", choice.allow or ()), ("deny", choice.deny)):
         for number, model_id in enumerate(ids):
             if model_id not in known:
                 yield _unknown(f"models.{list_name}.{number}", model_id)
+
+
+def _both_in(choice: ModelChoice) -> Iterator[FieldError]:
     for number, model_id in enumerate(choice.deny):
         if model_id in (choice.allow or ()):
             message = f"The model {model_id!r} is both allowed and denied."

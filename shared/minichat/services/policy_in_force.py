@@ -5,7 +5,6 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -19,24 +18,11 @@ from minichat.domain.policy_layers import TenantLayer, UserLayer, effective
 from minichat.domain.turn import ToolCalls
 from minichat.moment import now
 from minichat.observability import logger
+from minichat.services.tenant_layers import TENANTS_KNOWN, tenant_layers
 from minichat.settings import Settings, SettingsError, read_document
 from minichat.storage import policies
 
 SHIPPED_POLICY = Path(__file__).parent.parent / "policies" / "default.json"
-
-
-TENANTS_KNOWN = 1000
-"""Tenants whose layers a process keeps, those of the last callers; one more is looked at again."""
-
-
-class TenantSource(Protocol):
-    """Where the layers of tenants come from, when it is not the table."""
-
-    def layer(self, tenant_id: TenantId, monotonic: float) -> TenantLayer | None:
-        """A tenant's layer; None where there is none. The same object as long as it is the same.
-
-        Raises ServiceUnavailable when it is not known.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +105,11 @@ class InForce:
     is not known nobody is served then: what the layer denies must not be lost.
     """
 
-    def __init__(self, settings: Settings, clock: Clock = now, source: TenantSource | None = None) -> None:
+    def __init__(self, settings: Settings, clock: Clock = now) -> None:
         """Raises SettingsError naming the path of each wrong member of the first-start file."""
         self._settings = settings
         self._clock = clock
-        self._source = source
+        self._source = tenant_layers(settings)
         self._policy = first_policy(settings)
         self._counts = self._in_deployment()
         self._counted_at: float | None = None
@@ -143,7 +129,9 @@ class InForce:
         """
         known = self._tenants.get(tenant_id)
         try:
-            layer = self._newest(tenant_id, known, monotonic)
+            newest = self._source.newest(tenant_id, known.layer if known is not None else None)
+            self._renew(newest.deployment_version, monotonic)
+            layer = newest.layer
         except ServiceUnavailable:
             logger.warning("the policy cannot be looked up", extra={"version_in_use": self._policy.policy_version})
             if known is None:
@@ -187,23 +175,6 @@ class InForce:
 
     def _in_deployment(self) -> Policy:
         return self._policy.in_deployment(self._settings.deployment, self._clock())
-
-    def _newest(self, tenant_id: TenantId, known: _Tenant | None, monotonic: float) -> TenantLayer | None:
-        """The tenant's layer in force; the deployment's policy is renewed on the way."""
-        if self._source is not None:
-            (version,) = policies.current_versions(policies.DEPLOYMENT)
-            self._renew(version, monotonic)
-            return self._source.layer(tenant_id, monotonic)
-        place = policies.of_tenant(tenant_id)
-        version, own_version = policies.current_versions(policies.DEPLOYMENT, place)
-        self._renew(version, monotonic)
-        if own_version is None:
-            return None
-        if known is not None and known.version == own_version:
-            return known.layer
-        published = policies.read(own_version, place)
-        assert published is not None, "the pointer and its version are written together, and versions stay"
-        return published.policy
 
     def _renew(self, version: int | None, monotonic: float) -> None:
         is_new = False

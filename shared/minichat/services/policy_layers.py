@@ -23,6 +23,7 @@ from minichat.domain.policy_layers import (
     user_contradictions,
 )
 from minichat.services.policy_in_force import first_policy
+from minichat.services.tenant_layers import tenant_layers
 from minichat.settings import Settings
 from minichat.storage import policies
 from minichat.storage.policies import DEPLOYMENT, Place, Published
@@ -67,6 +68,8 @@ def publish(document: Mapping[str, Any] | None, place: Place[Any], settings: Set
     """
     if document is None and place.tenant_id is None:
         raise InvalidRequest(FieldError("", "The deployment's policy inherits from nothing: it cannot be withdrawn."))
+    if place.layer == "tenant" and settings.tenant_policies.url:
+        raise InvalidRequest(FieldError("", "Layers of tenants come from the service that tenant_policies.url names."))
     layer = None if document is None else checked(document, place, settings)
     return policies.publish(layer, place, at=publisher.at, by=publisher.by, token=publisher.token)
 
@@ -106,9 +109,8 @@ def _contradictions(layer: Document, place: Place[Any], settings: Settings) -> l
             return list(tenant_contradictions(layer, _deployment(settings)))
         case UserLayer():
             assert place.tenant_id is not None
-            tenant = shown(policies.of_tenant(place.tenant_id))
-            above = effective(_deployment(settings), None if tenant is None else tenant.policy)
-            return list(user_contradictions(layer, above))
+            tenant = tenant_layers(settings).newest(place.tenant_id, None).layer
+            return list(user_contradictions(layer, effective(_deployment(settings), tenant)))
         case _:
             return []
 

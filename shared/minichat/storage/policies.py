@@ -14,7 +14,7 @@ from pynamodb.attributes import BinaryAttribute, BooleanAttribute, NumberAttribu
 
 from minichat.domain.identity import TenantId, UserId
 from minichat.domain.policy import MAX_VERSION, Policy
-from minichat.domain.policy_layers import Document, TenantLayer, UserLayer
+from minichat.domain.policy_layers import MAX_TENANT_BYTES, Document, TenantLayer, UserLayer
 from minichat.events.payloads import PolicyPublished
 from minichat.storage import keys, outbox
 from minichat.storage.attributes import InstantAttribute
@@ -30,9 +30,6 @@ MAX_STORED_BYTES = 390_000
 
 MAX_BYTES = 3_000_000
 """Size of a version's JSON: its models must fit one Lambda answer (6,291,556 bytes), where quotes count twice."""
-
-MAX_TENANT_BYTES = 60_000
-"""Size of the JSON of a tenant's layer: a process keeps those of a thousand tenants."""
 
 MAX_USER_BYTES = 3_000
 """Size of the JSON of a user's layer: with its item below 4 KB, a send reads it for one unit."""
