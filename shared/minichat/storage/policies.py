@@ -54,9 +54,10 @@ class PolicyPointer(ConversationItem):
 class VersionTaken(Exception):
     """This version, or a later one, is already published: versions only go up, and never change."""
 
-    def __init__(self, current: int) -> None:
+    def __init__(self, wanted: int, current: int) -> None:
+        self.wanted = wanted
         self.current = current
-        super().__init__(str(current))
+        super().__init__(f"{wanted} cannot follow {current}")
 
 
 class PolicyTooLarge(ValueError):
@@ -248,7 +249,7 @@ def publish(document: Document | None, place: Place[Any] = DEPLOYMENT, *, at: da
             token=token,
         )
     except Refused as refused:
-        raise VersionTaken(current_version(place) or version) from refused
+        raise VersionTaken(version, current_version(place) or version) from refused
     return version
 
 
