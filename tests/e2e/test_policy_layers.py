@@ -126,6 +126,7 @@ def test_each_tenant_has_its_own_and_a_change_of_one_never_reaches_another(tenan
         assert (experienced(south), experienced(plain)) == (warm, before)
 
 
+@pytest.mark.holds("turns.layers-next-send")
 def test_a_users_limits_are_in_force_at_their_next_send_and_nobody_elses(tenants: Tenants) -> None:
     with tenants.user("plain") as ann, tenants.user("plain", "bob") as bob:
         chat_id, other = ann.new_chat(model="gpt-4.1-mini"), bob.new_chat(model="gpt-4.1-mini")

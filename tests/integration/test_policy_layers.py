@@ -7,17 +7,25 @@ from uuid import uuid4
 
 import pytest
 
-from minichat.domain.errors import InvalidRequest
-from minichat.domain.identity import TenantId, UserId
+from minichat.domain.errors import InvalidRequest, ServiceUnavailable
+from minichat.domain.identity import RequestId, TenantId, UserId
 from minichat.domain.policy import LimitsByUser
-from minichat.domain.policy_layers import Difference, TenantLayer, UserLayer
-from minichat.services import policy_layers
+from minichat.domain.policy_layers import MAX_TENANT_BYTES, Difference, TenantLayer, UserLayer
+from minichat.domain.settlement import Ending
+from minichat.domain.turn import TurnState
+from minichat.domain.usage import Usage
+from minichat.services import chats, policy_in_force, policy_layers
+from minichat.services.finalize import finalize
+from minichat.services.new_turn import RunningTurn, SendMessage
+from minichat.services.policy_in_force import InForce
 from minichat.services.policy_layers import Publisher
+from minichat.services.send import send
 from minichat.settings import Settings, Store
-from minichat.storage import policies
+from minichat.storage import policies, turns
 from minichat.storage.policies import Place, of_tenant, of_user
-from tests.support.domain.builders import NOW, a_model, a_policy, new_id, some_limits
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id, some_limits
 from tests.support.patience import PATIENCE
+from tests.support.storage.faults import answers_lost, counted_calls
 
 SETTINGS = Settings()
 A, B = TenantId("a"), TenantId("b")
@@ -35,6 +43,7 @@ def _deployment(store: Store) -> None:
 
 
 @pytest.mark.parametrize("place", [of_tenant(A), of_user(A, ANN)])
+@pytest.mark.holds("turns.layers-withdrawn")
 def test_versions_follow_each_other_and_a_withdrawn_layer_is_one_of_them(place: Place[Any]) -> None:
     assert policy_layers.shown(place) is None
     assert publish({"models": {"deny": ["big"]}}, place) == 1
@@ -94,13 +103,14 @@ def test_of_eight_who_publish_at_once_one_does() -> None:
         ({"own": {"small": {"output_tokens_credit_multiplier_micro": 10**11}}}, of_tenant(A), "own.small."),
         ({"kill_switches": {"disable_everything": True}}, of_tenant(A), "kill_switches."),
         ({"mdoels": {}}, of_tenant(A), "mdoels"),
-        ({"system_prompt": "x" * policies.MAX_TENANT_BYTES}, of_tenant(A), ""),
+        ({"system_prompt": "x" * MAX_TENANT_BYTES}, of_tenant(A), ""),
         ({"models": {"deny": [str(uuid4()) for _ in range(100)]}}, of_user(A, ANN), ""),
         ({"limits": some_limits(10**13).model_dump()}, of_user(A, ANN), "limits.standard."),
         ({"policy_version": 2}, policies.DEPLOYMENT, "model_catalog"),
         (None, policies.DEPLOYMENT, ""),
     ],
 )
+@pytest.mark.holds("turns.layers-refused")
 def test_what_is_wrong_is_named_and_changes_nothing(
     document: dict[str, Any] | None, place: Place[Any], path: str
 ) -> None:
@@ -126,3 +136,68 @@ def test_a_change_is_shown_before_it_is_made() -> None:
         Difference(path="models.deny", before=["big"], after=["small"]),
         Difference(path="system_prompt", before="Be ours."),
     ]
+
+
+def chosen(in_force: InForce, tenant_id: TenantId, monotonic: float) -> tuple[int, list[str]]:
+    in_force.look(tenant_id, monotonic)
+    rules = in_force.rules_of(tenant_id)
+    return rules.tenant_version, [model.id for model in rules.policy.enabled_models()]
+
+
+def test_instances_follow_each_tenant_in_one_read_and_no_other_tenant_notices() -> None:
+    in_force = InForce(Settings(policy_refresh_seconds=5))
+    publish({"models": {"deny": ["big"]}}, of_tenant(A))
+    assert (chosen(in_force, A, 0), chosen(in_force, B, 0)) == ((1, ["small"]), (0, ["small", "big"]))
+    assert not in_force.is_due(A, 4.9)
+    assert in_force.is_due(A, 5)
+    with counted_calls() as calls:
+        assert chosen(in_force, A, 5) == (1, ["small"])
+    assert calls == ["BatchGetItem"]
+    publish(None, of_tenant(A))
+    policies.publish(a_policy(a_model(), policy_version=2), at=NOW, by="operator", token=new_id(NOW))
+    assert (chosen(in_force, B, 5), chosen(in_force, A, 10)) == ((0, ["small"]), (2, ["small"]))
+
+
+@pytest.mark.holds("turns.layers-unknown-tenant")
+def test_while_the_store_is_silent_known_tenants_keep_their_layer_and_unknown_ones_are_not_served() -> None:
+    in_force = InForce(Settings(policy_refresh_seconds=0))
+    publish({"models": {"deny": ["big"]}}, of_tenant(A))
+    assert chosen(in_force, A, 0) == (1, ["small"])
+    with answers_lost("BatchGetItem", 100):
+        assert chosen(in_force, A, 1) == (1, ["small"])
+        with pytest.raises(ServiceUnavailable):
+            chosen(in_force, B, 1)
+    with pytest.raises(ServiceUnavailable):
+        in_force.rules_of(B)
+    assert chosen(in_force, B, 2) == (0, ["small", "big"])
+
+
+def test_a_process_keeps_the_tenants_that_called_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_in_force, "TENANTS_KNOWN", 2)
+    in_force = InForce(Settings(policy_refresh_seconds=60))
+    for tenant_id in (A, B, A, TenantId("c")):
+        chosen(in_force, tenant_id, 0)
+    assert [in_force.is_due(tenant_id, 1) for tenant_id in (A, B, TenantId("c"))] == [False, True, False]
+
+
+@pytest.mark.holds("turns.layers-recorded")
+def test_a_turn_records_the_versions_that_priced_it_and_settles_by_them() -> None:
+    caller = a_caller()
+    own = {"small": {"output_tokens_credit_multiplier_micro": 7_000_000}}
+    publish({"policy_version": 4, "own": own}, of_tenant(caller.tenant_id))
+    publish({"policy_version": 9}, of_user(caller.tenant_id, caller.user_id))
+    in_force = InForce(Settings(policy_refresh_seconds=0))
+    in_force.look(caller.tenant_id, 0)
+    rules = in_force.rules_of(caller.tenant_id)
+    chat = chats.create(a_call(), chats.NewChat(), rules)
+    running = send(a_call(), SendMessage(chat.chat_id, "x", RequestId(str(uuid4()))), rules)
+    assert isinstance(running, RunningTurn)
+    publish(None, of_tenant(caller.tenant_id))
+    publish(None, of_user(caller.tenant_id, caller.user_id))
+    ending = Ending(TurnState.COMPLETED, text="hi", usage=Usage(10, 10))
+    assert finalize(a_call(), running.turn, ending, rules.settings)
+    _, settled = turns.read(chat.tenant_id, chat.chat_id, running.turn.request_id)
+    assert settled is not None
+    reserve = settled.reserve
+    assert (reserve.policy_version, reserve.tenant_policy_version, reserve.user_policy_version) == (1, 4, 9)
+    assert settled.committed_credits_micro == 10 + 70

@@ -69,6 +69,7 @@ def test_an_answer_counts_for_its_seconds(service: PolicyService) -> None:
         (200, b'{"policy_version": 4, "system_prompt": "' + b"x" * 60_000 + b'"}'),
     ],
 )
+@pytest.mark.holds("turns.layers-service")
 def test_what_cannot_be_used_leaves_the_last_known_layer_and_serves_no_unknown_tenant(
     service: PolicyService, broken: tuple[int, bytes]
 ) -> None:

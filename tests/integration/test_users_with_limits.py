@@ -1,5 +1,7 @@
 """Limits of users as items: however many there are, a send costs the same, and publishing one is one write."""
 
+import pytest
+
 from minichat.domain.identity import TenantId
 from minichat.domain.policy_layers import UserLayer
 from minichat.services.policy_in_force import Rules
@@ -23,6 +25,7 @@ def publish(layer: UserLayer) -> list[str]:
     return calls
 
 
+@pytest.mark.holds("turns.layers-cost")
 def test_a_send_costs_the_same_with_none_and_with_thousands_and_publishing_is_one_write(store: Store) -> None:
     without = cost_of_a_send(RULES)
     assert sum(without.read_units) <= 10

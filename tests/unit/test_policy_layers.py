@@ -48,11 +48,13 @@ def test_a_layer_can_set_every_switch_there_is() -> None:
     assert set(get_args(SwitchName)) == set(KillSwitches.model_fields)
 
 
+@pytest.mark.holds("turns.layers-inherit")
 def test_what_a_layer_does_not_say_it_inherits() -> None:
     assert effective(POLICY, None, None) is POLICY
     assert effective(POLICY, tenant(), user()) == POLICY
 
 
+@pytest.mark.holds("turns.layers-narrow")
 def test_a_tenant_has_models_prices_prompts_and_switches_of_its_own() -> None:
     layer = tenant(
         models={"deny": ["big"]},
@@ -83,6 +85,7 @@ def test_a_tenants_default_is_the_model_of_new_chats() -> None:
     assert both.model_for_new_chat(None).id == "big"
 
 
+@pytest.mark.holds("turns.layers-limits")
 def test_the_nearest_layer_says_what_a_user_may_spend_and_no_layer_more_than_the_most() -> None:
     mine = tenant(user_limits={"default": some_limits(50), "most": some_limits(800)})
     assert (daily(POLICY), daily(effective(POLICY, mine))) == (100, 50)
@@ -100,6 +103,7 @@ def test_a_user_may_be_left_fewer_models_and_never_others() -> None:
     assert enabled(effective(POLICY, None, user(models={"allow": ["off", "small"]}))) == ["small"]
 
 
+@pytest.mark.holds("turns.layers-meaningless")
 def test_what_a_later_policy_makes_meaningless_is_ignored() -> None:
     layer = tenant(
         models={"deny": ["gone"]}, own={"gone": {"system_prompt": "x"}}, default_model="gone", system_prompt=None
