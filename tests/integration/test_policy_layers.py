@@ -10,7 +10,7 @@ import pytest
 from minichat.domain.errors import InvalidRequest, ServiceUnavailable
 from minichat.domain.identity import RequestId, TenantId, UserId
 from minichat.domain.policy import LimitsByUser
-from minichat.domain.policy_layers import MAX_TENANT_BYTES, Difference, TenantLayer, UserLayer
+from minichat.domain.policy_layers import MAX_TENANT_BYTES, LayerDifference, TenantLayer, UserLayer
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
@@ -133,8 +133,8 @@ def test_a_user_is_checked_under_the_layer_of_the_tenant() -> None:
 def test_a_change_is_shown_before_it_is_made() -> None:
     publish({"models": {"deny": ["big"]}, "system_prompt": "Be ours."}, of_tenant(A))
     assert policy_layers.compared({"models": {"deny": ["small"]}}, of_tenant(A), SETTINGS) == [
-        Difference(path="models.deny", before=["big"], after=["small"]),
-        Difference(path="system_prompt", before="Be ours."),
+        LayerDifference(path="models.deny", before=["big"], after=["small"]),
+        LayerDifference(path="system_prompt", before="Be ours."),
     ]
 
 

@@ -1,13 +1,13 @@
 """Layers of the policy: what a tenant's and a user's change of the deployment's, and which contradict it."""
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from minichat.domain.policy import KillSwitches, LimitsByUser, Policy
 from minichat.domain.policy_layers import (
-    Difference,
-    SwitchName,
+    LayerDifference,
     TenantLayer,
     UserLayer,
     differences,
@@ -44,8 +44,11 @@ def daily(policy: Policy, user_id: str = "bob") -> int:
     return policy.limits_of(user_id).standard.limit_daily_credits_micro
 
 
-def test_a_layer_can_set_every_switch_there_is() -> None:
-    assert set(get_args(SwitchName)) == set(KillSwitches.model_fields)
+def test_a_layer_can_set_every_switch_there_is_and_no_other() -> None:
+    every = dict.fromkeys(KillSwitches.model_fields, True)
+    assert effective(POLICY, tenant(kill_switches=every)).kill_switches == KillSwitches.model_validate(every)
+    with pytest.raises(ValidationError):
+        tenant(kill_switches={"disable_everything": True})
 
 
 @pytest.mark.holds("turns.layers-inherit")
@@ -162,7 +165,7 @@ def test_versions_are_compared_member_by_member_and_models_by_their_ids() -> Non
     before = {"model_catalog": [{"id": "a", "price": 1}, {"id": "b", "price": 1}], "kill_switches": {"x": True}}
     after = {"model_catalog": [{"id": "b", "price": 2}, {"id": "a", "price": 1}], "limits": 3}
     assert differences(before, after) == [
-        Difference(path="model_catalog.b.price", before=1, after=2),
-        Difference(path="kill_switches.x", before=True),
-        Difference(path="limits", after=3),
+        LayerDifference(path="model_catalog.b.price", before=1, after=2),
+        LayerDifference(path="kill_switches.x", before=True),
+        LayerDifference(path="limits", after=3),
     ]

@@ -6,24 +6,24 @@ policy of the deployment makes meaningless, such as a price of a removed model, 
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from minichat.domain.errors import FieldError
-from minichat.domain.policy import MAX_VERSION, Model, Multiplier, Policy, PolicyPart, UserLimits
+from minichat.domain.policy import MAX_VERSION, KillSwitches, Model, Multiplier, Policy, PolicyPart, UserLimits
 
 MAX_TENANT_BYTES = 60_000
 """Size of the JSON of a tenant's layer: a process keeps those of a thousand tenants."""
 
-SwitchName = Literal[
-    "disable_premium_tier",
-    "force_standard_tier",
-    "disable_web_search",
-    "disable_file_search",
-    "disable_images",
-    "disable_code_interpreter",
-]
+
+def _a_switch(name: str) -> str:
+    if name not in KillSwitches.model_fields:
+        raise ValueError("there is no such switch")
+    return name
+
+
+SwitchName = Annotated[str, AfterValidator(_a_switch), Field(json_schema_extra={"enum": [*KillSwitches.model_fields]})]
 LayerVersion = Annotated[int | None, Field(ge=1, le=MAX_VERSION, description="none: the one after the last")]
 
 
@@ -86,7 +86,7 @@ def _under_tenant(policy: Policy, layer: TenantLayer) -> Policy:
     limits, own = policy.user_limits, layer.user_limits
     default = own.default or limits.default
     most = limits.most if own.most is None else own.most.within(limits.most)
-    switched_off: dict[str, Any] = {name: True for name, is_on in layer.kill_switches.items() if is_on}
+    switched_off = {name: True for name, is_on in layer.kill_switches.items() if is_on}
     return policy.model_copy(
         update={
             "model_catalog": tuple(_with_own(_chosen(model, layer.models), layer) for model in policy.model_catalog),
@@ -191,7 +191,7 @@ def _too_high(path: str, limits: UserLimits, most: UserLimits | None) -> Iterato
         yield FieldError(f"{path}.{limit}", "A layer above permits less.", "above_most")
 
 
-class Difference(PolicyPart):
+class LayerDifference(PolicyPart):
     """A member that two versions of a layer say differently; None where one of them does not say it."""
 
     path: str
@@ -199,12 +199,12 @@ class Difference(PolicyPart):
     after: Any = None
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[LayerDifference]:
     """The members of two documents that differ, by their paths; lists of things with ids are compared by these."""
     one, other = dict(_members("", before)), dict(_members("", after))
     paths = dict.fromkeys([*one, *other])
     return [
-        Difference(path=path, before=one.get(path), after=other.get(path))
+        LayerDifference(path=path, before=one.get(path), after=other.get(path))
         for path in paths
         if one.get(path) != other.get(path)
     ]

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from minichat.domain.errors import FieldError, InvalidRequest
 from minichat.domain.policy import Policy
 from minichat.domain.policy_layers import (
-    Difference,
     Document,
+    LayerDifference,
     TenantLayer,
     UserLayer,
     differences,
@@ -74,7 +74,7 @@ def publish(document: Mapping[str, Any] | None, place: Place[Any], settings: Set
     return policies.publish(layer, place, at=publisher.at, by=publisher.by, token=publisher.token)
 
 
-def compared(document: Mapping[str, Any] | None, place: Place[Any], settings: Settings) -> list[Difference]:
+def compared(document: Mapping[str, Any] | None, place: Place[Any], settings: Settings) -> list[LayerDifference]:
     """How the layer that a document describes differs from the one in force; None for one that is withdrawn.
 
     Raises InvalidRequest as `checked` does; ServiceUnavailable.

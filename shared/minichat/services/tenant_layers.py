@@ -20,7 +20,7 @@ TENANTS_KNOWN = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Newest:
+class NewestLayer:
     """The version of the deployment's policy in the table, if any, and a tenant's layer, if any."""
 
     deployment_version: int | None
@@ -30,7 +30,7 @@ class Newest:
 class TenantLayers(Protocol):
     """A source of tenants' layers."""
 
-    def newest(self, tenant_id: TenantId, known: TenantLayer | None) -> Newest:
+    def newest(self, tenant_id: TenantId, known: TenantLayer | None) -> NewestLayer:
         """What is in force for a tenant; the layer is `known` itself as long as that is the newest.
 
         Raises ServiceUnavailable.
@@ -40,17 +40,17 @@ class TenantLayers(Protocol):
 class LayersInTable:
     """Layers that were published; their pointer is read with the deployment's, in one batch."""
 
-    def newest(self, tenant_id: TenantId, known: TenantLayer | None) -> Newest:
+    def newest(self, tenant_id: TenantId, known: TenantLayer | None) -> NewestLayer:
         """As `TenantLayers.newest`."""
         place = policies.of_tenant(tenant_id)
         deployment, version = policies.current_versions(policies.DEPLOYMENT, place)
         if version is None:
-            return Newest(deployment, None)
+            return NewestLayer(deployment, None)
         if known is not None and known.policy_version == version:
-            return Newest(deployment, known)
+            return NewestLayer(deployment, known)
         published = policies.read(version, place)
         assert published is not None, "the pointer and its version are written together, and versions stay"
-        return Newest(deployment, published.policy)
+        return NewestLayer(deployment, published.policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,10 @@ class LayersOfService:
         self._cache_seconds = entry.cache_seconds
         self._told: OrderedDict[TenantId, _Told] = OrderedDict()
 
-    def newest(self, tenant_id: TenantId, known: TenantLayer | None) -> Newest:
+    def newest(self, tenant_id: TenantId, known: TenantLayer | None) -> NewestLayer:
         """As `TenantLayers.newest`."""
         deployment, layer = greenlets.together(policies.current_version, partial(self._layer, tenant_id))
-        return Newest(deployment, known if layer == known else layer)
+        return NewestLayer(deployment, known if layer == known else layer)
 
     def _layer(self, tenant_id: TenantId) -> TenantLayer | None:
         from minichat.providers.tenant_policies import NoLayerTold  # noqa: PLC0415  see above

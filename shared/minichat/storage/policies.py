@@ -238,12 +238,13 @@ def publish(document: Document | None, place: Place[Any] = DEPLOYMENT, *, at: da
     actions = [PolicyPointer.version.set(version)]
     if place.user_id is not None:
         actions.append(PolicyPointer.document.set(packed))
-    newer = any_of(PolicyPointer.version.does_not_exist(), PolicyPointer.version < version)
+    is_first = PolicyPointer.version.does_not_exist()
+    is_newer = PolicyPointer.version < version
     try:
         commit(
             [
                 Put("version", item, PolicyItem.pk.does_not_exist()),
-                Update("pointer", PolicyPointer(*place.in_force), actions, newer),
+                Update("pointer", PolicyPointer(*place.in_force), actions, any_of(is_first, is_newer)),
                 Put("event", outbox.of_policy(event, token)),
             ],
             token=token,
