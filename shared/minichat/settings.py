@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_v
 
 from minichat.domain.policy import ContextSize, Deployment, EstimationBudgets
 from minichat.provider_entries import OPENAI, Provider
+from minichat.rate_settings import RateSettings
 from minichat.settings_group import SettingsGroup
 from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
 
@@ -227,6 +228,7 @@ class Settings(SettingsGroup):
     cors: Cors = Cors()
     streaming: Streaming = Streaming()
     quota: Quota = Quota()
+    rates: RateSettings = RateSettings()
     estimation_budgets: Annotated[EstimationBudgets, Field(description="of models that say none")] = EstimationBudgets()
     context: ContextSettings = ContextSettings()
     thread_summary: ThreadSummary = ThreadSummary()

@@ -68,6 +68,8 @@ class Reserve:
     file_search_calls: int = 0
     image_inputs: int = 0
     bytes_per_token: int = 4
+    # 1 when it counts as a turn in flight until it ends; 0 in a turn that an earlier version began.
+    in_flight: int = 0
 
     @property
     def day_counts(self) -> DayCounts:

@@ -11,7 +11,7 @@ from minichat.domain.admission import Admission, Wish, admit
 from minichat.domain.chat import Chat, next_instant
 from minichat.domain.citations import CitedFile
 from minichat.domain.context import Snapshot, compression, messages_needed
-from minichat.domain.errors import ChatMoved, CreditsTaken, QuotaExceeded
+from minichat.domain.errors import ChatMoved, CreditsTaken, QuotaExceeded, SendsMoved
 from minichat.domain.identity import MICROSECOND, AttachmentId, Call, ChatId, MessageId, RequestId
 from minichat.domain.message import Message, fingerprint
 from minichat.domain.policy import UserLimits
@@ -68,11 +68,19 @@ def twice_at_most(admission: Callable[[], T]) -> T:
     """The result of an admission. It is tried again once if other turns of the user took its credits before its
     transaction did, or the chat got another summary.
 
-    The second try sees what is left and can choose a cheaper model; its refusal is final.
+    The second try sees what is left and can choose a cheaper model; its refusal is final. That another send came first
+    costs no try: after it, the next one is expected ahead of now, and that is lost to nobody.
     """
     try:
-        return admission()
+        return _arrived(admission)
     except (CreditsTaken, ChatMoved):
+        return _arrived(admission)
+
+
+def _arrived(admission: Callable[[], T]) -> T:
+    try:
+        return admission()
+    except SendsMoved:
         return admission()
 
 
@@ -86,7 +94,8 @@ def wanted(call: Call, chat_id: ChatId, request_id: RequestId, rules: Rules, *, 
 
 
 def preflight(call: Call, wish: Wish, quota_use: QuotaUse, rules: Rules) -> Admission:
-    """The admission of the message; raises as `admit` does."""
+    """The admission of the message; raises as `admit` does, and RateLimited before that."""
+    quota_use.rates.check_send(rules.rates, call.now)
     with measured("context"):
         try:
             admission = admit(rules.policy, wish, quota_use, rules.limits, call.now)
@@ -97,8 +106,8 @@ def preflight(call: Call, wish: Wish, quota_use: QuotaUse, rules: Rules) -> Admi
     return admission
 
 
-def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, limits: UserLimits) -> turns.Start:
-    """The turn and the user message that an admitted command starts with."""
+def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, quota_use: QuotaUse) -> turns.Start:
+    """The turn and the user message that an admitted command starts with; the caller adds the rates it must keep to."""
     # Only the messages' place in the chat: a clock that ran ahead may put it into the future. Other times are real.
     said_at = next_instant(chat, call.now)
     turn = Turn(
@@ -115,7 +124,7 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         assistant_message_id=_message_id(call, said_at + MICROSECOND),
         started_at=call.now,
         last_progress_at=call.now,
-        reserve=admission.reserve,
+        reserve=replace(admission.reserve, in_flight=1),
         prev_request_id=chat.latest_request_id,
         web_search_enabled=command.web_search,
         attachment_ids=command.attachment_ids,
@@ -130,7 +139,7 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         said_at,
         attachment_ids=command.attachment_ids,
     )
-    return turns.Start(turn, message, limits, admission.per_day)
+    return turns.Start(turn, message, quota_use.limits, admission.per_day, rate_use=quota_use.rates)
 
 
 def started(chat: Chat, new: turns.Start, admission: Admission, wish: Wish, rules: Rules) -> RunningTurn:
