@@ -22,7 +22,7 @@ from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
-from minichat.settings import Settings, Store
+from minichat.settings import Store
 from minichat.storage import (
     attachments,
     indexes,
@@ -39,11 +39,11 @@ from minichat.storage import (
 )
 from minichat.storage import chats as stored_chats
 from minichat.storage.attachment_items import AttachmentItem
-from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id, unhurried
 from tests.support.storage.faults import answered_instead, lagging_index, refused, short_pages, torn_batches
 from tests.support.storage.invariants import Tables, violations
 
-RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
 LIMITS = RULES.policy.user_limits.default
 TENANT = a_caller().tenant_id
 CODEC = CursorCodec("secret")

@@ -20,9 +20,9 @@ from minichat.services.finalize import finalize
 from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
-from minichat.settings import Settings, Store
+from minichat.settings import Store
 from minichat.storage import starting_point, transact, turns
-from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id, unhurried
 from tests.support.storage.faults import (
     Answer,
     answered_instead,
@@ -34,7 +34,7 @@ from tests.support.storage.faults import (
 )
 from tests.support.storage.invariants import Tables, violations
 
-RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
 LIMITS = RULES.policy.user_limits.default
 
 
