@@ -1,5 +1,6 @@
 """How fast a user may go: exact under racing, given back at each end, and put right when it is wrong."""
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -8,21 +9,23 @@ from uuid import uuid4
 import pytest
 from pynamodb.expressions.operand import Path
 
+from minichat.domain.chat import Chat
 from minichat.domain.errors import RateLimited
-from minichat.domain.identity import Call, ChatId, RequestId
+from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
 from minichat.rate_settings import RateSettings
-from minichat.services import chats, orphans
+from minichat.services import attachments, chats, orphans
 from minichat.services.finalize import finalize
 from minichat.services.mutate import retry
 from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.reconcile_quota import reconcile, repair
 from minichat.services.send import send
+from minichat.services.stream_resume import follow, resume
 from minichat.settings import Settings, Store
-from minichat.storage import quota
+from minichat.storage import followers, quota
 from tests.support.domain.builders import FIRST_OF_NEXT_MONTH, NOW, a_call, a_caller, a_model, a_policy, new_id
 from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables, violations
@@ -162,3 +165,108 @@ def test_a_wrong_number_of_turns_in_flight_is_found_and_put_right(store: Store) 
     assert repair(found) == 1
     end(running, rules)
     assert in_flight(store) == 0
+
+
+def an_upload(rules: Rules, chat: Chat, instant: datetime = NOW, key: str | None = None) -> AttachmentId:
+    file = attachments.NewFile("a.txt", "text/plain", 1, key)
+    made, _ = attachments.announce(at(instant), chat, file, rules)
+    return made.attachment_id
+
+
+def test_uploads_of_an_hour_are_limited_and_one_that_is_repeated_is_none(store: Store) -> None:
+    rules = rules_with(uploads_per_hour=3)
+    chat = chats.create(at(), chats.NewChat(), rules)
+    first = an_upload(rules, chat, key="once")
+    for _ in range(2):
+        an_upload(rules, chat)
+    with pytest.raises(RateLimited) as refused:
+        an_upload(rules, chat)
+    assert (refused.value.scope, refused.value.limit, refused.value.retry_after_seconds) == (
+        "uploads_per_hour",
+        3,
+        1200,
+    )
+    assert an_upload(rules, chat, key="once") == first
+    an_upload(rules, chat, NOW + timedelta(seconds=1200))
+    assert violations(Tables.of(store)) == []
+
+
+def test_new_chats_of_an_hour_are_limited_exactly_under_racing(store: Store) -> None:
+    rules, start = rules_with(chats_per_hour=10), threading.Barrier(32)
+
+    def one(number: int) -> str:
+        start.wait(PATIENCE)
+        try:
+            until_answered(
+                lambda: chats.create(at(), chats.NewChat(idempotency_key=str(number) if number % 2 else None), rules)
+            )
+        except RateLimited as refused:
+            return refused.scope
+        return "made"
+
+    with ThreadPoolExecutor(32) as pool:
+        outcomes = list(pool.map(one, range(32)))
+    assert (outcomes.count("made"), outcomes.count("chats_per_hour")) == (10, 22)
+    assert len([item for item in Tables.of(store).conversations if item["sk"] == "CHAT"]) == 10
+
+
+def test_a_chat_whose_key_made_it_before_is_told_again_at_the_limit(store: Store) -> None:
+    rules, wish = rules_with(chats_per_hour=1), chats.NewChat(idempotency_key="once")
+    first = chats.create(at(), wish, rules)
+    with pytest.raises(RateLimited):
+        chats.create(at(), chats.NewChat(), rules)
+    assert chats.create(at(), wish, rules).chat_id == first.chat_id
+
+
+def test_of_100_followers_at_once_exactly_those_get_a_place_that_the_limit_allows(store: Store) -> None:
+    start = threading.Barrier(100)
+
+    def one(_: int) -> followers.Place | None:
+        start.wait(PATIENCE)
+        try:
+            return until_answered(lambda: followers.take(at(), 20))
+        except RateLimited as refused:
+            assert (refused.scope, refused.limit) == ("followers", 20)
+            return None
+
+    with ThreadPoolExecutor(100) as pool:
+        places = [place for place in pool.map(one, range(100)) if place is not None]
+    assert len({place.name for place in places}) == len(places) == 20
+    who = a_caller().tenant_id, a_caller().user_id
+    assert followers.taken(*who, NOW) == 20
+    followers.give_back(places[0])
+    assert followers.taken(*who, NOW) == 19
+    assert followers.take(at(), 20).name == places[0].name
+
+
+def test_a_dead_followers_place_is_free_after_a_while_and_a_live_ones_is_not(store: Store) -> None:
+    dead, live = followers.take(at(), 2), followers.take(at(), 2)
+    renewed = followers.renew(live, NOW + timedelta(seconds=followers.LEASE_SECONDS - 1))
+    assert renewed is not None
+    late = NOW + timedelta(seconds=followers.LEASE_SECONDS + 1)
+    assert followers.take(at(late), 2).name == dead.name
+    with pytest.raises(RateLimited):
+        followers.take(at(late), 2)
+    assert followers.renew(dead, late) is None, "another has it"
+    followers.give_back(dead)
+    assert followers.taken(a_caller().tenant_id, a_caller().user_id, late) == 2
+
+
+def test_only_who_follows_a_running_turn_has_a_place_and_gives_it_back(store: Store) -> None:
+    rules = rules_with(followers=1)
+    running = in_new_chat(rules)
+    where = running.turn.chat_id, running.turn.request_id
+    who = a_caller().tenant_id, a_caller().user_id
+    found = resume(at(), *where, 0, rules.settings)
+    with pytest.raises(RateLimited):
+        resume(at(), *where, 0, rules.settings)
+    end(running, rules)
+
+    async def told() -> None:
+        async for _ in follow(at(), found, rules.settings, lambda: NOW):
+            assert followers.taken(*who, NOW) == 1
+
+    asyncio.run(told())
+    assert followers.taken(*who, NOW) == 0
+    for _ in range(3):
+        assert resume(at(), *where, 0, rules.settings).place is None

@@ -12,6 +12,7 @@
     a chat's ready documents  T#<tenant>#C#<chat>   READY
     vector store            T#<tenant>#C#<chat>     VS#<provider>
     quota of a month        T#<tenant>#U#<user>     QUOTA#<first day>
+    followers               T#<tenant>#U#<user>     FOLLOWERS
     stream part             T#<tenant>#C#<chat>     PART#<request_id>#<number of its last event>
     idempotency key         T#<tenant>#U#<user>     CREATED#<sha-256 of the key>
     ledger entry            T#<tenant>#L#<day>      <dedupe key of the usage event>
@@ -208,6 +209,11 @@ def vector_store(tenant_id: TenantId, chat_id: ChatId, provider: str) -> Key:
 def quota(tenant_id: TenantId, user_id: UserId, month: str) -> Key:
     """What a user has reserved and spent in the month that begins on that day, and in each of its days."""
     return Key(owner(tenant_id, user_id), f"{QUOTA_PREFIX}{month}")
+
+
+def followers(tenant_id: TenantId, user_id: UserId) -> Key:
+    """The places of those who follow a user's running turns."""
+    return Key(owner(tenant_id, user_id), "FOLLOWERS")
 
 
 def ledger_entry(tenant_id: TenantId, day: str, dedupe_key: str) -> Key:

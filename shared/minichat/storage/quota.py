@@ -16,10 +16,11 @@ write of two units does for both periods (turns-and-quota 4 and 6, docs/decision
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+from uuid import uuid4
 
 from pynamodb.attributes import Attribute, NumberAttribute
 from pynamodb.expressions.condition import Condition
@@ -27,19 +28,26 @@ from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action
 
 from minichat.domain.day_counts import DayCounts
+from minichat.domain.errors import RateLimited
+from minichat.domain.files import FileLimits
 from minichat.domain.identity import TenantId, UserId, from_seconds
 from minichat.domain.policy import UserLimits
 from minichat.domain.quota_left import Committed, QuotaUse, limit_of
 from minichat.domain.quota_periods import periods
 from minichat.domain.quota_recount import COUNTED, IN_FLIGHT, TURNS, Difference, Entry, QuotaAccount, Statement, named
-from minichat.domain.rates import Arrival, RateUse
+from minichat.domain.rates import Arrival, Pace, RateUse
 from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.turn import Turn
 from minichat.storage import keys
 from minichat.storage.conditions import all_of, any_of, at_most, still_counts
 from minichat.storage.items import ConversationItem, batch_get
 from minichat.storage.keys import Key, Raw
-from minichat.storage.transact import Update, update_one
+from minichat.storage.transact import Refused, Update, update_one
+
+T = TypeVar("T")
+
+ARRIVALS = 4
+"""Attempts at most: by what is believed, by what was found, and once more where others were faster."""
 
 
 class QuotaItem(ConversationItem):
@@ -234,14 +242,56 @@ def settle(turn: Turn, settlement: Settlement, ending: Ending, *, retention_days
     return _update(turn, actions, retention_days)
 
 
-def take(user: Key, day: str, taken: DayCounts, per_day: DayCounts, *, retention_days: int) -> Update:
-    """The write that takes numbers of a day outside of any turn; it refuses when others have left too few.
+def take(user: Key, day: str, taken: DayCounts, limits: FileLimits, arrival: Arrival | None) -> Update:
+    """The write that takes numbers of a day for an upload that arrives; it refuses when others have left too few, or
+    were faster.
 
     `user` is where the user's quota of that month is. More than a day has is not for this write to refuse.
     """
-    kept = QuotaItem.expires_at.set(_kept_until(user.sk.removeprefix(keys.QUOTA_PREFIX), retention_days))
-    room = all_of(*_left(day, taken, per_day))
-    return Update("quota", QuotaItem(*user), [*_counting(day, DayCounts(), taken), kept], room)
+    actions, room = _counting(day, DayCounts(), taken), list(_left(day, taken, limits.per_day))
+    if arrival is not None:
+        actions.append(_arriving(QuotaItem.uploads, arrival))
+        room.append(_may_arrive(QuotaItem.uploads, arrival))
+    return Update("quota", QuotaItem(*user), [*actions, _kept(user, limits.retention_days)], all_of(*room))
+
+
+def new_chat(user: Key, arrival: Arrival, *, retention_days: int) -> Update:
+    """The write of a new chat's arrival; it refuses when others were faster. `user` as for `take`."""
+    actions = [_arriving(QuotaItem.chats, arrival), _kept(user, retention_days)]
+    return Update("quota", QuotaItem(*user), actions, _may_arrive(QuotaItem.chats, arrival))
+
+
+def arriving(pace: Pace, attempt: Callable[[int, str], T], *, first_token: str) -> T:
+    """The result of a transaction with `take` or `new_chat` in it, which are written without a read before.
+
+    `attempt` is made with what is believed to be stored, and the transaction's token: first that nothing is expected
+    any more, and once that is refused, with what was found. It raises Refused, and whatever else it finds.
+    """
+    seen, token = 0, first_token
+    for _ in range(ARRIVALS):
+        try:
+            return attempt(seen, token)
+        except Refused as refused:
+            if "quota" not in refused.old:
+                raise
+            # Another transaction, so another token.
+            seen, token = _expected(pace, refused.old.get("quota")), str(uuid4())
+    raise RateLimited(pace.scope, pace.limit, 1)
+
+
+def check_pace(pace: Pace, raw: Raw | None, now: datetime) -> None:
+    """Raises RateLimited when, by what a month's item says, an arrival must wait."""
+    pace.check(_expected(pace, raw), now)
+
+
+def _expected(pace: Pace, raw: Raw | None) -> int:
+    use = rate_use(raw)
+    return use.uploads if pace.scope == "uploads_per_hour" else use.chats
+
+
+def _kept(user: Key, retention_days: int) -> Action:
+    kept: Action = QuotaItem.expires_at.set(_kept_until(user.sk.removeprefix(keys.QUOTA_PREFIX), retention_days))
+    return kept
 
 
 def give_back(user: Key, day: str, taken: DayCounts) -> Update:
