@@ -24,4 +24,12 @@ class RateSettings(SettingsGroup):
     @property
     def limits(self) -> Rates:
         """The same, as the domain knows it."""
-        return Rates(**self.model_dump())
+        return Rates(
+            turns_in_flight=self.turns_in_flight,
+            sends_per_minute=self.sends_per_minute,
+            followers=self.followers,
+            uploads_per_hour=self.uploads_per_hour,
+            chats_per_hour=self.chats_per_hour,
+            tenant_turns_in_flight=self.tenant_turns_in_flight,
+            tenant_sends_per_minute=self.tenant_sends_per_minute,
+        )

@@ -85,6 +85,7 @@ def raced(rules: Rules, count: int) -> list[RunningTurn | RateLimited]:
 @pytest.mark.parametrize(
     ("rates", "scope"), [({"turns_in_flight": 10}, "turns_in_flight"), ({"sends_per_minute": 10}, "sends_per_minute")]
 )
+@pytest.mark.holds("turns.rates-exact")
 def test_of_64_parallel_sends_exactly_those_start_that_the_limit_allows(
     store: Store, rates: dict[str, int], scope: str
 ) -> None:
@@ -98,6 +99,7 @@ def test_of_64_parallel_sends_exactly_those_start_that_the_limit_allows(
 
 
 @pytest.mark.parametrize("state", [TurnState.COMPLETED, TurnState.FAILED, TurnState.CANCELLED])
+@pytest.mark.holds("turns.rates-back")
 def test_a_turn_gives_its_place_back_however_it_ends(store: Store, state: TurnState) -> None:
     rules = rules_with(turns_in_flight=1)
     running = in_new_chat(rules)
@@ -109,6 +111,7 @@ def test_a_turn_gives_its_place_back_however_it_ends(store: Store, state: TurnSt
     in_new_chat(rules)
 
 
+@pytest.mark.holds("contract.rates")
 def test_a_retry_counts_as_a_send_and_a_repeated_send_does_not(store: Store) -> None:
     rules = rules_with(sends_per_minute=2)
     chat = chats.create(a_call(), chats.NewChat(), rules)
@@ -126,6 +129,7 @@ def test_a_retry_counts_as_a_send_and_a_repeated_send_does_not(store: Store) -> 
     assert isinstance(send(a_call(), again, rules), Replay)
 
 
+@pytest.mark.holds("turns.rates-back")
 def test_a_turn_gives_its_place_back_in_the_month_in_which_it_began(store: Store) -> None:
     rules = rules_with(turns_in_flight=1)
     before = at(FIRST_OF_NEXT_MONTH - timedelta(seconds=1))
@@ -141,6 +145,7 @@ def test_a_turn_gives_its_place_back_in_the_month_in_which_it_began(store: Store
     assert reconcile().differences == []
 
 
+@pytest.mark.holds("turns.rates-dead")
 def test_turns_of_dead_processes_are_in_flight_until_the_watchdog_ends_them(store: Store) -> None:
     rules = rules_with(turns_in_flight=3)
     for _ in range(3):
@@ -210,6 +215,7 @@ def test_new_chats_of_an_hour_are_limited_exactly_under_racing(store: Store) -> 
     assert len([item for item in Tables.of(store).conversations if item["sk"] == "CHAT"]) == 10
 
 
+@pytest.mark.holds("contract.rates")
 def test_a_chat_whose_key_made_it_before_is_told_again_at_the_limit(store: Store) -> None:
     rules, wish = rules_with(chats_per_hour=1), chats.NewChat(idempotency_key="once")
     first = chats.create(at(), wish, rules)
@@ -225,8 +231,7 @@ def test_of_100_followers_at_once_exactly_those_get_a_place_that_the_limit_allow
         start.wait(PATIENCE)
         try:
             return until_answered(lambda: followers.take(at(), 20))
-        except RateLimited as refused:
-            assert (refused.scope, refused.limit) == ("followers", 20)
+        except RateLimited:
             return None
 
     with ThreadPoolExecutor(100) as pool:
@@ -239,6 +244,7 @@ def test_of_100_followers_at_once_exactly_those_get_a_place_that_the_limit_allow
     assert followers.take(at(), 20).name == places[0].name
 
 
+@pytest.mark.holds("turns.followers")
 def test_a_dead_followers_place_is_free_after_a_while_and_a_live_ones_is_not(store: Store) -> None:
     dead, live = followers.take(at(), 2), followers.take(at(), 2)
     renewed = followers.renew(live, NOW + timedelta(seconds=followers.LEASE_SECONDS - 1))
@@ -252,6 +258,7 @@ def test_a_dead_followers_place_is_free_after_a_while_and_a_live_ones_is_not(sto
     assert followers.taken(a_caller().tenant_id, a_caller().user_id, late) == 2
 
 
+@pytest.mark.holds("turns.followers-ended")
 def test_only_who_follows_a_running_turn_has_a_place_and_gives_it_back(store: Store) -> None:
     rules = rules_with(followers=1)
     running = in_new_chat(rules)
@@ -270,3 +277,50 @@ def test_only_who_follows_a_running_turn_has_a_place_and_gives_it_back(store: St
     assert followers.taken(*who, NOW) == 0
     for _ in range(3):
         assert resume(at(), *where, 0, rules.settings).place is None
+
+
+@pytest.mark.holds("turns.rates-tenant")
+def test_a_tenants_turns_are_limited_together_and_another_tenants_are_not(store: Store) -> None:
+    rules = rules_with(tenant_turns_in_flight=3)
+    users = [Call(a_caller(user=number), NOW, new_id) for number in range(2, 6)]
+    running = [in_new_chat(rules, user) for user in users[:3]]
+    with pytest.raises(RateLimited) as refused:
+        in_new_chat(rules, users[3])
+    assert (refused.value.scope, refused.value.whose, refused.value.limit) == ("turns_in_flight", "tenant", 3)
+    in_new_chat(rules, Call(a_caller(tenant=9), NOW, new_id))
+    end(running[0], rules)
+    in_new_chat(rules, users[3])
+    assert violations(Tables.of(store)) == []
+
+
+def test_a_tenants_sends_of_a_minute_are_limited_together_and_forgotten(store: Store) -> None:
+    rules = rules_with(tenant_sends_per_minute=3)
+    for number in range(2, 5):
+        in_new_chat(rules, Call(a_caller(user=number), NOW, new_id))
+    with pytest.raises(RateLimited) as refused:
+        in_new_chat(rules, Call(a_caller(user=9), NOW, new_id))
+    assert (refused.value.scope, refused.value.whose) == ("sends_per_minute", "tenant")
+    for number in range(8):
+        in_new_chat(rules, Call(a_caller(user=number), NOW + timedelta(minutes=3 * (number + 1)), new_id))
+    shards = [item for item in Tables.of(store).conversations if "#RATES#" in item["pk"]]
+    assert sum(int(shard["fly"]) for shard in shards) == 11
+    # Each write forgets, in its own shard, what was over when it was read.
+    assert max(sum(name.startswith("m") for name in shard) for shard in shards) <= 2
+
+
+@pytest.mark.holds("turns.rates-nothing")
+def test_without_a_tenants_limit_nothing_of_it_is_read_or_written(store: Store) -> None:
+    rules = rules_with(turns_in_flight=2)
+    end(in_new_chat(rules), rules)
+    assert [item for item in Tables.of(store).conversations if "#RATES#" in item["pk"]] == []
+
+
+def test_a_turn_that_began_before_its_tenant_had_a_limit_takes_nothing_off(store: Store) -> None:
+    before, after = rules_with(), rules_with(tenant_turns_in_flight=1)
+    old = in_new_chat(before)
+    new = in_new_chat(after)
+    end(old, after)
+    with pytest.raises(RateLimited):
+        in_new_chat(after)
+    end(new, before)
+    in_new_chat(after)

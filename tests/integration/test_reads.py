@@ -118,7 +118,9 @@ def everything(chat_id: ChatId, turn: Turn) -> dict[str, Any]:
         "turns": list(turn_lists.of_chat(TENANT, chat_id)),
         "files": list(attachments.of_chat(TENANT, chat_id)),
         "some files": attachments.of_ids(TENANT, chat_id, FILES),
-        "opening": starting_point.open_for_turn(a_call(), chat_id, turn.request_id, LIMITS, FILES),
+        "opening": starting_point.open_for_turn(
+            a_call(), starting_point.Wanted(chat_id, turn.request_id, LIMITS, 0, 0, FILES)
+        ),
         "stream": list(parts.after(turn, 4)),
         "ledger": sorted(usage_ledger.entries(TENANT, NOW.date().isoformat()), key=lambda one: one.dedupe_key),
         "totals": list(usage_ledger.totals(TENANT, "2000-01-01", "2100-01-01")),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minichat.domain.errors import RateLimited
-from minichat.domain.rates import Pace, Rates, RateUse, milliseconds
+from minichat.domain.rates import Pace, Rates, RateUse, TenantUse, milliseconds
 
 NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -28,6 +28,7 @@ def arrived(pace: Pace, gaps: list[int]) -> list[int]:
 
 
 @given(st.integers(1, 50), st.lists(st.integers(0, 5_000), max_size=200))
+@pytest.mark.holds("turns.rates-pace")
 def test_in_any_stretch_at_most_the_limit_at_once_and_one_more_per_interval(limit: int, gaps: list[int]) -> None:
     pace = Pace("sends_per_minute", limit, MINUTE)
     admitted = arrived(pace, gaps)
@@ -43,6 +44,7 @@ def test_who_keeps_to_the_pace_is_never_refused(limit: int, more: int) -> None:
 
 
 @given(st.integers(1, 200), st.lists(st.integers(0, 2_000), min_size=1, max_size=200))
+@pytest.mark.holds("turns.rates-told")
 def test_who_comes_back_when_told_is_admitted_and_a_second_earlier_is_not(limit: int, gaps: list[int]) -> None:
     pace = Pace("sends_per_minute", limit, MINUTE)
     expected, instant = 0, NOW
@@ -75,14 +77,14 @@ def test_a_clock_that_ran_ahead_keeps_nobody_out(limit: int, ahead: int) -> None
 @given(st.integers(0, 10**15))
 def test_a_limit_of_zero_is_none(expected: int) -> None:
     assert Pace("sends_per_minute", 0, MINUTE).arrival(expected, NOW) is None
-    RateUse(turns_in_flight=10**6, sends=expected).check_send(Rates(0, 0, 0, 0, 0), NOW)
+    RateUse(turns_in_flight=10**6, sends=expected, tenant=TenantUse(10**6, 10**6)).check_send(NOW)
 
 
 def test_the_limits_of_the_defaults_are_exact_at_their_edge() -> None:
     rates = Rates()
-    RateUse(turns_in_flight=rates.turns_in_flight - 1).check_send(rates, NOW)
+    RateUse(turns_in_flight=rates.turns_in_flight - 1, limits=rates).check_send(NOW)
     with pytest.raises(RateLimited) as refused:
-        RateUse(turns_in_flight=rates.turns_in_flight).check_send(rates, NOW)
+        RateUse(turns_in_flight=rates.turns_in_flight, limits=rates).check_send(NOW)
     assert (refused.value.scope, refused.value.limit, refused.value.whose) == ("turns_in_flight", 10, "user")
     assert len(arrived(rates.sends, [0] * 100)) == rates.sends_per_minute
     # The second of the next send, and not a millisecond before.

@@ -41,6 +41,11 @@ class Rates:
     tenant_sends_per_minute: int = 0
 
     @property
+    def of_tenant(self) -> bool:
+        """Whether turns of the tenant are counted at all."""
+        return self.tenant_turns_in_flight > 0 or self.tenant_sends_per_minute > 0
+
+    @property
     def sends(self) -> "Pace":
         """How fast a user may send, retry and edit."""
         return Pace("sends_per_minute", self.sends_per_minute, MINUTE)
@@ -115,18 +120,33 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantUse:
+    """Where a tenant stands: turns in flight, sends of the last minute, and names of counters that are over."""
+
+    turns_in_flight: int = 0
+    sends: int = 0
+    over: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RateUse:
-    """Where a user stands: turns in flight, and when the next arrivals would be expected (milliseconds since 1970)."""
+    """Where a user stands: turns in flight, and when the next arrivals would be expected (milliseconds since 1970);
+    where their tenant does; and the limits of both."""
 
     turns_in_flight: int = 0
     sends: int = 0
     uploads: int = 0
     chats: int = 0
+    tenant: TenantUse = TenantUse()
+    limits: Rates = UNLIMITED
 
-    def check_send(self, rates: Rates, now: datetime) -> None:
+    def check_send(self, now: datetime) -> None:
         """Raises RateLimited when another turn may not begin now."""
-        check_places("turns_in_flight", self.turns_in_flight, rates.turns_in_flight)
-        rates.sends.check(self.sends, now)
+        limits, tenant = self.limits, self.tenant
+        check_places("turns_in_flight", self.turns_in_flight, limits.turns_in_flight)
+        limits.sends.check(self.sends, now)
+        check_places("turns_in_flight", tenant.turns_in_flight, limits.tenant_turns_in_flight, "tenant")
+        check_places("sends_per_minute", tenant.sends, limits.tenant_sends_per_minute, "tenant")
 
 
 def check_places(scope: RateScope, taken: int, limit: int, whose: Whose = "user") -> None:

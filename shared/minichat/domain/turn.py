@@ -70,6 +70,8 @@ class Reserve:
     bytes_per_token: int = 4
     # 1 when it counts as a turn in flight until it ends; 0 in a turn that an earlier version began.
     in_flight: int = 0
+    # The same of its tenant's counters; 0 where the tenant had no limit when it began.
+    tenant_in_flight: int = 0
 
     @property
     def day_counts(self) -> DayCounts:

@@ -159,6 +159,6 @@ def _replace(
     start = begin(call, chat, admission, command, opened.quota_use)
     # The successor of the turn before the old one: retry and edit never fork the conversation.
     turn = replace(start.turn, prev_request_id=old.prev_request_id)
-    new = replace(start, turn=turn, rates=rules.rates, events=(outbox.item(call, chat.chat_id, event),))
+    new = replace(start, turn=turn, events=(outbox.item(call, chat.chat_id, event),))
     turn_mutations.supersede(call, chat, opened.target, new, retention_days=rules.settings.quota.retention_days)
     return started(chat, new, admission, wish, rules)

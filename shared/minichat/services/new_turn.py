@@ -90,12 +90,12 @@ def wanted(call: Call, chat_id: ChatId, request_id: RequestId, rules: Rules, *, 
     settings = rules.settings
     history = messages_needed(settings.context.recent_messages_limit, settings.thread_summary.verbatim_turns)
     limits = rules.policy.limits_of(call.caller.user_id)
-    return starting_point.Wanted(chat_id, request_id, limits, history + own, RECENT_MAX_BYTES)
+    return starting_point.Wanted(chat_id, request_id, limits, history + own, RECENT_MAX_BYTES, rates=rules.rates)
 
 
 def preflight(call: Call, wish: Wish, quota_use: QuotaUse, rules: Rules) -> Admission:
     """The admission of the message; raises as `admit` does, and RateLimited before that."""
-    quota_use.rates.check_send(rules.rates, call.now)
+    quota_use.rates.check_send(call.now)
     with measured("context"):
         try:
             admission = admit(rules.policy, wish, quota_use, rules.limits, call.now)
@@ -107,7 +107,7 @@ def preflight(call: Call, wish: Wish, quota_use: QuotaUse, rules: Rules) -> Admi
 
 
 def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, quota_use: QuotaUse) -> turns.Start:
-    """The turn and the user message that an admitted command starts with; the caller adds the rates it must keep to."""
+    """The turn and the user message that an admitted command starts with."""
     # Only the messages' place in the chat: a clock that ran ahead may put it into the future. Other times are real.
     said_at = next_instant(chat, call.now)
     turn = Turn(
@@ -124,7 +124,7 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, qu
         assistant_message_id=_message_id(call, said_at + MICROSECOND),
         started_at=call.now,
         last_progress_at=call.now,
-        reserve=replace(admission.reserve, in_flight=1),
+        reserve=replace(admission.reserve, in_flight=1, tenant_in_flight=int(quota_use.rates.limits.of_tenant)),
         prev_request_id=chat.latest_request_id,
         web_search_enabled=command.web_search,
         attachment_ids=command.attachment_ids,

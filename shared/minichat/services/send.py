@@ -69,7 +69,7 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Repla
     wish = Wish(chat.model, command.content, snapshot, command.web_search, images, opened.documents)
     admission = preflight(call, wish, opened.quota_use, rules)
     new = begin(call, chat, admission, command, opened.quota_use)
-    new = replace(new, rates=rules.rates, referred_to=sent_with)
+    new = replace(new, referred_to=sent_with)
     try:
         turns.start(call, chat, new, retention_days=rules.settings.quota.retention_days)
     except (RequestIdConflict, GenerationInProgress):

@@ -56,9 +56,11 @@ def take(call: Call, limit: int) -> Place:
     for _ in range(limit + 1):
         place = Place(where, names[0], holder, _said(call.now, holder))
         path = Path(place.name)
-        # The last one: the answer to this very write may have been lost.
-        is_free = any_of(path.does_not_exist(), path < f"{now:015d}", path == place.says)
-        if _write(place, is_free, call.now):
+        never_taken = path.does_not_exist()
+        is_past = path < f"{now:015d}"
+        # The answer to this very write may have been lost.
+        is_ours = path == place.says
+        if _write(place, any_of(never_taken, is_past, is_ours), call.now):
             return place
         raw = batch_get([where]).get(where)
         names = [name for name in names if not _is_taken(raw, name, now)]
@@ -74,7 +76,9 @@ def renew(place: Place, now: datetime) -> Place | None:
     """
     longer = replace(place, says=_said(now, place.holder))
     path = Path(place.name)
-    return longer if _write(longer, any_of(path == place.says, path == longer.says), now) else None
+    is_still_ours = path == place.says
+    was_renewed = path == longer.says
+    return longer if _write(longer, any_of(is_still_ours, was_renewed), now) else None
 
 
 def give_back(place: Place) -> None:

@@ -17,6 +17,7 @@
     idempotency key         T#<tenant>#U#<user>     CREATED#<sha-256 of the key>
     ledger entry            T#<tenant>#L#<day>      <dedupe key of the usage event>
     usage of a day          T#<tenant>#USAGE        <day> | <day>#<user>
+    rates of a tenant       T#<tenant>#RATES#<n>    RATES
     policy version          POLICY                  V#<version> | CURRENT
 
     outbox table            T#<tenant>#C#<chat>     <event_id>
@@ -40,6 +41,9 @@ tenant, because the watchdog serves all tenants; the keys that the index holds b
 
 TEMPORARY_SHARDS = tuple(f"TEMPORARY#{number}" for number in range(4))
 """Hash keys of the index of temporary chats, as those of running turns."""
+
+RATE_SHARDS = 4
+"""Over how many items a tenant's turns are counted: a send reads all of them, and writes one."""
 
 CHAT_SK = "CHAT"
 MESSAGE_PREFIX = "MSG#"
@@ -245,6 +249,16 @@ def listed_at(tenant_id: TenantId, chat_id: ChatId, updated_at: datetime) -> str
 def running_shard(tenant_id: TenantId, request_id: RequestId) -> str:
     """Hash key of the index of running turns; a turn is in it only while it runs."""
     return RUNNING_SHARDS[zlib.crc32(f"{tenant_id}{request_id}".encode()) % len(RUNNING_SHARDS)]
+
+
+def tenant_rates(tenant_id: TenantId) -> list[Key]:
+    """The shards of a tenant's counters of turns."""
+    return [Key(f"T#{tenant_id}#RATES#{number}", "RATES") for number in range(RATE_SHARDS)]
+
+
+def tenant_rates_shard(tenant_id: TenantId, request_id: RequestId) -> Key:
+    """The one that counts a turn."""
+    return tenant_rates(tenant_id)[zlib.crc32(request_id.encode()) % RATE_SHARDS]
 
 
 def temporary_shard(tenant_id: TenantId, chat_id: ChatId) -> str:

@@ -9,7 +9,7 @@ What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_i
                                 came and was deleted since leaves the same latest_request_id behind
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -28,10 +28,10 @@ from minichat.domain.errors import (
 from minichat.domain.identity import Call, ChatId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.domain.policy import UserLimits
-from minichat.domain.rates import UNLIMITED, Rates, RateUse
+from minichat.domain.rates import RateUse
 from minichat.domain.turn import Reserve, ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
-from minichat.storage import chats, keys, leases, messages, quota, references
+from minichat.storage import chats, keys, leases, messages, quota, references, tenant_rates
 from minichat.storage.conditions import all_of
 from minichat.storage.items import ChatItem, OutboxItem, TurnItem, batch_get
 from minichat.storage.keys import Raw
@@ -52,7 +52,6 @@ class Start:
     message: Message
     limits: UserLimits
     per_day: DayCounts = field(default_factory=DayCounts)
-    rates: Rates = UNLIMITED
     rate_use: RateUse = field(default_factory=RateUse)
     events: tuple[OutboxItem, ...] = ()
     referred_to: tuple[Attachment, ...] = ()
@@ -151,14 +150,15 @@ def put_new(new: Start, retention_days: int) -> list[Write]:
         Put("turn", item, TurnItem.pk.does_not_exist()),
         *messages.put(turn.tenant_id, turn.chat_id, new.message),
         quota.reserve(turn, new.limits, new.per_day, _rate(new), retention_days=retention_days),
+        *tenant_rates.begun(turn, new.rate_use.tenant.over),
         *(Put(f"event {event.sk}", event) for event in new.events),
     ]
 
 
 def _rate(new: Start) -> quota.SendRate:
     # By the time of its own start: a repetition of the transaction must be the same one.
-    arrival = new.rates.sends.arrival(new.rate_use.sends, new.turn.started_at)
-    return quota.SendRate(new.rates.turns_in_flight, arrival)
+    limits = new.rate_use.limits
+    return quota.SendRate(limits.turns_in_flight, limits.sends.arrival(new.rate_use.sends, new.turn.started_at))
 
 
 def no_room(call: Call, new: Start, raw: Raw | None) -> CreditsTaken | SendsMoved:
@@ -167,10 +167,10 @@ def no_room(call: Call, new: Start, raw: Raw | None) -> CreditsTaken | SendsMove
     Raises RateLimited.
     """
     quota_use = quota.quota_use(new.limits, raw, call.now)
-    quota_use.rates.check_send(new.rates, new.turn.started_at)
+    replace(quota_use.rates, limits=new.rate_use.limits).check_send(new.turn.started_at)
     none_left = lacking(quota_use.daily.counts, new.turn.reserve.day_counts, new.per_day, call.now)
     if none_left is None and quota_use.fits(new.turn.reserve):
-        return SendsMoved("sends_per_minute", new.rates.sends_per_minute, 1)
+        return SendsMoved("sends_per_minute", new.rate_use.limits.sends_per_minute, 1)
     return CreditsTaken(none_left or quota_use.lacks(new.turn.reserve, call.now))
 
 

@@ -13,7 +13,7 @@ from minichat.settings import Store
 
 Item = dict[str, Any]
 
-_SUM = r"turns|(total|premium)(_r)?|\d\d[tpwcfiub]"
+_SUM = r"turns|fly|(total|premium)(_r)?|\d\d[tpwcfiub]"
 
 _COSTS_NOTHING = {"upload_abandoned", "upload_failed", "vector_store_failed"}
 
