@@ -172,7 +172,7 @@ PROMISES = {
     "turns.rates-exact": "Limits of a user hold exactly, however many requests come at once",
     "turns.rates-pace": "a limit's worth may come at once, then one in each interval",
     "turns.rates-told": "told the second from which on there is room",
-    "turns.rates-back": "A turn gives its place back when it\nends, whatever the end, and in the month in which it began",
+    "turns.rates-back": "whatever the end, and in the month in which it began",
     "turns.rates-dead": "A turn whose process died keeps its place until it is ended",
     "turns.followers": "who dies leaves it free after that time",
     "turns.followers-ended": "has ended is told at once and needs no place",

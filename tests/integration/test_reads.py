@@ -119,7 +119,7 @@ def everything(chat_id: ChatId, turn: Turn) -> dict[str, Any]:
         "files": list(attachments.of_chat(TENANT, chat_id)),
         "some files": attachments.of_ids(TENANT, chat_id, FILES),
         "opening": starting_point.open_for_turn(
-            a_call(), starting_point.Wanted(chat_id, turn.request_id, LIMITS, 0, 0, FILES)
+            a_call(), starting_point.Wanted(chat_id, turn.request_id, LIMITS, 0, 0, tuple(FILES))
         ),
         "stream": list(parts.after(turn, 4)),
         "ledger": sorted(usage_ledger.entries(TENANT, NOW.date().isoformat()), key=lambda one: one.dedupe_key),

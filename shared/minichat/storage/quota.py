@@ -127,7 +127,7 @@ def rate_use(raw: Raw | None) -> RateUse:
     if raw is None:
         return RateUse()
     item = QuotaItem.from_raw_data(dict(raw))
-    return RateUse(*(int(number or 0) for number in (item.in_flight, item.sends, item.uploads, item.chats)))
+    return RateUse(int(item.in_flight or 0), int(item.sends or 0), int(item.uploads or 0), int(item.chats or 0))
 
 
 def count(raw: Mapping[str, Mapping[str, Any]], day: str, counter: DailyCounter) -> int:
