@@ -61,7 +61,7 @@ PROMISES = {
     "contract.rate-problem": "`Retry-After` is in whole seconds, 1 at least",
     "contract.send-order": (
         "Send: validation, chat visible, `request_id` known, another turn running, attachments, "
-        "model and policy, then the transaction"
+        "rates, model and policy, then the transaction"
     ),
     "contract.lost-race": "A lost race answers what the winner made true",
     "contract.goes-on": "once that has been silent for 15 seconds without calling its provider; before that it is 409",
@@ -169,6 +169,7 @@ PROMISES = {
     ),
     "turns.store-clock": "all of them are of one clock: the store's",
     "turns.margins": "The margins also hold without that, where a store tells no `Date`",
+    "turns.rates-none": "0 is no limit",
     "turns.rates-exact": "Limits of a user hold exactly, however many requests come at once",
     "turns.rates-pace": "a limit's worth may come at once, then one in each interval",
     "turns.rates-told": "told the second from which on there is room",

@@ -75,6 +75,7 @@ def test_a_clock_that_ran_ahead_keeps_nobody_out(limit: int, ahead: int) -> None
 
 
 @given(st.integers(0, 10**15))
+@pytest.mark.holds("turns.rates-none")
 def test_a_limit_of_zero_is_none(expected: int) -> None:
     assert Pace("sends_per_minute", 0, MINUTE).arrival(expected, NOW) is None
     RateUse(turns_in_flight=10**6, sends=expected, tenant=TenantUse(10**6, 10**6)).check_send(NOW)
