@@ -215,7 +215,8 @@ def event_of(body: bytes) -> dict[str, Any]:
 
 
 def scope_of(event: dict[str, Any], *, deadline_ms: int | None, request_id: str) -> dict[str, Any]:
-    """The ASGI scope of an API Gateway REST event; `state` has the invocation's id and deadline (Unix milliseconds).
+    """The ASGI scope of an API Gateway REST event; `state` has the invocation's id and deadline (Unix milliseconds), and
+    as `gateway_path` the path with all that the gateway has before ours.
 
     Of one of several it also has `trace_header`; that of the only one is in the environment (_X_AMZN_TRACE_ID).
 
@@ -223,8 +224,11 @@ def scope_of(event: dict[str, Any], *, deadline_ms: int | None, request_id: str)
     """
     parameters = event.get("multiValueQueryStringParameters") or event.get("queryStringParameters") or {}
     path = unquote(event["path"])
-    client = ((event.get("requestContext") or {}).get("identity") or {}).get("sourceIp") or ""
+    context = event.get("requestContext") or {}
+    client = (context.get("identity") or {}).get("sourceIp") or ""
     state = {"aws_request_id": request_id} | ({} if deadline_ms is None else {"deadline_ms": deadline_ms})
+    if "path" in context:
+        state["gateway_path"] = context["path"]
     if (one := of_several.get()) is not None and TRACE_ID in one.headers:
         state["trace_header"] = one.headers[TRACE_ID]
     return {

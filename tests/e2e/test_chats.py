@@ -30,6 +30,14 @@ def test_a_new_chat_has_the_default_model_and_its_location(user: User) -> None:
     assert user.chat(chat["id"]) == chat
 
 
+def test_behind_a_proxy_addresses_have_the_prefix_that_it_takes_away(user: User) -> None:
+    behind = {"x-forwarded-prefix": "/talk"}
+    made = user.http.post("/chats", json={}, headers=behind)
+    assert made.headers["location"] == f"/talk/mini-chat/v1/chats/{made.json()['id']}"
+    assert user.http.get("/openapi.json", headers=behind).json()["servers"] == [{"url": "/talk"}]
+    assert user.http.get("/openapi.json").json()["servers"] == [{"url": "/"}]
+
+
 @pytest.mark.holds("contract.rename")
 def test_a_chat_is_renamed_and_nothing_else_of_it_changes(user: User) -> None:
     chat_id = user.new_chat(model="gpt-4.1-mini")

@@ -49,7 +49,9 @@ def test_every_operation_answers_events_of_real_size_from_the_built_functions(
 
 
 def _talk(gateway: EmulatedGateway) -> None:
-    chat_id = gateway.call("POST", "/chats", body={"title": "Sizes"}).json["id"]
+    made = gateway.call("POST", "/chats", body={"title": "Sizes"})
+    chat_id = made.json["id"]
+    assert made.headers["location"] == f"/dev{PREFIX}/chats/{chat_id}"
     chat = {"chat_id": chat_id}
     assert gateway.call("GET", "/chats", query={"limit": "5"}).json["items"][0]["id"] == chat_id
     assert gateway.call("PATCH", "/chats/{chat_id}", chat, {"title": "Größen"}).json["title"] == "Größen"

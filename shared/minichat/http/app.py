@@ -79,7 +79,8 @@ def create_app(settings: Settings, parts: ServedPart = BUFFERED | STREAMING) -> 
     app.add_exception_handler(HTTPException, _unrouted)
     app.add_exception_handler(Exception, _failed)
     # Outermost, or a page from another origin could not read the failures of the app within.
-    return cors.allowing(settings.cors.allowed_origins, Edge(app, settings.metrics_namespace))
+    edge = Edge(app, settings.metrics_namespace, f"{settings.url_prefix}/v1")
+    return cors.allowing(settings.cors.allowed_origins, edge)
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.http import problems
+from minichat.http.public_path import note_prefix
 from minichat.http.request_body import RequestBody
 from minichat.observability import WideEvent, begin, emit, logger
 from minichat.settings import function_name
@@ -29,8 +30,9 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}"
 class Edge:
     """Wraps an app: `X-Request-Id` and `Server-Timing` on every response, and no exception past it."""
 
-    def __init__(self, app: ASGIApp, metrics_namespace: str) -> None:
+    def __init__(self, app: ASGIApp, metrics_namespace: str, served_at: str = "") -> None:
         self._app = app
+        self._served_at = served_at
         self._metrics_namespace = metrics_namespace
         self._is_cold = True
 
@@ -49,6 +51,7 @@ class Edge:
         request_id = _given(request.headers.get("x-request-id"), _REQUEST_ID) or secrets.token_hex(16)
         trace_id = _trace_id(request.headers.get("traceparent"))
         scope.setdefault("state", {})["trace_id"] = trace_id
+        note_prefix(scope, self._served_at)
         _note_invocation(scope, event)
         event.fields |= {"method": scope["method"], "path": scope["path"], "trace_id": trace_id, **self._process()}
         sent: list[int] = []

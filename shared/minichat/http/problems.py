@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
 from minichat.domain import errors
+from minichat.http.public_path import public_path
 from minichat.observability import note
 
 MEDIA_TYPE = "application/problem+json"
@@ -117,7 +118,8 @@ def _stream_url(request: Request, request_id: str | None) -> dict[str, str]:
     if request_id is None:
         return {}
     chats, _, rest = request.url.path.partition("/chats/")
-    return {"stream_url": f"{chats}/chats/{rest.partition('/')[0]}/turns/{request_id}/stream"}
+    path = f"{chats}/chats/{rest.partition('/')[0]}/turns/{request_id}/stream"
+    return {"stream_url": public_path(request, path)}
 
 
 def of_validation(request: Request, error: RequestValidationError) -> Response:

@@ -10,6 +10,7 @@ from minichat.domain import errors
 from minichat.http import listing
 from minichat.http.deps import Authenticated, IdempotencyKey, TheApp, TheCall, TheChat
 from minichat.http.problems import documented
+from minichat.http.public_path import public_path
 from minichat.http.request_models import CreateChat, ListChats, RenameChat
 from minichat.http.response_models import ChatDetail, Page, chat_detail
 from minichat.services import chats
@@ -22,7 +23,8 @@ router = APIRouter(tags=["chats"], route_class=Authenticated)
     status_code=201,
     responses=documented(errors.ChatNotFound, errors.InvalidModel, errors.IdempotencyKeyConflict),
 )
-def create_chat(
+def create_chat(  # noqa: PLR0913, PLR0917  one for each thing that the request says
+    request: Request,
     response: Response,
     call: TheCall,
     app: TheApp,
@@ -35,7 +37,7 @@ def create_chat(
     """
     wish = chats.NewChat(body.title, body.model, idempotency_key, temporary=bool(body.is_temporary))
     chat = chats.create(call, wish, app.rules)
-    response.headers["location"] = f"{app.settings.url_prefix}/v1/chats/{chat.chat_id}"
+    response.headers["location"] = public_path(request, f"{app.settings.url_prefix}/v1/chats/{chat.chat_id}")
     return chat_detail(chat)
 
 

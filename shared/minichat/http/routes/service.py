@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from minichat import __version__
+from minichat.http.public_path import public_path
 from minichat.http.response_models import Health
 
 router = APIRouter(tags=["service"])
@@ -22,4 +23,5 @@ async def openapi(request: Request) -> dict[str, Any]:
     """This document. Needs no token."""
     from minichat.http.document import document  # noqa: PLC0415  hardly anybody asks for it
 
-    return document(request.app.state.minichat.settings.url_prefix)
+    described = document(request.app.state.minichat.settings.url_prefix)
+    return described | {"servers": [{"url": public_path(request, "") or "/"}]}
