@@ -8,7 +8,6 @@ last line is of a client that is refused and stays away, and only keeps what its
 import asyncio
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -39,16 +38,18 @@ async def _measured(stack: Stack) -> None:
         for comes_again in ("again", "once"):
             token = stack.token("loud", uuid4().hex)
             command = [sys.executable, "-m", "tests.bench.runaway", server.base_url, token, comes_again]
-            loud = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            assert loud.stdin is not None
+            pipe = asyncio.subprocess.PIPE
+            loud = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
             assert loud.stdout is not None
-            loud.stdout.readline()
+            await loud.stdout.readline()
             meanwhile = await _first_deltas(quiet, ROUNDS)
-            said, _ = loud.communicate("stop\n")
+            said, _ = await loud.communicate(b"stop\n")
             ratio = statistics.median(meanwhile) / statistics.median(alone)
             print(
-                f"first delta of another tenant (p50): alone {statistics.median(alone):.1f} ms, beside a runaway client "
-                f"that comes {comes_again} {statistics.median(meanwhile):.1f} ms: {ratio:.2f} times; {said.strip()}"
+                f"first delta of another tenant (p50): alone {statistics.median(alone):.1f} ms, beside a runaway client"
+                f" that comes {comes_again} {statistics.median(meanwhile):.1f} ms: {ratio:.2f} times; "
+                f"{said.decode().strip()}",
+                flush=True,
             )
             alone = await _first_deltas(quiet, ROUNDS)
         await quiet.aclose()
@@ -68,9 +69,12 @@ async def _first_deltas(client: httpx2.AsyncClient, rounds: int) -> list[float]:
         began = time.perf_counter()
         async with client.stream("POST", f"/chats/{chat}/messages:stream", json={"content": SCRIPT}) as answer:
             assert answer.status_code == 200, await answer.aread()
-            async for line in answer.aiter_lines():
-                if line == "event: delta":
-                    found.append((time.perf_counter() - began) * 1000)
+            lines = answer.aiter_lines()
+            while await anext(lines) != "event: delta":
+                pass
+            found.append((time.perf_counter() - began) * 1000)
+            async for _ in lines:
+                pass
     return found
 
 
