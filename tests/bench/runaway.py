@@ -19,7 +19,7 @@ import httpx2
 from tests.conftest import another_server, patient, running_stack
 from tests.support.http.client import Stack
 
-SENDS, FOLLOWERS, ROUNDS, WARM_UP = 150, 200, 30, 5
+SENDS, FOLLOWERS, ROUNDS, WARM_UP = 150, 200, 12, 3
 RATES = {"MINICHAT_RATES__TURNS_IN_FLIGHT": "10", "MINICHAT_RATES__FOLLOWERS": "20"}
 SCRIPT = "[[words:5]][[delay:0]][[first-token:0]]"
 
@@ -81,7 +81,8 @@ async def _first_deltas(client: httpx2.AsyncClient, rounds: int) -> list[float]:
 async def run_away(base_url: str, token: str, *, comes_again: bool) -> None:
     """Sends and follows as fast as it is let, until a line is read."""
     client, held, refused = _client(base_url, token), [0, 0], [0, 0]
-    chats = [(await client.post("/chats", json={})).json()["id"] for _ in range(SENDS)]
+    made = await asyncio.gather(*(client.post("/chats", json={}) for _ in range(SENDS)))
+    chats = [answer.json()["id"] for answer in made]
     first, first_request, stop = chats[0], str(uuid4()), asyncio.Event()
     began, all_asked = asyncio.Event(), asyncio.Event()
 
