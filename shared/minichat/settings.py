@@ -19,6 +19,7 @@ from minichat.auth_settings import Auth
 from minichat.domain.policy import ContextSize, Deployment, EstimationBudgets
 from minichat.export_settings import Export
 from minichat.provider_entries import OPENAI, Provider, TenantPolicies
+from minichat.rate_settings import RateSettings
 from minichat.settings_group import SettingsGroup, several
 from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
 
@@ -203,6 +204,7 @@ class Settings(SettingsGroup):
     cors: Cors = Cors()
     streaming: Streaming = Streaming()
     quota: Quota = Quota()
+    rates: RateSettings = RateSettings()
     estimation_budgets: Annotated[EstimationBudgets, Field(description="of models that say none")] = EstimationBudgets()
     context: ContextSettings = ContextSettings()
     thread_summary: ThreadSummary = ThreadSummary()

@@ -33,6 +33,8 @@
     ├── ContextBudgetExceeded     context_budget_exceeded 422
     ├── QuotaExceeded             quota_exceeded         429
     │   └── CreditsTaken          the same, after a lost race
+    ├── RateLimited               rate_limited           429  (scope, whose, limit)
+    │   └── SendsMoved            the same, after a lost race
     └── ServiceUnavailable        service_unavailable    503
 
 The status codes live in `minichat.http.problems`: errors also end streams and batch records, where no status exists.
@@ -354,6 +356,26 @@ class QuotaExceeded(ChatError):
 
 class CreditsTaken(QuotaExceeded):
     """Other turns took the credits, or a number of the day's, between the read and the transaction."""
+
+
+class RateLimited(ChatError):
+    """Too many at once, or in too short a time: `scope` is the limit's name, `limit` its number, and `whose` says
+    whether it is the user's or that of all users of the tenant. API Gateway's own refusal has none of these."""
+
+    code = "rate_limited"
+    detail = "Too many requests; try again later."
+
+    def __init__(self, scope: str, limit: int, retry_after_seconds: int, whose: str = "user") -> None:
+        self.scope = scope
+        self.limit = limit
+        self.retry_after_seconds = retry_after_seconds
+        self.whose = whose
+        super().__init__(f"The limit {scope} of the {whose} is {limit}; try again later.")
+
+
+class SendsMoved(RateLimited):
+    """Another send of the user came between the read and the transaction, and there may be room for both: read
+    again."""
 
 
 class ServiceUnavailable(ChatError):

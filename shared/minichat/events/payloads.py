@@ -272,15 +272,16 @@ class AttachmentDeleted(_OfChat):
 
 
 class DecisionRefused(_Audit):
-    """A decision went against a caller: the tenant's licence, a quota or a kill switch.
+    """A decision went against a caller: the tenant's licence, a quota, a rate or a kill switch.
 
-    Only the first of its kind in a minute leaves an event. `code` is that of the problem; `chat_id` is there when the
-    request named a chat.
+    Of a rate, `quota_scope` is the limit's name, and `quota_tier` whose it is, the `user`'s or the `tenant`'s. Only the
+    first of its kind in a minute leaves an event. `code` is that of the problem; `chat_id` is there when the request
+    named a chat.
     """
 
     event_type: Literal["decision_refused"] = "decision_refused"
     actor_user_id: str
-    decision: Literal["license", "quota", "kill_switch"]
+    decision: Literal["license", "quota", "rate", "kill_switch"]
     code: str
     chat_id: str | None = None
     quota_scope: str | None = None
