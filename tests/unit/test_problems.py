@@ -28,6 +28,7 @@ CONTRACT = {
     "model_not_found": 404,
     "attachment_not_found": 404,
     "message_not_found": 404,
+    "api_key_not_found": 404,
     "generation_in_progress": 409,
     "request_id_conflict": 409,
     "not_latest_turn": 409,

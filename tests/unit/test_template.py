@@ -581,7 +581,7 @@ def test_no_function_can_write_the_policy() -> None:
     assert {role["Ref"] for role in denial["Roles"]} == functions
     (statement,) = denial["PolicyDocument"]["Statement"]
     assert statement["Effect"] == "Deny"
-    assert statement["Condition"] == {"ForAnyValue:StringEquals": {"dynamodb:LeadingKeys": ["POLICY"]}}
+    assert statement["Condition"] == {"ForAnyValue:StringLike": {"dynamodb:LeadingKeys": ["POLICY", "T#*#P#POLICY"]}}
 
 
 def test_aws_policies_are_used_where_a_service_demands_one() -> None:
@@ -727,7 +727,13 @@ def _sample(value: Any) -> str:
         text = value["Fn::Sub"].replace("${ProviderBaseUrl}", "https://sample")
         # A dynamic reference is text to us, and a secret to the function.
         return re.sub(r"\${[\w:]+}", "sample", text.replace("{{resolve:secretsmanager:${CursorSecret}}}", "sample"))
-    if isinstance(value, dict) and value.get("Ref") in {"StreamSeconds", "StoreEndpoint", "AuditContent", "Webhooks"}:
+    if isinstance(value, dict) and value.get("Ref") in {
+        "StreamSeconds",
+        "StoreEndpoint",
+        "AuditContent",
+        "JwtSettings",
+        "Webhooks",
+    }:
         return str(ROOT_TEMPLATE["Parameters"][value["Ref"]]["Default"])
     if isinstance(value, dict) and "Fn::Join" in value:
         separator, parameter = value["Fn::Join"]

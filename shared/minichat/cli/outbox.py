@@ -25,7 +25,7 @@ def add_to(commands: Any) -> None:
     )
     again.add_argument("--since", type=instant, required=True, help="RFC 3339, or a day")
     again.add_argument("--until", type=instant, help="RFC 3339, or a day; not included (default: now)")
-    again.add_argument("--tenant", help="this tenant only, by its UUID; locally also by its name")
+    again.add_argument("--tenant", type=target.a_tenant, help="this tenant only")
     again.add_argument("--queue", choices=get_args(Queue), help="this queue only")
     again.add_argument("--dry-run", action="store_true", help="count them, and send nothing")
     target.add_to(again)
@@ -42,11 +42,10 @@ def instant(text: str) -> datetime:
 
 
 def _republish(options: argparse.Namespace) -> int:
-    tenant = None if options.tenant is None else target.tenant(options)
     settings = target.connected(options)
     sqs.connect(settings)
     moment = now()
-    wanted = Range(options.since, options.until or moment, tenant, options.queue)
+    wanted = Range(options.since, options.until or moment, options.tenant, options.queue)
     sent: Counter[str] = Counter()
     with ProgressLine("events") as progress:
         for batch in republish(wanted, settings.queues, again=new_id(moment), dry_run=options.dry_run):

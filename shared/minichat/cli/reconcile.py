@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minichat.cli import target
-from minichat.cli.output import table
+from minichat.cli.output import plain, table
 from minichat.events import audit_sink
 from minichat.moment import now
 from minichat.services import reconcile_reading, reconcile_usage
@@ -23,7 +23,7 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "reconcile", help="compare quota, usage ledger and audit trail with the turns", description=__doc__
     )
-    parser.add_argument("--tenant", help="this tenant only, by its UUID; locally also by its name")
+    parser.add_argument("--tenant", type=target.a_tenant, help="this tenant only")
     parser.add_argument(
         "--settled-seconds", type=int, default=300, help="ledger and audit: turns that ended so long ago (default 300)"
     )
@@ -36,9 +36,8 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """0 when everything agrees, 1 when something differs or cannot be read. The audit trail is read where it is a
     folder."""
-    tenant = None if options.tenant is None else target.tenant(options)
     settings = target.connected(options)
-    found = reconcile_reading.read(tenant)
+    found = reconcile_reading.read(options.tenant)
     result = reconcile(books=found)
     sink = settings.audit.sink
     audited = None if sink.startswith("s3://") else audit_sink.records(Path(sink))
@@ -71,7 +70,7 @@ def _print(
         print(table(("tenant", "where", "says", "should say"), mismatches))
     for left in result.undecided:
         where = left.account
-        print(f"undecided: {where.tenant_id} {where.user_id} {where.month}: {left.reason}")
+        print(f"undecided: {plain(where.tenant_id)} {plain(where.user_id)} {where.month}: {left.reason}")
     for day in metered.undecided:
         print(f"undecided: {day}: it never stood still, or could not be read")
     for one in unreadable:

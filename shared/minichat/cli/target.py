@@ -3,12 +3,11 @@
 import argparse
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from minichat.domain.identity import TenantId
+from minichat.domain.names import said
 from minichat.local import stack
-from minichat.local.issuer import as_uuid
-from minichat.settings import Settings, SettingsError, current
+from minichat.settings import Settings, current
 from minichat.storage.items import connect
 
 
@@ -16,6 +15,17 @@ def add_to(parser: Any) -> None:
     """Adds the options that name a deployment; the default is the one that the environment's settings describe."""
     parser.add_argument("--local", action="store_true", help="the local stack that runs on this machine")
     parser.add_argument("--state", type=Path, help="the local stack that runs with this state folder")
+
+
+def a_tenant(text: str) -> TenantId:
+    """A tenant that an option names, as its tokens do.
+
+    Raises ArgumentTypeError for what no tenant can be called.
+    """
+    try:
+        return TenantId(said(text))
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
 
 
 def connected(options: argparse.Namespace) -> Settings:
@@ -27,18 +37,3 @@ def connected(options: argparse.Namespace) -> Settings:
         return stack.attached(options.state)
     connect(current().store)
     return current()
-
-
-def tenant(options: argparse.Namespace) -> TenantId:
-    """The tenant that `--tenant` names; of a local stack also by the name that `minichat token` was given.
-
-    Raises SettingsError for a name elsewhere: nothing would be found under it, as if all were well.
-    """
-    if options.local or options.state is not None:
-        return TenantId(as_uuid(options.tenant))
-    try:
-        return TenantId(str(UUID(options.tenant)))
-    except ValueError:
-        raise SettingsError(
-            f"--tenant: {options.tenant!r} is no UUID; names stand for one with --local or --state only."
-        ) from None

@@ -21,7 +21,7 @@ _HEAD = [field.name for field in fields(LedgerSums)]
 def add_to(commands: Any) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser("usage", help="what a tenant has used", description=__doc__)
-    parser.add_argument("--tenant", required=True, help="by its UUID; locally also by its name")
+    parser.add_argument("--tenant", type=target.a_tenant, required=True, help="as its tokens say it")
     parser.add_argument(
         "--from", dest="since", type=day, required=True, metavar="DAY", help="the first day, such as 2026-11-21"
     )
@@ -42,10 +42,9 @@ def day(text: str) -> date:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the rows and their sum; micro-credits are what the turns were charged. 1 when a total cannot be read."""
-    tenant = target.tenant(options)
     target.connected(options)
     unread: list[Unreadable] = []
-    found = usage_ledger.totals(tenant, options.since.isoformat(), options.until.isoformat(), unread)
+    found = usage_ledger.totals(options.tenant, options.since.isoformat(), options.until.isoformat(), unread)
     rows = _rows(list(found), options.by)
     for one in unread:
         print(f"{one.key.pk} {one.key.sk} cannot be read, and is not in the rows: {one.reason}", file=sys.stderr)

@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError
 from minichat.domain.completion import CompletionSignal, Kind, Reason
 from minichat.domain.usage import Usage, dedupe_key
 from minichat.events.decisions import PayloadPart as _Part
-from minichat.events.decisions import PolicyDecisions
+from minichat.events.decisions import PolicyDecisions, PublishedVersion
+from minichat.events.references import ApiKeyRef, FrontierRef, SecondaryRef
 
 Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "chat-cleanup", "thread-summary"]
 
@@ -134,6 +135,8 @@ class UsageEvent(Event):
     committed_credits_micro: int
     overshoot_capped: bool = False
     policy_version_applied: int
+    tenant_policy_version: int = 0
+    user_policy_version: int = 0
     web_search_calls: int = 0
     code_interpreter_calls: int = 0
     file_search_calls: int = 0
@@ -197,6 +200,8 @@ class TurnEnded(_OfChat):
     selected_model: str
     effective_model: str
     policy_version_applied: int
+    tenant_policy_version: int = 0
+    user_policy_version: int = 0
     usage: TokenUsage | None = None
     completion_signal: CompletionRecord | None = None
     latency_ms: Latency
@@ -267,15 +272,16 @@ class AttachmentDeleted(_OfChat):
 
 
 class DecisionRefused(_Audit):
-    """A decision went against a caller: the tenant's licence, a quota or a kill switch.
+    """A decision went against a caller: the tenant's licence, a quota, a rate or a kill switch.
 
-    Only the first of its kind in a minute leaves an event. `code` is that of the problem; `chat_id` is there when the
-    request named a chat.
+    Of a rate, `quota_scope` is the limit's name, and `quota_tier` whose it is, the `user`'s or the `tenant`'s. Only the
+    first of its kind in a minute leaves an event. `code` is that of the problem; `chat_id` is there when the request
+    named a chat.
     """
 
     event_type: Literal["decision_refused"] = "decision_refused"
     actor_user_id: str
-    decision: Literal["license", "quota", "kill_switch"]
+    decision: Literal["license", "quota", "rate", "kill_switch"]
     code: str
     chat_id: str | None = None
     quota_scope: str | None = None
@@ -283,14 +289,17 @@ class DecisionRefused(_Audit):
     quota_period: str | None = None
 
 
-class PolicyPublished(_Audit):
-    """Another version of the deployment's policy is in force; it belongs to no tenant."""
+class PolicyPublished(PublishedVersion, _Audit):
+    """Another version of a layer of the policy is in force: the deployment's, a tenant's or a user's."""
 
     event_type: Literal["policy_published"] = "policy_published"
-    tenant_id: Literal["deployment"]
-    policy_version: int
-    previous_version: int | None = None
-    published_by: str
+
+
+class ApiKeyChanged(ApiKeyRef, _Audit):
+    """An administrator made an API key of the tenant, or revoked one."""
+
+    event_type: Literal["api_key_create", "api_key_revoke"]
+    actor_user_id: str
 
 
 AuditEvent = Annotated[
@@ -302,17 +311,11 @@ AuditEvent = Annotated[
     | ChatDeleted
     | AttachmentDeleted
     | DecisionRefused
-    | PolicyPublished,
+    | PolicyPublished
+    | ApiKeyChanged,
     Field(discriminator="event_type"),
 ]
 """Everything that the audit queue carries."""
-
-
-class SecondaryRef(_Part):
-    """A copy of an attachment's file at another provider, named as in `settings.providers`."""
-
-    storage_backend: str
-    provider_file_id: str
 
 
 class AttachmentCleanup(Event):
@@ -349,13 +352,6 @@ class ChatCleanup(Event):
     user_id: str
     system_request_id: str
     chat_deleted_at: datetime
-
-
-class FrontierRef(_Part):
-    """A place in a chat: right after this message."""
-
-    created_at: datetime
-    message_id: str
 
 
 class _SystemTask(Event):

@@ -50,6 +50,9 @@ class Problem(BaseModel):
     next_reset: datetime | None = Field(
         default=None, description="When the limit begins anew; absent where waiting for it does not help."
     )
+    scope: str | None = Field(default=None, description="With `rate_limited`: which limit is reached.")
+    whose: str | None = Field(default=None, description="With `rate_limited`: whose it is, `user` or `tenant`.")
+    limit: int | None = Field(default=None, description="With `rate_limited`: the number that is allowed.")
     retry_after_seconds: int | None = None
 
 

@@ -34,6 +34,7 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.ModelNotFound: 404,
     errors.AttachmentNotFound: 404,
     errors.MessageNotFound: 404,
+    errors.ApiKeyNotFound: 404,
     errors.GenerationInProgress: 409,
     errors.ChatMoved: 409,
     errors.RequestIdConflict: 409,
@@ -47,6 +48,8 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.ContextBudgetExceeded: 422,
     errors.QuotaExceeded: 429,
     errors.CreditsTaken: 429,
+    errors.RateLimited: 429,
+    errors.SendsMoved: 429,
     errors.ServiceUnavailable: 503,
 }
 
@@ -54,7 +57,6 @@ UNCLASSED: dict[str, tuple[int, str]] = {
     "not_found": (404, "There is no such path."),
     "method_not_allowed": (405, "The path has no such method; `Allow` names those that it has."),
     "request_too_large": (413, "The request has more than 6 MB."),
-    "rate_limited": (429, "Too many requests at once: API Gateway's answer (template.yaml)."),
     "internal_error": (500, "A failure of ours; `trace_id` finds it."),
 }
 """Codes without an error class of their own: each with its status, and when it is answered."""
@@ -93,6 +95,8 @@ def of_error(request: Request, error: errors.ChatError) -> Response:
             extra |= _stream_url(request, joinable)
         case errors.QuotaExceeded(limit=limit):
             extra |= _used_up(limit)
+        case errors.RateLimited(scope=scope, limit=limit, whose=whose):
+            extra |= {"scope": scope, "whose": whose, "limit": limit}
     seconds = getattr(error, "retry_after_seconds", None)
     if seconds is not None:
         extra["retry_after_seconds"] = seconds

@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter
 
 from minichat.events.decisions import LicenseDecision, PolicyDecisions, QuotaDecisionRecord
 from minichat.events.payloads import (
+    ApiKeyChanged,
     AttachmentCleanup,
     AttachmentDeleted,
     AttachmentExpected,
@@ -24,7 +25,6 @@ from minichat.events.payloads import (
     DecisionRefused,
     DocSummaryTask,
     Event,
-    FrontierRef,
     Latency,
     PolicyPublished,
     ReactionChanged,
@@ -38,6 +38,7 @@ from minichat.events.payloads import (
     TurnReplaced,
     UsageEvent,
 )
+from minichat.events.references import FrontierRef
 from minichat.local.tables import project_root
 
 FOLDER = Path("docs") / "events"
@@ -72,6 +73,15 @@ _ENDED: dict[str, Any] = _OF_CHAT | {
 _PICTURE: dict[str, Any] = {"filename": "moon.png", "content_type": "image/png", "size_bytes": 48_213}
 _DOCUMENT: dict[str, Any] = {"filename": "moon.pdf", "content_type": "application/pdf", "size_bytes": 812_004}
 _ACTOR = _OF_CHAT | {"actor_user_id": _USER, "turn_id": _TURN}
+_KEY: dict[str, Any] = {
+    **_AUDIT,
+    "actor_user_id": _USER,
+    "api_key_id": "ge3tqmzvgq2tmnzy",
+    "name": "CRM",
+    "account": "crm-sync",
+    "scopes": ["chat:create", "turn:send"],
+    "expires_at": _AT,
+}
 
 EXAMPLES: dict[str, list[Event]] = {
     "audit": [
@@ -145,6 +155,17 @@ EXAMPLES: dict[str, list[Event]] = {
             requester_type="system",
             policy_version=8,
             previous_version=7,
+            published_by="ann@example.com",
+        ),
+        ApiKeyChanged(**_KEY, event_type="api_key_create"),
+        ApiKeyChanged(**_KEY, event_type="api_key_revoke"),
+        PolicyPublished(
+            tenant_id=_TENANT,
+            timestamp=_AT,
+            requester_type="system",
+            layer="user",
+            user_id=_USER,
+            policy_version=1,
             published_by="ann@example.com",
         ),
     ],

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from minichat import settings
 from minichat.local import buckets, own_model, queues, tables
 from minichat.local.engine import Engine, EngineMissing
-from minichat.local.issuer import JWKS_FILE, Issuer, as_uuid
+from minichat.local.issuer import JWKS_FILE, ROLES_CLAIM, Issuer, as_uuid
 from minichat.local.process import Child, free_port, stop_all
 from minichat.local.server import JWKS_PATH
 from minichat.moment import new_id, now
@@ -102,7 +102,7 @@ def start(wish: StackOptions) -> Stack:
             assert queue_engine.child is not None
             queue_engine.child.name = "the queues"
             children.append(queue_engine.child)
-        wanted |= _store(engine.endpoint) | _signing(state, issuer)
+        wanted |= _store(engine.endpoint) | _signing(state, issuer, configured)
         provider_url = wish.provider_url
         if _needs_scripted_provider(configured, wanted):
             provider, provider_url = _scripted_provider(state / "logs")
@@ -223,7 +223,7 @@ def _publish(configured: Settings, *, insist: bool, renumber: bool) -> None:
     connect(configured.store)
     policy, version = first_policy(configured), policies.current_version()
     if version is not None:
-        published = policies.read(version)
+        published = policies.read(version, policies.DEPLOYMENT)
         if renumber:
             policy = policy.model_copy(update={"policy_version": version})
         if not insist or (published is not None and published.policy == policy):
@@ -293,14 +293,15 @@ def _store(endpoint: str) -> dict[str, str]:
     }
 
 
-def _signing(state: Path, issuer: Issuer) -> dict[str, str]:
-    """The development issuer's keys, and a cursor secret that outlives a restart."""
+def _signing(state: Path, issuer: Issuer, configured: Settings) -> dict[str, str]:
+    """The development issuer's keys and claims, and a cursor secret that outlives a restart."""
     file = state / "cursor-secret"
     if not file.exists() or file.stat().st_size == 0:  # empty: a start was interrupted right here
         file.touch(mode=0o600)
         file.write_text(secrets.token_hex(32), encoding="utf-8")
     return {
         "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
+        "MINICHAT_AUTH__ROLES_CLAIM": configured.auth.roles_claim or ROLES_CLAIM,
         "MINICHAT_CURSOR_SECRET": file.read_text(encoding="utf-8"),
     }
 

@@ -1,4 +1,5 @@
-"""Decisions that went against a caller leave an audit event (events-and-workers 2): licence, quota, kill switch.
+"""Decisions that went against a caller leave an audit event (events-and-workers 2): licence, quota, rate, kill
+switch.
 
 A refusal has no transaction, so its event is a write of its own. Repeated refusals must not cause repeated writes:
 there is one event per user, decision and minute. Its id is made of those, so instances that share nothing agree on it,
@@ -20,6 +21,7 @@ from minichat.domain.errors import (
     FeatureNotLicensed,
     ImagesDisabled,
     QuotaExceeded,
+    RateLimited,
     UsedUp,
     WebSearchDisabled,
 )
@@ -29,11 +31,12 @@ from minichat.observability import logger
 from minichat.storage import outbox
 from minichat.storage.transact import patience
 
-Decision = Literal["license", "quota", "kill_switch"]
+Decision = Literal["license", "quota", "rate", "kill_switch"]
 
 _DECISIONS: dict[type[ChatError], Decision] = {
     FeatureNotLicensed: "license",
     QuotaExceeded: "quota",
+    RateLimited: "rate",
     WebSearchDisabled: "kill_switch",
     ImagesDisabled: "kill_switch",
 }
@@ -65,7 +68,12 @@ def of_error(error: ChatError, caller: Caller, chat_id: str | None) -> Refusal |
     decision = next((_DECISIONS[kind] for kind in type(error).__mro__ if kind in _DECISIONS), None)
     if decision is None:
         return None
-    limit = error.limit if isinstance(error, QuotaExceeded) else None
+    limit = None
+    match error:
+        case QuotaExceeded():
+            limit = error.limit
+        case RateLimited():
+            limit = UsedUp(error.scope, error.whose)
     return Refusal(caller, decision, error.code, chat_id, limit)
 
 
