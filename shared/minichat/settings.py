@@ -66,6 +66,7 @@ class Auth(SettingsGroup):
     subject_type_claim: str = "subject_type"
     features_claim: str | None = None
     required_feature: str = "ai_chat"
+    roles_claim: str = "roles"
     leeway_seconds: Annotated[int, Field(ge=0, le=300)] = 30
     development_tenant: str | None = None
     development_user: str | None = None

@@ -10,7 +10,7 @@ from minichat.cli import target
 from minichat.cli.output import ProgressLine
 from minichat.domain.identity import TenantId
 from minichat.events import sqs
-from minichat.events.payloads import Queue
+from minichat.events.base import Queue
 from minichat.moment import new_id, now
 from minichat.services.redrive import Range, republish
 

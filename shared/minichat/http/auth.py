@@ -16,6 +16,7 @@ from uuid import UUID
 import jwt
 from starlette.requests import Request
 
+from minichat.domain.actions import ROLES
 from minichat.domain.errors import FeatureNotLicensed, ServiceUnavailable, TokenFault, Unauthenticated
 from minichat.domain.identity import Caller, SubjectType, TenantId, UserId
 from minichat.settings import Auth
@@ -165,7 +166,8 @@ class Authenticator:
         except (KeyError, ValueError):
             raise Unauthenticated("claim") from None
         subject_type: SubjectType = "system" if claims.get(auth.subject_type_claim) == "system" else "user"
-        caller = Caller(TenantId(str(tenant)), UserId(str(subject)), subject_type)
+        roles = frozenset(role for role in ROLES if _lists(claims.get(auth.roles_claim), role))
+        caller = Caller(TenantId(str(tenant)), UserId(str(subject)), subject_type, roles)
         if auth.features_claim is not None and not _lists(claims.get(auth.features_claim), auth.required_feature):
             raise FeatureNotLicensed(caller)
         return caller

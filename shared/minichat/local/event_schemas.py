@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
+from minichat.events.access import AuthorizationPublished, GrantChanged, RoleUsed
+from minichat.events.base import Event
 from minichat.events.decisions import LicenseDecision, PolicyDecisions, QuotaDecisionRecord
 from minichat.events.payloads import (
     AttachmentCleanup,
@@ -23,7 +25,6 @@ from minichat.events.payloads import (
     CompletionRecord,
     DecisionRefused,
     DocSummaryTask,
-    Event,
     FrontierRef,
     Latency,
     PolicyPublished,
@@ -139,6 +140,35 @@ EXAMPLES: dict[str, list[Event]] = {
             quota_tier="total",
             quota_period="daily",
         ),
+        DecisionRefused(
+            **_AUDIT,
+            actor_user_id=_USER,
+            decision="authorization",
+            code="forbidden",
+            action="turn:send",
+            policies=["auditor-never-writes"],
+        ),
+        RoleUsed(
+            **_AUDIT,
+            actor_user_id=_USER,
+            roles=["support"],
+            action="message:list",
+            policies=["support-reads"],
+            resource_tenant=_TENANT,
+            resource_owner=_REQUEST,
+            chat_id=_CHAT,
+            grant_id=_MESSAGE,
+        ),
+        GrantChanged(
+            **_AUDIT,
+            event_type="grant_create",
+            actor_user_id=_USER,
+            grant_id=_MESSAGE,
+            support_user_id=_REQUEST,
+            until=_AT,
+            reason="Ticket 4711: an answer breaks off",
+        ),
+        AuthorizationPublished(**_AUDIT, actor_user_id=_USER, version=2, previous_version=1),
         PolicyPublished(
             tenant_id="deployment",
             timestamp=_AT,

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,16 @@ class Issuer:
         self._key = self._load() if made else self._make()
         self._publish()
 
-    def token(self, tenant: str, user: str, *, now: datetime, lifetime: timedelta, auth: Auth = Auth()) -> str:
+    def token(  # noqa: PLR0913  one for each thing that a token says
+        self,
+        tenant: str,
+        user: str,
+        *,
+        now: datetime,
+        lifetime: timedelta,
+        auth: Auth = Auth(),
+        roles: Sequence[str] = (),
+    ) -> str:
         """A token for a user of a tenant, each a UUID or any name, with the claims that the settings require."""
         claims: dict[str, Any] = {
             "iss": auth.issuer,
@@ -49,6 +59,8 @@ class Issuer:
             auth.tenant_claim: as_uuid(tenant),
             auth.subject_type_claim: "user",
         }
+        if roles:
+            claims[auth.roles_claim] = list(roles)
         if auth.features_claim is not None:
             claims[auth.features_claim] = [auth.required_feature]
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": KEY_ID})

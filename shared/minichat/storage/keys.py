@@ -17,6 +17,8 @@
     ledger entry            T#<tenant>#L#<day>      <dedupe key of the usage event>
     usage of a day          T#<tenant>#USAGE        <day> | <day>#<user>
     policy version          POLICY                  V#<version> | CURRENT
+    tenant's own policies   T#<tenant>#AUTHORIZATION  V#<version> | CURRENT
+    grant for support       T#<tenant>#GRANTS       <grant id>
 
     outbox table            T#<tenant>#C#<chat>     <event_id>
 
@@ -218,6 +220,21 @@ def ledger_entry(tenant_id: TenantId, day: str, dedupe_key: str) -> Key:
 def usage(tenant_id: TenantId, day: str, user_id: UserId | None = None) -> Key:
     """What a tenant, or one of its users, used on a day."""
     return Key(f"T#{tenant_id}#USAGE", day if user_id is None else f"{day}#{user_id}")
+
+
+def authorization_in_force(tenant_id: TenantId) -> Key:
+    """Which version of the tenant's own policies (Cedar) is in force."""
+    return Key(f"T#{tenant_id}#AUTHORIZATION", "CURRENT")
+
+
+def authorization_version(tenant_id: TenantId, version: int) -> Key:
+    """A version of the tenant's own policies."""
+    return Key(f"T#{tenant_id}#AUTHORIZATION", f"V#{version:010d}")
+
+
+def grant(tenant_id: TenantId, grant_id: str) -> Key:
+    """Leave for somebody of support to read for a while."""
+    return Key(f"T#{tenant_id}#GRANTS", grant_id)
 
 
 def created(tenant_id: TenantId, user_id: UserId, idempotency_key: str) -> Key:
