@@ -1,7 +1,9 @@
-"""Compiles the default policies into a table: python -m tests.reference.decisions, or `make decisions`."""
+"""Compiles the default policies into a table (`make decisions`), and that into a page (`make docs`)."""
 
 import json
 import re
+import subprocess
+import sys
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -9,15 +11,21 @@ from typing import get_args
 
 from cedarpy import PolicySet, is_authorized, policies_to_json_str, validate_policies
 
-from minichat.domain.actions import ROLES, Action
-from minichat.domain.decision import ANYBODY, RELATIONS, Relation
+from minichat.domain.actions import CHAT_READS, CHAT_WRITES, ROLES, Action
+from minichat.domain.decision import ANYBODY, RELATIONS, Relation, by_default
 from minichat.local.tables import project_root
+from tests.reference.markdown import code, page, table
 
 POLICIES = Path("shared/minichat/policies/authorization.cedar")
 SCHEMA = POLICIES.with_suffix(".cedarschema")
 TABLE = Path("shared/minichat/domain/decision_table.py")
 ACTIONS: tuple[Action, ...] = get_args(Action)
 Ids = tuple[str, ...]
+
+_INTRODUCTION = """\
+What a caller of each role is answered by default ([authorization](../authorization.md)): 200 stands for whatever the
+operation answers when it is permitted. `own` is the caller's, `tenant` another user's of their tenant or the tenant's itself,
+`foreign` another tenant's or the deployment's. `support` is while a grant lasts; without one it is as `user`."""
 
 _HEAD = '''"""What the default policies permit and forbid: made by `make decisions` from `authorization.cedar`.
 
@@ -123,10 +131,35 @@ def _shown(table: dict[str, dict[str, dict[str, Ids]]]) -> str:
     return "\n".join([*lines, "}"])
 
 
+def formatted(module: str) -> str:
+    """A module as the formatter leaves it."""
+    ruff = Path(sys.executable).with_name("ruff")
+    command = [str(ruff), "format", "--stdin-filename", str(TABLE), "-"]
+    made = subprocess.run(command, input=module, capture_output=True, text=True, check=True, cwd=project_root())
+    return made.stdout
+
+
+def answer(role: str, action: Action, how: Relation) -> str:
+    """What a caller of that role is answered: 200 for whatever the operation answers when it is permitted."""
+    roles = () if role == ANYBODY else (role,)
+    if by_default(roles, action, how).decided.allowed:
+        return "200"
+    is_of_chat = action in CHAT_READS | CHAT_WRITES
+    refused = not any(by_default(roles, action, one).decided.allowed for one in relations(action))
+    seen = any(by_default(roles, one, how).decided.allowed for one in CHAT_READS)
+    return "404" if is_of_chat and not refused and not seen else "403"
+
+
+def write() -> str:
+    """The page of all decisions."""
+    rows = [
+        (code(action), how, *(answer(role, action, how) for role in (ANYBODY, *ROLES)))
+        for action in ACTIONS
+        for how in relations(action)
+    ]
+    return page("# Decisions", _INTRODUCTION, table(("action", "resource", ANYBODY, *ROLES), rows))
+
+
 def main() -> None:
     """Writes the table."""
-    (project_root() / TABLE).write_text(compiled(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    (project_root() / TABLE).write_text(formatted(compiled()), encoding="utf-8")

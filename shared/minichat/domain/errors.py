@@ -200,7 +200,7 @@ class FeatureNotLicensed(ChatError):
 
 
 class ChatNotFound(ChatError):
-    """The chat is another tenant's, another user's, deleted or unknown: the answer does not tell which."""
+    """The chat is another tenant's, not for the caller to see, deleted or unknown: the answer does not tell which."""
 
     code = "chat_not_found"
     detail = "The chat was not found."

@@ -168,6 +168,15 @@ EXAMPLES: dict[str, list[Event]] = {
             until=_AT,
             reason="Ticket 4711: an answer breaks off",
         ),
+        GrantChanged(
+            **_AUDIT,
+            event_type="grant_revoke",
+            actor_user_id=_USER,
+            grant_id=_MESSAGE,
+            support_user_id=_REQUEST,
+            until=_AT,
+            reason="Ticket 4711: an answer breaks off",
+        ),
         AuthorizationPublished(**_AUDIT, actor_user_id=_USER, version=2, previous_version=1),
         PolicyPublished(
             tenant_id="deployment",
