@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import get_args
 
-from cedarpy import PolicySet, is_authorized, policies_to_json_str, validate_policies
+from cedarpy import PolicySet, Schema, is_authorized, policies_to_json_str, validate_policies
 
 from minichat.domain.actions import CHAT_READS, CHAT_WRITES, ROLES, Action
 from minichat.domain.decision import ANYBODY, RELATIONS, Relation, by_default
@@ -24,8 +24,9 @@ Ids = tuple[str, ...]
 
 _INTRODUCTION = """\
 What a caller of each role is answered by default ([authorization](../authorization.md)): 200 stands for whatever the
-operation answers when it is permitted. `own` is the caller's, `tenant` another user's of their tenant or the tenant's itself,
-`foreign` another tenant's or the deployment's. `support` is while a grant lasts; without one it is as `user`."""
+operation answers when it is permitted. `own` is the caller's, `tenant` another user's of their tenant or the tenant's
+itself, `foreign` another tenant's or the deployment's. `support` is while a grant lasts;
+without one it is as `user`."""
 
 _HEAD = '''"""What the default policies permit and forbid: made by `make decisions` from `authorization.cedar`.
 
@@ -44,6 +45,11 @@ def text() -> str:
 def schema() -> str:
     """What they can speak of."""
     return (project_root() / SCHEMA).read_text(encoding="utf-8")
+
+
+@cache
+def _parsed_schema() -> Schema:
+    return Schema.from_str(schema())
 
 
 @cache
@@ -89,7 +95,7 @@ def evaluated(policies: PolicySet, roles: tuple[str, ...], action: Action, how: 
         },
     ]
     request = {"principal": me, "action": {"type": "Action", "id": action}, "resource": {"type": kind, "id": "it"}}
-    result = is_authorized({**request, "context": {}}, policies, entities, schema())
+    result = is_authorized({**request, "context": {}}, policies, entities, _parsed_schema())
     assert not result.diagnostics.errors
     return result.allowed, tuple(sorted(result.diagnostics.reasons))
 

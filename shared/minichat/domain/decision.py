@@ -26,15 +26,15 @@ SCOPE = "api-key-scope"
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Verdict:
     """What policies say of an action: those that permit, and those that forbid and have the last word."""
 
     permits: tuple[str, ...]
     forbids: tuple[str, ...]
 
-    def and_also(self, other: "Said") -> "Said":
+    def and_also(self, other: "Verdict") -> "Verdict":
         """What both say together."""
-        return Said(self.permits + other.permits, self.forbids + other.forbids)
+        return Verdict(self.permits + other.permits, self.forbids + other.forbids)
 
     @property
     def decided(self) -> Decision:
@@ -51,10 +51,10 @@ def relation(caller: Caller, resource: Resource) -> Relation:
     return "own" if resource.owner == caller.user_id else "tenant"
 
 
-def by_default(roles: Iterable[str], action: Action, how: Relation) -> Said:
+def by_default(roles: Iterable[str], action: Action, how: Relation) -> Verdict:
     """What the default policies say of an action on a resource that stands so to a caller with these roles."""
     who = [ANYBODY, *sorted(roles)]
-    return Said(_found(PERMITS, who, action, how), _found(FORBIDS, who, action, how))
+    return Verdict(_found(PERMITS, who, action, how), _found(FORBIDS, who, action, how))
 
 
 def _found(

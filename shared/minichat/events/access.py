@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Literal
 
-from minichat.events.base import Audit
+from minichat.events.base import Audited
 
 
-class RoleUsed(Audit):
+class RoleUsed(Audited):
     """Somebody did what only a role of theirs permits: with a resource of another user, or of the tenant.
 
     `resource_tenant` is absent where the resource is the deployment's, `resource_owner` where it is no user's;
@@ -25,7 +25,7 @@ class RoleUsed(Audit):
     grant_id: str | None = None
 
 
-class GrantChanged(Audit):
+class GrantChanged(Audited):
     """An administrator let somebody of support read for a while, and why; or ended that before its time."""
 
     event_type: Literal["grant_create", "grant_revoke"]
@@ -36,7 +36,7 @@ class GrantChanged(Audit):
     reason: str
 
 
-class AuthorizationPublished(Audit):
+class AuthorizationPublished(Audited):
     """Another version of a tenant's own policies is in force."""
 
     event_type: Literal["authorization_published"] = "authorization_published"

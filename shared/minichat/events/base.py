@@ -35,7 +35,7 @@ class Event(PayloadPart):
         return text.replace("\ufffe", r"\ufffe").replace("\uffff", r"\uffff")
 
 
-class Audit(Event):
+class Audited(Event):
     """An event of the audit trail."""
 
     queue = "audit"

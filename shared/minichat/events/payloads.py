@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from minichat.domain.completion import CompletionSignal, Kind, Reason
 from minichat.domain.usage import Usage, dedupe_key
 from minichat.events.access import AuthorizationPublished, GrantChanged, RoleUsed
-from minichat.events.base import Audit, Event
+from minichat.events.base import Audited, Event
 from minichat.events.decisions import PayloadPart as _Part
 from minichat.events.decisions import PolicyDecisions
 
@@ -119,7 +119,7 @@ class UsageEvent(Event):
         return dedupe_key(self.tenant_id, self.system_task_type or self.turn_id or "", self.request_id)
 
 
-class _OfChat(Audit):
+class _OfChat(Audited):
     chat_id: str
 
 
@@ -231,7 +231,7 @@ class AttachmentDeleted(_OfChat):
     size_bytes: int | None = None
 
 
-class DecisionRefused(Audit):
+class DecisionRefused(Audited):
     """A decision went against a caller: the tenant's licence, a quota, a kill switch, or who may do what.
 
     Only the first of its kind in a minute leaves an event. `code` is that of the problem; `chat_id` is there when the
@@ -250,7 +250,7 @@ class DecisionRefused(Audit):
     policies: list[str] = []  # noqa: RUF012  a model copies it
 
 
-class PolicyPublished(Audit):
+class PolicyPublished(Audited):
     """Another version of the deployment's policy is in force; it belongs to no tenant."""
 
     event_type: Literal["policy_published"] = "policy_published"

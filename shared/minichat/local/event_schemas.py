@@ -70,6 +70,13 @@ _ENDED: dict[str, Any] = _OF_CHAT | {
     "policy_version_applied": 7,
     "latency_ms": Latency(ttft_ms=412, total_ms=2871),
 }
+_GRANT: dict[str, Any] = _AUDIT | {
+    "actor_user_id": _USER,
+    "grant_id": _MESSAGE,
+    "support_user_id": _REQUEST,
+    "until": _AT,
+    "reason": "Ticket 4711: an answer breaks off",
+}
 _PICTURE: dict[str, Any] = {"filename": "moon.png", "content_type": "image/png", "size_bytes": 48_213}
 _DOCUMENT: dict[str, Any] = {"filename": "moon.pdf", "content_type": "application/pdf", "size_bytes": 812_004}
 _ACTOR = _OF_CHAT | {"actor_user_id": _USER, "turn_id": _TURN}
@@ -159,24 +166,8 @@ EXAMPLES: dict[str, list[Event]] = {
             chat_id=_CHAT,
             grant_id=_MESSAGE,
         ),
-        GrantChanged(
-            **_AUDIT,
-            event_type="grant_create",
-            actor_user_id=_USER,
-            grant_id=_MESSAGE,
-            support_user_id=_REQUEST,
-            until=_AT,
-            reason="Ticket 4711: an answer breaks off",
-        ),
-        GrantChanged(
-            **_AUDIT,
-            event_type="grant_revoke",
-            actor_user_id=_USER,
-            grant_id=_MESSAGE,
-            support_user_id=_REQUEST,
-            until=_AT,
-            reason="Ticket 4711: an answer breaks off",
-        ),
+        GrantChanged(**_GRANT, event_type="grant_create"),
+        GrantChanged(**_GRANT, event_type="grant_revoke"),
         AuthorizationPublished(**_AUDIT, actor_user_id=_USER, version=2, previous_version=1),
         PolicyPublished(
             tenant_id="deployment",

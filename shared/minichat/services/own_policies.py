@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from minichat.domain.actions import CHAT_READS, CHAT_WRITES, RECOVERY, ROLES, Action
-from minichat.domain.decision import Said, relation
+from minichat.domain.decision import Verdict, relation
 from minichat.domain.errors import AuthorizationInvalid, FieldError, ServiceUnavailable
 from minichat.domain.identity import Caller, Resource
 from minichat.observability import logger
@@ -36,7 +36,7 @@ class OwnPolicies:
     permits: "PolicySet"
     forbids: "PolicySet"
 
-    def said(self, caller: Caller, action: Action, resource: Resource) -> Said:
+    def said(self, caller: Caller, action: Action, resource: Resource) -> Verdict:
         """What they say of an action; nothing of another tenant's resources, and of what mends them.
 
         They cannot permit anybody to change a chat of another user.
@@ -44,11 +44,11 @@ class OwnPolicies:
         """
         how = relation(caller, resource)
         if how == "foreign" or action in RECOVERY:
-            return Said((), ())
+            return Verdict((), ())
         forbids = _evaluated(self.forbids, caller, action, resource)
         if how != "own" and action in CHAT_WRITES:
-            return Said((), forbids)
-        return Said(_evaluated(self.permits, caller, action, resource), forbids)
+            return Verdict((), forbids)
+        return Verdict(_evaluated(self.permits, caller, action, resource), forbids)
 
 
 def parsed(version: int, text: str) -> OwnPolicies:

@@ -18,7 +18,7 @@ MAX_TENANTS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _KnownTenant:
     version: int | None
     policies: OwnPolicies | None
     looked_at: float
@@ -32,7 +32,7 @@ class OwnPoliciesInForce:
 
     def __init__(self, refresh_seconds: float) -> None:
         self._refresh_seconds = refresh_seconds
-        self._known: dict[TenantId, _Known] = {}
+        self._known: dict[TenantId, _KnownTenant] = {}
 
     async def of(self, tenant_id: TenantId) -> OwnPolicies | None:
         """The tenant's own policies; None when it has none. Raises ServiceUnavailable."""
@@ -63,7 +63,7 @@ class OwnPoliciesInForce:
                 raise
             while len(self._known) >= MAX_TENANTS:
                 del self._known[next(iter(self._known))]
-            self._known[tenant_id] = _Known(version, policies, time.monotonic())
+            self._known[tenant_id] = _KnownTenant(version, policies, time.monotonic())
 
     def _look(self, tenant_id: TenantId) -> None:
         known = self._known.get(tenant_id)
@@ -73,7 +73,7 @@ class OwnPoliciesInForce:
             if known is None:
                 raise
             logger.warning("a tenant's own policies cannot be looked up", extra={"version_in_use": known.version})
-            self._known[tenant_id] = _Known(known.version, known.policies, time.monotonic())
+            self._known[tenant_id] = _KnownTenant(known.version, known.policies, time.monotonic())
             return
         self.take([tenant_id], found)
 

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from uuid import uuid4
 
 from minichat.domain.identity import Call, ChatId, TenantId
-from minichat.events.base import Audit, Event
+from minichat.events.base import Audited, Event
 from minichat.events.payloads import PolicyPublished
 from minichat.storage import keys
 from minichat.storage.items import OutboxItem
@@ -40,13 +40,13 @@ def item(call: Call, chat_id: ChatId, event: Event, *, delay_seconds: int | None
     return made
 
 
-def of_tenant(event: Audit, event_id: str) -> OutboxItem:
+def of_tenant(event: Audited, event_id: str) -> OutboxItem:
     """The outbox item of an event of no chat."""
     key = keys.outbox(TenantId(event.tenant_id), ChatId(event.event_type), event_id)
     return _item(key, event, event.timestamp, trace_id=event.trace_id)
 
 
-def once(event: Audit, event_id: str, *, op: str = "refusal") -> bool:
+def once(event: Audited, event_id: str, *, op: str = "refusal") -> bool:
     """Publishes an event of no chat, by itself; False when one with its id exists already.
 
     Raises ServiceUnavailable; the event may be written all the same.
