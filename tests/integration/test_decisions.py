@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,28 @@ from typing import Any
 import httpx2
 import pytest
 
-from minichat import moment
+from minichat import greenlets, moment
 from minichat.domain.actions import Action
-from minichat.domain.errors import AuthorizationConflict, AuthorizationInvalid, Forbidden, GrantNotFound, InvalidRequest
+from minichat.domain.errors import (
+    AuthorizationConflict,
+    AuthorizationInvalid,
+    ChatNotFound,
+    Forbidden,
+    GrantNotFound,
+    InvalidRequest,
+)
 from minichat.domain.identity import Call, Caller, TenantId, UserId
 from minichat.http.app import create_app
 from minichat.local.issuer import Issuer, as_uuid
 from minichat.services import authorization, grants
+from minichat.services.decision_point import Asked, DecisionPoint
+from minichat.services.finalize import finalize
+from minichat.services.stream_resume import follow, resume
 from minichat.settings import Settings, Store
 from minichat.storage.items import OutboxItem
 from tests.conftest import fresh_tables
 from tests.support.domain.builders import an_id
+from tests.support.services.scenes import ENDING, RULES, World
 
 # FastAPI hands an alias on to pydantic in a place where pydantic says that it does nothing there.
 pytestmark = pytest.mark.filterwarnings("ignore:The 'alias' attribute with value")
@@ -289,3 +301,26 @@ async def test_only_administrators_publish_policies(people: People) -> None:
     for roles in ((), ("auditor",), ("support",), ("tenant_admin", "auditor"), ("tenant_admin", "service")):
         with pytest.raises(Forbidden):
             authorization.publish(people.call("ann", *roles), FORBIDS_UPLOADS, None)
+
+
+async def test_a_stream_goes_on_to_its_end_when_the_grant_ends_meanwhile(people: People, tables: Store) -> None:
+    world = World(tables)
+    world.now = moment.now()
+    chat = world.chat()
+    turn = world.turn(chat)
+    tenant_id = world.caller.tenant_id
+    sue = Caller(tenant_id, UserId(an_id(5)), roles=frozenset(("support",)))
+    ada = Caller(tenant_id, UserId(an_id(6)), roles=frozenset(("tenant_admin",)))
+    grant = grants.create(Call(ada, moment.now(), moment.new_id), sue.user_id, moment.now() + HOUR, "Ticket 4711")
+    point = DecisionPoint(RULES.settings)
+    asked = Asked("turn:resume", chat.chat_id)
+    reading = replace(world.call(), caller=await point.admitted(sue, asked))
+    found = await greenlets.run(resume, reading, chat.chat_id, turn.request_id, 0, RULES.settings)
+    stream = follow(reading, found, RULES.settings, lambda: world.now)
+    grants.revoke(Call(ada, moment.now(), moment.new_id), grant.grant_id)
+    assert finalize(world.call(), turn, ENDING, RULES.settings)
+    told = [one.event.name async for batch in stream for one in batch if one.event is not None]
+    assert told[-1] == "done"
+    later = replace(world.call(), caller=await point.admitted(sue, asked))
+    with pytest.raises(ChatNotFound):
+        await greenlets.run(resume, later, chat.chat_id, turn.request_id, 0, RULES.settings)
