@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
 from minichat.domain.policy import ContextSize, Deployment, EstimationBudgets
+from minichat.export_settings import Export
 from minichat.provider_entries import OPENAI, Provider
 from minichat.settings_group import SettingsGroup
 from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
@@ -237,6 +238,7 @@ class Settings(SettingsGroup):
     retention: Retention = Retention()
     cleanup: CleanupSettings = CleanupSettings()
     attachments: Attachments = Attachments()
+    export: Export = Export()
     providers: dict[str, Provider] = Field(default_factory=lambda: {"openai": OPENAI})
 
     @property

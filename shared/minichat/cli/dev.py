@@ -33,6 +33,7 @@ def add_to(commands: Any) -> None:
         action="store_true",
         help="leave streams and queues to a `python -m minichat.local.sources` of yours, under a debugger perhaps",
     )
+    parser.add_argument("--export-events", action="store_true", help="copy audit and usage events to the export queue")
     parser.set_defaults(run=run)
 
 
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
         provider_url=options.provider_url,
         state=options.state,
         events=not options.no_events,
+        exports=options.export_events,
     )
     stopping = False
 

@@ -46,6 +46,7 @@ class StackOptions:
     provider_url: str | None = None
     state: Path | None = None
     events: bool = True
+    exports: bool = False
 
 
 @dataclass(slots=True)
@@ -106,7 +107,7 @@ def start(wish: StackOptions) -> Stack:
             wanted["MINICHAT_PROVIDERS"] = _openai_at(provider_url)
         configured = settings.load(wanted)
         _create_tables(root, configured.store)
-        wanted |= _events(root, queue_engine.endpoint, state, configured)
+        wanted |= _events(root, queue_engine.endpoint, state, configured, exports=wish.exports)
         _publish(configured, insist=wish.policy is not None)
         port = wish.port or free_port()
         command = [sys.executable, "-m", "minichat.local.server", "--host", wish.host, "--port", str(port)]
@@ -144,7 +145,7 @@ def environment(wish: StackOptions) -> dict[str, str]:
 
 def _of_operators(environment: dict[str, str]) -> dict[str, str]:
     """The settings that operators' commands need; none is a secret."""
-    names = ("STORE__", "QUEUES__", "AUDIT__", "ATTACHMENTS__", "CONFIG", "POLICY_FILE", "PROVIDERS")
+    names = ("STORE__", "QUEUES__", "EXPORT__", "AUDIT__", "ATTACHMENTS__", "CONFIG", "POLICY_FILE", "PROVIDERS")
     prefixes = tuple(f"{settings.PREFIX}{name}" for name in names)
     return {name: value for name, value in environment.items() if name.startswith(prefixes)}
 
@@ -227,10 +228,12 @@ def _said(wish: StackOptions) -> dict[str, str]:
     return said
 
 
-def _events(root: Path, endpoint: str, state: Path, configured: Settings) -> dict[str, str]:
+def _events(root: Path, endpoint: str, state: Path, configured: Settings, *, exports: bool) -> dict[str, str]:
     """Creates the queues and the bucket of uploads; returns the settings that name them and the audit trail."""
     urls = queues.create(root, endpoint, configured.store.region)
     said = queues.variables(root, endpoint, urls)
+    if exports:
+        said["MINICHAT_EXPORT__QUEUE_URL"] = urls["ExportQueue"]
     if not configured.attachments.bucket:
         said |= buckets.create(root, endpoint, configured.store.region, urls)
     if "sink" not in configured.audit.model_fields_set:
