@@ -1,5 +1,6 @@
 """The dependencies of routes, as annotated parameters."""
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from minichat import greenlets
-from minichat.domain.identity import Call, Caller, ChatId, RequestId
+from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId
 from minichat.http.acting import action_of, without_actions
 from minichat.http.auth import Authenticator
 from minichat.http.paging import CursorCodec
@@ -71,11 +72,14 @@ class AppDeps:
 
 async def _app(request: Request) -> AppDeps:
     app: AppDeps = request.app.state.minichat
-    tenant_id = request.state.caller.tenant_id
+    return app
+
+
+async def _look(app: AppDeps, tenant_id: TenantId) -> None:
+    """Looks at the tenant's policy again when it is time."""
     if app.in_force.is_due(tenant_id, moment := time.monotonic()):
         with measured("policy"):
             await app.in_force.looked(tenant_id, moment)
-    return app
 
 
 def _on_loop(endpoint: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,7 +123,9 @@ class Authenticated(APIRoute):
             note(tenant_id=caller.tenant_id)
             request.state.caller = caller
             asked = Asked(self.action, _chat_of(request), request.state.trace_id)
-            request.state.caller = await app.decision_point.admitted(caller, asked)
+            # What a tenant's policies say costs no time of its own: both are read at once, and rarely.
+            looking = _look(app, caller.tenant_id)
+            request.state.caller, _ = await asyncio.gather(app.decision_point.admitted(caller, asked), looking)
             return await handle(request)
 
         return authenticated
@@ -134,9 +140,8 @@ def _chat_of(request: Request) -> ChatId | None:
 TheApp = Annotated[AppDeps, Depends(_app)]
 
 
-async def _call(request: Request, looked: TheApp) -> Call:
-    """The call, timed by the store's clock; even a new process knows that from reading the policy (`looked`)."""
-    del looked
+async def _call(request: Request) -> Call:
+    """The call, timed by the store's clock, which even a new process knows from reading the policy."""
     instant = now()
     # Lambda says when the invocation ends, by its own clock; a server on one machine does not.
     deadline_ms = request.scope["state"].get("deadline_ms")
