@@ -13,8 +13,8 @@ import pytest
 from cfnlint.decode import cfn_yaml
 from fastapi.routing import APIRoute
 
+from minichat.events.base import Queue
 from minichat.events.consume import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
-from minichat.events.payloads import Queue
 from minichat.http.app import BUFFERED, STREAMING, ServedPart, routers
 from minichat.http.document import Problem
 from minichat.settings import Settings, load

@@ -3,6 +3,7 @@
     ChatError
     ├── InvalidRequest            invalid_request        400  (errors: which field, why)
     │   ├── InvalidCursor         invalid_cursor         400
+    │   ├── AuthorizationInvalid  invalid_authorization  400
     │   └── InvalidAttachment     invalid_attachment     400
     ├── InvalidTurnState          invalid_turn_state     400
     ├── InvalidModel              invalid_model          400
@@ -20,11 +21,13 @@
     ├── AttachmentNotFound        attachment_not_found   404
     ├── MessageNotFound           message_not_found      404
     ├── ApiKeyNotFound            api_key_not_found      404
+    ├── GrantNotFound             grant_not_found        404
     ├── GenerationInProgress      generation_in_progress 409
     │   └── ChatMoved             the same, after a lost race
     ├── RequestIdConflict         request_id_conflict    409
     ├── NotLatestTurn             not_latest_turn        409
     ├── IdempotencyKeyConflict    idempotency_key_conflict 409
+    ├── AuthorizationConflict     authorization_conflict 409
     ├── AttachmentLocked          attachment_locked      409
     ├── FileTooLarge              file_too_large         413
     ├── UnsupportedFileType       unsupported_file_type  415
@@ -101,6 +104,14 @@ class InvalidCursor(InvalidRequest):
     detail = "The cursor does not belong to this query."
 
 
+class AuthorizationInvalid(InvalidRequest):
+    """A tenant's own policies do not parse, name what there is not, or would lock out its administrators; `errors`
+    names `policies` and each reason."""
+
+    code = "invalid_authorization"
+    detail = "The policies cannot be used."
+
+
 class InvalidAttachment(InvalidRequest):
     """An attachment that is unknown, another's, another chat's, deleted (`not_found`) or not ready (`not_ready`);
     `errors` names `attachment_ids` and each id."""
@@ -173,10 +184,18 @@ class Unauthenticated(ChatError):
 
 
 class Forbidden(ChatError):
-    """The turn or the attachment is another user's."""
+    """The caller may not do this: the turn or the attachment is another user's, or no policy permits the action.
+
+    `action` is what was refused; `policies` are the ids of those that refused it, for the audit only.
+    """
 
     code = "forbidden"
     detail = "You may not do this."
+
+    def __init__(self, action: str | None = None, policies: tuple[str, ...] = ()) -> None:
+        self.action = action
+        self.policies = policies
+        super().__init__()
 
 
 class FeatureNotLicensed(ChatError):
@@ -194,7 +213,7 @@ class FeatureNotLicensed(ChatError):
 
 
 class ChatNotFound(ChatError):
-    """The chat is another tenant's, another user's, deleted or unknown: the answer does not tell which."""
+    """The chat is another tenant's, not for the caller to see, deleted or unknown: the answer does not tell which."""
 
     code = "chat_not_found"
     detail = "The chat was not found."
@@ -221,11 +240,29 @@ class MessageNotFound(ChatError):
     detail = "The message was not found."
 
 
+class GrantNotFound(ChatError):
+    """The tenant has no such grant: it was revoked, or ended some time ago."""
+
+    code = "grant_not_found"
+    detail = "The grant was not found."
+
+
 class AttachmentNotFound(ChatError):
     """The chat has no such attachment, or it was deleted."""
 
     code = "attachment_not_found"
     detail = "The attachment was not found."
+
+
+class AuthorizationConflict(ChatError):
+    """Another version of the tenant's own policies is in force than the one that was to be replaced."""
+
+    code = "authorization_conflict"
+    detail = "The policies were changed meanwhile: read them again."
+
+    def __init__(self, current: int | None = None) -> None:
+        self.current = current
+        super().__init__()
 
 
 class AttachmentLocked(ChatError):

@@ -24,6 +24,7 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.ImagesDisabled: 400,
     errors.TooManyImages: 400,
     errors.InvalidAttachment: 400,
+    errors.AuthorizationInvalid: 400,
     errors.InvalidReactionTarget: 400,
     errors.InputTooLong: 400,
     errors.Unauthenticated: 401,
@@ -35,11 +36,13 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.AttachmentNotFound: 404,
     errors.MessageNotFound: 404,
     errors.ApiKeyNotFound: 404,
+    errors.GrantNotFound: 404,
     errors.GenerationInProgress: 409,
     errors.ChatMoved: 409,
     errors.RequestIdConflict: 409,
     errors.NotLatestTurn: 409,
     errors.IdempotencyKeyConflict: 409,
+    errors.AuthorizationConflict: 409,
     errors.AttachmentLocked: 409,
     errors.FileTooLarge: 413,
     errors.UnsupportedFileType: 415,
@@ -66,6 +69,7 @@ _FRAMEWORK_CODES = {status: code for code, (status, _) in UNCLASSED.items()}
 EVERYWHERE = (
     errors.InvalidRequest,
     errors.Unauthenticated,
+    errors.Forbidden,
     errors.FeatureNotLicensed,
     errors.ServiceUnavailable,
 )
@@ -93,6 +97,8 @@ def of_error(request: Request, error: errors.ChatError) -> Response:
             extra |= _stream_url(request, joinable)
         case errors.GenerationInProgress(request_id=joinable):
             extra |= _stream_url(request, joinable)
+        case errors.Forbidden(action=str(action)):
+            extra["action"] = action
         case errors.QuotaExceeded(limit=limit):
             extra |= _used_up(limit)
         case errors.RateLimited(scope=scope, limit=limit, whose=whose):

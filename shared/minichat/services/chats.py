@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from minichat.domain.chat import Chat, clean_title, visible
-from minichat.domain.errors import ServiceUnavailable
+from minichat.domain.errors import ChatNotFound, ServiceUnavailable
 from minichat.domain.identity import Call, ChatId
 from minichat.events.payloads import ChatCleanup, ChatDeleted, DeletionReason
 from minichat.services.audit_details import by
@@ -75,9 +75,15 @@ def get(call: Call, chat_id: ChatId) -> Chat:
 def rename(call: Call, chat_id: ChatId, title: str) -> Chat:
     """The chat with another title.
 
-    Raises InvalidRequest (title), ChatNotFound.
+    Raises InvalidRequest (title), ChatNotFound, Forbidden (another's that the caller may see).
     """
-    return chats.rename(call.caller, chat_id, clean_title(title), call.now)
+    cleaned = clean_title(title)
+    try:
+        return chats.rename(call.caller, chat_id, cleaned, call.now)
+    except ChatNotFound:
+        if call.caller.roles:
+            get(call, chat_id)
+        raise
 
 
 def delete(call: Call, chat_id: ChatId) -> None:

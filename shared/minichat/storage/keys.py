@@ -22,6 +22,8 @@
     policy version          POLICY                  V#<version> | CURRENT
     a tenant's layer of it  T#<tenant>#P#POLICY     V#<version> | CURRENT
     a user's layer of it    T#<tenant>#U#<user>     LIMITS#V#<version> | LIMITS
+    tenant's own policies   T#<tenant>#AUTHORIZATION  V#<version> | CURRENT
+    grant for support       T#<tenant>#GRANTS       <grant id>
 
     outbox table            T#<tenant>#C#<chat>     <event_id>
 
@@ -272,6 +274,21 @@ def usage(tenant_id: TenantId, day: str, user_id: UserId | None = None) -> Key:
 def api_key(tenant_id: TenantId, key_id: str) -> Key:
     """An API key; the key itself says which tenant's it is."""
     return Key(f"{prefix(tenant_id)}APIKEY", key_id)
+
+
+def authorization_in_force(tenant_id: TenantId) -> Key:
+    """Which version of the tenant's own policies (Cedar) is in force."""
+    return Key(f"{prefix(tenant_id)}AUTHORIZATION", "CURRENT")
+
+
+def authorization_version(tenant_id: TenantId, version: int) -> Key:
+    """A version of the tenant's own policies."""
+    return Key(f"{prefix(tenant_id)}AUTHORIZATION", f"V#{version:010d}")
+
+
+def grant(tenant_id: TenantId, grant_id: str) -> Key:
+    """Leave for somebody of support to read for a while."""
+    return Key(f"{prefix(tenant_id)}GRANTS", grant_id)
 
 
 def created(tenant_id: TenantId, user_id: UserId, idempotency_key: str) -> Key:
