@@ -11,13 +11,11 @@ import httpx2
 import pytest
 
 from minichat import greenlets, moment
+from minichat.domain.access_errors import AuthorizationConflict, AuthorizationInvalid, GrantNotFound
 from minichat.domain.actions import Action
 from minichat.domain.errors import (
-    AuthorizationConflict,
-    AuthorizationInvalid,
     ChatNotFound,
     Forbidden,
-    GrantNotFound,
     InvalidRequest,
 )
 from minichat.domain.identity import Call, Caller, TenantId, UserId

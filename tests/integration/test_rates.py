@@ -227,7 +227,7 @@ def test_a_chat_whose_key_made_it_before_is_told_again_at_the_limit(store: Store
 def test_of_100_followers_at_once_exactly_those_get_a_place_that_the_limit_allows(store: Store) -> None:
     start = threading.Barrier(100)
 
-    def one(_: int) -> followers.Place | None:
+    def one(_: int) -> followers.FollowerPlace | None:
         start.wait(PATIENCE)
         try:
             return until_answered(lambda: followers.take(at(), 20))

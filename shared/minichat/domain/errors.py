@@ -1,9 +1,8 @@
-"""Everything that can be refused, one class each.
+"""Everything that can be refused, one class each; what administrators alone meet is in `domain.access_errors`.
 
     ChatError
     ├── InvalidRequest            invalid_request        400  (errors: which field, why)
     │   ├── InvalidCursor         invalid_cursor         400
-    │   ├── AuthorizationInvalid  invalid_authorization  400
     │   └── InvalidAttachment     invalid_attachment     400
     ├── InvalidTurnState          invalid_turn_state     400
     ├── InvalidModel              invalid_model          400
@@ -20,14 +19,11 @@
     ├── ModelNotFound             model_not_found        404
     ├── AttachmentNotFound        attachment_not_found   404
     ├── MessageNotFound           message_not_found      404
-    ├── ApiKeyNotFound            api_key_not_found      404
-    ├── GrantNotFound             grant_not_found        404
     ├── GenerationInProgress      generation_in_progress 409
     │   └── ChatMoved             the same, after a lost race
     ├── RequestIdConflict         request_id_conflict    409
     ├── NotLatestTurn             not_latest_turn        409
     ├── IdempotencyKeyConflict    idempotency_key_conflict 409
-    ├── AuthorizationConflict     authorization_conflict 409
     ├── AttachmentLocked          attachment_locked      409
     ├── FileTooLarge              file_too_large         413
     ├── UnsupportedFileType       unsupported_file_type  415
@@ -102,14 +98,6 @@ class InvalidCursor(InvalidRequest):
 
     code = "invalid_cursor"
     detail = "The cursor does not belong to this query."
-
-
-class AuthorizationInvalid(InvalidRequest):
-    """A tenant's own policies do not parse, name what there is not, or would lock out its administrators; `errors`
-    names `policies` and each reason."""
-
-    code = "invalid_authorization"
-    detail = "The policies cannot be used."
 
 
 class InvalidAttachment(InvalidRequest):
@@ -240,29 +228,11 @@ class MessageNotFound(ChatError):
     detail = "The message was not found."
 
 
-class GrantNotFound(ChatError):
-    """The tenant has no such grant: it was revoked, or ended some time ago."""
-
-    code = "grant_not_found"
-    detail = "The grant was not found."
-
-
 class AttachmentNotFound(ChatError):
     """The chat has no such attachment, or it was deleted."""
 
     code = "attachment_not_found"
     detail = "The attachment was not found."
-
-
-class AuthorizationConflict(ChatError):
-    """Another version of the tenant's own policies is in force than the one that was to be replaced."""
-
-    code = "authorization_conflict"
-    detail = "The policies were changed meanwhile: read them again."
-
-    def __init__(self, current: int | None = None) -> None:
-        self.current = current
-        super().__init__()
 
 
 class AttachmentLocked(ChatError):
@@ -291,13 +261,6 @@ class UnsupportedMedia(ChatError):
 
     code = "unsupported_media"
     detail = "The model that would answer cannot see the images of the message."
-
-
-class ApiKeyNotFound(ChatError):
-    """The tenant has no API key of that id."""
-
-    code = "api_key_not_found"
-    detail = "There is no such API key."
 
 
 class GenerationInProgress(ChatError):

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from minichat.domain import errors
+from minichat.domain import access_errors, errors
 from minichat.http.public_path import public_path
 from minichat.observability import note
 
@@ -24,7 +24,7 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.ImagesDisabled: 400,
     errors.TooManyImages: 400,
     errors.InvalidAttachment: 400,
-    errors.AuthorizationInvalid: 400,
+    access_errors.AuthorizationInvalid: 400,
     errors.InvalidReactionTarget: 400,
     errors.InputTooLong: 400,
     errors.Unauthenticated: 401,
@@ -35,14 +35,14 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.ModelNotFound: 404,
     errors.AttachmentNotFound: 404,
     errors.MessageNotFound: 404,
-    errors.ApiKeyNotFound: 404,
-    errors.GrantNotFound: 404,
+    access_errors.ApiKeyNotFound: 404,
+    access_errors.GrantNotFound: 404,
     errors.GenerationInProgress: 409,
     errors.ChatMoved: 409,
     errors.RequestIdConflict: 409,
     errors.NotLatestTurn: 409,
     errors.IdempotencyKeyConflict: 409,
-    errors.AuthorizationConflict: 409,
+    access_errors.AuthorizationConflict: 409,
     errors.AttachmentLocked: 409,
     errors.FileTooLarge: 413,
     errors.UnsupportedFileType: 415,

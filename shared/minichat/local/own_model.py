@@ -33,7 +33,7 @@ UNKNOWN_WINDOW = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class OwnModel:
+class OwnServersModel:
     """A model of a server that was asked: where it is, what it speaks, and how many tokens it keeps."""
 
     base_url: str
@@ -83,7 +83,7 @@ class OwnModel:
         return file
 
 
-def found(url: str, kind: str | None, model: str | None) -> OwnModel:
+def found(url: str, kind: str | None, model: str | None) -> OwnServersModel:
     """The model at the server of this URL, which is asked; without a model, the only one that it has.
 
     Raises SettingsError, with what the server speaks or has instead, when it does not speak the kind or lacks
@@ -98,7 +98,7 @@ def found(url: str, kind: str | None, model: str | None) -> OwnModel:
     if kind is not None and kind not in spoken:
         raise SettingsError(f"--provider-kind: {base_url} does not speak {kind}; it speaks {', '.join(spoken)}.")
     window = models.get(named) or (OLLAMA_WINDOW if is_ollama else UNKNOWN_WINDOW)
-    return OwnModel(base_url, kind or spoken[0], named, window, is_ollama)
+    return OwnServersModel(base_url, kind or spoken[0], named, window, is_ollama)
 
 
 def _chosen(base_url: str, models: list[str], model: str | None, *, is_ollama: bool) -> str:

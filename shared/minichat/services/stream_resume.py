@@ -38,7 +38,7 @@ class Resumed:
     after: int
     kept: bool = True
     replay: bool = False
-    place: followers.Place | None = None
+    place: followers.FollowerPlace | None = None
 
     @property
     def is_over(self) -> bool:
@@ -101,7 +101,7 @@ class _Held:
 
     _leaving: ClassVar[set[asyncio.Task[None]]] = set()
 
-    def __init__(self, place: followers.Place) -> None:
+    def __init__(self, place: followers.FollowerPlace) -> None:
         self._place, self._renewed_at = place, time.monotonic()
 
     async def is_still_held(self, clock: Clock) -> bool:

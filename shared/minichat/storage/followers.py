@@ -34,7 +34,7 @@ class FollowersItem(ConversationItem):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FollowerPlace:
     """A follower's place, and what it says: until when, and whose it is."""
 
     where: Key
@@ -43,7 +43,7 @@ class Place:
     says: str
 
 
-def take(call: Call, limit: int) -> Place:
+def take(call: Call, limit: int) -> FollowerPlace:
     """A place among the user's followers of running turns.
 
     Raises RateLimited when all are taken; ServiceUnavailable.
@@ -54,7 +54,7 @@ def take(call: Call, limit: int) -> Place:
     names = [f"p{(first + number) % limit}" for number in range(limit)]
     now = milliseconds(call.now)
     for _ in range(limit + 1):
-        place = Place(where, names[0], holder, _said(call.now, holder))
+        place = FollowerPlace(where, names[0], holder, _said(call.now, holder))
         path = Path(place.name)
         never_taken = path.does_not_exist()
         is_past = path < f"{now:015d}"
@@ -69,7 +69,7 @@ def take(call: Call, limit: int) -> Place:
     raise RateLimited("followers", limit, PATIENCE_SECONDS)
 
 
-def renew(place: Place, now: datetime) -> Place | None:
+def renew(place: FollowerPlace, now: datetime) -> FollowerPlace | None:
     """The place for longer; None when it was lost meanwhile.
 
     Raises ServiceUnavailable.
@@ -81,7 +81,7 @@ def renew(place: Place, now: datetime) -> Place | None:
     return longer if _write(longer, any_of(is_still_ours, was_renewed), now) else None
 
 
-def give_back(place: Place) -> None:
+def give_back(place: FollowerPlace) -> None:
     """Frees the place.
 
     Raises ServiceUnavailable; the place is free a while later then.
@@ -101,7 +101,7 @@ def _said(now: datetime, holder: str) -> str:
     return f"{milliseconds(now + timedelta(seconds=LEASE_SECONDS)):015d} {holder}"
 
 
-def _write(place: Place, condition: Condition, now: datetime) -> bool:
+def _write(place: FollowerPlace, condition: Condition, now: datetime) -> bool:
     actions = [Path(place.name).set(place.says), FollowersItem.expires_at.set(int((now + _KEPT).timestamp()))]
     return update_one(FollowersItem(*place.where), actions, condition, op="follow")
 
