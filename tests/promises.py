@@ -28,7 +28,10 @@ PROMISES = {
     "contract.reaction-gone": "`DELETE /chats/{chat_id}/messages/{message_id}/reaction` | 204 | idempotent",
     "contract.models": "enabled models only",
     "contract.quota-status": "what is used and left, per bucket and period, and of each number of the day",
-    "contract.token": "RS256 or ES256, with issuer, audience, expiry, and UUIDs for tenant and subject",
+    "contract.token": "RS256 or ES256, with issuer, audience, expiry, tenant and subject",
+    "contract.api-key-revoked": (
+        "a revoked one is refused everywhere within five seconds, and a stream that it began goes on to its end"
+    ),
     "contract.same-404": "is always the same 404 `chat_not_found`",
     "contract.temporary": "are chats like any other, but in no list",
     "contract.temporary-end": "nobody has created it, sent, retried, edited or deleted anything in it, or renamed it",
@@ -57,9 +60,11 @@ PROMISES = {
     "contract.problem": "`code` is the stable word, and `title` repeats it",
     "contract.codes": "[Every code with its status and cause]",
     "contract.checks": "Mutations check in this order, and the first that fails decides",
+    "contract.rates": "Nothing is written then. A completed send that is repeated",
+    "contract.rate-problem": "`Retry-After` is in whole seconds, 1 at least",
     "contract.send-order": (
         "Send: validation, chat visible, `request_id` known, another turn running, attachments, "
-        "model and policy, then the transaction"
+        "rates, model and policy, then the transaction"
     ),
     "contract.lost-race": "A lost race answers what the winner made true",
     "contract.goes-on": "once that has been silent for 15 seconds without calling its provider; before that it is 409",
@@ -142,6 +147,19 @@ PROMISES = {
         "it has while the table does not answer"
     ),
     "turns.policy-file": "Until the first one is published a file is in force",
+    "turns.layers-inherit": "A layer inherits what it leaves out",
+    "turns.layers-narrow": "A layer narrows: no layer switches on what a higher one has switched off",
+    "turns.layers-limits": "Of limits the nearest layer counts",
+    "turns.layers-refused": "What contradicts itself or a layer above is refused when it is published",
+    "turns.layers-meaningless": (
+        "What a later policy of the deployment makes meaningless is ignored, and refuses no send"
+    ),
+    "turns.layers-unknown-tenant": "Of a tenant whose layer is not known, and cannot be read, nobody is served (503)",
+    "turns.layers-next-send": "a change is in force at the user's next send",
+    "turns.layers-cost": "a million users with limits of their own cost nothing to any send",
+    "turns.layers-recorded": "A turn records the versions of all layers that priced it",
+    "turns.layers-withdrawn": "Withdrawing lets a layer inherit everything again, as a version of its own",
+    "turns.layers-service": "While there is none within `deadline_ms`, or one that is no layer, the last known stays",
     "turns.inherit": "A model inherits from the deployment's settings what it does not say",
     "turns.available-from": "Before `available_from` it cannot be chosen",
     "turns.unusable": "What no answer can use is refused when a policy is published",
@@ -167,6 +185,16 @@ PROMISES = {
     ),
     "turns.store-clock": "all of them are of one clock: the store's",
     "turns.margins": "The margins also hold without that, where a store tells no `Date`",
+    "turns.rates-none": "0 is no limit",
+    "turns.rates-exact": "Limits of a user hold exactly, however many requests come at once",
+    "turns.rates-pace": "a limit's worth may come at once, then one in each interval",
+    "turns.rates-told": "told the second from which on there is room",
+    "turns.rates-back": "whatever the end, and in the month in which it began",
+    "turns.rates-dead": "A turn whose process died keeps its place until it is ended",
+    "turns.followers": "who dies leaves it free after that time",
+    "turns.followers-ended": "has ended is told at once and needs no place",
+    "turns.rates-tenant": "those of all users of a tenant together",
+    "turns.rates-nothing": "Without such a limit nothing is read or written",
     "turns.no-waiting": "nobody has to wait for the watchdog's minute",
     "turns.one-running": "At most one running turn per chat",
     "turns.one-settlement": "One terminal transition, one settlement, one usage event and one audit event per turn",

@@ -49,10 +49,11 @@ def _done(task: SystemTask, received: Received, seconds: float) -> str:
     settings = _settings(task)
     if not settings.enabled:
         return "disabled"
-    if _in_force.is_due(moment := time.monotonic()):
-        _in_force.look(moment)
-    _entries.entries_of(TenantId(task.tenant_id))
-    rules = replace(_in_force.rules, settings=_entries.settings)
+    tenant_id = TenantId(task.tenant_id)
+    if _in_force.is_due(tenant_id, moment := time.monotonic()):
+        _in_force.look(tenant_id, moment)
+    _entries.entries_of(tenant_id)
+    rules = replace(_in_force.rules_of(tenant_id), settings=_entries.settings)
     means = TaskDeps(rules, _providers, now, new_id, seconds)
     try:
         outcome = _loop.run(_work(task, received.trace_id, means))

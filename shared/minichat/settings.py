@@ -15,10 +15,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
+from minichat.auth_settings import Auth
 from minichat.domain.policy import ContextSize, Deployment, EstimationBudgets
 from minichat.export_settings import Export
-from minichat.provider_entries import OPENAI, Provider
-from minichat.settings_group import SettingsGroup
+from minichat.provider_entries import OPENAI, Provider, TenantPolicies
+from minichat.rate_settings import RateSettings
+from minichat.settings_group import SettingsGroup, several
 from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
 
 PREFIX = "MINICHAT_"
@@ -56,33 +58,6 @@ class Audit(SettingsGroup):
     content: Annotated[bool, Field(description="whether prompts and answers are in it, redacted")] = False
 
 
-class Auth(SettingsGroup):
-    """How a bearer token becomes a caller (events-and-workers 6)."""
-
-    issuer: str = "http://localhost/minichat-dev"
-    audience: str = "minichat"
-    jwks: Annotated[str, Field(description="URL or file path of the issuer's JSON Web Key Set")] = ""
-    tenant_claim: str = "tenant_id"
-    subject_claim: str = "sub"
-    subject_type_claim: str = "subject_type"
-    features_claim: str | None = None
-    required_feature: str = "ai_chat"
-    leeway_seconds: Annotated[int, Field(ge=0, le=300)] = 30
-    development_tenant: str | None = None
-    development_user: str | None = None
-
-    @model_validator(mode="after")
-    def _development_user_is_whole(self) -> "Auth":
-        if (self.development_tenant is None) != (self.development_user is None):
-            raise ValueError("development_tenant and development_user belong together")
-        return self
-
-
-def _several(given: Any) -> Any:
-    """Splits a list in one line, as a template's parameter holds it."""
-    return [one for one in map(str.strip, given.split(",")) if one] if isinstance(given, str) else given
-
-
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
 
 
@@ -91,7 +66,7 @@ class Cors(SettingsGroup):
 
     allowed_origins: Annotated[
         tuple[Origin, ...],
-        BeforeValidator(_several),
+        BeforeValidator(several),
         Field(description="as browsers send them, https://app.example.com; * for every page"),
     ] = ()
 
@@ -218,6 +193,7 @@ class Settings(SettingsGroup):
     cursor_secret: SecretStr = SecretStr("")
     policy_file: Annotated[Path | None, Field(description="in force until a policy is published")] = None
     policy_refresh_seconds: Annotated[float, Field(ge=0, le=60)] = 5
+    tenant_policies: TenantPolicies = TenantPolicies()
     metrics_namespace: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9._/#:-]{0,255}$", description="of CloudWatch metrics; empty writes none")
     ] = "MiniChat"
@@ -228,6 +204,7 @@ class Settings(SettingsGroup):
     cors: Cors = Cors()
     streaming: Streaming = Streaming()
     quota: Quota = Quota()
+    rates: RateSettings = RateSettings()
     estimation_budgets: Annotated[EstimationBudgets, Field(description="of models that say none")] = EstimationBudgets()
     context: ContextSettings = ContextSettings()
     thread_summary: ThreadSummary = ThreadSummary()
@@ -352,7 +329,9 @@ def _yaml(text: str) -> Any:
 
 
 def _variables(environment: Mapping[str, str]) -> list[tuple[str, str]]:
-    return [(name, raw) for name, raw in environment.items() if name.startswith(PREFIX) and name != CONFIG_VARIABLE]
+    """The variables of settings; that of a group comes before those of its members, which win."""
+    named = [(name, raw) for name, raw in environment.items() if name.startswith(PREFIX) and name != CONFIG_VARIABLE]
+    return sorted(named, key=lambda variable: variable[0].count("__"))
 
 
 def _path(name: str) -> list[str]:

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from minichat.auth_settings import Auth
 from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat
 from minichat.domain.citations import CitedFile
@@ -39,7 +40,7 @@ from minichat.services.finalize import finalize
 from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
-from minichat.settings import Attachments, Auth, Settings, Store
+from minichat.settings import Attachments, Settings, Store
 from minichat.storage import attachment_steps, attachments, keys, messages
 from minichat.storage.documents import from_raw
 from minichat.storage.items import batch_get

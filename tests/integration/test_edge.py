@@ -98,7 +98,7 @@ def bearer(given: str) -> dict[str, str]:
         ("audience", {"aud": "others"}),
         ("claim", {"exp": None}),
         ("claim", {"tenant_id": None}),
-        ("claim", {"sub": "no id of ours"}),
+        ("claim", {"sub": "no name, because it is too long " * 9}),
         ("signature", {"key": ANOTHERS}),
         ("key", {"kid": "unknown"}),
         ("key", {"kid": "encrypting", "key": ANOTHERS}),

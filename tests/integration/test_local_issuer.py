@@ -14,11 +14,11 @@ from uuid import UUID
 import jwt
 import pytest
 
+from minichat.auth_settings import Auth
 from minichat.domain.errors import ServiceUnavailable, Unauthenticated
 from minichat.http import auth
 from minichat.http.auth import SigningKeys
 from minichat.local.issuer import KEY_ID, Issuer, as_uuid
-from minichat.settings import Auth
 
 HOUR = timedelta(hours=1)
 

@@ -22,8 +22,8 @@ from botocore.config import Config
 from minichat import moment
 from minichat.domain.identity import ChatId, TenantId
 from minichat.events import sqs
+from minichat.events.base import Queue as QueueName
 from minichat.events.payloads import ChatDeleted
-from minichat.events.payloads import Queue as QueueName
 from minichat.local import queues, streams
 from minichat.local.lambda_events import stream_record
 from minichat.local.mappings import Handler, Mapping, mapped

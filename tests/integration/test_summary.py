@@ -15,7 +15,8 @@ from minichat.domain.settlement import Ending
 from minichat.domain.summary import Summary
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
-from minichat.events.payloads import FrontierRef, SystemTask, ThreadSummaryTask, UsageEvent
+from minichat.events.payloads import SystemTask, ThreadSummaryTask, UsageEvent
+from minichat.events.references import FrontierRef
 from minichat.observability import begin
 from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta

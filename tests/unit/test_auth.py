@@ -10,11 +10,11 @@ import jwt
 import pytest
 from starlette.requests import Request
 
+from minichat.auth_settings import Auth
 from minichat.domain.errors import Unauthenticated
 from minichat.domain.identity import Caller
 from minichat.http.auth import Authenticator
 from minichat.local.issuer import Issuer, as_uuid
-from minichat.settings import Auth
 from tests.support.domain.builders import a_caller
 from tests.support.patience import PATIENCE
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minichat.domain.cleanup import Cleanup, CleanupOutcome, CleanupStatus, Failure, after_attempt
-from minichat.events.decisions import SecondaryRef
 from minichat.events.payloads import AttachmentCleanup
+from minichat.events.references import SecondaryRef
 from tests.support.domain.builders import NOW, an_id
 
 PASSING = Failure("file: status 503", may_pass=True)

@@ -27,6 +27,13 @@ def test_variables_reach_every_level_and_win_over_the_file(tmp_path: Path) -> No
     assert (settings.streaming.channel_capacity, settings.streaming.ping_interval_seconds) == (16, 30)
 
 
+def test_a_variable_of_one_setting_wins_over_one_of_its_group_whichever_comes_first() -> None:
+    group, one = ("MINICHAT_AUTH", '{"audience": "theirs", "tenant": "acme"}'), ("MINICHAT_AUTH__AUDIENCE", "ours")
+    for said in ([group, one], [one, group]):
+        auth = load(dict(said)).auth
+        assert (auth.audience, auth.tenant) == ("ours", "acme")
+
+
 def test_a_value_may_be_json() -> None:
     providers = {"mine": {"base_url": "https://models.example", "retries": 0}}
     assert load({"MINICHAT_PROVIDERS": json.dumps(providers)}).providers["mine"].retries == 0

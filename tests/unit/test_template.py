@@ -13,8 +13,8 @@ import pytest
 from cfnlint.decode import cfn_yaml
 from fastapi.routing import APIRoute
 
+from minichat.events.base import Queue
 from minichat.events.consume import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
-from minichat.events.payloads import Queue
 from minichat.http.app import BUFFERED, STREAMING, ServedPart, routers
 from minichat.http.document import Problem
 from minichat.settings import Settings, load
@@ -584,7 +584,9 @@ def test_no_function_can_write_the_policy() -> None:
     (statement,) = denial["PolicyDocument"]["Statement"]
     assert statement["Effect"] == "Deny"
     assert statement["Condition"] == {
-        "ForAnyValue:StringLike": {"dynamodb:LeadingKeys": ["POLICY", "PROVIDERS", "T#*#PROVIDERS"]}
+        "ForAnyValue:StringLike": {
+            "dynamodb:LeadingKeys": ["POLICY", "T#*#P#POLICY", "PROVIDERS", "T#*#P#PROVIDERS"]
+        }
     }
 
 
@@ -731,7 +733,13 @@ def _sample(value: Any) -> str:
         text = value["Fn::Sub"].replace("${ProviderBaseUrl}", "https://sample")
         # A dynamic reference is text to us, and a secret to the function.
         return re.sub(r"\${[\w:]+}", "sample", text.replace("{{resolve:secretsmanager:${CursorSecret}}}", "sample"))
-    if isinstance(value, dict) and value.get("Ref") in {"StreamSeconds", "StoreEndpoint", "AuditContent", "Webhooks"}:
+    if isinstance(value, dict) and value.get("Ref") in {
+        "StreamSeconds",
+        "StoreEndpoint",
+        "AuditContent",
+        "JwtSettings",
+        "Webhooks",
+    }:
         return str(ROOT_TEMPLATE["Parameters"][value["Ref"]]["Default"])
     if isinstance(value, dict) and "Fn::Join" in value:
         separator, parameter = value["Fn::Join"]

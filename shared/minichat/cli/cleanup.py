@@ -9,7 +9,6 @@ from typing import Any
 
 from minichat.cli import target
 from minichat.cli.output import table
-from minichat.domain.identity import TenantId
 from minichat.events import sqs
 from minichat.moment import new_id, now
 from minichat.services.provider_leftovers import Leftover, leftovers, try_again
@@ -26,7 +25,7 @@ def add_to(commands: Any) -> None:
     again = actions.add_parser("again", help="have all of it tried once more")
     again.set_defaults(run=_again)
     for action in (listing, again):
-        action.add_argument("--tenant", type=TenantId, help="this tenant only, by its UUID")
+        action.add_argument("--tenant", type=target.a_tenant, help="this tenant only")
         action.add_argument(
             "--hours", type=int, default=24, help="what was deleted so long ago (default 24): its own attempts are over"
         )

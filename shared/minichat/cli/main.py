@@ -22,6 +22,7 @@ from minichat.cli import (
 )
 from minichat.domain.errors import ServiceUnavailable
 from minichat.local.engine import EngineMissing
+from minichat.local.folder_lock import FolderTaken
 from minichat.local.process import ChildFailed
 from minichat.local.tables import NotACheckout
 from minichat.settings import SettingsError
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ServiceUnavailable:
         print(_SILENT, file=sys.stderr)
         return 2
-    except (SettingsError, EngineMissing, ChildFailed, NotACheckout, OSError) as error:
+    except (SettingsError, EngineMissing, FolderTaken, ChildFailed, NotACheckout, OSError) as error:
         print(f"minichat: {error}", file=sys.stderr)
         return 2
 

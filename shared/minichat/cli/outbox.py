@@ -8,9 +8,8 @@ from typing import Any, get_args
 
 from minichat.cli import target
 from minichat.cli.output import ProgressLine
-from minichat.domain.identity import TenantId
 from minichat.events import sqs
-from minichat.events.payloads import Queue
+from minichat.events.base import Queue
 from minichat.moment import new_id, now
 from minichat.services.redrive import Range, republish
 
@@ -26,7 +25,7 @@ def add_to(commands: Any) -> None:
     )
     again.add_argument("--since", type=instant, required=True, help="RFC 3339, or a day")
     again.add_argument("--until", type=instant, help="RFC 3339, or a day; not included (default: now)")
-    again.add_argument("--tenant", type=TenantId, help="this tenant only, by its UUID")
+    again.add_argument("--tenant", type=target.a_tenant, help="this tenant only")
     again.add_argument("--queue", choices=get_args(Queue), help="this queue only")
     again.add_argument("--dry-run", action="store_true", help="count them, and send nothing")
     target.add_to(again)

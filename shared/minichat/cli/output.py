@@ -12,9 +12,14 @@ def show_anything() -> None:
             stream.reconfigure(errors="replace")
 
 
+def plain(text: object) -> str:
+    """A text without what would steer a terminal: names of tenants and users may have any character."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """The rows under their head, in columns as wide as their widest cell; numbers are right-aligned."""
-    cells = [list(map(str, row)) for row in rows]
+    cells = [list(map(plain, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
     numeric = [bool(cells) and all(row[i].lstrip("-").isdigit() for row in cells) for i in range(len(head))]
     lines = [

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minichat.cli import target
-from minichat.cli.output import table
-from minichat.domain.identity import TenantId
+from minichat.cli.output import plain, table
 from minichat.events import audit_sink
 from minichat.moment import now
 from minichat.services import reconcile_reading, reconcile_usage
@@ -24,7 +23,7 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "reconcile", help="compare quota, usage ledger and audit trail with the turns", description=__doc__
     )
-    parser.add_argument("--tenant", type=TenantId, help="this tenant only, by its UUID")
+    parser.add_argument("--tenant", type=target.a_tenant, help="this tenant only")
     parser.add_argument(
         "--settled-seconds", type=int, default=300, help="ledger and audit: turns that ended so long ago (default 300)"
     )
@@ -71,7 +70,7 @@ def _print(
         print(table(("tenant", "where", "says", "should say"), mismatches))
     for left in result.undecided:
         where = left.account
-        print(f"undecided: {where.tenant_id} {where.user_id} {where.month}: {left.reason}")
+        print(f"undecided: {plain(where.tenant_id)} {plain(where.user_id)} {where.month}: {left.reason}")
     for day in metered.undecided:
         print(f"undecided: {day}: it never stood still, or could not be read")
     for one in unreadable:

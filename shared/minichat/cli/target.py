@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from minichat.domain.identity import TenantId
+from minichat.domain.names import said
 from minichat.local import stack
 from minichat.settings import Settings, current
 from minichat.storage.items import connect
@@ -13,6 +15,17 @@ def add_to(parser: Any) -> None:
     """Adds the options that name a deployment; the default is the one that the environment's settings describe."""
     parser.add_argument("--local", action="store_true", help="the local stack that runs on this machine")
     parser.add_argument("--state", type=Path, help="the local stack that runs with this state folder")
+
+
+def a_tenant(text: str) -> TenantId:
+    """A tenant that an option names, as its tokens do.
+
+    Raises ArgumentTypeError for what no tenant can be called.
+    """
+    try:
+        return TenantId(said(text))
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
 
 
 def connected(options: argparse.Namespace) -> Settings:

@@ -9,7 +9,6 @@ from typing import Any
 
 from minichat.cli import target
 from minichat.cli.output import table
-from minichat.domain.identity import TenantId
 from minichat.domain.turn import Turn
 from minichat.moment import now
 from minichat.storage import keys, scan, turn_lists
@@ -27,7 +26,7 @@ def add_to(commands: Any) -> None:
     running.set_defaults(run=_running)
     find = actions.add_parser("find", help="find a turn by what its provider calls the answer; reads the whole table")
     find.add_argument("provider_response_id", metavar="ID", help="as the provider's own logs and support name it")
-    find.add_argument("--tenant", type=TenantId, help="only of this one, by its UUID")
+    find.add_argument("--tenant", type=target.a_tenant, help="only of this one")
     target.add_to(find)
     find.set_defaults(run=_find)
 

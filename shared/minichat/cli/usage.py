@@ -11,7 +11,6 @@ from typing import Any
 
 from minichat.cli import target
 from minichat.cli.output import table
-from minichat.domain.identity import TenantId
 from minichat.domain.usage_ledger import LedgerSums, Total
 from minichat.storage import usage_ledger
 from minichat.storage.unreadable import Unreadable
@@ -22,7 +21,7 @@ _HEAD = [field.name for field in fields(LedgerSums)]
 def add_to(commands: Any) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser("usage", help="what a tenant has used", description=__doc__)
-    parser.add_argument("--tenant", type=TenantId, required=True, help="by its UUID")
+    parser.add_argument("--tenant", type=target.a_tenant, required=True, help="as its tokens say it")
     parser.add_argument(
         "--from", dest="since", type=day, required=True, metavar="DAY", help="the first day, such as 2026-11-21"
     )

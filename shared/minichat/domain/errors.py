@@ -1,4 +1,4 @@
-"""Everything that can be refused, one class each.
+"""Everything that can be refused, one class each; what administrators alone meet is in `domain.access_errors`.
 
     ChatError
     ├── InvalidRequest            invalid_request        400  (errors: which field, why)
@@ -32,6 +32,8 @@
     ├── ContextBudgetExceeded     context_budget_exceeded 422
     ├── QuotaExceeded             quota_exceeded         429
     │   └── CreditsTaken          the same, after a lost race
+    ├── RateLimited               rate_limited           429  (scope, whose, limit)
+    │   └── SendsMoved            the same, after a lost race
     └── ServiceUnavailable        service_unavailable    503
 
 The status codes live in `minichat.http.problems`: errors also end streams and batch records, where no status exists.
@@ -46,7 +48,17 @@ if TYPE_CHECKING:
     from minichat.domain.identity import Caller
 
 TokenFault = Literal[
-    "missing", "malformed", "algorithm", "key", "signature", "issuer", "audience", "expired", "not_yet_valid", "claim"
+    "missing",
+    "malformed",
+    "algorithm",
+    "key",
+    "signature",
+    "issuer",
+    "audience",
+    "expired",
+    "not_yet_valid",
+    "claim",
+    "revoked",
 ]
 """Why a bearer token is not accepted: the closed set of words that log lines use."""
 
@@ -148,22 +160,30 @@ class InputTooLong(ChatError):
 class Unauthenticated(ChatError):
     """No token, or one that does not verify.
 
-    The caller is not told why; `reason` is for the log.
+    `reason` is for the log; the caller is not told why, but for an API key of theirs that was revoked or has expired.
     """
 
     code = "unauthenticated"
     detail = "A valid bearer token is required."
 
-    def __init__(self, reason: TokenFault) -> None:
+    def __init__(self, reason: TokenFault, detail: str | None = None) -> None:
         self.reason = reason
-        super().__init__()
+        super().__init__(detail)
 
 
 class Forbidden(ChatError):
-    """The turn or the attachment is another user's."""
+    """The caller may not do this: the turn or the attachment is another user's, or no policy permits the action.
+
+    `action` is what was refused; `policies` are the ids of those that refused it, for the audit only.
+    """
 
     code = "forbidden"
     detail = "You may not do this."
+
+    def __init__(self, action: str | None = None, policies: tuple[str, ...] = ()) -> None:
+        self.action = action
+        self.policies = policies
+        super().__init__()
 
 
 class FeatureNotLicensed(ChatError):
@@ -181,7 +201,7 @@ class FeatureNotLicensed(ChatError):
 
 
 class ChatNotFound(ChatError):
-    """The chat is another tenant's, another user's, deleted or unknown: the answer does not tell which."""
+    """The chat is another tenant's, not for the caller to see, deleted or unknown: the answer does not tell which."""
 
     code = "chat_not_found"
     detail = "The chat was not found."
@@ -336,6 +356,26 @@ class QuotaExceeded(ChatError):
 
 class CreditsTaken(QuotaExceeded):
     """Other turns took the credits, or a number of the day's, between the read and the transaction."""
+
+
+class RateLimited(ChatError):
+    """Too many at once, or in too short a time: `scope` is the limit's name, `limit` its number, and `whose` says
+    whether it is the user's or that of all users of the tenant. API Gateway's own refusal has none of these."""
+
+    code = "rate_limited"
+    detail = "Too many requests; try again later."
+
+    def __init__(self, scope: str, limit: int, retry_after_seconds: int, whose: str = "user") -> None:
+        self.scope = scope
+        self.limit = limit
+        self.retry_after_seconds = retry_after_seconds
+        self.whose = whose
+        super().__init__(f"The limit {scope} of the {whose} is {limit}; try again later.")
+
+
+class SendsMoved(RateLimited):
+    """Another send of the user came between the read and the transaction, and there may be room for both: read
+    again."""
 
 
 class ServiceUnavailable(ChatError):

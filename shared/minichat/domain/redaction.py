@@ -101,6 +101,7 @@ _ISSUED = {
     rf"|ya29\.(?:[a-z]\.){{0,2}}+{_WORD}{{20,512}}+|1//0{_WORD}{{40,255}}+",
     "stripe-key": rf"(?:sk|rk)_(?:org_)?(?:live|test)_[A-Za-z0-9]{{10,255}}+{_END}"
     r"|whsec_[A-Za-z0-9+/=]{24,128}+",
+    "minichat-key": r"mck_[a-z2-7]{18,1720}+_[a-z2-7]{20,64}+",
     "npm-token": rf"npm_[A-Za-z0-9]{{36}}{_END}",
     "pypi-token": rf"pypi-{_WORD}{{16,1024}}+",
 }

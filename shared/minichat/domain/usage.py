@@ -3,6 +3,8 @@
 from dataclasses import astuple, dataclass
 from typing import Any
 
+from minichat.domain.names import in_key, is_uuid
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -24,8 +26,12 @@ class Usage:
 
 
 def dedupe_key(tenant_id: str, what: str, request_id: str) -> str:
-    """The key by which usage counts once: `{tenant}/{turn or type of task}/{request}`, ids as 32 hex digits."""
-    return "/".join(part.replace("-", "") for part in (tenant_id, what, request_id))
+    """The key by which usage counts once: `{tenant}/{turn or type of task}/{request}`, UUIDs as 32 hex digits.
+
+    A tenant that is no UUID is there as it is in keys (`names.in_key`).
+    """
+    tenant = tenant_id.replace("-", "") if is_uuid(tenant_id) else in_key(tenant_id)
+    return "/".join((tenant, what.replace("-", ""), request_id.replace("-", "")))
 
 
 def told(usage: Usage, model: str) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ Each record is an object (or file) of its own, named after its event: a redelive
 two writers share one. Each holds one line of JSON, so a folder of them is JSON Lines.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -11,18 +12,22 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 from uuid import UUID
 
 import boto3
 from botocore.exceptions import ClientError
 
+from minichat.domain.names import in_key
 from minichat.domain.redaction import Json, redact
 from minichat.observability import logger
 from minichat.settings import current
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
+
+_IDENTITIES = ("tenant_id", "user_id", "actor_user_id")
+LONGEST_IN_FOLDER = 240
+"""Characters of a tenant in the name of a folder."""
 
 
 def write(body: str, event_id: str, happened_at: datetime) -> bool:
@@ -34,14 +39,14 @@ def write(body: str, event_id: str, happened_at: datetime) -> bool:
     event: dict[str, Json] = json.loads(body)
     record = {"event_id": event_id, **_redacted(event)}
     line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
-    tenant_id = quote(str(event["tenant_id"]), safe="")
-    key = f"tenant={tenant_id}/day={happened_at.date().isoformat()}/{UUID(event_id)}.jsonl"
+    tenant = in_key(str(event["tenant_id"]))
+    name = f"day={happened_at.date().isoformat()}/{UUID(event_id)}.jsonl"
     sink = current().audit.sink
     bucket = sink.removeprefix("s3://")
     if bucket != sink:
-        name, _, prefix = bucket.partition("/")
-        return _put(name, f"{prefix}/{key}".lstrip("/"), line.encode())
-    return _append(Path(sink) / key, line.encode())
+        bucket, _, prefix = bucket.partition("/")
+        return _put(bucket, f"{prefix}/tenant={tenant}/{name}".lstrip("/"), line.encode())
+    return _append(Path(sink) / f"tenant={_short(tenant)}" / name, line.encode())
 
 
 def records(sink: Path) -> Iterator[dict[str, Any]]:
@@ -58,7 +63,8 @@ def records(sink: Path) -> Iterator[dict[str, Any]]:
 def _redacted(event: dict[str, Json]) -> dict[str, Json]:
     redacted = redact(event)
     assert isinstance(redacted, dict)
-    return redacted
+    # Names that an issuer gave may look like keys; without them a record is nobody's.
+    return redacted | {name: event[name] for name in _IDENTITIES if name in event}
 
 
 def _put(bucket: str, key: str, line: bytes) -> bool:
@@ -76,6 +82,12 @@ def _put(bucket: str, key: str, line: bytes) -> bool:
 def _s3() -> "S3Client":
     settings = current()
     return boto3.client("s3", region_name=settings.store.region, endpoint_url=settings.queues.endpoint)
+
+
+def _short(tenant: str) -> str:
+    """The tenant in the name of a folder, which has no room for more than 255 bytes."""
+    digest = hashlib.sha256(tenant.encode()).hexdigest()
+    return tenant if len(tenant) <= LONGEST_IN_FOLDER else f"{tenant[: LONGEST_IN_FOLDER - 65]}~{digest}"
 
 
 def _append(file: Path, line: bytes) -> bool:

@@ -1,12 +1,14 @@
 """Notifications from S3 about the bucket of uploads, reduced to the members in use."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Literal
 from urllib.parse import unquote_plus
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from minichat.domain.identity import AttachmentId, ChatId, TenantId
+from minichat.domain.names import from_key
 
 
 class _Said(BaseModel):
@@ -35,7 +37,8 @@ class Arrived(_Said):
         for record in self.records:
             parts = unquote_plus(record.s3.object.key).split("/")
             if len(parts) == 3 and all(parts):
-                yield TenantId(parts[0]), ChatId(parts[1]), AttachmentId(parts[2])
+                with suppress(ValueError):  # it begins with no tenant
+                    yield TenantId(from_key(parts[0])), ChatId(parts[1]), AttachmentId(parts[2])
 
 
 class Tested(_Said):

@@ -9,6 +9,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from minichat.domain.names import in_key
 from minichat.settings import current
 
 SOURCE = "minichat"
@@ -38,7 +39,7 @@ def enveloped(event_id: str, tenant_id: str, event: Mapping[str, Any]) -> BusEve
     envelope = {
         "specversion": "1.0",
         "id": event_id,
-        "source": f"/{SOURCE}/{tenant_id}",
+        "source": f"/{SOURCE}/{in_key(tenant_id)}",
         "type": f"{SOURCE}.{event_type}",
         "time": event.get("timestamp"),
         "subject": chat_id,

@@ -38,8 +38,15 @@ class PolicyDecisions(PayloadPart):
     quota: QuotaDecisionRecord
 
 
-class SecondaryRef(PayloadPart):
-    """A copy of an attachment's file at another provider, named as in `settings.providers`."""
+class PublishedVersion(PayloadPart):
+    """A version of a layer of the policy, and whose it is. A withdrawn one says nothing any more.
 
-    storage_backend: str
-    provider_file_id: str
+    The deployment's belongs to no tenant: its event's `tenant_id` is `deployment`.
+    """
+
+    layer: Literal["deployment", "tenant", "user"] = "deployment"
+    user_id: str | None = None
+    policy_version: int
+    previous_version: int | None = None
+    published_by: str
+    withdrawn: bool = False

@@ -1,9 +1,11 @@
 """SQS: events on their way to consumers, and to the dead-letter queues (events-and-workers 1).
 
 A message's body is the event's JSON. Its attributes hold what a consumer needs before it parses the body:
-`event_type`, `event_id`, `tenant_id`, `dedupe_key`, `schema_version`, and `trace_id` when there is one.
+`event_type`, `event_id`, `tenant_id` (as it is in keys: `domain.names`), `dedupe_key`, `schema_version`, and `trace_id`
+when there is one.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from minichat.domain.errors import ServiceUnavailable
+from minichat.domain.names import in_key
 from minichat.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ REDRIVEN = "redriven"
 BATCH_ENTRIES = 10
 """Messages per SendMessageBatch (AWS limit)."""
 LONGEST_POLL_SECONDS = 20
+GROUP_CHARACTERS = 128
+"""Characters of a message's group (AWS limit); it takes those that keys are made of."""
 BATCH_BYTES = 1_048_576
 """Bytes of one message, and of all messages of a batch together, attributes included (AWS limit)."""
 
@@ -35,7 +40,7 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 def attributes_of(event_type: str, event_id: str, tenant_id: str, dedupe_key: str, **more: str) -> dict[str, str]:
     """The attributes of every event's message, and `more` for this one."""
-    known = {"event_type": event_type, "event_id": event_id, "tenant_id": tenant_id, "dedupe_key": dedupe_key}
+    known = {"event_type": event_type, "event_id": event_id, "tenant_id": in_key(tenant_id), "dedupe_key": dedupe_key}
     return {**known, "schema_version": SCHEMA_VERSION, **more}
 
 
@@ -147,11 +152,16 @@ def _entry(number: str, message: SqsMessage, fifo: bool, again: str) -> dict[str
         "Id": number,
         "MessageBody": message.body,
         "MessageAttributes": attributes,
-        "MessageGroupId": message.group,
+        "MessageGroupId": _group(message.group),
     }
     if message.delay_seconds and not fifo:
         entry["DelaySeconds"] = message.delay_seconds
     return {**entry, "MessageDeduplicationId": f"{message.event_id}{again}"} if fifo else entry
+
+
+def _group(name: str) -> str:
+    """A group's name as SQS takes it: a long one by its digest."""
+    return name if len(name) <= GROUP_CHARACTERS else hashlib.sha256(name.encode()).hexdigest()
 
 
 def _batches(messages: Sequence[SqsMessage], *, one_per_group: bool) -> Iterator[list[SqsMessage]]:

@@ -21,6 +21,7 @@ from minichat.http.refusal_notes import RefusedRequest
 from minichat.moment import now
 from minichat.providers.registry import Providers
 from minichat.services import generate
+from minichat.services.decision_point import DecisionPoint
 from minichat.services.policy_in_force import InForce
 from minichat.services.providers_in_force import ProvidersInForce
 from minichat.settings import Settings
@@ -72,7 +73,9 @@ def create_app(settings: Settings, parts: ServedPart = BUFFERED | STREAMING) -> 
     machine = generate.AnswerDeps(settings, Providers(entries.entries_of), now)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan, redirect_slashes=False)
     codec = CursorCodec(settings.cursor_secret.get_secret_value()) if BUFFERED in parts else None
-    app.state.minichat = AppDeps(machine, InForce(settings), entries, Authenticator(settings.auth), codec)
+    app.state.minichat = AppDeps(
+        machine, InForce(settings), entries, Authenticator(settings.auth), DecisionPoint(settings), codec
+    )
     app.state.refused = RefusedRequest()
     for router in routers(parts):
         app.include_router(router, prefix=f"{settings.url_prefix}/v1")

@@ -1,7 +1,8 @@
 """From a bearer token to a verified caller: the only place where a Caller comes from outside.
 
 RS256 and ES256 only: an algorithm is never taken from the token alone (a symmetric one would let the public key sign).
-Signature, issuer, audience and expiry are all required. Keys come from the issuer's JSON Web Key Set, by URL or file.
+Signature, issuer, audience (or what stands for it, `http.claims`) and expiry are all required. Keys come from the
+issuer's JSON Web Key Set, by URL or file. A token that begins with `mck_` is an API key: one read says whose.
 """
 
 import asyncio
@@ -11,14 +12,19 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import jwt
 from starlette.requests import Request
 
+from minichat import greenlets
+from minichat.auth_settings import Auth
+from minichat.domain import api_key
 from minichat.domain.errors import FeatureNotLicensed, ServiceUnavailable, TokenFault, Unauthenticated
-from minichat.domain.identity import Caller, SubjectType, TenantId, UserId
-from minichat.settings import Auth
+from minichat.domain.identity import Caller, TenantId, UserId
+from minichat.http import claims as claims_of
+from minichat.moment import now
+from minichat.observability import logger
+from minichat.services import api_keys
 
 ALGORITHMS = ["RS256", "ES256"]
 KEYS_LIFESPAN_SECONDS = 3600
@@ -27,6 +33,9 @@ UNKNOWN_KEY_COOLDOWN_SECONDS = 10
 
 VERIFIED_SECONDS = 300
 """How long a verified token counts as such, if it does not expire before: so long may a withdrawn key live on."""
+KEY_SECONDS = 4
+"""The same for an API key, whose revocation is in force within five seconds."""
+SERVICE_ROLES = frozenset({"service"})
 MAX_VERIFIED = 4096
 """Tokens that a process knows, about 1 MB: beyond that the oldest is verified again."""
 
@@ -109,6 +118,7 @@ class Authenticator:
         self._auth = auth
         self._keys = SigningKeys(auth.jwks)
         self._verified: dict[bytes, _Verified] = {}
+        self._noting: set[asyncio.Task[None]] = set()
 
     async def caller(self, request: Request) -> Caller:
         """Who sends this request.
@@ -129,62 +139,72 @@ class Authenticator:
         known = self._verified.get(digest)
         if known is not None and time.time() < known.until:
             return known.caller
-        claims = await self._claims(token)
-        caller = self._from_claims(claims)
-        until = min(int(claims["exp"]) + self._auth.leeway_seconds, time.time() + VERIFIED_SECONDS)
+        found = await (self._by_key(token) if token.startswith(api_key.PREFIX) else self._by_claims(token))
         self._verified.pop(digest, None)
         while len(self._verified) >= MAX_VERIFIED:
             del self._verified[next(iter(self._verified))]
-        self._verified[digest] = _Verified(caller, until)
-        return caller
+        self._verified[digest] = found
+        return found.caller
+
+    async def _by_claims(self, token: str) -> _Verified:
+        claims = await self._claims(token)
+        until = min(int(claims["exp"]) + self._auth.leeway_seconds, time.time() + VERIFIED_SECONDS)
+        return _Verified(self._from_claims(claims), until)
+
+    async def _by_key(self, text: str) -> _Verified:
+        until = time.time() + KEY_SECONDS  # from before the read: what it saw is no older
+        try:
+            presented = api_key.presented(text)
+        except ValueError:
+            raise Unauthenticated("malformed") from None
+        instant = now()
+        key = await greenlets.run(api_keys.verified, presented, instant)
+        if not api_keys.is_noted(key, instant):
+            # The request does not wait for this.
+            task = asyncio.ensure_future(greenlets.run(api_keys.note_use, key, instant))
+            self._noting.add(task)
+            task.add_done_callback(self._noted)
+        caller = Caller(key.tenant_id, key.user_id, "system", SERVICE_ROLES, frozenset(key.scopes))
+        return _Verified(caller, min(until, key.expires_at.timestamp()))
+
+    def _noted(self, task: asyncio.Task[None]) -> None:
+        self._noting.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            logger.warning("the use of an API key is not noted", exc_info=problem)
 
     async def _claims(self, token: str) -> dict[str, Any]:
         try:
-            header = jwt.get_unverified_header(token)
-            if header.get("alg") not in ALGORITHMS:
-                raise Unauthenticated("algorithm")
-            claims: dict[str, Any] = jwt.decode(
-                token,
-                await self._keys.key(header.get("kid")),
-                algorithms=ALGORITHMS,
-                issuer=self._auth.issuer,
-                audience=self._auth.audience,
-                leeway=self._auth.leeway_seconds,
-                options={"require": ["exp", "iss", "aud"]},
-            )
+            return await verified(token, self._keys, self._auth)
         except jwt.PyJWTError as error:
-            raise Unauthenticated(_fault(error)) from None
-        return claims
+            raise Unauthenticated(fault(error)) from None
 
     def _from_claims(self, claims: dict[str, Any]) -> Caller:
-        auth = self._auth
-        try:
-            # Ids become parts of keys, so they must be UUIDs.
-            tenant = UUID(str(claims[auth.tenant_claim]))
-            subject = UUID(str(claims[auth.subject_claim]))
-        except (KeyError, ValueError):
-            raise Unauthenticated("claim") from None
-        subject_type: SubjectType = "system" if claims.get(auth.subject_type_claim) == "system" else "user"
-        caller = Caller(TenantId(str(tenant)), UserId(str(subject)), subject_type)
-        if auth.features_claim is not None and not _lists(claims.get(auth.features_claim), auth.required_feature):
+        if wrong := claims_of.wrong(claims, self._auth):
+            raise Unauthenticated(wrong[0].fault)
+        found = claims_of.subject(claims, self._auth)
+        caller = Caller(found.tenant_id, found.user_id, found.subject_type, found.roles)
+        if not found.licensed:
             raise FeatureNotLicensed(caller)
         return caller
 
 
-def _lists(features: object, wanted: str) -> bool:
-    """Whether a claim names the feature: in a list of words, in words with spaces between, or as a member that is true.
+async def verified(token: str, keys: SigningKeys, auth: Auth) -> dict[str, Any]:
+    """The claims of a token whose signature and times are good: nothing else is checked.
 
-    Only whole words match: `no_ai_chat_for_you` does not grant `ai_chat`.
+    Raises a PyJWTError; Unauthenticated when the issuer has no such key; ServiceUnavailable when it does not answer.
     """
-    match features:
-        case str():
-            return wanted in features.split()
-        case list():
-            return wanted in features
-        case dict():
-            return features.get(wanted) is True
-        case _:
-            return False
+    header = jwt.get_unverified_header(token)
+    if header.get("alg") not in ALGORITHMS:
+        raise jwt.InvalidAlgorithmError(f"the token is signed by {header.get('alg')!r}")
+    # Issuer and audience are in other claims at some issuers: `http.claims` compares them.
+    claims: dict[str, Any] = jwt.decode(
+        token,
+        await keys.key(header.get("kid")),
+        algorithms=ALGORITHMS,
+        leeway=auth.leeway_seconds,
+        options={"require": ["exp", "iss"], "verify_aud": False},
+    )
+    return claims
 
 
 _FAULTS: dict[type[jwt.PyJWTError], TokenFault] = {
@@ -192,13 +212,14 @@ _FAULTS: dict[type[jwt.PyJWTError], TokenFault] = {
     jwt.ImmatureSignatureError: "not_yet_valid",
     jwt.InvalidIssuedAtError: "not_yet_valid",
     jwt.InvalidIssuerError: "issuer",
-    jwt.InvalidAudienceError: "audience",
     jwt.MissingRequiredClaimError: "claim",
+    jwt.exceptions.InvalidSubjectError: "claim",
     jwt.InvalidAlgorithmError: "algorithm",
     jwt.InvalidKeyError: "key",
     jwt.InvalidSignatureError: "signature",
 }
 
 
-def _fault(error: jwt.PyJWTError) -> TokenFault:
+def fault(error: jwt.PyJWTError) -> TokenFault:
+    """The word for what a library refused a token for."""
     return next((_FAULTS[kind] for kind in type(error).__mro__ if kind in _FAULTS), "malformed")

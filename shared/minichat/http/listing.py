@@ -11,9 +11,10 @@ from starlette.requests import Request
 
 from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat, visible
-from minichat.domain.identity import Call, ChatId, MessageId, from_micros, uuid7_floor
+from minichat.domain.identity import Call, Caller, ChatId, MessageId, from_micros, uuid7_floor
 from minichat.domain.message import Message
 from minichat.domain.message_size import told_bytes
+from minichat.domain.names import in_key
 from minichat.http import odata
 from minichat.http.odata import Field, Filter, Order, Value
 from minichat.http.paging import Cursor, CursorCodec, CutPage, cut, fits
@@ -115,7 +116,7 @@ def chats(call: Call, codec: CursorCodec, query: Query) -> Page[ChatDetail]:
     Raises InvalidRequest (an option that is not understood), InvalidCursor.
     """
     wanted = odata.parse_filter(query.filter_, CHAT_FIELDS)
-    scope = f"{call.caller.tenant_id}/{call.caller.user_id}/chats"
+    scope = f"{_owner(call.caller)}/chats"
     cursor = None
     if query.cursor is not None:
         filter_ = None if query.filter_ is None else wanted.canonical()
@@ -162,7 +163,7 @@ def attachments(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -
     A page may have fewer than `limit`, or none, and a next one: thumbnails take up room, and a request reads at most
     `LOOKED_AT` attachments, deleted ones included. Raises InvalidCursor, ChatNotFound.
     """
-    scope = f"{call.caller.tenant_id}/{call.caller.user_id}/chats/{chat_id}/attachments"
+    scope = f"{_owner(call.caller)}/chats/{chat_id}/attachments"
     cursor = None
     if query.cursor is not None:
         cursor = fits(codec.decode(query.cursor, scope), order=LAST_ADDED_FIRST, filter_=None)
@@ -204,7 +205,7 @@ def messages(call: Call, codec: CursorCodec, chat_id: ChatId, query: Query) -> d
     """
     members = odata.parse_select(query.select, _MESSAGE_MEMBERS)
     order, wanted = odata.parse_orderby(query.orderby), odata.parse_filter(query.filter_, MESSAGE_FIELDS)
-    scope = f"{call.caller.tenant_id}/{call.caller.user_id}/chats/{chat_id}/messages"
+    scope = f"{_owner(call.caller)}/chats/{chat_id}/messages"
     cursor = None
     if query.cursor is not None:
         cursor = fits(
@@ -292,3 +293,7 @@ def _shown(
 ) -> dict[str, Any]:
     shown = message_view(message, sent_with).model_dump(mode="json")
     return shown if members is None else {name: value for name, value in shown.items() if name in members}
+
+
+def _owner(caller: Caller) -> str:
+    return f"{in_key(caller.tenant_id)}/{in_key(caller.user_id)}"

@@ -10,8 +10,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
+from minichat.events.access import AuthorizationPublished, GrantChanged, RoleUsed
+from minichat.events.base import Event
 from minichat.events.decisions import LicenseDecision, PolicyDecisions, QuotaDecisionRecord
 from minichat.events.payloads import (
+    ApiKeyChanged,
     AttachmentCleanup,
     AttachmentDeleted,
     AttachmentExpected,
@@ -23,8 +26,6 @@ from minichat.events.payloads import (
     CompletionRecord,
     DecisionRefused,
     DocSummaryTask,
-    Event,
-    FrontierRef,
     Latency,
     PolicyPublished,
     ProvidersPublished,
@@ -39,6 +40,7 @@ from minichat.events.payloads import (
     TurnReplaced,
     UsageEvent,
 )
+from minichat.events.references import FrontierRef
 from minichat.local.tables import project_root
 
 FOLDER = Path("docs") / "events"
@@ -70,9 +72,25 @@ _ENDED: dict[str, Any] = _OF_CHAT | {
     "policy_version_applied": 7,
     "latency_ms": Latency(ttft_ms=412, total_ms=2871),
 }
+_GRANT: dict[str, Any] = _AUDIT | {
+    "actor_user_id": _USER,
+    "grant_id": _MESSAGE,
+    "support_user_id": _REQUEST,
+    "until": _AT,
+    "reason": "Ticket 4711: an answer breaks off",
+}
 _PICTURE: dict[str, Any] = {"filename": "moon.png", "content_type": "image/png", "size_bytes": 48_213}
 _DOCUMENT: dict[str, Any] = {"filename": "moon.pdf", "content_type": "application/pdf", "size_bytes": 812_004}
 _ACTOR = _OF_CHAT | {"actor_user_id": _USER, "turn_id": _TURN}
+_KEY: dict[str, Any] = {
+    **_AUDIT,
+    "actor_user_id": _USER,
+    "api_key_id": "ge3tqmzvgq2tmnzy",
+    "name": "CRM",
+    "account": "crm-sync",
+    "scopes": ["chat:create", "turn:send"],
+    "expires_at": _AT,
+}
 
 EXAMPLES: dict[str, list[Event]] = {
     "audit": [
@@ -140,6 +158,28 @@ EXAMPLES: dict[str, list[Event]] = {
             quota_tier="total",
             quota_period="daily",
         ),
+        DecisionRefused(
+            **_AUDIT,
+            actor_user_id=_USER,
+            decision="authorization",
+            code="forbidden",
+            action="turn:send",
+            policies=["auditor-never-writes"],
+        ),
+        RoleUsed(
+            **_AUDIT,
+            actor_user_id=_USER,
+            roles=["support"],
+            action="message:list",
+            policies=["support-reads"],
+            resource_tenant=_TENANT,
+            resource_owner=_REQUEST,
+            chat_id=_CHAT,
+            grant_id=_MESSAGE,
+        ),
+        GrantChanged(**_GRANT, event_type="grant_create"),
+        GrantChanged(**_GRANT, event_type="grant_revoke"),
+        AuthorizationPublished(**_AUDIT, actor_user_id=_USER, version=2, previous_version=1),
         PolicyPublished(
             tenant_id="deployment",
             timestamp=_AT,
@@ -154,6 +194,17 @@ EXAMPLES: dict[str, list[Event]] = {
             requester_type="system",
             version=2,
             previous_version=1,
+            published_by="ann@example.com",
+        ),
+        ApiKeyChanged(**_KEY, event_type="api_key_create"),
+        ApiKeyChanged(**_KEY, event_type="api_key_revoke"),
+        PolicyPublished(
+            tenant_id=_TENANT,
+            timestamp=_AT,
+            requester_type="system",
+            layer="user",
+            user_id=_USER,
+            policy_version=1,
             published_by="ann@example.com",
         ),
     ],

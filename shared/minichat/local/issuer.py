@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
-from minichat.settings import Auth
+from minichat.auth_settings import Auth
 
 KEY_ID = "minichat-dev"
+ROLES_CLAIM = "roles"
+"""Where a token has roles, unless settings name another claim."""
 JWKS_FILE = "jwks.json"
 """In the state folder: the public half of the key."""
 
@@ -38,17 +41,34 @@ class Issuer:
         self._key = self._load() if made else self._make()
         self._publish()
 
-    def token(self, tenant: str, user: str, *, now: datetime, lifetime: timedelta, auth: Auth = Auth()) -> str:
-        """A token for a user of a tenant, each a UUID or any name, with the claims that the settings require."""
+    def token(  # noqa: PLR0913  one for each thing that a token says
+        self,
+        tenant: str,
+        user: str,
+        *,
+        now: datetime,
+        lifetime: timedelta,
+        auth: Auth = Auth(),
+        roles: Sequence[str] = (),
+        **more: Any,
+    ) -> str:
+        """A token for a user of a tenant, each a UUID or any name, with what the settings require, and `more` claims.
+
+        `roles` are the issuer's names of them. A claim in a path has the path as its name, which is as good.
+        """
         claims: dict[str, Any] = {
             "iss": auth.issuer,
-            "aud": auth.audience,
             "iat": now,
             "exp": now + lifetime,
+            auth.audience_claim: auth.audience,
             auth.subject_claim: as_uuid(user),
             auth.tenant_claim: as_uuid(tenant),
             auth.subject_type_claim: "user",
+            **auth.expected_claims,
+            **more,
         }
+        if roles:
+            claims[auth.roles_claim or ROLES_CLAIM] = list(roles)
         if auth.features_claim is not None:
             claims[auth.features_claim] = [auth.required_feature]
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": KEY_ID})

@@ -12,6 +12,7 @@ import secrets
 from dataclasses import dataclass, replace
 
 from minichat.domain.identity import ChatId, TenantId, UserId
+from minichat.domain.names import in_key
 from minichat.domain.turn import Turn
 from minichat.providers.prompt import Prompt
 
@@ -46,10 +47,11 @@ def told(prompt: Prompt, asker: Asker, secret: str) -> Prompt:
         prompt = replace(prompt, traceparent=f"00-{asker.trace_id}-{secrets.token_hex(8)}-01")
     if not secret:
         return prompt
-    said = {"user": asker.user_id, "tenant": asker.tenant_id, "chat": asker.chat_id}
+    tenant = in_key(asker.tenant_id)  # without spaces, as the user: no two users have one text
+    said = {"user": in_key(asker.user_id), "tenant": tenant, "chat": asker.chat_id}
     key = hmac.digest(secret.encode(), _PURPOSE, "sha256")
     hashes = {
-        kind: hmac.new(key, f"{kind} {asker.tenant_id} {value}".encode(), hashlib.sha256).hexdigest()[:HASH_CHARACTERS]
+        kind: hmac.new(key, f"{kind} {tenant} {value}".encode(), hashlib.sha256).hexdigest()[:HASH_CHARACTERS]
         for kind, value in said.items()
     }
     trace = {"trace_id": asker.trace_id} if asker.trace_id else {}

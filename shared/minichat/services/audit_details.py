@@ -5,6 +5,7 @@ run, and its attachments.
 from datetime import datetime
 from typing import TypedDict
 
+from minichat.auth_settings import Auth
 from minichat.domain.attachment import Attachment
 from minichat.domain.identity import AttachmentId, Call, ChatId
 from minichat.domain.settlement import Ending
@@ -19,7 +20,7 @@ from minichat.events.payloads import (
     ToolCallCounts,
     TurnEnded,
 )
-from minichat.settings import Auth, Settings
+from minichat.settings import Settings
 from minichat.storage import attachments, messages
 
 CALLS_EXCEEDED = "_calls_exceeded"
@@ -65,6 +66,8 @@ def turn_ended(call: Call, turn: Turn, ending: Ending, settings: Settings) -> Tu
         selected_model=turn.reserve.selected_model,
         effective_model=turn.reserve.effective_model,
         policy_version_applied=turn.reserve.policy_version,
+        tenant_policy_version=turn.reserve.tenant_policy_version,
+        user_policy_version=turn.reserve.user_policy_version,
         usage=TokenUsage.told(ending.usage),
         completion_signal=CompletionRecord.told(turn.completion_signal),
         latency_ms=Latency(ttft_ms=ending.ttft_ms, total_ms=int((call.now - turn.started_at).total_seconds() * 1000)),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from minichat.domain.identity import TenantId
+from minichat.domain.names import in_key
 from minichat.events.payloads import whole
 from minichat.events.sqs import SqsMessage, attributes_of
 from minichat.storage import keys
@@ -29,7 +30,7 @@ class OutboxRecord:
 
     def message(self, *, fifo: bool) -> SqsMessage:
         """The event as its queue gets it, with the members that were not stored because they have their default."""
-        group = self.partition if fifo else self.tenant_id
+        group = self.partition if fifo else in_key(self.tenant_id)
         attributes = attributes_of(
             self.event_type, self.event_id, self.tenant_id, self.dedupe_key, trace_id=self.trace_id
         )
@@ -47,11 +48,10 @@ def read(image: Raw) -> OutboxRecord:
             keys.text(image, name) for name in ("queue", "type", "dedupe", "payload")
         )
         delay_seconds = keys.number(image, "delay")
+        tenant_id = keys.tenant_of(pk)
     except KeyError as missing:
         raise UndeliverableItem(f"the item has no {missing}") from None
     except (AttributeError, TypeError, ValueError) as problem:
         raise UndeliverableItem(f"the item cannot be read: {problem}") from None
     trace_id = keys.text(image, "trace", "")
-    return OutboxRecord(
-        queue, event_type, event_id, keys.tenant_of(pk), dedupe_key, trace_id, delay_seconds, pk, payload
-    )
+    return OutboxRecord(queue, event_type, event_id, tenant_id, dedupe_key, trace_id, delay_seconds, pk, payload)

@@ -12,7 +12,8 @@ from minichat.domain.chat import Chat
 from minichat.domain.cleanup import CleanupStatus
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import AttachmentId, ChatId, NewId, TenantId, micros
-from minichat.events.payloads import Event
+from minichat.domain.names import in_key
+from minichat.events.base import Event
 from minichat.events.sqs import REDRIVEN, SqsMessage, attributes_of, send_one
 from minichat.observability import logger
 from minichat.services import chats
@@ -112,7 +113,7 @@ def try_again(
 
 def _send(one: Leftover, event: Event, queues: Queues, now: datetime, event_id: str) -> None:
     url = queues.urls[event.queue]
-    group = keys.partition(one.tenant_id, one.chat_id) if url.endswith(".fifo") else one.tenant_id
+    group = keys.partition(one.tenant_id, one.chat_id) if url.endswith(".fifo") else in_key(one.tenant_id)
     redriven = {REDRIVEN: str(micros(now))}
     dedupe_key = event.dedupe_key(event_id)
     attributes = attributes_of(event.event_type, event_id, one.tenant_id, dedupe_key, **redriven)

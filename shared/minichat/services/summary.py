@@ -16,7 +16,8 @@ from minichat.domain.policy import Model
 from minichat.domain.summary import Compression, Frontier, Summary
 from minichat.domain.token_estimate import text_tokens
 from minichat.domain.usage import Usage
-from minichat.events.payloads import FrontierRef, ThreadSummaryTask
+from minichat.events.payloads import ThreadSummaryTask
+from minichat.events.references import FrontierRef
 from minichat.observability import count
 from minichat.providers.chunks import Failed
 from minichat.providers.identity import Asker

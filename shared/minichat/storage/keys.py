@@ -12,15 +12,25 @@
     a chat's ready documents  T#<tenant>#C#<chat>   READY
     vector store            T#<tenant>#C#<chat>     VS#<provider>
     quota of a month        T#<tenant>#U#<user>     QUOTA#<first day>
+    followers               T#<tenant>#U#<user>     FOLLOWERS
     stream part             T#<tenant>#C#<chat>     PART#<request_id>#<number of its last event>
     idempotency key         T#<tenant>#U#<user>     CREATED#<sha-256 of the key>
     ledger entry            T#<tenant>#L#<day>      <dedupe key of the usage event>
     usage of a day          T#<tenant>#USAGE        <day> | <day>#<user>
+    API key                 T#<tenant>#APIKEY       <key id>
+    rates of a tenant       T#<tenant>#RATES#<n>    RATES
     policy version          POLICY                  V#<version> | CURRENT
     provider entries        PROVIDERS               V#<version> | CURRENT
-    a tenant's overrides    T#<tenant>#PROVIDERS    V#<version> | CURRENT
+    a tenant's overrides    T#<tenant>#P#PROVIDERS  V#<version> | CURRENT
+    a tenant's layer of it  T#<tenant>#P#POLICY     V#<version> | CURRENT
+    a user's layer of it    T#<tenant>#U#<user>     LIMITS#V#<version> | LIMITS
+    tenant's own policies   T#<tenant>#AUTHORIZATION  V#<version> | CURRENT
+    grant for support       T#<tenant>#GRANTS       <grant id>
 
     outbox table            T#<tenant>#C#<chat>     <event_id>
+
+`<tenant>` and `<user>` are names as `domain.names.in_key` writes them: letters, digits and `_-.%~`, so that what stands
+between the parts of a key is in none of them. Functions here take and give names as the issuer said them.
 
 Message and event ids are UUIDs version 7, which sort by time: `MSG#` items come in the order of the conversation, and
 one message is found by its id alone. Between them is only what a conversation shows: withdrawn messages and long texts
@@ -34,6 +44,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from minichat.domain.identity import AttachmentId, ChatId, MessageId, RequestId, TenantId, UserId, micros
+from minichat.domain.names import from_key, in_key
 
 RUNNING_SHARDS = tuple(f"RUNNING#{number}" for number in range(4))
 """Hash keys of the index of running turns: 4 × 1000 write units a second before a partition throttles. They contain no
@@ -41,6 +52,9 @@ tenant, because the watchdog serves all tenants; the keys that the index holds b
 
 TEMPORARY_SHARDS = tuple(f"TEMPORARY#{number}" for number in range(4))
 """Hash keys of the index of temporary chats, as those of running turns."""
+
+RATE_SHARDS = 4
+"""Over how many items a tenant's turns are counted: a send reads all of them, and writes one."""
 
 CHAT_SK = "CHAT"
 MESSAGE_PREFIX = "MSG#"
@@ -90,8 +104,11 @@ def number(raw: Raw, name: str) -> int:
 
 
 def tenant_of(pk: str) -> TenantId:
-    """The tenant of an item."""
-    return TenantId(pk.removeprefix("T#").split("#")[0])
+    """The tenant of an item.
+
+    Raises ValueError for an item of no tenant.
+    """
+    return TenantId(from_key(pk.removeprefix("T#").split("#")[0]))
 
 
 def chat_of(pk: str) -> tuple[TenantId, ChatId]:
@@ -100,7 +117,7 @@ def chat_of(pk: str) -> tuple[TenantId, ChatId]:
     Raises ValueError for an item of no chat.
     """
     tenant_id, chat_id = pk.removeprefix("T#").split("#C#")
-    return TenantId(tenant_id), ChatId(chat_id)
+    return TenantId(from_key(tenant_id)), ChatId(chat_id)
 
 
 def is_of_chat(pk: str) -> bool:
@@ -114,7 +131,16 @@ def user_of(pk: str) -> tuple[TenantId, UserId]:
     Raises ValueError for an item of no user.
     """
     tenant_id, user_id = pk.removeprefix("T#").split("#U#")
-    return TenantId(tenant_id), UserId(user_id)
+    return TenantId(from_key(tenant_id)), UserId(from_key(user_id))
+
+
+def user_of_usage(pk: str, sk: str) -> tuple[TenantId, str, UserId | None]:
+    """The tenant of a total of usage, its day, and its user, None for all of the tenant's.
+
+    Raises ValueError for an item that is none.
+    """
+    day, _, user_id = sk.partition("#")
+    return tenant_of(pk), day, UserId(from_key(user_id)) if user_id else None
 
 
 POLICY = "POLICY"
@@ -129,7 +155,7 @@ def policy_version(version: int) -> Key:
 
 def providers_in_force(tenant_id: TenantId | None) -> Key:
     """Which version of a tenant's overrides of providers is in force; without a tenant, of the deployment's entries."""
-    return Key("PROVIDERS" if tenant_id is None else f"T#{tenant_id}#PROVIDERS", "CURRENT")
+    return Key("PROVIDERS" if tenant_id is None else f"{prefix(tenant_id)}P#PROVIDERS", "CURRENT")
 
 
 def providers_version(tenant_id: TenantId | None, version: int) -> Key:
@@ -137,19 +163,39 @@ def providers_version(tenant_id: TenantId | None, version: int) -> Key:
     return Key(providers_in_force(tenant_id).pk, f"V#{version:010d}")
 
 
+def tenant_policy(tenant_id: TenantId) -> Key:
+    """Which version of a tenant's layer of the policy is in force."""
+    return Key(f"{prefix(tenant_id)}P#POLICY", "CURRENT")
+
+
+def tenant_policy_version(tenant_id: TenantId, version: int) -> Key:
+    """A version of a tenant's layer of the policy."""
+    return Key(f"{prefix(tenant_id)}P#POLICY", f"V#{version:010d}")
+
+
+def user_policy(tenant_id: TenantId, user_id: UserId) -> Key:
+    """A user's layer of the policy, and its version."""
+    return Key(owner(tenant_id, user_id), "LIMITS")
+
+
+def user_policy_version(tenant_id: TenantId, user_id: UserId, version: int) -> Key:
+    """A version of a user's layer of the policy."""
+    return Key(owner(tenant_id, user_id), f"LIMITS#V#{version:010d}")
+
+
 def prefix(tenant_id: TenantId) -> str:
     """How every key of a tenant begins."""
-    return f"T#{tenant_id}#"
+    return f"T#{in_key(tenant_id)}#"
 
 
 def partition(tenant_id: TenantId, chat_id: ChatId) -> str:
     """Where everything of one chat lives."""
-    return f"T#{tenant_id}#C#{chat_id}"
+    return f"{prefix(tenant_id)}C#{chat_id}"
 
 
 def owner(tenant_id: TenantId, user_id: UserId) -> str:
     """Where a user's quota lives, and the user's entry in the index of chats."""
-    return f"T#{tenant_id}#U#{user_id}"
+    return f"{prefix(tenant_id)}U#{in_key(user_id)}"
 
 
 def owner_of_temporary(tenant_id: TenantId, user_id: UserId) -> str:
@@ -209,7 +255,7 @@ def documents(tenant_id: TenantId, chat_id: ChatId) -> Key:
 
 def upload(tenant_id: TenantId, chat_id: ChatId, attachment_id: AttachmentId) -> str:
     """Where a file waits in the bucket of uploads until it is taken in."""
-    return f"{tenant_id}/{chat_id}/{attachment_id}"
+    return f"{in_key(tenant_id)}/{chat_id}/{attachment_id}"
 
 
 def vector_store(tenant_id: TenantId, chat_id: ChatId, provider: str) -> Key:
@@ -222,14 +268,39 @@ def quota(tenant_id: TenantId, user_id: UserId, month: str) -> Key:
     return Key(owner(tenant_id, user_id), f"{QUOTA_PREFIX}{month}")
 
 
+def followers(tenant_id: TenantId, user_id: UserId) -> Key:
+    """The places of those who follow a user's running turns."""
+    return Key(owner(tenant_id, user_id), "FOLLOWERS")
+
+
 def ledger_entry(tenant_id: TenantId, day: str, dedupe_key: str) -> Key:
     """What one turn used, on the day on which it was settled."""
-    return Key(f"T#{tenant_id}#L#{day}", dedupe_key)
+    return Key(f"{prefix(tenant_id)}L#{day}", dedupe_key)
 
 
 def usage(tenant_id: TenantId, day: str, user_id: UserId | None = None) -> Key:
     """What a tenant, or one of its users, used on a day."""
-    return Key(f"T#{tenant_id}#USAGE", day if user_id is None else f"{day}#{user_id}")
+    return Key(f"{prefix(tenant_id)}USAGE", day if user_id is None else f"{day}#{in_key(user_id)}")
+
+
+def api_key(tenant_id: TenantId, key_id: str) -> Key:
+    """An API key; the key itself says which tenant's it is."""
+    return Key(f"{prefix(tenant_id)}APIKEY", key_id)
+
+
+def authorization_in_force(tenant_id: TenantId) -> Key:
+    """Which version of the tenant's own policies (Cedar) is in force."""
+    return Key(f"{prefix(tenant_id)}AUTHORIZATION", "CURRENT")
+
+
+def authorization_version(tenant_id: TenantId, version: int) -> Key:
+    """A version of the tenant's own policies."""
+    return Key(f"{prefix(tenant_id)}AUTHORIZATION", f"V#{version:010d}")
+
+
+def grant(tenant_id: TenantId, grant_id: str) -> Key:
+    """Leave for somebody of support to read for a while."""
+    return Key(f"{prefix(tenant_id)}GRANTS", grant_id)
 
 
 def created(tenant_id: TenantId, user_id: UserId, idempotency_key: str) -> Key:
@@ -251,6 +322,16 @@ def listed_at(tenant_id: TenantId, chat_id: ChatId, updated_at: datetime) -> str
 def running_shard(tenant_id: TenantId, request_id: RequestId) -> str:
     """Hash key of the index of running turns; a turn is in it only while it runs."""
     return RUNNING_SHARDS[zlib.crc32(f"{tenant_id}{request_id}".encode()) % len(RUNNING_SHARDS)]
+
+
+def tenant_rates(tenant_id: TenantId) -> list[Key]:
+    """The shards of a tenant's counters of turns."""
+    return [Key(f"{prefix(tenant_id)}RATES#{number}", "RATES") for number in range(RATE_SHARDS)]
+
+
+def tenant_rates_shard(tenant_id: TenantId, request_id: RequestId) -> Key:
+    """The one that counts a turn."""
+    return tenant_rates(tenant_id)[zlib.crc32(request_id.encode()) % RATE_SHARDS]
 
 
 def temporary_shard(tenant_id: TenantId, chat_id: ChatId) -> str:

@@ -8,9 +8,11 @@ from datetime import datetime
 from pynamodb.attributes import BinaryAttribute, NumberAttribute, UnicodeAttribute
 
 from minichat.domain.identity import TenantId
+from minichat.domain.names import DEPLOYMENT
 from minichat.events.payloads import ProvidersPublished
 from minichat.storage import keys, outbox
 from minichat.storage.attributes import InstantAttribute
+from minichat.storage.conditions import is_still
 from minichat.storage.items import ConversationItem, batch_get, query
 from minichat.storage.transact import Put, Refused, Update, commit
 
@@ -120,7 +122,7 @@ def publish_providers(
         published_by=publication.by,
     )
     event = ProvidersPublished(
-        tenant_id=tenant_id or "deployment",
+        tenant_id=tenant_id or DEPLOYMENT,
         timestamp=publication.at,
         requester_type="system",
         version=version,
@@ -128,7 +130,6 @@ def publish_providers(
         published_by=publication.by,
     )
     pointer = ProvidersPointer(*keys.providers_in_force(tenant_id))
-    absent, unchanged = ProvidersPointer.version.does_not_exist(), ProvidersPointer.version == previous
     try:
         commit(
             [
@@ -137,9 +138,9 @@ def publish_providers(
                     "pointer",
                     pointer,
                     [ProvidersPointer.version.set(version)],
-                    absent if previous is None else unchanged,
+                    is_still(ProvidersPointer.version, previous),
                 ),
-                Put("event", outbox.of_providers(event, publication.token)),
+                Put("event", outbox.of_tenant(event, publication.token)),
             ],
             token=publication.token,
         )

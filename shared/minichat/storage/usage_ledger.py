@@ -36,6 +36,8 @@ class LedgerItem(ConversationItem):
     outcome = UnicodeAttribute()
     settlement_method = UnicodeAttribute(attr_name="settled")
     policy_version = NumberAttribute(attr_name="policy")
+    tenant_policy_version = NumberAttribute(attr_name="t_policy", null=True)
+    user_policy_version = NumberAttribute(attr_name="u_policy", null=True)
     committed_credits_micro = NumberAttribute(attr_name="micro")
     input_tokens = NumberAttribute(attr_name="in")
     output_tokens = NumberAttribute(attr_name="out")
@@ -128,6 +130,8 @@ def _entry(event: UsageEvent, event_id: str, retention_days: int) -> LedgerItem:
         outcome=event.billing_outcome,
         settlement_method=event.settlement_method,
         policy_version=event.policy_version_applied,
+        tenant_policy_version=event.tenant_policy_version or None,
+        user_policy_version=event.user_policy_version or None,
         settled_at=event.timestamp,
         expires_at=_expires_at(event, retention_days),
         **{name: count for name, count in counted.items() if count or name in _ALWAYS},
@@ -169,7 +173,7 @@ def totals(tenant_id: TenantId, since: str, until: str, unread: list[Unreadable]
     An item that cannot be read is added to `unread`, if given, and is an error otherwise.
     Raises ServiceUnavailable.
     """
-    # "~" sorts after "#" and after every character of an id.
+    # "~" sorts after "#", which is all that follows a day.
     found = between(keys.usage(tenant_id, since).pk, since, f"{until}~", page=PAGE)
     for raw in found:
         total = total_of(raw) if unread is None else unreadable.read(raw, total_of)
@@ -229,11 +233,11 @@ def key_of(turn: Turn) -> Key:
 def total_of(raw: Raw) -> Total:
     """The total of a stored item."""
     item = UsageItem.from_raw_data(dict(raw))
-    day, _, user = item.sk.partition("#")
+    tenant_id, day, user_id = keys.user_of_usage(item.pk, item.sk)
     return Total(
-        tenant_id=keys.tenant_of(item.pk),
+        tenant_id=tenant_id,
         day=day,
-        user_id=UserId(user) if user else None,
+        user_id=user_id,
         used=LedgerSums(int(item.turns or 0), *(int(getattr(item, name) or 0) for name in _COUNTED)),
         kept_until=None if item.expires_at is None else from_seconds(int(item.expires_at)),
     )
@@ -253,6 +257,8 @@ def entry_of(raw: Raw) -> LedgerEntry:
         model=item.model,
         premium=item.tier == "premium",
         policy_version=int(item.policy_version),
+        tenant_policy_version=int(item.tenant_policy_version or 0),
+        user_policy_version=int(item.user_policy_version or 0),
         used=LedgerSums(int(item.turn_id is not None), *(int(getattr(item, name) or 0) for name in _COUNTED)),
         kept_until=from_seconds(int(item.expires_at)),
     )
