@@ -584,9 +584,7 @@ def test_no_function_can_write_the_policy() -> None:
     (statement,) = denial["PolicyDocument"]["Statement"]
     assert statement["Effect"] == "Deny"
     assert statement["Condition"] == {
-        "ForAnyValue:StringLike": {
-            "dynamodb:LeadingKeys": ["POLICY", "T#*#P#POLICY", "PROVIDERS", "T#*#P#PROVIDERS"]
-        }
+        "ForAnyValue:StringLike": {"dynamodb:LeadingKeys": ["POLICY", "T#*#P#POLICY", "PROVIDERS", "T#*#P#PROVIDERS"]}
     }
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from minichat.cli import target
 from minichat.cli.output import table
 from minichat.domain.errors import InvalidRequest
-from minichat.domain.identity import TenantId
 from minichat.moment import new_id, now
 from minichat.services import provider_config
 from minichat.settings import read_document
@@ -34,7 +33,7 @@ def add_to(commands: Any) -> None:
     history.set_defaults(run=_history)
 
     for action in (publish, show, history):
-        action.add_argument("--tenant", type=TenantId, help="the overrides of a tenant, by its id")
+        action.add_argument("--tenant", type=target.a_tenant, help="the overrides of a tenant, by its name")
         target.add_to(action)
 
 

@@ -59,6 +59,20 @@ def in_key(name: str) -> str:
     return quoted if len(quoted) <= LONGEST_IN_KEY else _PACKED + _packed(name)
 
 
+def in_path(name: str) -> str:
+    """A name as a part of a path of secrets, which may hold letters, digits and `_-.` only; other names differ.
+
+    A name of these that does not begin with `_` or `.` is as it is; else `_` comes first, and each other character as
+    `_` and two hexadecimal digits per byte.
+    """
+    part = in_key(name)
+    if part.startswith(_PACKED):
+        return f"_.{part[1:]}"
+    if "%" not in part and not part.startswith("_"):
+        return part
+    return "_" + part.replace("_", "%5F").replace("%", "_")
+
+
 def from_key(part: str) -> str:
     """The name that `in_key` put into a key.
 

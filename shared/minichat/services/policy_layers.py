@@ -22,6 +22,7 @@ from minichat.domain.policy_layers import (
     tenant_contradictions,
     user_contradictions,
 )
+from minichat.services import provider_config
 from minichat.services.policy_in_force import first_policy
 from minichat.services.tenant_layers import tenant_layers
 from minichat.settings import Settings
@@ -100,7 +101,7 @@ def _said(layer: Document) -> dict[str, Any]:
 def _serves(layer: Document, settings: Settings) -> None:
     """Raises ValueError naming the first model of the deployment's that cannot answer here."""
     if isinstance(layer, Policy):
-        layer.served_by(settings.endpoints)
+        layer.served_by(provider_config.in_force(settings).endpoints)
 
 
 def _contradictions(layer: Document, place: Place[Any], settings: Settings) -> list[FieldError]:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from minichat.domain.errors import FieldError, InvalidRequest
 from minichat.domain.identity import TenantId
+from minichat.domain.names import in_path
 from minichat.provider_entries import Provider, ProviderEntries, Secret, TenantProviders, overridden
 from minichat.services.policy_in_force import first_policy
 from minichat.settings import Settings
@@ -119,7 +120,7 @@ def _outside(path: str, secret: Secret, prefix: str) -> Iterator[FieldError]:
 
 def _wrong_models(config: ProviderEntries, settings: Settings) -> Iterator[FieldError]:
     version = policies.current_version()
-    published = None if version is None else policies.read(version)
+    published = None if version is None else policies.read(version, policies.DEPLOYMENT)
     policy = first_policy(settings) if published is None else published.policy
     try:
         policy.served_by({name: entry.endpoint for name, entry in config.providers.items()})
@@ -137,7 +138,7 @@ def _wrong_overrides(config: TenantProviders, tenant_id: TenantId, settings: Set
             continue
         if override.auth is not None:
             # Its own folder: no tenant may use another's key.
-            own = f"{settings.provider_secrets_prefix}{tenant_id}/"
+            own = f"{settings.provider_secrets_prefix}{in_path(tenant_id)}/"
             yield from _outside(f"{path}.auth.secret.name", override.auth.secret, own)
         if override.base_url is not None and _is_private(override.base_url) and not entry.allow_insecure:
             yield FieldError(f"{path}.base_url", "The address is not a public one.", "private_address")
