@@ -1,23 +1,28 @@
 """Provider entries in the table: what is published counts for its tenant only, and nothing wrong is published."""
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
 from minichat.domain.errors import InvalidRequest, ServiceUnavailable
-from minichat.domain.identity import TenantId
+from minichat.domain.identity import TenantId, UserId
 from minichat.provider_entries import Provider
 from minichat.services import provider_config
+from minichat.services.policy_in_force import Rules
 from minichat.services.providers_in_force import ProvidersInForce
 from minichat.settings import Settings, Store
-from minichat.storage import provider_versions
+from minichat.storage import keys, provider_versions
 from minichat.storage.provider_versions import ProvidersMoved, Publication
-from tests.support.domain.builders import NOW, new_id
-from tests.support.storage.faults import answers_lost
+from tests.support.domain.builders import NOW, a_caller, a_model, a_policy, new_id
+from tests.support.storage.faults import answers_lost, counted_calls
+from tests.support.storage.many_users import cost_of_a_send
 
 FAST = Settings(policy_refresh_seconds=0)
+RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
 
 
 def a_tenant() -> TenantId:
@@ -76,6 +81,48 @@ def test_fifty_tenants_in_one_process_each_have_their_own_address_and_key(store:
         assert all(pool.map(right, tenants * 4))
     # Nothing of it is in the settings, which are the environment's.
     assert not any(entry.tenant_overrides for entry in in_force.settings.providers.values())
+
+
+def test_five_hundred_tenants_with_overrides_add_nothing_to_a_send_nor_to_the_environment(store: Store) -> None:
+    without, environment = cost_of_a_send(RULES), dict(os.environ)
+    tenants = [TenantId(a_caller().tenant_id), *(a_tenant() for _ in range(499))]
+
+    def overriding(tenant_id: TenantId) -> int:
+        document = json.dumps({"overrides": override(tenant_id)}).encode()
+        publication = Publication("operator", NOW, new_id(NOW))
+        return provider_versions.publish_providers(tenant_id, document, publication, previous=None)
+
+    in_force = ProvidersInForce(Settings())
+
+    def known(tenant_id: TenantId) -> str:
+        return in_force.entries_of(tenant_id)["openai"].base_url
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(overriding, tenants)) == {1}
+        assert list(pool.map(known, tenants)) == [f"https://{tenant_id}.example.com" for tenant_id in tenants]
+    with counted_calls() as calls:
+        known(tenants[0])
+    assert calls == [], "what is known counts for its seconds"
+    assert cost_of_a_send(replace(RULES, settings=in_force.settings)) == without
+    assert (dict(os.environ), in_force.settings) == (environment, Settings())
+
+
+def test_no_user_is_where_providers_are(store: Store) -> None:
+    tenant_id = a_tenant()
+    assert keys.providers_in_force(None).pk == "PROVIDERS"
+    assert keys.providers_in_force(tenant_id).pk == f"T#{tenant_id}#P#PROVIDERS"
+    for name in ("PROVIDERS", "P#PROVIDERS", "CURRENT"):
+        assert keys.owner(tenant_id, UserId(name)) not in {"PROVIDERS", f"T#{tenant_id}#P#PROVIDERS"}
+
+
+def test_a_tenants_folder_is_its_own_whatever_its_name(store: Store) -> None:
+    secret = {"source": "ssm", "name": "/mini-chat/providers/acme/west/openai"}
+    document: dict[str, object] = {"overrides": {"openai": {"auth": {"secret": secret}}}}
+    assert refused(document, TenantId("acme/west")) == ["overrides.openai.auth.secret.name"]
+    secret["name"] = "/mini-chat/providers/_acme_2Fwest/openai"
+    assert refused(document, TenantId("acme")) == ["overrides.openai.auth.secret.name"]
+    assert refused(document, TenantId("_acme_2Fwest")) == ["overrides.openai.auth.secret.name"]
+    assert publish(document, TenantId("acme/west")) == 1
 
 
 def test_deployments_entries_replace_the_settings_and_overrides_lie_upon_them(store: Store) -> None:

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minichat.domain.identity import AttachmentId, ChatId, MessageId, RequestId, TenantId, UserId
-from minichat.domain.names import DEPLOYMENT, LONGEST, LONGEST_IN_KEY, from_key, in_key, said
+from minichat.domain.names import DEPLOYMENT, LONGEST, LONGEST_IN_KEY, from_key, in_key, in_path, said
 from minichat.domain.usage import dedupe_key
 from minichat.events import audit_sink
 from minichat.events.bucket import Arrived
@@ -62,6 +62,15 @@ def test_a_name_comes_back_from_a_key_and_what_leads_to_it_is_safe(name: str) ->
 @given(st.lists(names, min_size=2, max_size=8, unique=True))
 def test_no_two_names_have_one_key(some: list[str]) -> None:
     assert len({in_key(name) for name in some}) == len(some)
+
+
+@given(st.lists(names, min_size=2, max_size=8, unique=True))
+@example(["a/b", "a_2Fb", "_a_2Fb"])
+@example(["~a", "_7Ea", "_.a", ".a"])
+def test_no_two_names_have_one_folder_of_secrets_and_none_leads_elsewhere(some: list[str]) -> None:
+    folders = {in_path(name) for name in some}
+    assert len(folders) == len(some)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", folder) for folder in folders)
 
 
 @given(names, names, names, names)
