@@ -222,7 +222,7 @@ class Settings(SettingsGroup):
         str,
         Field(
             pattern=r"^/([A-Za-z0-9_.+=@-]+/)+$",
-            description="where published entries' keys are; those of a tenant's overrides in a folder of its id",
+            description="where published entries' keys are; those of a tenant's overrides in a folder of its name",
         ),
     ] = "/mini-chat/providers/"
 

@@ -1,13 +1,13 @@
-"""Users with limits of their own, as many as one wants, and what a send costs beside them."""
+"""Users with limits of their own, tenants with overrides, as many as one wants, and what a send costs beside them."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from minichat.domain.identity import RequestId, UserId
+from minichat.domain.identity import RequestId, TenantId, UserId
 from minichat.domain.policy_layers import UserLayer
 from minichat.services import chats
 from minichat.services.new_turn import RunningTurn, SendMessage
@@ -36,14 +36,22 @@ class SendCost:
 def fill(first: int, last: int) -> None:
     """Gives limits to users of the usual tenant, whose names are these numbers: what publishing leaves to be read."""
     packed = {"B": zlib.compress(LAYER.model_dump_json(exclude_unset=True).encode(), 9)}
-    name, client = ConversationItem.Meta.table_name, table().connection
     for start in range(first, last, BATCH):
-        puts = []
-        for number in range(start, min(start + BATCH, last)):
-            pk, sk = keys.user_policy(a_caller().tenant_id, UserId(f"user-{number}"))
-            item = {"pk": {"S": pk}, "sk": {"S": sk}, "version": {"N": "1"}, "document": packed}
-            puts.append({"PutRequest": {"Item": item}})
-        client.dispatch("BatchWriteItem", {"RequestItems": {name: puts}})
+        users = [UserId(f"user-{number}") for number in range(start, min(start + BATCH, last))]
+        pointers = [keys.user_policy(a_caller().tenant_id, user_id) for user_id in users]
+        _put([_item(key, version={"N": "1"}, document=packed) for key in pointers])
+
+
+def fill_overrides(documents: Mapping[TenantId, bytes]) -> None:
+    """Gives tenants their first overrides of providers: what publishing leaves to be read."""
+    items = []
+    for tenant_id, document in documents.items():
+        said = {"document": {"B": zlib.compress(document, 9)}, "published_by": {"S": "operator"}}
+        at = {"N": "0"}
+        items.append(_item(keys.providers_in_force(tenant_id), version={"N": "1"}))
+        items.append(_item(keys.providers_version(tenant_id, 1), **said, published_at=at))
+    for start in range(0, len(items), BATCH):
+        _put(items[start : start + BATCH])
 
 
 def cost_of_a_send(rules: Rules) -> SendCost:
@@ -53,6 +61,15 @@ def cost_of_a_send(rules: Rules) -> SendCost:
         running = send(a_call(), SendMessage(chat.chat_id, "x" * 600, RequestId(str(uuid4()))), rules)
     assert isinstance(running, RunningTurn)
     return SendCost(tuple(sorted(reads.units)), sum(units), tuple(sorted(calls)))
+
+
+def _item(key: keys.Key, **said: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {"pk": {"S": key.pk}, "sk": {"S": key.sk}} | said
+
+
+def _put(items: list[dict[str, dict[str, Any]]]) -> None:
+    puts = [{"PutRequest": {"Item": item}} for item in items]
+    table().connection.dispatch("BatchWriteItem", {"RequestItems": {ConversationItem.Meta.table_name: puts}})
 
 
 @contextmanager
