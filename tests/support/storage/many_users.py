@@ -46,7 +46,10 @@ def fill_overrides(documents: Mapping[TenantId, bytes]) -> None:
     """Gives tenants their first overrides of providers: what publishing leaves to be read."""
     items = []
     for tenant_id, document in documents.items():
-        said = {"document": {"B": zlib.compress(document, 9)}, "published_by": {"S": "operator"}}
+        said: dict[str, dict[str, Any]] = {
+            "document": {"B": zlib.compress(document, 9)},
+            "published_by": {"S": "operator"},
+        }
         at = {"N": "0"}
         items.append(_item(keys.providers_in_force(tenant_id), version={"N": "1"}))
         items.append(_item(keys.providers_version(tenant_id, 1), **said, published_at=at))
