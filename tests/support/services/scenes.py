@@ -43,6 +43,7 @@ from minichat.storage import (
     leases,
     outbox,
     policies,
+    provider_versions,
     purge,
     quota,
     summaries,
@@ -84,7 +85,8 @@ class World:
         day = self.now.date().isoformat()
         others = keys.quota(tenant_id, user_id, day), keys.usage(tenant_id, day), keys.ledger_entry(tenant_id, day, "")
         access = keys.api_key(tenant_id, ""), keys.authorization_in_force(tenant_id), keys.grant(tenant_id, "")
-        more = items_of(self.store, [key.pk for key in (*others, *access)], events=False).conversations
+        also = *others, *access, keys.providers_in_force(tenant_id)
+        more = items_of(self.store, [key.pk for key in also], events=False).conversations
         if self.version:
             more += [one for one in items_of(self.store, [keys.POLICY]).conversations if self._is_mine(one)]
         return Tables(found.conversations + more, found.outbox)
@@ -773,6 +775,21 @@ def _authorizations_publish(world: World) -> Scene:
     return Scene(publishes("mine"), beside={"authorizations.publish": publishes("theirs")})
 
 
+def _providers_publish(world: World) -> Scene:
+    tenant = world.caller.tenant_id
+    world.chats.add(ChatId("providers_published"))
+
+    def publishes(by: str) -> Act:
+        def act() -> str:
+            publication = provider_versions.Publication(by, world.now, new_id(world.now))
+            provider_versions.publish_providers(tenant, b"{}", publication, previous=None)
+            return "ok"
+
+        return act
+
+    return Scene(publishes("me"), beside={"provider_versions.publish_providers": publishes("them")})
+
+
 def _a_grant(world: World) -> tuple[grants.Grant, dict[str, Any]]:
     world.chats |= {ChatId("grant_create"), ChatId("grant_revoke")}
     grant_id, caller = new_id(world.now), world.caller
@@ -966,6 +983,7 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "outbox.once": _outbox_once,
     "policies.publish": _policies_publish,
     "authorizations.publish": _authorizations_publish,
+    "provider_versions.publish_providers": _providers_publish,
     "grants.create": _grants_create,
     "grants.delete": _grants_delete,
     "api_keys.add": _api_keys_add,
