@@ -98,6 +98,11 @@ e2e: .venv/dev.installed .tools/ministack/installed ## Run the tests over HTTP a
 bench: .venv/dev.installed .tools/ministack/installed .tools/sam/installed .tools/litellm/installed ## Measure latencies and costs, and print them
 	$(VENV)/python -m tests.bench
 
+USERS ?= 1000000
+.PHONY: users-with-limits
+users-with-limits: .venv/dev.installed .tools/ministack/installed ## What a send costs beside so many users with limits of their own (USERS=1000000)
+	$(VENV)/python -m tests.bench.users_with_limits $(USERS)
+
 .PHONY: lint
 lint: types .tools/sam/installed ## Check style, types, import direction and the templates, also as SAM translates them
 	$(VENV)/ruff check .

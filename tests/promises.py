@@ -145,6 +145,19 @@ PROMISES = {
         "it has while the table does not answer"
     ),
     "turns.policy-file": "Until the first one is published a file is in force",
+    "turns.layers-inherit": "A layer inherits what it leaves out",
+    "turns.layers-narrow": "A layer narrows: no layer switches on what a higher one has switched off",
+    "turns.layers-limits": "Of limits the nearest layer counts",
+    "turns.layers-refused": "What contradicts itself or a layer above is refused when it is published",
+    "turns.layers-meaningless": (
+        "What a later policy of the deployment makes meaningless is ignored, and refuses no send"
+    ),
+    "turns.layers-unknown-tenant": "Of a tenant whose layer is not known, and cannot be read, nobody is served (503)",
+    "turns.layers-next-send": "a change is in force at the user's next send",
+    "turns.layers-cost": "a million users with limits of their own cost nothing to any send",
+    "turns.layers-recorded": "A turn records the versions of all layers that priced it",
+    "turns.layers-withdrawn": "Withdrawing lets a layer inherit everything again, as a version of its own",
+    "turns.layers-service": "While there is none within `deadline_ms`, or one that is no layer, the last known stays",
     "turns.inherit": "A model inherits from the deployment's settings what it does not say",
     "turns.available-from": "Before `available_from` it cannot be chosen",
     "turns.unusable": "What no answer can use is refused when a policy is published",

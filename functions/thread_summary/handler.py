@@ -7,6 +7,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from minichat.domain.identity import TenantId
 from minichat.events import sqs
 from minichat.events.consume import PermanentFailure, Received, consume
 from minichat.events.payloads import ChatTitleTask, DocSummaryTask, SystemTask, ThreadSummaryTask
@@ -45,9 +46,10 @@ def _done(task: SystemTask, received: Received, seconds: float) -> str:
     settings = _settings(task)
     if not settings.enabled:
         return "disabled"
-    if _in_force.is_due(moment := time.monotonic()):
-        _in_force.look(moment)
-    means = TaskDeps(_in_force.rules, _providers, now, new_id, seconds)
+    tenant_id = TenantId(task.tenant_id)
+    if _in_force.is_due(tenant_id, moment := time.monotonic()):
+        _in_force.look(tenant_id, moment)
+    means = TaskDeps(_in_force.rules_of(tenant_id), _providers, now, new_id, seconds)
     try:
         outcome = _loop.run(_work(task, received.trace_id, means))
     except NoModel:

@@ -174,3 +174,26 @@ OPENAI = Provider(
     api_path=_API_PATHS["openai_responses"],
     auth=ProviderAuth(secret=Secret(source="env", name="OPENAI_API_KEY")),
 )
+
+
+class TenantPolicies(SettingsGroup):
+    """A service of yours that says the layers of tenants, instead of the table (turns-and-quota 5)."""
+
+    url: Annotated[str, Field(description="asked for each tenant; empty: layers are in the table")] = ""
+    secret: Annotated[Secret | None, Field(description="signs the requests (HMAC-SHA256)")] = None
+    deadline_ms: Annotated[int, Field(ge=50, le=10_000, description="for a whole answer")] = 1000
+    cache_seconds: Annotated[float, Field(ge=0, le=3600, description="how long an answer counts")] = 60
+    allow_insecure: Annotated[bool, Field(description="permits plain HTTP and private addresses")] = False
+
+    @model_validator(mode="after")
+    def _leads_where_it_may(self) -> "TenantPolicies":
+        if not self.url:
+            return self
+        address = urlsplit(self.url)
+        if address.scheme != "https" and not (self.allow_insecure and address.scheme == "http"):
+            raise ValueError("url must be https (plain http needs allow_insecure)")
+        if not address.hostname or "@" in address.netloc or address.fragment:
+            raise ValueError("url must name a host, and neither a user nor a fragment")
+        if self.secret is None:
+            raise ValueError("url needs a secret that signs the requests")
+        return self

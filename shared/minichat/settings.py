@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_v
 
 from minichat.auth_settings import Auth
 from minichat.domain.policy import ContextSize, Deployment, EstimationBudgets
-from minichat.provider_entries import OPENAI, Provider
+from minichat.provider_entries import OPENAI, Provider, TenantPolicies
 from minichat.settings_group import SettingsGroup, several
 from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
 
@@ -191,6 +191,7 @@ class Settings(SettingsGroup):
     cursor_secret: SecretStr = SecretStr("")
     policy_file: Annotated[Path | None, Field(description="in force until a policy is published")] = None
     policy_refresh_seconds: Annotated[float, Field(ge=0, le=60)] = 5
+    tenant_policies: TenantPolicies = TenantPolicies()
     metrics_namespace: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9._/#:-]{0,255}$", description="of CloudWatch metrics; empty writes none")
     ] = "MiniChat"

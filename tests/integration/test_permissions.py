@@ -34,7 +34,7 @@ from minichat.providers.files import Files
 from minichat.providers.registry import Providers
 from minichat.services import chats
 from minichat.services.new_turn import RunningTurn, SendMessage
-from minichat.services.policy_in_force import InForce, Rules
+from minichat.services.policy_in_force import InForce, Rules, first_policy
 from minichat.services.send import send
 from minichat.settings import Settings, Store, load
 from minichat.storage import dynamodb, keys, leases, parts, scan, transact
@@ -142,8 +142,8 @@ def _a_call(ago: timedelta = timedelta()) -> Call:
     return Call(Caller(TenantId(as_uuid("acme")), UserId(as_uuid("ann"))), moment.now() - ago, new_id)
 
 
-def _rules(client: Client, settings: Settings) -> Rules:
-    return Rules(settings, client._apps["StreamFunction"]._app.state.minichat.rules.policy)
+def _rules(settings: Settings) -> Rules:
+    return Rules(settings, first_policy(settings).in_deployment(settings.deployment, moment.now()))
 
 
 def _a_dead_turn(chat_id: ChatId, rules: Rules) -> None:
@@ -220,7 +220,7 @@ async def test_the_workers_of_the_books_may_do_what_they_do_and_nothing_else(
 ) -> None:
     chat_id = ChatId((await client("ApiFunction", "POST", "/chats", json={})).json()["id"])
     await _a_turn(client, f"/chats/{chat_id}")
-    rules = _rules(client, settings)
+    rules = _rules(settings)
     call = _a_call(LONG_AGO)
     _a_dead_turn(chat_id, rules)
     two_days_ago = _a_call(timedelta(days=2))
@@ -338,7 +338,7 @@ async def test_the_workers_that_clean_up_may_do_what_they_do_and_nothing_else(
     left = _events("attachment-cleanup")
     again = await consumed("AttachmentCleanupFunction", "attachment-cleanup", attachment_cleanup.handler, left)
     assert (len(left), again) == (1, 0)
-    _a_dead_turn(chat_id, _rules(client, settings))
+    _a_dead_turn(chat_id, _rules(settings))
     chats.delete(_a_call(LONG_AGO - timedelta(minutes=1)), chat_id)
     left = _events("chat-cleanup")
     again = await consumed("ChatCleanupFunction", "chat-cleanup", chat_cleanup.handler, left)

@@ -89,12 +89,12 @@ class Ledger(RuleBasedStateMachine):
 
     @property
     def going_by(self) -> Rules:
-        return self.in_force.rules
+        return self.in_force.rules_of(a_caller().tenant_id)
 
     def publish(self, policy: Policy) -> None:
         """Publishes through the table and lets the instances follow."""
         policies.publish(policy, at=self.now, by="model", token=new_id(self.now))
-        self.in_force.look(0)
+        self.in_force.look(a_caller().tenant_id, 0)
 
     def call(self) -> Call:
         """A call a second after the one before."""

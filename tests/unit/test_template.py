@@ -569,7 +569,7 @@ def test_no_function_can_write_the_policy() -> None:
     assert {role["Ref"] for role in denial["Roles"]} == functions
     (statement,) = denial["PolicyDocument"]["Statement"]
     assert statement["Effect"] == "Deny"
-    assert statement["Condition"] == {"ForAnyValue:StringEquals": {"dynamodb:LeadingKeys": ["POLICY"]}}
+    assert statement["Condition"] == {"ForAnyValue:StringLike": {"dynamodb:LeadingKeys": ["POLICY", "T#*#POLICY"]}}
 
 
 def test_aws_policies_are_used_where_a_service_demands_one() -> None:

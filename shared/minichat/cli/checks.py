@@ -327,7 +327,7 @@ def _policy(settings: Settings) -> Finding:
     publish = "Publish a right one: `minichat policy publish FILE`."
     try:
         version = policies.current_version()
-        published = None if version is None else policies.read(version)
+        published = None if version is None else policies.read(version, policies.DEPLOYMENT)
     except ServiceUnavailable:
         return Finding("failed", "the table does not tell", "See what is said of the conversation table.")
     except (ValueError, zlib.error):  # something else wrote it

@@ -21,11 +21,13 @@ Budget = Annotated[int, Field(ge=0, le=MAX_TOKENS, description="tokens")]
 MicroCredits = Annotated[int, Field(ge=0)]
 
 
-class _Part(BaseModel):
+class PolicyPart(BaseModel):
+    """A part of a policy or of a layer: nothing in it changes, and unknown members are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class EstimationBudgets(_Part):
+class EstimationBudgets(PolicyPart):
     """How tokens are estimated before a provider has counted them, in tokens and per cent.
 
     A model inherits the deployment's where it says nothing. The longer names are those of older policy files.
@@ -43,7 +45,7 @@ class EstimationBudgets(_Part):
     minimal_generation_floor: Budget = 50
 
 
-class ApiParams(_Part):
+class ApiParams(PolicyPart):
     """Sampling parameters that are sent as they are."""
 
     temperature: float | None = None
@@ -55,7 +57,7 @@ class ApiParams(_Part):
     extra_body: dict[str, Any] = Field(default_factory=dict)
 
 
-class ToolSupport(_Part):
+class ToolSupport(PolicyPart):
     """Which tools the model can be offered. A policy with `image_generation` or `mcp` is refused."""
 
     web_search: bool = False
@@ -65,7 +67,7 @@ class ToolSupport(_Part):
     mcp: bool = False
 
 
-class Features(_Part):
+class Features(PolicyPart):
     """What else a model can do. Answers stream: a policy with a model that cannot is refused."""
 
     model_config = ConfigDict(extra="allow")
@@ -74,7 +76,7 @@ class Features(_Part):
     structured_output: Annotated[bool, Field(description="for readers of the file: no answer asks for it")] = False
 
 
-class GeneralConfig(_Part):
+class GeneralConfig(PolicyPart):
     """What a provider's call of the model carries."""
 
     type: Annotated[str, Field(description="for readers of the file")] = ""
@@ -105,14 +107,14 @@ class GeneralConfig(_Part):
         return None
 
 
-class Preference(_Part):
+class Preference(PolicyPart):
     """How a model stands among the others."""
 
     is_default: bool = False
     sort_order: int = 0
 
 
-class Model(_Part):
+class Model(PolicyPart):
     """One entry of the catalog. Multipliers are micro-credits per million tokens."""
 
     id: Annotated[str, Field(min_length=1)]
@@ -141,7 +143,7 @@ class Model(_Part):
     thread_summary_prompt: str = ""
 
 
-class KillSwitches(_Part):
+class KillSwitches(PolicyPart):
     """Features that an operator has switched off for everyone."""
 
     disable_premium_tier: bool = False
@@ -152,34 +154,58 @@ class KillSwitches(_Part):
     disable_code_interpreter: bool = False
 
 
-class PolicyLimits(_Part):
+class PolicyLimits(PolicyPart):
     """What one user may spend in one bucket."""
 
     limit_daily_credits_micro: MicroCredits
     limit_monthly_credits_micro: MicroCredits
 
+    def within(self, most: "PolicyLimits") -> "PolicyLimits":
+        """Of each limit the lower one."""
+        return PolicyLimits(
+            limit_daily_credits_micro=min(self.limit_daily_credits_micro, most.limit_daily_credits_micro),
+            limit_monthly_credits_micro=min(self.limit_monthly_credits_micro, most.limit_monthly_credits_micro),
+        )
 
-class UserLimits(_Part):
+
+class UserLimits(PolicyPart):
     """`standard` is the ceiling over everything, `premium` a cap inside it."""
 
     standard: PolicyLimits
     premium: PolicyLimits
 
+    def within(self, most: "UserLimits | None") -> "UserLimits":
+        """These limits, or the other ones where those are lower."""
+        if most is None or self.above(most) is None:
+            return self
+        return UserLimits(standard=self.standard.within(most.standard), premium=self.premium.within(most.premium))
 
-class LimitsByUser(_Part):
-    """The limits of everyone, and of those who have their own."""
+    def above(self, most: "UserLimits") -> str | None:
+        """The path of the first limit that is above the other one's; None where none is."""
+        for bucket in ("standard", "premium"):
+            own, other = getattr(self, bucket), getattr(most, bucket)
+            for name in PolicyLimits.model_fields:
+                if getattr(own, name) > getattr(other, name):
+                    return f"{bucket}.{name}"
+        return None
+
+
+class LimitsByUser(PolicyPart):
+    """The limits of everyone, and of those who have their own; `most` bounds those that lower layers give."""
 
     default: UserLimits
     users: dict[str, UserLimits] = Field(default_factory=dict)
+    most: Annotated[UserLimits | None, Field(description="no layer gives a user more; none for any number")] = None
 
 
-class Policy(_Part):
+class Policy(PolicyPart):
     """One immutable version of everything above. A turn settles with the version that priced it."""
 
     policy_version: Annotated[int, Field(ge=1, le=MAX_VERSION)]
     model_catalog: Annotated[tuple[Model, ...], Field(min_length=1)]
     kill_switches: KillSwitches = KillSwitches()
     user_limits: LimitsByUser
+    default_model: Annotated[str | None, Field(description="of new chats without a wish, while it is enabled")] = None
 
     @model_validator(mode="after")
     def _catalog_is_unambiguous(self) -> "Policy":
@@ -197,6 +223,8 @@ class Policy(_Part):
                     f"{model.tier} already"
                 )
             defaults[model.tier] = model.id
+        if self.default_model is not None and self.default_model not in ids:
+            raise ValueError(f"default_model: there is no model {self.default_model!r}")
         return self
 
     def in_deployment(self, deployment: "Deployment", now: datetime) -> "Policy":
@@ -225,8 +253,9 @@ class Policy(_Part):
         return sorted((m for m in self.model_catalog if m.enabled), key=lambda model: model.preference.sort_order)
 
     def limits_of(self, user_id: str) -> UserLimits:
-        """What this user may spend: their own limits, else everyone's."""
-        return self.user_limits.users.get(user_id, self.user_limits.default)
+        """What this user may spend: their own limits, else everyone's, and no more than the most of all."""
+        limits = self.user_limits
+        return limits.users.get(user_id, limits.default).within(limits.most)
 
     def model(self, model_id: str) -> Model:
         """The enabled model of that id.
@@ -244,7 +273,7 @@ class Policy(_Part):
         return next((model for model in enabled if model.preference.is_default), enabled[0] if enabled else None)
 
     def model_for_new_chat(self, wanted: str | None) -> Model:
-        """The wanted model, or the default: premium default, else standard default, else the first enabled.
+        """The wanted model, or the default: `default_model`, premium default, standard default, first enabled.
 
         Raises InvalidModel when the wanted one is not available, or nothing is (context-attachments-providers 6).
         """
@@ -253,7 +282,8 @@ class Policy(_Part):
             candidates = [model for model in enabled if model.id == wanted]
         else:
             defaults = [model for model in enabled if model.preference.is_default]
-            candidates = [*(m for m in defaults if m.tier == "premium"), *defaults, *enabled]
+            chosen = [model for model in enabled if model.id == self.default_model]
+            candidates = [*chosen, *(m for m in defaults if m.tier == "premium"), *defaults, *enabled]
         if not candidates:
             raise InvalidModel(f"The model {wanted!r} is not available." if wanted is not None else None)
         return candidates[0]

@@ -43,8 +43,8 @@ class ToolCalls:
 class Reserve:
     """What a turn was admitted with; immutable, and the only thing that settlement reads (turns-and-quota 1, 6).
 
-    The multipliers are those of `effective_model` in `policy_version`: a turn settles at the prices of its own start
-    without looking a policy up.
+    The multipliers are those of `effective_model` in these versions of the policy's layers: a turn settles at the
+    prices of its own start without looking a policy up.
     """
 
     tokens: int
@@ -68,6 +68,9 @@ class Reserve:
     file_search_calls: int = 0
     image_inputs: int = 0
     bytes_per_token: int = 4
+    # Of the layers below the deployment's; 0 where there was none.
+    tenant_policy_version: int = 0
+    user_policy_version: int = 0
 
     @property
     def day_counts(self) -> DayCounts:

@@ -41,6 +41,8 @@ class LedgerEntry:
     policy_version: int
     used: LedgerSums
     kept_until: datetime
+    tenant_policy_version: int = 0
+    user_policy_version: int = 0
 
     @property
     def day(self) -> str:

@@ -36,3 +36,17 @@ class PolicyDecisions(PayloadPart):
 
     license: LicenseDecision | None = None
     quota: QuotaDecisionRecord
+
+
+class PublishedVersion(PayloadPart):
+    """A version of a layer of the policy, and whose it is. A withdrawn one says nothing any more.
+
+    The deployment's belongs to no tenant: its event's `tenant_id` is `deployment`.
+    """
+
+    layer: Literal["deployment", "tenant", "user"] = "deployment"
+    user_id: str | None = None
+    policy_version: int
+    previous_version: int | None = None
+    published_by: str
+    withdrawn: bool = False

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from minichat.domain.completion import CompletionSignal, Kind, Reason
 from minichat.domain.usage import Usage, dedupe_key
 from minichat.events.decisions import PayloadPart as _Part
-from minichat.events.decisions import PolicyDecisions
+from minichat.events.decisions import PolicyDecisions, PublishedVersion
 from minichat.events.references import ApiKeyRef, FrontierRef, SecondaryRef
 
 Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "chat-cleanup", "thread-summary"]
@@ -135,6 +135,8 @@ class UsageEvent(Event):
     committed_credits_micro: int
     overshoot_capped: bool = False
     policy_version_applied: int
+    tenant_policy_version: int = 0
+    user_policy_version: int = 0
     web_search_calls: int = 0
     code_interpreter_calls: int = 0
     file_search_calls: int = 0
@@ -198,6 +200,8 @@ class TurnEnded(_OfChat):
     selected_model: str
     effective_model: str
     policy_version_applied: int
+    tenant_policy_version: int = 0
+    user_policy_version: int = 0
     usage: TokenUsage | None = None
     completion_signal: CompletionRecord | None = None
     latency_ms: Latency
@@ -284,14 +288,10 @@ class DecisionRefused(_Audit):
     quota_period: str | None = None
 
 
-class PolicyPublished(_Audit):
-    """Another version of the deployment's policy is in force; it belongs to no tenant."""
+class PolicyPublished(PublishedVersion, _Audit):
+    """Another version of a layer of the policy is in force: the deployment's, a tenant's or a user's."""
 
     event_type: Literal["policy_published"] = "policy_published"
-    tenant_id: Literal["deployment"]
-    policy_version: int
-    previous_version: int | None = None
-    published_by: str
 
 
 class ApiKeyChanged(ApiKeyRef, _Audit):

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from minichat import greenlets
-from minichat.domain.identity import Call, ChatId, RequestId
+from minichat.domain.identity import Call, Caller, ChatId, RequestId
 from minichat.http.auth import Authenticator
 from minichat.http.paging import CursorCodec
 from minichat.moment import new_id, now
@@ -53,10 +53,12 @@ class AppDeps:
         assert self.codec is not None, "this app serves no lists"
         return self.codec
 
-    @property
-    def rules(self) -> Rules:
-        """Settings and the policy in force: take it once per call, because it changes."""
-        return self.in_force.rules
+    def rules_of(self, caller: Caller) -> Rules:
+        """Settings and the policy in force for the caller's tenant: take it once per call, because it changes.
+
+        A user's own layer comes with what the call reads: `Rules.of_user`.
+        """
+        return self.in_force.rules_of(caller.tenant_id)
 
     @property
     def settings(self) -> Settings:
@@ -66,9 +68,10 @@ class AppDeps:
 
 async def _app(request: Request) -> AppDeps:
     app: AppDeps = request.app.state.minichat
-    if app.in_force.is_due(moment := time.monotonic()):
+    tenant_id = request.state.caller.tenant_id
+    if app.in_force.is_due(tenant_id, moment := time.monotonic()):
         with measured("policy"):
-            await app.in_force.looked(moment)
+            await app.in_force.looked(tenant_id, moment)
     return app
 
 

@@ -159,6 +159,15 @@ EXAMPLES: dict[str, list[Event]] = {
         ),
         ApiKeyChanged(**_KEY, event_type="api_key_create"),
         ApiKeyChanged(**_KEY, event_type="api_key_revoke"),
+        PolicyPublished(
+            tenant_id=_TENANT,
+            timestamp=_AT,
+            requester_type="system",
+            layer="user",
+            user_id=_USER,
+            policy_version=1,
+            published_by="ann@example.com",
+        ),
     ],
     "usage": [
         UsageEvent(

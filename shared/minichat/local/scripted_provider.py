@@ -31,7 +31,7 @@ and cites what they find: an example of a page, a file of the vector stores. Mar
     [[flood:N]]           sends an event of 10 MB after N deltas
     [[unknown:N]]         sends an event that nobody knows after N deltas
     [[stall:N]]           falls silent after N deltas
-    [[bytes:N]]           sends the stream in pieces of N bytes
+    [[bytes:N]]           sends pieces of N bytes            [[instructions]]     answers what it was instructed
     [[html]]              answers 200 with a page            [[redirect]]         answers 307
     [[problem]]           answers 200 with the body of a refusal
     [[strict]]            answers 400 to a conversation whose roles do not alternate
@@ -63,7 +63,7 @@ from minichat.local.dialects.anthropic import Messages
 from minichat.local.dialects.bedrock import Converse
 from minichat.local.dialects.dialect import SECRETS, Cite, Dialect, ScriptedReply, Tokens, Work, wrong_identity
 from minichat.local.dialects.openai import ChatCompletions, Responses
-from minichat.local.scripted_tasks import MARKER, answer_of_task
+from minichat.local.scripted_tasks import MARKER, answer_of_task, instructed
 
 DEFAULT_DELAY_MS = 15
 ECHOED_CHARACTERS = 200
@@ -180,7 +180,7 @@ async def _answer(request: Request, *, dialect: type[Dialect]) -> Response:
     of_the_system = answer_of_task(text) is not None
     state.of_the_system += of_the_system
     state.calls += not of_the_system
-    script = Script.of(text)
+    script = Script.of(instructed(text, body))
     key = next((request.headers[name] for name in _KEY_HEADERS if name in request.headers), "no key")
     message = f"As told with {key}: {', '.join(SECRETS)}."
     if (refusal := _refusal(script, state, dialect, message)) is not None:

@@ -200,7 +200,7 @@ def _publish(configured: Settings, *, insist: bool) -> None:
     connect(configured.store)
     policy, version = first_policy(configured), policies.current_version()
     if version is not None:
-        published = policies.read(version)
+        published = policies.read(version, policies.DEPLOYMENT)
         if not insist or (published is not None and published.policy == policy):
             return
     try:

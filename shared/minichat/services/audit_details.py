@@ -66,6 +66,8 @@ def turn_ended(call: Call, turn: Turn, ending: Ending, settings: Settings) -> Tu
         selected_model=turn.reserve.selected_model,
         effective_model=turn.reserve.effective_model,
         policy_version_applied=turn.reserve.policy_version,
+        tenant_policy_version=turn.reserve.tenant_policy_version,
+        user_policy_version=turn.reserve.user_policy_version,
         usage=TokenUsage.told(ending.usage),
         completion_signal=CompletionRecord.told(turn.completion_signal),
         latency_ms=Latency(ttft_ms=ending.ttft_ms, total_ms=int((call.now - turn.started_at).total_seconds() * 1000)),

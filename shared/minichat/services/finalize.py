@@ -268,6 +268,8 @@ def _usage_event(call: Call, turn: Turn, ending: Ending, settlement: Settlement)
         committed_credits_micro=settlement.committed_micro,
         overshoot_capped=settlement.overshoot_capped,
         policy_version_applied=turn.reserve.policy_version,
+        tenant_policy_version=turn.reserve.tenant_policy_version,
+        user_policy_version=turn.reserve.user_policy_version,
         web_search_calls=ending.tool_calls.web_search,
         code_interpreter_calls=ending.tool_calls.code_interpreter,
         file_search_calls=ending.tool_calls.file_search,

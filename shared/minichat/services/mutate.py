@@ -19,7 +19,16 @@ from minichat.events.payloads import TurnDeleted, TurnReplaced
 from minichat.observability import measured
 from minichat.services import message_attachments
 from minichat.services.audit_details import by
-from minichat.services.new_turn import RunningTurn, SendMessage, begin, preflight, started, twice_at_most, wanted
+from minichat.services.new_turn import (
+    RunningTurn,
+    SendMessage,
+    begin,
+    preflight,
+    started,
+    twice_at_most,
+    wanted,
+    with_own,
+)
 from minichat.services.orphans import ended_as_orphan
 from minichat.services.policy_in_force import Rules
 from minichat.services.repeated_turns import go_on_with_mutation
@@ -39,7 +48,7 @@ def retry(call: Call, chat_id: ChatId, target: RequestId, new_request_id: Reques
     def once() -> RunningTurn:
         opened = _open(call, chat_id, target, rules)
         command = SendMessage(chat_id, opened.content, new_request_id, web_search=opened.target.turn.web_search_enabled)
-        return _replace(call, opened, command, "turn_retry", rules)
+        return _replace(call, opened, command, "turn_retry")
 
     with counted_turn("retry"):
         return _once_or_again(once, lambda: go_on_with_mutation(call, chat_id, target, None, rules))
@@ -54,7 +63,7 @@ def edit(call: Call, target: RequestId, command: SendMessage, rules: Rules) -> R
     def once() -> RunningTurn:
         opened = _open(call, command.chat_id, target, rules)
         kept = replace(command, web_search=opened.target.turn.web_search_enabled)
-        return _replace(call, opened, kept, "turn_edit", rules)
+        return _replace(call, opened, kept, "turn_edit")
 
     with counted_turn("edit"):
         checked_content(command.content)
@@ -108,7 +117,8 @@ def _read_and_repair(call: Call, look: Callable[[], T], settings: Settings) -> T
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A turn that may be replaced, its chat without it, and the attachments that its message can still use."""
+    """A turn that may be replaced, its chat without it, the attachments that its message can still use, and the rules
+    of its user."""
 
     chat: Chat
     target: turn_mutations.Target
@@ -117,12 +127,14 @@ class _Opened:
     quota_use: QuotaUse
     sent_with: tuple[Attachment, ...]
     documents: tuple[Document, ...]
+    rules: Rules
 
 
 def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Opened:
     # The turn's own two messages are the newest ones.
     look = wanted(call, chat_id, target, rules, own=2)
     found = _read_and_repair(call, lambda: starting_point.look(call, look), rules.settings)
+    found, rules = with_own(call, found, rules)
     chat, turn = check_mutation(call.caller, found.chat, found.turn, target)
     history = [message for message in found.recent.messages if message.request_id != turn.request_id]
     # A summary that covers the turn repeats what the mutation takes back.
@@ -130,7 +142,7 @@ def _open(call: Call, chat_id: ChatId, target: RequestId, rules: Rules) -> _Open
     snapshot = Snapshot(history, summary, rules.settings.context.recent_messages_limit)
     sent_with = message_attachments.kept(call.caller, turn, rules)
     going, content = turn_mutations.Target(turn, found.recent.of(turn.request_id)), _content_of(turn, found.recent)
-    return _Opened(chat, going, content, snapshot, found.quota_use, sent_with, found.documents)
+    return _Opened(chat, going, content, snapshot, found.quota_use, sent_with, found.documents, rules)
 
 
 def _content_of(turn: Turn, recent: messages.Newest) -> str:
@@ -142,9 +154,9 @@ def _content_of(turn: Turn, recent: messages.Newest) -> str:
 
 
 def _replace(
-    call: Call, opened: _Opened, command: SendMessage, event_type: Literal["turn_retry", "turn_edit"], rules: Rules
+    call: Call, opened: _Opened, command: SendMessage, event_type: Literal["turn_retry", "turn_edit"]
 ) -> RunningTurn:
-    chat, old = opened.chat, opened.target.turn
+    chat, old, rules = opened.chat, opened.target.turn, opened.rules
     command = replace(command, attachment_ids=tuple(one.attachment_id for one in opened.sent_with))
     images = message_attachments.images(opened.sent_with)
     wish = Wish(chat.model, command.content, opened.snapshot, command.web_search, images, opened.documents)

@@ -85,6 +85,13 @@ def wanted(call: Call, chat_id: ChatId, request_id: RequestId, rules: Rules, *, 
     return starting_point.Wanted(chat_id, request_id, limits, history + own, RECENT_MAX_BYTES)
 
 
+def with_own(call: Call, opened: starting_point.Opened, rules: Rules) -> tuple[starting_point.Opened, Rules]:
+    """What a new turn starts from, and the rules, both with the user's own layer of the policy."""
+    rules = rules.of_user(opened.user_layer)
+    limits = rules.policy.limits_of(call.caller.user_id)
+    return replace(opened, quota_use=replace(opened.quota_use, limits=limits)), rules
+
+
 def preflight(call: Call, wish: Wish, quota_use: QuotaUse, rules: Rules) -> Admission:
     """The admission of the message; raises as `admit` does."""
     with measured("context"):
@@ -94,7 +101,10 @@ def preflight(call: Call, wish: Wish, quota_use: QuotaUse, rules: Rules) -> Admi
             count("quota_preflight_total", decision="reject", tier="none")
             raise
     count("quota_preflight_total", decision=admission.reserve.decision, tier=admission.model.tier)
-    return admission
+    priced = replace(
+        admission.reserve, tenant_policy_version=rules.tenant_version, user_policy_version=rules.user_version
+    )
+    return replace(admission, reserve=priced)
 
 
 def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, limits: UserLimits) -> turns.Start:

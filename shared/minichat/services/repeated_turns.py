@@ -15,7 +15,7 @@ from minichat.domain.message import fingerprint
 from minichat.domain.turn import Turn, TurnState
 from minichat.observability import measured
 from minichat.services import message_attachments
-from minichat.services.new_turn import Replay, RunningTurn, SendMessage, running, wanted, wants_title
+from minichat.services.new_turn import Replay, RunningTurn, SendMessage, running, wanted, wants_title, with_own
 from minichat.services.orphans import never_began, read_and_repair
 from minichat.services.policy_in_force import Rules
 from minichat.settings import Settings
@@ -89,6 +89,7 @@ def go_on_with_send(call: Call, command: SendMessage, rules: Rules) -> RunningTu
     with measured("read"):
         # Its own message is the newest.
         opened = starting_point.look(call, wanted(call, command.chat_id, command.request_id, rules, own=1))
+    opened, rules = with_own(call, opened, rules)
     chat, turn = visible(opened.chat, call.caller), opened.turn
     if turn is None or turn.fingerprint != fingerprint(command.content, command.attachment_ids):
         return None

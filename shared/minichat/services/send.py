@@ -24,6 +24,7 @@ from minichat.services.new_turn import (
     started,
     twice_at_most,
     wanted,
+    with_own,
 )
 from minichat.services.orphans import end_if_dead, never_began
 from minichat.services.policy_in_force import Rules
@@ -49,24 +50,24 @@ def send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Replay
 def _send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Replay:
     look = replace(wanted(call, command.chat_id, command.request_id, rules), attachment_ids=command.attachment_ids)
     with measured("read"):
-        opened = starting_point.look(call, look)
+        opened, own = with_own(call, starting_point.look(call, look), rules)
     chat = visible(opened.chat, call.caller)
     is_dead = opened.turn is not None and never_began(call, opened.turn, rules.settings)
     if is_dead and (again := go_on_with_send(call, command, rules)) is not None:
         return again
     if end_if_dead(call, chat, rules.settings) or is_dead:
         with measured("read"):
-            opened = starting_point.look(call, look)
+            opened, own = with_own(call, starting_point.look(call, look), rules)
         chat = visible(opened.chat, call.caller)
     if opened.turn is not None:
         return replayed(opened.turn, command)
     if chat.running_request_id is not None:
         raise GenerationInProgress(chat.running_request_id)
-    sent_with = message_attachments.named(call.caller, command.attachment_ids, opened.attachments, rules)
+    sent_with = message_attachments.named(call.caller, command.attachment_ids, opened.attachments, own)
     snapshot = Snapshot(opened.recent.messages, opened.summary, rules.settings.context.recent_messages_limit)
     images = message_attachments.images(sent_with)
     wish = Wish(chat.model, command.content, snapshot, command.web_search, images, opened.documents)
-    admission = preflight(call, wish, opened.quota_use, rules)
+    admission = preflight(call, wish, opened.quota_use, own)
     new = begin(call, chat, admission, command, opened.quota_use.limits)
     new = replace(new, referred_to=sent_with)
     try:
@@ -78,4 +79,4 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Repla
         if known is None:
             raise
         return replayed(known, command)
-    return started(chat, new, admission, wish, rules)
+    return started(chat, new, admission, wish, own)

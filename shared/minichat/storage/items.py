@@ -141,6 +141,8 @@ class TurnItem(ConversationItem):
     reserve_file_search_calls = NumberAttribute(attr_name="r_file", null=True)
     reserve_image_inputs = NumberAttribute(attr_name="r_img", null=True)
     reserve_bytes_per_token = NumberAttribute(attr_name="r_bytes", null=True)
+    reserve_tenant_policy_version = NumberAttribute(attr_name="r_tenant", null=True)
+    reserve_user_policy_version = NumberAttribute(attr_name="r_user", null=True)
 
     usage_input_tokens = NumberAttribute(attr_name="u_in", null=True)
     usage_output_tokens = NumberAttribute(attr_name="u_out", null=True)

@@ -18,6 +18,8 @@
     usage of a day          T#<tenant>#USAGE        <day> | <day>#<user>
     API key                 T#<tenant>#APIKEY       <key id>
     policy version          POLICY                  V#<version> | CURRENT
+    a tenant's layer of it  T#<tenant>#POLICY       V#<version> | CURRENT
+    a user's layer of it    T#<tenant>#U#<user>     LIMITS#V#<version> | LIMITS
 
     outbox table            T#<tenant>#C#<chat>     <event_id>
 
@@ -140,6 +142,26 @@ POLICY_IN_FORCE = Key(POLICY, "CURRENT")
 def policy_version(version: int) -> Key:
     """A version of the policy; versions sort by their number."""
     return Key(POLICY, f"V#{version:010d}")
+
+
+def tenant_policy(tenant_id: TenantId) -> Key:
+    """Which version of a tenant's layer of the policy is in force."""
+    return Key(f"T#{tenant_id}#POLICY", "CURRENT")
+
+
+def tenant_policy_version(tenant_id: TenantId, version: int) -> Key:
+    """A version of a tenant's layer of the policy."""
+    return Key(f"T#{tenant_id}#POLICY", f"V#{version:010d}")
+
+
+def user_policy(tenant_id: TenantId, user_id: UserId) -> Key:
+    """A user's layer of the policy, and its version."""
+    return Key(owner(tenant_id, user_id), "LIMITS")
+
+
+def user_policy_version(tenant_id: TenantId, user_id: UserId, version: int) -> Key:
+    """A version of a user's layer of the policy."""
+    return Key(owner(tenant_id, user_id), f"LIMITS#V#{version:010d}")
 
 
 def prefix(tenant_id: TenantId) -> str:

@@ -14,17 +14,10 @@ KEPT = timedelta(days=7)
 """How long an operator can republish an event."""
 
 
-def of_policy(policy_version: int, *, previous: int | None, at: datetime, by: str, event_id: str) -> OutboxItem:
-    """The outbox item of a published policy."""
-    event = PolicyPublished(
-        tenant_id="deployment",
-        timestamp=at,
-        requester_type="system",
-        policy_version=policy_version,
-        previous_version=previous,
-        published_by=by,
-    )
-    return _item(keys.outbox(TenantId(event.tenant_id), ChatId("policy"), event_id), event, at, trace_id=None)
+def of_policy(event: PolicyPublished, event_id: str) -> OutboxItem:
+    """The outbox item of a published layer of the policy."""
+    key = keys.outbox(TenantId(event.tenant_id), ChatId("policy"), event_id)
+    return _item(key, event, event.timestamp, trace_id=event.trace_id)
 
 
 def item(call: Call, chat_id: ChatId, event: Event, *, delay_seconds: int | None = None) -> OutboxItem:

@@ -1,18 +1,29 @@
-"""Policy versions: immutable items, and a pointer to the one in force (turns-and-quota 5)."""
+"""Versions of the policy's layers: immutable items, and a pointer to the one in force (turns-and-quota 5).
+
+The deployment's, each tenant's and each user's are published in one way. A user's pointer also holds what it points
+to, because every send of the user reads it.
+"""
 
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
 
-from pynamodb.attributes import BinaryAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.attributes import BinaryAttribute, BooleanAttribute, NumberAttribute, UnicodeAttribute
 
+from minichat.domain.identity import TenantId, UserId
 from minichat.domain.policy import MAX_VERSION, Policy
+from minichat.domain.policy_layers import MAX_TENANT_BYTES, Document, TenantLayer, UserLayer
+from minichat.events.payloads import PolicyPublished
 from minichat.storage import keys, outbox
 from minichat.storage.attributes import InstantAttribute
 from minichat.storage.conditions import any_of
 from minichat.storage.items import ConversationItem, batch_get, query
+from minichat.storage.keys import Key, Raw
 from minichat.storage.transact import Put, Refused, Update, commit
+
+D = TypeVar("D", Policy, TenantLayer, UserLayer)
 
 MAX_STORED_BYTES = 390_000
 """Compressed size of a version, which is one item: DynamoDB's 400 KB (AWS limit), less its other attributes."""
@@ -20,27 +31,33 @@ MAX_STORED_BYTES = 390_000
 MAX_BYTES = 3_000_000
 """Size of a version's JSON: its models must fit one Lambda answer (6,291,556 bytes), where quotes count twice."""
 
+MAX_USER_BYTES = 3_000
+"""Size of the JSON of a user's layer: with its item below 4 KB, a send reads it for one unit."""
+
 
 class PolicyItem(ConversationItem):
-    """One version of the policy, as compressed JSON; never changed once written."""
+    """One version of a layer, as compressed JSON; never changed once written."""
 
     document = BinaryAttribute(legacy_encoding=False)
     published_at = InstantAttribute()
     published_by = UnicodeAttribute()
+    withdrawn = BooleanAttribute(null=True)
 
 
 class PolicyPointer(ConversationItem):
-    """Which version is in force."""
+    """Which version is in force; a user's also says what that is."""
 
     version = NumberAttribute()
+    document = BinaryAttribute(null=True, legacy_encoding=False)
 
 
 class VersionTaken(Exception):
     """This version, or a later one, is already published: versions only go up, and never change."""
 
-    def __init__(self, current: int) -> None:
+    def __init__(self, wanted: int, current: int) -> None:
+        self.wanted = wanted
         self.current = current
-        super().__init__(str(current))
+        super().__init__(f"{wanted} cannot follow {current}")
 
 
 class PolicyTooLarge(ValueError):
@@ -48,82 +65,198 @@ class PolicyTooLarge(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """A version, and when and by whom it was published."""
+class Place(Generic[D]):
+    """Where the versions of one layer are: the deployment's, a tenant's or a user's."""
 
-    policy: Policy
+    kind: type[D]
+    tenant_id: TenantId | None = None
+    user_id: UserId | None = None
+
+    @property
+    def layer(self) -> Literal["deployment", "tenant", "user"]:
+        """Its name."""
+        if self.tenant_id is None:
+            return "deployment"
+        return "tenant" if self.user_id is None else "user"
+
+    @property
+    def in_force(self) -> Key:
+        """Where the pointer is."""
+        if self.tenant_id is None:
+            return keys.POLICY_IN_FORCE
+        if self.user_id is None:
+            return keys.tenant_policy(self.tenant_id)
+        return keys.user_policy(self.tenant_id, self.user_id)
+
+    def version(self, version: int) -> Key:
+        """Where a version is."""
+        if self.tenant_id is None:
+            return keys.policy_version(version)
+        if self.user_id is None:
+            return keys.tenant_policy_version(self.tenant_id, version)
+        return keys.user_policy_version(self.tenant_id, self.user_id, version)
+
+
+DEPLOYMENT = Place(Policy)
+
+
+def of_tenant(tenant_id: TenantId) -> Place[TenantLayer]:
+    """The place of a tenant's layer."""
+    return Place(TenantLayer, tenant_id)
+
+
+def of_user(tenant_id: TenantId, user_id: UserId) -> Place[UserLayer]:
+    """The place of a user's layer."""
+    return Place(UserLayer, tenant_id, user_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Published(Generic[D]):
+    """A version, and when and by whom it was published; a withdrawn layer says nothing."""
+
+    policy: D
     at: datetime
     by: str
+    version: int
+    withdrawn: bool = False
 
 
-def current_version() -> int | None:
+def current_version(place: Place[Any] = DEPLOYMENT) -> int | None:
     """The version in force; None before the first was published.
 
     Raises ServiceUnavailable.
     """
-    raw = batch_get([keys.POLICY_IN_FORCE]).get(keys.POLICY_IN_FORCE)
-    return None if raw is None else int(PolicyPointer.from_raw_data(dict(raw)).version)
+    (version,) = current_versions(place)
+    return version
 
 
-def read(version: int) -> Published | None:
+def current_versions(*places: Place[Any]) -> list[int | None]:
+    """The version in force of each layer, read at once.
+
+    Raises ServiceUnavailable.
+    """
+    found = batch_get(place.in_force for place in places)
+    return [_version_of(found.get(place.in_force)) for place in places]
+
+
+def _version_of(raw: Raw | None) -> int | None:
+    return None if raw is None else keys.number(raw, PolicyPointer.version.attr_name)
+
+
+def read(version: int, place: Place[D]) -> Published[D] | None:
     """One version.
 
     Raises ServiceUnavailable.
     """
-    raw = batch_get([keys.policy_version(version)])
-    return next((_published(PolicyItem.from_raw_data(dict(item))) for item in raw.values()), None)
+    raw = batch_get([place.version(version)])
+    return next((_published(PolicyItem.from_raw_data(dict(item)), place) for item in raw.values()), None)
 
 
-def history() -> Iterator[Published]:
-    """Every version, the newest first.
+def user_layer(raw: Raw | None) -> UserLayer | None:
+    """A user's layer, of their stored pointer; a withdrawn one has its version, and says nothing else."""
+    if raw is None:
+        return None
+    item = PolicyPointer.from_raw_data(dict(raw))
+    layer = UserLayer() if item.document is None else UserLayer.model_validate_json(zlib.decompress(item.document))
+    return layer.model_copy(update={"policy_version": int(item.version)})
+
+
+def layer_of(tenant_id: TenantId, user_id: UserId) -> UserLayer | None:
+    """A user's layer in force.
+
+    Raises ServiceUnavailable.
+    """
+    key = keys.user_policy(tenant_id, user_id)
+    return user_layer(batch_get([key]).get(key))
+
+
+def history(place: Place[D]) -> Iterator[Published[D]]:
+    """Every version of a layer, the newest first.
 
     Raises ServiceUnavailable.
     """
     newest, more = MAX_VERSION, True
     while more:
-        versions = PolicyItem.sk.between(keys.policy_version(0).sk, keys.policy_version(newest).sk)
-        found, more = query(keys.POLICY, versions, limit=10, descending=True)
+        first, last = place.version(0), place.version(newest)
+        found, more = query(first.pk, PolicyItem.sk.between(first.sk, last.sk), limit=10, descending=True)
         for raw in found:
-            published = _published(PolicyItem.from_raw_data(dict(raw)))
-            newest = published.policy.policy_version - 1
+            published = _published(PolicyItem.from_raw_data(dict(raw)), place)
+            newest = published.version - 1
             yield published
 
 
-def publish(policy: Policy, *, at: datetime, by: str, token: str) -> None:
-    """Stores the version, puts it in force and audits it, in one transaction; `token` is the event's id.
+def stored_form(document: Document) -> bytes:
+    """A version as its item holds it.
 
+    Raises PolicyTooLarge.
+    """
+    plain = document.model_dump_json(exclude_unset=True).encode()
+    match document:
+        case Policy() if len(plain) > MAX_BYTES:
+            raise PolicyTooLarge(
+                f"The policy has {len(plain)} bytes; its models fit one answer if it has at most {MAX_BYTES}."
+            )
+        case TenantLayer() if len(plain) > MAX_TENANT_BYTES:
+            raise PolicyTooLarge(f"The tenant's layer has {len(plain)} bytes; it may have {MAX_TENANT_BYTES}.")
+        case UserLayer() if len(plain) > MAX_USER_BYTES:
+            raise PolicyTooLarge(f"The user's layer has {len(plain)} bytes; it may have {MAX_USER_BYTES}.")
+    packed = zlib.compress(plain, 9)
+    if len(packed) > MAX_STORED_BYTES:
+        raise PolicyTooLarge(f"The policy has {len(packed)} bytes, compressed; {MAX_STORED_BYTES} fit.")
+    return packed
+
+
+def publish(document: Document | None, place: Place[Any] = DEPLOYMENT, *, at: datetime, by: str, token: str) -> int:
+    """Stores a version of a layer, puts it in force and audits it, in one transaction; `token` is the event's id.
+
+    The version: the document's, or the one after the last. None withdraws a tenant's or a user's layer, which
+    inherits everything again; that is a version too.
     Raises VersionTaken, PolicyTooLarge, ServiceUnavailable; the version in force is unchanged then.
     """
-    plain = policy.model_dump_json(exclude_unset=True).encode()
-    if len(plain) > MAX_BYTES:
-        raise PolicyTooLarge(
-            f"The policy has {len(plain)} bytes; its models fit one answer if it has at most {MAX_BYTES}."
-        )
-    document = zlib.compress(plain, 9)
-    if len(document) > MAX_STORED_BYTES:
-        raise PolicyTooLarge(f"The policy has {len(document)} bytes, compressed; {MAX_STORED_BYTES} fit.")
-    item = PolicyItem(*keys.policy_version(policy.policy_version), document=document, published_at=at, published_by=by)
-    previous = current_version()
+    said: Document = place.kind() if document is None else document
+    packed = stored_form(said)
+    previous = current_version(place)
+    version = said.policy_version or (previous or 0) + 1
+    item = PolicyItem(
+        *place.version(version),
+        document=packed,
+        published_at=at,
+        published_by=by,
+        withdrawn=True if document is None else None,
+    )
+    event = PolicyPublished(
+        tenant_id=place.tenant_id or "deployment",
+        timestamp=at,
+        requester_type="system",
+        layer=place.layer,
+        user_id=place.user_id,
+        policy_version=version,
+        previous_version=previous,
+        published_by=by,
+        withdrawn=document is None,
+    )
+    actions = [PolicyPointer.version.set(version)]
+    if place.user_id is not None:
+        actions.append(PolicyPointer.document.set(packed))
     is_first = PolicyPointer.version.does_not_exist()
-    is_newer = PolicyPointer.version < policy.policy_version
+    is_newer = PolicyPointer.version < version
     try:
         commit(
             [
                 Put("version", item, PolicyItem.pk.does_not_exist()),
-                Update(
-                    "pointer",
-                    PolicyPointer(*keys.POLICY_IN_FORCE),
-                    [PolicyPointer.version.set(policy.policy_version)],
-                    any_of(is_first, is_newer),
-                ),
-                Put("event", outbox.of_policy(policy.policy_version, previous=previous, at=at, by=by, event_id=token)),
+                Update("pointer", PolicyPointer(*place.in_force), actions, any_of(is_first, is_newer)),
+                Put("event", outbox.of_policy(event, token)),
             ],
             token=token,
         )
     except Refused as refused:
-        raise VersionTaken(current_version() or policy.policy_version) from refused
+        raise VersionTaken(version, current_version(place) or version) from refused
+    return version
 
 
-def _published(item: PolicyItem) -> Published:
-    policy = Policy.model_validate_json(zlib.decompress(item.document))
-    return Published(policy, item.published_at, item.published_by)
+def _published(item: PolicyItem, place: Place[D]) -> Published[D]:
+    policy = place.kind.model_validate_json(zlib.decompress(item.document))
+    version = int(item.sk.rpartition("#")[2])
+    if policy.policy_version is None:
+        policy = policy.model_copy(update={"policy_version": version})
+    return Published(policy, item.published_at, item.published_by, version, withdrawn=bool(item.withdrawn))

@@ -14,11 +14,12 @@ from minichat.domain.attachment import Attachment
 from minichat.domain.chat import Chat
 from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
 from minichat.domain.policy import UserLimits
+from minichat.domain.policy_layers import UserLayer
 from minichat.domain.quota_left import QuotaUse
 from minichat.domain.summary import Summary
 from minichat.domain.tools import Document
 from minichat.domain.turn import Turn
-from minichat.storage import attachments, chats, documents, keys, messages, quota, summaries, turns
+from minichat.storage import attachments, chats, documents, keys, messages, policies, quota, summaries, turns
 from minichat.storage.items import batch_get
 from minichat.storage.messages import Newest
 
@@ -36,10 +37,11 @@ class Latest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened(Latest):
-    """What a new turn starts from: `Latest`, the caller's quota, the chat's summary and ready documents, and those of
-    the requested attachments that exist."""
+    """What a new turn starts from: `Latest`, the caller's quota and layer of the policy, the chat's summary and ready
+    documents, and those of the requested attachments that exist."""
 
     quota_use: QuotaUse
+    user_layer: UserLayer | None = None
     summary: Summary | None
     documents: tuple[Document, ...] = ()
     attachments: tuple[Attachment, ...] = ()
@@ -51,7 +53,7 @@ T = TypeVar("T", bound=Latest)
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What to read: a turn of a chat, attachments by their ids, and `messages` of the newest, fewer once their text
-    exceeds `at_most_bytes`; `limits` are the caller's."""
+    exceeds `at_most_bytes`; `limits` are the caller's, where they have none of their own."""
 
     chat_id: ChatId
     request_id: RequestId
@@ -115,14 +117,27 @@ def open_for_turn(
     tenant_id = call.caller.tenant_id
     chat_key, turn_key = keys.chat(tenant_id, chat_id), keys.turn(tenant_id, chat_id, request_id)
     quota_key, summary_key = quota.key(tenant_id, call.caller.user_id, call.now), keys.summary(tenant_id, chat_id)
-    documents_key = keys.documents(tenant_id, chat_id)
+    documents_key, own_key = keys.documents(tenant_id, chat_id), keys.user_policy(tenant_id, call.caller.user_id)
     wanted = [keys.attachment(tenant_id, chat_id, attachment_id) for attachment_id in attachment_ids]
-    found = batch_get([chat_key, turn_key, quota_key, summary_key, documents_key, *wanted])
+    found = batch_get([chat_key, turn_key, quota_key, summary_key, documents_key, own_key, *wanted])
     return Opened(
         chat=chats.from_raw(found.get(chat_key)),
         turn=turns.from_raw(found.get(turn_key)),
         quota_use=quota.quota_use(limits, found.get(quota_key), call.now),
+        user_layer=policies.user_layer(found.get(own_key)),
         summary=summaries.from_raw(found.get(summary_key)),
         documents=documents.from_raw(found.get(documents_key)),
         attachments=tuple(attachments.from_raw(found[key]) for key in wanted if key in found),
     )
+
+
+def look_at_quota(call: Call, limits: UserLimits) -> tuple[QuotaUse, UserLayer | None]:
+    """The caller's quota under these limits, and their layer of the policy, read at once.
+
+    Raises ServiceUnavailable.
+    """
+    caller = call.caller
+    quota_key = quota.key(caller.tenant_id, caller.user_id, call.now)
+    own_key = keys.user_policy(caller.tenant_id, caller.user_id)
+    found = batch_get([quota_key, own_key])
+    return quota.quota_use(limits, found.get(quota_key), call.now), policies.user_layer(found.get(own_key))

@@ -36,6 +36,8 @@ class LedgerItem(ConversationItem):
     outcome = UnicodeAttribute()
     settlement_method = UnicodeAttribute(attr_name="settled")
     policy_version = NumberAttribute(attr_name="policy")
+    tenant_policy_version = NumberAttribute(attr_name="t_policy", null=True)
+    user_policy_version = NumberAttribute(attr_name="u_policy", null=True)
     committed_credits_micro = NumberAttribute(attr_name="micro")
     input_tokens = NumberAttribute(attr_name="in")
     output_tokens = NumberAttribute(attr_name="out")
@@ -128,6 +130,8 @@ def _entry(event: UsageEvent, event_id: str, retention_days: int) -> LedgerItem:
         outcome=event.billing_outcome,
         settlement_method=event.settlement_method,
         policy_version=event.policy_version_applied,
+        tenant_policy_version=event.tenant_policy_version or None,
+        user_policy_version=event.user_policy_version or None,
         settled_at=event.timestamp,
         expires_at=_expires_at(event, retention_days),
         **{name: count for name, count in counted.items() if count or name in _ALWAYS},
@@ -253,6 +257,8 @@ def entry_of(raw: Raw) -> LedgerEntry:
         model=item.model,
         premium=item.tier == "premium",
         policy_version=int(item.policy_version),
+        tenant_policy_version=int(item.tenant_policy_version or 0),
+        user_policy_version=int(item.user_policy_version or 0),
         used=LedgerSums(int(item.turn_id is not None), *(int(getattr(item, name) or 0) for name in _COUNTED)),
         kept_until=from_seconds(int(item.expires_at)),
     )

@@ -105,7 +105,7 @@ async def upload_attachment(
     """
     came = given.file
     file = attachments.NewFile(came.filename, came.content_type, len(came.content), idempotency_key)
-    added = await greenlets.run(attachments.add, call, given.chat, file, came.content, app.rules)
+    added = await greenlets.run(attachments.add, call, given.chat, file, came.content, app.rules_of(call.caller))
     return attachment_detail(await attachments.settled(call, added, wait.seconds))
 
 
@@ -119,7 +119,7 @@ def announce_attachment(
     """
     chat = chats.get(call, chat_id)
     file = attachments.NewFile(body.filename, body.content_type, body.size_bytes, idempotency_key)
-    attachment, form = attachments.announce(call, chat, file, app.rules)
+    attachment, form = attachments.announce(call, chat, file, app.rules_of(call.caller))
     return attachment_upload(attachment, form, app.settings.attachments.upload_seconds)
 
 

@@ -14,6 +14,7 @@ from minichat.http.public_path import public_path
 from minichat.http.request_models import CreateChat, ListChats, RenameChat
 from minichat.http.response_models import ChatDetail, Page, chat_detail
 from minichat.services import chats
+from minichat.storage import policies
 
 router = APIRouter(tags=["chats"], route_class=Authenticated)
 
@@ -36,7 +37,8 @@ def create_chat(  # noqa: PLR0913, PLR0917  one for each thing that the request 
     A temporary chat is in no list, and is deleted with everything in it once nobody has used it for a day.
     """
     wish = chats.NewChat(body.title, body.model, idempotency_key, temporary=bool(body.is_temporary))
-    chat = chats.create(call, wish, app.rules)
+    rules = app.rules_of(call.caller).of_user(policies.layer_of(call.caller.tenant_id, call.caller.user_id))
+    chat = chats.create(call, wish, rules)
     response.headers["location"] = public_path(request, f"{app.settings.url_prefix}/v1/chats/{chat.chat_id}")
     return chat_detail(chat)
 

@@ -74,7 +74,7 @@ async def send_message(
     )
     find = repeated_turns.by_message if body.request_id is None else repeated_turns.by_request_id
     rest = await _rest(call, app, last_event_id, partial(find, call, command, app.settings))
-    return rest or await _answered(call, app, partial(send, call, command, app.rules))
+    return rest or await _answered(call, app, partial(send, call, command, app.rules_of(call.caller)))
 
 
 @router.post("/chats/{chat_id}/turns/{request_id:item}:retry", include_in_schema=False)
@@ -94,7 +94,7 @@ async def retry_turn(
         call, app, last_event_id, partial(repeated_turns.by_target, call, chat_id, request_id, None, app.settings)
     )
     return rest or await _answered(
-        call, app, partial(mutate.retry, call, chat_id, request_id, _new_request_id(), app.rules)
+        call, app, partial(mutate.retry, call, chat_id, request_id, _new_request_id(), app.rules_of(call.caller))
     )
 
 
@@ -119,7 +119,9 @@ async def edit_turn(  # noqa: PLR0913, PLR0917  one for each thing that the requ
         last_event_id,
         partial(repeated_turns.by_target, call, chat_id, request_id, body.content, app.settings),
     )
-    return rest or await _answered(call, app, partial(mutate.edit, call, request_id, command, app.rules))
+    return rest or await _answered(
+        call, app, partial(mutate.edit, call, request_id, command, app.rules_of(call.caller))
+    )
 
 
 @router.get(
