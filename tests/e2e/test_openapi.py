@@ -42,6 +42,7 @@ OPERATIONS = {
     "GET /models",
     "GET /models/{model_id}",
     "GET /quota/status",
+    "GET /usage",
     "GET /health",
     "GET /openapi.json",
 }

@@ -20,11 +20,15 @@
     ├── AttachmentNotFound        attachment_not_found   404
     ├── MessageNotFound           message_not_found      404
     ├── ApiKeyNotFound            api_key_not_found      404
+    ├── TenantNotFound            tenant_not_found       404
+    ├── PolicyNotFound            policy_not_found       404
+    ├── QueueNotFound             queue_not_found        404
     ├── GenerationInProgress      generation_in_progress 409
     │   └── ChatMoved             the same, after a lost race
     ├── RequestIdConflict         request_id_conflict    409
     ├── NotLatestTurn             not_latest_turn        409
     ├── IdempotencyKeyConflict    idempotency_key_conflict 409
+    ├── PolicyConflict            policy_conflict        409
     ├── AttachmentLocked          attachment_locked      409
     ├── FileTooLarge              file_too_large         413
     ├── UnsupportedFileType       unsupported_file_type  415
@@ -259,6 +263,34 @@ class ApiKeyNotFound(ChatError):
 
     code = "api_key_not_found"
     detail = "There is no such API key."
+
+
+class TenantNotFound(ChatError):
+    """The tenant is not the caller's, who is no operator, or no tenant can be called so."""
+
+    code = "tenant_not_found"
+    detail = "There is no such tenant."
+
+
+class PolicyNotFound(ChatError):
+    """The layer of the policy has no such version, or none at all."""
+
+    code = "policy_not_found"
+    detail = "There is no such version of this layer of the policy."
+
+
+class QueueNotFound(ChatError):
+    """The deployment has no dead-letter queue of that name."""
+
+    code = "queue_not_found"
+    detail = "There is no such queue."
+
+
+class PolicyConflict(ChatError):
+    """A version that does not follow the one in force, or another was published meanwhile; that one stays."""
+
+    code = "policy_conflict"
+    detail = "Another version of this layer of the policy is in force."
 
 
 class GenerationInProgress(ChatError):
