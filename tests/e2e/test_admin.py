@@ -1,5 +1,6 @@
 """The operator's API over HTTP: who may do what for which tenant, and what it does."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -9,7 +10,7 @@ import pytest
 
 from minichat.local.issuer import Issuer, as_uuid
 from tests.support.http.client import Stack
-from tests.support.patience import PATIENCE, until
+from tests.support.patience import PATIENCE
 
 ACME, GLOBEX = as_uuid("acme"), as_uuid("globex")
 
@@ -105,7 +106,9 @@ def test_users_read_what_they_used_and_their_administrator_what_all_did(stack: S
     tenant = uuid4().hex
     with stack.user(tenant) as user, serving(stack, tenant, "tenant_admin") as admin:
         user.send(user.new_chat(), "[[say:Paris.]] The capital of France?")
-        until(lambda: bool(user.http.get("/usage", params=span).json()["items"]))
+        deadline = time.monotonic() + PATIENCE
+        while not user.http.get("/usage", params=span).json()["items"] and time.monotonic() < deadline:
+            time.sleep(0.05)
         mine = user.http.get("/usage", params=span).json()["items"]
         assert [day["turns"] for day in mine] == [1]
         for by in ("day", "user", "model"):
