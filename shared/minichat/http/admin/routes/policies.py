@@ -46,7 +46,7 @@ async def _user(tenant_id: TheTenant, user_id: TheUser) -> Place[Any]:
 
 
 def _serve(path: str, place_of: Any) -> None:
-    """Adds the operations of one layer below `path`."""
+    """Adds the operations that read one layer below `path`."""
     at = Depends(place_of)
 
     @router.get(path, dependencies=[acts("policy:read")], responses=documented(*_REFUSALS))
@@ -77,6 +77,11 @@ def _serve(path: str, place_of: Any) -> None:
         """What publishing a document would change."""
         found = policy_layers.compared(document, place, app.settings)
         return Changes(items=[ChangeView(path=one.path, before=one.before, after=one.after) for one in found])
+
+
+def _serve_changes(path: str, place_of: Any) -> None:
+    """Adds the operations that change one layer below `path`."""
+    at = Depends(place_of)
 
     @router.post(
         f"{path}/versions", status_code=201, dependencies=[acts("policy:publish")], responses=documented(*_CONFLICTS)
@@ -138,8 +143,9 @@ def _published(document: dict[str, Any], place: Place[Any], settings: Settings, 
         raise errors.PolicyConflict(detail) from taken
 
 
-_serve("/policy", _deployment)
-_serve("/tenants/{tenant_id}/policy", _tenant)
+for _path, _place_of in (("/policy", _deployment), ("/tenants/{tenant_id}/policy", _tenant)):
+    _serve(_path, _place_of)
+    _serve_changes(_path, _place_of)
 
 _LIMITS = "/tenants/{tenant_id}/users/{user_id}/limits"
 
