@@ -126,6 +126,10 @@ types: .venv/dev.installed ## Check types
 docs: .venv/dev.installed ## Write docs/reference, the schemas of docs/events and the tables of docs/scaling.md from the code
 	$(VENV)/python -m tests.reference
 
+.PHONY: decisions
+decisions: .venv/dev.installed ## Compile the default policies (Cedar) into the table that decides
+	$(VENV)/python -c 'from tests.reference import decisions; decisions.main()'
+
 .PHONY: format
 format: .venv/dev.installed ## Format the code and mend what can be mended
 	$(VENV)/ruff check --fix .
@@ -214,15 +218,17 @@ lock: .venv/dev.installed ## Write the locks anew; LOCK_ARGS=--upgrade moves to 
 	@$(VENV)/python -c 'import sys; sys.exit(sys.version_info[:2] != tuple(map(int, "$(LOCK_PYTHON)".split("."))))' || \
 		{ echo "Locks are made with Python $(LOCK_PYTHON), the oldest that is supported" >&2; exit 1; }
 	$(COMPILE) --all-extras --output-file requirements/dev.txt pyproject.toml
-	$(COMPILE) --constraint requirements/dev.txt --extra local --extra images --output-file requirements/local.txt pyproject.toml
+	$(COMPILE) --constraint requirements/dev.txt --extra local --extra images --extra cedar --output-file requirements/local.txt pyproject.toml
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/runtime.txt pyproject.toml
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/images.txt requirements/images.in
+	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/cedar.txt requirements/cedar.in
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/mutants.txt requirements/mutants.in
 	$(COMPILE) --output-file requirements/engine.txt requirements/engine.in
 	$(COMPILE) --output-file requirements/sam.txt requirements/sam.in
 	$(COMPILE) --output-file requirements/litellm.txt requirements/litellm.in
 	cp requirements/runtime.txt layers/dependencies/requirements.txt
 	cp requirements/images.txt layers/images/requirements.txt
+	cp requirements/cedar.txt layers/cedar/requirements.txt
 
 .PHONY: clean
 clean: ## Remove what make and the tests made, the environments too

@@ -54,7 +54,7 @@ AUDIT_KB = 1.5  # by reading
 # What a deployment has, whatever it does.
 HOURS, MINUTES = 730, 43_800  # a month
 METRIC_SERIES = 150  # of docs/operations.md with their dimensions, and the gateway's by method: an estimate
-ALARM_COUNT, SECRET_COUNT, ZONES, QUEUES = 21, 2, 3, 6
+ALARM_COUNT, SECRET_COUNT, ZONES, QUEUES = 22, 2, 3, 6
 POLLS_A_MINUTE = 15  # of Lambda at each queue: five pollers that wait for twenty seconds
 API_GB = 1.0
 MILLIONS_A_MONTH = (1, 3, 10, 30)

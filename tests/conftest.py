@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from minichat.local import limits, tables
 from minichat.local.engine import Engine
 from minichat.local.process import Child, free_port
+from minichat.rate_settings import RateSettings
 from minichat.settings import Store, current
 from minichat.storage import objects
 from minichat.storage.items import connect
@@ -35,6 +36,9 @@ settings.load_profile("gate" if os.environ.get("CI") else "search")
 os.environ.setdefault("AWS_ACCESS_KEY_ID", "local")
 os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "local")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+# A user of the tests is as fast as the tests are; those of rates set their own.
+for _rate in RateSettings.model_fields:
+    os.environ.setdefault(f"MINICHAT_RATES__{_rate.upper()}", "0")
 limits.install()
 
 

@@ -60,9 +60,11 @@ PROMISES = {
     "contract.problem": "`code` is the stable word, and `title` repeats it",
     "contract.codes": "[Every code with its status and cause]",
     "contract.checks": "Mutations check in this order, and the first that fails decides",
+    "contract.rates": "Nothing is written then. A completed send that is repeated",
+    "contract.rate-problem": "`Retry-After` is in whole seconds, 1 at least",
     "contract.send-order": (
         "Send: validation, chat visible, `request_id` known, another turn running, attachments, "
-        "model and policy, then the transaction"
+        "rates, model and policy, then the transaction"
     ),
     "contract.lost-race": "A lost race answers what the winner made true",
     "contract.goes-on": "once that has been silent for 15 seconds without calling its provider; before that it is 409",
@@ -183,6 +185,16 @@ PROMISES = {
     ),
     "turns.store-clock": "all of them are of one clock: the store's",
     "turns.margins": "The margins also hold without that, where a store tells no `Date`",
+    "turns.rates-none": "0 is no limit",
+    "turns.rates-exact": "Limits of a user hold exactly, however many requests come at once",
+    "turns.rates-pace": "a limit's worth may come at once, then one in each interval",
+    "turns.rates-told": "told the second from which on there is room",
+    "turns.rates-back": "whatever the end, and in the month in which it began",
+    "turns.rates-dead": "A turn whose process died keeps its place until it is ended",
+    "turns.followers": "who dies leaves it free after that time",
+    "turns.followers-ended": "has ended is told at once and needs no place",
+    "turns.rates-tenant": "those of all users of a tenant together",
+    "turns.rates-nothing": "Without such a limit nothing is read or written",
     "turns.no-waiting": "nobody has to wait for the watchdog's minute",
     "turns.one-running": "At most one running turn per chat",
     "turns.one-settlement": "One terminal transition, one settlement, one usage event and one audit event per turn",

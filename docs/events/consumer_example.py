@@ -1,4 +1,4 @@
-"""Adds up what each tenant's turns cost, from the queue `usage`. Needs boto3, jsonschema and this folder.
+"""Adds up what each tenant's turns cost, from the export queue. Needs boto3, jsonschema and this folder.
 
     python consumer_example.py QUEUE_URL totals.sqlite
 
@@ -25,9 +25,11 @@ def main(queue_url: str, database: str) -> None:
         QueueUrl=queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=2, MessageAttributeNames=["All"]
     ).get("Messages", []):
         for message in messages:
-            event = json.loads(message["Body"])
-            SCHEMA.validate(event)  # raises: the message comes again, and goes to the dead-letter queue in the end
-            add(totals, event, message["MessageAttributes"]["dedupe_key"]["StringValue"])
+            if message["MessageAttributes"]["event_type"]["StringValue"] == "turn_usage":
+                event = json.loads(message["Body"])
+                SCHEMA.validate(event)  # raises: the message comes again, and goes to the dead-letter queue in the end
+                if event["system_task_type"] is None:  # a turn, not a title or a summary
+                    add(totals, event, message["MessageAttributes"]["dedupe_key"]["StringValue"])
             sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
     for tenant, turns, micro in totals.execute("SELECT * FROM total ORDER BY tenant"):
         print(tenant, turns, micro)

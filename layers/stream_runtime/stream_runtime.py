@@ -215,8 +215,8 @@ def event_of(body: bytes) -> dict[str, Any]:
 
 
 def scope_of(event: dict[str, Any], *, deadline_ms: int | None, request_id: str) -> dict[str, Any]:
-    """The ASGI scope of an API Gateway REST event; `state` has the invocation's id and deadline (Unix milliseconds), and
-    as `gateway_path` the path with all that the gateway has before ours.
+    """The ASGI scope of an API Gateway REST event; `state` has the invocation's id and deadline (Unix milliseconds),
+    and as `gateway_path` the path with all that the gateway has before ours.
 
     Of one of several it also has `trace_header`; that of the only one is in the environment (_X_AMZN_TRACE_ID).
 

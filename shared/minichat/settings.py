@@ -17,7 +17,9 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_v
 
 from minichat.auth_settings import Auth
 from minichat.domain.policy import ContextSize, Deployment, EstimationBudgets
+from minichat.export_settings import Export
 from minichat.provider_entries import OPENAI, Provider, TenantPolicies
+from minichat.rate_settings import RateSettings
 from minichat.settings_group import SettingsGroup, several
 from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
 
@@ -202,6 +204,7 @@ class Settings(SettingsGroup):
     cors: Cors = Cors()
     streaming: Streaming = Streaming()
     quota: Quota = Quota()
+    rates: RateSettings = RateSettings()
     estimation_budgets: Annotated[EstimationBudgets, Field(description="of models that say none")] = EstimationBudgets()
     context: ContextSettings = ContextSettings()
     thread_summary: ThreadSummary = ThreadSummary()
@@ -211,6 +214,7 @@ class Settings(SettingsGroup):
     retention: Retention = Retention()
     cleanup: CleanupSettings = CleanupSettings()
     attachments: Attachments = Attachments()
+    export: Export = Export()
     providers: dict[str, Provider] = Field(default_factory=lambda: {"openai": OPENAI})
 
     @property

@@ -10,6 +10,7 @@ from tests.bench import (
     long_life,
     many_streams,
     read_units,
+    runaway,
     write_units,
 )
 
@@ -24,3 +25,4 @@ if __name__ == "__main__":
     read_units.main()
     consumers.main()
     ingest_memory.main()
+    runaway.main()

@@ -44,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = built(Path(folder) / "built")
         print("\nArtifacts (megabytes, unpacked)")
-        for name in [*made.functions, "DependenciesLayer", "ImagesLayer", "StreamRuntimeLayer"]:
+        for name in [*made.functions, "DependenciesLayer", "ImagesLayer", "CedarLayer", "StreamRuntimeLayer"]:
             size = sum(file.stat().st_size for file in (made.folder / name).rglob("*") if file.is_file())
             print(f"{name:28}{size / 1e6:8.2f}")
         print(f"\nCold starts under the runtime interface emulator (median of {ROUNDS}, milliseconds)")

@@ -21,10 +21,10 @@ from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
-from minichat.settings import Settings, current
+from minichat.settings import current
 from minichat.storage import scan
 from tests.conftest import fresh_tables
-from tests.support.domain.builders import NOW, a_call, a_model, a_policy
+from tests.support.domain.builders import NOW, a_call, a_model, a_policy, unhurried
 from tests.support.events.queue_access import QueueAccess, invocation
 
 TURNS = 500
@@ -76,7 +76,7 @@ def _measure(endpoint: str, sink: Path) -> None:
 
 
 def _events() -> list[Any]:
-    rules = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+    rules = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
     chat_id = chats.create(a_call(), chats.NewChat(), rules).chat_id
     for _ in range(TURNS):
         running = send(a_call(), SendMessage(chat_id, "x", RequestId(str(uuid4()))), rules)

@@ -18,12 +18,11 @@ from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
-from minichat.settings import Settings
 from tests.conftest import ROOT, fresh_tables
-from tests.support.domain.builders import a_call, a_model, a_policy
+from tests.support.domain.builders import a_call, a_model, a_policy, unhurried
 from tests.support.storage.read_units import counted_reads
 
-RULES = Rules(Settings(), a_policy(a_model(id="gpt-4.1-mini", preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(id="gpt-4.1-mini", preference={"is_default": True})))
 PROSE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").encode("ascii", "ignore").decode()
 SHAPES = ((0, 2, 0), (10, 2, 0), (100, 2, 0), (1000, 2, 0), (100, 8, 0), (100, 16, 0), (100, 2, 300), (100, 16, 300))
 """Turns, KB of their answers, and how often the last one was retried."""

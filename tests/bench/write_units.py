@@ -25,14 +25,13 @@ from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
-from minichat.settings import Settings
 from minichat.storage.items import connection
 from tests.conftest import ROOT, fresh_tables
-from tests.support.domain.builders import a_call, a_model, a_policy
+from tests.support.domain.builders import a_call, a_model, a_policy, unhurried
 from tests.support.storage.faults import hook
 from tests.support.storage.read_units import size_of
 
-RULES = Rules(Settings(), a_policy(a_model(id="gpt-4.1-mini", preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(id="gpt-4.1-mini", preference={"is_default": True})))
 PROSE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8") * 2
 INDEXES = {"RunningTurn": "running_shard", "ByOwner": "listed_at", "Temporary": "ends_at"}
 

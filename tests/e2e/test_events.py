@@ -172,19 +172,18 @@ def test_a_relay_that_stood_still_keeps_the_order_of_each_chat_and_tells_its_lag
 
 
 def test_a_consumer_that_knows_only_the_published_schemas_comes_to_the_same_sum(tmp_path: Path) -> None:
-    with running_stack(tmp_path / "state", "--no-events") as stack:
+    with running_stack(tmp_path / "state", "--export-events") as stack:
         asyncio.run(load(stack, 30))
-        relay = serving(stack, "OutboxRelayFunction", 0)
         tables = Tables.of(Store(endpoint=stack.about["engine_url"]))
-        _, urls, _ = queues_of(stack)
-        wait_for_messages(stack, "usage", 30)
-        relay.stop()
+        export_url = stack.about["environment"]["MINICHAT_EXPORT__QUEUE_URL"]
+        told = sum(item["queue"] in ("audit", "usage") for item in tables.outbox)
+        wait_for_messages(stack, export_url, told)
         folder = tmp_path / "theirs"
         folder.mkdir()
         for name in ("consumer_example.py", "usage.schema.json"):
             shutil.copy(ROOT / "docs" / "events" / name, folder)
         consumed = subprocess.run(
-            [sys.executable, folder / "consumer_example.py", urls["usage"], tmp_path / "totals.sqlite"],
+            [sys.executable, folder / "consumer_example.py", export_url, tmp_path / "totals.sqlite"],
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MINICHAT"))},
                 "AWS_ENDPOINT_URL_SQS": stack.about["environment"]["MINICHAT_QUEUES__ENDPOINT"],
@@ -198,13 +197,15 @@ def test_a_consumer_that_knows_only_the_published_schemas_comes_to_the_same_sum(
         turns = [turn for chat in tables.chats().values() for turn in chat.turns.values()]
         (tenant,) = {item["pk"].split("#")[1] for item in tables.outbox if item["queue"] == "usage"}
         assert consumed.stdout == f"{tenant} 30 {sum(int(turn['committed']) for turn in turns)}\n", consumed.stderr
+        # It took copies: our own consumers got everything, too.
+        wait_until_it_agrees(stack, PATIENCE)
 
 
-def wait_for_messages(stack: Stack, queue: str, count: int) -> None:
-    client, urls, _ = queues_of(stack)
+def wait_for_messages(stack: Stack, url: str, count: int) -> None:
+    client, _, _ = queues_of(stack)
     name = "ApproximateNumberOfMessages"
     deadline = time.monotonic() + PATIENCE
-    while int(client.get_queue_attributes(QueueUrl=urls[queue], AttributeNames=[name])["Attributes"][name]) < count:
+    while int(client.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name]) < count:
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

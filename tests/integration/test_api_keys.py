@@ -16,8 +16,9 @@ import httpx2
 import pytest
 from starlette.requests import Request
 
+from minichat.domain.access_errors import ApiKeyNotFound
 from minichat.domain.api_key import RANDOM_BYTES, NewApiKey, written
-from minichat.domain.errors import ApiKeyNotFound, InvalidRequest, Unauthenticated
+from minichat.domain.errors import InvalidRequest, Unauthenticated
 from minichat.domain.identity import Call, Caller, TenantId, UserId
 from minichat.http import auth
 from minichat.http.app import create_app

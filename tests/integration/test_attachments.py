@@ -27,15 +27,15 @@ from minichat.domain.identity import AttachmentId, ChatId, UserId
 from minichat.services import attachments as service
 from minichat.services import chats
 from minichat.services.policy_in_force import Rules
-from minichat.settings import Attachments, Settings, Store
+from minichat.settings import Attachments, Store
 from minichat.storage import attachment_steps, attachments, keys, objects, references
 from minichat.storage.items import ChatItem, batch_get
 from minichat.storage.transact import commit
-from tests.support.domain.builders import a_call, a_caller, a_policy, new_id
+from tests.support.domain.builders import a_call, a_caller, a_policy, new_id, unhurried
 from tests.support.storage.invariants import Tables
 
 MB = 1024 * 1024
-RULES = Rules(Settings(), a_policy())
+RULES = Rules(unhurried(), a_policy())
 PDF = b"%PDF-1.7\n"
 
 
@@ -114,7 +114,7 @@ def test_of_a_hundred_uploads_at_49_of_50_documents_one_gets_in(store: Store) ->
 
 
 def test_of_twenty_uploads_at_once_as_many_get_in_as_have_room(store: Store) -> None:
-    rules = Rules(Settings(attachments=Attachments(max_total_mb_per_chat=10)), a_policy())
+    rules = Rules(unhurried(attachments=Attachments(max_total_mb_per_chat=10)), a_policy())
     chat = a_chat()
     answers = at_once(20, lambda _: announced(chat, a_pdf(3 * MB), rules))
     assert sum(isinstance(one, Attachment) for one in answers) == 3
@@ -125,7 +125,7 @@ def test_of_twenty_uploads_at_once_as_many_get_in_as_have_room(store: Store) -> 
 
 
 def test_images_count_by_their_bytes_alone(store: Store) -> None:
-    rules = Rules(Settings(attachments=Attachments(max_documents_per_chat=1)), a_policy())
+    rules = Rules(unhurried(attachments=Attachments(max_documents_per_chat=1)), a_policy())
     chat = a_chat()
     announced(chat, rules=rules)
     for _ in range(3):
@@ -347,7 +347,7 @@ def test_a_key_that_comes_with_another_file_is_refused(store: Store) -> None:
 
 
 def test_a_key_still_stands_for_its_attachment_when_the_chat_is_full(store: Store) -> None:
-    rules = Rules(Settings(attachments=Attachments(max_documents_per_chat=1)), a_policy())
+    rules = Rules(unhurried(attachments=Attachments(max_documents_per_chat=1)), a_policy())
     chat = a_chat()
     file = replace(a_pdf(), idempotency_key="k")
     assert announced(chat, file, rules).attachment_id == announced(chat, file, rules).attachment_id

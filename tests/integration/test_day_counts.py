@@ -22,10 +22,10 @@ from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.reconcile_quota import reconcile
 from minichat.services.send import send
-from minichat.settings import Quota, Settings, Store
+from minichat.settings import Quota, Store
 from minichat.storage import attachment_steps, quota
 from tests.conftest import fresh_tables
-from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id, unhurried
 from tests.support.patience import PATIENCE
 from tests.support.services import ready_files
 from tests.support.storage.invariants import Tables, violations
@@ -40,7 +40,7 @@ MB = 1024 * 1024
 
 
 def rules_with(**limits: int) -> Rules:
-    return Rules(Settings(quota=Quota(**limits)), a_policy(MODEL))
+    return Rules(unhurried(quota=Quota(**limits)), a_policy(MODEL))
 
 
 def a_file(chat: Chat, rules: Rules, *, image: bool = False) -> Attachment:

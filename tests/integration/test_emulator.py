@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from minichat.domain.identity import TenantId
-from minichat.events.payloads import Event
+from minichat.events.base import Event
 from minichat.local.event_schemas import EXAMPLES
 from minichat.moment import new_id
 from minichat.storage import usage_ledger

@@ -222,8 +222,8 @@ def test_the_document_of_the_api_function_has_the_streams_too(environment: dict[
     [
         ("api", ["boto3", "openai", "yaml", "uvicorn", "minichat.http.routes.streamed_turns", "minichat.local.stack"]),
         ("stream", ["boto3", "openai", "anthropic", "yaml", "uvicorn", "mangum", "minichat.http.routes.chats"]),
-        ("api", ["minichat.http.document", "PIL"]),
-        ("stream", [*(f"minichat.http.{name}" for name in BUFFERED_ONLY), "PIL"]),
+        ("api", ["minichat.http.document", "PIL", "cedarpy"]),
+        ("stream", [*(f"minichat.http.{name}" for name in BUFFERED_ONLY), "PIL", "cedarpy"]),
         ("stream", [*(f"minichat.{name}" for name in WORKERS_ONLY)]),
         # What connects is imported by the first call of a provider, with the adapter of its kind.
         ("stream", ["httpcore2", *(f"minichat.providers.{name}" for name in ADAPTERS)]),

@@ -28,10 +28,10 @@ from minichat.services.finalize import End, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
-from minichat.settings import Quota, Settings, Store, Streaming
+from minichat.settings import Quota, Store, Streaming
 from minichat.storage import messages, turns
 from tests.support import blocked
-from tests.support.domain.builders import a_call, a_model, a_policy
+from tests.support.domain.builders import a_call, a_model, a_policy, unhurried
 from tests.support.patience import PATIENCE
 from tests.support.services.events import each
 from tests.support.storage.faults import answered_instead, refused
@@ -67,7 +67,7 @@ class Scripted:
 
 
 def some_rules(**streaming: object) -> Rules:
-    settings = Settings(streaming=Streaming.model_validate({"progress_interval_seconds": 0.2, **streaming}))
+    settings = unhurried(streaming=Streaming.model_validate({"progress_interval_seconds": 0.2, **streaming}))
     return Rules(settings, a_policy(a_model(preference={"is_default": True})))
 
 

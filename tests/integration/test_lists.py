@@ -12,10 +12,10 @@ from minichat.http.paging import CursorCodec
 from minichat.http.response_models import ChatDetail, Page
 from minichat.services import chats
 from minichat.services.policy_in_force import Rules
-from minichat.settings import Settings, Store
-from tests.support.domain.builders import a_call, a_model, a_policy
+from minichat.settings import Store
+from tests.support.domain.builders import a_call, a_model, a_policy, unhurried
 
-RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
 CODEC = CursorCodec("of these tests")
 
 

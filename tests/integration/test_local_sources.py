@@ -22,8 +22,8 @@ from botocore.config import Config
 from minichat import moment
 from minichat.domain.identity import ChatId, TenantId
 from minichat.events import sqs
+from minichat.events.base import Queue as QueueName
 from minichat.events.payloads import ChatDeleted
-from minichat.events.payloads import Queue as QueueName
 from minichat.local import queues, streams
 from minichat.local.lambda_events import stream_record
 from minichat.local.mappings import Handler, Mapping, mapped
@@ -213,7 +213,7 @@ def test_what_has_an_order_is_handled_one_after_the_other_and_the_rest_side_by_s
 ) -> None:
     urls = {
         name: f"http://q/minichat-{name.title().replace('-', '')}Queue{'.fifo' if name in _ORDERED else ''}"
-        for name in get_args(QueueName)
+        for name in (*get_args(QueueName), "webhook")
     }
     monkeypatch.setenv("MINICHAT_QUEUES__URLS", json.dumps(urls))
     current.cache_clear()
@@ -221,6 +221,8 @@ def test_what_has_an_order_is_handled_one_after_the_other_and_the_rest_side_by_s
     current.cache_clear()
     assert at_once == {
         "OutboxRelayFunction": 1,
+        "EventExportFunction": 1,
+        "WebhookFunction": 5,
         "ChatCleanupFunction": 1,
         "ThreadSummaryFunction": 1,
         "AttachmentCleanupFunction": 5,

@@ -24,12 +24,12 @@ from minichat.settings import Settings, Store
 from minichat.storage import leases, turn_lists, turns
 from minichat.storage.items import READ_ATTEMPTS
 from minichat.storage.transact import Rejected
-from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id, unhurried
 from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answered_instead, refused
 from tests.support.storage.invariants import Tables, violations
 
-RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
 TIMEOUT = timedelta(seconds=RULES.settings.orphan_watchdog.timeout_seconds)
 
 
@@ -83,7 +83,7 @@ def test_a_turn_that_never_reached_its_provider_costs_nothing(store: Store) -> N
 
 async def test_the_searches_that_a_dead_turn_told_of_are_not_given_back(store: Store) -> None:
     model = a_model(preference={"is_default": True}, general_config={"tool_support": {"web_search": True}})
-    rules = Rules(Settings(), a_policy(model))
+    rules = Rules(unhurried(), a_policy(model))
     chat_id = chats.create(a_call(), chats.NewChat(), rules).chat_id
     running = send(a_call(), SendMessage(chat_id, "x", RequestId(str(uuid4())), web_search=True), rules)
     assert isinstance(running, RunningTurn)

@@ -21,7 +21,7 @@ from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.reconcile_quota import reconcile
 from minichat.services.send import send
-from minichat.settings import Quota, Settings, Store
+from minichat.settings import Quota, Store
 from minichat.storage import keys, quota, turns
 from tests.conftest import fresh_tables
 from tests.support.domain.builders import (
@@ -33,6 +33,7 @@ from tests.support.domain.builders import (
     a_policy,
     new_id,
     some_limits,
+    unhurried,
 )
 from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables, violations
@@ -44,7 +45,7 @@ def rules_with(total: int, premium: int = 0, *, both_tiers: bool = False) -> Rul
     if both_tiers:
         models.insert(0, a_model(id="large", tier="premium", preference={"is_default": True}))
     limits = LimitsByUser(default=some_limits(total=total, premium=premium))
-    return Rules(Settings(), a_policy(*models, user_limits=limits))
+    return Rules(unhurried(), a_policy(*models, user_limits=limits))
 
 
 def reserve_of(rules: Rules) -> int:
@@ -60,7 +61,7 @@ def searching_rules(a_day: int, a_message: int = 2) -> Rules:
     """Rules by which a user may search the web so often."""
     model = a_model(preference={"is_default": True}, general_config={"tool_support": {"web_search": True}})
     quota = Quota(web_search_daily_quota=a_day, web_search_max_calls_per_message=a_message)
-    return Rules(Settings(quota=quota), a_policy(model))
+    return Rules(unhurried(quota=quota), a_policy(model))
 
 
 def searches_of_today(store: Store) -> int:

@@ -21,16 +21,16 @@ from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
-from minichat.settings import Settings, Store
+from minichat.settings import Store
 from minichat.storage import keys, messages, turn_mutations, turns
 from minichat.storage.items import MessageItem, MessagePartItem
-from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id, unhurried
 from tests.support.services.events import each
 from tests.support.storage.faults import counted_calls
 from tests.support.storage.invariants import Tables, violations
 from tests.support.storage.read_units import Reads, counted_reads
 
-RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id
 CODEC = CursorCodec("secret")
 LONG = "0123456789abcdef" * 5_000  # 80 KB

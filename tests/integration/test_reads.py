@@ -22,7 +22,7 @@ from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
-from minichat.settings import Settings, Store
+from minichat.settings import Store
 from minichat.storage import (
     attachments,
     indexes,
@@ -39,11 +39,11 @@ from minichat.storage import (
 )
 from minichat.storage import chats as stored_chats
 from minichat.storage.attachment_items import AttachmentItem
-from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id, unhurried
 from tests.support.storage.faults import answered_instead, lagging_index, refused, short_pages, torn_batches
 from tests.support.storage.invariants import Tables, violations
 
-RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
 LIMITS = RULES.policy.user_limits.default
 TENANT = a_caller().tenant_id
 CODEC = CursorCodec("secret")
@@ -118,7 +118,9 @@ def everything(chat_id: ChatId, turn: Turn) -> dict[str, Any]:
         "turns": list(turn_lists.of_chat(TENANT, chat_id)),
         "files": list(attachments.of_chat(TENANT, chat_id)),
         "some files": attachments.of_ids(TENANT, chat_id, FILES),
-        "opening": starting_point.open_for_turn(a_call(), chat_id, turn.request_id, LIMITS, FILES),
+        "opening": starting_point.open_for_turn(
+            a_call(), starting_point.Wanted(chat_id, turn.request_id, LIMITS, 0, 0, tuple(FILES))
+        ),
         "stream": list(parts.after(turn, 4)),
         "ledger": sorted(usage_ledger.entries(TENANT, NOW.date().isoformat()), key=lambda one: one.dedupe_key),
         "totals": list(usage_ledger.totals(TENANT, "2000-01-01", "2100-01-01")),

@@ -31,18 +31,27 @@ from minichat.services.policy_in_force import Rules
 from minichat.services.provider_leftovers import CLEANED
 from minichat.services.reconcile_quota import Undecided, reconcile, repair
 from minichat.services.send import send
-from minichat.settings import Settings, Store
+from minichat.settings import Store
 from minichat.storage import chats as stored_chats
 from minichat.storage import keys, scan, turns, usage_ledger
 from minichat.storage.items import READ_ATTEMPTS
 from minichat.storage.transact import patience
 from tests.conftest import fresh_tables
-from tests.support.domain.builders import FIRST_OF_NEXT_MONTH, NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.domain.builders import (
+    FIRST_OF_NEXT_MONTH,
+    NOW,
+    a_call,
+    a_caller,
+    a_model,
+    a_policy,
+    new_id,
+    unhurried,
+)
 from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answered_instead, counted_calls, refused
 from tests.support.storage.invariants import Tables, violations
 
-RULES = Rules(Settings(), a_policy(a_model(tier="premium", preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(tier="premium", preference={"is_default": True})))
 
 
 def some_turns(user: int = 2) -> ChatId:

@@ -150,7 +150,7 @@ async def test_what_is_no_decision_leaves_no_event(connect: Connect, store: Stor
         (QuotaExceeded(UsedUp("tokens", "total", "daily")), "quota"),
         (ImagesDisabled(), "kill_switch"),
         (WebSearchDisabled(), "kill_switch"),
-        (Forbidden(), None),
+        (Forbidden(), "authorization"),
     ],
 )
 def test_every_decision_has_its_word(error: ChatError, decision: str | None) -> None:

@@ -101,7 +101,10 @@ def test_a_send_whose_messages_are_newer_than_the_head_is_refused(
         return recent(*about, **more)  # type: ignore[arg-type]  # handed on as it came
 
     opened = starting_point.open_for_turn
-    before = opened(a_call(), chat_id, RequestId(str(uuid4())), RULES.policy.user_limits.default)
+    before = opened(
+        a_call(),
+        starting_point.Wanted(chat_id, RequestId(str(uuid4())), RULES.policy.user_limits.default, 0, 0),
+    )
 
     def once(*_: object) -> starting_point.Opened:
         monkeypatch.setattr(starting_point, "open_for_turn", opened)

@@ -20,9 +20,9 @@ from minichat.services.finalize import finalize
 from minichat.services.new_turn import Replay, RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
-from minichat.settings import Settings, Store
+from minichat.settings import Store
 from minichat.storage import starting_point, transact, turns
-from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id, unhurried
 from tests.support.storage.faults import (
     Answer,
     answered_instead,
@@ -34,8 +34,13 @@ from tests.support.storage.faults import (
 )
 from tests.support.storage.invariants import Tables, violations
 
-RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
 LIMITS = RULES.policy.user_limits.default
+
+
+def an_opening(chat_id: ChatId, request_id: RequestId) -> starting_point.Wanted:
+    """What a send or a mutation of this turn starts from, but for the messages."""
+    return starting_point.Wanted(chat_id, request_id, LIMITS, 0, 0)
 
 
 def a_stored_chat() -> ChatId:
@@ -111,7 +116,7 @@ def test_a_loser_learns_what_the_winner_made_true(store: Store, monkeypatch: pyt
     chat_id = a_stored_chat()
     done = a_completed_turn(chat_id)
     target = done.turn.request_id
-    stale = starting_point.open_for_turn(a_call(), chat_id, target, LIMITS)
+    stale = starting_point.open_for_turn(a_call(), an_opening(chat_id, target))
     mutate.retry(a_call(), chat_id, target, RequestId(str(uuid4())), RULES)
     monkeypatch.setattr(turns, "read", lambda *_: (stale.chat, stale.turn))
     monkeypatch.setattr(starting_point, "open_for_turn", lambda *_: stale)
@@ -126,7 +131,7 @@ def test_a_turn_that_came_and_went_since_the_read_is_noticed(store: Store, monke
     chat_id = a_stored_chat()
     done = a_completed_turn(chat_id)
     target = done.turn.request_id
-    stale = starting_point.open_for_turn(a_call(), chat_id, target, LIMITS)
+    stale = starting_point.open_for_turn(a_call(), an_opening(chat_id, target))
     call = a_call()
     mutate.delete(a_call(), chat_id, a_completed_turn(chat_id, "came and went").turn.request_id, RULES.settings)
     monkeypatch.setattr(starting_point, "open_for_turn", lambda *_: stale)
@@ -139,7 +144,7 @@ def test_the_same_send_is_told_so_even_when_only_the_head_refuses(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat_id = a_stored_chat()
-    before = starting_point.open_for_turn(a_call(), chat_id, RequestId(str(uuid4())), LIMITS)
+    before = starting_point.open_for_turn(a_call(), an_opening(chat_id, RequestId(str(uuid4()))))
     running = a_send(chat_id)
     monkeypatch.setattr(starting_point, "open_for_turn", lambda *_: before)
     with pytest.raises(errors.RequestIdConflict):
@@ -152,7 +157,7 @@ def test_a_batch_of_reads_that_was_torn_apart_does_not_hide_the_same_send(
     """The head was read after the other send's transaction, its turn before it: BatchGetItem is not one moment."""
     chat_id = a_stored_chat()
     running = a_completed_turn(chat_id)
-    whole = starting_point.open_for_turn(a_call(), chat_id, running.turn.request_id, LIMITS)
+    whole = starting_point.open_for_turn(a_call(), an_opening(chat_id, running.turn.request_id))
     monkeypatch.setattr(starting_point, "open_for_turn", lambda *_: replace(whole, turn=None))
     replayed = send(a_call(), SendMessage(chat_id, "hello", running.turn.request_id), RULES)
     assert isinstance(replayed, Replay)
@@ -164,7 +169,7 @@ def test_a_batch_of_reads_that_was_torn_apart_does_not_hide_the_turn_that_is_ret
 ) -> None:
     chat_id = a_stored_chat()
     done = a_completed_turn(chat_id).turn
-    whole = starting_point.open_for_turn(a_call(), chat_id, done.request_id, LIMITS)
+    whole = starting_point.open_for_turn(a_call(), an_opening(chat_id, done.request_id))
     monkeypatch.setattr(starting_point, "open_for_turn", lambda *_: replace(whole, turn=None))
     retried = mutate.retry(a_call(), chat_id, done.request_id, RequestId(str(uuid4())), RULES)
     assert retried.content == "hello"

@@ -27,15 +27,15 @@ from minichat.services.orphans import ended_as_orphan
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.services.stream_record import Transcript
-from minichat.settings import Settings, Store
+from minichat.settings import Store
 from minichat.storage import leases, parts, policies, transact, turns
 from minichat.storage.items import connect
-from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id, unhurried
 from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answered_instead, answers_lost, counted_calls, refused
 from tests.support.storage.invariants import Tables, violations
 
-RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
 LOST = transact.LEAST_ATTEMPTS
 """Answers that a write loses for as long as its patience lasts, when that is no time at all."""
 

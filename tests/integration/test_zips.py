@@ -39,7 +39,8 @@ def test_a_function_starts_from_its_zip_and_the_layer_alone(name: str, tmp_path:
 
     layers = load_template(ROOT / "template.yaml")["Resources"][logical_id]["Properties"].get("Layers", ())
     images = pins("images") if "ImagesLayer" in layers else {}
-    runtime = {*pins("runtime"), *images, "minichat"}
+    cedar = pins("cedar") if "CedarLayer" in layers else {}
+    runtime = {*pins("runtime"), *images, *cedar, "minichat"}
     owners = packages_distributions()
     absent = [module for module in owners if not runtime & {canonicalize_name(owner) for owner in owners[module]}]
     assert "pytest" in absent

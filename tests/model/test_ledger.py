@@ -30,10 +30,18 @@ from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import InForce, Rules
 from minichat.services.reconcile_quota import reconcile
 from minichat.services.send import send
-from minichat.settings import Quota, Settings
+from minichat.settings import Quota
 from minichat.storage import leases, policies
 from tests.conftest import fresh_tables
-from tests.support.domain.builders import NOW, a_caller, a_model, a_policy, new_id, some_limits
+from tests.support.domain.builders import (
+    NOW,
+    a_caller,
+    a_model,
+    a_policy,
+    new_id,
+    some_limits,
+    unhurried,
+)
 from tests.support.services.ready_files import announced, ready
 from tests.support.storage.invariants import Tables, violations
 
@@ -82,7 +90,7 @@ class Ledger(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.store = fresh_tables(self.endpoint)
-        self.in_force = InForce(Settings(policy_refresh_seconds=0, quota=Quota(web_search_daily_quota=SEARCHES)))
+        self.in_force = InForce(unhurried(policy_refresh_seconds=0, quota=Quota(web_search_daily_quota=SEARCHES)))
         self.now = NOW
         self.publish(some_policy(1))
         self.chats = [Chat(chats.create(self.call(), chats.NewChat(), self.going_by).chat_id) for _ in range(3)]

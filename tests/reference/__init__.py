@@ -3,7 +3,7 @@
 import re
 
 from infra import cost
-from tests.reference import commands, problems, settings
+from tests.reference import commands, decisions, problems, settings
 
 FOLDER = "docs/reference"
 SCALING = "docs/scaling.md"
@@ -11,7 +11,12 @@ SCALING = "docs/scaling.md"
 
 def pages() -> dict[str, str]:
     """Each page of the folder by its name, as the code has it now."""
-    return {"cli.md": commands.write(), "errors.md": problems.write(), "settings.md": settings.write()}
+    return {
+        "cli.md": commands.write(),
+        "decisions.md": decisions.write(),
+        "errors.md": problems.write(),
+        "settings.md": settings.write(),
+    }
 
 
 def with_costs(page: str) -> str:

@@ -72,7 +72,7 @@ def _below(path: str, group: Schema, defined: dict[str, Schema]) -> Iterator[tup
     yield path, group
     for name, one in group["properties"].items():
         if (ref := _inner(one)) is not None:
-            many = ".<name>" if "additionalProperties" in one else ""
+            many = ".<name>" if "additionalProperties" in one else "[]" if "items" in one else ""
             yield from _below(f"{path}.{name}{many}".lstrip("."), defined[ref.rpartition("/")[2]], defined)
 
 
@@ -81,9 +81,9 @@ def _values(group: Schema) -> list[tuple[str, Schema]]:
 
 
 def _inner(one: Schema) -> str | None:
-    """The group that a member holds, itself or by names; None for a value."""
+    """The group that a member holds: itself, by names, or in a list; None for a value."""
     given = _given(one)
-    within = given.get("additionalProperties")
+    within = given.get("additionalProperties", given.get("items"))
     ref: str | None = (within if isinstance(within, dict) else given).get("$ref")
     return ref
 

@@ -61,7 +61,8 @@ def test_switches_send_premium_chats_to_the_standard_default(switches: dict[str,
 @pytest.mark.holds("turns.cascade")
 def test_a_used_up_premium_quota_downgrades_with_the_reserve_of_the_model_that_runs(period: str) -> None:
     limits = some_limits(premium=100_000)
-    full = QuotaUse(limits, **{period: Committed(total=99_000, premium=99_000)})
+    used = Committed(total=99_000, premium=99_000)
+    full = QuotaUse(limits, daily=used) if period == "daily" else QuotaUse(limits, monthly=used)
     reserve = _admitted(a_policy(PREMIUM, STANDARD), quota_use=full).reserve
     assert (reserve.effective_model, reserve.downgrade_reason) == ("small", "premium_quota_exhausted")
     assert reserve.credits_micro == 1210 + 300

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
@@ -14,20 +15,23 @@ from minichat.local import stack
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], int]:
     """Runs the command over a stack that is there at once and stays."""
 
     class Running:
+        state = tmp_path
+        base_url = "http://127.0.0.1:1"
+
         def check(self) -> None:
             """Nothing has ended."""
 
     monkeypatch.setattr(stack, "start", lambda _: Running())
-    monkeypatch.setattr(dev, "_announce", lambda _: None)
+    monkeypatch.setattr(dev, "_announce", lambda *_, **__: None)
     monkeypatch.setattr(dev, "_refuse_unusable_port", lambda *_: None)
     monkeypatch.setattr(dev, "stop_all", lambda: None)  # this process's children are other tests' engines
     parser = argparse.ArgumentParser()
     dev.add_to(parser.add_subparsers())
-    options = parser.parse_args(["dev"])
+    options = parser.parse_args(["dev", "--state", str(tmp_path)])
     return lambda: dev.run(options)
 
 
@@ -47,7 +51,7 @@ class At:
         self._left = step
         self._announced = False
 
-    def announce(self, _: object) -> None:
+    def announce(self, _: object, **__: object) -> None:
         self._announced = True
 
     def __call__(self, frame: FrameType, event: str, _: object) -> "At":

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 from pydantic import TypeAdapter
 
-from minichat.events.payloads import ChatDeleted, Event, Queue, whole
+from minichat.events.base import Event, Queue
+from minichat.events.payloads import ChatDeleted, whole
 from minichat.local.event_schemas import EXAMPLES, FOLDER, QUEUES, documents
 
 ROOT = Path(__file__).parents[2]

@@ -1,10 +1,12 @@
 """Any name that an issuer gives can be a part of a key: it comes back, and no two of them meet."""
 
 import inspect
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 from uuid import UUID
@@ -16,9 +18,11 @@ from hypothesis import strategies as st
 from minichat.domain.identity import AttachmentId, ChatId, MessageId, RequestId, TenantId, UserId
 from minichat.domain.names import DEPLOYMENT, LONGEST, LONGEST_IN_KEY, from_key, in_key, said
 from minichat.domain.usage import dedupe_key
+from minichat.events import audit_sink
 from minichat.events.bucket import Arrived
 from minichat.events.sqs import GROUP_CHARACTERS, SqsMessage, _entry, attributes_of
 from minichat.providers.identity import Asker, told
+from minichat.settings import current
 from minichat.storage import keys
 from minichat.storage.keys import Key
 from tests.support.domain.builders import an_id
@@ -189,3 +193,21 @@ def test_a_file_that_arrives_in_the_bucket_is_its_tenants(tenant: str) -> None:
     told = Arrived.model_validate({"Records": [{"s3": {"object": {"key": quote_plus(key)}}}]})
     assert list(told.attachments()) == [(TenantId(tenant), CHAT, AttachmentId(OTHER))]
     assert len(key.encode()) <= 1024
+
+
+def test_an_audit_record_says_who_it_was_also_where_a_name_looks_like_a_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINICHAT_AUDIT__SINK", str(tmp_path))
+    current.cache_clear()
+    secret, at = f"sk-{'a1B2' * 12}", datetime(2026, 1, 31, tzinfo=UTC)
+    try:
+        for number, tenant in enumerate(["../a", "名" * LONGEST, "#" * LONGEST, secret]):
+            said = {"tenant_id": tenant, "actor_user_id": secret, "name": secret}
+            assert audit_sink.write(json.dumps(said), an_id(number), at)
+            assert not audit_sink.write(json.dumps(said), an_id(number), at)
+            (mine,) = [one for one in audit_sink.records(tmp_path) if one["event_id"] == an_id(number)]
+            assert (mine["tenant_id"], mine["actor_user_id"]) == (tenant, secret)
+            assert mine["name"] == "[redacted:openai-key]"
+    finally:
+        current.cache_clear()

@@ -15,7 +15,7 @@ NOT_OURS = {".git", ".venv", ".tools", ".aws-sam", ".minichat", ".mypy_cache", "
 INDEX = re.compile(
     r"https?://\S*/simple\b|https?://(files|registry)\.|--(extra-)?index-url|--find[-]links|--trusted[-]host"
 )
-LAYERS = {"dependencies": "runtime", "images": "images"}
+LAYERS = {"dependencies": "runtime", "images": "images", "cedar": "cedar"}
 
 
 @pytest.mark.parametrize(("layer", "lock"), LAYERS.items())
@@ -39,7 +39,8 @@ def test_locks_agree_with_each_other() -> None:
     runtime, local, dev = pins("runtime"), pins("local"), pins("dev")
     assert runtime.items() <= local.items() <= dev.items()
     assert pins("images").items() <= local.items()
-    assert not runtime.keys() & pins("images").keys()
+    assert pins("cedar").items() <= local.items()
+    assert not runtime.keys() & (pins("images").keys() | pins("cedar").keys())
 
 
 def test_locks_hold_what_the_project_declares() -> None:
@@ -47,9 +48,10 @@ def test_locks_hold_what_the_project_declares() -> None:
     extras = project["optional-dependencies"]
     assert _names(project["dependencies"]) <= pins("runtime").keys()
     assert _names(extras["images"]) == pins("images").keys()
+    assert _names(extras["cedar"]) == pins("cedar").keys()
     assert _names(extras["local"]) <= pins("local").keys()
     assert _names(extras["dev"]) <= pins("dev").keys()
-    for name in ("engine", "images", "mutants", "sam"):
+    for name in ("cedar", "engine", "images", "mutants", "sam"):
         wanted = [line for line in (LOCKS / f"{name}.in").read_text().splitlines() if not line.startswith("#")]
         assert _names(wanted) <= pins(name).keys()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minichat.domain import errors
+from minichat.domain import access_errors, errors
 from minichat.http.problems import STATUS
 from tests.reference import FOLDER, SCALING, commands, pages, settings, with_costs
 
@@ -52,7 +52,7 @@ def test_the_reference_is_the_same_in_every_terminal() -> None:
 
 
 def test_the_tree_of_refusals_has_the_codes_and_statuses_that_are_answered() -> None:
-    drawn = re.findall(r"[├└]── (\w+) +(\w+) +(\d{3})\b", errors.__doc__ or "")
+    drawn = re.findall(r"[├└]── (\w+) +(\w+) +(\d{3})\b", f"{errors.__doc__}{access_errors.__doc__}")
     of_its_own = {error for error in STATUS if error.__base__ is not None and "code" in vars(error)}
     assert {name: (code, int(status)) for name, code, status in drawn} == {
         error.__name__: (error.code, STATUS[error]) for error in of_its_own

@@ -13,8 +13,8 @@ import pytest
 from cfnlint.decode import cfn_yaml
 from fastapi.routing import APIRoute
 
+from minichat.events.base import Queue
 from minichat.events.consume import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
-from minichat.events.payloads import Queue
 from minichat.http.app import BUFFERED, STREAMING, ServedPart, routers
 from minichat.http.document import Problem
 from minichat.settings import Settings, load
@@ -380,7 +380,10 @@ def test_every_queue_is_encrypted_and_has_somewhere_for_what_fails() -> None:
     working = {name for name in queues if not name.endswith("DeadLetterQueue")}
     assert working == {
         f"{name}Queue"
-        for name in ("Audit", "Usage", "AttachmentCleanup", "AttachmentIngest", "ChatCleanup", "ThreadSummary")
+        for name in (
+            *("Audit", "Usage", "AttachmentCleanup", "AttachmentIngest", "ChatCleanup", "ThreadSummary"),
+            *("Export", "Webhook"),
+        )
     }
     for name, queue in queues.items():
         assert queue["SqsManagedSseEnabled"] is True
@@ -417,21 +420,24 @@ def test_a_provider_may_fail_for_hours_before_a_cleanup_is_given_up() -> None:
 def test_settings_name_every_queue_that_an_event_goes_to() -> None:
     urls = json.loads(QUEUES["Outputs"]["Urls"]["Value"]["Fn::Sub"])
     dead_letters = json.loads(QUEUES["Outputs"]["DeadLetterUrls"]["Value"]["Fn::Sub"])
-    assert set(urls) == set(get_args(Queue))
-    assert set(dead_letters) == {*urls, "outbox-relay"}
+    assert set(urls) == {*get_args(Queue), "webhook"}
+    assert set(dead_letters) == {*urls, "outbox-relay", "export"}
     assert {_snake(url.strip("${}").removesuffix("Queue")).replace("_", "-") for url in urls.values()} == set(urls)
 
 
 def test_a_consumer_knows_its_own_queue_and_the_relay_all(functions: dict[str, dict[str, Any]]) -> None:
     for name, properties in functions.items():
         queues, own = _settings(properties).queues, _snake(name.removesuffix("Function")).replace("_", "-")
-        if own in get_args(Queue):
+        if own in {*get_args(Queue), "webhook"}:
             assert (set(queues.urls), set(queues.dead_letters)) == ({own}, {own})
             logical_id = _camel(own)
             assert queues.urls[own] == f"${{{logical_id}Queue}}"
             assert queues.dead_letters[own] == f"${{{logical_id}DeadLetterQueue}}"
         elif own == "outbox-relay":
-            assert (set(queues.urls), set(queues.dead_letters)) == (set(get_args(Queue)), {*get_args(Queue), own})
+            every = {*get_args(Queue), "webhook"}
+            assert (set(queues.urls), set(queues.dead_letters)) == (every, {*every, "export", own})
+        elif own == "event-export":
+            assert (set(queues.urls), set(queues.dead_letters)) == ({"webhook"}, {"webhook"})
         else:
             assert (queues.urls, queues.dead_letters) == ({}, {})
 
@@ -452,6 +458,8 @@ def test_sources_retry_what_failed_and_nothing_else(translated: dict[str, Any]) 
     functions = _of_type(translated, "AWS::Lambda::Function")
     assert set(mappings) == {
         "OutboxRelayFunctionOutbox",
+        "EventExportFunctionOutbox",
+        "WebhookFunctionQueue",
         *(
             f"{name}FunctionQueue"
             for name in ("Audit", "Usage", "AttachmentCleanup", "AttachmentIngest", "ChatCleanup", "ThreadSummary")
@@ -459,11 +467,12 @@ def test_sources_retry_what_failed_and_nothing_else(translated: dict[str, Any]) 
     }
     for mapping in mappings.values():
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-    relay = mappings.pop("OutboxRelayFunctionOutbox")
-    assert relay["BisectBatchOnFunctionError"] is True
-    assert 0 < relay["MaximumRetryAttempts"] < 100
-    assert "OutboxRelayDeadLetterQueueArn" in json.dumps(relay["DestinationConfig"]["OnFailure"])
-    assert json.loads(relay["FilterCriteria"]["Filters"][0]["Pattern"]) == {"eventName": ["INSERT"]}
+    for reader, dead_letters in (("OutboxRelay", "OutboxRelay"), ("EventExport", "Export")):
+        reading = mappings.pop(f"{reader}FunctionOutbox")
+        assert reading["BisectBatchOnFunctionError"] is True
+        assert 0 < reading["MaximumRetryAttempts"] < 100
+        assert f"{dead_letters}DeadLetterQueueArn" in json.dumps(reading["DestinationConfig"]["OnFailure"])
+        assert json.loads(reading["FilterCriteria"]["Filters"][0]["Pattern"]) == {"eventName": ["INSERT"]}
     for name, mapping in mappings.items():
         queue = mapping["EventSourceArn"]["Fn::GetAtt"][1].removeprefix("Outputs.").removesuffix("Arn")
         timeout = functions[name.removesuffix("Queue")]["Timeout"]
@@ -498,7 +507,9 @@ def test_no_permission_is_wider_than_its_use(translated: dict[str, Any]) -> None
         assert "*" not in json.dumps(statement["Action"])
         # Objects have names of their own.
         resource = json.dumps(statement["Resource"])
-        assert "*" not in resource.replace("${AuditBucketArn}/*", "").replace("${UploadsBucketArn}/*", "")
+        for own in ("${AuditBucketArn}/*", "${UploadsBucketArn}/*", "${WebhookSecretPrefix}*"):
+            resource = resource.replace(own, "")
+        assert "*" not in resource
 
 
 def test_only_functions_that_call_a_provider_can_read_its_key() -> None:
@@ -509,6 +520,7 @@ def test_only_functions_that_call_a_provider_can_read_its_key() -> None:
         "AttachmentIngestRole",
         "ChatCleanupRole",
         "ThreadSummaryRole",
+        "WebhookRole",  # the keys of signatures alone
     }
 
 
@@ -569,7 +581,7 @@ def test_no_function_can_write_the_policy() -> None:
     assert {role["Ref"] for role in denial["Roles"]} == functions
     (statement,) = denial["PolicyDocument"]["Statement"]
     assert statement["Effect"] == "Deny"
-    assert statement["Condition"] == {"ForAnyValue:StringLike": {"dynamodb:LeadingKeys": ["POLICY", "T#*#POLICY"]}}
+    assert statement["Condition"] == {"ForAnyValue:StringLike": {"dynamodb:LeadingKeys": ["POLICY", "T#*#P#POLICY"]}}
 
 
 def test_aws_policies_are_used_where_a_service_demands_one() -> None:
@@ -596,8 +608,11 @@ def test_every_function_is_watched() -> None:
     }
     watched = ROOT_TEMPLATE["Resources"]["Observability"]["Properties"]["Parameters"]
     assert functions
-    for name in functions:
-        assert watched[f"{name}Name"] == {"Ref": name}
+    for name, function in functions.items():
+        if (condition := function.get("Condition")) is None:
+            assert watched[f"{name}Name"] == {"Ref": name}
+        else:
+            assert watched[f"{name}Name"] == {"Fn::If": [condition, {"Ref": name}, "none"]}
 
 
 def test_alarms_name_metrics_that_the_code_emits() -> None:
@@ -717,6 +732,7 @@ def _sample(value: Any) -> str:
         "StoreEndpoint",
         "AuditContent",
         "JwtSettings",
+        "Webhooks",
     }:
         return str(ROOT_TEMPLATE["Parameters"][value["Ref"]]["Default"])
     if isinstance(value, dict) and "Fn::Join" in value:

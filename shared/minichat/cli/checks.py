@@ -24,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.policy import Policy
 from minichat.events import dead_letters
-from minichat.events.payloads import Queue
+from minichat.events.base import Queue
 from minichat.http.auth import read_keys
 from minichat.local import tables
 from minichat.local.tables import NotACheckout

@@ -6,14 +6,17 @@ import os
 import shlex
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from minichat.local import stack
+from minichat.local import own_model, stack
 from minichat.local.engine import KINDS
+from minichat.local.folder_lock import FolderLock
 from minichat.local.process import stop_all
+from minichat.local.provider_words import ProviderWords
 from minichat.local.stack import Stack, StackOptions
 
 
@@ -27,12 +30,17 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--config", type=Path, help="settings, as JSON or YAML")
     parser.add_argument("--policy", type=Path, help="models, prices and limits, as JSON or YAML")
     parser.add_argument("--provider-url", help="where the provider `openai` is; any server of its wire format")
-    parser.add_argument("--state", type=Path, help="keep tables and keys in this folder")
+    parser.add_argument(
+        "--provider-kind", choices=own_model.KINDS, help="what the server at --provider-url speaks; it is asked, too"
+    )
+    parser.add_argument("--model", help="a model of the server at --provider-url, which becomes the only one offered")
+    parser.add_argument("--state", type=Path, help="keep tables and keys in this folder, which one stack has at a time")
     parser.add_argument(
         "--no-events",
         action="store_true",
         help="leave streams and queues to a `python -m minichat.local.sources` of yours, under a debugger perhaps",
     )
+    parser.add_argument("--export-events", action="store_true", help="copy audit and usage events to the export queue")
     parser.set_defaults(run=run)
 
 
@@ -46,10 +54,14 @@ def run(options: argparse.Namespace) -> int:
         config=options.config,
         policy=options.policy,
         provider_url=options.provider_url,
+        provider_kind=options.provider_kind,
+        model=options.model,
         state=options.state,
         events=not options.no_events,
+        exports=options.export_events,
     )
     stopping = False
+    lock: FolderLock | None = None
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         # A handler can interrupt code that holds the lock of an event, a queue or a stream, so it uses none of them.
@@ -62,25 +74,33 @@ def run(options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
+        lock = FolderLock(stack.folder(options.state))
         _refuse_unusable_port(options.host, options.port)
         running = stack.start(wish)
-        _announce(running)
+        lock.tell(running.base_url)
+        _announce(running, with_token=not options.no_auth)
+        words = ProviderWords(running.state)
         while True:
             running.check()
+            for failure in words.new():
+                print(f"A provider failed. {failure}", file=sys.stderr, flush=True)
             time.sleep(0.5)
     except KeyboardInterrupt:
         pass
     finally:
         stopping = True
         stop_all()
+        if lock is not None:
+            lock.release()  # not before its children have written what they keep
     return 0
 
 
-def _announce(running: Stack) -> None:
+def _announce(running: Stack, *, with_token: bool) -> None:
     chat_id = running.first_chat()
     url = f"{running.base_url}/chats/{chat_id}/messages:stream"
+    who = f"-H {shlex.quote(f'Authorization: Bearer {running.token}')} " if with_token else ""
     curl = (
-        f"curl -N {url} -H {shlex.quote(f'Authorization: Bearer {running.token}')} "
+        f"curl -N {url} {who}"
         f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps({'content': 'Hello, who are you?'}))}"
     )
     about = {
@@ -95,13 +115,16 @@ def _announce(running: Stack) -> None:
     file = running.state / "dev.json"
     file.touch(mode=0o600)
     file.write_text(json.dumps(about, indent=2), encoding="utf-8")
+    kept = running.state != stack.folder(None)
+    where = f"--state {shlex.quote(str(running.state))}" if kept else "--local"
     print(
         f"Mini Chat is ready.\n\n"
         f"  base URL  {running.base_url}\n"
         f"  provider  {running.provider_url or 'as configured'}\n"
         f"  engine    {running.engine_url}\n"
-        f"  token     {running.token}\n\n"
+        f"  token     {running.token if with_token else 'none is needed'}\n\n"
         f"Stream a first answer:\n\n  {curl}\n\n"
+        f"Or talk in another terminal:\n\n  .venv/bin/minichat chat {where}\n\n"
         f"Ctrl-C stops everything.",
         flush=True,
     )

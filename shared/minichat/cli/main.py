@@ -8,6 +8,7 @@ from minichat import __version__
 from minichat.cli import chat, cleanup, dev, dlq, doctor, events, outbox, policy, reconcile, token, turns, usage
 from minichat.domain.errors import ServiceUnavailable
 from minichat.local.engine import EngineMissing
+from minichat.local.folder_lock import FolderTaken
 from minichat.local.process import ChildFailed
 from minichat.local.tables import NotACheckout
 from minichat.settings import SettingsError
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ServiceUnavailable:
         print(_SILENT, file=sys.stderr)
         return 2
-    except (SettingsError, EngineMissing, ChildFailed, NotACheckout, OSError) as error:
+    except (SettingsError, EngineMissing, FolderTaken, ChildFailed, NotACheckout, OSError) as error:
         print(f"minichat: {error}", file=sys.stderr)
         return 2
 

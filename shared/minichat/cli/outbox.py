@@ -9,7 +9,7 @@ from typing import Any, get_args
 from minichat.cli import target
 from minichat.cli.output import ProgressLine
 from minichat.events import sqs
-from minichat.events.payloads import Queue
+from minichat.events.base import Queue
 from minichat.moment import new_id, now
 from minichat.services.redrive import Range, republish
 

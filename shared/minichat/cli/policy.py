@@ -67,6 +67,8 @@ def _validate(options: argparse.Namespace) -> int:
     local = options.local or options.state is not None
     policy = policy_file(options.file, target.connected(options) if local else current())
     print(f"{options.file}: version {policy.policy_version}, {len(policy.model_catalog)} models, valid")
+    if not policy.enabled_models():
+        print(f"{options.file}: no model is enabled: nobody can start a chat", file=sys.stderr)
     return 0
 
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from minichat.domain.errors import ChatNotFound, FieldError, InvalidRequest
-from minichat.domain.identity import MICROSECOND, Caller, ChatId, MessageId, RequestId, TenantId, UserId
+from minichat.domain.decision import decide, relation, sees
+from minichat.domain.errors import ChatNotFound, FieldError, Forbidden, InvalidRequest
+from minichat.domain.identity import MICROSECOND, Caller, ChatId, MessageId, RequestId, Resource, TenantId, UserId
 from minichat.domain.text import is_blank
 
 TITLE_MAX_CHARACTERS = 255
@@ -44,16 +45,22 @@ class Chat:
 
 
 def visible(chat: Chat | None, caller: Caller) -> Chat:
-    """The chat, when the caller may know of it: own tenant, own, not deleted.
+    """The chat, when the caller may do with it what they ask for (`Caller.action`).
 
-    Raises ChatNotFound otherwise, the same for every reason (contract 2).
+    Without an action, as in workers, only its owner may. What one may not see is not there, for whatever reason; what
+    one may see and not do is forbidden (contract 2).
+    Raises ChatNotFound, Forbidden; ServiceUnavailable when the tenant's own policies cannot be evaluated.
     """
-    if (
-        chat is None
-        or chat.deleted_at is not None
-        or (chat.tenant_id, chat.user_id) != (caller.tenant_id, caller.user_id)
-    ):
+    if chat is None or chat.deleted_at is not None:
         raise ChatNotFound
+    resource = Resource(chat.tenant_id, chat.user_id, chat.chat_id)
+    if caller.action is None:
+        if relation(caller, resource) != "own":
+            raise ChatNotFound
+        return chat
+    decision = decide(caller, caller.action, resource)
+    if not decision.allowed:
+        raise Forbidden(caller.action, decision.policies) if sees(caller, resource) else ChatNotFound
     return chat
 
 

@@ -1,4 +1,4 @@
-"""Everything that can be refused, one class each.
+"""Everything that can be refused, one class each; what administrators alone meet is in `domain.access_errors`.
 
     ChatError
     ├── InvalidRequest            invalid_request        400  (errors: which field, why)
@@ -19,16 +19,11 @@
     ├── ModelNotFound             model_not_found        404
     ├── AttachmentNotFound        attachment_not_found   404
     ├── MessageNotFound           message_not_found      404
-    ├── ApiKeyNotFound            api_key_not_found      404
-    ├── TenantNotFound            tenant_not_found       404
-    ├── PolicyNotFound            policy_not_found       404
-    ├── QueueNotFound             queue_not_found        404
     ├── GenerationInProgress      generation_in_progress 409
     │   └── ChatMoved             the same, after a lost race
     ├── RequestIdConflict         request_id_conflict    409
     ├── NotLatestTurn             not_latest_turn        409
     ├── IdempotencyKeyConflict    idempotency_key_conflict 409
-    ├── PolicyConflict            policy_conflict        409
     ├── AttachmentLocked          attachment_locked      409
     ├── FileTooLarge              file_too_large         413
     ├── UnsupportedFileType       unsupported_file_type  415
@@ -37,6 +32,8 @@
     ├── ContextBudgetExceeded     context_budget_exceeded 422
     ├── QuotaExceeded             quota_exceeded         429
     │   └── CreditsTaken          the same, after a lost race
+    ├── RateLimited               rate_limited           429  (scope, whose, limit)
+    │   └── SendsMoved            the same, after a lost race
     └── ServiceUnavailable        service_unavailable    503
 
 The status codes live in `minichat.http.problems`: errors also end streams and batch records, where no status exists.
@@ -175,10 +172,18 @@ class Unauthenticated(ChatError):
 
 
 class Forbidden(ChatError):
-    """The turn or the attachment is another user's."""
+    """The caller may not do this: the turn or the attachment is another user's, or no policy permits the action.
+
+    `action` is what was refused; `policies` are the ids of those that refused it, for the audit only.
+    """
 
     code = "forbidden"
     detail = "You may not do this."
+
+    def __init__(self, action: str | None = None, policies: tuple[str, ...] = ()) -> None:
+        self.action = action
+        self.policies = policies
+        super().__init__()
 
 
 class FeatureNotLicensed(ChatError):
@@ -196,7 +201,7 @@ class FeatureNotLicensed(ChatError):
 
 
 class ChatNotFound(ChatError):
-    """The chat is another tenant's, another user's, deleted or unknown: the answer does not tell which."""
+    """The chat is another tenant's, not for the caller to see, deleted or unknown: the answer does not tell which."""
 
     code = "chat_not_found"
     detail = "The chat was not found."
@@ -256,41 +261,6 @@ class UnsupportedMedia(ChatError):
 
     code = "unsupported_media"
     detail = "The model that would answer cannot see the images of the message."
-
-
-class ApiKeyNotFound(ChatError):
-    """The tenant has no API key of that id."""
-
-    code = "api_key_not_found"
-    detail = "There is no such API key."
-
-
-class TenantNotFound(ChatError):
-    """The tenant is not the caller's, who is no operator, or no tenant can be called so."""
-
-    code = "tenant_not_found"
-    detail = "There is no such tenant."
-
-
-class PolicyNotFound(ChatError):
-    """The layer of the policy has no such version, or none at all."""
-
-    code = "policy_not_found"
-    detail = "There is no such version of this layer of the policy."
-
-
-class QueueNotFound(ChatError):
-    """The deployment has no dead-letter queue of that name."""
-
-    code = "queue_not_found"
-    detail = "There is no such queue."
-
-
-class PolicyConflict(ChatError):
-    """A version that does not follow the one in force, or another was published meanwhile; that one stays."""
-
-    code = "policy_conflict"
-    detail = "Another version of this layer of the policy is in force."
 
 
 class GenerationInProgress(ChatError):
@@ -386,6 +356,26 @@ class QuotaExceeded(ChatError):
 
 class CreditsTaken(QuotaExceeded):
     """Other turns took the credits, or a number of the day's, between the read and the transaction."""
+
+
+class RateLimited(ChatError):
+    """Too many at once, or in too short a time: `scope` is the limit's name, `limit` its number, and `whose` says
+    whether it is the user's or that of all users of the tenant. API Gateway's own refusal has none of these."""
+
+    code = "rate_limited"
+    detail = "Too many requests; try again later."
+
+    def __init__(self, scope: str, limit: int, retry_after_seconds: int, whose: str = "user") -> None:
+        self.scope = scope
+        self.limit = limit
+        self.retry_after_seconds = retry_after_seconds
+        self.whose = whose
+        super().__init__(f"The limit {scope} of the {whose} is {limit}; try again later.")
+
+
+class SendsMoved(RateLimited):
+    """Another send of the user came between the read and the transaction, and there may be room for both: read
+    again."""
 
 
 class ServiceUnavailable(ChatError):

@@ -10,6 +10,7 @@ from minichat.domain.attachment import Attachment, AttachmentKind
 from minichat.domain.day_counts import DayCounts
 from minichat.domain.errors import FieldError as Wrong
 from minichat.domain.errors import FileTooLarge, InvalidRequest, UnsupportedFileType
+from minichat.domain.rates import UNLIMITED, Rates
 from minichat.domain.text import is_blank
 
 Purpose = Literal["file_search", "code_interpreter"]
@@ -81,7 +82,7 @@ _BEGINNINGS: Mapping[str, tuple[bytes, ...]] = {
 @dataclass(frozen=True, slots=True)
 class FileLimits:
     """Bytes of one file of each kind; a chat's documents, and the bytes of all its files; what a user may upload in a
-    day, and for how many days that is remembered."""
+    day, for how many days that is remembered, and how fast."""
 
     document_bytes: int
     image_bytes: int
@@ -89,6 +90,7 @@ class FileLimits:
     bytes_per_chat: int
     per_day: DayCounts = field(default_factory=DayCounts)
     retention_days: int = 400
+    rates: Rates = UNLIMITED
 
     def of(self, kind: AttachmentKind) -> int:
         """Bytes that a file of this kind may have."""

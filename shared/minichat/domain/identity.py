@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NewType
 from uuid import UUID
+
+from minichat.domain.actions import Action
 
 TenantId = NewType("TenantId", str)
 UserId = NewType("UserId", str)
@@ -27,6 +29,23 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
+class Resource:
+    """What an action is about: its tenant (None: the deployment), its owner (None: the tenant itself), its chat."""
+
+    tenant_id: TenantId | None
+    owner: UserId | None = None
+    chat_id: ChatId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether something is permitted, and the ids of the policies because of which; none where nothing permits it."""
+
+    allowed: bool
+    policies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """A verified subject. Only `minichat.http.auth` makes one from the outside world."""
 
@@ -37,6 +56,11 @@ class Caller:
     """What the issuer says of them besides: `domain.actions.ROLES`."""
     scopes: frozenset[str] | None = None
     """Of an API key: the actions that it may be used for; None where no key narrows them."""
+    action: Action | None = None
+    """What the request is to do. None where there is none: a worker may do what the owner may, and no more."""
+    decides: Callable[[Action, Resource], Decision] | None = field(default=None, compare=False, repr=False)
+    """Decides in place of the default policies alone: for callers with roles, whose use of them is audited, and for
+    tenants with policies of their own. Raises ServiceUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from minichat.domain.day_counts import DayCounts
 from minichat.domain.errors import UsedUp
 from minichat.domain.policy import PolicyLimits, UserLimits
 from minichat.domain.quota_periods import Period, next_reset, periods, used_up
+from minichat.domain.rates import RateUse
 from minichat.domain.turn import Reserve
 
 Bucket = Literal["total", "premium"]
@@ -37,6 +38,7 @@ class QuotaUse:
     limits: UserLimits
     daily: Committed = field(default_factory=Committed)
     monthly: Committed = field(default_factory=Committed)
+    rates: RateUse = field(default_factory=RateUse)
 
     def fits(self, reserve: Reserve) -> bool:
         """Whether the reserve stays within every bucket that it counts in, in both periods."""

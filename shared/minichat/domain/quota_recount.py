@@ -23,6 +23,8 @@ COUNTED = {
     "image_inputs": "image inputs",
 }
 """The numbers of a day that turns record, by their scope. Uploads are not among them: see storage.quota."""
+IN_FLIGHT = "turns in flight"
+"""The entry of a month that counts those of its turns which run."""
 TURNS = "turns"
 """The entry of a month that counts the turns which began in it."""
 
@@ -74,6 +76,7 @@ def booked(turn: Turn) -> Counter[Entry]:
     committed = reserved + (turn.committed_credits_micro or 0)
     entries: Counter[Entry] = Counter({(month, TURNS): 1})
     entries.update(_counted(day, turn.day_counts))
+    entries[month, IN_FLIGHT] = turn.reserve.in_flight if running else 0
     for bucket in ("total", "premium") if turn.reserve.premium else ("total",):
         entries[month, bucket] = entries[day, bucket] = committed
         entries[month, f"{bucket} reserved"] = reserved

@@ -71,6 +71,10 @@ class Reserve:
     # Of the layers below the deployment's; 0 where there was none.
     tenant_policy_version: int = 0
     user_policy_version: int = 0
+    # 1 when it counts as a turn in flight until it ends; 0 in a turn that an earlier version began.
+    in_flight: int = 0
+    # The same of its tenant's counters; 0 where the tenant had no limit when it began.
+    tenant_in_flight: int = 0
 
     @property
     def day_counts(self) -> DayCounts:

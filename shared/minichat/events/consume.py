@@ -8,9 +8,9 @@ anything else                                    the message is hidden for longe
 A dead-letter queue that refuses a message counts as "anything else": a message is only deleted once it is elsewhere.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aws_lambda_powertools.utilities.batch import (
@@ -55,6 +55,7 @@ class Received:
     body: str
     attempt: int = 1
     redriven: bool = False
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 Effect = Callable[[Any, Received], str]
@@ -104,6 +105,7 @@ def _handle(record: SQSRecord, queue: str, model: Any, effect: Effect) -> None:
         body=record.body,
         attempt=attempt,
         redriven=REDRIVEN in said,
+        attributes=said,
     )
     known: dict[str, object] = {
         "queue": queue,

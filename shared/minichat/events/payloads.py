@@ -5,50 +5,22 @@ In the outbox, members with their default are left out, to keep an item below th
 the relay puts them back. Changes are additive only.
 """
 
-import json
 from datetime import datetime
 from functools import cache
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, ValidationError
 
 from minichat.domain.completion import CompletionSignal, Kind, Reason
 from minichat.domain.usage import Usage, dedupe_key
+from minichat.events.access import AuthorizationPublished, GrantChanged, RoleUsed
+from minichat.events.base import Audited, Event
 from minichat.events.decisions import PayloadPart as _Part
 from minichat.events.decisions import PolicyDecisions, PublishedVersion
 from minichat.events.references import ApiKeyRef, FrontierRef, SecondaryRef
 
-Queue = Literal["audit", "usage", "attachment-cleanup", "attachment-ingest", "chat-cleanup", "thread-summary"]
-
-
 DeletionReason = Literal["chat_soft_delete", "temporary_expired"]
 """Why a chat was deleted: by its owner, or because it was temporary and nobody used it any more."""
-
-
-class Event(_Part):
-    """An event; `queue` is its destination."""
-
-    queue: ClassVar[Queue]
-    event_type: str
-    tenant_id: str
-
-    def dedupe_key(self, event_id: str) -> str:
-        """The key by which a consumer recognizes an event that it has seen."""
-        return event_id
-
-    def payload(self) -> str:
-        """The event as JSON, as it is sent: its type first, and every member."""
-        return self._json(exclude_defaults=False)
-
-    def stored(self) -> str:
-        """The event as JSON, as the outbox stores it: without members that have their default (see `whole`)."""
-        return self._json(exclude_defaults=True)
-
-    def _json(self, *, exclude_defaults: bool) -> str:
-        members = self.model_dump(mode="json", exclude_defaults=exclude_defaults)
-        text = json.dumps({"event_type": self.event_type, **members}, ensure_ascii=False, separators=(",", ":"))
-        # The two characters of JSON that SQS refuses.
-        return text.replace("\ufffe", r"\ufffe").replace("\uffff", r"\uffff")
 
 
 def whole(event_type: str, stored: str) -> str:
@@ -150,14 +122,7 @@ class UsageEvent(Event):
         return dedupe_key(self.tenant_id, self.system_task_type or self.turn_id or "", self.request_id)
 
 
-class _Audit(Event):
-    queue = "audit"
-    timestamp: datetime
-    requester_type: str
-    trace_id: str | None = None
-
-
-class _OfChat(_Audit):
+class _OfChat(Audited):
     chat_id: str
 
 
@@ -271,30 +236,33 @@ class AttachmentDeleted(_OfChat):
     size_bytes: int | None = None
 
 
-class DecisionRefused(_Audit):
-    """A decision went against a caller: the tenant's licence, a quota or a kill switch.
+class DecisionRefused(Audited):
+    """A decision went against a caller: the tenant's licence, a quota, a rate, a kill switch, or who may do what.
 
-    Only the first of its kind in a minute leaves an event. `code` is that of the problem; `chat_id` is there when the
-    request named a chat.
+    Of a rate, `quota_scope` is the limit's name, and `quota_tier` whose it is, the `user`'s or the `tenant`'s. Only the
+    first of its kind in a minute leaves an event. `code` is that of the problem; `chat_id` is there when the request
+    named a chat; `action` and `policies`, where a policy or none at all decided (`authorization`).
     """
 
     event_type: Literal["decision_refused"] = "decision_refused"
     actor_user_id: str
-    decision: Literal["license", "quota", "kill_switch"]
+    decision: Literal["license", "quota", "rate", "kill_switch", "authorization"]
     code: str
     chat_id: str | None = None
     quota_scope: str | None = None
     quota_tier: str | None = None
     quota_period: str | None = None
+    action: str | None = None
+    policies: list[str] = []  # noqa: RUF012  a model copies it
 
 
-class PolicyPublished(PublishedVersion, _Audit):
+class PolicyPublished(PublishedVersion, Audited):
     """Another version of a layer of the policy is in force: the deployment's, a tenant's or a user's."""
 
     event_type: Literal["policy_published"] = "policy_published"
 
 
-class ApiKeyChanged(ApiKeyRef, _Audit):
+class ApiKeyChanged(ApiKeyRef, Audited):
     """An administrator made an API key of the tenant, or revoked one."""
 
     event_type: Literal["api_key_create", "api_key_revoke"]
@@ -310,6 +278,9 @@ AuditEvent = Annotated[
     | ChatDeleted
     | AttachmentDeleted
     | DecisionRefused
+    | RoleUsed
+    | GrantChanged
+    | AuthorizationPublished
     | PolicyPublished
     | ApiKeyChanged,
     Field(discriminator="event_type"),

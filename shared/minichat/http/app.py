@@ -21,6 +21,7 @@ from minichat.http.refusal_notes import RefusedRequest
 from minichat.moment import now
 from minichat.providers.registry import Providers
 from minichat.services import generate
+from minichat.services.decision_point import DecisionPoint
 from minichat.services.policy_in_force import InForce
 from minichat.settings import Settings
 from minichat.storage.items import connect
@@ -81,7 +82,9 @@ def assembled(
     machine = generate.AnswerDeps(settings, Providers(settings.providers), now)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan, redirect_slashes=False)
     codec = CursorCodec(settings.cursor_secret.get_secret_value()) if with_lists else None
-    app.state.minichat = AppDeps(machine, InForce(settings), Authenticator(settings.auth), codec)
+    app.state.minichat = AppDeps(
+        machine, InForce(settings), Authenticator(settings.auth), DecisionPoint(settings), codec
+    )
     app.state.refused = RefusedRequest()
     for router in served:
         app.include_router(router, prefix=f"{settings.url_prefix}{prefix}")

@@ -1,7 +1,8 @@
 """The dependencies of routes, as annotated parameters."""
 
+import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
@@ -9,18 +10,20 @@ from inspect import iscoroutinefunction
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, Header, Query
+from fastapi import Depends, Header, Query, params
 from fastapi.routing import APIRoute
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
 from minichat import greenlets
-from minichat.domain.identity import Call, Caller, ChatId, RequestId
+from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId
+from minichat.http.acting import action_of, without_actions
 from minichat.http.auth import Authenticator
 from minichat.http.paging import CursorCodec
 from minichat.moment import new_id, now
 from minichat.observability import measured, note
+from minichat.services.decision_point import Asked, DecisionPoint
 from minichat.services.generate import AnswerDeps
 from minichat.services.policy_in_force import InForce, Rules
 from minichat.settings import Settings
@@ -44,6 +47,7 @@ class AppDeps:
     machine: AnswerDeps
     in_force: InForce
     authenticator: Authenticator
+    decision_point: DecisionPoint
     codec: CursorCodec | None
     """None where no lists are served: a function gets no secret that it does not use."""
 
@@ -68,11 +72,14 @@ class AppDeps:
 
 async def _app(request: Request) -> AppDeps:
     app: AppDeps = request.app.state.minichat
-    tenant_id = request.state.caller.tenant_id
+    return app
+
+
+async def _look(app: AppDeps, tenant_id: TenantId) -> None:
+    """Looks at the tenant's policy again when it is time."""
     if app.in_force.is_due(tenant_id, moment := time.monotonic()):
         with measured("policy"):
             await app.in_force.looked(tenant_id, moment)
-    return app
 
 
 def _on_loop(endpoint: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,13 +94,23 @@ def _on_loop(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Authenticated(APIRoute):
-    """A route that checks the token before it reads anything else of the request.
+    """A route that checks the token, and that the caller may do its action at all, before it reads anything else of
+    the request.
 
     A plain function as endpoint runs on the event loop, and yields to it while it waits for the store.
     """
 
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, _on_loop(endpoint), **options)
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        dependencies: Sequence[params.Depends] | None = None,
+        **options: Any,
+    ) -> None:
+        self.action = action_of(dependencies or ())
+        # An action is nothing to call: FastAPI need not prepare it at each cold start, nor solve it at each request.
+        super().__init__(path, _on_loop(endpoint), dependencies=without_actions(dependencies or ()), **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The route's handler behind the authenticator, which refuses before the body is checked."""
@@ -105,17 +122,26 @@ class Authenticated(APIRoute):
                 caller = await app.authenticator.caller(request)
             note(tenant_id=caller.tenant_id)
             request.state.caller = caller
+            asked = Asked(self.action, _chat_of(request), request.state.trace_id)
+            # What a tenant's policies say costs no time of its own: both are read at once, and rarely.
+            looking = _look(app, caller.tenant_id)
+            request.state.caller, _ = await asyncio.gather(app.decision_point.admitted(caller, asked), looking)
             return await handle(request)
 
         return authenticated
 
 
+def _chat_of(request: Request) -> ChatId | None:
+    """The chat that the path names, whether or not there is one."""
+    named: str | None = request.path_params.get("chat_id")
+    return None if named is None else ChatId(named)
+
+
 TheApp = Annotated[AppDeps, Depends(_app)]
 
 
-async def _call(request: Request, looked: TheApp) -> Call:
-    """The call, timed by the store's clock; even a new process knows that from reading the policy (`looked`)."""
-    del looked
+async def _call(request: Request) -> Call:
+    """The call, timed by the store's clock, which even a new process knows from reading the policy."""
     instant = now()
     # Lambda says when the invocation ends, by its own clock; a server on one machine does not.
     deadline_ms = request.scope["state"].get("deadline_ms")

@@ -4,13 +4,15 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
 from minichat import __version__
 from minichat.domain.stream import NAMES, Ping, StreamEvent
+from minichat.http.acting import action_of_route
 from minichat.http.response_models import MessageView
 from minichat.http.sse import MEDIA_TYPE
 
@@ -36,6 +38,7 @@ class Problem(BaseModel):
     code: str
     trace_id: str = Field(description="Finds the request in the logs.")
     errors: list[ProblemField] | None = Field(default=None, description="Which inputs are wrong, and why.")
+    action: str | None = Field(default=None, description="With `forbidden`: what may not be done.")
     turn_state: str | None = Field(default=None, description="With `request_id_conflict`: that turn's state.")
     stream_url: str | None = Field(
         default=None, description="Where the stream of the turn that is in the way can be joined."
@@ -50,6 +53,9 @@ class Problem(BaseModel):
     next_reset: datetime | None = Field(
         default=None, description="When the limit begins anew; absent where waiting for it does not help."
     )
+    scope: str | None = Field(default=None, description="With `rate_limited`: which limit is reached.")
+    whose: str | None = Field(default=None, description="With `rate_limited`: whose it is, `user` or `tenant`.")
+    limit: int | None = Field(default=None, description="With `rate_limited`: the number that is allowed.")
     retry_after_seconds: int | None = None
 
 
@@ -86,8 +92,10 @@ def document(url_prefix: str) -> dict[str, Any]:
     from minichat.http.stream_schemas import DATA  # noqa: PLC0415  models that nothing else needs
 
     app = FastAPI()
+    acting: dict[tuple[str, str], str] = {}
     for router in routers(BUFFERED | STREAMING):
         app.include_router(router, prefix=f"{url_prefix}/v1")
+        acting |= actions(router, f"{url_prefix}/v1")
     made = get_openapi(
         title="Mini Chat",
         version=__version__,
@@ -106,10 +114,21 @@ def document(url_prefix: str) -> dict[str, Any]:
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "RS256 or ES256."}
     }
     for path, operations in made["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
+            operation["x-action"] = acting[method, path]
             _finish(operation, public=path.endswith(("/health", "/openapi.json")))
     _link(made["paths"], f"{url_prefix}/v1/chats/{{chat_id}}")
     return made
+
+
+def actions(router: APIRouter, prefix: str) -> dict[tuple[str, str], str]:
+    """The action of each documented operation of a router, by method and path."""
+    return {
+        (method.lower(), prefix + route.path_format): action
+        for route in router.routes
+        if isinstance(route, APIRoute) and (action := action_of_route(route)) is not None
+        for method in route.methods or ()
+    }
 
 
 def _link(paths: dict[str, Any], chat: str) -> None:

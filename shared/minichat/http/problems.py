@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from minichat.domain import errors
+from minichat.domain import access_errors, errors
 from minichat.http.public_path import public_path
 from minichat.observability import note
 
@@ -24,6 +24,7 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.ImagesDisabled: 400,
     errors.TooManyImages: 400,
     errors.InvalidAttachment: 400,
+    access_errors.AuthorizationInvalid: 400,
     errors.InvalidReactionTarget: 400,
     errors.InputTooLong: 400,
     errors.Unauthenticated: 401,
@@ -34,16 +35,18 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.ModelNotFound: 404,
     errors.AttachmentNotFound: 404,
     errors.MessageNotFound: 404,
-    errors.ApiKeyNotFound: 404,
-    errors.TenantNotFound: 404,
-    errors.PolicyNotFound: 404,
-    errors.QueueNotFound: 404,
-    errors.PolicyConflict: 409,
+    access_errors.ApiKeyNotFound: 404,
+    access_errors.GrantNotFound: 404,
+    access_errors.TenantNotFound: 404,
+    access_errors.PolicyNotFound: 404,
+    access_errors.QueueNotFound: 404,
+    access_errors.PolicyConflict: 409,
     errors.GenerationInProgress: 409,
     errors.ChatMoved: 409,
     errors.RequestIdConflict: 409,
     errors.NotLatestTurn: 409,
     errors.IdempotencyKeyConflict: 409,
+    access_errors.AuthorizationConflict: 409,
     errors.AttachmentLocked: 409,
     errors.FileTooLarge: 413,
     errors.UnsupportedFileType: 415,
@@ -52,6 +55,8 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.ContextBudgetExceeded: 422,
     errors.QuotaExceeded: 429,
     errors.CreditsTaken: 429,
+    errors.RateLimited: 429,
+    errors.SendsMoved: 429,
     errors.ServiceUnavailable: 503,
 }
 
@@ -59,7 +64,6 @@ UNCLASSED: dict[str, tuple[int, str]] = {
     "not_found": (404, "There is no such path."),
     "method_not_allowed": (405, "The path has no such method; `Allow` names those that it has."),
     "request_too_large": (413, "The request has more than 6 MB."),
-    "rate_limited": (429, "Too many requests at once: API Gateway's answer (template.yaml)."),
     "internal_error": (500, "A failure of ours; `trace_id` finds it."),
 }
 """Codes without an error class of their own: each with its status, and when it is answered."""
@@ -69,6 +73,7 @@ _FRAMEWORK_CODES = {status: code for code, (status, _) in UNCLASSED.items()}
 EVERYWHERE = (
     errors.InvalidRequest,
     errors.Unauthenticated,
+    errors.Forbidden,
     errors.FeatureNotLicensed,
     errors.ServiceUnavailable,
 )
@@ -96,8 +101,12 @@ def of_error(request: Request, error: errors.ChatError) -> Response:
             extra |= _stream_url(request, joinable)
         case errors.GenerationInProgress(request_id=joinable):
             extra |= _stream_url(request, joinable)
+        case errors.Forbidden(action=str(action)):
+            extra["action"] = action
         case errors.QuotaExceeded(limit=limit):
             extra |= _used_up(limit)
+        case errors.RateLimited(scope=scope, limit=limit, whose=whose):
+            extra |= {"scope": scope, "whose": whose, "limit": limit}
     seconds = getattr(error, "retry_after_seconds", None)
     if seconds is not None:
         extra["retry_after_seconds"] = seconds

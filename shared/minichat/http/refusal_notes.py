@@ -25,6 +25,8 @@ class RefusedRequest:
         match error:
             case errors.Forbidden() | errors.FeatureNotLicensed():
                 count("authz_denied_total", code=error.code)
+            case errors.RateLimited(scope=scope, whose=whose):
+                count("rate_limited_total", scope=scope, whose=whose)
             case errors.Unauthenticated(reason=reason):
                 note(reason=reason)
             case errors.ServiceUnavailable():

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
+from minichat.events.access import AuthorizationPublished, GrantChanged, RoleUsed
+from minichat.events.base import Event
 from minichat.events.decisions import LicenseDecision, PolicyDecisions, QuotaDecisionRecord
 from minichat.events.payloads import (
     ApiKeyChanged,
@@ -24,7 +26,6 @@ from minichat.events.payloads import (
     CompletionRecord,
     DecisionRefused,
     DocSummaryTask,
-    Event,
     Latency,
     PolicyPublished,
     ReactionChanged,
@@ -69,6 +70,13 @@ _ENDED: dict[str, Any] = _OF_CHAT | {
     "selected_model": "gpt-4.1",
     "policy_version_applied": 7,
     "latency_ms": Latency(ttft_ms=412, total_ms=2871),
+}
+_GRANT: dict[str, Any] = _AUDIT | {
+    "actor_user_id": _USER,
+    "grant_id": _MESSAGE,
+    "support_user_id": _REQUEST,
+    "until": _AT,
+    "reason": "Ticket 4711: an answer breaks off",
 }
 _PICTURE: dict[str, Any] = {"filename": "moon.png", "content_type": "image/png", "size_bytes": 48_213}
 _DOCUMENT: dict[str, Any] = {"filename": "moon.pdf", "content_type": "application/pdf", "size_bytes": 812_004}
@@ -149,6 +157,28 @@ EXAMPLES: dict[str, list[Event]] = {
             quota_tier="total",
             quota_period="daily",
         ),
+        DecisionRefused(
+            **_AUDIT,
+            actor_user_id=_USER,
+            decision="authorization",
+            code="forbidden",
+            action="turn:send",
+            policies=["auditor-never-writes"],
+        ),
+        RoleUsed(
+            **_AUDIT,
+            actor_user_id=_USER,
+            roles=["support"],
+            action="message:list",
+            policies=["support-reads"],
+            resource_tenant=_TENANT,
+            resource_owner=_REQUEST,
+            chat_id=_CHAT,
+            grant_id=_MESSAGE,
+        ),
+        GrantChanged(**_GRANT, event_type="grant_create"),
+        GrantChanged(**_GRANT, event_type="grant_revoke"),
+        AuthorizationPublished(**_AUDIT, actor_user_id=_USER, version=2, previous_version=1),
         PolicyPublished(
             tenant_id="deployment",
             timestamp=_AT,

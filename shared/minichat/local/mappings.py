@@ -21,6 +21,7 @@ class Mapping:
     source: str
     properties: dict[str, Any]
     places: Path = Path()
+    condition: str | None = None
 
 
 def mapped(template: dict[str, Any], places: Path = Path()) -> list[Mapping]:
@@ -36,6 +37,7 @@ def mapped(template: dict[str, Any], places: Path = Path()) -> list[Mapping]:
             event["Properties"].get("Stream") or event["Properties"]["Queue"],
             event["Properties"] | {"Timeout": resource["Properties"]["Timeout"]},
             places,
+            resource.get("Condition"),
         )
         for name, resource in template["Resources"].items()
         if resource["Type"] == "AWS::Serverless::Function"

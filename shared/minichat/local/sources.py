@@ -53,7 +53,8 @@ def main() -> None:
         attached(options.state)
     sqs.connect(current())
     known = mapped(load_template(project_root() / "template.yaml"), options.state or options.places)
-    mappings = [mapping for mapping in known if not options.functions or mapping.function in options.functions]
+    there = [mapping for mapping in known if mapping.condition not in _left_out()]
+    mappings = [mapping for mapping in there if not options.functions or mapping.function in options.functions]
     for mapping in mappings:
         handler = _failing(imported(mapping.handler), options.fail_percent)
         serve = _serve_stream if mapping.kind == "DynamoDB" else _serve_queue
@@ -61,6 +62,13 @@ def main() -> None:
             in_a_thread(serve, mapping, handler)
     print("serving", *(mapping.function for mapping in mappings), flush=True)
     threading.Event().wait()
+
+
+def _left_out() -> set[str]:
+    """The template's conditions that are false with the settings of this process."""
+    export = current().export
+    holds = {"ExportsEvents": export.is_on, "CallsWebhooks": bool(export.webhooks)}
+    return {name for name, is_true in holds.items() if not is_true}
 
 
 def side_by_side(mapping: Mapping) -> int:

@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 from botocore.exceptions import BotoCoreError, ClientError
 
 from minichat import settings
-from minichat.local import buckets, queues, tables
+from minichat.local import buckets, own_model, queues, tables
 from minichat.local.engine import Engine, EngineMissing
 from minichat.local.issuer import JWKS_FILE, ROLES_CLAIM, Issuer, as_uuid
 from minichat.local.process import Child, free_port, stop_all
@@ -44,8 +44,11 @@ class StackOptions:
     config: Path | None = None
     policy: Path | None = None
     provider_url: str | None = None
+    provider_kind: str | None = None
+    model: str | None = None
     state: Path | None = None
     events: bool = True
+    exports: bool = False
 
 
 @dataclass(slots=True)
@@ -83,10 +86,11 @@ def start(wish: StackOptions) -> Stack:
     Raises NotACheckout, EngineMissing, SettingsError, ChildFailed, each with what to do about it.
     """
     root = tables.project_root()
-    state = (wish.state or root / ".minichat").resolve()
+    state = folder(wish.state)
     issuer = Issuer(state)
     _bypass_proxies(wish.host, wish.engine.partition("://")[2].rstrip("/"))
-    wanted = environment(wish)
+    is_own = wish.provider_kind is not None or wish.model is not None
+    wanted = environment(wish) | (_own_model(wish, state) if is_own else {})
     configured = settings.load(wanted)
     first_policy(configured)  # a wrong policy is explained before anything starts
     engine = Engine(root, wish.engine, state / "logs", data=wish.state and state)
@@ -106,8 +110,8 @@ def start(wish: StackOptions) -> Stack:
             wanted["MINICHAT_PROVIDERS"] = _openai_at(provider_url)
         configured = settings.load(wanted)
         _create_tables(root, configured.store)
-        wanted |= _events(root, queue_engine.endpoint, state, configured)
-        _publish(configured, insist=wish.policy is not None)
+        wanted |= _events(root, queue_engine.endpoint, state, configured, exports=wish.exports)
+        _publish(configured, insist=wish.policy is not None or is_own, renumber=is_own)
         port = wish.port or free_port()
         command = [sys.executable, "-m", "minichat.local.server", "--host", wish.host, "--port", str(port)]
         server = Child("the server", command, state / "logs", wanted)
@@ -144,7 +148,7 @@ def environment(wish: StackOptions) -> dict[str, str]:
 
 def _of_operators(environment: dict[str, str]) -> dict[str, str]:
     """The settings that operators' commands need; none is a secret."""
-    names = ("STORE__", "QUEUES__", "AUDIT__", "ATTACHMENTS__", "CONFIG", "POLICY_FILE", "PROVIDERS")
+    names = ("STORE__", "QUEUES__", "EXPORT__", "AUDIT__", "ATTACHMENTS__", "CONFIG", "POLICY_FILE", "PROVIDERS")
     prefixes = tuple(f"{settings.PREFIX}{name}" for name in names)
     return {name: value for name, value in environment.items() if name.startswith(prefixes)}
 
@@ -167,7 +171,7 @@ def attach(state: Path | None) -> None:
     """
     about = told(state)
     _bypass_proxies(about["engine_url"].partition("://")[2])
-    jwks = str(_folder(state) / JWKS_FILE)
+    jwks = str(folder(state) / JWKS_FILE)
     said = {**_store(about["engine_url"]), "MINICHAT_AUTH__JWKS": jwks, **about["environment"]}
     for name, value in said.items():
         os.environ.setdefault(name, value)
@@ -178,7 +182,7 @@ def told(state: Path | None) -> dict[str, Any]:
 
     Raises SettingsError when no stack has run there.
     """
-    file = _folder(state) / "dev.json"
+    file = folder(state) / "dev.json"
     try:
         about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -186,12 +190,31 @@ def told(state: Path | None) -> dict[str, Any]:
     return about
 
 
-def _folder(state: Path | None) -> Path:
+def folder(state: Path | None) -> Path:
+    """The state folder that a flag names, or this checkout's own.
+
+    Raises NotACheckout.
+    """
     return (state or tables.project_root() / ".minichat").resolve()
 
 
-def _publish(configured: Settings, *, insist: bool) -> None:
-    """Puts the first-start policy in force unless one is; with `insist`, in place of another one too.
+def _own_model(wish: StackOptions, state: Path) -> dict[str, str]:
+    """The variables of a stack whose only model is one of the server that the flags name.
+
+    Raises SettingsError, naming the flag, when that server is missing, speaks something else or lacks the model.
+    """
+    if wish.provider_url is None:
+        raise SettingsError("--provider-url: --provider-kind and --model need the address of their server.")
+    if wish.policy is not None:
+        raise SettingsError("--policy: leave it out, or --provider-kind and --model: these make a policy of their own.")
+    own = own_model.found(wish.provider_url, wish.provider_kind, wish.model)
+    providers = json.dumps({own_model.PROVIDER: own.entry()})
+    return {"MINICHAT_PROVIDERS": providers, "MINICHAT_POLICY_FILE": str(own.written(state))}
+
+
+def _publish(configured: Settings, *, insist: bool, renumber: bool) -> None:
+    """Puts the first-start policy in force unless one is; with `insist`, in place of another one too, and with
+    `renumber` as the version after that one.
 
     Raises SettingsError when its version was published with other content.
     """
@@ -201,8 +224,12 @@ def _publish(configured: Settings, *, insist: bool) -> None:
     policy, version = first_policy(configured), policies.current_version()
     if version is not None:
         published = policies.read(version, policies.DEPLOYMENT)
+        if renumber:
+            policy = policy.model_copy(update={"policy_version": version})
         if not insist or (published is not None and published.policy == policy):
             return
+        if renumber:
+            policy = policy.model_copy(update={"policy_version": version + 1})
     try:
         policies.publish(policy, at=now(), by="minichat dev", token=new_id(now()))
     except policies.VersionTaken as taken:
@@ -227,10 +254,12 @@ def _said(wish: StackOptions) -> dict[str, str]:
     return said
 
 
-def _events(root: Path, endpoint: str, state: Path, configured: Settings) -> dict[str, str]:
+def _events(root: Path, endpoint: str, state: Path, configured: Settings, *, exports: bool) -> dict[str, str]:
     """Creates the queues and the bucket of uploads; returns the settings that name them and the audit trail."""
     urls = queues.create(root, endpoint, configured.store.region)
     said = queues.variables(root, endpoint, urls)
+    if exports:
+        said["MINICHAT_EXPORT__QUEUE_URL"] = urls["ExportQueue"]
     if not configured.attachments.bucket:
         said |= buckets.create(root, endpoint, configured.store.region, urls)
     if "sink" not in configured.audit.model_fields_set:

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 from minichat.domain import api_key
+from minichat.domain.access_errors import ApiKeyNotFound
 from minichat.domain.api_key import ApiKey, NewApiKey, PresentedKey
-from minichat.domain.errors import ApiKeyNotFound, ServiceUnavailable, Unauthenticated
+from minichat.domain.errors import ServiceUnavailable, Unauthenticated
 from minichat.domain.identity import Call, ChatId
 from minichat.events.payloads import ApiKeyChanged
 from minichat.storage import api_keys, outbox

@@ -163,6 +163,7 @@ def limits_of(chat: Chat, rules: Rules) -> FileLimits:
         bytes_per_chat=settings.max_total_mb_per_chat * 1024 * 1024,
         per_day=rules.per_day,
         retention_days=rules.settings.quota.retention_days,
+        rates=rules.rates,
     ).with_model(_model(chat, rules).general_config.max_file_size_mb)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from minichat.domain.chat import Chat, clean_title, visible
-from minichat.domain.errors import ServiceUnavailable
+from minichat.domain.errors import ChatNotFound, ServiceUnavailable
 from minichat.domain.identity import Call, ChatId
 from minichat.events.payloads import ChatCleanup, ChatDeleted, DeletionReason
 from minichat.services.audit_details import by
@@ -28,8 +28,8 @@ class NewChat:
 def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
     """A new chat of the caller; its model is chosen now and stays, and so does whether it is temporary.
 
-    Raises InvalidRequest (title), InvalidModel, IdempotencyKeyConflict, ChatNotFound (the key's chat was deleted, and
-    is not made again: nobody asked for another).
+    Raises InvalidRequest (title), InvalidModel, IdempotencyKeyConflict, RateLimited, ChatNotFound (the key's chat was
+    deleted, and is not made again: nobody asked for another).
     """
     title = None if wish.title is None else clean_title(wish.title)
     model = rules.policy.model_for_new_chat(wish.model_id)
@@ -44,16 +44,19 @@ def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
         title=title,
         ends_at=ends_at(call.now, rules.settings) if wish.temporary else None,
     )
-    if wish.idempotency_key is None:
-        chats.create(chat, token=chat.chat_id)
-        return chat
-    key = idempotency_keys.of(
-        wish.idempotency_key, wish.title, wish.model_id, *(["temporary"] if wish.temporary else [])
-    )
-    made = chats.create_once(chat, key, token=chat.chat_id)
+    made = chats.create(chat, rules.rates.chats, _once(wish), retention_days=rules.settings.quota.retention_days)
     if made.chat_id != chat.chat_id:
         get(call, made.chat_id)
     return made
+
+
+def _once(wish: NewChat) -> idempotency_keys.Once | None:
+    """The key, and what differs when the wish does."""
+    if wish.idempotency_key is None:
+        return None
+    return idempotency_keys.of(
+        wish.idempotency_key, wish.title, wish.model_id, *(["temporary"] if wish.temporary else [])
+    )
 
 
 def ends_at(used_at: datetime, settings: Settings) -> datetime:
@@ -72,9 +75,15 @@ def get(call: Call, chat_id: ChatId) -> Chat:
 def rename(call: Call, chat_id: ChatId, title: str) -> Chat:
     """The chat with another title.
 
-    Raises InvalidRequest (title), ChatNotFound.
+    Raises InvalidRequest (title), ChatNotFound, Forbidden (another's that the caller may see).
     """
-    return chats.rename(call.caller, chat_id, clean_title(title), call.now)
+    cleaned = clean_title(title)
+    try:
+        return chats.rename(call.caller, chat_id, cleaned, call.now)
+    except ChatNotFound:
+        if call.caller.roles:
+            get(call, chat_id)
+        raise
 
 
 def delete(call: Call, chat_id: ChatId) -> None:

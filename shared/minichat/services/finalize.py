@@ -18,10 +18,10 @@ from minichat.domain.settlement import Ending, Settlement, settle
 from minichat.domain.stream import Citations, Told, terminal_event, told
 from minichat.domain.summary import Compression, Frontier
 from minichat.domain.turn import Turn, TurnState
+from minichat.events.base import Event
 from minichat.events.payloads import (
     ChatTitleTask,
     CompletionRecord,
-    Event,
     ThreadSummaryTask,
     TokenUsage,
     UsageEvent,

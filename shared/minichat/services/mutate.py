@@ -168,7 +168,7 @@ def _replace(
         original_request_id=old.request_id,
         new_request_id=command.request_id,
     )
-    start = begin(call, chat, admission, command, opened.quota_use.limits)
+    start = begin(call, chat, admission, command, opened.quota_use)
     # The successor of the turn before the old one: retry and edit never fork the conversation.
     turn = replace(start.turn, prev_request_id=old.prev_request_id)
     new = replace(start, turn=turn, events=(outbox.item(call, chat.chat_id, event),))

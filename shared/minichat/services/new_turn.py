@@ -11,7 +11,7 @@ from minichat.domain.admission import Admission, Wish, admit
 from minichat.domain.chat import Chat, next_instant
 from minichat.domain.citations import CitedFile
 from minichat.domain.context import Snapshot, compression, messages_needed
-from minichat.domain.errors import ChatMoved, CreditsTaken, QuotaExceeded
+from minichat.domain.errors import ChatMoved, CreditsTaken, QuotaExceeded, SendsMoved
 from minichat.domain.identity import MICROSECOND, AttachmentId, Call, ChatId, MessageId, RequestId
 from minichat.domain.message import Message, fingerprint
 from minichat.domain.policy import UserLimits
@@ -68,11 +68,19 @@ def twice_at_most(admission: Callable[[], T]) -> T:
     """The result of an admission. It is tried again once if other turns of the user took its credits before its
     transaction did, or the chat got another summary.
 
-    The second try sees what is left and can choose a cheaper model; its refusal is final.
+    The second try sees what is left and can choose a cheaper model; its refusal is final. That another send came first
+    costs no try: after it, the next one is expected ahead of now, and that is lost to nobody.
     """
     try:
-        return admission()
+        return _arrived(admission)
     except (CreditsTaken, ChatMoved):
+        return _arrived(admission)
+
+
+def _arrived(admission: Callable[[], T]) -> T:
+    try:
+        return admission()
+    except SendsMoved:
         return admission()
 
 
@@ -82,7 +90,7 @@ def wanted(call: Call, chat_id: ChatId, request_id: RequestId, rules: Rules, *, 
     settings = rules.settings
     history = messages_needed(settings.context.recent_messages_limit, settings.thread_summary.verbatim_turns)
     limits = rules.policy.limits_of(call.caller.user_id)
-    return starting_point.Wanted(chat_id, request_id, limits, history + own, RECENT_MAX_BYTES)
+    return starting_point.Wanted(chat_id, request_id, limits, history + own, RECENT_MAX_BYTES, rates=rules.rates)
 
 
 def with_own(call: Call, opened: starting_point.Opened, rules: Rules) -> tuple[starting_point.Opened, Rules]:
@@ -93,7 +101,8 @@ def with_own(call: Call, opened: starting_point.Opened, rules: Rules) -> tuple[s
 
 
 def preflight(call: Call, wish: Wish, quota_use: QuotaUse, rules: Rules) -> Admission:
-    """The admission of the message; raises as `admit` does."""
+    """The admission of the message; raises as `admit` does, and RateLimited before that."""
+    quota_use.rates.check_send(call.now)
     with measured("context"):
         try:
             admission = admit(rules.policy, wish, quota_use, rules.limits, call.now)
@@ -107,7 +116,7 @@ def preflight(call: Call, wish: Wish, quota_use: QuotaUse, rules: Rules) -> Admi
     return replace(admission, reserve=priced)
 
 
-def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, limits: UserLimits) -> turns.Start:
+def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, quota_use: QuotaUse) -> turns.Start:
     """The turn and the user message that an admitted command starts with."""
     # Only the messages' place in the chat: a clock that ran ahead may put it into the future. Other times are real.
     said_at = next_instant(chat, call.now)
@@ -125,7 +134,7 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         assistant_message_id=_message_id(call, said_at + MICROSECOND),
         started_at=call.now,
         last_progress_at=call.now,
-        reserve=admission.reserve,
+        reserve=replace(admission.reserve, in_flight=1, tenant_in_flight=int(quota_use.rates.limits.of_tenant)),
         prev_request_id=chat.latest_request_id,
         web_search_enabled=command.web_search,
         attachment_ids=command.attachment_ids,
@@ -140,7 +149,7 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, li
         said_at,
         attachment_ids=command.attachment_ids,
     )
-    return turns.Start(turn, message, limits, admission.per_day)
+    return turns.Start(turn, message, quota_use.limits, admission.per_day, rate_use=quota_use.rates)
 
 
 def started(chat: Chat, new: turns.Start, admission: Admission, wish: Wish, rules: Rules) -> RunningTurn:

@@ -15,6 +15,7 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Clock, TenantId
 from minichat.domain.policy import Policy
 from minichat.domain.policy_layers import TenantLayer, UserLayer, effective
+from minichat.domain.rates import Rates
 from minichat.domain.turn import ToolCalls
 from minichat.moment import now
 from minichat.observability import logger
@@ -60,6 +61,11 @@ class Rules:
             frozenset(name for name, provider in settings.providers.items() if provider.keeps_files),
             settings.doc_summaries.note_max_bytes,
         )
+
+    @property
+    def rates(self) -> Rates:
+        """How fast users and tenants may go."""
+        return self.settings.rates.limits
 
     @property
     def per_day(self) -> DayCounts:

@@ -13,7 +13,7 @@ from minichat.domain.cleanup import CleanupStatus
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import AttachmentId, ChatId, NewId, TenantId, micros
 from minichat.domain.names import in_key
-from minichat.events.payloads import Event
+from minichat.events.base import Event
 from minichat.events.sqs import REDRIVEN, SqsMessage, attributes_of, send_one
 from minichat.observability import logger
 from minichat.services import chats

@@ -1,4 +1,5 @@
-"""Decisions that went against a caller leave an audit event (events-and-workers 2): licence, quota, kill switch.
+"""Decisions that went against a caller leave an audit event (events-and-workers 2): licence, quota, rate, kill switch,
+and who may do what.
 
 A refusal has no transaction, so its event is a write of its own. Repeated refusals must not cause repeated writes:
 there is one event per user, decision and minute. Its id is made of those, so instances that share nothing agree on it,
@@ -18,8 +19,10 @@ from minichat import greenlets
 from minichat.domain.errors import (
     ChatError,
     FeatureNotLicensed,
+    Forbidden,
     ImagesDisabled,
     QuotaExceeded,
+    RateLimited,
     UsedUp,
     WebSearchDisabled,
 )
@@ -29,13 +32,15 @@ from minichat.observability import logger
 from minichat.storage import outbox
 from minichat.storage.transact import patience
 
-Decision = Literal["license", "quota", "kill_switch"]
+Decision = Literal["license", "quota", "rate", "kill_switch", "authorization"]
 
 _DECISIONS: dict[type[ChatError], Decision] = {
     FeatureNotLicensed: "license",
     QuotaExceeded: "quota",
+    RateLimited: "rate",
     WebSearchDisabled: "kill_switch",
     ImagesDisabled: "kill_switch",
+    Forbidden: "authorization",
 }
 REMEMBERED = 10_000
 """Written events that a process remembers; above that it forgets all of them, and asks the outbox again."""
@@ -51,13 +56,16 @@ Fate = Literal["written", "known", "late", "lost", "dropped"]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A decision against a caller: which one, the problem's code, the chat if the request named one, the limit."""
+    """A decision against a caller: which one, the problem's code, the chat if the request named one, the limit; the
+    action that was refused, and the ids of the policies that refused it."""
 
     caller: Caller
     decision: Decision
     code: str
     chat_id: str | None = None
     limit: UsedUp | None = None
+    action: str | None = None
+    policies: tuple[str, ...] = ()
 
 
 def of_error(error: ChatError, caller: Caller, chat_id: str | None) -> Refusal | None:
@@ -65,7 +73,14 @@ def of_error(error: ChatError, caller: Caller, chat_id: str | None) -> Refusal |
     decision = next((_DECISIONS[kind] for kind in type(error).__mro__ if kind in _DECISIONS), None)
     if decision is None:
         return None
-    limit = error.limit if isinstance(error, QuotaExceeded) else None
+    limit = None
+    match error:
+        case QuotaExceeded():
+            limit = error.limit
+        case RateLimited():
+            limit = UsedUp(error.scope, error.whose)
+        case Forbidden():
+            return Refusal(caller, decision, error.code, chat_id, action=error.action, policies=error.policies)
     return Refusal(caller, decision, error.code, chat_id, limit)
 
 
@@ -99,7 +114,7 @@ class RefusalTeller:
         if event_id in self._ids:
             return False
         with patience(PATIENCE_SECONDS):
-            new = outbox.once(_event(refusal, now, trace_id), event_id, now)
+            new = outbox.once(_event(refusal, now, trace_id), event_id)
         if len(self._ids) >= REMEMBERED:
             self._ids = set()
         self._ids.add(event_id)
@@ -113,7 +128,11 @@ class RefusalTeller:
 
 def _event_id(refusal: Refusal, now: datetime) -> str:
     caller, limit = refusal.caller, refusal.limit or UsedUp("")
+    of: tuple[str | None, ...]
     of = caller.tenant_id, caller.user_id, refusal.decision, refusal.code, limit.scope, limit.tier, limit.period
+    if refusal.decision == "authorization":
+        # Which chat somebody tried to get at matters to whoever reads the trail.
+        of = (*of, refusal.action, refusal.chat_id)
     digest = hashlib.sha256(repr(of).encode()).digest()
     return str(uuid7(now.replace(second=0, microsecond=0), int.from_bytes(digest[:8])))
 
@@ -132,4 +151,6 @@ def _event(refusal: Refusal, now: datetime, trace_id: str) -> DecisionRefused:
         quota_scope=None if limit is None else limit.scope,
         quota_tier=None if limit is None else limit.tier,
         quota_period=None if limit is None else limit.period,
+        action=refusal.action,
+        policies=list(refusal.policies),
     )

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minichat.domain.errors import ServiceUnavailable
-from minichat.domain.names import in_key
-from minichat.events.payloads import whole
-from minichat.events.sqs import SqsMessage, Unsent, attributes_of, send, send_one
+from minichat.events.sqs import SqsMessage, Unsent, send, send_one
 from minichat.observability import count
+from minichat.services import outbox_records
 from minichat.settings import Queues
 from minichat.storage import keys
 from minichat.storage.keys import Raw
@@ -30,10 +29,6 @@ class Relayed:
     again: list[int]
 
 
-class _Poison(ValueError):
-    """An item that no attempt will deliver; the message says why."""
-
-
 def relay(images: Sequence[Raw], queues: Queues, *, again: str = "") -> Relayed:
     """Sends each item's event to its queue, in the order given.
 
@@ -44,12 +39,15 @@ def relay(images: Sequence[Raw], queues: Queues, *, again: str = "") -> Relayed:
     poison: dict[int, str] = {}
     for number, image in enumerate(images):
         try:
-            queue, message = _message(image, queues)
-        except _Poison as problem:
+            record = outbox_records.read(image)
+        except outbox_records.UndeliverableItem as problem:
             poison[number] = str(problem)
-        else:
-            numbers[queue].append(number)
-            messages[number] = message
+            continue
+        if (url := queues.urls.get(record.queue)) is None:
+            poison[number] = f"there is no queue {record.queue!r}"
+            continue
+        numbers[record.queue].append(number)
+        messages[number] = record.message(fifo=url.endswith(".fifo"))
     unsent: list[int] = []
     sent: dict[str, int] = {}
     for queue, mine in numbers.items():
@@ -70,34 +68,6 @@ def relay(images: Sequence[Raw], queues: Queues, *, again: str = "") -> Relayed:
             count("dead_letter_refused_total", queue=DEAD_LETTERS)
             unsent.append(number)
     return Relayed(sent, len(poison), sorted(unsent))
-
-
-def _message(image: Raw, queues: Queues) -> tuple[str, SqsMessage]:
-    """The queue of an outbox item, and its message.
-
-    Raises _Poison.
-    """
-    try:
-        pk, event_id = keys.of(image)
-        queue, event_type, dedupe_key, payload = (
-            keys.text(image, name) for name in ("queue", "type", "dedupe", "payload")
-        )
-        delay_seconds = keys.number(image, "delay")
-    except KeyError as missing:
-        raise _Poison(f"the item has no {missing}") from None
-    except (AttributeError, TypeError, ValueError) as problem:
-        raise _Poison(f"the item cannot be read: {problem}") from None
-    try:
-        tenant_id = keys.tenant_of(pk)
-    except ValueError as problem:
-        raise _Poison(f"the item has no tenant: {problem}") from None
-    if queue not in queues.urls:
-        raise _Poison(f"there is no queue {queue!r}")
-    trace_id = keys.text(image, "trace", "")
-    attributes = attributes_of(event_type, event_id, tenant_id, dedupe_key, trace_id=trace_id)
-    fifo = queues.urls[queue].endswith(".fifo")
-    group = pk if fifo else in_key(tenant_id)
-    return queue, SqsMessage(event_id, group, whole(event_type, payload), attributes, delay_seconds)
 
 
 def _refused(image: Raw, reason: str) -> SqsMessage:

@@ -1,6 +1,6 @@
 """Turns that run now, as those see and stop them who look after a tenant or the deployment."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from heapq import nsmallest
 
@@ -39,16 +39,16 @@ def listed(now: datetime, tenant_id: TenantId | None = None) -> FoundRunning:
     return FoundRunning(nsmallest(MOST, running, key=lambda turn: turn.last_progress_at), told)
 
 
-def cancel(call: Call, tenant_id: TenantId, chat_id: ChatId, request_id: RequestId) -> None:
-    """Asks a turn of that tenant to stop; the event says who asked. One that has ended, or was asked, stays as it is.
+def cancel(call: Call, chat_id: ChatId, request_id: RequestId) -> None:
+    """Asks a turn of the call's tenant to stop; the event says who asked.
 
+    One that has ended, or was asked, stays as it is.
     Raises TurnNotFound, ServiceUnavailable.
     """
-    _, turn = turns.read(tenant_id, chat_id, request_id)
+    _, turn = turns.read(call.caller.tenant_id, chat_id, request_id)
     if turn is None:
         raise TurnNotFound
     if turn.state is not TurnState.RUNNING or turn.cancel_requested_at is not None:
         return
-    of_tenant = replace(call, caller=replace(call.caller, tenant_id=tenant_id))
-    event = TurnCancelled(**by(of_tenant, chat_id), turn_id=turn.turn_id, request_id=request_id)
-    leases.request_cancel(of_tenant, turn, outbox.item(of_tenant, chat_id, event))
+    event = TurnCancelled(**by(call, chat_id), turn_id=turn.turn_id, request_id=request_id)
+    leases.request_cancel(call, turn, outbox.item(call, chat_id, event))

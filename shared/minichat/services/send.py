@@ -38,7 +38,8 @@ def send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Replay
     a process that died before calling the provider: that turn.
 
     Raises, in this order (contract 2): InvalidRequest, InputTooLong, ChatNotFound, RequestIdConflict or
-    RequestIdReused, GenerationInProgress, InvalidAttachment, and what `admit` refuses. Nothing is written then.
+    RequestIdReused, GenerationInProgress, InvalidAttachment, RateLimited, and what `admit` refuses. Nothing is
+    written then.
     """
     with counted_turn("send"):
         checked_content(command.content)
@@ -68,7 +69,7 @@ def _send(call: Call, command: SendMessage, rules: Rules) -> RunningTurn | Repla
     images = message_attachments.images(sent_with)
     wish = Wish(chat.model, command.content, snapshot, command.web_search, images, opened.documents)
     admission = preflight(call, wish, opened.quota_use, own)
-    new = begin(call, chat, admission, command, opened.quota_use.limits)
+    new = begin(call, chat, admission, command, opened.quota_use)
     new = replace(new, referred_to=sent_with)
     try:
         turns.start(call, chat, new, retention_days=rules.settings.quota.retention_days)

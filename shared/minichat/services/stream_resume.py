@@ -8,8 +8,10 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import ClassVar
 
 from minichat import greenlets
 from minichat.domain.errors import ChatNotFound, FieldError, InvalidRequest, ServiceUnavailable, TurnNotFound
@@ -20,7 +22,7 @@ from minichat.observability import logger
 from minichat.services.channel import PING, Numbered
 from minichat.services.orphans import read_and_repair
 from minichat.settings import Settings
-from minichat.storage import messages, parts
+from minichat.storage import followers, messages, parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +30,15 @@ class Resumed:
     """A turn, and the number of the last event of its stream that the client has.
 
     `kept`: whether its single events are still stored. A `replay` answers a client that sends the message again: the
-    same stream, marked as not new, and without the quota of that time (contract 3, rule 5).
+    same stream, marked as not new, and without the quota of that time (contract 3, rule 5). `place` is one of those
+    that a user has for following running turns; what has ended is told at once, and needs none.
     """
 
     turn: Turn
     after: int
     kept: bool = True
     replay: bool = False
+    place: followers.FollowerPlace | None = None
 
     @property
     def is_over(self) -> bool:
@@ -46,7 +50,7 @@ def resume(call: Call, chat_id: ChatId, request_id: RequestId, after: int, setti
     """What a client that has the events up to `after` still gets. Ends the turn first if it is dead.
 
     Raises ChatNotFound, TurnNotFound; InvalidRequest when `after` lies beyond the end, or the events after it are no
-    longer kept.
+    longer kept; RateLimited when the user follows as many running turns as may be at once.
     """
     return resumed(call, _read(call, chat_id, request_id, settings), after, settings)
 
@@ -63,7 +67,9 @@ def resumed(call: Call, turn: Turn, after: int, settings: Settings) -> Resumed:
             raise InvalidRequest(
                 FieldError("Last-Event-ID", "Single events are no longer kept: read the stream whole.", "expired")
             )
-    return Resumed(turn, after, kept)
+        return Resumed(turn, after, kept)
+    most = settings.rates.followers
+    return Resumed(turn, after, kept, place=followers.take(call, most) if most else None)
 
 
 def replay(call: Call, turn: Turn, settings: Settings) -> Resumed:
@@ -77,8 +83,55 @@ async def follow(
     """Everything after what the client has, to the turn's end; a ping while nothing happens.
 
     It ends without a terminal event when the turn was deleted meanwhile, when the next events have expired and cannot
-    be rebuilt, or when the invocation's time is up: the client resumes again.
+    be rebuilt, when its place was lost, or when the invocation's time is up: the client resumes again.
     """
+    place = None if resumed.place is None else _Held(resumed.place)
+    try:
+        async for batch in _followed(call, resumed, settings, clock):
+            yield batch
+            if place is not None and not await place.is_still_held(clock):
+                return
+    finally:
+        if place is not None:
+            await place.given_back()
+
+
+class _Held:
+    """A follower's place, as long as it follows."""
+
+    _leaving: ClassVar[set[asyncio.Task[None]]] = set()
+
+    def __init__(self, place: followers.FollowerPlace) -> None:
+        self._place, self._renewed_at = place, time.monotonic()
+
+    async def is_still_held(self, clock: Clock) -> bool:
+        """Renews the place when it is time to; False when another has it."""
+        if time.monotonic() - self._renewed_at < followers.RENEW_SECONDS:
+            return True
+        try:
+            place = await greenlets.run(followers.renew, self._place, clock())
+        except ServiceUnavailable:
+            return True
+        if place is None:
+            return False
+        self._place, self._renewed_at = place, time.monotonic()
+        return True
+
+    async def given_back(self) -> None:
+        """Frees the place, even where the client's going cancels whoever awaits this."""
+        task = asyncio.create_task(self._give_back())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        await asyncio.shield(task)
+
+    async def _give_back(self) -> None:
+        with suppress(ServiceUnavailable):
+            await greenlets.run(followers.give_back, self._place)
+
+
+async def _followed(
+    call: Call, resumed: Resumed, settings: Settings, clock: Clock
+) -> AsyncGenerator[Sequence[Numbered], None]:
     turn, at = resumed.turn, _Position.after(resumed.after)
     streaming = settings.streaming
     told_at = time.monotonic()

@@ -47,8 +47,38 @@ def create(
     """Stores a new attachment, counts it, and schedules a later look at it; returns its id.
 
     If the idempotency key made one before, returns that one's id and stores nothing.
-    Raises ChatNotFound; IdempotencyKeyConflict when the key came with another request; QuotaExceeded when the chat's
-    documents or bytes, or the user's day, are used up.
+    Raises ChatNotFound; IdempotencyKeyConflict when the key came with another request; RateLimited when the user's
+    uploads come too fast; QuotaExceeded when the chat's documents or bytes, or the user's day, are used up.
+    """
+    writes = _created(call, attachment, limits, expected, key)
+    pace = limits.rates.uploads
+
+    def attempt(seen: int, token: str) -> AttachmentId:
+        day, _ = periods(call.now)
+        user = quota.key(attachment.tenant_id, call.caller.user_id, call.now)
+        counted = quota.take(user, day, attachment.day_counts, limits, pace.arrival(seen, call.now))
+        try:
+            commit([*writes, counted], token=token, op="create_attachment")
+        except Refused as refused:
+            made = None if key is None else idempotency_keys.made_before(refused, CreatedAttachmentItem, key)
+            if made is not None:
+                return AttachmentId(made.attachment_id)
+            if "chat" not in refused.old:
+                quota.check_pace(pace, refused.old.get("quota"), call.now)
+            if (problem := _too_many(call, attachment, limits, refused)) is not None:
+                raise problem from refused
+            raise
+        return attachment.attachment_id
+
+    return quota.arriving(pace, attempt, first_token=attachment.attachment_id)
+
+
+def _created(
+    call: Call, attachment: Attachment, limits: FileLimits, expected: OutboxItem, key: Once | None
+) -> list[Put | Update]:
+    """The writes of a new attachment besides its user's.
+
+    Raises QuotaExceeded when no chat, or no day, has room for it.
     """
     item = ChatItem(*keys.chat(attachment.tenant_id, attachment.chat_id))
     size, documents = attachment.size_bytes, int(attachment.kind == "document")
@@ -60,22 +90,12 @@ def create(
         raise _full_of_bytes(limits)
     if (never := lacking(DayCounts(), attachment.day_counts, limits.per_day, call.now)) is not None:
         raise QuotaExceeded(never)
-    day, _ = periods(call.now)
-    user = quota.key(attachment.tenant_id, call.caller.user_id, call.now)
-    writes: list[Put | Update] = [
+    return [
         Update("chat", item, _counted(documents, size), all_of(chats.owned_by(call.caller), *room)),
         attachments.put(attachment),
-        quota.take(user, day, attachment.day_counts, limits.per_day, retention_days=limits.retention_days),
         Put("event", expected),
         *([_remembered(call, attachment, key)] if key is not None else []),
     ]
-    try:
-        commit(writes, token=attachment.attachment_id, op="create_attachment")
-    except Refused as refused:
-        if key is not None and (first := idempotency_keys.made_before(refused, CreatedAttachmentItem, key)) is not None:
-            return AttachmentId(first.attachment_id)
-        raise _too_many(call, attachment, limits, refused) from refused
-    return attachment.attachment_id
 
 
 def settle(seen: Attachment, cleanup: Cleanup) -> bool:
@@ -109,8 +129,8 @@ def settle(seen: Attachment, cleanup: Cleanup) -> bool:
     return update_one(item, actions, all_of(*unchanged), op="cleanup")
 
 
-def _too_many(call: Call, attachment: Attachment, limits: FileLimits, refused: Refused) -> QuotaExceeded:
-    """Why there was no room for an attachment: in its chat, or in its owner's day.
+def _too_many(call: Call, attachment: Attachment, limits: FileLimits, refused: Refused) -> QuotaExceeded | None:
+    """Why there was no room for an attachment: in its chat, or in its owner's day. None when there is room.
 
     Raises ChatNotFound.
     """
@@ -123,7 +143,8 @@ def _too_many(call: Call, attachment: Attachment, limits: FileLimits, refused: R
         detail = f"A chat has at most {limits.documents_per_chat} documents."
         return QuotaExceeded(UsedUp("uploads"), detail)
     used = quota.counts(refused.old.get("quota") or {}, periods(call.now)[0])
-    return QuotaExceeded(lacking(used, attachment.day_counts, limits.per_day, call.now) or UsedUp("uploads"))
+    none_left = lacking(used, attachment.day_counts, limits.per_day, call.now)
+    return None if none_left is None else QuotaExceeded(none_left)
 
 
 def _remembered(call: Call, attachment: Attachment, key: Once) -> Put:

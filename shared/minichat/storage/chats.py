@@ -12,7 +12,8 @@ from pynamodb.expressions.update import Action
 from minichat.domain.chat import Chat, visible
 from minichat.domain.errors import ChatNotFound
 from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId, TenantId, UserId
-from minichat.storage import idempotency_keys, keys, unreadable
+from minichat.domain.rates import Pace
+from minichat.storage import idempotency_keys, keys, quota, unreadable
 from minichat.storage.attributes import InstantAttribute
 from minichat.storage.conditions import all_of, is_still
 from minichat.storage.idempotency_keys import Once, OnceItem
@@ -27,7 +28,7 @@ from minichat.storage.items import (
     query,
 )
 from minichat.storage.keys import Key, Raw
-from minichat.storage.transact import Put, Refused, Update, commit, update_one
+from minichat.storage.transact import Put, Refused, Update, Write, commit, update_one
 from minichat.storage.unreadable import Unreadable
 
 ENDING_PAGE = 100
@@ -67,17 +68,32 @@ def _from_item(item: ChatItem) -> Chat:
     )
 
 
-def create(chat: Chat, *, token: str) -> None:
-    """Stores a new chat, listed for its owner unless it is temporary."""
-    put = _put(chat)
-    commit([put], token=token, op="create_chat", took_effect=partial(is_there, put.item))
+def create(chat: Chat, pace: Pace, key: Once | None = None, *, retention_days: int) -> Chat:
+    """Stores a new chat, listed for its owner unless it is temporary; or returns the one that the key made before, as
+    it was when new.
 
-
-def create_once(chat: Chat, key: Once, *, token: str) -> Chat:
-    """Stores a new chat, or returns the one that the key made before, as it was when new.
-
-    Raises IdempotencyKeyConflict when the key came with another request.
+    Raises IdempotencyKeyConflict when the key came with another request; RateLimited when the owner's new chats come
+    too fast.
     """
+    user = quota.key(chat.tenant_id, chat.user_id, chat.created_at)
+
+    def attempt(seen: int, token: str) -> Chat:
+        arrival = pace.arrival(seen, chat.created_at)
+        counted = [] if arrival is None else [quota.new_chat(user, arrival, retention_days=retention_days)]
+        try:
+            return _create(chat, key, counted, token=token)
+        except Refused as refused:
+            quota.check_pace(pace, refused.old.get("quota"), chat.created_at)
+            raise
+
+    return quota.arriving(pace, attempt, first_token=chat.chat_id)
+
+
+def _create(chat: Chat, key: Once | None, counted: list[Update], *, token: str) -> Chat:
+    head = _put(chat)
+    if key is None:
+        commit([*counted, head], token=token, op="create_chat", took_effect=partial(is_there, head.item))
+        return chat
     item = CreatedChatItem(
         *keys.created(chat.tenant_id, chat.user_id, key.key),
         chat_id=chat.chat_id,
@@ -85,8 +101,7 @@ def create_once(chat: Chat, key: Once, *, token: str) -> Chat:
         title=chat.title,
         created_at=chat.created_at,
     )
-    head = _put(chat)
-    writes = [idempotency_keys.remember(item, key, chat.created_at), head]
+    writes: list[Write] = [*counted, idempotency_keys.remember(item, key, chat.created_at), head]
     try:
         commit(writes, token=token, op="create_chat", took_effect=partial(is_there, head.item))
     except Refused as refused:

@@ -12,7 +12,7 @@ from minichat.domain.message import Message
 from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.turn import ToolCalls, Turn
 from minichat.domain.usage import Usage
-from minichat.storage import keys, leases, messages, quota
+from minichat.storage import keys, leases, messages, quota, tenant_rates
 from minichat.storage.conditions import all_of
 from minichat.storage.items import ChatItem, OutboxItem, TurnItem
 from minichat.storage.transact import Put, Update, Write, try_commit
@@ -60,6 +60,7 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
         *answer,
         *end.parts,
         quota.settle(turn, end.settlement, end.ending, retention_days=retention_days),
+        *tenant_rates.ended(turn),
         *(Put(f"event {event.sk}", event) for event in end.events),
     ]
     return try_commit(writes, token=end.token, op="finish_turn")

@@ -143,6 +143,8 @@ class TurnItem(ConversationItem):
     reserve_bytes_per_token = NumberAttribute(attr_name="r_bytes", null=True)
     reserve_tenant_policy_version = NumberAttribute(attr_name="r_tenant", null=True)
     reserve_user_policy_version = NumberAttribute(attr_name="r_user", null=True)
+    reserve_in_flight = NumberAttribute(attr_name="r_fly", null=True)
+    reserve_tenant_in_flight = NumberAttribute(attr_name="r_tfly", null=True)
 
     usage_input_tokens = NumberAttribute(attr_name="u_in", null=True)
     usage_output_tokens = NumberAttribute(attr_name="u_out", null=True)

@@ -12,14 +12,18 @@
     a chat's ready documents  T#<tenant>#C#<chat>   READY
     vector store            T#<tenant>#C#<chat>     VS#<provider>
     quota of a month        T#<tenant>#U#<user>     QUOTA#<first day>
+    followers               T#<tenant>#U#<user>     FOLLOWERS
     stream part             T#<tenant>#C#<chat>     PART#<request_id>#<number of its last event>
     idempotency key         T#<tenant>#U#<user>     CREATED#<sha-256 of the key>
     ledger entry            T#<tenant>#L#<day>      <dedupe key of the usage event>
     usage of a day          T#<tenant>#USAGE        <day> | <day>#<user>
     API key                 T#<tenant>#APIKEY       <key id>
+    rates of a tenant       T#<tenant>#RATES#<n>    RATES
     policy version          POLICY                  V#<version> | CURRENT
-    a tenant's layer of it  T#<tenant>#POLICY       V#<version> | CURRENT
+    a tenant's layer of it  T#<tenant>#P#POLICY     V#<version> | CURRENT
     a user's layer of it    T#<tenant>#U#<user>     LIMITS#V#<version> | LIMITS
+    tenant's own policies   T#<tenant>#AUTHORIZATION  V#<version> | CURRENT
+    grant for support       T#<tenant>#GRANTS       <grant id>
 
     outbox table            T#<tenant>#C#<chat>     <event_id>
 
@@ -46,6 +50,9 @@ tenant, because the watchdog serves all tenants; the keys that the index holds b
 
 TEMPORARY_SHARDS = tuple(f"TEMPORARY#{number}" for number in range(4))
 """Hash keys of the index of temporary chats, as those of running turns."""
+
+RATE_SHARDS = 4
+"""Over how many items a tenant's turns are counted: a send reads all of them, and writes one."""
 
 CHAT_SK = "CHAT"
 MESSAGE_PREFIX = "MSG#"
@@ -146,12 +153,12 @@ def policy_version(version: int) -> Key:
 
 def tenant_policy(tenant_id: TenantId) -> Key:
     """Which version of a tenant's layer of the policy is in force."""
-    return Key(f"T#{tenant_id}#POLICY", "CURRENT")
+    return Key(f"{prefix(tenant_id)}P#POLICY", "CURRENT")
 
 
 def tenant_policy_version(tenant_id: TenantId, version: int) -> Key:
     """A version of a tenant's layer of the policy."""
-    return Key(f"T#{tenant_id}#POLICY", f"V#{version:010d}")
+    return Key(f"{prefix(tenant_id)}P#POLICY", f"V#{version:010d}")
 
 
 def user_policy(tenant_id: TenantId, user_id: UserId) -> Key:
@@ -249,6 +256,11 @@ def quota(tenant_id: TenantId, user_id: UserId, month: str) -> Key:
     return Key(owner(tenant_id, user_id), f"{QUOTA_PREFIX}{month}")
 
 
+def followers(tenant_id: TenantId, user_id: UserId) -> Key:
+    """The places of those who follow a user's running turns."""
+    return Key(owner(tenant_id, user_id), "FOLLOWERS")
+
+
 def ledger_entry(tenant_id: TenantId, day: str, dedupe_key: str) -> Key:
     """What one turn used, on the day on which it was settled."""
     return Key(f"{prefix(tenant_id)}L#{day}", dedupe_key)
@@ -262,6 +274,21 @@ def usage(tenant_id: TenantId, day: str, user_id: UserId | None = None) -> Key:
 def api_key(tenant_id: TenantId, key_id: str) -> Key:
     """An API key; the key itself says which tenant's it is."""
     return Key(f"{prefix(tenant_id)}APIKEY", key_id)
+
+
+def authorization_in_force(tenant_id: TenantId) -> Key:
+    """Which version of the tenant's own policies (Cedar) is in force."""
+    return Key(f"{prefix(tenant_id)}AUTHORIZATION", "CURRENT")
+
+
+def authorization_version(tenant_id: TenantId, version: int) -> Key:
+    """A version of the tenant's own policies."""
+    return Key(f"{prefix(tenant_id)}AUTHORIZATION", f"V#{version:010d}")
+
+
+def grant(tenant_id: TenantId, grant_id: str) -> Key:
+    """Leave for somebody of support to read for a while."""
+    return Key(f"{prefix(tenant_id)}GRANTS", grant_id)
 
 
 def created(tenant_id: TenantId, user_id: UserId, idempotency_key: str) -> Key:
@@ -283,6 +310,16 @@ def listed_at(tenant_id: TenantId, chat_id: ChatId, updated_at: datetime) -> str
 def running_shard(tenant_id: TenantId, request_id: RequestId) -> str:
     """Hash key of the index of running turns; a turn is in it only while it runs."""
     return RUNNING_SHARDS[zlib.crc32(f"{tenant_id}{request_id}".encode()) % len(RUNNING_SHARDS)]
+
+
+def tenant_rates(tenant_id: TenantId) -> list[Key]:
+    """The shards of a tenant's counters of turns."""
+    return [Key(f"{prefix(tenant_id)}RATES#{number}", "RATES") for number in range(RATE_SHARDS)]
+
+
+def tenant_rates_shard(tenant_id: TenantId, request_id: RequestId) -> Key:
+    """The one that counts a turn."""
+    return tenant_rates(tenant_id)[zlib.crc32(request_id.encode()) % RATE_SHARDS]
 
 
 def temporary_shard(tenant_id: TenantId, chat_id: ChatId) -> str:

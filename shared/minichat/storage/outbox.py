@@ -4,7 +4,8 @@ from datetime import datetime, timedelta
 from uuid import uuid4
 
 from minichat.domain.identity import Call, ChatId, TenantId
-from minichat.events.payloads import DecisionRefused, Event, PolicyPublished
+from minichat.events.base import Audited, Event
+from minichat.events.payloads import PolicyPublished
 from minichat.storage import keys
 from minichat.storage.items import OutboxItem
 from minichat.storage.keys import Key
@@ -32,16 +33,19 @@ def item(call: Call, chat_id: ChatId, event: Event, *, delay_seconds: int | None
     return made
 
 
-def once(event: DecisionRefused, event_id: str, at: datetime) -> bool:
+def of_tenant(event: Audited, event_id: str) -> OutboxItem:
+    """The outbox item of an event of no chat."""
+    key = keys.outbox(TenantId(event.tenant_id), ChatId(event.event_type), event_id)
+    return _item(key, event, event.timestamp, trace_id=event.trace_id)
+
+
+def once(event: Audited, event_id: str, *, op: str = "refusal") -> bool:
     """Publishes an event of no chat, by itself; False when one with its id exists already.
 
     Raises ServiceUnavailable; the event may be written all the same.
     """
-    key = keys.outbox(TenantId(event.tenant_id), ChatId(event.event_type), event_id)
     absent = OutboxItem.pk.does_not_exist()
-    return try_commit(
-        [Put("event", _item(key, event, at, trace_id=event.trace_id), absent)], token=str(uuid4()), op="refusal"
-    )
+    return try_commit([Put("event", of_tenant(event, event_id), absent)], token=str(uuid4()), op=op)
 
 
 def _item(key: Key, event: Event, at: datetime, *, trace_id: str | None) -> OutboxItem:

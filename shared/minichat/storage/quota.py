@@ -7,35 +7,47 @@
     21w, 21c, 21f, 21i    committed on the 21st: web searches, code interpreter calls, searches in files, and images
                           that models look at, made and reserved
     21u, 21b              files that were given to chats on the 21st, and their bytes
+    fly                   turns of the month that run
+    s, u, c               when the next send, upload and new chat would be expected, in milliseconds since 1970
+                          (domain.rates); in a new month they begin anew
 
 A limit is a condition on what is committed, so a day needs no more than that, and a whole month stays below 1 KB: one
 write of two units does for both periods (turns-and-quota 4 and 6, docs/decisions/0006-data-model.md).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+from uuid import uuid4
 
-from pynamodb.attributes import NumberAttribute
+from pynamodb.attributes import Attribute, NumberAttribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action
 
 from minichat.domain.day_counts import DayCounts
+from minichat.domain.errors import RateLimited
+from minichat.domain.files import FileLimits
 from minichat.domain.identity import TenantId, UserId, from_seconds
 from minichat.domain.policy import UserLimits
 from minichat.domain.quota_left import Committed, QuotaUse, limit_of
 from minichat.domain.quota_periods import periods
-from minichat.domain.quota_recount import COUNTED, TURNS, Difference, Entry, QuotaAccount, Statement, named
+from minichat.domain.quota_recount import COUNTED, IN_FLIGHT, TURNS, Difference, Entry, QuotaAccount, Statement, named
+from minichat.domain.rates import Arrival, Pace, RateUse
 from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.turn import Turn
 from minichat.storage import keys
-from minichat.storage.conditions import all_of, at_most, still_counts
+from minichat.storage.conditions import all_of, any_of, at_most, still_counts
 from minichat.storage.items import ConversationItem, batch_get
 from minichat.storage.keys import Key, Raw
-from minichat.storage.transact import Update, update_one
+from minichat.storage.transact import Refused, Update, update_one
+
+T = TypeVar("T")
+
+ARRIVALS = 4
+"""Attempts at most: by what is believed, by what was found, and once more where others were faster."""
 
 
 class QuotaItem(ConversationItem):
@@ -52,7 +64,19 @@ class QuotaItem(ConversationItem):
     calls = NumberAttribute(null=True)
     input_tokens = NumberAttribute(attr_name="in", null=True)
     output_tokens = NumberAttribute(attr_name="out", null=True)
+    in_flight = NumberAttribute(attr_name="fly", null=True)
+    sends = NumberAttribute(attr_name="s", null=True)
+    uploads = NumberAttribute(attr_name="u", null=True)
+    chats = NumberAttribute(attr_name="c", null=True)
     expires_at = NumberAttribute(null=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SendRate:
+    """What a new turn must keep to: the most in flight (0: no limit), and how its arrival is written."""
+
+    turns_in_flight: int = 0
+    arrival: Arrival | None = None
 
 
 DailyCounter = Literal["t", "p", "w", "c", "f", "i", "u", "b"]
@@ -71,6 +95,7 @@ _COUNTERS: dict[str, DailyCounter] = {
 _DAILY = {"t": "total", "p": "premium"} | {_COUNTERS[scope]: told for scope, told in COUNTED.items()}
 _MONTHLY = {
     "begun": TURNS,
+    "in_flight": IN_FLIGHT,
     "total": "total",
     "total_reserved": "total reserved",
     "premium": "premium",
@@ -94,7 +119,15 @@ def quota_use(limits: UserLimits, raw: Raw | None, now: datetime) -> QuotaUse:
     today, _ = periods(now)
     daily = Committed(count(raw, today, "t"), count(raw, today, "p"), counts(raw, today))
     item = QuotaItem.from_raw_data(dict(raw))
-    return QuotaUse(limits, daily, Committed(int(item.total or 0), int(item.premium or 0)))
+    return QuotaUse(limits, daily, Committed(int(item.total or 0), int(item.premium or 0)), rate_use(raw))
+
+
+def rate_use(raw: Raw | None) -> RateUse:
+    """How fast a user goes, from the month's item."""
+    if raw is None:
+        return RateUse()
+    item = QuotaItem.from_raw_data(dict(raw))
+    return RateUse(int(item.in_flight or 0), int(item.sends or 0), int(item.uploads or 0), int(item.chats or 0))
 
 
 def count(raw: Mapping[str, Mapping[str, Any]], day: str, counter: DailyCounter) -> int:
@@ -162,18 +195,38 @@ def _entries(month: str, raw: Raw) -> Counter[Entry]:
     return found
 
 
-def reserve(turn: Turn, limits: UserLimits, per_day: DayCounts, *, retention_days: int) -> Update:
+def reserve(turn: Turn, limits: UserLimits, per_day: DayCounts, rate: SendRate, *, retention_days: int) -> Update:
     """The write that sets the turn's worst case aside, in both periods and every bucket it counts in, its images, and
     the most calls of tools that it may make.
 
     It refuses when another turn of the user has taken the credits or the numbers since they were read: reserves of
-    parallel turns never add up to more than a limit.
+    parallel turns never add up to more than a limit, nor are more of them in flight, or begin faster.
     """
     day, set_aside = turn.reserve.daily_period, turn.reserve.day_counts
     change = _change(turn, reserved=turn.reserve.credits_micro, spent=0)
-    change += [QuotaItem.begun.add(1), *_counting(day, DayCounts(), set_aside)]
-    room = all_of(_room(turn, limits), *_left(day, set_aside, per_day))
-    return _update(turn, change, retention_days, room)
+    change += [QuotaItem.begun.add(1), QuotaItem.in_flight.add(turn.reserve.in_flight)]
+    change += _counting(day, DayCounts(), set_aside)
+    room = [_room(turn, limits), *_left(day, set_aside, per_day)]
+    if rate.turns_in_flight > 0:
+        room.append(at_most(QuotaItem.in_flight, rate.turns_in_flight - 1))
+    if rate.arrival is not None:
+        change.append(_arriving(QuotaItem.sends, rate.arrival))
+        room.append(_may_arrive(QuotaItem.sends, rate.arrival))
+    return _update(turn, change, retention_days, all_of(*room))
+
+
+def _may_arrive(expected: Attribute[float], arrival: Arrival) -> Condition:
+    in_time = at_most(expected, arrival.bound)
+    if arrival.disbelieved is None:
+        return in_time
+    # By a clock that ran ahead; nobody has put it right since.
+    still_wrong = expected == arrival.disbelieved
+    return any_of(in_time, still_wrong)
+
+
+def _arriving(expected: Attribute[float], arrival: Arrival) -> Action:
+    moved: Action = expected.add(arrival.moves_on) if arrival.becomes is None else expected.set(arrival.becomes)
+    return moved
 
 
 def settle(turn: Turn, settlement: Settlement, ending: Ending, *, retention_days: int) -> Update:
@@ -184,6 +237,7 @@ def settle(turn: Turn, settlement: Settlement, ending: Ending, *, retention_days
     actions = _change(turn, reserved=-turn.reserve.credits_micro, spent=settlement.committed_micro)
     actions += [
         QuotaItem.calls.add(1),
+        QuotaItem.in_flight.add(-turn.reserve.in_flight),
         QuotaItem.input_tokens.add(ending.usage.input_tokens),
         QuotaItem.output_tokens.add(ending.usage.output_tokens),
     ]
@@ -192,14 +246,56 @@ def settle(turn: Turn, settlement: Settlement, ending: Ending, *, retention_days
     return _update(turn, actions, retention_days)
 
 
-def take(user: Key, day: str, taken: DayCounts, per_day: DayCounts, *, retention_days: int) -> Update:
-    """The write that takes numbers of a day outside of any turn; it refuses when others have left too few.
+def take(user: Key, day: str, taken: DayCounts, limits: FileLimits, arrival: Arrival | None) -> Update:
+    """The write that takes numbers of a day for an upload that arrives; it refuses when others have left too few, or
+    were faster.
 
     `user` is where the user's quota of that month is. More than a day has is not for this write to refuse.
     """
-    kept = QuotaItem.expires_at.set(_kept_until(user.sk.removeprefix(keys.QUOTA_PREFIX), retention_days))
-    room = all_of(*_left(day, taken, per_day))
-    return Update("quota", QuotaItem(*user), [*_counting(day, DayCounts(), taken), kept], room)
+    actions, room = _counting(day, DayCounts(), taken), list(_left(day, taken, limits.per_day))
+    if arrival is not None:
+        actions.append(_arriving(QuotaItem.uploads, arrival))
+        room.append(_may_arrive(QuotaItem.uploads, arrival))
+    return Update("quota", QuotaItem(*user), [*actions, _kept(user, limits.retention_days)], all_of(*room))
+
+
+def new_chat(user: Key, arrival: Arrival, *, retention_days: int) -> Update:
+    """The write of a new chat's arrival; it refuses when others were faster. `user` as for `take`."""
+    actions = [_arriving(QuotaItem.chats, arrival), _kept(user, retention_days)]
+    return Update("quota", QuotaItem(*user), actions, _may_arrive(QuotaItem.chats, arrival))
+
+
+def arriving(pace: Pace, attempt: Callable[[int, str], T], *, first_token: str) -> T:
+    """The result of a transaction with `take` or `new_chat` in it, which are written without a read before.
+
+    `attempt` is made with what is believed to be stored, and the transaction's token: first that nothing is expected
+    any more, and once that is refused, with what was found. It raises Refused, and whatever else it finds.
+    """
+    seen, token = 0, first_token
+    for _ in range(ARRIVALS):
+        try:
+            return attempt(seen, token)
+        except Refused as refused:
+            if "quota" not in refused.old:
+                raise
+            # Another transaction, so another token.
+            seen, token = _expected(pace, refused.old.get("quota")), str(uuid4())
+    raise RateLimited(pace.scope, pace.limit, 1)
+
+
+def check_pace(pace: Pace, raw: Raw | None, now: datetime) -> None:
+    """Raises RateLimited when, by what a month's item says, an arrival must wait."""
+    pace.check(_expected(pace, raw), now)
+
+
+def _expected(pace: Pace, raw: Raw | None) -> int:
+    use = rate_use(raw)
+    return use.uploads if pace.scope == "uploads_per_hour" else use.chats
+
+
+def _kept(user: Key, retention_days: int) -> Action:
+    kept: Action = QuotaItem.expires_at.set(_kept_until(user.sk.removeprefix(keys.QUOTA_PREFIX), retention_days))
+    return kept
 
 
 def give_back(user: Key, day: str, taken: DayCounts) -> Update:

@@ -5,7 +5,7 @@ the latest turn and the time of the last message; whatever disagrees with the he
 write that follows notice later changes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -16,10 +16,22 @@ from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
 from minichat.domain.policy import UserLimits
 from minichat.domain.policy_layers import UserLayer
 from minichat.domain.quota_left import QuotaUse
+from minichat.domain.rates import UNLIMITED, Rates
 from minichat.domain.summary import Summary
 from minichat.domain.tools import Document
 from minichat.domain.turn import Turn
-from minichat.storage import attachments, chats, documents, keys, messages, policies, quota, summaries, turns
+from minichat.storage import (
+    attachments,
+    chats,
+    documents,
+    keys,
+    messages,
+    policies,
+    quota,
+    summaries,
+    tenant_rates,
+    turns,
+)
 from minichat.storage.items import batch_get
 from minichat.storage.messages import Newest
 
@@ -53,7 +65,7 @@ T = TypeVar("T", bound=Latest)
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What to read: a turn of a chat, attachments by their ids, and `messages` of the newest, fewer once their text
-    exceeds `at_most_bytes`; `limits` are the caller's, where they have none of their own."""
+    exceeds `at_most_bytes`; `limits` and `rates` are the caller's, the limits where they have none of their own."""
 
     chat_id: ChatId
     request_id: RequestId
@@ -61,6 +73,7 @@ class Wanted:
     messages: int
     at_most_bytes: int
     attachment_ids: tuple[AttachmentId, ...] = ()
+    rates: Rates = UNLIMITED
 
 
 def look(call: Call, wanted: Wanted) -> Opened:
@@ -71,7 +84,7 @@ def look(call: Call, wanted: Wanted) -> Opened:
     where = call.caller.tenant_id, wanted.chat_id
     return _of_one_moment(
         wanted.request_id,
-        lambda: open_for_turn(call, wanted.chat_id, wanted.request_id, wanted.limits, wanted.attachment_ids),
+        lambda: open_for_turn(call, wanted),
         lambda: messages.recent(*where, wanted.messages, at_most_bytes=wanted.at_most_bytes),
     )
 
@@ -107,27 +120,28 @@ def _of_one_moment(request_id: RequestId, first: Callable[[], T], newest: Callab
     return replace(found, recent=recent if recent.is_of(chat) else newest())
 
 
-def open_for_turn(
-    call: Call, chat_id: ChatId, request_id: RequestId, limits: UserLimits, attachment_ids: Sequence[AttachmentId] = ()
-) -> Opened:
+def open_for_turn(call: Call, wanted: Wanted) -> Opened:
     """What `look` returns, without the messages: one batch of consistent reads.
 
     Raises ServiceUnavailable.
     """
-    tenant_id = call.caller.tenant_id
-    chat_key, turn_key = keys.chat(tenant_id, chat_id), keys.turn(tenant_id, chat_id, request_id)
+    tenant_id, chat_id = call.caller.tenant_id, wanted.chat_id
+    chat_key, turn_key = keys.chat(tenant_id, chat_id), keys.turn(tenant_id, chat_id, wanted.request_id)
     quota_key, summary_key = quota.key(tenant_id, call.caller.user_id, call.now), keys.summary(tenant_id, chat_id)
     documents_key, own_key = keys.documents(tenant_id, chat_id), keys.user_policy(tenant_id, call.caller.user_id)
-    wanted = [keys.attachment(tenant_id, chat_id, attachment_id) for attachment_id in attachment_ids]
-    found = batch_get([chat_key, turn_key, quota_key, summary_key, documents_key, own_key, *wanted])
+    files = [keys.attachment(tenant_id, chat_id, attachment_id) for attachment_id in wanted.attachment_ids]
+    of_tenant = keys.tenant_rates(tenant_id) if wanted.rates.of_tenant else []
+    found = batch_get([chat_key, turn_key, quota_key, summary_key, documents_key, own_key, *files, *of_tenant])
+    quota_use = quota.quota_use(wanted.limits, found.get(quota_key), call.now)
+    tenant = tenant_rates.use(tenant_id, found, call.now)
     return Opened(
         chat=chats.from_raw(found.get(chat_key)),
         turn=turns.from_raw(found.get(turn_key)),
-        quota_use=quota.quota_use(limits, found.get(quota_key), call.now),
+        quota_use=replace(quota_use, rates=replace(quota_use.rates, tenant=tenant, limits=wanted.rates)),
         user_layer=policies.user_layer(found.get(own_key)),
         summary=summaries.from_raw(found.get(summary_key)),
         documents=documents.from_raw(found.get(documents_key)),
-        attachments=tuple(attachments.from_raw(found[key]) for key in wanted if key in found),
+        attachments=tuple(attachments.from_raw(found[key]) for key in files if key in found),
     )
 
 

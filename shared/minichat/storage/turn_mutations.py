@@ -39,8 +39,8 @@ class Target:
 def supersede(call: Call, chat: Chat, target: Target, new: turns.Start, *, retention_days: int) -> None:
     """Puts a new turn in the place of the latest one: retry and edit, in one transaction.
 
-    Raises what `check_mutation` finds in what the winner left, ChatMoved, or CreditsTaken; ServiceUnavailable as
-    `turns.start` does.
+    Raises what `check_mutation` finds in what the winner left, ChatMoved, or what `turns.no_room` finds;
+    ServiceUnavailable as `turns.start` does.
     """
     old = target.turn
     head, actions = turns.begins(call, chat, new, ended_messages=old.messages)
@@ -60,7 +60,7 @@ def supersede(call: Call, chat: Chat, target: Target, new: turns.Start, *, reten
         beginning.check()
     except Refused as refused:
         if refused.old.keys() == {"quota"}:
-            raise turns.credits_taken(call, new, refused.old["quota"]) from refused
+            raise turns.no_room(call, new, refused.old["quota"]) from refused
         _raise_refusal(call, chat, old, refused)
 
 

@@ -9,7 +9,7 @@ What the conditions prevent, on the head (`CHAT`) and the turn (`TURN#<request_i
                                 came and was deleted since leaves the same latest_request_id behind
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -23,13 +23,15 @@ from minichat.domain.errors import (
     GenerationInProgress,
     InvalidAttachment,
     RequestIdConflict,
+    SendsMoved,
 )
 from minichat.domain.identity import Call, ChatId, RequestId, TenantId
 from minichat.domain.message import Message
 from minichat.domain.policy import UserLimits
+from minichat.domain.rates import RateUse
 from minichat.domain.turn import Reserve, ToolCalls, Turn, TurnState
 from minichat.domain.usage import Usage
-from minichat.storage import chats, keys, leases, messages, quota, references
+from minichat.storage import chats, keys, leases, messages, quota, references, tenant_rates
 from minichat.storage.conditions import all_of
 from minichat.storage.items import ChatItem, OutboxItem, TurnItem, batch_get
 from minichat.storage.keys import Raw
@@ -50,6 +52,7 @@ class Start:
     message: Message
     limits: UserLimits
     per_day: DayCounts = field(default_factory=DayCounts)
+    rate_use: RateUse = field(default_factory=RateUse)
     events: tuple[OutboxItem, ...] = ()
     referred_to: tuple[Attachment, ...] = ()
 
@@ -81,7 +84,7 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
     """Begins a turn: head, turn, user message and quota in one transaction.
 
     Raises, in the order of contract 2: ChatNotFound, RequestIdConflict, GenerationInProgress, InvalidAttachment,
-    CreditsTaken. ServiceUnavailable, and then the turn may have begun all the same.
+    RateLimited, CreditsTaken, SendsMoved. ServiceUnavailable, and then the turn may have begun all the same.
     """
     head = begins(call, chat, new, ended_messages=0)
     # Of two turns at once the first takes this place, and the other finds it taken.
@@ -105,7 +108,7 @@ def start(call: Call, chat: Chat, new: Start, *, retention_days: int) -> None:
             raise GenerationInProgress(chats.running_in(refused.old["chat"])) from refused
         if lost := references.lost(refused, new.referred_to):
             raise InvalidAttachment(*lost) from refused
-        raise credits_taken(call, new, refused.old.get("quota")) from refused
+        raise no_room(call, new, refused.old.get("quota")) from refused
 
 
 def _check_start(call: Call, turn: Turn) -> None:
@@ -146,15 +149,28 @@ def put_new(new: Start, retention_days: int) -> list[Write]:
     return [
         Put("turn", item, TurnItem.pk.does_not_exist()),
         *messages.put(turn.tenant_id, turn.chat_id, new.message),
-        quota.reserve(turn, new.limits, new.per_day, retention_days=retention_days),
+        quota.reserve(turn, new.limits, new.per_day, _rate(new), retention_days=retention_days),
+        *tenant_rates.begun(turn, new.rate_use.tenant.over),
         *(Put(f"event {event.sk}", event) for event in new.events),
     ]
 
 
-def credits_taken(call: Call, new: Start, raw: Raw | None) -> CreditsTaken:
-    """Why the quota's item, as it was then, had no room for the turn's reserve."""
+def _rate(new: Start) -> quota.SendRate:
+    # By the time of its own start: a repetition of the transaction must be the same one.
+    limits = new.rate_use.limits
+    return quota.SendRate(limits.turns_in_flight, limits.sends.arrival(new.rate_use.sends, new.turn.started_at))
+
+
+def no_room(call: Call, new: Start, raw: Raw | None) -> CreditsTaken | SendsMoved:
+    """Why the quota's item, as it was then, had no room for the turn; SendsMoved when it has room by now.
+
+    Raises RateLimited.
+    """
     quota_use = quota.quota_use(new.limits, raw, call.now)
+    replace(quota_use.rates, limits=new.rate_use.limits).check_send(new.turn.started_at)
     none_left = lacking(quota_use.daily.counts, new.turn.reserve.day_counts, new.per_day, call.now)
+    if none_left is None and quota_use.fits(new.turn.reserve):
+        return SendsMoved("sends_per_minute", new.rate_use.limits.sends_per_minute, 1)
     return CreditsTaken(none_left or quota_use.lacks(new.turn.reserve, call.now))
 
 

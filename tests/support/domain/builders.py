@@ -10,6 +10,8 @@ from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId,
 from minichat.domain.message import Message
 from minichat.domain.policy import LimitsByUser, Model, Policy, PolicyLimits, UserLimits
 from minichat.domain.turn import Reserve, Turn, TurnState
+from minichat.rate_settings import RateSettings
+from minichat.settings import Settings
 
 
 def _month_after(moment: datetime) -> datetime:
@@ -46,6 +48,11 @@ def a_call(caller: Caller | None = None) -> Call:
 def new_id(instant: datetime) -> str:
     """An id of that instant that was not made before."""
     return str(uuid7(instant, next(_bits)))
+
+
+def unhurried(**said: Any) -> Settings:
+    """Settings that limit no rates: a test's user sends and makes chats as fast as the test can."""
+    return Settings(rates=RateSettings(**dict.fromkeys(RateSettings.model_fields, 0)), **said)
 
 
 def a_model(**said: Any) -> Model:

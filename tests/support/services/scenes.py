@@ -31,7 +31,7 @@ from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.services.stream_record import Transcript
-from minichat.settings import Settings, Store
+from minichat.settings import Store
 from minichat.storage import (
     attachment_steps,
     keys,
@@ -47,7 +47,7 @@ from minichat.storage import (
 from minichat.storage import chats as stored_chats
 from minichat.storage import titles as stored_titles
 from minichat.storage.items import OutboxItem
-from tests.support.domain.builders import NOW, a_model, a_policy, new_id
+from tests.support.domain.builders import NOW, a_model, a_policy, new_id, unhurried
 from tests.support.services.ready_files import announced, ready, stored
 from tests.support.services.walk import Act, Scene, items_of
 from tests.support.storage.invariants import Item, Tables
@@ -55,7 +55,7 @@ from tests.support.storage.invariants import Item, Tables
 MODEL = a_model(
     preference={"is_default": True}, general_config={"tool_support": {"file_search": True, "web_search": True}}
 )
-RULES = Rules(Settings(), a_policy(MODEL))
+RULES = Rules(unhurried(), a_policy(MODEL))
 ENDING = Ending(TurnState.COMPLETED, text="fine", usage=Usage(10, 5))
 _versions = count(1)
 

@@ -13,7 +13,7 @@ from minichat.settings import Store
 
 Item = dict[str, Any]
 
-_SUM = r"turns|(total|premium)(_r)?|\d\d[tpwcfiub]"
+_SUM = r"turns|fly|(total|premium)(_r)?|\d\d[tpwcfiub]"
 
 _COSTS_NOTHING = {"upload_abandoned", "upload_failed", "vector_store_failed"}
 
@@ -162,6 +162,7 @@ def _of_quota(tables: Tables) -> list[str]:
             sums = turns_say[f"{pk.split('#C#')[0]}#U#{turn['user']}", f"QUOTA#{turn['r_month']}"]
             day = turn["r_day"][-2:]
             sums.update({"turns": 1, "total": committed, "total_r": reserved, f"{day}t": committed})
+            sums["fly"] += turn.get("r_fly", 0) * (turn["state"] == "running")
             for counter, tool in (("w", "web"), ("c", "code"), ("f", "file")):
                 calls = turn.get(f"{'r' if turn['state'] == 'running' else 't'}_{tool}", 0)
                 sums[f"{day}{counter}"] += calls

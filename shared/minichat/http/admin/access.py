@@ -1,55 +1,45 @@
-"""Who may use the operator's API, and for which tenant.
+"""For which tenant somebody uses the operator's API, and that they may: the decision point says it.
 
-An operator serves every tenant. A tenant's administrator serves their own, its auditor reads it. What another tenant
-has is unknown to them: 404. Who has no such role is refused: 403.
+What another tenant has is unknown to who may not do this there: 404. What one may not do in one's own tenant, or with
+the deployment, is refused: 403.
 """
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Path
-from starlette.requests import Request
 
+from minichat import greenlets
+from minichat.domain.access_errors import TenantNotFound
+from minichat.domain.decision import check, decide
 from minichat.domain.errors import FieldError as Wrong
-from minichat.domain.errors import Forbidden, InvalidRequest, TenantNotFound
-from minichat.domain.identity import Call, TenantId, UserId
+from minichat.domain.errors import Forbidden, InvalidRequest
+from minichat.domain.identity import Call, Resource, TenantId, UserId
 from minichat.domain.names import said
 from minichat.http.deps import TheCall
 
-_READS = (":read", ":list")
 
-
-def _permitted(request: Request, call: Call, *, roles: set[str]) -> None:
-    """Raises Forbidden unless the caller has a role that permits the route's action."""
-    action: str = request.state.action
-    caller = call.caller
-    if caller.scopes is not None and action not in caller.scopes:
-        raise Forbidden("The API key is not for this.")
-    has = caller.roles & roles
-    if not has or (has == {"auditor"} and not action.endswith(_READS)):
-        raise Forbidden("Your roles do not permit this.")
-
-
-async def _of_deployment(request: Request, call: TheCall) -> Call:
-    _permitted(request, call, roles={"operator"})
+async def _of_deployment(call: TheCall) -> Call:
+    action = call.caller.action
+    assert action is not None, "admitted with one"
+    await greenlets.run(check, call.caller, action, Resource(None))
     return call
 
 
-async def _of_tenant(request: Request, call: TheCall, tenant_id: Annotated[str, Path()]) -> TenantId:
+async def _of_tenant(call: TheCall, tenant_id: Annotated[str, Path()]) -> Call:
+    caller, action = call.caller, call.caller.action
+    assert action is not None, "admitted with one"
     try:
         tenant = TenantId(said(tenant_id))
     except ValueError:
         raise TenantNotFound from None
-    if "operator" not in call.caller.roles and tenant != call.caller.tenant_id:
+    decision = await greenlets.run(decide, caller, action, Resource(tenant))
+    if decision.allowed:
+        # What decides still knows the caller as who they are, and so does the event of the role's use.
+        return replace(call, caller=replace(caller, tenant_id=tenant))
+    if tenant != caller.tenant_id:
         raise TenantNotFound
-    _permitted(request, call, roles={"operator", "tenant_admin", "auditor"})
-    return tenant
-
-
-async def _of_own_tenant(request: Request, call: TheCall, tenant_id: Annotated[str, Path()]) -> Call:
-    if tenant_id != call.caller.tenant_id:
-        raise TenantNotFound
-    _permitted(request, call, roles={"tenant_admin", "auditor"})
-    return call
+    raise Forbidden(action, decision.policies)
 
 
 async def _user(user_id: Annotated[str, Path()]) -> UserId:
@@ -60,9 +50,7 @@ async def _user(user_id: Annotated[str, Path()]) -> UserId:
 
 
 OperatorCall = Annotated[Call, Depends(_of_deployment)]
-"""The call of an operator, for the deployment."""
-TheTenant = Annotated[TenantId, Depends(_of_tenant)]
-"""The tenant that the path names, which the caller may serve."""
-OwnTenantCall = Annotated[Call, Depends(_of_own_tenant)]
-"""The call of somebody who serves the tenant that the path names, which is their own: an operator has no part in it."""
+"""A call about the deployment, which its caller may make."""
+TenantCall = Annotated[Call, Depends(_of_tenant)]
+"""A call in the tenant that the path names, which its caller may make there: an operator's too."""
 TheUser = Annotated[UserId, Depends(_user)]

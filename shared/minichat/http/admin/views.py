@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from minichat.domain.policy import KillSwitches, UserLimits
 
@@ -179,5 +179,46 @@ class NewApiKeyBody(BaseModel):
 
     name: str
     scopes: list[str]
-    expires_at: datetime
+    expires_at: AwareDatetime
     account: str | None = None
+
+
+class GrantView(BaseModel):
+    """Leave for somebody of support to read in the tenant."""
+
+    id: str
+    user_id: str
+    until: datetime
+    reason: str
+    granted_by: str
+    granted_at: datetime
+
+
+class GrantList(BaseModel):
+    """The tenant's grants that have not ended, the oldest first."""
+
+    items: list[GrantView]
+
+
+class NewGrantBody(BaseModel):
+    """A grant that is wanted."""
+
+    user_id: str
+    until: AwareDatetime = Field(description="At most 8 hours from now.")
+    reason: str = Field(description="1 to 500 characters.")
+
+
+class AuthorizationView(BaseModel):
+    """A version of a tenant's own policies; null and empty before the first."""
+
+    version: int | None
+    policies: str
+    published_at: datetime | None
+    published_by: str | None
+
+
+class NewAuthorizationBody(BaseModel):
+    """A text of policies that is to be in force."""
+
+    policies: str
+    base: int | None = Field(None, description="The version that it replaces; null where there is none.")

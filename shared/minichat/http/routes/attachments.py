@@ -12,6 +12,7 @@ from minichat.domain import errors
 from minichat.domain.chat import Chat
 from minichat.domain.identity import AttachmentId
 from minichat.http import listing
+from minichat.http.acting import acts
 from minichat.http.deps import Authenticated, IdempotencyKey, TheApp, TheCall, TheChat
 from minichat.http.multipart import FIELD, Uploaded, read_file
 from minichat.http.prefer_wait import TheWait
@@ -86,6 +87,7 @@ async def _given(request: Request, call: TheCall, chat_id: TheChat) -> Given:
 
 @router.post(
     "/chats/{chat_id}/attachments",
+    dependencies=[acts("attachment:create")],
     status_code=201,
     responses={**documented(*_REFUSALS), 201: _WAITED},
     openapi_extra=_MULTIPART,
@@ -109,7 +111,12 @@ async def upload_attachment(
     return attachment_detail(await attachments.settled(call, added, wait.seconds))
 
 
-@router.post("/chats/{chat_id}/attachments/uploads", status_code=201, responses=documented(*_REFUSALS))
+@router.post(
+    "/chats/{chat_id}/attachments/uploads",
+    dependencies=[acts("attachment:create")],
+    status_code=201,
+    responses=documented(*_REFUSALS),
+)
 def announce_attachment(
     call: TheCall, app: TheApp, chat_id: TheChat, body: AnnounceFile, idempotency_key: IdempotencyKey = None
 ) -> AttachmentUpload:
@@ -123,7 +130,11 @@ def announce_attachment(
     return attachment_upload(attachment, form, app.settings.attachments.upload_seconds)
 
 
-@router.get("/chats/{chat_id}/attachments", responses=documented(errors.ChatNotFound, errors.InvalidCursor))
+@router.get(
+    "/chats/{chat_id}/attachments",
+    dependencies=[acts("attachment:list")],
+    responses=documented(errors.ChatNotFound, errors.InvalidCursor),
+)
 def list_attachments(
     request: Request, call: TheCall, app: TheApp, chat_id: TheChat, wish: Annotated[ListAttachments, Query()]
 ) -> Page[AttachmentDetail]:
@@ -133,6 +144,7 @@ def list_attachments(
 
 @router.get(
     "/chats/{chat_id}/attachments/{attachment_id:item}",
+    dependencies=[acts("attachment:read")],
     responses={**documented(errors.ChatNotFound, errors.AttachmentNotFound), 200: _WAITED},
 )
 async def get_attachment(
@@ -145,6 +157,7 @@ async def get_attachment(
 
 @router.delete(
     "/chats/{chat_id}/attachments/{attachment_id:item}",
+    dependencies=[acts("attachment:delete")],
     status_code=204,
     responses=documented(errors.ChatNotFound, errors.AttachmentNotFound, errors.Forbidden, errors.AttachmentLocked),
 )

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from minichat.domain import errors
 from minichat.http import listing
+from minichat.http.acting import acts
 from minichat.http.deps import Authenticated, IdempotencyKey, TheApp, TheCall, TheChat
 from minichat.http.problems import documented
 from minichat.http.public_path import public_path
@@ -21,6 +22,7 @@ router = APIRouter(tags=["chats"], route_class=Authenticated)
 
 @router.post(
     "/chats",
+    dependencies=[acts("chat:create")],
     status_code=201,
     responses=documented(errors.ChatNotFound, errors.InvalidModel, errors.IdempotencyKeyConflict),
 )
@@ -43,7 +45,7 @@ def create_chat(  # noqa: PLR0913, PLR0917  one for each thing that the request 
     return chat_detail(chat)
 
 
-@router.get("/chats", responses=documented(errors.InvalidCursor))
+@router.get("/chats", dependencies=[acts("chat:list")], responses=documented(errors.InvalidCursor))
 def list_chats(
     request: Request,
     call: TheCall,
@@ -57,19 +59,21 @@ def list_chats(
     return listing.chats(call, app.cursors, listing.Query.of(request, wish.limit, wish.cursor, filter_=wish.filter_))
 
 
-@router.get("/chats/{chat_id}", responses=documented(errors.ChatNotFound))
+@router.get("/chats/{chat_id}", dependencies=[acts("chat:read")], responses=documented(errors.ChatNotFound))
 def get_chat(call: TheCall, chat_id: TheChat) -> ChatDetail:
     """One chat."""
     return chat_detail(chats.get(call, chat_id))
 
 
-@router.patch("/chats/{chat_id}", responses=documented(errors.ChatNotFound))
+@router.patch("/chats/{chat_id}", dependencies=[acts("chat:update")], responses=documented(errors.ChatNotFound))
 def rename_chat(call: TheCall, chat_id: TheChat, body: RenameChat) -> ChatDetail:
     """Gives the chat another title; nothing else can be changed."""
     return chat_detail(chats.rename(call, chat_id, body.title))
 
 
-@router.delete("/chats/{chat_id}", status_code=204, responses=documented(errors.ChatNotFound))
+@router.delete(
+    "/chats/{chat_id}", dependencies=[acts("chat:delete")], status_code=204, responses=documented(errors.ChatNotFound)
+)
 def delete_chat(call: TheCall, chat_id: TheChat) -> None:
     """Deletes the chat; a running turn is cancelled, and everything in the chat is cleaned up."""
     chats.delete(call, chat_id)

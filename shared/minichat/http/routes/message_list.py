@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from minichat.domain import errors
 from minichat.http import listing
+from minichat.http.acting import acts
 from minichat.http.deps import Authenticated, TheApp, TheCall, TheChat
 from minichat.http.problems import documented
 from minichat.http.request_models import ListMessages
@@ -22,6 +23,7 @@ _PAGE: dict[int | str, dict[str, Any]] = {
 
 @router.get(
     "/chats/{chat_id}/messages",
+    dependencies=[acts("message:list")],
     response_model=None,
     responses=_PAGE | documented(errors.ChatNotFound, errors.InvalidCursor),
 )

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from minichat.domain.day_counts import counted
 from minichat.domain.quota_left import remaining
+from minichat.http.acting import acts
 from minichat.http.deps import Authenticated, TheApp, TheCall
 from minichat.http.problems import documented
 from minichat.http.response_models import QuotaStatus, quota_status
@@ -14,7 +15,7 @@ from minichat.storage import starting_point
 router = APIRouter(tags=["quota"], route_class=Authenticated)
 
 
-@router.get("/quota/status", responses=documented())
+@router.get("/quota/status", dependencies=[acts("quota:read")], responses=documented())
 def get_quota_status(call: TheCall, app: TheApp) -> QuotaStatus:
     """Used and remaining micro-credits of this day and this month, in UTC, and the daily limits of tool calls, images
     and files. `used` includes what running turns have reserved."""

@@ -16,6 +16,7 @@ from minichat.domain import errors
 from minichat.domain.identity import AttachmentId, Call, ChatId, RequestId
 from minichat.domain.turn import Turn
 from minichat.http import sse
+from minichat.http.acting import acts
 from minichat.http.deps import AppDeps, Authenticated, LastEventId, Position, TheApp, TheCall, TheChat, TheTurn
 from minichat.http.problems import MUTATION_ERRORS, documented
 from minichat.http.request_models import EditTurnBody, SendMessageBody
@@ -48,6 +49,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
 
 @router.post(
     "/chats/{chat_id}/messages:stream",
+    dependencies=[acts("turn:send")],
     response_class=StreamingResponse,
     responses=STREAM
     | documented(
@@ -77,9 +79,12 @@ async def send_message(
     return rest or await _answered(call, app, partial(send, call, command, app.rules_of(call.caller)))
 
 
-@router.post("/chats/{chat_id}/turns/{request_id:item}:retry", include_in_schema=False)
+@router.post(
+    "/chats/{chat_id}/turns/{request_id:item}:retry", dependencies=[acts("turn:retry")], include_in_schema=False
+)
 @router.post(
     "/chats/{chat_id}/turns/{request_id:item}/retry",
+    dependencies=[acts("turn:retry")],
     response_class=StreamingResponse,
     responses=STREAM | documented(*MUTATION_ERRORS, *ADMISSION_ERRORS),
 )
@@ -100,6 +105,7 @@ async def retry_turn(
 
 @router.patch(
     "/chats/{chat_id}/turns/{request_id:item}",
+    dependencies=[acts("turn:edit")],
     response_class=StreamingResponse,
     responses=STREAM | documented(*MUTATION_ERRORS, *ADMISSION_ERRORS),
 )
@@ -126,6 +132,7 @@ async def edit_turn(  # noqa: PLR0913, PLR0917  one for each thing that the requ
 
 @router.get(
     "/chats/{chat_id}/turns/{request_id:item}/stream",
+    dependencies=[acts("turn:resume")],
     response_class=StreamingResponse,
     responses=STREAM
     | {204: {"description": "The client has every event, the terminal one too: an `EventSource` stops here."}}

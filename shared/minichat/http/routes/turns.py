@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from minichat.domain import errors
 from minichat.domain.turn import TurnState, readable
+from minichat.http.acting import acts
 from minichat.http.deps import Authenticated, TheApp, TheCall, TheChat, TheTurn
 from minichat.http.problems import MUTATION_ERRORS, documented
 from minichat.http.response_models import TurnStatus, turn_status
@@ -24,6 +25,7 @@ _ENDED_BEFORE: dict[int | str, dict[str, Any]] = {
 
 @router.get(
     "/chats/{chat_id}/turns/{request_id:item}",
+    dependencies=[acts("turn:read")],
     responses=documented(errors.ChatNotFound, errors.TurnNotFound),
 )
 def get_turn(call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) -> TurnStatus:
@@ -35,6 +37,7 @@ def get_turn(call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) 
 
 @router.post(
     "/chats/{chat_id}/turns/{request_id:item}/cancel",
+    dependencies=[acts("turn:cancel")],
     status_code=202,
     responses=_ENDED_BEFORE | documented(errors.ChatNotFound, errors.TurnNotFound, errors.Forbidden),
 )
@@ -46,7 +49,12 @@ def cancel_turn(response: Response, call: TheCall, app: TheApp, chat_id: TheChat
     return turn_status(turn, messages.cited(turn))
 
 
-@router.delete("/chats/{chat_id}/turns/{request_id:item}", status_code=204, responses=documented(*MUTATION_ERRORS))
+@router.delete(
+    "/chats/{chat_id}/turns/{request_id:item}",
+    dependencies=[acts("turn:delete")],
+    status_code=204,
+    responses=documented(*MUTATION_ERRORS),
+)
 def delete_turn(call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) -> None:
     """Deletes the chat's latest turn with its messages; the one before it is the latest again."""
     mutate.delete(call, chat_id, request_id, app.settings)

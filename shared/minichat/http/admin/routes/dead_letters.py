@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from minichat.domain import errors
+from minichat.domain import access_errors, errors
 from minichat.events import dead_letters
 from minichat.events.dead_letters import DeadLetter
 from minichat.http.acting import acts
@@ -34,7 +34,7 @@ async def list_queues(call: OperatorCall, app: TheApp) -> QueueList:
 @router.get(
     "/dead_letters/{queue}",
     dependencies=[acts("dead_letter:list")],
-    responses=documented(errors.Forbidden, errors.QueueNotFound),
+    responses=documented(errors.Forbidden, access_errors.QueueNotFound),
 )
 async def list_dead_letters(
     call: OperatorCall, app: TheApp, queue: str, limit: Annotated[int, Query(ge=1, le=MOST_LETTERS)] = 20
@@ -47,7 +47,7 @@ async def list_dead_letters(
 @router.post(
     "/dead_letters/{queue}/redrive",
     dependencies=[acts("dead_letter:redrive")],
-    responses=documented(errors.Forbidden, errors.QueueNotFound),
+    responses=documented(errors.Forbidden, access_errors.QueueNotFound),
 )
 async def redrive_dead_letters(
     call: OperatorCall, app: TheApp, queue: str, event_id: Annotated[str | None, Query()] = None
@@ -95,5 +95,5 @@ def _letters(url: str, limit: int) -> list[DeadLetterView]:
 
 def _url(queues: Queues, queue: str) -> str:
     if queue not in queues.dead_letters:
-        raise errors.QueueNotFound
+        raise access_errors.QueueNotFound
     return queues.dead_letters[queue]

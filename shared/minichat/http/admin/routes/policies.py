@@ -4,11 +4,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query
 
-from minichat.domain import errors
+from minichat.domain import access_errors, errors
 from minichat.domain.identity import Call
 from minichat.domain.policy import UserLimits
 from minichat.http.acting import acts
-from minichat.http.admin.access import OperatorCall, TheTenant, TheUser
+from minichat.http.admin.access import OperatorCall, TenantCall, TheUser
 from minichat.http.admin.views import (
     Changes,
     ChangeView,
@@ -37,12 +37,8 @@ async def _deployment(call: OperatorCall) -> Place[Any]:
     return DEPLOYMENT
 
 
-async def _tenant(tenant_id: TheTenant) -> Place[Any]:
-    return policies.of_tenant(tenant_id)
-
-
-async def _user(tenant_id: TheTenant, user_id: TheUser) -> Place[Any]:
-    return policies.of_user(tenant_id, user_id)
+async def _tenant(call: TenantCall) -> Place[Any]:
+    return policies.of_tenant(call.caller.tenant_id)
 
 
 def _serve(path: str, place_of: Any) -> None:
@@ -105,20 +101,20 @@ def _serve_changes(path: str, place_of: Any) -> None:
         """Switches features off (true) or on again, in a new version of the layer that is otherwise the same."""
         version, document = _said(place)
         if version is None and place.tenant_id is None:
-            raise errors.PolicyNotFound
+            raise access_errors.PolicyNotFound
         changed = {**document.get("kill_switches", {}), **switches}
         following = {**document, "policy_version": (version or 0) + 1, "kill_switches": changed}
         made = _published(following, place, app.settings, call)
         return SwitchesView(version=made.version, kill_switches=changed)
 
 
-_REFUSALS = (errors.Forbidden, errors.TenantNotFound, errors.PolicyNotFound)
-_CONFLICTS = (*_REFUSALS, errors.PolicyConflict)
+_REFUSALS = (errors.Forbidden, access_errors.TenantNotFound, access_errors.PolicyNotFound)
+_CONFLICTS = (*_REFUSALS, access_errors.PolicyConflict)
 
 
 def _version(found: Published[Any] | None) -> PolicyVersionView:
     if found is None:
-        raise errors.PolicyNotFound
+        raise access_errors.PolicyNotFound
     return PolicyVersionView(
         version=found.version,
         published_at=found.at,
@@ -140,7 +136,7 @@ def _published(document: dict[str, Any], place: Place[Any], settings: Settings, 
         return PublishedView(version=policy_layers.publish(document, place, settings, publisher))
     except policies.VersionTaken as taken:
         detail = f"Version {taken.wanted} cannot follow version {taken.current}, which stays in force."
-        raise errors.PolicyConflict(detail) from taken
+        raise access_errors.PolicyConflict(detail) from taken
 
 
 for _path, _place_of in (("/policy", _deployment), ("/tenants/{tenant_id}/policy", _tenant)):
@@ -151,19 +147,19 @@ _LIMITS = "/tenants/{tenant_id}/users/{user_id}/limits"
 
 
 @router.get(_LIMITS, dependencies=[acts("limits:read")], responses=documented(*_REFUSALS))
-def get_limits(tenant_id: TheTenant, user_id: TheUser) -> LimitsView:
+def get_limits(call: TenantCall, user_id: TheUser) -> LimitsView:
     """A user's own limits."""
-    version, document = _said(policies.of_user(tenant_id, user_id))
+    version, document = _said(policies.of_user(call.caller.tenant_id, user_id))
     return LimitsView(version=version, limits=document.get("limits"))
 
 
 @router.put(_LIMITS, dependencies=[acts("limits:write")], responses=documented(*_CONFLICTS))
-def put_limits(call: TheCall, app: TheApp, tenant_id: TheTenant, user_id: TheUser, limits: UserLimits) -> LimitsView:
+def put_limits(call: TenantCall, app: TheApp, user_id: TheUser, limits: UserLimits) -> LimitsView:
     """Gives a user limits of their own, from their next send on.
 
     Limits below what is used are accepted: running turns end as they began, and the next send is refused or downgraded.
     """
-    place = policies.of_user(tenant_id, user_id)
+    place = policies.of_user(call.caller.tenant_id, user_id)
     version, document = _said(place)
     following = {**document, "policy_version": (version or 0) + 1, "limits": limits.model_dump(mode="json")}
     made = _published(following, place, app.settings, call)

@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter
 
-from minichat.domain import errors
+from minichat.domain import access_errors, errors
 from minichat.domain.identity import TenantId
 from minichat.http.acting import acts
-from minichat.http.admin.access import OperatorCall, TheTenant
+from minichat.http.admin.access import OperatorCall, TenantCall
 from minichat.http.admin.views import RunningTurns, RunningTurnView
-from minichat.http.deps import Authenticated, TheCall, TheChat, TheTurn
+from minichat.http.deps import Authenticated, TheChat, TheTurn
 from minichat.http.problems import documented
 from minichat.moment import now
 from minichat.services import running_turns
@@ -23,13 +23,13 @@ def list_running_turns(call: OperatorCall) -> RunningTurns:
 
 
 _OF_TENANT = "/tenants/{tenant_id}/running_turns"
-_REFUSALS = (errors.Forbidden, errors.TenantNotFound)
+_REFUSALS = (errors.Forbidden, access_errors.TenantNotFound)
 
 
 @router.get(_OF_TENANT, dependencies=[acts("running_turn:list")], responses=documented(*_REFUSALS))
-def list_running_turns_of_tenant(tenant_id: TheTenant) -> RunningTurns:
+def list_running_turns_of_tenant(call: TenantCall) -> RunningTurns:
     """Running turns of a tenant: the thousand that are silent for longest."""
-    return _listed(tenant_id)
+    return _listed(call.caller.tenant_id)
 
 
 @router.post(
@@ -38,9 +38,9 @@ def list_running_turns_of_tenant(tenant_id: TheTenant) -> RunningTurns:
     dependencies=[acts("running_turn:cancel")],
     responses=documented(*_REFUSALS, errors.TurnNotFound),
 )
-def cancel_running_turn(call: TheCall, tenant_id: TheTenant, chat_id: TheChat, request_id: TheTurn) -> None:
+def cancel_running_turn(call: TenantCall, chat_id: TheChat, request_id: TheTurn) -> None:
     """Asks a turn to stop, as its owner's cancel does; one that has ended stays as it is."""
-    running_turns.cancel(call, tenant_id, chat_id, request_id)
+    running_turns.cancel(call, chat_id, request_id)
 
 
 def _listed(tenant_id: TenantId | None) -> RunningTurns:

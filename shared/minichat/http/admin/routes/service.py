@@ -23,7 +23,7 @@ LATE = 1000
 
 @router.get(
     "/health",
-    dependencies=[acts("service:read")],
+    dependencies=[acts("deployment:read")],
     responses=documented(errors.Forbidden) | {503: {"model": AdminHealth}},
 )
 async def get_health(response: Response, call: OperatorCall, app: TheApp) -> AdminHealth:

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 
-from minichat.domain import errors
+from minichat.domain import access_errors, errors
 from minichat.domain.identity import TenantId
 from minichat.domain.usage_ledger import LedgerSums
 from minichat.http.acting import acts
-from minichat.http.admin.access import TheTenant
+from minichat.http.admin.access import TenantCall
 from minichat.http.admin.views import UsedList, UsedView
 from minichat.http.deps import Authenticated
 from minichat.http.problems import documented
@@ -23,16 +23,16 @@ router = APIRouter(tags=["usage"], route_class=Authenticated)
 @router.get(
     "/tenants/{tenant_id}/usage",
     dependencies=[acts("tenant_usage:read")],
-    responses=documented(errors.Forbidden, errors.TenantNotFound),
+    responses=documented(errors.Forbidden, access_errors.TenantNotFound),
 )
 def get_tenant_usage(
-    tenant_id: TheTenant,
+    call: TenantCall,
     since: Annotated[date, Query(alias="from", description="The first day, in UTC.")],
     until: Annotated[date, Query(alias="to", description="The last day, at most 92 after the first.")],
     by: Literal["day", "user", "model"] = "day",
 ) -> UsedList:
     """A tenant's usage: a row per day, per user, or per model. The last reads every turn of these days."""
-    wanted = days(since, until)
+    wanted, tenant_id = days(since, until), call.caller.tenant_id
     rows = _by_model(tenant_id, wanted) if by == "model" else _totals(tenant_id, wanted, by)
     return UsedList(items=[_row(by, name, used) for name, used in sorted(rows.items())])
 
