@@ -63,5 +63,5 @@ def days(since: date, until: date) -> list[str]:
     """
     count = (until - since).days + 1
     if not 0 < count <= MOST_DAYS:
-        raise InvalidRequest(FieldError("to", f"`from` and `to` span 1 to {MOST_DAYS} days.", "out_of_range"))
+        raise InvalidRequest(FieldError("to", f"`from` and `to` span 1 to {MOST_DAYS} days.", "span"))
     return [(since + timedelta(days=number)).isoformat() for number in range(count)]
