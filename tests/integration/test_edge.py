@@ -268,7 +268,7 @@ async def test_who_finds_out_by_itself_that_it_cannot_go_on_is_named(
     def gives_up(*_: object, **__: object) -> None:
         raise ServiceUnavailable
 
-    monkeypatch.setattr(quota, "read", gives_up)
+    monkeypatch.setattr(quota, "quota_use", gives_up)
     answer = await client.get("/quota/status", headers=bearer(token(tmp_path)))
     assert (answer.status_code, log[-1]["status"]) == (503, 503)
     assert "gives_up" in log[-1]["cause"]

@@ -38,7 +38,7 @@ async def test_an_event_is_read_however_it_comes(tmp_path: Path, delivery: Deliv
         for size in (10, 3000, 10):
             answer = await told(api, an_event("/told", {"text": "x" * size}), seconds=60)
             assert answer["bytes"] == len('{"text": ""}') + size
-            assert answer["state"].keys() == {"aws_request_id", "deadline_ms"}
+            assert answer["state"].keys() == {"aws_request_id", "deadline_ms", "gateway_path"}
         assert (api.refused, api.lost) == ([], 0)
 
 

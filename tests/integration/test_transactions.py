@@ -97,12 +97,11 @@ class Walk:
         self.again, self.after = self.scene.again or self.scene.act, self.scene.after or self.scene.act
         self.undisturbed = _undisturbed[name]
 
-    def happened(self, fault: str, outcome: str, *, once: bool = True) -> None:
+    def happened(self, fault: str, outcome: str) -> None:
         """Notes the outcome; the tables say what they say when nothing goes wrong, and no invariant is broken."""
         _walked[self.name][fault] = outcome
         tables = self.world.tables()
-        if once:
-            assert _difference(shape(tables, self.scene.changes), self.undisturbed.left) == []
+        assert _difference(shape(tables, self.scene.changes), self.undisturbed.left) == []
         assert violations(tables) == []
 
 
@@ -137,7 +136,7 @@ def test_what_comes_after_a_death_is_what_the_table_says(tables: Store, name: st
         walk.scene.act()
     outcome = said(walk.after)
     assert outcome == walk.row.after
-    walk.happened("died after", outcome, once=not _makes_another(name))
+    walk.happened("died after", outcome)
 
 
 @walked
@@ -168,7 +167,7 @@ def test_when_nothing_answers_what_follows_is_as_after_a_death(tables: Store, na
         assert said(walk.scene.act) == NOTHING
     outcome = said(walk.after)
     assert outcome == walk.row.after
-    walk.happened("nothing answers", f"{NOTHING}, {outcome}", once=not _makes_another(name))
+    walk.happened("nothing answers", f"{NOTHING}, {outcome}")
 
 
 @walked
@@ -177,7 +176,7 @@ def test_a_write_that_is_made_twice_is_made_once(tables: Store, name: str) -> No
     walk.scene.act()
     outcome = said(walk.again)
     assert outcome == walk.row.again
-    walk.happened("twice", outcome, once=not _makes_another(name))
+    walk.happened("twice", outcome)
 
 
 @pytest.mark.parametrize(("name", "rival"), RIVALS)
@@ -261,8 +260,3 @@ def test_a_process_that_is_really_killed_leaves_the_same(tables: Store, name: st
     else:
         assert said(again) in ("RunningTurn", "Ended", "True")
     assert violations(world.tables()) == []
-
-
-def _makes_another(name: str) -> bool:
-    """A chat that is made without a key is another one each time: the only write that does not know itself again."""
-    return name == "chats.create"

@@ -11,6 +11,7 @@ from uuid import uuid4
 import boto3
 
 from minichat.domain import orphan
+from minichat.domain.api_key import ApiKey
 from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.chat import Chat
 from minichat.domain.cleanup import Cleanup, CleanupStatus
@@ -22,7 +23,8 @@ from minichat.domain.stream import Delta
 from minichat.domain.summary import Compression, Frontier, Summary
 from minichat.domain.turn import Turn, TurnState
 from minichat.domain.usage import Usage
-from minichat.events.payloads import UsageEvent
+from minichat.events.access import AuthorizationPublished, GrantChanged
+from minichat.events.payloads import ApiKeyChanged, UsageEvent
 from minichat.services import attachments as files
 from minichat.services import chats, mutate, reactions, refusal_audit
 from minichat.services.cancel import cancel
@@ -33,7 +35,10 @@ from minichat.services.send import send
 from minichat.services.stream_record import Transcript
 from minichat.settings import Store
 from minichat.storage import (
+    api_keys,
     attachment_steps,
+    followers,
+    grants,
     keys,
     leases,
     outbox,
@@ -44,6 +49,7 @@ from minichat.storage import (
     usage_ledger,
     vector_stores,
 )
+from minichat.storage import authorizations as own_policies
 from minichat.storage import chats as stored_chats
 from minichat.storage import titles as stored_titles
 from minichat.storage.items import OutboxItem
@@ -77,7 +83,8 @@ class World:
         found = items_of(self.store, {keys.partition(tenant_id, chat_id) for chat_id in {*self.chats, *listed}})
         day = self.now.date().isoformat()
         others = keys.quota(tenant_id, user_id, day), keys.usage(tenant_id, day), keys.ledger_entry(tenant_id, day, "")
-        more = items_of(self.store, [key.pk for key in others], events=False).conversations
+        access = keys.api_key(tenant_id, ""), keys.authorization_in_force(tenant_id), keys.grant(tenant_id, "")
+        more = items_of(self.store, [key.pk for key in (*others, *access)], events=False).conversations
         if self.version:
             more += [one for one in items_of(self.store, [keys.POLICY]).conversations if self._is_mine(one)]
         return Tables(found.conversations + more, found.outbox)
@@ -200,17 +207,13 @@ def _delete_file(world: World, file: Attachment) -> Act:
 
 
 def _chats_create(world: World) -> Scene:
-    return Scene(lambda: chats.create(world.call(), chats.NewChat(), RULES) and "ok")
-
-
-def _chats_create_once(world: World) -> Scene:
     wish, made = chats.NewChat(idempotency_key="k"), set[ChatId]()
 
     def act() -> str:
         made.add(chats.create(world.call(), wish, RULES).chat_id)
         return "ok" if len(made) == 1 else "another"
 
-    return Scene(act, beside={"chats.create_once": act})
+    return Scene(act, beside={"chats.create": act})
 
 
 def _chats_rename(world: World) -> Scene:
@@ -753,9 +756,134 @@ def _policies_publish(world: World) -> Scene:
 
     def publishes(title: str) -> Act:
         policy = a_policy(MODEL.model_copy(update={"display_name": title}), policy_version=version)
-        return lambda: policies.publish(policy, at=world.now, by="me", token=new_id(world.now))
+        return lambda: policies.publish(policy, at=world.now, by="me", token=new_id(world.now)) and "ok"
 
     return Scene(publishes("Mine"), beside={"policies.publish": publishes("Theirs")})
+
+
+def _authorizations_publish(world: World) -> Scene:
+    tenant, caller = world.caller.tenant_id, world.caller.user_id
+    world.chats.add(ChatId("authorization_published"))
+
+    def publishes(text: str) -> Act:
+        own = own_policies.OwnText(1, text, world.now, caller)
+        event = AuthorizationPublished(**_by(world), version=1)
+        return lambda: own_policies.publish(tenant, own, None, event, token=new_id(world.now))
+
+    return Scene(publishes("mine"), beside={"authorizations.publish": publishes("theirs")})
+
+
+def _a_grant(world: World) -> tuple[grants.Grant, dict[str, Any]]:
+    world.chats |= {ChatId("grant_create"), ChatId("grant_revoke")}
+    grant_id, caller = new_id(world.now), world.caller
+    until = world.now + timedelta(hours=1)
+    grant = grants.Grant(caller.tenant_id, grant_id, UserId("helper"), until, "a ticket", caller.user_id, world.now)
+    told = {"grant_id": grant_id, "support_user_id": "helper", "until": until, "reason": "a ticket"}
+    return grant, _by(world) | told
+
+
+def _grants_create(world: World) -> Scene:
+    grant, told = _a_grant(world)
+    event, token = GrantChanged(event_type="grant_create", **told), new_id(world.now)
+    return Scene(lambda: grants.create(grant, event, token=token))
+
+
+def _grants_delete(world: World) -> Scene:
+    grant, told = _a_grant(world)
+    grants.create(grant, GrantChanged(event_type="grant_create", **told), token=new_id(world.now))
+    event = GrantChanged(event_type="grant_revoke", **told)
+
+    def act() -> str:
+        return str(grants.delete(grant, event, token=new_id(world.now)))
+
+    return Scene(act, beside={"grants.delete": act})
+
+
+def _an_api_key(world: World) -> tuple[ApiKey, Callable[[str], OutboxItem]]:
+    world.chats.add(ChatId("api_key"))
+    key = ApiKey(
+        tenant_id=world.caller.tenant_id,
+        key_id="abcdefghjkmnpqrs",
+        name="a service",
+        account="service",
+        scopes=("chat:read",),
+        created_at=world.now,
+        created_by=world.caller.user_id,
+        expires_at=world.now + timedelta(days=1),
+    )
+
+    def event(kind: Any) -> OutboxItem:
+        told: dict[str, Any] = {"api_key_id": key.key_id, "name": key.name, "account": key.account}
+        told["scopes"] = list(key.scopes)
+        changed = ApiKeyChanged(event_type=kind, expires_at=key.expires_at, **_by(world), **told)
+        return outbox.item(world.call(), ChatId("api_key"), changed)
+
+    return key, event
+
+
+def _api_keys_add(world: World) -> Scene:
+    key, event = _an_api_key(world)
+
+    def act() -> str:
+        return str(api_keys.add(world.call(), key, b"digest", event("api_key_create")))
+
+    return Scene(act, beside={"api_keys.add": act})
+
+
+def _api_keys_revoke(world: World) -> Scene:
+    key, event = _an_api_key(world)
+    assert api_keys.add(world.call(), key, b"digest", event("api_key_create"))
+
+    def act() -> str:
+        return str(api_keys.revoke(world.call(), key.key_id, event("api_key_revoke")))
+
+    return Scene(act, beside={"api_keys.revoke": act})
+
+
+def _api_keys_used(world: World) -> Scene:
+    key, event = _an_api_key(world)
+    assert api_keys.add(world.call(), key, b"digest", event("api_key_create"))
+    at = world.now + timedelta(minutes=1)
+
+    def revoke() -> str:
+        return str(api_keys.revoke(world.call(), key.key_id, event("api_key_revoke")))
+
+    return Scene(lambda: str(api_keys.used(key, at, before=world.now)), beside={"api_keys.revoke": revoke})
+
+
+def _followers_take(world: World) -> Scene:
+    def act() -> str:
+        return "taken" if followers.take(world.call(), 1) else "none"
+
+    return Scene(act, beside={"followers.take": act})
+
+
+def _followers_renew(world: World) -> Scene:
+    place = followers.take(world.call(), 1)
+    at = world.now + timedelta(seconds=30)
+
+    def act() -> str:
+        return "lost" if followers.renew(place, at) is None else "renewed"
+
+    return Scene(act, beside={"followers.give_back": lambda: followers.give_back(place)})
+
+
+def _followers_give_back(world: World) -> Scene:
+    place = followers.take(world.call(), 1)
+    at = world.now + timedelta(seconds=30)
+    renew: Act = lambda: "lost" if followers.renew(place, at) is None else "renewed"  # noqa: E731
+    return Scene(lambda: followers.give_back(place), beside={"followers.renew": renew})
+
+
+def _by(world: World) -> dict[str, Any]:
+    """What every event of an administrator says."""
+    caller = world.caller
+    return {
+        "tenant_id": caller.tenant_id,
+        "timestamp": world.now,
+        "requester_type": "user",
+        "actor_user_id": caller.user_id,
+    }
 
 
 def used(world: World, *, system: bool = False) -> UsageEvent:
@@ -799,7 +927,6 @@ def _added(world: World, where: keys.Key, **added: int) -> None:
 
 SCENES: dict[str, Callable[[World], Scene]] = {
     "chats.create": _chats_create,
-    "chats.create_once": _chats_create_once,
     "chats.rename": _chats_rename,
     "titles.give": _titles_give,
     "chats.delete": _chats_delete,
@@ -838,4 +965,13 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "usage_ledger.correct": _ledger_correct,
     "outbox.once": _outbox_once,
     "policies.publish": _policies_publish,
+    "authorizations.publish": _authorizations_publish,
+    "grants.create": _grants_create,
+    "grants.delete": _grants_delete,
+    "api_keys.add": _api_keys_add,
+    "api_keys.revoke": _api_keys_revoke,
+    "api_keys.used": _api_keys_used,
+    "followers.take": _followers_take,
+    "followers.renew": _followers_renew,
+    "followers.give_back": _followers_give_back,
 }

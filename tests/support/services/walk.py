@@ -89,14 +89,23 @@ def writes() -> set[str]:
 
 def _writing(source: str) -> set[str]:
     """Public functions (and methods) that use one of WRITES, or a private function of the module that does."""
-    functions = [
-        node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
+    functions = _outermost(ast.parse(source))
     uses = {one.name: {node.id for node in ast.walk(one) if isinstance(node, ast.Name)} for one in functions}
     writing = {name for name, used in uses.items() if used & set(WRITES)}
     while more := {name for name, used in uses.items() if used & {one for one in writing if one[0] == "_"}} - writing:
         writing |= more
     return {name for name in writing if name[0] != "_"}
+
+
+def _outermost(scope: ast.Module | ast.ClassDef) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The functions and methods: one inside of another is part of that."""
+    found: list[ast.FunctionDef | ast.AsyncFunctionDef] = []
+    for node in scope.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.append(node)
+        elif isinstance(node, ast.ClassDef):
+            found += _outermost(node)
+    return found
 
 
 def said(act: Act) -> str:
