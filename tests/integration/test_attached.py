@@ -45,7 +45,7 @@ from minichat.storage import attachment_steps, attachments, keys, messages
 from minichat.storage.documents import from_raw
 from minichat.storage.items import batch_get
 from minichat.storage.transact import commit
-from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id, some_limits
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id, some_limits, unhurried
 from tests.support.services import ready_files
 from tests.support.services.ready_files import stored
 from tests.support.storage.faults import counted_calls, side_by_side
@@ -53,7 +53,7 @@ from tests.support.storage.invariants import Tables, violations
 
 SUPPORT = {"tool_support": {"file_search": True, "code_interpreter": True, "web_search": True}}
 MODEL = a_model(preference={"is_default": True}, multimodal_capabilities=["VISION_INPUT"], general_config=SUPPORT)
-RULES = Rules(Settings(), a_policy(MODEL))
+RULES = Rules(unhurried(), a_policy(MODEL))
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 READS = {"BatchGetItem", "Query"}
 ENDS = {"turn_completed", "turn_failed"}

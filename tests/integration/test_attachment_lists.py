@@ -17,12 +17,12 @@ from minichat.local.lambda_events import EVENT_MAX_BYTES
 from minichat.services import attachments as service
 from minichat.services import chats
 from minichat.services.policy_in_force import Rules
-from minichat.settings import Settings, Store, Thumbnails
-from tests.support.domain.builders import a_call, a_caller, a_policy
+from minichat.settings import Store, Thumbnails
+from tests.support.domain.builders import a_call, a_caller, a_policy, unhurried
 from tests.support.services.ready_files import announced, ready
 from tests.support.storage.faults import counted_calls
 
-RULES = Rules(Settings(), a_policy())
+RULES = Rules(unhurried(), a_policy())
 CODEC = CursorCodec("of these tests")
 
 

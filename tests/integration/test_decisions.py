@@ -81,7 +81,7 @@ async def people(tmp_path: Path, tables: Store) -> AsyncIterator[People]:
         {
             "store": tables,
             "cursor_secret": "long enough, and nobody else's",
-            "auth": {"jwks": str(issuer.jwks_file)},
+            "auth": {"jwks": str(issuer.jwks_file), "roles_claim": "roles"},
             "policy_refresh_seconds": 0,
         }
     )

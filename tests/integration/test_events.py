@@ -39,13 +39,13 @@ from minichat.settings import Settings, Store, current
 from minichat.storage import keys, scan, transact, usage_ledger
 from minichat.storage.attachment_items import AttachmentItem
 from minichat.storage.items import READ_ATTEMPTS
-from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, unhurried
 from tests.support.events.queue_access import QueueAccess, Record, a_change, invocation, reason
 from tests.support.patience import PATIENCE
 from tests.support.storage.faults import answered_instead, counted_calls, refused, sqs_hook
 from tests.support.storage.invariants import Tables
 
-RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id
 DAY = NOW.date().isoformat()
 LATER = NOW + timedelta(days=1)

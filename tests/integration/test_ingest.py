@@ -22,11 +22,11 @@ from minichat.services import attachments as service
 from minichat.services import chats, provider_cleanup
 from minichat.services.ingest import IngestDeps, Ingested, ingest
 from minichat.services.policy_in_force import Rules
-from minichat.settings import Attachments, CleanupSettings, Settings, Store
+from minichat.settings import Attachments, CleanupSettings, Store
 from minichat.storage import attachment_steps, attachments, keys, objects, vector_stores
 from minichat.storage.items import ChatItem, batch_get
 from minichat.storage.transact import commit
-from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id, unhurried
 from tests.support.http.given_files import a_document
 from tests.support.providers.calls import an_entry
 from tests.support.providers.files import a_scripted_provider
@@ -122,7 +122,7 @@ def world(url: str, files: Files, store: Store) -> World:
 
 
 RULES = Rules(
-    Settings(), a_policy(a_model(general_config={"tool_support": {"code_interpreter": True, "file_search": True}}))
+    unhurried(), a_policy(a_model(general_config={"tool_support": {"code_interpreter": True, "file_search": True}}))
 )
 
 

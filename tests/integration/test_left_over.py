@@ -29,17 +29,17 @@ from minichat.services.policy_in_force import Rules
 from minichat.services.provider_leftovers import leftovers, try_again
 from minichat.services.redrive import redrive
 from minichat.services.send import send
-from minichat.settings import CleanupSettings, Settings, Store, current
+from minichat.settings import CleanupSettings, Store, current
 from minichat.storage import attachment_steps, keys, transact, vector_stores
 from minichat.storage.items import connect
 from minichat.storage.transact import LEAST_ATTEMPTS, commit
-from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id, unhurried
 from tests.support.events.queue_access import Handler, QueueAccess, invocation, reason
 from tests.support.services.ready_files import announced, ready, stored
 from tests.support.storage.faults import answered_instead, refused, sqs_hook
 from tests.support.storage.invariants import Tables
 
-RULES = Rules(Settings(), a_policy(a_model(general_config={"tool_support": {"file_search": True}})))
+RULES = Rules(unhurried(), a_policy(a_model(general_config={"tool_support": {"file_search": True}})))
 GRACE = timedelta(days=RULES.settings.retention.deleted_chats_days)
 DOWN = Failure("status 503", may_pass=True)
 

@@ -18,12 +18,12 @@ from minichat.services import chats
 from minichat.services.chat_purge import ChatNotDeleted
 from minichat.services.policy_in_force import Rules
 from minichat.services.provider_cleanup import AttachmentNotDeleted, CleanupDeps, clean_attachment, clean_chat_resources
-from minichat.settings import CleanupSettings, Settings, Store
+from minichat.settings import CleanupSettings, Store
 from minichat.storage import attachments, keys, vector_stores
 from minichat.storage.attachment_items import AttachmentItem
 from minichat.storage.transact import commit, update_one
 from minichat.storage.vector_stores import VectorStoreItem
-from tests.support.domain.builders import NOW, a_call, a_caller, a_policy, new_id
+from tests.support.domain.builders import NOW, a_call, a_caller, a_policy, new_id, unhurried
 from tests.support.patience import PATIENCE
 from tests.support.providers.calls import an_entry
 from tests.support.providers.files import (
@@ -39,7 +39,7 @@ from tests.support.providers.files import (
 from tests.support.storage.faults import Killed, answers_lost, counted_calls, killed, side_by_side
 from tests.support.storage.invariants import Tables
 
-RULES = Rules(Settings(), a_policy())
+RULES = Rules(unhurried(), a_policy())
 FOREVER = NOW + timedelta(days=365)
 PENDING = Cleanup(CleanupStatus.PENDING)
 

@@ -17,13 +17,13 @@ from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.reactions import react, take_back
 from minichat.services.send import send
-from minichat.settings import Settings, Store
+from minichat.settings import Store
 from minichat.storage import reactions
-from tests.support.domain.builders import a_call, a_model, a_policy
+from tests.support.domain.builders import a_call, a_model, a_policy, unhurried
 from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables, violations
 
-RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
 AT_ONCE = 16
 
 

@@ -46,7 +46,7 @@ from minichat.services.reconcile_quota import reconcile, repair
 from minichat.services.send import send
 from minichat.services.stream_record import Transcript
 from minichat.services.stream_resume import follow, resume
-from minichat.settings import Quota, Settings, Store
+from minichat.settings import Quota, Store
 from minichat.storage import (
     attachment_steps,
     attachments,
@@ -60,14 +60,14 @@ from minichat.storage import (
 )
 from minichat.storage import chats as stored_chats
 from tests.integration.test_generate import Scripted, begun, some_rules
-from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id, unhurried
 from tests.support.services.events import each
 from tests.support.services.ready_files import announced, ready
 from tests.support.storage.faults import answered_instead, answers_lost, counted_calls, refused
 from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(
-    Settings(),
+    unhurried(),
     a_policy(
         a_model(
             preference={"is_default": True},

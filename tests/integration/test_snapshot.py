@@ -16,11 +16,11 @@ from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.settings import ContextSettings, Settings, Store
 from minichat.storage import messages, starting_point
-from tests.support.domain.builders import a_call, a_caller, a_model, a_policy
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, unhurried
 from tests.support.patience import PATIENCE
 from tests.support.storage.invariants import Tables, violations
 
-RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
 
 
 def a_chat() -> ChatId:

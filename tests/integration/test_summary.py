@@ -30,12 +30,12 @@ from minichat.services.system_tasks import NoModel, TaskDeps, TaskFailed, TaskOu
 from minichat.settings import Settings, Store
 from minichat.storage import messages, starting_point, summaries, usage_ledger
 from minichat.task_settings import ThreadSummary
-from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id, unhurried
 from tests.support.patience import PATIENCE
 from tests.support.storage.faults import Killed, answers_lost, counted_calls, killed, side_by_side
 from tests.support.storage.invariants import Tables, violations
 
-RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 

@@ -28,11 +28,11 @@ from minichat.settings import Settings, Store
 from minichat.storage import chats as stored_chats
 from minichat.storage import items, leases
 from minichat.storage.transact import update_one
-from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id
+from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id, unhurried
 from tests.support.services.ready_files import announced
 from tests.support.storage.invariants import Item, Tables, violations
 
-RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
 A_DAY = timedelta(hours=24)
 A_MINUTE = timedelta(minutes=1)
 

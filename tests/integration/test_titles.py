@@ -27,11 +27,11 @@ from minichat.settings import Settings, Store
 from minichat.storage import usage_ledger
 from tests.integration.test_summary import TRACE, Model, means, tells_who_asks, usage_events, with_a_secret
 from tests.integration.test_summary_queue import a_record, failed
-from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id
+from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id, unhurried
 from tests.support.events.queue_access import QueueAccess, reason
 from tests.support.storage.invariants import Tables, violations
 
-RULES = Rules(Settings(), a_policy(a_model(preference={"is_default": True})))
+RULES = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
 TENANT = a_caller().tenant_id
 
 
