@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import uuid4
 
 import boto3
@@ -27,6 +27,7 @@ from minichat import moment
 from minichat.domain.identity import AttachmentId, Call, Caller, ChatId, RequestId, TenantId, UserId
 from minichat.domain.stream import Told
 from minichat.events import payloads
+from minichat.events.base import Queue
 from minichat.http.admin.app import QUEUES, TABLE, create_admin_app
 from minichat.http.app import BUFFERED, STREAMING, create_app
 from minichat.http.edge import Edge
@@ -302,7 +303,7 @@ async def test_the_workers_of_the_books_may_do_what_they_do_and_nothing_else(
     assert (swept["finalized"], swept["expired_chats"], swept["failed"], swept["failed_chats"]) == (1, 1, 0, 0)
     images = list(scan.outbox(moment.now() - timedelta(days=1), moment.now() + timedelta(days=1)))
     everywhere = [
-        {**images[0], "queue": {"S": name}, "sk": {"S": new_id(moment.now())}} for name in sorted(access.settings.urls)
+        {**images[0], "queue": {"S": name}, "sk": {"S": new_id(moment.now())}} for name in sorted(get_args(Queue))
     ]
     poison = {"pk": images[0]["pk"], "sk": {"S": new_id(moment.now())}}
     with calls.of("OutboxRelayFunction"):
