@@ -276,7 +276,7 @@ def test_what_the_policy_refuses_leaves_no_trace(store: Store) -> None:
     for rules, refusal in (
         (Rules(Settings(), off), ImagesDisabled),
         (Rules(Settings(), blind), UnsupportedMedia),
-        (Rules(Settings(quota=quota), RULES.policy), QuotaExceeded),
+        (Rules(unhurried(quota=quota), RULES.policy), QuotaExceeded),
     ):
         with pytest.raises(refusal):
             sent(chat, image, sheet, rules=rules)
@@ -288,7 +288,7 @@ def test_a_days_calls_of_the_interpreter_are_counted_against_its_quota(store: St
     chat = a_chat()
     ready(announced(chat, XLSX, "a.xlsx"))
     quota = Settings().quota.model_copy(update={"code_interpreter_daily_quota": 2})
-    rules = Rules(Settings(quota=quota), RULES.policy)
+    rules = Rules(unhurried(quota=quota), RULES.policy)
     ending = Ending(TurnState.COMPLETED, text="Two.", tool_calls=ToolCalls(code_interpreter=1))
     for _ in range(2):
         assert finalize(a_call(), sent(chat, rules=rules).turn, ending, rules.settings)
@@ -301,7 +301,7 @@ def test_a_days_calls_of_the_interpreter_are_counted_against_its_quota(store: St
 def test_an_attachment_is_deleted_or_sent_with_a_message_but_never_both(store: Store) -> None:
     # Turns that run set searches aside, and nobody ends these.
     quota = Settings().quota.model_copy(update={"file_search_daily_quota": 10_000})
-    plenty = Rules(Settings(quota=quota), RULES.policy)
+    plenty = Rules(unhurried(quota=quota), RULES.policy)
     both: dict[str, int] = {"sent": 0, "deleted": 0}
     for round_ in range(60):
         chat = a_chat()
