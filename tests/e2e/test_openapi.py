@@ -10,9 +10,11 @@ from typing import Any, get_args
 
 import httpx2
 import pytest
+from fastapi.routing import APIRoute
 from openapi_spec_validator import validate
 
 from minichat.domain.stream import NAMES, StreamEvent
+from minichat.http.admin.app import QUEUES, TABLE, admin_routers
 from minichat.http.problems import STATUS
 from tests.conftest import ROOT
 from tests.fuzz import aim
@@ -42,6 +44,7 @@ OPERATIONS = {
     "GET /models",
     "GET /models/{model_id}",
     "GET /quota/status",
+    "GET /usage",
     "GET /health",
     "GET /openapi.json",
 }
@@ -75,6 +78,11 @@ def test_every_refusal_is_documented_as_a_problem(document: dict[str, Any]) -> N
                 if int(status) >= 400:
                     assert list(response["content"]) == ["application/problem+json"]
                     documented |= set(response["description"].replace("`", "").split(" · "))
+    for router in admin_routers(TABLE | QUEUES):  # the operator's API has no document of its own
+        for route in router.routes:
+            assert isinstance(route, APIRoute)
+            for response in route.responses.values():
+                documented |= set(response.get("description", "").replace("`", "").split(" · "))
     assert words - documented <= {"forbidden"}, "errors that no operation admits to"
 
 

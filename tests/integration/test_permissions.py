@@ -28,6 +28,7 @@ from minichat.domain.identity import AttachmentId, Call, Caller, ChatId, Request
 from minichat.domain.stream import Told
 from minichat.events import payloads
 from minichat.events.base import Queue
+from minichat.http.admin.app import QUEUES, TABLE, create_admin_app
 from minichat.http.app import BUFFERED, STREAMING, create_app
 from minichat.http.edge import Edge
 from minichat.local.issuer import Issuer, as_uuid
@@ -215,6 +216,75 @@ async def test_the_functions_of_the_api_may_do_what_they_do_and_nothing_else(cli
     assert (await client(api, "DELETE", chat)).status_code == 204
     assert (await client(api, "GET", "/quota/status")).status_code == 200
     assert {function: calls.amiss(function) for function in (api, stream)} == {api: {}, stream: {}}
+
+
+class Served:
+    """Requests of somebody with a role to the operator's API, whose functions are in this process."""
+
+    def __init__(self, settings: Settings, state: Path, calls: Calls, *roles: str) -> None:
+        token = Issuer(state).token("acme", "eve", now=moment.now(), lifetime=timedelta(hours=1), roles=roles)
+        self._headers = {"authorization": f"Bearer {token}"}
+        self._apps = {name: create_admin_app(settings, part) for name, part in ADMIN_PARTS.items()}
+        self._calls = calls
+
+    async def __call__(self, function: str, method: str, path: str, **said: Any) -> dict[str, Any]:
+        """What is answered, which is no refusal."""
+        transport = httpx2.ASGITransport(self._apps[function])
+        with self._calls.of(function):
+            async with httpx2.AsyncClient(transport=transport, base_url="http://test/mini-chat/admin/v1") as http:
+                answer = await http.request(method, path, headers=self._headers, **said)
+        assert answer.is_success or answer.status_code == 503, answer.text
+        told: dict[str, Any] = answer.json() if answer.content else {}
+        return told
+
+
+ADMIN_PARTS = {"AdminFunction": TABLE, "AdminQueuesFunction": QUEUES}
+
+
+async def test_the_functions_of_operators_may_do_what_they_do_and_nothing_else(
+    client: Client, calls: Calls, access: QueueAccess, settings: Settings, store: Store, tmp_path: Path
+) -> None:
+    table, queues = ADMIN_PARTS
+    auth = settings.auth.model_copy(update={"roles_claim": "roles"})
+    settings = settings.model_copy(update={"queues": access.settings, "auth": auth})
+    admin = Served(settings, tmp_path, calls, "tenant_admin")
+    operator = Served(settings, tmp_path, calls, "operator", "support")
+    chat_id = ChatId((await client("ApiFunction", "POST", "/chats", json={})).json()["id"])
+    _a_dead_turn(chat_id, _rules(settings))
+    tenant, soon = f"/tenants/{as_uuid('acme')}", (moment.now() + timedelta(hours=1)).isoformat()
+    (running,) = (await admin(table, "GET", f"{tenant}/running_turns"))["items"]
+    with answers_stay_lost(questions=False):
+        await admin(table, "POST", f"{tenant}/running_turns/{chat_id}/{running['request_id']}/cancel")
+    grant = await admin(table, "POST", f"{tenant}/grants", json={"user_id": "sue", "until": soon, "reason": "Ticket 7"})
+    await admin(table, "DELETE", f"{tenant}/grants/{grant['id']}")
+    wanted = {"name": "CRM", "scopes": ["chat:list"], "expires_at": soon}
+    key = await admin(table, "POST", f"{tenant}/api_keys", json=wanted)
+    await admin(table, "DELETE", f"{tenant}/api_keys/{key['id']}")
+    await admin(table, "PUT", f"{tenant}/authorization", json={"policies": ""})
+    await admin(table, "PATCH", f"{tenant}/policy/kill_switches", json={"disable_images": True})
+    await admin(table, "GET", f"{tenant}/policy/versions")
+    today = moment.now().date().isoformat()
+    await admin(table, "GET", f"{tenant}/usage", params={"from": today, "to": today})
+    access.send("usage", "{}")
+    body = json.dumps({"DDBStreamBatchInfo": {f"approximateArrivalOf{one}Record": soon for one in ("First", "Last")}})
+    for name, url in access.settings.dead_letters.items():
+        # What no queue takes again stays: the export's own, which its event source reads.
+        access.client.send_message(QueueUrl=url, MessageBody=body, **_ordered(url))
+        await operator(queues, "POST", f"/dead_letters/{name}/redrive")
+    access.client.send_message(
+        QueueUrl=access.settings.dead_letters["outbox-relay"], MessageBody=json.dumps({"item": {"pk": {"S": "?"}}})
+    )
+    await operator(queues, "POST", "/dead_letters/outbox-relay/redrive")
+    await operator(queues, "GET", "/dead_letters/usage")
+    await operator(queues, "GET", "/dead_letters")
+    with answers_with_events_lost(store.outbox_table):
+        await operator(queues, "GET", "/health")
+    assert {function: calls.amiss(function) for function in ADMIN_PARTS} == {table: {}, queues: {}}
+
+
+def _ordered(url: str) -> dict[str, str]:
+    """What a message of a queue needs that keeps the order."""
+    return {"MessageGroupId": "one", "MessageDeduplicationId": uuid4().hex} if url.endswith(".fifo") else {}
 
 
 async def test_the_workers_of_the_books_may_do_what_they_do_and_nothing_else(

@@ -15,6 +15,8 @@ from fastapi.routing import APIRoute
 
 from minichat.events.base import Queue
 from minichat.events.consume import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
+from minichat.http.admin.app import QUEUES as QUEUES_PART
+from minichat.http.admin.app import TABLE, AdminPart, admin_routers
 from minichat.http.app import BUFFERED, STREAMING, ServedPart, routers
 from minichat.http.document import Problem
 from minichat.settings import Settings, load
@@ -127,6 +129,21 @@ def test_every_operation_reaches_the_function_that_serves_it(
     assert {(method, url): _function_behind(integrations, method, url) for method, url in operations} == dict.fromkeys(
         operations, function
     )
+
+
+@pytest.mark.parametrize(("parts", "function"), [(TABLE, "AdminFunction"), (QUEUES_PART, "AdminQueuesFunction")])
+def test_every_operation_of_operators_reaches_the_function_that_serves_it(
+    integrations: dict[tuple[str, str], dict[str, Any]], parts: AdminPart, function: str
+) -> None:
+    operations = {
+        (method, "/mini-chat/admin/v1" + re.sub(r"{\w+}", "0b4f", route.path))
+        for router in admin_routers(parts)
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        for method in (*(route.methods or ()), "OPTIONS")
+    }
+    assert operations
+    assert {_function_behind(integrations, method, url) for method, url in operations} == {function}
 
 
 @pytest.mark.parametrize(
@@ -425,7 +442,7 @@ def test_settings_name_every_queue_that_an_event_goes_to() -> None:
     assert {_snake(url.strip("${}").removesuffix("Queue")).replace("_", "-") for url in urls.values()} == set(urls)
 
 
-def test_a_consumer_knows_its_own_queue_and_the_relay_all(functions: dict[str, dict[str, Any]]) -> None:
+def test_a_consumer_knows_its_own_queue_and_the_relay_and_operators_all(functions: dict[str, dict[str, Any]]) -> None:
     for name, properties in functions.items():
         queues, own = _settings(properties).queues, _snake(name.removesuffix("Function")).replace("_", "-")
         if own in {*get_args(Queue), "webhook"}:
@@ -433,9 +450,9 @@ def test_a_consumer_knows_its_own_queue_and_the_relay_all(functions: dict[str, d
             logical_id = _camel(own)
             assert queues.urls[own] == f"${{{logical_id}Queue}}"
             assert queues.dead_letters[own] == f"${{{logical_id}DeadLetterQueue}}"
-        elif own == "outbox-relay":
+        elif own in {"outbox-relay", "admin-queues"}:
             every = {*get_args(Queue), "webhook"}
-            assert (set(queues.urls), set(queues.dead_letters)) == (every, {*every, "export", own})
+            assert (set(queues.urls), set(queues.dead_letters)) == (every, {*every, "export", "outbox-relay"})
         elif own == "event-export":
             assert (set(queues.urls), set(queues.dead_letters)) == ({"webhook"}, {"webhook"})
         else:
@@ -577,14 +594,31 @@ def test_a_file_reaches_the_function_as_bytes(translated: dict[str, Any]) -> Non
     assert api["Body"]["x-amazon-apigateway-binary-media-types"] == ["multipart/form-data"]
 
 
-def test_no_function_can_write_the_policy() -> None:
+def test_no_function_but_that_of_the_operators_api_can_write_the_policy() -> None:
     denial = IDENTITY["PolicyIsReadOnly"]["Properties"]
     functions = {name for name, role in IDENTITY.items() if "lambda.amazonaws.com" in json.dumps(role)}
-    assert {role["Ref"] for role in denial["Roles"]} == functions
+    assert {role["Ref"] for role in denial["Roles"]} == functions - {"AdminRole"}
     (statement,) = denial["PolicyDocument"]["Statement"]
     assert statement["Effect"] == "Deny"
     assert statement["Condition"] == {
         "ForAnyValue:StringLike": {"dynamodb:LeadingKeys": ["POLICY", "T#*#P#POLICY", "PROVIDERS", "T#*#P#PROVIDERS"]}
+    }
+
+
+def test_the_function_of_the_operators_api_writes_only_what_administrators_change() -> None:
+    writing = {
+        action: statement.get("Condition", {}).get("ForAllValues:StringLike", {}).get("dynamodb:LeadingKeys")
+        for role, statement in _statements()
+        if role == "AdminRole" and "ConversationTableArn" in json.dumps(statement["Resource"])
+        for action in [statement["Action"]]
+        if not isinstance(action, list)
+    }
+    policies = ["POLICY", "T#*#P#POLICY", "T#*#U#*", "T#*#AUTHORIZATION"]
+    assert writing == {
+        "dynamodb:Query": None,
+        "dynamodb:PutItem": [*policies, "T#*#GRANTS", "T#*#APIKEY"],
+        "dynamodb:UpdateItem": [*policies, "T#*#APIKEY", "T#*#C#*"],
+        "dynamodb:DeleteItem": ["T#*#GRANTS"],
     }
 
 

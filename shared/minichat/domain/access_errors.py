@@ -5,6 +5,10 @@ InvalidRequest
 ChatError
 ├── ApiKeyNotFound            api_key_not_found      404
 ├── GrantNotFound             grant_not_found        404
+├── TenantNotFound            tenant_not_found       404
+├── PolicyNotFound            policy_not_found       404
+├── QueueNotFound             queue_not_found        404
+├── PolicyConflict            policy_conflict        409
 └── AuthorizationConflict     authorization_conflict 409
 """
 
@@ -31,6 +35,34 @@ class ApiKeyNotFound(ChatError):
 
     code = "api_key_not_found"
     detail = "There is no such API key."
+
+
+class TenantNotFound(ChatError):
+    """The tenant is one that the caller may not know of, or no tenant can be called so."""
+
+    code = "tenant_not_found"
+    detail = "There is no such tenant."
+
+
+class PolicyNotFound(ChatError):
+    """The layer of the policy has no such version, or none at all."""
+
+    code = "policy_not_found"
+    detail = "There is no such version of this layer of the policy."
+
+
+class QueueNotFound(ChatError):
+    """The deployment has no dead-letter queue of that name."""
+
+    code = "queue_not_found"
+    detail = "There is no such queue."
+
+
+class PolicyConflict(ChatError):
+    """A version that does not follow the one in force, or another was published meanwhile; that one stays."""
+
+    code = "policy_conflict"
+    detail = "Another version of this layer of the policy is in force."
 
 
 class AuthorizationConflict(ChatError):

@@ -47,6 +47,7 @@ Action = Literal[
     "dead_letter:list",
     "dead_letter:redrive",
     "reconcile:read",
+    "deployment:read",
     "service:read",
 ]
 

@@ -52,6 +52,7 @@ PERMITS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
         "dead_letter:list": {"tenant": ("operator",), "foreign": ("operator",)},
         "dead_letter:redrive": {"tenant": ("operator",), "foreign": ("operator",)},
         "reconcile:read": {"tenant": ("operator",), "foreign": ("operator",)},
+        "deployment:read": {"tenant": ("operator",), "foreign": ("operator",)},
         "service:read": {"tenant": ("operator",), "foreign": ("operator",)},
     },
     "tenant_admin": {
@@ -79,6 +80,7 @@ PERMITS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
         "dead_letter:list": {"tenant": ("tenant-admin",)},
         "dead_letter:redrive": {"tenant": ("tenant-admin",)},
         "reconcile:read": {"tenant": ("tenant-admin",)},
+        "deployment:read": {"tenant": ("tenant-admin",)},
         "service:read": {"tenant": ("tenant-admin",)},
     },
     "auditor": {
@@ -102,6 +104,7 @@ PERMITS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
         "grant:list": {"tenant": ("auditor-reads",)},
         "dead_letter:list": {"tenant": ("auditor-reads",)},
         "reconcile:read": {"tenant": ("auditor-reads",)},
+        "deployment:read": {"tenant": ("auditor-reads",)},
         "service:read": {"tenant": ("auditor-reads",)},
     },
     "support": {
@@ -211,5 +214,6 @@ FORBIDS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
         "dead_letter:list": {"tenant": ("service-never-administers",), "foreign": ("service-never-administers",)},
         "dead_letter:redrive": {"tenant": ("service-never-administers",), "foreign": ("service-never-administers",)},
         "reconcile:read": {"tenant": ("service-never-administers",), "foreign": ("service-never-administers",)},
+        "deployment:read": {"tenant": ("service-never-administers",), "foreign": ("service-never-administers",)},
     },
 }

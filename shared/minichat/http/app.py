@@ -1,6 +1,6 @@
 """The app of a process: the buffered routes, the streaming ones, or both. Every mode runs the same app."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from enum import Flag, auto
 
@@ -53,10 +53,11 @@ def routers(parts: ServedPart) -> Iterator[APIRouter]:
             reactions,
             service,
             turns,
+            usage,
         )
 
         yield from (chats.router, message_list.router, reactions.router, turns.router, attachments.router)
-        yield from (models.router, quota.router, service.router)
+        yield from (models.router, quota.router, usage.router, service.router)
     if STREAMING in parts:
         from minichat.http.routes import streamed_turns  # noqa: PLC0415
 
@@ -68,23 +69,33 @@ def create_app(settings: Settings, parts: ServedPart = BUFFERED | STREAMING) -> 
 
     Raises SettingsError when the policy is wrong; ValueError without a cursor secret, where there are lists.
     """
+    return assembled(settings, routers(parts), "/v1", with_lists=BUFFERED in parts)
+
+
+def assembled(
+    settings: Settings, served: Iterable[APIRouter], prefix: str, *, with_lists: bool
+) -> Edge | CORSMiddleware:
+    """An app of these routers, all below the deployment's prefix and this one; each refuses in the same words.
+
+    Raises as `create_app` does.
+    """
     connect(settings.store, on_loop=True)
     entries = ProvidersInForce(settings)
     machine = generate.AnswerDeps(settings, Providers(entries.entries_of), now)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan, redirect_slashes=False)
-    codec = CursorCodec(settings.cursor_secret.get_secret_value()) if BUFFERED in parts else None
+    codec = CursorCodec(settings.cursor_secret.get_secret_value()) if with_lists else None
     app.state.minichat = AppDeps(
         machine, InForce(settings), entries, Authenticator(settings.auth), DecisionPoint(settings), codec
     )
     app.state.refused = RefusedRequest()
-    for router in routers(parts):
-        app.include_router(router, prefix=f"{settings.url_prefix}/v1")
+    for router in served:
+        app.include_router(router, prefix=f"{settings.url_prefix}{prefix}")
     app.add_exception_handler(ChatError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _unrouted)
     app.add_exception_handler(Exception, _failed)
     # Outermost, or a page from another origin could not read the failures of the app within.
-    edge = Edge(app, settings.metrics_namespace, f"{settings.url_prefix}/v1")
+    edge = Edge(app, settings.metrics_namespace, f"{settings.url_prefix}{prefix}")
     return cors.allowing(settings.cors.allowed_origins, edge)
 
 

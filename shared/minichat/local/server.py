@@ -12,6 +12,7 @@ import uvicorn
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from minichat.http.admin.app import PREFIX, create_admin_app
 from minichat.http.app import create_app
 from minichat.local import limits
 from minichat.settings import SettingsError, load
@@ -28,7 +29,7 @@ def main() -> None:
     limits.install()
     try:
         settings = load(os.environ)
-        app = create_app(settings)
+        app = _both(create_app(settings), create_admin_app(settings), f"{settings.url_prefix}{PREFIX}/")
     except SettingsError as error:
         sys.exit(f"{error}")
     uvicorn.run(
@@ -41,6 +42,16 @@ def main() -> None:
         timeout_graceful_shutdown=1,
         backlog=4096,
     )
+
+
+def _both(chat: ASGIApp, admin: ASGIApp, prefix: str) -> ASGIApp:
+    """The chat API, and below its prefix the operator's; only the former has anything to end at shutdown."""
+
+    async def either(scope: Scope, receive: Receive, send: Send) -> None:
+        is_admin = scope["type"] == "http" and scope["path"].startswith(prefix)
+        await (admin if is_admin else chat)(scope, receive, send)
+
+    return either
 
 
 def _with_key_set(app: ASGIApp, jwks: Path) -> ASGIApp:

@@ -183,6 +183,16 @@ def totals(tenant_id: TenantId, since: str, until: str, unread: list[Unreadable]
             unread.append(total)
 
 
+def of_user(tenant_id: TenantId, user_id: UserId, days: Iterable[str]) -> list[Total]:
+    """A user's totals of these days, in their order, without days on which nothing was used; one call per hundred.
+
+    Raises ServiceUnavailable.
+    """
+    wanted = [keys.usage(tenant_id, day, user_id) for day in days]
+    found = batch_get(wanted)
+    return [total_of(found[key]) for key in wanted if key in found]
+
+
 def correct(total: Total, seen: LedgerSums | None, *, retention_days: int) -> bool:
     """Sets a total to what it should be; False when any count has changed since it was `seen`.
 
