@@ -18,6 +18,8 @@ from minichat.auth_settings import Auth
 KEY_ID = "minichat-dev"
 ROLES_CLAIM = "roles"
 """Where a token has roles, unless settings name another claim."""
+JWKS_PATH = "/.well-known/jwks.json"
+"""Where the local server publishes the key set."""
 JWKS_FILE = "jwks.json"
 """In the state folder: the public half of the key."""
 

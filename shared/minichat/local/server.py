@@ -15,9 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from minichat.http.admin.app import PREFIX, create_admin_app
 from minichat.http.app import create_app
 from minichat.local import limits
+from minichat.local.issuer import JWKS_PATH
 from minichat.settings import SettingsError, load
-
-JWKS_PATH = "/.well-known/jwks.json"
 
 
 def main() -> None:

@@ -15,9 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from minichat import settings
 from minichat.local import buckets, own_model, queues, tables
 from minichat.local.engine import Engine, EngineMissing
-from minichat.local.issuer import JWKS_FILE, ROLES_CLAIM, Issuer, as_uuid
+from minichat.local.issuer import JWKS_FILE, JWKS_PATH, ROLES_CLAIM, Issuer, as_uuid
 from minichat.local.process import Child, free_port, stop_all
-from minichat.local.server import JWKS_PATH
 from minichat.moment import new_id, now
 from minichat.provider_entries import OPENAI
 from minichat.services.policy_in_force import first_policy
