@@ -82,7 +82,9 @@ async def serving(
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=context)
     port = listening.sockets[0].getsockname()[1]
     scheme = "http" if certificate is None else "https"
-    client = Connections(Where.of(Store(endpoint=f"{scheme}://localhost:{port}", **said)))  # type: ignore[arg-type]  # the numbers of it
+    # A busy machine may take its time to connect; what is tried here comes after that.
+    numbers: dict[str, Any] = {"connect_timeout_seconds": 30, **said}
+    client = Connections(Where.of(Store(endpoint=f"{scheme}://localhost:{port}", **numbers)))
     try:
         yield server, client
     finally:
