@@ -20,8 +20,9 @@ def a_scope(path: str, *, told: str | None = None, **headers: str) -> Scope:
 
 
 def prefix_of(scope: Scope) -> str:
-    note_prefix(scope, AT)
-    return public_path(Request(scope), "")
+    request = Request(scope)
+    note_prefix(request, AT)
+    return public_path(request, "")
 
 
 @pytest.mark.parametrize(

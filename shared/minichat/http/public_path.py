@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
-from starlette.types import Scope
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
 
-def note_prefix(scope: Scope, served_at: str) -> None:
-    """Notes in the scope's state what comes before our path, and has the scope's path begin where our routes do:
-    at `served_at`, such as `/mini-chat/v1`."""
+def note_prefix(request: Request, served_at: str) -> None:
+    """Notes in the request's state what comes before our path, and has its path begin where our routes do: at
+    `served_at`, such as `/mini-chat/v1`."""
+    scope = request.scope
     state: dict[str, Any] = scope["state"]
     context: Mapping[str, Any] = (scope.get("aws.event") or {}).get("requestContext") or {}
     told = context.get("path") or state.get("gateway_path")
@@ -26,7 +26,7 @@ def note_prefix(scope: Scope, served_at: str) -> None:
         before, served, rest = scope["path"].partition(f"{served_at}/")
         if before and served:
             scope["path"] = f"{served}{rest}"
-    forwarded = Request(scope).headers.get("x-forwarded-prefix")
+    forwarded = request.headers.get("x-forwarded-prefix")
     if forwarded is not None:
         state["prefix"] = _shaped(forwarded.rstrip("/"))
 

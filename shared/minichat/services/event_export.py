@@ -6,7 +6,7 @@ outside, no event of ours waits for it. Everything may be delivered more than on
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -39,10 +39,11 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """An event that somebody outside may get; `number` is its position in the batch."""
+    """An event that somebody outside may get, redacted; `number` is its position in the batch."""
 
     number: int
     record: OutboxRecord
+    event: Mapping[str, Any]
     message: SqsMessage
 
 
@@ -66,12 +67,13 @@ def _copy(number: int, image: Raw, settings: Export) -> _Copy | None:
         if record.queue not in EXPORTED or not settings.wants(record.event_type, record.tenant_id):
             return None
         message = record.message(fifo=False)
-        body = json.dumps(redact(json.loads(message.body)), ensure_ascii=False, separators=(",", ":"))
+        event: Any = redact(json.loads(message.body))
+        body = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
     except (ValueError, RecursionError):
         # The relay keeps it for an operator, whole and with the reason.
         count("export_refused_total", place="unreadable")
         return None
-    return _Copy(number, record, replace(message, body=body, delay_seconds=0))
+    return _Copy(number, record, event, replace(message, body=body, delay_seconds=0))
 
 
 def _to(one: SqsMessage, name: str) -> SqsMessage:
@@ -101,16 +103,11 @@ def _note(place: str, number: int, unsent: Unsent, done: Exported) -> None:
 
 
 def _put(name: str, copies: Sequence[_Copy], done: Exported) -> None:
-    events = [bus.enveloped(one.record.event_id, one.record.tenant_id, _data(one)) for one in copies]
+    events = [bus.enveloped(one.record.event_id, one.record.tenant_id, one.event) for one in copies]
     again, refused = bus.put(name, events)
     done.sent["bus"] = len(events) - len(again) - len(refused)
     done.again |= {copies[position].number for position in again}
     _refuse("bus", len(refused), done)
-
-
-def _data(one: _Copy) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(one.message.body)
-    return data
 
 
 def _refuse(place: str, number: int, done: Exported) -> None:
