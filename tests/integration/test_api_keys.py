@@ -118,8 +118,12 @@ async def test_a_key_lets_its_service_in_and_it_is_that_tenants(
     for mine in (text, other):
         listed = (await client.get("/chats", headers=bearer(mine))).json()["items"]
         assert [one["id"] for one in listed] == [chat.json()["id"]]
-    stranger = made(boss).text
-    assert (await client.get(f"/chats/{chat.json()['id']}", headers=bearer(stranger))).status_code == 404
+    path = f"/chats/{chat.json()['id']}"
+    stranger = made(boss, scopes=(*SCOPES, "chat:read")).text
+    assert (await client.get(path, headers=bearer(stranger))).status_code == 404
+    # Without the scope nothing is read at all: the same whether there is such a chat or not.
+    for mine in (text, made(boss).text):
+        assert (await client.get(path, headers=bearer(mine))).status_code == 403
 
 
 async def test_only_callers_with_a_key_cost_a_read_more(

@@ -35,7 +35,11 @@ def _event_for(function: str, token: str) -> dict[str, Any]:
         "StreamFunction": proxy_event("POST", "/chats/none/messages:stream", token, {"content": "x"}),
         "OrphanWatchdogFunction": {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"},
         "ReconcileFunction": {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"},
+        "AdminFunction": at_admin(proxy_event("GET", "/running_turns", token)),
+        "AdminQueuesFunction": at_admin(proxy_event("GET", "/dead_letters", token)),
         "OutboxRelayFunction": {"Records": [outbox_record(event) for events in EXAMPLES.values() for event in events]},
+        "EventExportFunction": {"Records": [outbox_record(event) for event in EXAMPLES["usage"]]},
+        "WebhookFunction": sqs_event("usage"),
         "AuditFunction": sqs_event("audit"),
         "UsageFunction": sqs_event("usage"),
         "AttachmentCleanupFunction": sqs_event("attachment-cleanup"),
@@ -44,6 +48,11 @@ def _event_for(function: str, token: str) -> dict[str, Any]:
         "ThreadSummaryFunction": sqs_event("thread-summary"),
     }
     return events[function]
+
+
+def at_admin(event: dict[str, Any]) -> dict[str, Any]:
+    """The event of the same request to the operator's API."""
+    return {**event, "path": event["path"].replace("/v1/", "/admin/v1/")}
 
 
 def outbox_record(event: Event) -> dict[str, Any]:
@@ -97,12 +106,15 @@ def test_every_function_answers_from_its_artifacts_alone(
     prelude, _, body = answers["StreamFunction"].partition(b"\0" * 8)
     assert json.loads(prelude)["statusCode"] == 400
     assert json.loads(body)["errors"][0]["field"] == "chat_id"
+    for function in ("AdminFunction", "AdminQueuesFunction"):
+        refused = json.loads(answers[function])  # by the decision point, which only knows an ordinary user
+        assert (refused["statusCode"], json.loads(refused["body"])["code"]) == (403, "forbidden")
     assert set(json.loads(answers["OrphanWatchdogFunction"]).values()) == {0}
     # The example of a usage event is in the ledger by then. Of a turn that is nowhere else nothing can be proved.
     nothing = dict.fromkeys(("quota", "ledger", "left_over", "unreadable", "undecided", "repaired"), 0)
     assert json.loads(answers["ReconcileFunction"]) == nothing
     consumers = ("Audit", "Usage", "AttachmentCleanup", "AttachmentIngest", "ChatCleanup", "ThreadSummary")
-    for function in ("OutboxRelay", *consumers):
+    for function in ("OutboxRelay", "EventExport", "Webhook", *consumers):
         assert json.loads(answers[f"{function}Function"]) == {"batchItemFailures": []}, function
     for queue, events in EXAMPLES.items():
         assert len(queues.all_of(queues.settings.urls[queue])) == len(events)

@@ -25,10 +25,10 @@ from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
-from minichat.settings import Settings, Store, Thumbnails
+from minichat.settings import Store, Thumbnails
 from minichat.storage import attachment_steps, outbox, policies
 from tests.support.aws.emulator import SAM, Built, Emulator
-from tests.support.domain.builders import a_call, a_model, a_policy, new_id
+from tests.support.domain.builders import a_call, a_model, a_policy, new_id, unhurried
 from tests.support.http.gateway import proxy_event, wire
 from tests.support.services.ready_files import announced, ready
 
@@ -59,7 +59,7 @@ def rules(store: Store) -> Rules:
     policies.publish(policy, at=a_call().now, by="operator", token=new_id(a_call().now))
     providers = {"openai": {"base_url": "https://example.com"}}
     settings = {"providers": providers, "attachments": {"max_documents_per_chat": 64}}
-    return Rules(Settings.model_validate(settings), policy)
+    return Rules(unhurried(**settings), policy)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from pynamodb.models import Model
 from pynamodb.transactions import TransactWrite
 
 from minichat import greenlets
-from minichat.domain.errors import ServiceUnavailable
+from minichat.domain.errors import ChatError, ServiceUnavailable
 from minichat.observability import count, measured, observe, tally
 from minichat.pauses import growing, jittered
 from minichat.storage.items import OutboxItem, connection, is_there
@@ -138,18 +138,29 @@ def commit(
     says what it is for, in metrics.
 
     `took_effect` is asked when no answer came; without it the first event among the writes is looked for. `check` is
-    for writes that many try at once: it reads, and raises when another has won. It is called while collisions go on.
+    for writes that many try at once: it reads, and raises when another has won. It is called while collisions go on, and
+    after an attempt whose answer was lost.
 
-    Raises Refused when a condition did not hold; ServiceUnavailable when DynamoDB did not answer or collisions did
+    Raises what `check` raises; Refused when a condition did not hold; ServiceUnavailable when DynamoDB did not answer or collisions did
     not end, and as far as can be known nothing was done; Rejected when it never takes the transaction.
     """
     # TransactWrite sends checks, then deletes, puts and updates, and reasons come in that order.
     names = [write.name for kind in (Check, Delete, Put, Update) for write in writes if isinstance(write, kind)]
     attempts = _Attempts(op)
+    took_effect = took_effect or _its_event(writes)
     for attempt in attempts:
-        # An attempt whose answer was lost may be what a look would find.
-        if check is not None and attempt >= LOOKS_AFTER and not attempts.unsure:
-            check()
+        if check is not None and (attempts.unsure or attempt >= LOOKS_AFTER):
+            try:
+                check()
+            except ServiceUnavailable:
+                raise
+            except ChatError:
+                # The winner may be an attempt of this one, whose answer was lost. If not, none of them wins any more.
+                if attempts.unsure and took_effect():
+                    return
+                raise
+            if attempts.are_over:
+                break
         try:
             with measured("transaction"):
                 units = _send(writes, token)
@@ -159,7 +170,7 @@ def commit(
         else:
             observe("consumed_write_units", units, "Count", op=op)
             return
-    if not (attempts.unsure and (took_effect or _its_event(writes))()):
+    if not (attempts.unsure and took_effect()):
         raise ServiceUnavailable from attempts.failure
 
 
@@ -283,11 +294,17 @@ class _Attempts:
         self.unsure = False
         self.failure: PynamoDBException | None = None
         self._op = op
+        self._deadline = time.monotonic() + min(PATIENCE_SECONDS, _at_most.get())
+
+    @property
+    def are_over(self) -> bool:
+        """Whether it is too late for another."""
+        return time.monotonic() > self._deadline
 
     def __iter__(self) -> Iterator[int]:
-        deadline, attempt = time.monotonic() + min(PATIENCE_SECONDS, _at_most.get()), 0
+        attempt = 0
         pauses = growing(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
-        while attempt < LEAST_ATTEMPTS or time.monotonic() <= deadline:
+        while attempt < LEAST_ATTEMPTS or not self.are_over:
             if attempt:
                 tally("write_repetitions")
                 greenlets.sleep(jittered(next(pauses)))
