@@ -138,11 +138,12 @@ def commit(
     says what it is for, in metrics.
 
     `took_effect` is asked when no answer came; without it the first event among the writes is looked for. `check` is
-    for writes that many try at once: it reads, and raises when another has won. It is called while collisions go on, and
-    after an attempt whose answer was lost.
+    for writes that many try at once: it reads, and raises when another has won. It is called while collisions go on,
+    and after an attempt whose answer was lost.
 
-    Raises what `check` raises; Refused when a condition did not hold; ServiceUnavailable when DynamoDB did not answer or collisions did
-    not end, and as far as can be known nothing was done; Rejected when it never takes the transaction.
+    Raises what `check` raises; Refused when a condition did not hold; ServiceUnavailable when DynamoDB did not answer
+    or collisions did not end, and as far as can be known nothing was done; Rejected when it never takes the
+    transaction.
     """
     # TransactWrite sends checks, then deletes, puts and updates, and reasons come in that order.
     names = [write.name for kind in (Check, Delete, Put, Update) for write in writes if isinstance(write, kind)]
@@ -150,15 +151,8 @@ def commit(
     took_effect = took_effect or _its_event(writes)
     for attempt in attempts:
         if check is not None and (attempts.unsure or attempt >= LOOKS_AFTER):
-            try:
-                check()
-            except ServiceUnavailable:
-                raise
-            except ChatError:
-                # The winner may be an attempt of this one, whose answer was lost. If not, none of them wins any more.
-                if attempts.unsure and took_effect():
-                    return
-                raise
+            if _was_won_by_it(check, took_effect if attempts.unsure else bool):
+                return
             if attempts.are_over:
                 break
         try:
@@ -172,6 +166,22 @@ def commit(
             return
     if not (attempts.unsure and took_effect()):
         raise ServiceUnavailable from attempts.failure
+
+
+def _was_won_by_it(check: Callable[[], None], took_effect: Callable[[], bool]) -> bool:
+    """Whether `check` found what an attempt of this very transaction did, whose answer was lost.
+
+    Raises what `check` raises when it is another's: then no attempt that is still on its way can win any more.
+    """
+    try:
+        check()
+    except ServiceUnavailable:
+        raise
+    except ChatError:
+        if not took_effect():
+            raise
+        return True
+    return False
 
 
 def try_commit(writes: Sequence[Write], *, token: str, op: str) -> bool:
