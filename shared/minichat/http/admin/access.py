@@ -26,7 +26,7 @@ async def _of_deployment(call: TheCall) -> Call:
     return call
 
 
-async def _of_tenant(call: TheCall, tenant_id: Annotated[str, Path()]) -> Call:
+async def _of_tenant(call: TheCall, tenant_id: Annotated[str, Path(description="As its tokens say it.")]) -> Call:
     caller, action = call.caller, call.caller.action
     assert action is not None, "admitted with one"
     try:
@@ -42,7 +42,7 @@ async def _of_tenant(call: TheCall, tenant_id: Annotated[str, Path()]) -> Call:
     raise Forbidden(action, decision.policies)
 
 
-async def _user(user_id: Annotated[str, Path()]) -> UserId:
+async def _user(user_id: Annotated[str, Path(description="As their tokens say it.")]) -> UserId:
     try:
         return UserId(said(user_id))
     except ValueError as problem:

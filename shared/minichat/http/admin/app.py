@@ -35,13 +35,14 @@ def admin_routers(parts: AdminPart) -> Iterator[APIRouter]:
             api_keys,
             authorization,
             grants,
+            openapi,
             policies,
             running,
             tenant_usage,
         )
 
         yield from (policies.router, tenant_usage.router, running.router, api_keys.router)
-        yield from (grants.router, authorization.router)
+        yield from (grants.router, authorization.router, openapi.router)
     if QUEUES in parts:
         from minichat.http.admin.routes import dead_letters, service  # noqa: PLC0415
 

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Query
+from fastapi import APIRouter, Body, Depends, Path, Query
 
 from minichat.domain import access_errors, errors
+from minichat.domain.access_errors import TenantNotFound
 from minichat.domain.identity import Call
-from minichat.domain.policy import UserLimits
+from minichat.domain.policy import MAX_VERSION, UserLimits
 from minichat.http.acting import acts
 from minichat.http.admin.access import OperatorCall, TenantCall, TheUser
 from minichat.http.admin.views import (
@@ -29,7 +30,19 @@ from minichat.storage.policies import DEPLOYMENT, Place, Published
 MOST_VERSIONS = 100
 
 router = APIRouter(tags=["policy"], route_class=Authenticated)
-Document = Annotated[dict[str, Any], Body(description="The layer, as docs/policy.schema.json describes it.")]
+Document = Annotated[
+    dict[str, Any],
+    Body(
+        description="The layer; what a tenant's leaves out, it inherits.",
+        examples=[{"policy_version": 7, "kill_switches": {"disable_web_search": True}}],
+    ),
+]
+Version = Annotated[int, Path(ge=0, le=MAX_VERSION)]
+Limit = Annotated[int, Query(ge=1, le=MOST_VERSIONS)]
+Before = Annotated[int, Query(ge=1, le=MAX_VERSION + 1, description="Only versions below this one.")]
+_LITTLE = {"limit_daily_credits_micro": 2_000_000, "limit_monthly_credits_micro": 40_000_000}
+Limits = Annotated[UserLimits, Body(examples=[{"standard": _LITTLE, "premium": _LITTLE}])]
+Switches = Annotated[dict[str, bool], Body(examples=[{"disable_web_search": True}])]
 
 
 async def _deployment(call: OperatorCall) -> Place[Any]:
@@ -52,23 +65,25 @@ def _serve(path: str, place_of: Any) -> None:
 
     @router.get(f"{path}/versions", dependencies=[acts("policy:read")], responses=documented(*_REFUSALS))
     def list_policy_versions(
-        place: Annotated[Place[Any], at], limit: Annotated[int, Query(ge=1, le=MOST_VERSIONS)] = 20
+        place: Annotated[Place[Any], at], limit: Limit = 20, before: Before = MAX_VERSION + 1
     ) -> PolicyVersions:
-        """The newest versions, the newest first."""
-        newest = policies.history(place)
+        """The newest versions, the newest first. The next page is that before the last one's version."""
+        newest = policies.history(place, before)
         return PolicyVersions(items=[_version(one) for _, one in zip(range(limit), newest, strict=False)])
 
     @router.get(f"{path}/versions/{{version}}", dependencies=[acts("policy:read")], responses=documented(*_REFUSALS))
-    def get_policy_version(place: Annotated[Place[Any], at], version: int) -> PolicyVersionView:
+    def get_policy_version(place: Annotated[Place[Any], at], version: Version) -> PolicyVersionView:
         """One version."""
         return _version(policy_layers.shown(place, version))
 
-    @router.post(f"{path}/validate", status_code=204, dependencies=[acts("policy:read")], responses=documented())
+    @router.post(
+        f"{path}/validate", status_code=204, dependencies=[acts("policy:read")], responses=documented(TenantNotFound)
+    )
     def validate_policy(place: Annotated[Place[Any], at], app: TheApp, document: Document) -> None:
         """Checks a document; what is wrong is named by its path, and nothing is published."""
         policy_layers.checked(document, place, app.settings)
 
-    @router.post(f"{path}/diff", dependencies=[acts("policy:read")], responses=documented())
+    @router.post(f"{path}/diff", dependencies=[acts("policy:read")], responses=documented(TenantNotFound))
     def diff_policy(place: Annotated[Place[Any], at], app: TheApp, document: Document) -> Changes:
         """What publishing a document would change."""
         found = policy_layers.compared(document, place, app.settings)
@@ -96,7 +111,7 @@ def _serve_changes(path: str, place_of: Any) -> None:
 
     @router.patch(f"{path}/kill_switches", dependencies=[acts("switch:write")], responses=documented(*_CONFLICTS))
     def set_kill_switches(
-        place: Annotated[Place[Any], at], call: TheCall, app: TheApp, switches: dict[str, bool]
+        place: Annotated[Place[Any], at], call: TheCall, app: TheApp, switches: Switches
     ) -> SwitchesView:
         """Switches features off (true) or on again, in a new version of the layer that is otherwise the same."""
         version, document = _said(place)
@@ -108,7 +123,7 @@ def _serve_changes(path: str, place_of: Any) -> None:
         return SwitchesView(version=made.version, kill_switches=changed)
 
 
-_REFUSALS = (errors.Forbidden, access_errors.TenantNotFound, access_errors.PolicyNotFound)
+_REFUSALS = (errors.Forbidden, TenantNotFound, access_errors.PolicyNotFound)
 _CONFLICTS = (*_REFUSALS, access_errors.PolicyConflict)
 
 
@@ -154,7 +169,7 @@ def get_limits(call: TenantCall, user_id: TheUser) -> LimitsView:
 
 
 @router.put(_LIMITS, dependencies=[acts("limits:write")], responses=documented(*_CONFLICTS))
-def put_limits(call: TenantCall, app: TheApp, user_id: TheUser, limits: UserLimits) -> LimitsView:
+def put_limits(call: TenantCall, app: TheApp, user_id: TheUser, limits: Limits) -> LimitsView:
     """Gives a user limits of their own, from their next send on.
 
     Limits below what is used are accepted: running turns end as they began, and the next send is refused or downgraded.
