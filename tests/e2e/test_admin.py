@@ -73,7 +73,21 @@ def test_a_layer_of_a_tenant_is_compared_published_and_listed(operator: httpx2.C
     assert operator.post(f"{tenant}/versions", json=layer).json() == {"version": 1}
     switched = operator.patch(f"{tenant}/kill_switches", json={"disable_web_search": False}).json()
     assert switched == {"version": 2, "kill_switches": {"disable_web_search": False}}
-    assert [one["version"] for one in operator.get(f"{tenant}/versions").json()["items"]] == [2, 1]
+    assert operator.patch(f"{tenant}/kill_switches", json={"disable_web_search": 1}).status_code == 400
+    assert operator.delete(tenant).json() == {"version": 3}
+    assert operator.get(tenant).json()["withdrawn"]
+    versions = [operator.get(f"{tenant}/versions", params={"limit": 2, **page}) for page in ({}, {"before": 2})]
+    assert [[one["version"] for one in page.json()["items"]] for page in versions] == [[3, 2], [1]]
+
+
+def test_a_layer_of_a_user_is_published_like_that_of_a_tenant(operator: httpx2.Client) -> None:
+    place = f"/tenants/{ACME}/users/{uuid4()}/policy"
+    assert operator.get(place).json()["code"] == "policy_not_found"
+    refused = operator.post(f"{place}/validate", json={"models": {"allow": ["nobody's"]}})
+    assert refused.json()["errors"][0]["field"] == "models.allow.0", refused.text
+    assert operator.post(f"{place}/versions", json={"models": {"deny": []}}).json() == {"version": 1}
+    assert operator.delete(place).json() == {"version": 2}
+    assert operator.delete("/policy").status_code == 405
 
 
 def test_limits_below_what_is_used_are_taken(operator: httpx2.Client) -> None:

@@ -100,11 +100,15 @@ def document(url_prefix: str) -> dict[str, Any]:
 
 
 def described(
-    served: Iterable[APIRouter], prefix: str, named: tuple[str, str], *answered: type[BaseModel]
+    served: Iterable[APIRouter],
+    prefix: str,
+    named: tuple[str, str],
+    *answered: type[BaseModel],
+    taken: Iterable[type[BaseModel]] = (),
 ) -> dict[str, Any]:
     """The document of these routers, all below a prefix; `named` is its title and what the API is, in a sentence.
 
-    `answered` are models of what is answered besides those that routes name.
+    `answered` and `taken` are models of answers and of bodies, besides those that routes name.
     """
     app = FastAPI()
     acting: dict[tuple[str, str], str] = {}
@@ -120,6 +124,8 @@ def described(
         [(Problem, "validation"), *((data, "serialization") for data in answered)], ref_template=_REF
     )
     schemas |= models["$defs"]
+    for data in taken:
+        schemas |= models_json_schema([(data, "validation")], ref_template=_REF)[1]["$defs"]
     made["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "RS256 or ES256."}
     }

@@ -6,6 +6,8 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.requests import Request
 
+from minichat.domain.policy import Policy
+from minichat.domain.policy_layers import TenantLayer, UserLayer
 from minichat.http.acting import acts
 from minichat.http.public_path import public_path
 
@@ -26,4 +28,7 @@ def document(url_prefix: str) -> dict[str, Any]:
     from minichat.http.document import described  # noqa: PLC0415  hardly anybody asks for it
 
     about = "For operators of a deployment, and administrators of its tenants: each operation says its action."
-    return described(admin_routers(TABLE | QUEUES), f"{url_prefix}{PREFIX}", ("Mini Chat: operators", about))
+    named = ("Mini Chat: operators", about)
+    return described(
+        admin_routers(TABLE | QUEUES), f"{url_prefix}{PREFIX}", named, taken=(Policy, TenantLayer, UserLayer)
+    )
