@@ -8,7 +8,12 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from minichat.domain.identity import TenantId
+from minichat.domain.reconcile_report import ReconcileFinding, ReconcileRun, summed
 from minichat.local.issuer import Issuer, as_uuid
+from minichat.settings import Store
+from minichat.storage import reconcile_reports
+from minichat.storage.items import connect
 from tests.support.http.client import Stack
 from tests.support.patience import PATIENCE
 
@@ -130,6 +135,28 @@ def test_users_read_what_they_used_and_their_administrator_what_all_did(stack: S
             assert [row["credits_micro"] for row in told] == [mine[0]["credits_micro"]]
         backwards = user.http.get("/usage", params={"from": span["to"], "to": span["from"]})
         assert backwards.json()["errors"][0]["field"] == "to"
+
+
+def test_runs_of_the_reconciliation_are_told_and_a_tenant_hears_of_its_own_alone(
+    stack: Stack, operator: httpx2.Client
+) -> None:
+    connect(Store(endpoint=stack.about["engine_url"]))
+    tenant, moment = uuid4().hex, datetime.now(UTC)
+    wrong = ReconcileFinding("ledger", as_uuid(tenant), "totals of a day", "1 turn", "2 turns")
+    run = ReconcileRun(moment, 1.5, turns=3, accounts=2, entries=2, repaired=1)
+    reconcile_reports.keep_findings(moment, TenantId(as_uuid(tenant)), summed([wrong]))
+    reconcile_reports.keep_run(run, summed([wrong, ReconcileFinding("quota", "another", "a month", "1", "2")]))
+    span: dict[str, str | int] = {"before": (moment + timedelta(seconds=1)).isoformat(), "limit": 1}
+    (told,) = operator.get("/reconcile", params=span).json()["items"]
+    assert (told["seconds"], told["repaired"], told["counts"]) == (1.5, 1, {"ledger": 1, "quota": 1})
+    assert [one["tenant_id"] for one in told["findings"]] == [as_uuid(tenant), "another"]
+    assert moment.isoformat() not in operator.get("/reconcile", params={"before": told["at"]}).text
+    for name, counts in ((tenant, {"ledger": 1}), (uuid4().hex, {})):
+        with serving(stack, name, "tenant_admin") as admin:
+            assert admin.get("/reconcile").status_code == 403
+            (own,) = admin.get(f"/tenants/{as_uuid(name)}/reconcile", params=span).json()["items"]
+            assert (own["at"], own["counts"], len(own["findings"])) == (told["at"], counts, len(counts))
+    assert operator.get("/reconcile", params={"before": "0001-01-01T00:00:00Z"}).json() == {"items": []}
 
 
 def test_dead_letters_and_health_are_told(operator: httpx2.Client) -> None:

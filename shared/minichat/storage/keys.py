@@ -26,6 +26,8 @@
     a user's layer of it    T#<tenant>#U#<user>     LIMITS#V#<version> | LIMITS
     tenant's own policies   T#<tenant>#AUTHORIZATION  V#<version> | CURRENT
     grant for support       T#<tenant>#GRANTS       <grant id>
+    run of reconciliation   RECONCILED              <when it began>
+    what it found in a tenant  T#<tenant>#RECONCILED  <when it began>
 
     outbox table            T#<tenant>#C#<chat>     <event_id>
 
@@ -301,6 +303,11 @@ def authorization_version(tenant_id: TenantId, version: int) -> Key:
 def grant(tenant_id: TenantId, grant_id: str) -> Key:
     """Leave for somebody of support to read for a while."""
     return Key(f"{prefix(tenant_id)}GRANTS", grant_id)
+
+
+def reconciled(tenant_id: TenantId | None, at: datetime) -> Key:
+    """What the reconciliation that began at an instant found in a tenant; without a tenant, in the deployment."""
+    return Key("RECONCILED" if tenant_id is None else f"{prefix(tenant_id)}RECONCILED", f"{micros(at):016d}")
 
 
 def created(tenant_id: TenantId, user_id: UserId, idempotency_key: str) -> Key:

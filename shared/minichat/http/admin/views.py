@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import AwareDatetime, BaseModel, Field
 
 from minichat.domain.policy import KillSwitches, UserLimits
+from minichat.domain.reconcile_report import FindingKind
 
 
 class PolicyVersionView(BaseModel):
@@ -222,3 +223,43 @@ class NewAuthorizationBody(BaseModel):
 
     policies: str
     base: int | None = Field(None, description="The version that it replaces; null where there is none.")
+
+
+class FindingView(BaseModel):
+    """One thing that was not as it should be, or could not be judged, and where; nothing of what anybody wrote."""
+
+    kind: FindingKind
+    tenant_id: str | None
+    where: str
+    says: str | None
+    should_say: str | None
+
+
+class ReconcileReportView(BaseModel):
+    """What a run of the reconciliation found in a tenant: nothing where `counts` is empty."""
+
+    at: datetime = Field(description="When the run began.")
+    counts: dict[FindingKind, int]
+    findings: list[FindingView] = Field(description="The first 200; `counts` has all of them.")
+
+
+class ReconcileRunView(ReconcileReportView):
+    """A run of the reconciliation, and what it found in all tenants. What it could, it has repaired."""
+
+    seconds: float
+    turns: int
+    accounts: int = Field(description="Months of users whose quota was compared with their turns.")
+    entries: int = Field(description="Entries of the usage ledger that were compared with turns and totals.")
+    repaired: int
+
+
+class ReconcileReports(BaseModel):
+    """Runs and what they found in a tenant, the latest first."""
+
+    items: list[ReconcileReportView]
+
+
+class ReconcileRuns(BaseModel):
+    """Runs of the deployment's, the latest first."""
+
+    items: list[ReconcileRunView]
