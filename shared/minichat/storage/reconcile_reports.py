@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pynamodb.attributes import BinaryAttribute, NumberAttribute
 
 from minichat.domain.identity import TenantId
-from minichat.domain.reconcile_report import ReconcileFinding, Findings, ReconcileRun
+from minichat.domain.reconcile_report import Findings, ReconcileFinding, ReconcileRun
 from minichat.storage import keys
 from minichat.storage.attributes import InstantAttribute
 from minichat.storage.items import ConversationItem, batch_get, query
