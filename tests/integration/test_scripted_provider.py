@@ -13,7 +13,7 @@ import httpx2
 import openai
 import pytest
 
-from minichat.domain.completion import LENGTH
+from minichat.domain.answer_end import LENGTH
 from minichat.domain.tool_details import ToolDetails
 from minichat.domain.usage import Usage
 from minichat.local.process import Child, free_port

@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from minichat import greenlets
-from minichat.domain.answer_end import AnswerSoFar, broken_off, with_answer
-from minichat.domain.completion import DEADLINE, DECLINED, INTERRUPTED, CompletionSignal, signalled
+from minichat.domain.answer_end import DEADLINE, DECLINED, INTERRUPTED, CompletionSignal, signalled
+from minichat.domain.answer_so_far import AnswerSoFar, broken_off, with_answer
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.failure_codes import KNOWN_ERROR_CODES
 from minichat.domain.identity import Call, Clock
