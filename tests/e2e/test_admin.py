@@ -95,6 +95,29 @@ def test_a_layer_of_a_user_is_published_like_that_of_a_tenant(operator: httpx2.C
     assert operator.delete("/policy").status_code == 405
 
 
+def test_providers_are_published_by_name_of_their_keys_and_a_tenant_stays_in_its_own_folder(
+    stack: Stack, operator: httpx2.Client
+) -> None:
+    tenant = uuid4().hex
+    place, theirs = f"/tenants/{as_uuid(tenant)}/providers", "/tenants/acme%252Fwest/providers"
+
+    def keyed(folder: str) -> dict[str, object]:
+        secret = {"source": "secretsmanager", "name": f"/mini-chat/providers/{folder}/openai"}
+        return {"overrides": {"openai": {"auth": {"secret": secret}}}}
+
+    with serving(stack, tenant, "tenant_admin") as admin:
+        assert admin.get(place).json()["code"] == "providers_not_found"
+        refused = admin.post(f"{place}/versions", json=keyed("globex")).json()
+        assert refused["errors"][0]["field"] == "overrides.openai.auth.secret.name"
+        assert admin.post(f"{place}/validate", json=keyed(as_uuid(tenant))).status_code == 204
+        assert admin.post(f"{place}/versions", json=keyed(as_uuid(tenant))).json() == {"version": 1}
+        assert admin.get(place).json()["document"] == keyed(as_uuid(tenant))
+        assert (admin.get("/providers").status_code, admin.get(theirs).status_code) == (403, 404)
+    assert operator.post(f"{theirs}/versions", json=keyed("_acme_2Fwest")).json() == {"version": 1}
+    assert operator.post(f"{theirs}/versions", json={"overrides": {}}).json() == {"version": 2}
+    assert [one["version"] for one in operator.get(f"{theirs}/versions?before=2").json()["items"]] == [1]
+
+
 def test_limits_below_what_is_used_are_taken(operator: httpx2.Client) -> None:
     place = f"/tenants/{ACME}/users/{uuid4()}/limits"
     assert operator.get(place).json() == {"version": None, "limits": None}

@@ -72,7 +72,7 @@ def _history(options: argparse.Namespace) -> int:
     in_force = provider_versions.current_providers(options.tenant)
     rows = [
         (f"{one.version}{' *' if one.version == in_force else ''}", f"{one.at:%Y-%m-%d %H:%M:%S}Z", one.by)
-        for one in provider_config.history(options.tenant)
+        for one in provider_versions.providers_history(options.tenant)
     ]
     print(table(("version", "published", "by"), rows))
     return 0

@@ -45,6 +45,21 @@ class Changes(BaseModel):
     items: list[ChangeView]
 
 
+class ProvidersVersionView(BaseModel):
+    """One version of the providers, and when and by whom it was published. It names where keys are, and holds none."""
+
+    version: int
+    published_at: datetime
+    published_by: str
+    document: dict[str, Any] = Field(description="`providers` of the deployment, or a tenant's `overrides` of them.")
+
+
+class ProvidersVersions(BaseModel):
+    """Versions of the providers, the newest first."""
+
+    items: list[ProvidersVersionView]
+
+
 class LimitsView(BaseModel):
     """What a user may spend by their own layer; null where the tenant's or the deployment's limits apply."""
 

@@ -6,9 +6,8 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from minichat.domain.policy import Policy
-from minichat.domain.policy_layers import TenantLayer, UserLayer
 from minichat.http.acting import acts
+from minichat.http.admin.bodies import EXAMPLES
 from minichat.http.public_path import public_path
 
 router = APIRouter(tags=["service"])
@@ -29,6 +28,4 @@ def document(url_prefix: str) -> dict[str, Any]:
 
     about = "For operators of a deployment, and administrators of its tenants: each operation says its action."
     named = ("Mini Chat: operators", about)
-    return described(
-        admin_routers(TABLE | QUEUES), f"{url_prefix}{PREFIX}", named, taken=(Policy, TenantLayer, UserLayer)
-    )
+    return described(admin_routers(TABLE | QUEUES), f"{url_prefix}{PREFIX}", named, taken=tuple(EXAMPLES))

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Path, Query
+from fastapi import APIRouter, Body, Depends, Path
 from pydantic import StrictBool
 
 from minichat.domain import access_errors, errors
@@ -12,7 +12,7 @@ from minichat.domain.policy import MAX_VERSION, KillSwitches, Policy, UserLimits
 from minichat.domain.policy_layers import TenantLayer, UserLayer
 from minichat.http.acting import acts
 from minichat.http.admin import bodies
-from minichat.http.admin.access import OperatorCall, TenantCall, TheUser
+from minichat.http.admin.access import Before, Limit, OperatorCall, TenantCall, TheUser
 from minichat.http.admin.views import (
     Changes,
     ChangeView,
@@ -30,14 +30,11 @@ from minichat.settings import Settings
 from minichat.storage import policies
 from minichat.storage.policies import DEPLOYMENT, Place, Published
 
-MOST_VERSIONS = 100
 _PATH, _OF_TENANT = "/policy", "/tenants/{tenant_id}/policy"
 
 router = APIRouter(tags=["policy"], route_class=Authenticated)
 Document = Annotated[dict[str, Any], Body()]
 Version = Annotated[int, Path(ge=0, le=MAX_VERSION)]
-Limit = Annotated[int, Query(ge=1, le=MOST_VERSIONS)]
-Before = Annotated[int, Query(ge=1, le=MAX_VERSION + 1, description="Only versions below this one.")]
 Limits = Annotated[UserLimits, Body(examples=[bodies.LIMITS])]
 Switches = Annotated[
     dict[str, StrictBool],
@@ -75,7 +72,7 @@ def _serve(path: str, place_of: Any, about: dict[str, Any]) -> None:
         place: Annotated[Place[Any], at], limit: Limit = 20, before: Before = MAX_VERSION + 1
     ) -> PolicyVersions:
         """The newest versions, the newest first. The next page is that before the last one's version."""
-        newest = policies.history(place, before)
+        newest = policies.history(place, min(before, MAX_VERSION + 1))
         return PolicyVersions(items=[_version(one) for _, one in zip(range(limit), newest, strict=False)])
 
     @router.get(f"{path}/versions/{{version}}", dependencies=read, responses=documented(*_REFUSALS))
