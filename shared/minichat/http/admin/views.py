@@ -84,12 +84,17 @@ class UsedView(BaseModel):
     credits_micro: int
     input_tokens: int
     output_tokens: int
+    web_searches: int
+    code_interpreter_calls: int
+    file_searches: int
+    image_inputs: int
 
 
 class UsedList(BaseModel):
     """Rows of usage. They follow the turns within seconds, not at once."""
 
     items: list[UsedView]
+    unreadable: int = Field(description="Totals that cannot be read, and are not in `items`.")
 
 
 class RunningTurnView(BaseModel):
