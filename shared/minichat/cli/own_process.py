@@ -2,8 +2,10 @@
 
 import asyncio
 import getpass
+import io
+import logging
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +16,7 @@ from minichat.auth_settings import Auth
 from minichat.cli.api import Api
 from minichat.http.admin.app import PREFIX, create_admin_app
 from minichat.local.issuer import ROLES_CLAIM, Issuer
+from minichat.observability import logger
 from minichat.settings import Settings
 
 LIFETIME = timedelta(hours=12)
@@ -28,8 +31,10 @@ def in_this_process(settings: Settings, by: str | None) -> Iterator[Api]:
     with TemporaryDirectory() as folder:
         issuer = Issuer(Path(folder))
         auth = Auth(jwks=str(issuer.jwks_file), roles_claim=ROLES_CLAIM)
-        said = {"now": datetime.now(UTC), "lifetime": LIFETIME, "auth": auth, "sub": by or getpass.getuser()}
-        token = issuer.token("operators", "", roles=["operator"], **said)
+        who = by or getpass.getuser()
+        token = issuer.token(
+            "operators", who, now=datetime.now(UTC), lifetime=LIFETIME, auth=auth, roles=["operator"], sub=who
+        )
         app = OwnProcess(settings.model_copy(update={"auth": auth}))
         with closing(Api(f"http://localhost{settings.url_prefix}{PREFIX}", token, app)) as api:
             yield api
@@ -43,8 +48,14 @@ class OwnProcess(httpx2.BaseTransport):
         self._loop = asyncio.Runner()
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """The app's answer, whole."""
-        return self._loop.run(self._answered(request))
+        """The app's answer, whole. Its lines and metrics are for a service's log: what is printed is the command's."""
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            with redirect_stdout(io.StringIO()):
+                return self._loop.run(self._answered(request))
+        finally:
+            logger.setLevel(level)
 
     def close(self) -> None:
         """Ends the event loop."""

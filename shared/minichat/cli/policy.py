@@ -56,9 +56,11 @@ def add_to(commands: Any) -> None:
 def _validate(options: argparse.Namespace) -> int:
     place = _place(options)
     if place != ("policy",) or target.names_one(options):
+        document = read_document("policy", options.file)
         with target.operating(options) as api:
-            api.call("POST", *place, "validate", body=read_document("policy", options.file))
-        print(f"{options.file}: valid")
+            api.call("POST", *place, "validate", body=document)
+        numbered = f"version {document['policy_version']}, " if "policy_version" in document else ""
+        print(f"{options.file}: {numbered}valid")
         return 0
     policy = policy_file(options.file, current())
     print(f"{options.file}: version {policy.policy_version}, {len(policy.model_catalog)} models, valid")

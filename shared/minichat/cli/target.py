@@ -103,8 +103,14 @@ def operating(options: argparse.Namespace) -> Iterator[Api]:
 def _of_local_operator(state: Path | None, environment: dict[str, str]) -> str:
     from minichat.local.issuer import Issuer  # noqa: PLC0415  cryptography, which others need not load
 
-    said = {"now": datetime.now(UTC), "lifetime": timedelta(hours=1), "auth": load(environment).auth}
-    return Issuer(stack.folder(state)).token("operators", "operator", roles=["operator"], **said)
+    return Issuer(stack.folder(state)).token(
+        "operators",
+        "operator",
+        now=datetime.now(UTC),
+        lifetime=timedelta(hours=1),
+        auth=load(environment).auth,
+        roles=["operator"],
+    )
 
 
 def a_tenant(text: str) -> TenantId:

@@ -32,10 +32,8 @@ def show(options: argparse.Namespace, place: tuple[str, ...], what: str) -> int:
     with target.operating(options) as api:
         found = _one(api, *place) if options.version is None else _one(api, *place, "versions", str(options.version))
     if found is None:
-        missing = (
-            f"No {what} was published yet" if options.version is None else f"There is no version {options.version}"
-        )
-        raise SettingsError(f"{missing}.")
+        version = options.version
+        raise SettingsError(f"No {what} was published yet." if version is None else f"There is no version {version}.")
     print(json.dumps(found["document"], indent=2, ensure_ascii=False))
     return 0
 
@@ -46,7 +44,7 @@ def history(
     columns: tuple[str, ...] = (),
     about: Callable[[Version], tuple[object, ...]] = lambda _: (),
 ) -> int:
-    """Prints every version of what is at that path, the newest first, with `columns` that are `about` it; its exit code.
+    """Prints all versions of what is at that path, the newest first, with `columns` that are `about` each; 0.
 
     Raises as `target.operating` does.
     """

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from dataclasses import asdict
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 
@@ -58,4 +58,5 @@ def _by_model(tenant_id: TenantId, wanted: list[str]) -> dict[str, LedgerSums]:
 
 def _row(by: str, name: str, used: LedgerSums) -> UsedView:
     counts = asdict(used)
-    return UsedView(**{"user_id" if by == "user" else by: name}, credits_micro=counts.pop("committed_micro"), **counts)
+    named: dict[str, Any] = {"user_id" if by == "user" else by: name}
+    return UsedView(**named, credits_micro=counts.pop("committed_micro"), **counts)
