@@ -9,7 +9,7 @@ ARCHITECTURE ?= arm64
 PYTHON_RUNTIME ?= python3.13
 COMPUTE ?= lambda
 LOCK_PYTHON := 3.11
-WORKERS ?= 2
+WORKERS ?= 3
 
 VENV := .venv/bin
 SAM := .tools/sam/bin/sam
