@@ -22,7 +22,7 @@ IMPURE = {
 }
 # The edges of a process: where a failure of any kind must become an answer.
 PROCESS_EDGES = {
-    "cli/doctor.py",
+    "cli/findings.py",
     "events/consume.py",
     "http/edge.py",
     "local/schedules.py",
