@@ -56,15 +56,15 @@ _NO_QUEUES = Finding(
 )
 
 
-def of(settings: Settings, problems: list[str], api: str | None) -> Iterator[tuple[str, Check]]:
-    """Every check of a deployment, by its name; of the local stack it is known where its API is.
+def of(settings: Settings, problems: list[str], api: str | None, *, local: bool) -> Iterator[tuple[str, Check]]:
+    """Every check of a deployment, by its name; `api` is where it serves, if that is known.
 
     Each may be called in a thread of its own. Connect the storage layer and the queues first.
     """
-    local = api is not None
     if api is not None:
-        yield "local stack", partial(_runs, api)
-    yield "settings", partial(_settings, settings, problems, local=local)
+        yield "local stack" if local else "API", partial(_runs, api, local=local)
+    # A stack has made its own cursor secret; the local one keeps it in its folder.
+    yield "settings", partial(_settings, settings, problems, needs_secret=api is None)
     for name, provider in settings.providers.items():
         yield f"provider {name}: secret", partial(_secret, provider, local=local)
         yield f"provider {name}: reachable", partial(_reachable, provider)
@@ -84,20 +84,20 @@ def of(settings: Settings, problems: list[str], api: str | None) -> Iterator[tup
     yield "policy", partial(_policy, settings)
 
 
-def _runs(api: str) -> Finding:
+def _runs(api: str, *, local: bool) -> Finding:
     try:
         httpx2.get(f"{api}/health", timeout=CONNECT_SECONDS, trust_env=False).raise_for_status()
     except httpx2.HTTPError:
-        return Finding("failed", f"{api} does not answer", "Start it with `minichat dev`; its folder has its logs.")
+        advice = "Start it with `minichat dev`; its folder has its logs." if local else "See the logs of ApiFunction."
+        return Finding("failed", f"{api} does not answer", advice)
     return Finding("ok", f"{api} answers")
 
 
-def _settings(settings: Settings, problems: list[str], *, local: bool) -> Finding:
+def _settings(settings: Settings, problems: list[str], *, needs_secret: bool) -> Finding:
     if problems:
         said = "; ".join(map(one_line, problems))
         return Finding("failed", said, "Correct or unset these keys: the product does not start so.")
-    # The local stack keeps its own in its folder.
-    if not local and not settings.cursor_secret.get_secret_value():
+    if needs_secret and not settings.cursor_secret.get_secret_value():
         return Finding("warning", "cursor_secret is empty", "Set MINICHAT_CURSOR_SECRET where the API runs.")
     return Finding("ok", "every key is valid")
 

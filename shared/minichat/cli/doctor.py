@@ -11,7 +11,6 @@ from minichat.cli.findings import Finding, in_time, tell
 from minichat.cli.output import show_anything
 from minichat.domain.errors import ServiceUnavailable
 from minichat.events import sqs
-from minichat.local import stack
 from minichat.local.tables import NotACheckout
 from minichat.observability import logger
 from minichat.services.provider_config import in_force
@@ -40,16 +39,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _examined(options: argparse.Namespace) -> dict[str, Finding]:
-    api = None
-    if options.local or options.state is not None:
-        try:
-            stack.attach(options.state)
-            api = str(stack.told(options.state)["base_url"])
-        except (SettingsError, NotACheckout) as error:
-            return {"local stack": Finding("failed", "none has run here", str(error))}
+    try:
+        about = target.attach(options)
+    except (SettingsError, NotACheckout) as error:
+        if options.stack is not None:
+            return {"stack": Finding("failed", f"{options.stack} cannot be examined", str(error))}
+        return {"local stack": Finding("failed", "none has run here", str(error))}
     configured, problems = settings.examine()
     connect(configured.store)
     sqs.connect(configured)
     with suppress(ServiceUnavailable):  # the check of the table says so
         configured = in_force(configured)
-    return in_time(dict(checks.of(configured, problems, api)))
+    return in_time(dict(checks.of(configured, problems, about.get("base_url"), local=target.is_local(options))))
