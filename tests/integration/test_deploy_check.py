@@ -277,7 +277,7 @@ BROKEN: dict[str, tuple[Break, str, str, str]] = {
         *("stack", "failed", "{stack_name} is UPDATE_IN_PROGRESS"),
     ),
     "stack was rolled back": (
-        lambda it: make_stack(it, QUEUE | {"Properties": {"QueueName": "no name of a queue"}}),
+        lambda it: make_stack(it, QUEUE | {"Properties": {"RedrivePolicy": {"maxReceiveCount": 0}}}),
         *("stack", "failed", "{stack_name} is ROLLBACK_COMPLETE"),
     ),
     "stack cannot go back": (
