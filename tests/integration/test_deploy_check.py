@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,9 +14,12 @@ from uuid import uuid4
 import boto3
 import pytest
 
+from minichat.cli import deploy_plan
 from minichat.cli.main import main
 from minichat.local.issuer import Issuer
 from tests.support.aws.account import Account, serving
+from tests.support.aws.emulator import SAM
+from tests.support.patience import PATIENCE
 from tests.support.tls import self_signed
 
 Told = dict[str, tuple[str, str]]
@@ -109,7 +113,6 @@ def set_up(engine: str, login: Login, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def checked(set_up: SetUp, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
     def check(*arguments: str) -> Told:
         """What each check found that is not well; the exit code says whether one failed."""
-        overrides = [f"{name}={value}" for name, value in set_up.parameters.items()]
         config = tmp_path / "samconfig.toml"
         config.write_text(
             "\n".join(
@@ -118,7 +121,8 @@ def checked(set_up: SetUp, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
                     *(f"{name} = {json.dumps(value)}" for name, value in set_up.place.items()),
                     "[mine.deploy.parameters]",
                     *(f"{name} = {json.dumps(value)}" for name, value in set_up.deploy.items()),
-                    f"parameter_overrides = {json.dumps(overrides)}",
+                    "[mine.deploy.parameters.parameter_overrides]",
+                    *(f"{name} = {json.dumps(value)}" for name, value in set_up.parameters.items()),
                 )
             ),
             encoding="utf-8",
@@ -354,7 +358,10 @@ def test_parameters_of_the_command_line_take_the_place_of_the_files(checked: Cal
     [
         ("[dev.deploy.parameters]", "has no environment 'mine', only dev."),
         ("[mine", "cannot be parsed"),
-        ('[mine.deploy.parameters]\nparameter_overrides = "JwtIssuer"', '"JwtIssuer" is not Name=value.'),
+        (
+            '[mine.deploy.parameters]\nparameter_overrides = "JwtIssuer"',
+            "'JwtIssuer' is not Name=value as SAM reads it",
+        ),
     ],
 )
 def test_a_file_that_sam_would_not_understand_is_refused(
@@ -365,10 +372,29 @@ def test_a_file_that_sam_would_not_understand_is_refused(
     assert why in capsys.readouterr().err
 
 
-def test_overrides_are_read_in_every_form_that_sam_takes(checked: Callable[..., Told], set_up: SetUp) -> None:
-    given = dict(set_up.parameters)
-    set_up.parameters = {}
-    short = " ".join(f'{name}="{value}"' for name, value in given.items())
-    long = [f"ParameterKey={name},ParameterValue={value}" for name, value in given.items()]
-    assert checked("--parameter-overrides", *long) == {}
-    assert checked("--parameter-overrides", *short.split()) == {}
+FORMS: list[Any] = [
+    ["LogLevel=DEBUG", "JwtAudience=chat"],
+    ['LogLevel="DEBUG"', "JwtAudience='my chat'"],
+    "LogLevel=DEBUG JwtAudience=chat",
+    ["ParameterKey=LogLevel,ParameterValue=DEBUG", 'ParameterKey=JwtAudience,ParameterValue="my chat"'],
+    ['JwtSettings="{\\"subject_claim\\": \\"oid\\"}"', "BedrockModelArns=a,b"],
+    {"LogLevel": "DEBUG", "JwtSettings": '{"subject_claim": "oid"}', "AuditLockDays": 3, "CorsOrigins": ["a", "b"]},
+]
+
+
+def test_overrides_mean_what_sam_takes_them_for() -> None:
+    if not SAM.is_dir():
+        pytest.skip("the SAM CLI is not installed (`make tools`)")
+    script = (
+        "import json, sys; from samcli.cli.types import CfnParameterOverridesType as It; "
+        "print(json.dumps([It().convert(one, None, None) for one in json.load(sys.stdin)]))"
+    )
+    command = [str(SAM / "bin" / "python"), "-c", script]
+    run = subprocess.run(command, input=json.dumps(FORMS), capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert [deploy_plan.named(one) for one in FORMS] == json.loads(run.stdout)
+
+
+def test_a_value_that_sam_would_cut_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    # SAM would deploy `{`, without a word.
+    assert main(["deploy", "check", "--parameter-overrides", 'JwtSettings={"tenant":"acme"}']) == 2
+    assert "at the first quote or space" in capsys.readouterr().err

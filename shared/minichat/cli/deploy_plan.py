@@ -1,7 +1,6 @@
 """What `sam deploy` will be told: the parameters, and where to, from `samconfig.toml` and the command line."""
 
-import json
-import shlex
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,11 @@ from minichat.local.tables import load_template
 from minichat.settings import SettingsError
 
 TEMPLATE = "template.yaml"
+_ONE = re.compile(
+    r" +(?:ParameterKey=)?(?P<name>\w+)(?:,ParameterValue)?="
+    r"""(?P<value>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?:\\.|[^ "'\\])+)"""
+)
+_TEXT = re.compile(f"(?:{re.sub(r'[?]P<[a-z]+>', '?:', _ONE.pattern)})+ *")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ def read(root: Path, config: Path, environment: str, overrides: Sequence[str]) -
     said = _section(config, environment)
     return Plan(
         template=load_template(root / TEMPLATE),
-        given=_named(overrides or said.get("parameter_overrides", ())),
+        given=named(overrides or said.get("parameter_overrides", ())),
         stack=str(said.get("stack_name", "")),
         region=said.get("region"),
         profile=said.get("profile"),
@@ -81,18 +85,27 @@ def _parameters(command: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _named(overrides: str | Sequence[str]) -> dict[str, str]:
-    """Parameters by name, of `Name=value`, or of SAM's longer `ParameterKey=Name,ParameterValue=value`."""
+def named(overrides: Any) -> dict[str, str]:
+    """Parameters by name, of a table, or of texts as SAM reads them: `Name=value`, or the longer
+    `ParameterKey=Name,ParameterValue=value`, where quotes hold a value together.
+    """
+    if isinstance(overrides, Mapping):
+        return {name: ",".join(map(str, one)) if isinstance(one, list) else str(one) for name, one in overrides.items()}
     named: dict[str, str] = {}
-    for one in _words(overrides):
-        short = one.removeprefix("ParameterKey=").replace(",ParameterValue=", "=", 1)
-        name, equals, value = (short if one.startswith("ParameterKey=") else one).partition("=")
-        if not equals:
-            raise SettingsError(f"parameter_overrides: {json.dumps(one)} is not Name=value.")
-        named[name] = value.strip('"')
+    for text in [overrides] if isinstance(overrides, str) else overrides:
+        if _TEXT.fullmatch(f" {text}") is None:
+            raise SettingsError(
+                f"parameter_overrides: {text!r} is not Name=value as SAM reads it: it ends a value without "
+                "quotes at the first quote or space. A table takes values as they are (docs/deploy.md)."
+            )
+        for found in _ONE.finditer(f" {text}"):
+            value = found["value"]
+            if value[0] in "\"'":
+                value = re.sub(r"\\(.)", r"\1", value[1:-1])
+            named[found["name"]] = value
     return named
 
 
 def _words(said: Any) -> list[str]:
     """A list as SAM reads it: as it is, or as the words of one text."""
-    return shlex.split(said) if isinstance(said, str) else [str(one) for one in said]
+    return said.split() if isinstance(said, str) else [str(one) for one in said]
