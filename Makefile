@@ -9,13 +9,13 @@ ARCHITECTURE ?= arm64
 PYTHON_RUNTIME ?= python3.13
 COMPUTE ?= lambda
 LOCK_PYTHON := 3.11
-WORKERS ?= 2
+WORKERS ?= 3
 
 VENV := .venv/bin
 SAM := .tools/sam/bin/sam
 PYTEST := $(VENV)/python -m pytest
 CFN_LINT := $(VENV)/cfn-lint --regions us-east-1 --template
-TEMPLATES := template.yaml $(wildcard infra/*.yaml)
+TEMPLATES := template.yaml $(wildcard infra/*.yaml) examples/cognito/template.yaml
 # Locks are complete, so pip has nothing to resolve; what it takes is what was hashed.
 INSTALL := -m pip install --quiet --no-deps --require-hashes --requirement
 

@@ -107,7 +107,7 @@ def test_a_stop_in_the_middle_of_a_stream_ends_its_turn_as_interrupted(tmp_path:
         assert status["state"] == "done"
         assert status["completion_signal"] == {"kind": "incomplete", "reason": "interrupted"}
         assert [message["content"] for message in user.messages(chat_id)][1].strip() == "word1"
-        assert user.retry(chat_id, turn).status == 200
+        assert user.edit(chat_id, turn, "[[say:again]]").text == "again"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

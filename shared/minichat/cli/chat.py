@@ -17,7 +17,6 @@ from minichat.cli.canceller import Canceller
 from minichat.cli.files import Unusable
 from minichat.cli.output import table
 from minichat.cli.screen import Screen
-from minichat.local import stack
 from minichat.settings import SettingsError
 
 LISTED = 20
@@ -75,10 +74,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _where(options: argparse.Namespace) -> tuple[str, str | None]:
     """URL and token, from the options or from the local stack's state."""
-    about = stack.told(options.state) if options.local or options.state is not None else {}
+    about = target.attach(options)
     url = options.url or about.get("base_url")
     if url is None:
-        raise SettingsError("Say where to: --url URL, or --local for the stack that runs on this machine.")
+        raise SettingsError(
+            "Say where to: --url URL, --stack NAME, or --local for the stack that runs on this machine."
+        )
     return url, target.token_of(options, about.get("token"))
 
 

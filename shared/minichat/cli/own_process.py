@@ -16,7 +16,6 @@ from minichat.auth_settings import Auth
 from minichat.cli.api import Api
 from minichat.http.admin.app import PREFIX, create_admin_app
 from minichat.local.issuer import ROLES_CLAIM, Issuer
-from minichat.observability import logger
 from minichat.settings import Settings
 
 LIFETIME = timedelta(hours=12)
@@ -49,13 +48,12 @@ class OwnProcess(httpx2.BaseTransport):
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """The app's answer, whole. Its lines and metrics are for a service's log: what is printed is the command's."""
-        level = logger.level
-        logger.setLevel(logging.ERROR)
+        logging.disable(logging.WARNING)
         try:
             with redirect_stdout(io.StringIO()):
                 return self._loop.run(self._answered(request))
         finally:
-            logger.setLevel(level)
+            logging.disable(logging.NOTSET)
 
     def close(self) -> None:
         """Ends the event loop."""

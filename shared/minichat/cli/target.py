@@ -1,7 +1,8 @@
 """Which deployment an operator's command is for, and the way to its operator's API.
 
 Most commands work through that API: with a token, wherever it is; at a local stack, with one that the stack's own
-issuer signs; and without either, in this process, which then needs what AWS and the settings give to the functions.
+issuer signs; and without either, in this process, which then needs what AWS and the settings (or `--stack`, the outputs
+of the deployed stack) give to the functions.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 from minichat.cli.api import Api
 from minichat.domain.identity import TenantId
 from minichat.domain.names import said
-from minichat.local import stack
+from minichat.local import deployed, stack
 from minichat.settings import Settings, SettingsError, current, load, operators_api
 from minichat.storage.items import connect
 
@@ -27,6 +28,9 @@ def add_to(parser: Any) -> None:
     """Adds the options that name a deployment; the default is the one that the environment's settings describe."""
     parser.add_argument("--local", action="store_true", help="the local stack that runs on this machine")
     parser.add_argument("--state", type=Path, help="the local stack that runs with this state folder")
+    parser.add_argument("--stack", help="the deployment on AWS with this stack, whose outputs say all that is needed")
+    parser.add_argument("--region", help="of --stack; default: that of your AWS configuration")
+    parser.add_argument("--profile", help="of your AWS configuration, for --stack")
 
 
 def add_api_to(parser: Any) -> None:
@@ -73,8 +77,8 @@ def token_of(options: argparse.Namespace, default: str | None) -> str | None:
 
 
 def names_one(options: argparse.Namespace) -> bool:
-    """Whether the options, or the environment, name an operator's API or a local stack."""
-    return bool(options.api or options.local or options.state is not None or operators_api()[0])
+    """Whether the options, or the environment, name an operator's API or a stack."""
+    return is_local(options) or bool(options.api or options.stack or operators_api()[0])
 
 
 @contextmanager
@@ -83,8 +87,8 @@ def operating(options: argparse.Namespace) -> Iterator[Api]:
 
     Raises SettingsError when it cannot be found.
     """
-    url, token = operators_api()
-    if options.local or options.state is not None:
+    url, token = (None, None) if options.stack is not None else operators_api()
+    if is_local(options):
         about = stack.told(options.state)
         url = options.api or about["base_url"].removesuffix("/v1") + "/admin/v1"
         token = token_of(options, _of_local_operator(options.state, about["environment"]))
@@ -96,6 +100,7 @@ def operating(options: argparse.Namespace) -> Iterator[Api]:
         return
     from minichat.cli.own_process import in_this_process  # noqa: PLC0415  the server, which others need not start
 
+    attach(options)
     with in_this_process(current(), getattr(options, "by", None)) as api:
         yield api
 
@@ -124,12 +129,40 @@ def a_tenant(text: str) -> TenantId:
         raise argparse.ArgumentTypeError(str(problem)) from None
 
 
+def is_local(options: argparse.Namespace) -> bool:
+    """Whether the command is for a local stack.
+
+    Raises SettingsError when the options contradict each other.
+    """
+    local = options.local or options.state is not None
+    if local and options.stack is not None:
+        raise SettingsError("--stack is on AWS, --local and --state are here: choose one.")
+    if options.stack is None and (options.region or options.profile):
+        raise SettingsError("--region and --profile say where --stack is: name one.")
+    return bool(local)
+
+
+def attach(options: argparse.Namespace) -> dict[str, Any]:
+    """Points this process's environment to the deployment; returns what the local stack, or the stack on AWS, says of
+    itself: nothing when the environment was to describe it.
+
+    Raises SettingsError when it cannot be found.
+    """
+    about: dict[str, Any] = {}
+    if is_local(options):
+        stack.attach(options.state)
+        about = stack.told(options.state)
+    elif options.stack is not None:
+        about = {"base_url": deployed.attach(options.stack, options.region, options.profile)[deployed.API_URL]}
+    current.cache_clear()
+    return about
+
+
 def connected(options: argparse.Namespace) -> Settings:
     """The settings of the deployment, with the storage layer connected to its tables.
 
     Raises SettingsError when it cannot be found.
     """
-    if options.local or options.state is not None:
-        return stack.attached(options.state)
+    attach(options)
     connect(current().store)
     return current()
