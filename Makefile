@@ -66,6 +66,10 @@ walk: .venv/dev.installed .tools/ministack/installed ## Walk the table of every 
 orphans: .venv/dev.installed .tools/ministack/installed ## Kill servers and wait for the watchdog's schedule; takes two minutes
 	ORPHANS=1 $(PYTEST) --timeout 600 tests/e2e/test_orphans.py
 
+.PHONY: killed-engine
+killed-engine: .venv/dev.installed .tools/ministack/installed ## Kill the engine during 200 turns with --state, and print what was lost
+	KILLED_TURNS=200 $(PYTEST) -s tests/e2e/test_killed_engine.py
+
 .PHONY: events
 events: .venv/dev.installed .tools/ministack/installed ## Send 10,000 turns while relay and consumers are killed at random; takes long
 	EVENTS_TURNS=10000 $(PYTEST) -s --timeout 7200 tests/e2e/test_events.py

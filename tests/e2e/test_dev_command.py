@@ -157,7 +157,7 @@ def test_a_child_that_dies_stops_the_stack_and_is_named(tmp_path: Path) -> None:
         os.kill(stack.about["pids"]["the scripted provider"], signal.SIGKILL)
         assert stack.process.wait(PATIENCE) == 2
         assert stack.process.stdout is not None
-        assert "the scripted provider ended with code -9" in stack.process.stdout.read()
+        assert "the scripted provider was killed by SIGKILL" in stack.process.stdout.read()
         assert not any(_alive(pid) for pid in stack.about["pids"].values())
 
 

@@ -34,7 +34,12 @@ def add_to(commands: Any) -> None:
         "--provider-kind", choices=own_model.KINDS, help="what the server at --provider-url speaks; it is asked, too"
     )
     parser.add_argument("--model", help="a model of the server at --provider-url, which becomes the only one offered")
-    parser.add_argument("--state", type=Path, help="keep tables and keys in this folder, which one stack has at a time")
+    parser.add_argument(
+        "--state",
+        type=Path,
+        help="keep tables and keys in this folder, which one stack has at a time; "
+        "an engine that is killed loses at most its last second of writes",
+    )
     parser.add_argument(
         "--no-events",
         action="store_true",

@@ -83,9 +83,13 @@ Start = tuple[list[str | Path], dict[str, str]]
 
 def _ministack(tools: Path, port: int, data: Path | None) -> Start:
     environment = {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "LOG_LEVEL": "ERROR"}
-    if data is not None:
-        environment |= {"PERSIST_STATE": "1", "STATE_DIR": str(data / "ministack")}
-    return [_installed(tools / "ministack" / "bin" / "ministack")], environment
+    programs = tools / "ministack" / "bin"
+    plain = _installed(programs / "ministack")
+    if data is None:
+        return [plain], environment
+    environment |= {"PERSIST_STATE": "1", "STATE_DIR": str(data / "ministack")}
+    environment |= {"S3_PERSIST": "1", "S3_DATA_DIR": str(data / "ministack" / "s3")}
+    return [programs / "python", Path(__file__).with_name("ministack_kept.py")], environment
 
 
 def _dynoxide(tools: Path, port: int, data: Path | None) -> Start:
