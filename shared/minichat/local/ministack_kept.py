@@ -142,9 +142,8 @@ def _taken_over(state: Any) -> Any:
         for message in queue["messages"]:
             if message["receipt_handle"] is not None:
                 message["visible_at"] = 0
-        queues.setdefault((account, region, here), {**queue, "url": here, "messages": []})["messages"] += queue[
-            "messages"
-        ]
+        moved = queues.setdefault((account, region, here), {**queue, "url": here, "messages": []})
+        moved["messages"] += queue["messages"]
     state["queues"]._data = queues
     return state
 
