@@ -1,11 +1,13 @@
 """The app of a process: the buffered routes, the streaming ones, or both. Every mode runs the same app."""
 
+import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from enum import Flag, auto
 
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic.warnings import UnsupportedFieldAttributeWarning
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -79,6 +81,8 @@ def assembled(
 
     Raises as `create_app` does.
     """
+    # FastAPI mutes this where it makes the validator of a body; ours are made later, when they are first used.
+    warnings.filterwarnings("ignore", category=UnsupportedFieldAttributeWarning)
     connect(settings.store, on_loop=True)
     entries = ProvidersInForce(settings)
     machine = generate.AnswerDeps(settings, Providers(entries.entries_of), now)
