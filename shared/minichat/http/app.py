@@ -11,8 +11,9 @@ from pydantic.warnings import UnsupportedFieldAttributeWarning
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
+from minichat import __version__
 from minichat.domain.errors import ChatError
 from minichat.http import cors, problems
 from minichat.http.auth import Authenticator
@@ -92,6 +93,7 @@ def assembled(
         machine, InForce(settings), entries, Authenticator(settings.auth), DecisionPoint(settings), codec
     )
     app.state.refused = RefusedRequest()
+    app.add_route("/", _who_answers)
     for router in served:
         app.include_router(router, prefix=f"{settings.url_prefix}{prefix}")
     app.add_exception_handler(ChatError, _refused)
@@ -110,6 +112,21 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     await generate.stop_all(STOP_SECONDS)
     await state.machine.providers.aclose()
+
+
+async def _who_answers(request: Request) -> Response:
+    """Which product this is, and where to go on, as seen from here: whatever is before our paths stays there."""
+    api = f"{request.app.state.minichat.settings.url_prefix}/v1".lstrip("/")
+    return JSONResponse(
+        {
+            "name": "Mini Chat",
+            "version": __version__,
+            "api": api,
+            "openapi": f"{api}/openapi.json",
+            "health": f"{api}/health",
+            "documentation": "README.md and docs/ of the source",
+        }
+    )
 
 
 async def _refused(request: Request, error: Exception) -> Response:
