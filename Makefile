@@ -17,7 +17,8 @@ PYTEST := $(VENV)/python -m pytest
 CFN_LINT := $(VENV)/cfn-lint --regions us-east-1 --template
 TEMPLATES := template.yaml $(wildcard infra/*.yaml) examples/cognito/template.yaml
 # Locks are complete, so pip has nothing to resolve; what it takes is what was hashed.
-INSTALL := -m pip install --quiet --no-deps --require-hashes --requirement
+# At a terminal pip shows how far it is.
+INSTALL := -m pip install $(shell test -t 2 || echo --quiet) --no-deps --require-hashes --requirement
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export SAM_CLI_TELEMETRY := 0
@@ -65,6 +66,10 @@ walk: .venv/dev.installed .tools/ministack/installed ## Walk the table of every 
 .PHONY: orphans
 orphans: .venv/dev.installed .tools/ministack/installed ## Kill servers and wait for the watchdog's schedule; takes two minutes
 	ORPHANS=1 $(PYTEST) --timeout 600 tests/e2e/test_orphans.py
+
+.PHONY: killed-engine
+killed-engine: .venv/dev.installed .tools/ministack/installed ## Kill the engine during 200 turns with --state, and print what was lost
+	KILLED_TURNS=200 $(PYTEST) -s tests/e2e/test_killed_engine.py
 
 .PHONY: events
 events: .venv/dev.installed .tools/ministack/installed ## Send 10,000 turns while relay and consumers are killed at random; takes long
@@ -137,17 +142,23 @@ format: .venv/dev.installed ## Format the code and mend what can be mended
 
 ## Deploying
 
+.PHONY: runtime-python
+runtime-python:
+	@$(PYTHON_RUNTIME) -c '' 2>/dev/null || { \
+		echo "$(PYTHON_RUNTIME) is not here. It makes the .pyc, without which cold starts take twice as long." >&2; \
+		echo "Get it with \`uv python install $(PYTHON_RUNTIME:python%=%)\`, pyenv or your system's packages," \
+			"and have it in the PATH." >&2; exit 1; }
+
 # The environment comes first in PATH for its pip, which the layers' Makefiles use.
 .PHONY: build
 build: .venv/dev.installed .tools/sam/installed ## Package the functions and layers for Lambda
-	@$(PYTHON_RUNTIME) -c '' 2>/dev/null || \
-		echo "$(PYTHON_RUNTIME) is not here: without it there are no .pyc, and cold starts take twice as long" >&2
+	@$(MAKE) --no-print-directory --silent --ignore-errors runtime-python
 	PATH="$(CURDIR)/$(VENV):$$PATH" TARGET_PYTHON=$(PYTHON_RUNTIME:python%=%) TARGET_ARCHITECTURE=$(ARCHITECTURE) \
 		$(SAM) build --parameter-overrides PythonRuntime=$(PYTHON_RUNTIME) Architecture=$(ARCHITECTURE)
 	$(if $(filter managed-instances,$(COMPUTE)),.tools/sam/bin/python infra/on_instances.py .aws-sam/build/template.yaml)
 
 .PHONY: deploy
-deploy: build ## Deploy to ENV=dev, staging or prod, as samconfig.toml says
+deploy: runtime-python build ## Deploy to ENV=dev, staging or prod, as samconfig.toml says
 	$(SAM) deploy --config-env $(ENV)
 
 ## Environments

@@ -1,6 +1,7 @@
 """`minichat dev`: the whole product on this machine."""
 
 import argparse
+import errno
 import json
 import os
 import shlex
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
 from minichat.local import own_model, stack
 from minichat.local.engine import KINDS
@@ -18,6 +20,7 @@ from minichat.local.folder_lock import FolderLock
 from minichat.local.process import stop_all
 from minichat.local.provider_words import ProviderWords
 from minichat.local.stack import Stack, StackOptions
+from minichat.settings import SettingsError
 
 
 def add_to(commands: Any) -> None:
@@ -34,7 +37,12 @@ def add_to(commands: Any) -> None:
         "--provider-kind", choices=own_model.KINDS, help="what the server at --provider-url speaks; it is asked, too"
     )
     parser.add_argument("--model", help="a model of the server at --provider-url, which becomes the only one offered")
-    parser.add_argument("--state", type=Path, help="keep tables and keys in this folder, which one stack has at a time")
+    parser.add_argument(
+        "--state",
+        type=Path,
+        help="keep tables and keys in this folder, which one stack has at a time; "
+        "an engine that is killed loses at most its last second of writes",
+    )
     parser.add_argument(
         "--no-events",
         action="store_true",
@@ -74,7 +82,8 @@ def run(options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
-        lock = FolderLock(stack.folder(options.state))
+        _refuse_what_is_no_such_thing(options)
+        lock = _locked(options)
         _refuse_unusable_port(options.host, options.port)
         running = stack.start(wish)
         lock.tell(running.base_url)
@@ -96,13 +105,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _announce(running: Stack, *, with_token: bool) -> None:
-    chat_id = running.first_chat()
-    url = f"{running.base_url}/chats/{chat_id}/messages:stream"
-    who = f"-H {shlex.quote(f'Authorization: Bearer {running.token}')} " if with_token else ""
-    curl = (
-        f"curl -N {url} {who}"
-        f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps({'content': 'Hello, who are you?'}))}"
-    )
+    chat_id = running.first_chat() if running.offers_a_model() else None
     about = {
         "base_url": running.base_url,
         "token": running.token,
@@ -123,22 +126,56 @@ def _announce(running: Stack, *, with_token: bool) -> None:
         f"  provider  {running.provider_url or 'as configured'}\n"
         f"  engine    {running.engine_url}\n"
         f"  token     {running.token if with_token else 'none is needed'}\n\n"
-        f"Stream a first answer:\n\n  {curl}\n\n"
-        f"Or talk in another terminal:\n\n  .venv/bin/minichat chat {where}\n\n"
+        f"{_first_steps(running, chat_id, where, with_token=with_token)}\n\n"
         f"Ctrl-C stops everything.",
         flush=True,
     )
 
 
+def _first_steps(running: Stack, chat_id: str | None, where: str, *, with_token: bool) -> str:
+    if chat_id is None:
+        return (
+            "The policy in force enables no model: nobody can start a chat.\n"
+            f"Publish one that does:\n\n  .venv/bin/minichat policy publish FILE {where}"
+        )
+    url = f"{running.base_url}/chats/{chat_id}/messages:stream"
+    who = f"-H {shlex.quote(f'Authorization: Bearer {running.token}')} " if with_token else ""
+    body = shlex.quote(json.dumps({"content": "Hello, who are you?"}))
+    return (
+        f"Stream a first answer:\n\n  curl -N {url} {who}-H 'Content-Type: application/json' -d {body}\n\n"
+        f"Or talk in another terminal:\n\n  .venv/bin/minichat chat {where}"
+    )
+
+
+def _refuse_what_is_no_such_thing(options: argparse.Namespace) -> None:
+    """Raises SettingsError, naming the flag, for a file that is not there and an address that is none."""
+    for flag, file in (("--config", options.config), ("--policy", options.policy)):
+        if file is not None and not file.is_file():
+            raise SettingsError(f"{flag}: there is no file {file}.")
+    url = options.provider_url
+    if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc):
+        raise SettingsError(f"--provider-url: {url!r} is no URL such as http://localhost:11434.")
+
+
+def _locked(options: argparse.Namespace) -> FolderLock:
+    """Raises FolderTaken; SettingsError when the folder cannot be had."""
+    folder = stack.folder(options.state)
+    try:
+        return FolderLock(folder)
+    except OSError as error:
+        raise SettingsError(f"--state: {folder} cannot be used: {error.strerror}.") from None
+
+
 def _refuse_unusable_port(host: str, port: int) -> None:
     """Raises OSError with a sentence when the port does not exist or is in use; 0 is always free."""
     if not 0 <= port <= 65535:
-        raise OSError(f"There is no port {port}: choose one from 1 to 65535 with --port, or 0 for a free one.")
+        raise OSError(f"--port: there is no port {port}: choose one from 1 to 65535, or 0 for a free one.")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+        except socket.gaierror as error:
+            raise OSError(f"--host: {host!r} is no address of this machine: {error.strerror}.") from None
         except OSError as error:
-            raise OSError(
-                f"Port {port} of {host} cannot be used: {error.strerror}. Choose another with --port."
-            ) from None
+            what = "--port: choose another" if error.errno == errno.EADDRINUSE else "--host, --port: choose others"
+            raise OSError(f"Port {port} of {host} cannot be used: {error.strerror}. {what}.") from None

@@ -4,10 +4,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from minichat.domain.identity import TenantId
+from minichat.domain.identity import TenantId, UserId
 from minichat.domain.names import said
 from minichat.local import deployed, stack
+from minichat.local.issuer import as_uuid
 from minichat.settings import Settings, SettingsError, current
+from minichat.storage import scan
 from minichat.storage.items import connect
 
 
@@ -63,8 +65,21 @@ def attach(options: argparse.Namespace) -> dict[str, Any]:
 def connected(options: argparse.Namespace) -> Settings:
     """The settings of the deployment, with the storage layer connected to its tables.
 
-    Raises SettingsError when it cannot be found.
+    At a local stack, a tenant or user that is named by what `minichat token` was told becomes the UUID in its tokens.
+    Raises SettingsError when the deployment cannot be found; ServiceUnavailable.
     """
     attach(options)
     connect(current().store)
+    if is_local(options):
+        _name_as_tokens_do(options)
     return current()
+
+
+def _name_as_tokens_do(options: argparse.Namespace) -> None:
+    tenant: TenantId | None = getattr(options, "tenant", None)
+    # Tokens of another making may have any name; tables of this machine are small enough to look.
+    if tenant is None or any(scan.is_of(item, tenant) for item in scan.items()):
+        return
+    options.tenant = TenantId(as_uuid(tenant))
+    if getattr(options, "user", None) is not None:
+        options.user = UserId(as_uuid(options.user))

@@ -69,14 +69,18 @@ class Stack:
 
     def first_chat(self) -> str:
         """The id of a new chat, made through the API."""
-        request = Request(  # noqa: S310  loopback
-            f"{self.base_url}/chats",
-            data=b'{"title": "First chat"}',
-            headers={"authorization": f"Bearer {self.token}", "content-type": "application/json"},
-        )
+        return str(self._asked("/chats", b'{"title": "First chat"}')["id"])
+
+    def offers_a_model(self) -> bool:
+        """Whether the policy in force enables any."""
+        return bool(self._asked("/models")["items"])
+
+    def _asked(self, path: str, body: bytes | None = None) -> dict[str, Any]:
+        headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
+        request = Request(f"{self.base_url}{path}", data=body, headers=headers)  # noqa: S310  loopback
         with urlopen(request, timeout=10) as response:  # noqa: S310  loopback
-            chat: dict[str, Any] = json.load(response)
-        return str(chat["id"])
+            answer: dict[str, Any] = json.load(response)
+        return answer
 
 
 def start(wish: StackOptions) -> Stack:
