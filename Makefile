@@ -32,6 +32,12 @@ help: ## Show this list
 run: .venv/local.installed .tools/ministack/installed ## Start everything on this machine; needs no account and no key
 	@exec $(VENV)/minichat dev $(ARGS)
 
+# Containers run what this machine can run, whatever is deployed.
+.PHONY: sam-local
+sam-local: ARCHITECTURE := $(if $(filter arm64 aarch64,$(shell uname -m)),arm64,x86_64)
+sam-local: build .venv/local.installed .tools/ministack/installed ## The same, and the built functions in containers; needs Docker
+	@exec $(VENV)/minichat dev --sam-local $(ARGS)
+
 ## Checking
 
 .PHONY: test
@@ -144,6 +150,7 @@ build: .venv/dev.installed .tools/sam/installed ## Package the functions and lay
 		echo "$(PYTHON_RUNTIME) is not here: without it there are no .pyc, and cold starts take twice as long" >&2
 	PATH="$(CURDIR)/$(VENV):$$PATH" TARGET_PYTHON=$(PYTHON_RUNTIME:python%=%) TARGET_ARCHITECTURE=$(ARCHITECTURE) \
 		$(SAM) build --parameter-overrides PythonRuntime=$(PYTHON_RUNTIME) Architecture=$(ARCHITECTURE)
+	.tools/sam/bin/python infra/built_for.py .aws-sam/build/template.yaml PythonRuntime=$(PYTHON_RUNTIME) Architecture=$(ARCHITECTURE)
 	$(if $(filter managed-instances,$(COMPUTE)),.tools/sam/bin/python infra/on_instances.py .aws-sam/build/template.yaml)
 
 .PHONY: deploy
