@@ -16,7 +16,7 @@ from minichat.local import containers
 from minichat.settings import load
 from tests.conftest import ROOT, running_stack
 from tests.support.aws.emulated_gateway import EmulatedGateway, functions_behind
-from tests.support.aws.emulator import SAM, Built
+from tests.support.aws.emulator import PYTHON, SAM, Built
 from tests.support.http.client import Stack
 
 pytestmark = [
@@ -34,7 +34,8 @@ class Beside:
 
     stack: Stack
     given: dict[str, str]
-    functions: dict[str, dict[str, dict[str, Any]]]
+    functions: dict[str, dict[str, Any]]
+    routes: list[list[str]]
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +43,33 @@ def beside(artifacts: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """`minichat dev --containers`, and what SAM makes of its file and the built template."""
     state = tmp_path_factory.mktemp("beside")
     with running_stack(state, "--containers", BRIDGE) as stack:
-        script = ROOT / "tests" / "support" / "aws" / "sam_variables.py"
-        command = [SAM / "bin" / "python", script, artifacts.folder / "template.yaml", state / containers.FILE]
+        script = ROOT / "tests" / "support" / "aws" / "sam_view.py"
+        command = [SAM / "bin" / "python", script, artifacts.folder / "sam-local.yaml", state / containers.FILE]
         run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert run.returncode == 0, run.stderr
         given = json.loads((state / containers.FILE).read_text(encoding="utf-8"))["Parameters"]
-        yield Beside(stack, given, json.loads(run.stdout))
+        yield Beside(stack, given, **json.loads(run.stdout))
 
 
 def test_every_variable_of_every_function_is_resolved_or_handed_over(artifacts: Built, beside: Beside) -> None:
     assert beside.functions.keys() == artifacts.functions.keys()
+    assert {function["runtime"] for function in beside.functions.values()} == {f"python{PYTHON}"}
     for name, variables in beside.functions.items():
         assert {"MINICHAT_STORE__CONVERSATION_TABLE", "MINICHAT_QUEUES__ENDPOINT"} <= variables["template"].keys()
         for variable, value in variables["template"].items():
             is_resolved = isinstance(value, str | int) and "{{resolve:" not in str(value)
             assert is_resolved or variable in beside.given, (name, variable, value)
+
+
+def test_every_path_and_method_is_one_functions(artifacts: Built, beside: Beside) -> None:
+    # SAM mounts routes in an order that differs with every start.
+    found = {(path, method): function for path, method, function in beside.routes}
+    assert len(found) == len(beside.routes)
+    behind = functions_behind(artifacts)
+    any_method = {(path, method) for path, method in behind if method == "ANY"}
+    assert {path for path, _ in found} == {path for path, _ in behind}
+    assert all(found[route] == function for route, function in behind.items() if route not in any_method)
+    assert all(found[path, method] == behind.get((path, method), behind[path, "ANY"]) for path, method in found)
 
 
 def test_every_function_starts_with_the_settings_of_the_stack(beside: Beside) -> None:
@@ -101,6 +114,8 @@ def test_with_these_variables_the_built_functions_hold_a_conversation(
         gateway = EmulatedGateway(functions_behind(artifacts), emulators, beside.stack.token())
         chat = {"chat_id": gateway.call("POST", "/chats", body={"title": "Capitals"}).json["id"]}
         sent = gateway.call("POST", "/chats/{chat_id}/messages:stream", chat, {"content": "[[say:Paris.]] Of France?"})
+        # A whole document: SAM's gateway reads no stream.
+        assert (sent.status, sent.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
         assert sent.events == ["stream_started", "delta", "done"]
         turn = chat | {"request_id": json.loads(sent.body.split(b"data: ")[1].splitlines()[0])["request_id"]}
         assert gateway.call("GET", "/chats/{chat_id}/turns/{request_id}", turn).json["state"] == "done"

@@ -117,7 +117,7 @@ def api(root: Path, state: Path, port: int) -> Child:
 
     Raises EngineMissing when nothing was built, ChildFailed when it does not start.
     """
-    built = root / ".aws-sam" / "build" / "template.yaml"
+    built = root / ".aws-sam" / "build" / "sam-local.yaml"
     if not built.exists():
         raise EngineMissing("There are no built functions: run `make build`, or `make sam-local` for everything.")
     # It looks for its settings beside the template.

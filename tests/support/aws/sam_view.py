@@ -1,7 +1,7 @@
-"""The variables that `sam local` would start each function with, by the SAM CLI's own resolver; no Docker is asked.
+"""What `sam local` would start each function with, and which paths it gets, by the SAM CLI itself; no Docker is asked.
 
 Run by the SAM CLI's own Python, whose pins are not ours:
-`.tools/sam/bin/python tests/support/aws/sam_variables.py .aws-sam/build/template.yaml .minichat/sam-local.json`.
+`.tools/sam/bin/python tests/support/aws/sam_view.py .aws-sam/build/sam-local.yaml .minichat/sam-local.json`.
 """
 
 import json
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 
-def resolved(template: Path, given: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Of each function, what the template alone makes of its variables, and what it would start with."""
+def view(template: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Of each function, what the template alone makes of its variables, and what it would start with; all routes."""
     # Only the SAM CLI's environment has it.
     from samcli.commands.local.lib.local_lambda import LocalLambdaRunner  # noqa: PLC0415
+    from samcli.lib.providers.api_provider import ApiProvider  # noqa: PLC0415
     from samcli.lib.providers.sam_function_provider import SamFunctionProvider  # noqa: PLC0415
     from samcli.lib.providers.sam_stack_provider import SamLocalStackProvider  # noqa: PLC0415
 
@@ -21,14 +22,21 @@ def resolved(template: Path, given: dict[str, Any]) -> dict[str, dict[str, dict[
     provider = SamFunctionProvider(stacks)
     folder = str(template.parent)
     runner = LocalLambdaRunner(None, provider, folder, folder, env_vars_values=given)
-    return {
+    functions = {
         function.name: {
+            "runtime": function.runtime,
             "template": function.environment["Variables"],
             "started": runner._make_env_vars(function).resolve(),
         }
         for function in provider.get_all()
     }
+    routes = [
+        (route.path, method, route.function_name)
+        for route in ApiProvider(stacks, cwd=folder).api.routes
+        for method in route.methods
+    ]
+    return {"functions": functions, "routes": routes}
 
 
 if __name__ == "__main__":
-    json.dump(resolved(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))), sys.stdout)
+    json.dump(view(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))), sys.stdout)
