@@ -1,6 +1,6 @@
 """The built template, deployed to the engine of this machine, whose CloudFormation makes what it can of it.
 
-The engine has neither AWS's Python runtime for a function that streams, nor layers for one with a runtime of its own. So
+The engine has no Python runtime of AWS for a function that streams, nor layers for one with a runtime of its own. So
 each function is a custom runtime there, whose `bootstrap` starts the built artifacts as Lambda would: through AWS's own
 runtime client or the streaming one. All else is the template's.
 """
