@@ -33,6 +33,13 @@ help: ## Show this list
 run: .venv/local.installed .tools/ministack/installed ## Start everything on this machine; needs no account and no key
 	@exec $(VENV)/minichat dev $(ARGS)
 
+# Containers run what this machine can run, whatever is deployed.
+sam-local containers: ARCHITECTURE := $(if $(filter arm64 aarch64,$(shell uname -m)),arm64,x86_64)
+
+.PHONY: sam-local
+sam-local: build .venv/local.installed .tools/ministack/installed ## The same, and the built functions in containers; needs Docker
+	@exec $(VENV)/minichat dev --sam-local $(ARGS)
+
 ## Checking
 
 .PHONY: test
@@ -74,6 +81,10 @@ killed-engine: .venv/dev.installed .tools/ministack/installed ## Kill the engine
 .PHONY: events
 events: .venv/dev.installed .tools/ministack/installed ## Send 10,000 turns while relay and consumers are killed at random; takes long
 	EVENTS_TURNS=10000 $(PYTEST) -s --timeout 7200 tests/e2e/test_events.py
+
+.PHONY: containers
+containers: build .tools/ministack/installed ## Hold a conversation with the built functions in containers of `sam local`
+	tests/engines/with_docker.sh $(PYTHON_RUNTIME) $(ARCHITECTURE) env CONTAINERS=1 $(PYTEST) -s --timeout 1200 tests/e2e/test_sam_local.py
 
 .PHONY: chaos
 chaos: .venv/dev.installed .tools/ministack/installed ## Ask for 10,000 answers while all that can go wrong does; takes hours
@@ -155,6 +166,7 @@ build: .venv/dev.installed .tools/sam/installed ## Package the functions and lay
 	@$(MAKE) --no-print-directory --silent --ignore-errors runtime-python
 	PATH="$(CURDIR)/$(VENV):$$PATH" TARGET_PYTHON=$(PYTHON_RUNTIME:python%=%) TARGET_ARCHITECTURE=$(ARCHITECTURE) \
 		$(SAM) build --parameter-overrides PythonRuntime=$(PYTHON_RUNTIME) Architecture=$(ARCHITECTURE)
+	.tools/sam/bin/python infra/for_sam_local.py .aws-sam/build PythonRuntime=$(PYTHON_RUNTIME) Architecture=$(ARCHITECTURE)
 	$(if $(filter managed-instances,$(COMPUTE)),.tools/sam/bin/python infra/on_instances.py .aws-sam/build/template.yaml)
 
 .PHONY: deploy

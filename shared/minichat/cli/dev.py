@@ -49,25 +49,27 @@ def add_to(commands: Any) -> None:
         help="leave streams and queues to a `python -m minichat.local.sources` of yours, under a debugger perhaps",
     )
     parser.add_argument("--export-events", action="store_true", help="copy audit and usage events to the export queue")
+    parser.add_argument(
+        "--containers",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="let containers of `sam local` in, and write their settings to sam-local.json in the state folder; at the "
+        "gateway of Docker's bridge, or where you say",
+    )
+    parser.add_argument(
+        "--sam-local",
+        nargs="?",
+        const=3000,
+        type=int,
+        metavar="PORT",
+        help="also run the built functions in containers, behind this port (3000); includes --containers",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Starts the stack, says how to use it, and stops it at Ctrl-C or SIGTERM, even in the middle of a start."""
-    wish = StackOptions(
-        port=options.port,
-        host=options.host,
-        engine=options.engine,
-        auth=not options.no_auth,
-        config=options.config,
-        policy=options.policy,
-        provider_url=options.provider_url,
-        provider_kind=options.provider_kind,
-        model=options.model,
-        state=options.state,
-        events=not options.no_events,
-        exports=options.export_events,
-    )
     stopping = False
     lock: FolderLock | None = None
 
@@ -85,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
         _refuse_what_is_no_such_thing(options)
         lock = _locked(options)
         _refuse_unusable_port(options.host, options.port)
-        running = stack.start(wish)
+        running = stack.start(_wish(options))
         lock.tell(running.base_url)
         _announce(running, with_token=not options.no_auth)
         words = ProviderWords(running.state)
@@ -104,6 +106,25 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _wish(options: argparse.Namespace) -> StackOptions:
+    return StackOptions(
+        port=options.port,
+        host=options.host,
+        engine=options.engine,
+        auth=not options.no_auth,
+        config=options.config,
+        policy=options.policy,
+        provider_url=options.provider_url,
+        provider_kind=options.provider_kind,
+        model=options.model,
+        state=options.state,
+        events=not options.no_events,
+        exports=options.export_events,
+        containers=options.containers,
+        sam_port=options.sam_local,
+    )
+
+
 def _announce(running: Stack, *, with_token: bool) -> None:
     chat_id = running.first_chat() if running.offers_a_model() else None
     about = {
@@ -119,10 +140,12 @@ def _announce(running: Stack, *, with_token: bool) -> None:
     file.touch(mode=0o600)
     file.write_text(json.dumps(about, indent=2), encoding="utf-8")
     kept = running.state != stack.folder(None)
+    containers = "" if running.sam_url is None else f"  sam local {running.sam_url}\n"
     where = f"--state {shlex.quote(str(running.state))}" if kept else "--local"
     print(
         f"Mini Chat is ready.\n\n"
         f"  base URL  {running.base_url}\n"
+        f"{containers}"
         f"  provider  {running.provider_url or 'as configured'}\n"
         f"  engine    {running.engine_url}\n"
         f"  token     {running.token if with_token else 'none is needed'}\n\n"
