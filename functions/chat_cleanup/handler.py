@@ -1,4 +1,4 @@
-"""Gives the items of deleted chats an expiry, and removes what the chats left at providers; erases users and tenants."""
+"""Gives the items of deleted chats an expiry, and removes what the chats left at providers; erases users."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,7 +11,8 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, TenantId
 from minichat.events import sqs
 from minichat.events.consume import NotYet, PermanentFailure, Received, consume
-from minichat.events.payloads import ChatCleanup, Cleanup, EraseTask
+from minichat.events.erasures import EraseTask
+from minichat.events.payloads import ChatCleanup, Cleanup
 from minichat.moment import new_id, now
 from minichat.providers.files import Files
 from minichat.services import chat_purge, erasing, provider_cleanup

@@ -11,6 +11,7 @@ from minichat.cli import (
     dev,
     dlq,
     doctor,
+    erase,
     events,
     outbox,
     policy,
@@ -38,7 +39,22 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="minichat", description="Mini Chat: the backend of a multi-tenant AI chat.")
     made.add_argument("--version", action="version", version=f"minichat {__version__}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (dev, token, chat, doctor, policy, providers, turns, usage, reconcile, events, outbox, dlq, cleanup):
+    for command in (
+        dev,
+        token,
+        chat,
+        doctor,
+        policy,
+        providers,
+        turns,
+        usage,
+        reconcile,
+        events,
+        outbox,
+        dlq,
+        cleanup,
+        erase,
+    ):
         command.add_to(commands)
     return made
 

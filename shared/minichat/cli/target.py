@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from minichat.domain.identity import TenantId
+from minichat.domain.identity import TenantId, UserId
 from minichat.domain.names import said
 from minichat.local import stack
 from minichat.settings import Settings, current
@@ -26,6 +26,14 @@ def a_tenant(text: str) -> TenantId:
         return TenantId(said(text))
     except ValueError as problem:
         raise argparse.ArgumentTypeError(str(problem)) from None
+
+
+def a_user(text: str) -> UserId:
+    """A user that an option names, as their tokens do.
+
+    Raises ArgumentTypeError for what no user can be called.
+    """
+    return UserId(a_tenant(text))
 
 
 def connected(options: argparse.Namespace) -> Settings:

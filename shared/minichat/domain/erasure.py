@@ -1,7 +1,7 @@
 """The erasure of a user or of a tenant: what it is, how far it is, and what is refused meanwhile. Pure.
 
-    accepted ──▶ passes over the table ──▶ a pass that finds nothing ──▶ complete
-                 each takes everything of theirs a step further
+accepted ──▶ passes over the table ──▶ a pass that finds nothing ──▶ complete
+             each takes everything of theirs a step further
 """
 
 from collections.abc import Mapping
@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from minichat.domain.api_key import SERVICE
 from minichat.domain.errors import ChatError
 from minichat.domain.identity import TenantId, UserId
 
 ErasureScope = Literal["user", "tenant"]
 
+PSEUDONYM = f"{SERVICE}~"
+"""How those begin who stand for erased users in the ledger; no token and no API key can say such a subject."""
 STOPPING = timedelta(seconds=60)
-"""After this, nothing of a tenant that is being erased can begin any more: every process knows within seconds that it is
+"""After this, nothing of a tenant that is being erased can begin any more: every process knows of it within seconds
 (`policy_refresh_seconds`), and what has begun by then is committed or refused within twenty."""
 
 
@@ -42,9 +45,8 @@ class ErasureNotFound(ChatError):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an erasure is: where the present pass over the table goes on (None: at its start), what it has met so far,
-    how many chats were left in the pass before (None: there was none), how many passes are over, and what has to be
-    waited for."""
+    """How far an erasure is: where the present pass over the table goes on (None: at its start), what it has met, how
+    many chats were left in the pass before (None: there was none), how many passes are over, and what is waited for."""
 
     position: tuple[str, str] | None = None
     met: int = 0

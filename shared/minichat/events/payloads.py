@@ -17,12 +17,12 @@ from minichat.events.access import AuthorizationPublished, GrantChanged, RoleUse
 from minichat.events.base import Audited, Event
 from minichat.events.decisions import PayloadPart as _Part
 from minichat.events.decisions import PolicyDecisions, PublishedVersion
-from minichat.events.erasures import ErasureCompleted, ErasureRequested, EraseTask
+from minichat.events.erasures import EraseTask, ErasureCompleted, ErasureRequested
 from minichat.events.references import ApiKeyRef, FrontierRef, SecondaryRef
 
 DeletionReason = Literal["chat_soft_delete", "temporary_expired", "idle", "erased"]
-"""Why a chat was deleted: by its owner, because it was temporary and nobody used it any more, because nobody used it for
-as long as the tenant keeps chats, or with its owner."""
+"""Why a chat was deleted: by its owner, because it was temporary and nobody used it any more, because nobody used it
+for as long as the tenant keeps chats, or with its owner."""
 
 
 def whole(event_type: str, stored: str) -> str:

@@ -1,41 +1,44 @@
 """Erases a user, or a tenant: everything of theirs goes, and the ledger keeps sums that name nobody (ADR 24).
 
-Passes over the table take whatever they meet a step further: a chat is deleted as by its owner; once its turn has ended,
-its usage is in the ledger and its files are gone, its items go. A pass that meets nothing ends the erasure. Whoever is
-killed has lost nothing but a page: the next one begins where the last noted page ended, and finds done what was done.
+Passes over the table take whatever they meet a step further: a chat is deleted as by its owner; once its turn has
+ended, its usage is in the ledger and its files are gone, its items go. A pass that meets nothing ends the erasure.
+Whoever is killed has lost nothing but a page: the next one begins where the last noted page ended, and finds done what
+was done.
 """
 
 import hashlib
-import hmac
-import json
-from base64 import urlsafe_b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
-from minichat.domain.chat import Chat
-from minichat.domain.cleanup import CleanupStatus
-from minichat.domain.erasure import STOPPING, Erasure, ErasureNotFound
+from minichat.domain.erasure import PSEUDONYM, STOPPING, Erasure, ErasureNotFound
 from minichat.domain.errors import ChatNotFound, ServiceUnavailable
-from minichat.domain.identity import AttachmentId, Call, Caller, ChatId, Clock, NewId, TenantId, UserId, instant_of
-from minichat.domain.turn import Turn, TurnState
+from minichat.domain.identity import AttachmentId, Call, Caller, ChatId, Clock, NewId, TenantId, UserId
 from minichat.domain.usage_ledger import LedgerSums, Total
-from minichat.events.erasures import ErasureCompleted, ErasureRequested, EraseTask
+from minichat.events.erasures import EraseTask, ErasureCompleted, ErasureRequested
 from minichat.observability import logger
 from minichat.services import chats
-from minichat.services.orphans import end_if_dead
+from minichat.services.erase_manifest import check_secret, signed
+from minichat.services.erase_waits import reason_to_wait
 from minichat.settings import Settings
-from minichat.storage import attachments, erasures, keys, objects, outbox, persons, quota, scan, turn_lists, unreadable
 from minichat.storage import chats as stored_chats
-from minichat.storage import usage_ledger, vector_stores
+from minichat.storage import (
+    erasures,
+    keys,
+    objects,
+    outbox,
+    persons,
+    quota,
+    scan,
+    unreadable,
+    usage_ledger,
+)
 from minichat.storage.keys import Key, Raw
 from minichat.storage.persons import Whose
 from minichat.storage.unreadable import Unreadable
 
 PAGE = 500
 """Items of the table that are looked at between two notes of how far it is."""
-UNBOOKED = timedelta(days=14)
-"""For so long a turn that has ended may still come into the ledger: no queue keeps its event for longer (AWS limit)."""
 A_MONTH_EITHER_WAY = timedelta(days=1)
 """A turn that is under way may begin by a clock on the other side of a month's end."""
 
@@ -57,11 +60,11 @@ def accept(call: Call, user_id: UserId | None, settings: Settings) -> Erasure:
 
     Raises ErasureRunning, ServiceUnavailable; also when there is no secret to sign the manifest with.
     """
-    _secret(settings)
+    check_secret(settings)
     tenant_id, erasure_id = call.caller.tenant_id, call.new_id(call.now)
     scope: Literal["user", "tenant"] = "tenant" if user_id is None else "user"
     # Nothing leads from a user to the pseudonym, nor from one erasure to another.
-    pseudonym = UserId(f"erased-{hashlib.sha256(call.new_id(call.now).encode()).hexdigest()[:32]}")
+    pseudonym = UserId(f"{PSEUDONYM}{hashlib.sha256(call.new_id(call.now).encode()).hexdigest()[:32]}")
     erasure = Erasure(tenant_id, erasure_id, scope, call.now, user_id, pseudonym)
     asked = ErasureRequested(
         tenant_id=tenant_id,
@@ -120,9 +123,8 @@ class _Page:
     """One page of the table: what of it is met, and what must be waited for."""
 
     def __init__(self, erasure: Erasure, means: ErasingDeps) -> None:
-        assert erasure.pseudonym is not None, "it is there until the erasure is complete"
         self.erasure, self.means = erasure, means
-        self.whose = Whose(erasure.tenant_id, erasure.user_id, erasure.pseudonym)
+        self.whose = Whose(erasure.tenant_id, erasure.user_id)
         self.met = self.chats = 0
         self.waits_for: str | None = None
 
@@ -138,7 +140,7 @@ class _Page:
         for raw in by_fate.get("chat", []):
             self._chat(raw)
         self._headless(by_fate.get("of_chat", []))
-        for day in dict.fromkeys(self._day(raw) for raw in by_fate.get("usage", [])):
+        for day in dict.fromkeys(usage_ledger.whose(raw) for raw in by_fate.get("usage", [])):
             self._move(*day)
         for raw in by_fate.get("names", []):
             erasures.renamed(self.erasure, raw, self.whose)
@@ -162,48 +164,13 @@ class _Page:
                 # Its cleanup begins, and its turn is asked to stop.
                 chats.expire(call, chat, "erased")
                 self._wait(f"chat {chat.chat_id}: its cleanup has begun")
-            elif (reason := self._in_the_way(call, chat)) is not None:
+            elif (reason := reason_to_wait(call, chat, self.means.settings)) is not None:
                 self._wait(f"chat {chat.chat_id}: {reason}")
             else:
                 self._remove(chat.tenant_id, chat.chat_id)
         except (ServiceUnavailable, ChatNotFound):
             logger.exception("a chat cannot be erased now", extra={"chat_id": chat.chat_id})
             self._wait(f"chat {chat.chat_id}: the store did not answer")
-
-    def _in_the_way(self, call: Call, chat: Chat) -> str | None:
-        """What must happen before the items of a deleted chat may go; None when nothing."""
-        if chat.running_request_id is not None and not end_if_dead(call, chat, self.means.settings):
-            return "a turn has not ended yet"
-        ended: list[Turn] = []
-        for turn in turn_lists.of_chat(chat.tenant_id, chat.chat_id):
-            if isinstance(turn, Unreadable):
-                return f"{turn.key} cannot be read"
-            if turn.state is TurnState.RUNNING or turn.completed_at is None:
-                return "a turn has not ended yet"
-            if turn.completed_at > call.now - UNBOOKED:
-                ended.append(turn)
-        if len(usage_ledger.of_turns(ended)) < len(ended):
-            # Its event would enter the user's name once more.
-            return "the usage of a turn is not in the ledger yet"
-        for file in attachments.of_chat(chat.tenant_id, chat.chat_id):
-            if (reason := self._of_file(file, call.now)) is not None:
-                return reason
-        for store in vector_stores.of_chat(chat.tenant_id, chat.chat_id):
-            if isinstance(store, Unreadable) or store.gone_at is None:
-                return "a vector store is not cleaned up yet"
-        return None
-
-    def _of_file(self, file: Any, now: datetime) -> str | None:
-        if isinstance(file, Unreadable):
-            return f"{file.key} cannot be read"
-        if file.cleanup.status is CleanupStatus.FAILED:
-            return f"the cleanup of attachment {file.attachment_id} failed (minichat cleanup again)"
-        if file.cleanup.status is not CleanupStatus.DONE:
-            return f"attachment {file.attachment_id} is not cleaned up yet"
-        seconds = self.means.settings.attachments.upload_seconds
-        if now < file.created_at + timedelta(seconds=seconds):
-            return f"attachment {file.attachment_id} can still be uploaded"
-        return None
 
     def _headless(self, found: list[Raw]) -> None:
         """Removes what is left of chats whose heads have expired already."""
@@ -223,12 +190,10 @@ class _Page:
         if all(keys.of(raw) == head for raw in scan.of_kind(tenant_id, chat_id, "")):
             erasures.removed(self.erasure, [raw for raw in found if keys.of(raw) == head])
 
-    def _day(self, raw: Raw) -> tuple[str, UserId]:
-        return usage_ledger.whose(raw)
-
     def _move(self, day: str, user_id: UserId) -> None:
         """Enters what a user has used on a day under the pseudonym."""
-        tenant_id = self.erasure.tenant_id
+        tenant_id, pseudonym = self.erasure.tenant_id, self.erasure.pseudonym
+        assert pseudonym is not None, "it is there until the erasure is complete"
         while True:
             totals = usage_ledger.of_user(tenant_id, user_id, [day])
             total = totals[0] if totals else Total(tenant_id, day, user_id, LedgerSums())
@@ -236,9 +201,8 @@ class _Page:
             if not theirs and not totals:
                 return
             batch = theirs[: usage_ledger.MOVED_AT_ONCE]
-            counts = {"ledger_entries_kept": len(batch), "days_of_usage_kept": int(len(theirs) == len(batch))}
-            counted = erasures.counted(self.erasure, {kind: count for kind, count in counts.items() if count})
-            if not usage_ledger.move(total, batch, self.whose.pseudonym, counted):
+            counted = erasures.counted(self.erasure, {"ledger_entries_kept": len(batch)})
+            if not usage_ledger.move(total, batch, pseudonym, counted):
                 # A late booking: the next pass sees it.
                 return
 
@@ -259,31 +223,6 @@ def _completed(erasure: Erasure, whose: Whose, means: ErasingDeps) -> bool:
         scope=erasure.scope,
         counts=counts,
     )
-    manifest = signed(erasure.told(counts, now), _secret(means.settings))
-    return erasures.complete(erasure, last, manifest, counts, now, outbox.of_tenant(event, means.new_id(now)))
-
-
-def signed(says: dict[str, Any], secret: str) -> str:
-    """A manifest as a JSON Web Signature (RFC 7515, compact, HS256)."""
-    header = {"alg": "HS256", "typ": "minichat-erasure+jws"}
-    said = b".".join(_url(json.dumps(part, separators=(",", ":"), sort_keys=True).encode()) for part in (header, says))
-    return b".".join((said, _url(hmac.digest(secret.encode(), said, hashlib.sha256)))).decode()
-
-
-def verifies(manifest: str, secret: str) -> bool:
-    """Whether a deployment with this secret has signed a manifest."""
-    said, _, signature = manifest.rpartition(".")
-    expected = _url(hmac.digest(secret.encode(), said.encode(), hashlib.sha256)).decode()
-    return hmac.compare_digest(signature.encode(), expected.encode())
-
-
-def _url(content: bytes) -> bytes:
-    return urlsafe_b64encode(content).rstrip(b"=")
-
-
-def _secret(settings: Settings) -> str:
-    secret = settings.manifest_secret.get_secret_value()
-    if not secret:
-        logger.error("manifest_secret is not set: nothing can be erased")
-        raise ServiceUnavailable
-    return secret
+    manifest = signed(erasure.told(counts, now), means.settings)
+    done = replace(erasure, counts=counts, completed_at=now, manifest=manifest)
+    return erasures.complete(erasure, done, last, outbox.of_tenant(event, means.new_id(now)))

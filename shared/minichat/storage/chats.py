@@ -28,7 +28,7 @@ from minichat.storage.items import (
     query,
 )
 from minichat.storage.keys import Key, Raw
-from minichat.storage.transact import Check, Put, Refused, Update, Write, commit, update_one
+from minichat.storage.transact import Put, Refused, Update, Write, commit, update_one
 from minichat.storage.unreadable import Unreadable
 
 ENDING_PAGE = 100
@@ -88,7 +88,7 @@ def create(chat: Chat, pace: Pace, key: Once | None = None, *, retention_days: i
     return quota.arriving(pace, attempt, first_token=chat.chat_id)
 
 
-def _create(chat: Chat, key: Once | None, counted: Update | Check, *, token: str) -> Chat:
+def _create(chat: Chat, key: Once | None, counted: Update, *, token: str) -> Chat:
     head = _put(chat)
     if key is None:
         commit([counted, head], token=token, op="create_chat", took_effect=partial(is_there, head.item))

@@ -6,7 +6,6 @@ the same erasure at once. Nobody holds a lease: every write has a condition that
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from uuid import uuid4
 
 from pynamodb.attributes import NumberAttribute, UnicodeAttribute
@@ -72,11 +71,6 @@ def of_tenant(tenant_id: TenantId) -> Iterator[Erasure]:
     Raises ServiceUnavailable.
     """
     return (_from_raw(raw) for raw in between(keys.erasure(tenant_id, "").pk, "0", "~", page=PAGE))
-
-
-def is_stopped(found: Mapping[Key, Raw], tenant_id: TenantId) -> bool:
-    """Whether the tenant is being erased, by what was read at `keys.stopped`."""
-    return keys.stopped(tenant_id) in found
 
 
 def accept(erasure: Erasure, months: Sequence[Key], events: Sequence[OutboxItem], *, retention_days: int) -> None:
@@ -149,7 +143,7 @@ def renamed(erasure: Erasure, raw: Raw, whose: Whose) -> bool:
     Raises ServiceUnavailable.
     """
     named = [Path(name) for name in persons.names(raw, whose)]
-    actions = [path.set(whose.pseudonym) for path in named]
+    actions = [path.set(erasure.pseudonym) for path in named]
     still_named = [path == whose.user_id for path in named]
     writes = [
         Update("item", ConversationItem(*keys.of(raw)), actions, all_of(*still_named)),
@@ -158,24 +152,24 @@ def renamed(erasure: Erasure, raw: Raw, whose: Whose) -> bool:
     return try_commit(writes, token=str(uuid4()), op="erase")
 
 
-def complete(
-    erasure: Erasure, last: Sequence[Raw], manifest: str, counts: Mapping[str, int], at: datetime, event: OutboxItem
-) -> bool:
-    """Ends an erasure as it was read: the last items go, and with them who it was about. False when it is not as it
-    was, or those items are not.
+def complete(erasure: Erasure, done: Erasure, last: Sequence[Raw], event: OutboxItem) -> bool:
+    """Makes an erasure as it was read one that is `done`: the last items go, and with them who it was about. False when
+    it is not as it was, or those items are not.
 
     Raises ServiceUnavailable.
     """
+    assert done.completed_at is not None
+    assert done.manifest is not None
     is_there = ConversationItem.pk.exists()
     writes: list[Write] = [
         Delete(f"item {number}", ConversationItem(*keys.of(raw)), is_there) for number, raw in enumerate(last)
     ]
     gone = ("user_id", "pseudonym", "at_pk", "at_sk", "met", "chats_met", "chats_left", "waits_for")
     actions: list[Action] = [getattr(ErasureItem, name).remove() for name in gone]
-    actions += [ErasureItem.completed_at.set(at), ErasureItem.manifest.set(manifest)]
-    actions += [Path(f"{_COUNT}{kind}").set(count) for kind, count in counts.items()]
+    actions += [ErasureItem.completed_at.set(done.completed_at), ErasureItem.manifest.set(done.manifest)]
+    actions += [Path(f"{_COUNT}{kind}").set(count) for kind, count in done.counts.items()]
     # Whatever another worker counted since would be missing in the manifest.
-    nothing_counted = [still_counts(Path(f"{_COUNT}{kind}"), erasure.counts.get(kind, 0)) for kind in counts]
+    nothing_counted = [still_counts(Path(f"{_COUNT}{kind}"), erasure.counts.get(kind, 0)) for kind in done.counts]
     same_pass = still_counts(ErasureItem.passes, erasure.progress.passes)
     item = ErasureItem(*keys.erasure(erasure.tenant_id, erasure.erasure_id))
     writes += [
@@ -243,9 +237,7 @@ def _from_raw(raw: Raw) -> Erasure:
             passes=int(item.passes or 0),
             waits_for=item.waits_for,
         ),
-        counts={
-            name.removeprefix(_COUNT): keys.number(raw, name) for name in sorted(raw) if name.startswith(_COUNT)
-        },
+        counts={name.removeprefix(_COUNT): keys.number(raw, name) for name in sorted(raw) if name.startswith(_COUNT)},
         completed_at=item.completed_at,
         manifest=item.manifest,
     )

@@ -140,6 +140,17 @@ def current_versions(*places: Place[Any]) -> list[int | None]:
     return [_version_of(found.get(place.in_force)) for place in places]
 
 
+def pointers(tenant_id: TenantId) -> tuple[int | None, int | None, bool]:
+    """The versions in force of the deployment's policy and of a tenant's layer, and whether the tenant is being erased:
+    read at once.
+
+    Raises ServiceUnavailable.
+    """
+    layer, stopped = of_tenant(tenant_id).in_force, keys.stopped(tenant_id)
+    found = batch_get([DEPLOYMENT.in_force, layer, stopped])
+    return _version_of(found.get(DEPLOYMENT.in_force)), _version_of(found.get(layer)), stopped in found
+
+
 def _version_of(raw: Raw | None) -> int | None:
     return None if raw is None else keys.number(raw, PolicyPointer.version.attr_name) or None
 
@@ -165,7 +176,9 @@ def user_layer(raw: Raw | None) -> UserLayer | None:
 def stop(tenant_id: TenantId, user_id: UserId, erasure_id: str) -> Update:
     """The write after which a user's turns, chats and files are refused, unless they are being erased already."""
     pointer = PolicyPointer(*keys.user_policy(tenant_id, user_id))
-    return Update("limits", pointer, [PolicyPointer.erased_by.set(erasure_id)], PolicyPointer.erased_by.does_not_exist())
+    return Update(
+        "limits", pointer, [PolicyPointer.erased_by.set(erasure_id)], PolicyPointer.erased_by.does_not_exist()
+    )
 
 
 def is_stopped(raw: Raw | None) -> bool:

@@ -44,7 +44,7 @@ from minichat.storage import keys
 from minichat.storage.conditions import all_of, any_of, at_most, still_counts
 from minichat.storage.items import ConversationItem, batch_get
 from minichat.storage.keys import Key, Raw
-from minichat.storage.transact import Check, Refused, Update, update_one
+from minichat.storage.transact import Refused, Update, update_one
 
 T = TypeVar("T")
 
@@ -262,12 +262,14 @@ def take(user: Key, day: str, taken: DayCounts, limits: FileLimits, arrival: Arr
     return Update("quota", QuotaItem(*user), [*actions, _kept(user, limits.retention_days)], all_of(*room))
 
 
-def new_chat(user: Key, arrival: Arrival | None, *, retention_days: int) -> Update | Check:
-    """The write of a new chat's arrival, if arrivals count; it refuses when others were faster. `user` as for `take`."""
-    if arrival is None:
-        return Check("quota", QuotaItem(*user), _stays())
-    actions = [_arriving(QuotaItem.chats, arrival), _kept(user, retention_days)]
-    return Update("quota", QuotaItem(*user), actions, all_of(_may_arrive(QuotaItem.chats, arrival), _stays()))
+def new_chat(user: Key, arrival: Arrival | None, *, retention_days: int) -> Update:
+    """The write of a new chat, and of its arrival where those count; it refuses when others were faster. `user` as for
+    `take`."""
+    actions, room = [_kept(user, retention_days)], [_stays()]
+    if arrival is not None:
+        actions.append(_arriving(QuotaItem.chats, arrival))
+        room.append(_may_arrive(QuotaItem.chats, arrival))
+    return Update("quota", QuotaItem(*user), actions, all_of(*room))
 
 
 def stop(user: Key, erasure_id: str, *, retention_days: int) -> Update:

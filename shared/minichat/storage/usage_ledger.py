@@ -234,7 +234,8 @@ def move(total: Total, entries: Sequence[LedgerEntry], to: UserId, counted: Upda
         for entry in entries
     ]
     if total.kept_until is not None:
-        writes += _share(total, sum((entry.used for entry in entries), LedgerSums()), to, int(total.kept_until.timestamp()))
+        share = sum((entry.used for entry in entries), LedgerSums())
+        writes += _share(total, share, to, int(total.kept_until.timestamp()))
     return try_commit([*writes, counted], token=str(uuid4()), op="usage")
 
 
