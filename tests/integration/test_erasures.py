@@ -14,7 +14,7 @@ import pytest
 
 from minichat.domain.erasure import PSEUDONYM, BeingErased, Erasure, ErasureRunning
 from minichat.domain.errors import ServiceUnavailable
-from minichat.domain.identity import RequestId, UserId
+from minichat.domain.identity import ChatId, RequestId, UserId
 from minichat.domain.policy_layers import UserLayer
 from minichat.services import attachments, chats, erasing
 from minichat.services.erase_manifest import verifies
@@ -22,7 +22,7 @@ from minichat.services.new_turn import SendMessage
 from minichat.services.policy_in_force import InForce
 from minichat.services.send import send
 from minichat.settings import Settings, Store
-from minichat.storage import keys, policies
+from minichat.storage import erasures, keys, policies
 from tests.conftest import ROOT
 from tests.support.domain.builders import new_id
 from tests.support.services.erased import RULES, SETTINGS, Person, Workers, erased, gone_on, told, workers_of
@@ -46,7 +46,7 @@ def published(person: Person, by: str) -> None:
 
 
 def a_send(person: Person, chat_id: str) -> object:
-    return send(person.call(), SendMessage(chats.ChatId(chat_id), "hello", RequestId(str(uuid4()))), RULES)
+    return send(person.call(), SendMessage(ChatId(chat_id), "hello", RequestId(str(uuid4()))), RULES)
 
 
 def test_nothing_is_left_of_a_user_but_sums_without_a_name(workers: Workers) -> None:
@@ -120,7 +120,7 @@ def test_an_erasure_that_dies_after_each_of_its_writes_ends_as_any_other(workers
     workers.work(person)
     with dies("after"), pytest.raises(Killed):
         person.accepted()
-    (erasure,) = erasing.erasures.of_tenant(person.tenant)
+    (erasure,) = erasures.of_tenant(person.tenant)
     deaths = 0
     while not erasing.shown(person.tenant, erasure.erasure_id).is_complete:
         with dies("after"), pytest.raises(Killed):
@@ -140,7 +140,7 @@ def test_who_dies_before_a_write_has_erased_nothing(workers: Workers) -> None:
     person = Person()
     with dies("before"), pytest.raises(Killed):
         person.accepted()
-    assert list(erasing.erasures.of_tenant(person.tenant)) == []
+    assert list(erasures.of_tenant(person.tenant)) == []
     person.chat()
 
 
@@ -221,7 +221,7 @@ def test_without_a_secret_nothing_is_erased(workers: Workers) -> None:
     person = Person()
     with pytest.raises(ServiceUnavailable):
         erasing.accept(person.call(), person.name, Settings())
-    assert list(erasing.erasures.of_tenant(person.tenant)) == []
+    assert list(erasures.of_tenant(person.tenant)) == []
 
 
 def test_nothing_is_left_of_a_tenant_but_sums_and_the_proof(workers: Workers) -> None:

@@ -28,7 +28,7 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("erase", help="erase a user or a tenant", description=__doc__)
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     user = actions.add_parser("user", help="begin to erase a user, and take it as far as it goes now")
-    user.add_argument("user", metavar="USER", type=target.a_user)
+    user.add_argument("user", metavar="USER", type=target.a_user, help="as their tokens name them")
     tenant = actions.add_parser("tenant", help="begin to erase a whole tenant, and take it as far as it goes now")
     tenant.add_argument("--yes", action="store_true", required=True, help="everything of all of its users")
     for action in (user, tenant):
@@ -38,7 +38,7 @@ def add_to(commands: Any) -> None:
     show = actions.add_parser("show", help="how far an erasure is, what it waits for, and its manifest")
     show.set_defaults(run=_show)
     for action in (again, show):
-        action.add_argument("erasure", metavar="ID")
+        action.add_argument("erasure", metavar="ID", help="the erasure, as `minichat erase list` names it")
     listing = actions.add_parser("list", help="every erasure in a tenant, the oldest first")
     listing.set_defaults(run=_list)
     check = actions.add_parser("check", help="look for what is left of a user, or of a tenant, everywhere")
