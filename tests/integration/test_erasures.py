@@ -16,7 +16,7 @@ from minichat.domain.erasure import PSEUDONYM, BeingErased, Erasure, ErasureRunn
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, RequestId, UserId
 from minichat.domain.policy_layers import UserLayer
-from minichat.services import attachments, chats, erasing
+from minichat.services import attachments, erasing
 from minichat.services.erase_manifest import verifies
 from minichat.services.new_turn import SendMessage
 from minichat.services.policy_in_force import InForce

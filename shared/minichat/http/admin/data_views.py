@@ -22,9 +22,7 @@ class ErasureView(BaseModel):
     requested_at: datetime
     completed_at: datetime | None
     passes: int = Field(description="How often it has gone through the table.")
-    waits_for: str | None = Field(
-        description="What has to happen first; it does by itself, unless it says otherwise."
-    )
+    waits_for: str | None = Field(description="What has to happen first; it does by itself, unless it says otherwise.")
     counts: dict[str, int] = Field(description="What is gone so far, by kind, and what was kept without a name.")
     manifest: str | None = Field(description="A JSON Web Signature over the counts, once it is complete.")
 
