@@ -555,7 +555,7 @@ def test_bedrock_and_parameters_are_open_only_to_functions_that_call_a_provider_
             resource.get("Condition"),
         )
         for name, resource in IDENTITY.items()
-        if resource["Type"] == "AWS::IAM::Policy" and name != "PolicyIsReadOnly"
+        if resource["Type"] == "AWS::IAM::Policy" and name not in {"PolicyIsReadOnly", "PolicyIsOnlyErased"}
     }
     models = {"StreamRole", "ThreadSummaryRole"}
     files = {"AttachmentCleanupRole", "AttachmentIngestRole", "ChatCleanupRole"}
