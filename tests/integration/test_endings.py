@@ -11,9 +11,9 @@ from uuid import uuid4
 import pytest
 from starlette.requests import Request
 
-from minichat.domain import completion
+from minichat.domain import answer_end
+from minichat.domain.answer_end import DECLINED, CompletionSignal
 from minichat.domain.citations import Citation, Cited
-from minichat.domain.completion import DECLINED, CompletionSignal
 from minichat.domain.identity import RequestId
 from minichat.domain.message import Message
 from minichat.domain.settlement import Ending
@@ -68,14 +68,14 @@ def events_of(store: Store, queue: str) -> list[dict[str, Any]]:
     ("text", "last", "signal"),
     [
         ("All of it.", WHOLE, {"kind": "complete"}),
-        ("Half of", cut(completion.LENGTH), {"kind": "incomplete", "reason": "length"}),
-        ("Half of", cut(completion.FILTERED), {"kind": "incomplete", "reason": "content_filter"}),
-        ("", cut(completion.FILTERED), {"kind": "refusal", "reason": "content_filter"}),
-        ("Half of", cut(completion.PAUSED), {"kind": "incomplete", "reason": "pause"}),
-        ("Half of", cut(completion.CUT), {"kind": "incomplete", "reason": "other"}),
-        ("I will not.", cut(completion.REFUSED), {"kind": "refusal"}),
-        (" \n", cut(completion.REFUSED), {"kind": "refusal"}),
-        ("Blocked.", cut(completion.REFUSED_BY_FILTER), {"kind": "refusal", "reason": "content_filter"}),
+        ("Half of", cut(answer_end.LENGTH), {"kind": "incomplete", "reason": "length"}),
+        ("Half of", cut(answer_end.FILTERED), {"kind": "incomplete", "reason": "content_filter"}),
+        ("", cut(answer_end.FILTERED), {"kind": "refusal", "reason": "content_filter"}),
+        ("Half of", cut(answer_end.PAUSED), {"kind": "incomplete", "reason": "pause"}),
+        ("Half of", cut(answer_end.CUT), {"kind": "incomplete", "reason": "other"}),
+        ("I will not.", cut(answer_end.REFUSED), {"kind": "refusal"}),
+        (" \n", cut(answer_end.REFUSED), {"kind": "refusal"}),
+        ("Blocked.", cut(answer_end.REFUSED_BY_FILTER), {"kind": "refusal", "reason": "content_filter"}),
     ],
 )
 @pytest.mark.holds("contract.cut", "turns.finalize", "turns.replay-nothing")

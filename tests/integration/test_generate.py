@@ -10,9 +10,9 @@ from uuid import uuid4
 import pytest
 from pydantic import SecretStr
 
+from minichat.domain.answer_end import DEADLINE, INTERRUPTED, LENGTH
+from minichat.domain.answer_end import told as signal_told
 from minichat.domain.citations import Citation, Cited, CitedFile
-from minichat.domain.completion import DEADLINE, INTERRUPTED, LENGTH
-from minichat.domain.completion import told as signal_told
 from minichat.domain.identity import AttachmentId, ChatId, RequestId, TenantId
 from minichat.domain.settlement import Ending
 from minichat.domain.stream import Citations, Told, error

@@ -9,8 +9,8 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from minichat.domain.answer_end import CUT, FILTERED, LENGTH, PAUSED, REFUSED, REFUSED_BY_FILTER, CompletionSignal
 from minichat.domain.citations import Cited
-from minichat.domain.completion import CUT, FILTERED, LENGTH, PAUSED, REFUSED, REFUSED_BY_FILTER, CompletionSignal
 from minichat.domain.tool_details import ToolDetails
 from minichat.domain.usage import Usage
 from minichat.local.dialects.dialect import SECRETS

@@ -3,11 +3,12 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -32,7 +33,7 @@ from minichat.storage import leases, parts, policies, transact, turns
 from minichat.storage.items import connect
 from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id, unhurried
 from tests.support.patience import PATIENCE
-from tests.support.storage.faults import answered_instead, answers_lost, counted_calls, refused
+from tests.support.storage.faults import Answer, answered_instead, answers_lost, counted_calls, hook, refused
 from tests.support.storage.invariants import Tables, violations
 
 RULES = Rules(unhurried(), a_policy(a_model(preference={"is_default": True})))
@@ -162,6 +163,81 @@ def test_what_was_stored_is_told_as_done_when_its_answer_never_comes(store: Stor
         chats.delete(a_call(), keyed.chat_id)
     with answers_lost("TransactWriteItems", LOST):
         policies.publish(RULES.policy, at=a_call().now, by="me", token=new_id(a_call().now))
+    assert violations(Tables.of(store)) == []
+
+
+def retried(turn: Turn) -> RunningTurn:
+    return mutate.retry(a_call(), turn.chat_id, turn.request_id, RequestId(str(uuid4())), RULES)
+
+
+@contextmanager
+def never_let_in(how: Answer, rival: Callable[[], object]) -> Iterator[list[None]]:
+    """Transactions of the loser: none of them gets through, and the rival wins after the first; what was tried."""
+    loser, tried = threading.get_ident(), list[None]()
+
+    def answer(**_: Any) -> Answer | None:
+        if threading.get_ident() != loser:
+            return None
+        tried.append(None)
+        if len(tried) == 1:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(rival).result()
+        return how
+
+    with hook("before-call.dynamodb.TransactWriteItems", answer):
+        yield tried
+
+
+@pytest.mark.parametrize(("patience", "at_most"), [(PATIENCE, transact.LOOKS_AFTER), (0.0, LOST)])
+@pytest.mark.parametrize(
+    "how",
+    [
+        refused("TransactionCanceledException", reasons=[{"Code": "TransactionConflict"}]),
+        refused("InternalServerError", status=500),
+    ],
+)
+def test_who_never_gets_in_is_told_who_won_and_not_that_the_store_is_away(
+    monkeypatch: pytest.MonkeyPatch, store: Store, how: Answer, patience: float, at_most: int
+) -> None:
+    """Of many that collide, or whose answers are lost, each could spend its patience on what was decided long ago."""
+    monkeypatch.setattr(transact, "PATIENCE_SECONDS", patience)
+    chat_id = a_chat()
+    turn = begun(a_command(chat_id))
+    ended(turn)
+    other = a_command(chat_id)
+    with never_let_in(how, lambda: begun(other)) as tried, pytest.raises(errors.GenerationInProgress) as busy:
+        send(a_call(), a_command(chat_id), RULES)
+    assert (busy.value.request_id, len(tried)) == (other.request_id, at_most)
+    ended(latest := turns.read(turn.tenant_id, chat_id, other.request_id)[1] or turn)
+    with (
+        never_let_in(how, lambda: mutate.delete(a_call(), chat_id, latest.request_id, RULES.settings)) as tried,
+        pytest.raises(errors.NotLatestTurn),
+    ):
+        mutate.delete(a_call(), chat_id, latest.request_id, RULES.settings)
+    assert len(tried) == at_most
+    with (
+        never_let_in(how, lambda: retried(turn)) as tried,
+        pytest.raises(errors.NotLatestTurn),
+    ):
+        retried(turn)
+    assert len(tried) == at_most
+    assert violations(Tables.of(store)) == []
+
+
+def test_who_finds_what_its_own_lost_attempt_did_has_won(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+    """Without the answer to any repetition, either."""
+    monkeypatch.setattr(transact, "PATIENCE_SECONDS", PATIENCE)
+    chat_id = a_chat()
+    with answers_lost("TransactWriteItems", transact.LOOKS_AFTER), counted_calls() as calls:
+        turn = begun(a_command(chat_id))
+    assert calls.count("TransactWriteItems") == transact.LOOKS_AFTER
+    ended(turn)
+    with answers_lost("TransactWriteItems", transact.LOOKS_AFTER):
+        again = retried(turn)
+    ended(again)
+    with answers_lost("TransactWriteItems", transact.LOOKS_AFTER):
+        mutate.delete(a_call(), chat_id, again.turn.request_id, RULES.settings)
+    assert chats.get(a_call(), chat_id).message_count == 0
     assert violations(Tables.of(store)) == []
 
 

@@ -12,13 +12,13 @@ from typing import get_args
 from cedarpy import PolicySet, Schema, is_authorized, policies_to_json_str, validate_policies
 
 from minichat.domain.actions import CHAT_READS, CHAT_WRITES, ROLES, Action
-from minichat.domain.decision import ANYBODY, RELATIONS, Relation, by_default
+from minichat.domain.authorization import ANYBODY, RELATIONS, Relation, by_default
 from minichat.local.tables import project_root
 from tests.reference.markdown import code, page, table
 
 POLICIES = Path("shared/minichat/policies/authorization.cedar")
 SCHEMA = POLICIES.with_suffix(".cedarschema")
-TABLE = Path("shared/minichat/domain/decision_table.py")
+TABLE = Path("shared/minichat/domain/authorization_table.py")
 ACTIONS: tuple[Action, ...] = get_args(Action)
 Ids = tuple[str, ...]
 

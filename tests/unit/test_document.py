@@ -5,9 +5,9 @@ from typing import Any, get_args
 import pytest
 from jsonschema import Draft202012Validator
 
+from minichat.domain.answer_end import COMPLETE, REFUSED_BY_FILTER
 from minichat.domain.chat import clean_title
 from minichat.domain.citations import Citation
-from minichat.domain.completion import COMPLETE, REFUSED_BY_FILTER
 from minichat.domain.errors import InvalidRequest
 from minichat.domain.failure_codes import ERROR_MESSAGES
 from minichat.domain.quota_left import Remaining

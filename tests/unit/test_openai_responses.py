@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minichat.domain.completion import CUT, LENGTH
+from minichat.domain.answer_end import CUT, LENGTH
 from minichat.domain.policy import MAX_TOKENS
 from minichat.domain.tool_details import ToolDetails
 from minichat.domain.usage import Usage

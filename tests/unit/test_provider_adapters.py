@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minichat.domain.completion import (
+from minichat.domain.answer_end import (
     FILTERED,
     LENGTH,
     PAUSED,

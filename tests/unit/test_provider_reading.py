@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minichat.domain.answer_end import REFUSED, CompletionSignal
 from minichat.domain.citations import Cited
-from minichat.domain.completion import REFUSED, CompletionSignal
 from minichat.providers import anthropic_messages, bedrock_converse, openai_chat, openai_responses
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.reading import NotAnAnswer

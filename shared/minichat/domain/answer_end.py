@@ -1,64 +1,56 @@
-"""How an answer ends: what has come of it, and which end it has when the provider did not finish it.
+"""How an answer ended, and whether it is whole: what is told of it beside its text (contract 3)."""
 
-What an end costs is in domain.settlement.
-"""
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from minichat.domain.text import is_blank
 
-from minichat.domain.citations import Cited, CitedFile, citations
-from minichat.domain.completion import DEADLINE, CompletionSignal
-from minichat.domain.settlement import Ending
-from minichat.domain.turn import ToolCalls, TurnState
-from minichat.domain.usage import Usage
+Kind = Literal["complete", "incomplete", "refusal"]
+Reason = Literal["length", "content_filter", "pause", "deadline", "cancelled", "interrupted", "other"]
+"""Why an answer is cut; a refusal by a filter and not the model has `content_filter`, too. A closed set: any other word
+of a provider is `other`."""
+
+DECLINED = "The model declined to answer this message."
+"""The text of a refusal that came without words, so that no answer is an empty message."""
 
 
-@dataclass(slots=True)
-class AnswerSoFar:
-    """What has come from the provider so far; `ending` once it has finished.
+@dataclass(frozen=True, slots=True)
+class CompletionSignal:
+    """How an answer ended. A whole one has no reason, nor has the model's own refusal."""
 
-    `cut` is set when neither a person nor the provider ended the answer: its time was up, or its process must stop.
-    """
-
-    texts: list[str] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
-    response_id: str | None = None
-    cited: tuple[Cited, ...] = ()
-    tool_calls: dict[str, int] = field(default_factory=dict)
-    called: bool = False
-    first_text_at: datetime | None = None
-    ending: Ending | None = None
-    cut: CompletionSignal | None = None
+    kind: Kind
+    reason: Reason | None = None
 
     @property
-    def text(self) -> str:
-        """The text so far, as it was told."""
-        return "".join(self.texts)
+    def why(self) -> str:
+        """One word for why it is not whole."""
+        return self.reason or self.kind
 
 
-def broken_off(answer: AnswerSoFar) -> Ending:
-    """The end of an answer that the provider did not end. A user who did not ask for it keeps the text as a cut answer,
-    or gets a failure if there is no text."""
-    if answer.cut is None:
-        return Ending(TurnState.CANCELLED)
-    if answer.texts:
-        return Ending(TurnState.COMPLETED, cut=answer.cut)
-    return Ending(TurnState.FAILED, "provider_timeout" if answer.cut == DEADLINE else "interrupted")
+COMPLETE = CompletionSignal("complete")
+LENGTH = CompletionSignal("incomplete", "length")
+FILTERED = CompletionSignal("incomplete", "content_filter")
+PAUSED = CompletionSignal("incomplete", "pause")
+DEADLINE = CompletionSignal("incomplete", "deadline")
+CANCELLED = CompletionSignal("incomplete", "cancelled")
+INTERRUPTED = CompletionSignal("incomplete", "interrupted")
+CUT = CompletionSignal("incomplete", "other")
+REFUSED = CompletionSignal("refusal")
+REFUSED_BY_FILTER = CompletionSignal("refusal", "content_filter")
 
 
-def with_answer(ending: Ending, answer: AnswerSoFar, files: Mapping[str, CitedFile], started_at: datetime) -> Ending:
-    """The end, with everything that has come of the answer. It may cite `files`; `started_at` is its turn's."""
-    ttft = answer.first_text_at - started_at if answer.first_text_at else None
-    text = answer.text
-    return replace(
-        ending,
-        text=text,
-        citations=citations(answer.cited, files, text) if ending.state is TurnState.COMPLETED else (),
-        usage=answer.usage,
-        provider_called=answer.called,
-        provider_response_id=answer.response_id,
-        tool_calls=ToolCalls(**answer.tool_calls),
-        # The clock may have been corrected between the two readings.
-        ttft_ms=max(int(ttft.total_seconds() * 1000), 0) if ttft is not None else None,
-    )
+def signalled(signal: CompletionSignal, text: str) -> CompletionSignal:
+    """What a provider's signal means for this text: a filter that left no word of an answer has refused it."""
+    return REFUSED_BY_FILTER if signal == FILTERED and is_blank(text) else signal
+
+
+def left_partial(*, cancelled: bool) -> CompletionSignal:
+    """How the answer of a turn ended that did not complete: it was cancelled, or its process died."""
+    return CANCELLED if cancelled else INTERRUPTED
+
+
+def told(signal: CompletionSignal | None) -> dict[str, Any] | None:
+    """The signal as it is told, everywhere; None where there is no answer."""
+    if signal is None:
+        return None
+    return {"kind": signal.kind} if signal.reason is None else {"kind": signal.kind, "reason": signal.reason}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from minichat.domain.decision import decide, relation, sees
+from minichat.domain.authorization import decide, relation, sees
 from minichat.domain.errors import ChatNotFound, FieldError, Forbidden, InvalidRequest
 from minichat.domain.identity import MICROSECOND, Caller, ChatId, MessageId, RequestId, Resource, TenantId, UserId
 from minichat.domain.text import is_blank

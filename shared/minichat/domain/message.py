@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from minichat.domain.answer_end import COMPLETE, CompletionSignal
 from minichat.domain.citations import Citation
-from minichat.domain.completion import COMPLETE, CompletionSignal
 from minichat.domain.errors import FieldError, InputTooLong, InvalidRequest
 from minichat.domain.identity import AttachmentId, MessageId, RequestId
 from minichat.domain.message_size import MESSAGE_MAX_BYTES, TOLD_MAX_BYTES, can_be_told, told_bytes

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from minichat.domain.answer_end import CompletionSignal
 from minichat.domain.citations import Citation
-from minichat.domain.completion import CompletionSignal
 from minichat.domain.failure_codes import CHARGED, RELEASED
 from minichat.domain.policy import MAX_TOKENS
 from minichat.domain.pricing import credits_micro

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from minichat.domain import citations, completion, usage
+from minichat.domain import answer_end, citations, usage
+from minichat.domain.answer_end import CompletionSignal
 from minichat.domain.citations import Citation
-from minichat.domain.completion import CompletionSignal
 from minichat.domain.failure_codes import ERROR_MESSAGES
 from minichat.domain.quota_left import Remaining
 from minichat.domain.turn import QuotaDecision, Turn, TurnState
@@ -96,7 +96,7 @@ def terminal_event(turn: Turn, warnings: tuple[Remaining, ...] | None = None) ->
         return error("cancelled" if turn.state is TurnState.CANCELLED else turn.error_code or "internal_error")
     made = turn.reserve
     return Done(
-        turn.completion_signal or completion.COMPLETE,
+        turn.completion_signal or answer_end.COMPLETE,
         turn.usage,
         made.effective_model,
         made.selected_model,
@@ -127,7 +127,7 @@ def models_told(effective: str, selected: str, decision: QuotaDecision, reason: 
 
 def _done(event: Done) -> dict[str, Any]:
     data: dict[str, Any] = {
-        "completion_signal": completion.told(event.signal),
+        "completion_signal": answer_end.told(event.signal),
         "usage": usage.told(event.usage, event.effective_model),
         **models_told(event.effective_model, event.selected_model, event.quota_decision, event.downgrade_reason),
     }

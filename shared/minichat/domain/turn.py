@@ -5,8 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from minichat.domain import completion
-from minichat.domain.completion import CompletionSignal
+from minichat.domain import answer_end
+from minichat.domain.answer_end import CompletionSignal
 from minichat.domain.day_counts import DayCounts
 from minichat.domain.errors import TurnNotFound
 from minichat.domain.identity import AttachmentId, ChatId, MessageId, RequestId, SubjectType, TenantId, UserId
@@ -155,8 +155,8 @@ class Turn:
         if not self.answered:
             return None
         if self.state is TurnState.COMPLETED:
-            return self.cut or completion.COMPLETE
-        return completion.CANCELLED if self.state is TurnState.CANCELLED else completion.INTERRUPTED
+            return self.cut or answer_end.COMPLETE
+        return answer_end.left_partial(cancelled=self.state is TurnState.CANCELLED)
 
     @property
     def updated_at(self) -> datetime:

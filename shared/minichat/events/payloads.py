@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, ValidationError
 
-from minichat.domain.completion import CompletionSignal, Kind, Reason
+from minichat.domain.answer_end import CompletionSignal, Kind, Reason
 from minichat.domain.usage import Usage, dedupe_key
 from minichat.events.access import AuthorizationPublished, GrantChanged, RoleUsed
 from minichat.events.base import Audited, Event

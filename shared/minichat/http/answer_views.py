@@ -7,9 +7,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from minichat.domain import citations, completion, usage
+from minichat.domain import answer_end, citations, usage
+from minichat.domain.answer_end import Kind, Reason
 from minichat.domain.citations import Citation, Source
-from minichat.domain.completion import Kind, Reason
 from minichat.domain.message import Message
 from minichat.domain.stream import models_told
 from minichat.domain.turn import QuotaDecision, Turn, TurnState
@@ -79,7 +79,7 @@ def of_message(message: Message) -> dict[str, Any]:
     selected = message.selected_model or message.model
     decision: QuotaDecision = "allow" if message.selected_model is None else "downgrade"
     return {
-        "completion_signal": completion.told(message.completion_signal),
+        "completion_signal": answer_end.told(message.completion_signal),
         "citations": [citations.told(one) for one in message.citations],
         "tool_calls": asdict(message.tool_calls),
         **models_told(message.model, selected, decision, message.downgrade_reason),
@@ -90,7 +90,7 @@ def of_turn(turn: Turn, cited: Sequence[Citation]) -> dict[str, Any]:
     """A turn's view of its answer, with these citations; while it runs, the model that makes it."""
     made, is_running = turn.reserve, turn.state is TurnState.RUNNING
     return {
-        "completion_signal": completion.told(turn.completion_signal),
+        "completion_signal": answer_end.told(turn.completion_signal),
         "citations": [citations.told(one) for one in cited] if turn.answered else None,
         "usage": usage.told(turn.usage, made.effective_model),
         "tool_calls": None if is_running else asdict(turn.tool_calls),

@@ -13,6 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from minichat import trace_context, tracing
 from minichat.domain.errors import ServiceUnavailable
 from minichat.http import problems
 from minichat.http.public_path import note_prefix
@@ -24,7 +25,6 @@ ANSWER_SECONDS = 2
 """Seconds before an invocation's end at which it answers, finished or not: afterwards it cannot."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Edge:
@@ -49,7 +49,7 @@ class Edge:
         event = begin()
         started_at = time.perf_counter()
         request_id = _given(request.headers.get("x-request-id"), _REQUEST_ID) or secrets.token_hex(16)
-        trace_id = _trace_id(request.headers.get("traceparent"))
+        trace_id = trace_context.trace_id(request.headers.get("traceparent"))
         scope.setdefault("state", {})["trace_id"] = trace_id
         note_prefix(request, self._served_at)
         _note_invocation(scope, event)
@@ -101,6 +101,7 @@ def _note_invocation(scope: Scope, event: WideEvent) -> None:
         event.fields["aws_request_id"] = state["aws_request_id"]
     if "trace_header" in state:
         # Powertools puts the one of the environment onto each line, as `xray_trace_id`; of several there is none.
+        event.traced = tracing.sampled(state["trace_header"])
         event.fields["amzn_trace_id"] = state["trace_header"].split(";")[0].removeprefix("Root=")
 
 
@@ -143,12 +144,6 @@ def _forget_late(task: asyncio.Future[None]) -> None:
 
 def _given(value: str | None, shape: re.Pattern[str]) -> str | None:
     return value if value is not None and shape.fullmatch(value) else None
-
-
-def _trace_id(traceparent: str | None) -> str:
-    """The caller's trace (W3C Trace Context) when there is one, else a new one."""
-    match = _TRACEPARENT.fullmatch(traceparent or "")
-    return match[1] if match else secrets.token_hex(16)
 
 
 def _server_timing(event: WideEvent, started_at: float) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from minichat.domain.completion import LENGTH, PAUSED, REFUSED
+from minichat.domain.answer_end import LENGTH, PAUSED, REFUSED
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
 from minichat.providers import refusals, tool_details

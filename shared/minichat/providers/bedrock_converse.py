@@ -17,7 +17,7 @@ from botocore.eventstream import EventStreamBuffer, ParserError
 from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
-from minichat.domain.completion import FILTERED, LENGTH, REFUSED_BY_FILTER
+from minichat.domain.answer_end import FILTERED, LENGTH, REFUSED_BY_FILTER
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
 from minichat.providers import refusals

@@ -8,8 +8,8 @@ the files that it cites or searched, which clients see as the chat's attachments
 from dataclasses import dataclass, field
 from typing import Literal
 
+from minichat.domain.answer_end import CompletionSignal
 from minichat.domain.citations import Cited
-from minichat.domain.completion import CompletionSignal
 from minichat.domain.tool_details import UNTOLD, ToolDetails
 from minichat.domain.usage import Usage
 

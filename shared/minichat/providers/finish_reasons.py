@@ -7,8 +7,8 @@ than accepting an end that was none. It is logged, so that somebody adds it to a
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from minichat.domain.answer_end import REFUSED, CompletionSignal
 from minichat.domain.citations import Cited
-from minichat.domain.completion import REFUSED, CompletionSignal
 from minichat.domain.usage import Usage
 from minichat.providers.chunks import Completed, Failed, FailureCode, Incomplete, Terminal
 from minichat.providers.diagnostics import redact_diagnostic

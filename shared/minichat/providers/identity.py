@@ -8,9 +8,9 @@ a small set; Anthropic wants a hash, and nothing that names anybody (context-att
 
 import hashlib
 import hmac
-import secrets
 from dataclasses import dataclass, replace
 
+from minichat import trace_context
 from minichat.domain.identity import ChatId, TenantId, UserId
 from minichat.domain.names import in_key
 from minichat.domain.turn import Turn
@@ -44,7 +44,7 @@ def told(prompt: Prompt, asker: Asker, secret: str) -> Prompt:
     """
     if asker.trace_id:
         # Marked as sampled: our log has a line for it.
-        prompt = replace(prompt, traceparent=f"00-{asker.trace_id}-{secrets.token_hex(8)}-01")
+        prompt = replace(prompt, traceparent=trace_context.traceparent(asker.trace_id))
     if not secret:
         return prompt
     tenant = in_key(asker.tenant_id)  # without spaces, as the user: no two users have one text

@@ -6,8 +6,8 @@ An answer's end has up to three parts, which servers combine as they like: a rea
 from collections.abc import Iterator
 from typing import Any
 
+from minichat.domain.answer_end import FILTERED, LENGTH, PAUSED, REFUSED
 from minichat.domain.citations import Cited
-from minichat.domain.completion import FILTERED, LENGTH, PAUSED, REFUSED
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
 from minichat.providers import refusals

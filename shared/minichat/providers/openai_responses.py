@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from minichat.domain.answer_end import CUT, FILTERED, LENGTH, REFUSED
 from minichat.domain.citations import Cited, Span
-from minichat.domain.completion import CUT, FILTERED, LENGTH, REFUSED
 from minichat.domain.usage import Usage
 from minichat.provider_entries import Provider
 from minichat.providers import refusals, tool_details

@@ -1,7 +1,7 @@
 """A tenant's own policies: read, checked and published by its administrators."""
 
 from minichat.domain.access_errors import AuthorizationConflict
-from minichat.domain.decision import check
+from minichat.domain.authorization import check
 from minichat.domain.identity import Call, Resource
 from minichat.events.access import AuthorizationPublished
 from minichat.services import own_policies

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from minichat import greenlets
 from minichat.domain.actions import CHAT_WRITES, OWN_ACCOUNT, Action
-from minichat.domain.decision import SCOPE, by_default, decide, ever, relation
+from minichat.domain.authorization import SCOPE, by_default, decide, ever, relation
 from minichat.domain.errors import Forbidden
 from minichat.domain.identity import Caller, ChatId, Decision, Resource
 from minichat.events.access import RoleUsed

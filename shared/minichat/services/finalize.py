@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from minichat.domain.completion import COMPLETE
+from minichat.domain.answer_end import COMPLETE
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import MICROSECOND, Call, instant_of
 from minichat.domain.message import Message

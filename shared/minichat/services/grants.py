@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from minichat.domain.access_errors import GrantNotFound
-from minichat.domain.decision import check
+from minichat.domain.authorization import check
 from minichat.domain.errors import FieldError, InvalidRequest
 from minichat.domain.identity import Call, Caller, Resource, UserId
 from minichat.domain.text import is_blank

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from minichat.domain.access_errors import AuthorizationInvalid
 from minichat.domain.actions import CHAT_READS, CHAT_WRITES, RECOVERY, ROLES, Action
-from minichat.domain.decision import Verdict, relation
+from minichat.domain.authorization import Verdict, relation
 from minichat.domain.errors import FieldError, ServiceUnavailable
 from minichat.domain.identity import Caller, Resource
 from minichat.observability import logger

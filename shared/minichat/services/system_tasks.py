@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 
-from minichat.domain.completion import CompletionSignal
+from minichat.domain.answer_end import CompletionSignal
 from minichat.domain.identity import Call, Caller, ChatId, Clock, NewId, RequestId, TenantId, UserId
 from minichat.domain.policy import Model, Policy
 from minichat.domain.usage import Usage

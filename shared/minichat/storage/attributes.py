@@ -6,7 +6,7 @@ from datetime import datetime
 from pynamodb.attributes import Attribute
 from pynamodb.constants import NUMBER, STRING
 
-from minichat.domain.completion import CompletionSignal
+from minichat.domain.answer_end import CompletionSignal
 from minichat.domain.identity import AttachmentId, from_micros, micros
 from minichat.domain.turn import ToolCalls
 

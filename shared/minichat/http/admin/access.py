@@ -11,7 +11,7 @@ from fastapi import Depends, Path
 
 from minichat import greenlets
 from minichat.domain.access_errors import TenantNotFound
-from minichat.domain.decision import check, decide
+from minichat.domain.authorization import check, decide
 from minichat.domain.errors import FieldError as Wrong
 from minichat.domain.errors import Forbidden, InvalidRequest
 from minichat.domain.identity import Call, Resource, TenantId, UserId

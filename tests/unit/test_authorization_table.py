@@ -7,7 +7,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from minichat.domain.actions import CHAT_READS, CHAT_WRITES, OWN_ACCOUNT, ROLES
-from minichat.domain.decision import by_default, decide, ever
+from minichat.domain.authorization import by_default, decide, ever
 from minichat.domain.identity import Caller, Resource, TenantId, UserId
 from minichat.http.acting import action_of_route
 from minichat.http.app import BUFFERED, STREAMING, ServedPart, routers

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from minichat.domain.actions import CHAT_READS, Action
-from minichat.domain.decision_table import FORBIDS, PERMITS
+from minichat.domain.authorization_table import FORBIDS, PERMITS
 from minichat.domain.errors import Forbidden
 from minichat.domain.identity import Caller, Decision, Resource
 
