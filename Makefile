@@ -119,6 +119,10 @@ USERS ?= 1000000
 users-with-limits: .venv/dev.installed .tools/ministack/installed ## What a send costs beside so many users with limits of their own (USERS=1000000)
 	$(VENV)/python -m tests.bench.users_with_limits $(USERS)
 
+.PHONY: erase
+erase: .venv/dev.installed .tools/ministack/installed ## Erase a user with 50 chats in processes that are killed 20 times
+	ERASE_CHATS=50 ERASE_KILLS=20 $(PYTEST) tests/integration/test_erasures.py -k at_random
+
 .PHONY: lint
 lint: types .tools/sam/installed ## Check style, types, import direction and the templates, also as SAM translates them
 	$(VENV)/ruff check .

@@ -12,6 +12,7 @@ from minichat.cli import (
     dev,
     dlq,
     doctor,
+    erase,
     events,
     outbox,
     policy,
@@ -43,6 +44,7 @@ _COMMANDS = (
     outbox,
     dlq,
     cleanup,
+    erase,
 )
 _SILENT = (
     "minichat: the tables do not answer. "

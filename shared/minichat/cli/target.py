@@ -33,6 +33,14 @@ def a_tenant(text: str) -> TenantId:
         raise argparse.ArgumentTypeError(str(problem)) from None
 
 
+def a_user(text: str) -> UserId:
+    """A user that an option names, as their tokens do.
+
+    Raises ArgumentTypeError for what no user can be called.
+    """
+    return UserId(a_tenant(text))
+
+
 def is_local(options: argparse.Namespace) -> bool:
     """Whether the command is for a local stack.
 

@@ -315,16 +315,20 @@ def _store(endpoint: str) -> dict[str, str]:
 
 
 def _signing(state: Path, issuer: Issuer, configured: Settings) -> dict[str, str]:
-    """The development issuer's keys and claims, and a cursor secret that outlives a restart."""
-    file = state / "cursor-secret"
-    if not file.exists() or file.stat().st_size == 0:  # empty: a start was interrupted right here
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_hex(32), encoding="utf-8")
+    """The development issuer's keys and claims, and secrets that outlive a restart."""
     return {
         "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
         "MINICHAT_AUTH__ROLES_CLAIM": configured.auth.roles_claim or ROLES_CLAIM,
-        "MINICHAT_CURSOR_SECRET": file.read_text(encoding="utf-8"),
+        "MINICHAT_CURSOR_SECRET": _secret(state / "cursor-secret"),
+        "MINICHAT_MANIFEST_SECRET": _secret(state / "manifest-secret"),
     }
+
+
+def _secret(file: Path) -> str:
+    if not file.exists() or file.stat().st_size == 0:  # empty: a start was interrupted right here
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_hex(32), encoding="utf-8")
+    return file.read_text(encoding="utf-8")
 
 
 def _needs_scripted_provider(configured: Settings, environment: dict[str, str]) -> bool:

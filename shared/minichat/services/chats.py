@@ -97,12 +97,12 @@ def delete(call: Call, chat_id: ChatId) -> None:
     raise ServiceUnavailable
 
 
-def expire(call: Call, chat: Chat) -> bool:
-    """Deletes a temporary chat on its owner's behalf if it is unchanged; False when it was used meanwhile.
+def expire(call: Call, chat: Chat, reason: DeletionReason = "temporary_expired") -> bool:
+    """Deletes a chat on its owner's behalf if it is unchanged; False when it was used meanwhile.
 
     Raises ChatNotFound.
     """
-    return _deleted(call, chat, "temporary_expired")
+    return _deleted(call, chat, reason)
 
 
 def _deleted(call: Call, chat: Chat, reason: DeletionReason) -> bool:
@@ -114,7 +114,7 @@ def _deleted(call: Call, chat: Chat, reason: DeletionReason) -> bool:
         to_be_cleaned(chat, call.now, call.new_id(call.now), reason),
     )
     items = [outbox.item(call, chat.chat_id, event) for event in events]
-    unused = reason == "temporary_expired"
+    unused = reason in ("temporary_expired", "idle")
     return chats.delete(call, chat, items, token=call.new_id(call.now), unused=unused)
 
 

@@ -34,6 +34,7 @@ def admin_routers(parts: AdminPart) -> Iterator[APIRouter]:
         from minichat.http.admin.routes import (  # noqa: PLC0415
             api_keys,
             authorization,
+            erasures,
             grants,
             policies,
             running,
@@ -41,7 +42,7 @@ def admin_routers(parts: AdminPart) -> Iterator[APIRouter]:
         )
 
         yield from (policies.router, tenant_usage.router, running.router, api_keys.router)
-        yield from (grants.router, authorization.router)
+        yield from (grants.router, authorization.router, erasures.router)
     if QUEUES in parts:
         from minichat.http.admin.routes import dead_letters, service  # noqa: PLC0415
 
