@@ -7,9 +7,10 @@ from datetime import timedelta
 
 from minichat.moment import now
 from minichat.observability import begin, count, emit, logger
-from minichat.services import reconcile_reading, reconcile_usage
+from minichat.services import reconcile_reading, reconcile_report, reconcile_usage
 from minichat.services.provider_leftovers import CLEANED, Deleted
 from minichat.services.reconcile_quota import reconcile, repair
+from minichat.services.reconcile_report import ReconcileOutcome
 from minichat.settings import current
 from minichat.storage import scan
 from minichat.storage.items import connect
@@ -21,9 +22,11 @@ connect(current().store)
 
 
 def handler(event: dict[str, object], context: object) -> dict[str, int]:
-    """Counts of what differs, is left over or cannot be read (each is logged), and of what was repaired."""
+    """Counts of what differs, is left over or cannot be read (each is logged), and of what was repaired; a report of it
+    is kept."""
     del event, context
     begin()
+    began = now()
     try:
         deleted = Deleted()
         found = reconcile_reading.read(items=deleted.noted(scan.items()))
@@ -55,4 +58,5 @@ def handler(event: dict[str, object], context: object) -> dict[str, int]:
         "repaired": repaired,
     }
     logger.info("reconciled", extra=result)
+    reconcile_report.keep(began, now(), ReconcileOutcome(accounts, metered, waiting, unreadable, repaired))
     return result

@@ -25,6 +25,8 @@ from minichat.task_settings import ChatTitles, DocSummaries, ThreadSummary
 
 PREFIX = "MINICHAT_"
 CONFIG_VARIABLE = "MINICHAT_CONFIG"
+API_VARIABLE, TOKEN_VARIABLE = "MINICHAT_ADMIN_API", "MINICHAT_ADMIN_TOKEN"
+"""Of who uses the command line: the operator's API, and a token for it. They are no settings of the service."""
 
 
 class SettingsError(ValueError):
@@ -317,6 +319,11 @@ def secret_from_environment(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
+def operators_api() -> tuple[str | None, str | None]:
+    """The operator's API that the environment names for the command line, and a token for it."""
+    return os.environ.get(API_VARIABLE) or None, os.environ.get(TOKEN_VARIABLE) or None
+
+
 def _yaml(text: str) -> Any:
     import yaml  # noqa: PLC0415  only local mode reads YAML; functions never pay for it
 
@@ -333,7 +340,8 @@ def _yaml(text: str) -> Any:
 
 def _variables(environment: Mapping[str, str]) -> list[tuple[str, str]]:
     """The variables of settings; that of a group comes before those of its members, which win."""
-    named = [(name, raw) for name, raw in environment.items() if name.startswith(PREFIX) and name != CONFIG_VARIABLE]
+    others = {CONFIG_VARIABLE, API_VARIABLE, TOKEN_VARIABLE}
+    named = [(name, raw) for name, raw in environment.items() if name.startswith(PREFIX) and name not in others]
     return sorted(named, key=lambda variable: variable[0].count("__"))
 
 

@@ -8,7 +8,12 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from minichat.domain.identity import TenantId
+from minichat.domain.reconcile_report import ReconcileFinding, ReconcileRun, summed
 from minichat.local.issuer import Issuer, as_uuid
+from minichat.settings import Store
+from minichat.storage import reconcile_reports
+from minichat.storage.items import connect
 from tests.support.http.client import Stack
 from tests.support.patience import PATIENCE
 
@@ -73,7 +78,44 @@ def test_a_layer_of_a_tenant_is_compared_published_and_listed(operator: httpx2.C
     assert operator.post(f"{tenant}/versions", json=layer).json() == {"version": 1}
     switched = operator.patch(f"{tenant}/kill_switches", json={"disable_web_search": False}).json()
     assert switched == {"version": 2, "kill_switches": {"disable_web_search": False}}
-    assert [one["version"] for one in operator.get(f"{tenant}/versions").json()["items"]] == [2, 1]
+    assert operator.patch(f"{tenant}/kill_switches", json={"disable_web_search": 1}).status_code == 400
+    assert operator.delete(tenant).json() == {"version": 3}
+    assert operator.get(tenant).json()["withdrawn"]
+    versions = [operator.get(f"{tenant}/versions", params={"limit": 2, **page}) for page in ({}, {"before": 2})]
+    assert [[one["version"] for one in page.json()["items"]] for page in versions] == [[3, 2], [1]]
+
+
+def test_a_layer_of_a_user_is_published_like_that_of_a_tenant(operator: httpx2.Client) -> None:
+    place = f"/tenants/{ACME}/users/{uuid4()}/policy"
+    assert operator.get(place).json()["code"] == "policy_not_found"
+    refused = operator.post(f"{place}/validate", json={"models": {"allow": ["nobody's"]}})
+    assert refused.json()["errors"][0]["field"] == "models.allow.0", refused.text
+    assert operator.post(f"{place}/versions", json={"models": {"deny": []}}).json() == {"version": 1}
+    assert operator.delete(place).json() == {"version": 2}
+    assert operator.delete("/policy").status_code == 405
+
+
+def test_providers_are_published_by_name_of_their_keys_and_a_tenant_stays_in_its_own_folder(
+    stack: Stack, operator: httpx2.Client
+) -> None:
+    tenant = uuid4().hex
+    place, theirs = f"/tenants/{as_uuid(tenant)}/providers", "/tenants/acme%252Fwest/providers"
+
+    def keyed(folder: str) -> dict[str, object]:
+        secret = {"source": "secretsmanager", "name": f"/mini-chat/providers/{folder}/openai"}
+        return {"overrides": {"openai": {"auth": {"secret": secret}}}}
+
+    with serving(stack, tenant, "tenant_admin") as admin:
+        assert admin.get(place).json()["code"] == "providers_not_found"
+        refused = admin.post(f"{place}/versions", json=keyed("globex")).json()
+        assert refused["errors"][0]["field"] == "overrides.openai.auth.secret.name"
+        assert admin.post(f"{place}/validate", json=keyed(as_uuid(tenant))).status_code == 204
+        assert admin.post(f"{place}/versions", json=keyed(as_uuid(tenant))).json() == {"version": 1}
+        assert admin.get(place).json()["document"] == keyed(as_uuid(tenant))
+        assert (admin.get("/providers").status_code, admin.get(theirs).status_code) == (403, 404)
+    assert operator.post(f"{theirs}/versions", json=keyed("_acme_2Fwest")).json() == {"version": 1}
+    assert operator.post(f"{theirs}/versions", json={"overrides": {}}).json() == {"version": 2}
+    assert [one["version"] for one in operator.get(f"{theirs}/versions?before=2").json()["items"]] == [1]
 
 
 def test_limits_below_what_is_used_are_taken(operator: httpx2.Client) -> None:
@@ -116,6 +158,28 @@ def test_users_read_what_they_used_and_their_administrator_what_all_did(stack: S
             assert [row["credits_micro"] for row in told] == [mine[0]["credits_micro"]]
         backwards = user.http.get("/usage", params={"from": span["to"], "to": span["from"]})
         assert backwards.json()["errors"][0]["field"] == "to"
+
+
+def test_runs_of_the_reconciliation_are_told_and_a_tenant_hears_of_its_own_alone(
+    stack: Stack, operator: httpx2.Client
+) -> None:
+    connect(Store(endpoint=stack.about["engine_url"]))
+    tenant, moment = uuid4().hex, datetime.now(UTC)
+    wrong = ReconcileFinding("ledger", as_uuid(tenant), "totals of a day", "1 turn", "2 turns")
+    run = ReconcileRun(moment, 1.5, turns=3, accounts=2, entries=2, repaired=1)
+    reconcile_reports.keep_findings(moment, TenantId(as_uuid(tenant)), summed([wrong]))
+    reconcile_reports.keep_run(run, summed([wrong, ReconcileFinding("quota", "another", "a month", "1", "2")]))
+    span: dict[str, str | int] = {"before": (moment + timedelta(seconds=1)).isoformat(), "limit": 1}
+    (told,) = operator.get("/reconcile", params=span).json()["items"]
+    assert (told["seconds"], told["repaired"], told["counts"]) == (1.5, 1, {"ledger": 1, "quota": 1})
+    assert [one["tenant_id"] for one in told["findings"]] == [as_uuid(tenant), "another"]
+    assert moment.isoformat() not in operator.get("/reconcile", params={"before": told["at"]}).text
+    for name, counts in ((tenant, {"ledger": 1}), (uuid4().hex, {})):
+        with serving(stack, name, "tenant_admin") as admin:
+            assert admin.get("/reconcile").status_code == 403
+            (own,) = admin.get(f"/tenants/{as_uuid(name)}/reconcile", params=span).json()["items"]
+            assert (own["at"], own["counts"], len(own["findings"])) == (told["at"], counts, len(counts))
+    assert operator.get("/reconcile", params={"before": "0001-01-01T00:00:00Z"}).json() == {"items": []}
 
 
 def test_dead_letters_and_health_are_told(operator: httpx2.Client) -> None:

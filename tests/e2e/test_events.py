@@ -131,7 +131,7 @@ def test_every_turn_is_metered_and_audited_once_whoever_is_killed(tmp_path: Path
         assert assert_metered_once(tables) == TURNS
         assert_audited_once(tables, stack.state / "audit", TURNS)
         assert dead_letters(stack).keys() == {"usage"}
-        letters = json.loads(minichat(stack, "dlq", "show", "usage", "--json").stdout)
+        letters = json.loads(minichat(stack, "dlq", "show", "usage", "--whole").stdout)
         # Twice, where its consumer was killed between the burial and the end of the delivery.
         assert {letter["body"] for letter in letters} == {"poison"}
         assert all(letter["reason"].startswith("not JSON") for letter in letters)

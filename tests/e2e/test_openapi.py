@@ -5,20 +5,22 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
 import httpx2
 import pytest
-from fastapi.routing import APIRoute
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from minichat.domain.stream import NAMES, StreamEvent
-from minichat.http.admin.app import QUEUES, TABLE, admin_routers
 from minichat.http.problems import STATUS
+from minichat.local.issuer import Issuer, as_uuid
 from tests.conftest import ROOT
 from tests.fuzz import aim
 from tests.support.http.client import Stack
+from tests.support.patience import PATIENCE
 
 OPERATIONS = {
     "POST /chats",
@@ -56,9 +58,18 @@ def document(stack: Stack) -> dict[str, Any]:
     return answer
 
 
+@pytest.fixture(scope="module")
+def operators(stack: Stack) -> dict[str, Any]:
+    """The document of the operator's API."""
+    answer: dict[str, Any] = httpx2.get(f"{stack.base_url.replace('/v1', '/admin/v1')}/openapi.json").json()
+    return answer
+
+
 @pytest.mark.holds("contract.no-token")
-def test_the_document_is_valid(document: dict[str, Any]) -> None:
+def test_the_documents_are_valid(document: dict[str, Any], operators: dict[str, Any]) -> None:
     validate(document)
+    validate(operators)
+    assert not document["paths"].keys() & operators["paths"].keys()
 
 
 @pytest.mark.holds("contract.operations")
@@ -69,21 +80,46 @@ def test_the_document_has_every_operation(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.holds("contract.codes")
-def test_every_refusal_is_documented_as_a_problem(document: dict[str, Any]) -> None:
+def test_every_refusal_is_documented_as_a_problem(document: dict[str, Any], operators: dict[str, Any]) -> None:
     words = {error.code for error in STATUS}
     documented = set()
-    for operations in document["paths"].values():
+    for path, operations in (document["paths"] | operators["paths"]).items():
         for operation in operations.values():
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
-                    assert list(response["content"]) == ["application/problem+json"]
+                    told = set(response["content"]) - {"application/json" if path.endswith("/admin/v1/health") else ""}
+                    assert told == {"application/problem+json"}
                     documented |= set(response["description"].replace("`", "").split(" · "))
-    for router in admin_routers(TABLE | QUEUES):  # the operator's API has no document of its own
-        for route in router.routes:
-            assert isinstance(route, APIRoute)
-            for response in route.responses.values():
-                documented |= set(response.get("description", "").replace("`", "").split(" · "))
     assert words - documented <= {"forbidden"}, "errors that no operation admits to"
+
+
+def test_the_operators_document_has_an_example_of_every_body_that_fits_its_schema(operators: dict[str, Any]) -> None:
+    bodies = [
+        operation["requestBody"]["content"]["application/json"]["schema"]
+        for operations in operators["paths"].values()
+        for operation in operations.values()
+        if "requestBody" in operation
+    ]
+    assert bodies
+    for body in bodies:
+        for example in body["examples"]:
+            Draft202012Validator(body | {"components": operators["components"]}).validate(example)
+
+
+def test_what_operators_are_answered_is_what_their_document_says(stack: Stack, operators: dict[str, Any]) -> None:
+    token = Issuer(stack.state).token(
+        "acme", "olga", now=datetime.now(UTC), lifetime=timedelta(hours=1), roles=["operator"]
+    )
+    values = {"tenant_id": as_uuid("acme"), "user_id": as_uuid("olga"), "version": "1", "queue": "usage"}
+    today = datetime.now(UTC).date().isoformat()
+    read = {path: operations["get"] for path, operations in operators["paths"].items() if "get" in operations}
+    origin, headers = stack.base_url.removesuffix("/mini-chat/v1"), {"authorization": f"Bearer {token}"}
+    with httpx2.Client(base_url=origin, headers=headers, timeout=PATIENCE, trust_env=False) as http:
+        for path, operation in read.items():
+            answer = http.get(path.format(**values), params={"from": today, "to": today})
+            told = operation["responses"][str(answer.status_code)]["content"]
+            schema = told[answer.headers["content-type"]]["schema"]
+            Draft202012Validator(schema | {"components": operators["components"]}).validate(answer.json())
 
 
 def test_streams_describe_their_events(document: dict[str, Any]) -> None:

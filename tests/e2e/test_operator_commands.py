@@ -90,7 +90,7 @@ def test_a_turn_is_found_by_what_its_provider_calls_the_answer_and_no_client_is_
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"policy_version": 1}, "policy_version: 1 cannot follow version"),
+        ({"policy_version": 1}, "Version 1 cannot follow version"),
         ({"path": ("model_catalog", 0, "output_tokens_credit_multiplier_micro"), "value": 0}, "model_catalog.0.output"),
         ({"path": ("model_catalog", 2, "preference"), "value": {"is_default": True}}, "model_catalog.2.preference"),
         ({"path": ("model_catalog", 1, "provider_id"), "value": "acme"}, "model_catalog.1.provider_id"),
@@ -164,7 +164,7 @@ def test_usage_is_told_as_a_table_csv_and_json(operated: Stack) -> None:
     assert {day.pop("day") for day in days} <= {since, today}  # it is one day, unless midnight has just been
     used = {name: sum(day[name] for day in days) for name in days[0]}
     assert used["turns"] == 2
-    assert min(used["committed_micro"], used["input_tokens"], used["output_tokens"]) > 0
+    assert min(used["credits_micro"], used["input_tokens"], used["output_tokens"]) > 0
     head, row = minichat(operated, *of_days, "--by", "user", "--format", "csv").stdout.splitlines()
     assert dict(zip(head.split(","), row.split(","), strict=True)) == {
         "user": user_id,
@@ -173,7 +173,7 @@ def test_usage_is_told_as_a_table_csv_and_json(operated: Stack) -> None:
     assert minichat(operated, *of_days).stdout.splitlines()[-1].split()[:3] == [
         "together",
         "2",
-        str(used["committed_micro"]),
+        str(used["credits_micro"]),
     ]
     before = minichat(operated, "usage", "--tenant", "metered", "--from", "2020-01-01", "--to", "2020-12-31")
     assert before.stdout.splitlines()[1].split()[:2] == ["together", "0"]
@@ -214,7 +214,7 @@ def test_a_dead_letter_is_shown_with_its_reason_and_sent_again(operated: Stack) 
     url = json.loads(said["MINICHAT_QUEUES__URLS"])["audit"]
     client.send_message(QueueUrl=url, MessageBody="tea?")
     deadline = time.monotonic() + PATIENCE
-    while "tea?" not in minichat(operated, "dlq", "show", "audit", "--json").stdout:
+    while "tea?" not in minichat(operated, "dlq", "show", "audit", "--whole").stdout:
         assert time.monotonic() < deadline
     line = next(line for line in minichat(operated, "dlq", "list").stdout.splitlines() if line.startswith("audit "))
     assert line.split() == ["audit", "0", "0", "1", "0"]
@@ -222,10 +222,10 @@ def test_a_dead_letter_is_shown_with_its_reason_and_sent_again(operated: Stack) 
     assert minichat(operated, "dlq", "redrive", "audit", "--dry-run").stdout.endswith("1 would be sent to audit\n")
     assert minichat(operated, "dlq", "redrive", "audit").stdout.endswith("1 sent to audit\n")
     deadline = time.monotonic() + PATIENCE
-    while "tea?" not in minichat(operated, "dlq", "show", "audit", "--json").stdout:  # it is as bad as it was
+    while "tea?" not in minichat(operated, "dlq", "show", "audit", "--whole").stdout:  # it is as bad as it was
         assert time.monotonic() < deadline
     refused = minichat(operated, "dlq", "show", "tea")
-    assert (refused.returncode, "There is no queue 'tea'" in refused.stderr) == (2, True)
+    assert (refused.returncode, "[queue_not_found]" in refused.stderr) == (2, True)
 
 
 def test_what_is_not_cleaned_up_is_listed_until_it_is(operated: Stack) -> None:

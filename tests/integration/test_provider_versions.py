@@ -16,7 +16,7 @@ from minichat.services.policy_in_force import Rules
 from minichat.services.providers_in_force import ProvidersInForce
 from minichat.settings import Settings, Store
 from minichat.storage import keys, provider_versions
-from minichat.storage.provider_versions import ProvidersMoved, Publication
+from minichat.storage.provider_versions import ProvidersMoved, Publication, providers_history
 from tests.support.domain.builders import NOW, a_caller, a_model, a_policy, new_id
 from tests.support.storage.faults import answers_lost, counted_calls
 from tests.support.storage.many_users import cost_of_a_send, fill_overrides
@@ -195,6 +195,6 @@ def test_of_eight_who_publish_at_once_each_version_has_one_author_and_each_its_e
 
     with ThreadPoolExecutor(8) as pool:
         (winner,) = filter(None, pool.map(attempt, "abcdefgh"))
-    assert [(one.version, one.by) for one in provider_config.history(tenant_id)] == [(1, winner)]
+    assert [(one.version, one.by) for one in providers_history(tenant_id)] == [(1, winner)]
     assert publish({"overrides": {}}, tenant_id) == 2
-    assert [one.version for one in provider_config.history(tenant_id)] == [2, 1]
+    assert [one.version for one in providers_history(tenant_id)] == [2, 1]

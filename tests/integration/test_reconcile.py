@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from functions.reconcile import handler as daily
 from minichat.domain.errors import ServiceUnavailable
-from minichat.domain.identity import Call, Caller, ChatId, RequestId
+from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId
 from minichat.domain.quota_recount import QuotaAccount
 from minichat.domain.settlement import Ending
 from minichat.domain.turn import ToolCalls, Turn, TurnState
@@ -33,7 +33,7 @@ from minichat.services.reconcile_quota import Undecided, reconcile, repair
 from minichat.services.send import send
 from minichat.settings import Store
 from minichat.storage import chats as stored_chats
-from minichat.storage import keys, scan, turns, usage_ledger
+from minichat.storage import keys, reconcile_reports, scan, turns, usage_ledger
 from minichat.storage.items import READ_ATTEMPTS
 from minichat.storage.transact import patience
 from tests.conftest import fresh_tables
@@ -351,6 +351,34 @@ def test_one_reading_of_the_table_serves_all_comparisons(store: Store, monkeypat
     assert (result["quota"], result["left_over"]) == (1, 1)
     assert calls.count("Scan") == 1
     assert {one.counted for one in reconcile().differences} == set()
+
+
+def test_a_run_leaves_a_report_for_the_deployment_and_one_for_each_tenant_in_which_it_found_something(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some_turns()
+    turn, secret = an_ended_turn(a_caller(user=3)), "what a person wrote"
+    all_booked()
+    corrupted(store, total=7)
+    key = keys.turn(turn.tenant_id, turn.chat_id, turn.request_id)
+    raw = next(one for one in scan.items() if keys.of(one) == key)
+    boto3.client("dynamodb", endpoint_url=store.endpoint, region_name=store.region).put_item(
+        TableName=store.conversation_table, Item={**raw, "state": {"S": secret}}
+    )
+    at = later()
+    monkeypatch.setattr(daily, "now", lambda: at)
+    monkeypatch.setattr(daily, "current", lambda: RULES.settings)
+    result = daily.handler({}, None)
+    ((run, found),) = reconcile_reports.runs(at + timedelta(seconds=1), 10)
+    assert (run.at, run.repaired, run.turns > 0) == (at, result["repaired"], True)
+    counted = {kind: found.counts.get(kind, 0) for kind in ("quota", "ledger", "left_over", "unreadable", "undecided")}
+    assert counted == {kind: result[kind] for kind in counted}
+    assert counted["quota"] == counted["unreadable"] == 1
+    assert secret not in str(found)
+    assert reconcile_reports.runs(at, 10) == []
+    tenant = a_caller().tenant_id
+    assert reconcile_reports.of_tenant(tenant, [at])[at].counts == found.counts
+    assert reconcile_reports.of_tenant(TenantId("another"), [at])[at].counts == {}
 
 
 def usage_event(**said: Any) -> UsageEvent:

@@ -1,5 +1,7 @@
 """The table that decides says what Cedar says of the policies it was made from, and every route asks it."""
 
+import re
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 
@@ -10,7 +12,9 @@ from minichat.domain.actions import CHAT_READS, CHAT_WRITES, OWN_ACCOUNT, ROLES
 from minichat.domain.authorization import by_default, decide, ever
 from minichat.domain.identity import Caller, Resource, TenantId, UserId
 from minichat.http.acting import action_of_route
-from minichat.http.app import BUFFERED, STREAMING, ServedPart, routers
+from minichat.http.admin.app import QUEUES, TABLE, admin_routers
+from minichat.http.admin.routes.openapi import document as operators_document
+from minichat.http.app import BUFFERED, STREAMING, routers
 from minichat.http.deps import Authenticated
 from minichat.http.document import document
 from minichat.local.tables import project_root
@@ -36,13 +40,21 @@ def test_roles_together_are_decided_as_cedar_does(roles: tuple[str, ...]) -> Non
             assert (decided.allowed, set(decided.policies)) == (allowed, set(ids)), (action, how)
 
 
-@pytest.mark.parametrize("part", [BUFFERED, STREAMING], ids=["api", "stream"])
-def test_no_route_is_without_an_action(part: ServedPart) -> None:
-    routes = [route for router in routers(part) for route in router.routes if isinstance(route, APIRoute)]
+SERVED = {
+    "api": partial(routers, BUFFERED),
+    "stream": partial(routers, STREAMING),
+    "operators": partial(admin_routers, TABLE | QUEUES),
+}
+
+
+@pytest.mark.parametrize("app", SERVED)
+def test_no_route_is_without_an_action(app: str) -> None:
+    routes = [route for router in SERVED[app]() for route in router.routes if isinstance(route, APIRoute)]
     assert routes
     for route in routes:
         assert action_of_route(route) is not None, route.path
         assert isinstance(route, Authenticated) or route.path in PUBLIC, route.path
+        assert (action_of_route(route) == "service:read") is not isinstance(route, Authenticated), route.path
 
 
 @pytest.mark.filterwarnings("ignore:The 'alias' attribute with value")
@@ -50,6 +62,19 @@ def test_the_document_says_the_action_of_every_operation() -> None:
     found = [operation["x-action"] for path in document("/x")["paths"].values() for operation in path.values()]
     assert set(found) <= set(decisions.ACTIONS)
     assert {*CHAT_READS, *CHAT_WRITES, *OWN_ACCOUNT} <= set(found)
+
+
+@pytest.mark.filterwarnings("ignore:The 'alias' attribute with value")
+def test_every_action_is_an_operation_or_named_as_one_that_is_none() -> None:
+    found = {
+        operation["x-action"]
+        for described in (document("/x"), operators_document("/x"))
+        for path in described["paths"].values()
+        for operation in path.values()
+    }
+    told = (project_root() / "docs" / "authorization.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"no operation yet: (.*)\.\n", told)
+    assert set(decisions.ACTIONS) - found == set(re.findall(r"`(\S+)`", sentence))
 
 
 def test_nobody_but_its_owner_is_permitted_to_change_a_chat() -> None:

@@ -635,7 +635,7 @@ def test_the_function_of_the_operators_api_writes_only_what_administrators_chang
         for action in [statement["Action"]]
         if not isinstance(action, list)
     }
-    policies = ["POLICY", "T#*#P#POLICY", "T#*#U#*", "T#*#AUTHORIZATION"]
+    policies = ["POLICY", "PROVIDERS", "T#*#P#POLICY", "T#*#P#PROVIDERS", "T#*#U#*", "T#*#AUTHORIZATION"]
     assert writing == {
         "dynamodb:Query": None,
         "dynamodb:PutItem": [*policies, "T#*#GRANTS", "T#*#APIKEY", "T#*#ERASE", "T#*#STOPPED"],

@@ -2,14 +2,12 @@
 
 import argparse
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from minichat.cli import answer, files, target
@@ -26,7 +24,6 @@ from minichat.settings import SettingsError
 LISTED = 20
 IN_ONE_PIECE = 0.1
 """Of the time that an answer took: the part after its first event, below which it was not streamed."""
-_TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 def add_to(commands: Any) -> None:
@@ -36,10 +33,8 @@ def add_to(commands: Any) -> None:
         help="talk to a deployment",
         description="Talks to a deployment over HTTP. Ctrl-C cancels an answer, /help lists what can be said.",
     )
-    parser.add_argument("--url", type=_url, help="the API, such as https://api.example.org/mini-chat/v1")
-    tokens = parser.add_mutually_exclusive_group()
-    tokens.add_argument("--token", help="a bearer token; others can see it in the list of processes")
-    tokens.add_argument("--token-file", type=Path, help="a file that holds the token")
+    parser.add_argument("--url", type=target.a_url, help="the API, such as https://api.example.org/mini-chat/v1")
+    target.add_token_to(parser)
     parser.add_argument("--chat", type=_text, metavar="ID", help="go on with this chat (default: a new one)")
     parser.add_argument("--model", type=_text, help="for new chats (default: the deployment's)")
     parser.add_argument("--web-search", action="store_true", help="let answers search the web")
@@ -87,18 +82,7 @@ def _where(options: argparse.Namespace) -> tuple[str, str | None]:
         raise SettingsError(
             "Say where to: --url URL, --stack NAME, or --local for the stack that runs on this machine."
         )
-    token = options.token or about.get("token")
-    if options.token_file is not None:
-        token = options.token_file.read_text(encoding="utf-8", errors="replace").strip()
-    if token is not None and not _TOKEN.fullmatch(token):
-        raise SettingsError("The token is empty, or has characters that no token has.")
-    return url, token
-
-
-def _url(text: str) -> str:
-    if urlsplit(text).scheme not in {"http", "https"} or not urlsplit(text).hostname:
-        raise argparse.ArgumentTypeError(f"{text!r} is no URL such as https://api.example.org/mini-chat/v1")
-    return text
+    return url, target.token_of(options, about.get("token"))
 
 
 def _text(argument: str) -> str:

@@ -22,6 +22,7 @@ from minichat.cli import (
     turns,
     usage,
 )
+from minichat.cli.api import ApiRefused, Unreachable
 from minichat.domain.errors import ServiceUnavailable
 from minichat.local.engine import EngineMissing
 from minichat.local.folder_lock import FolderTaken
@@ -46,10 +47,13 @@ _COMMANDS = (
     cleanup,
     erase,
 )
-_SILENT = (
-    "minichat: the tables do not answer. "
-    "`minichat doctor` looks closer; --local means the stack that runs on this machine."
-)
+_CLOSER = "`minichat doctor` looks closer; --local means the stack that runs on this machine."
+_SILENT = f"minichat: the tables do not answer. {_CLOSER}"
+_ADVICE = {
+    401: "Give a valid token with --token-file, or in MINICHAT_ADMIN_TOKEN: `minichat token check` looks closer.",
+    403: "The token needs the role operator, or of a tenant's administrators tenant_admin: docs/authorization.md.",
+    503: _CLOSER,
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,6 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except ServiceUnavailable:
         print(_SILENT, file=sys.stderr)
+        return 2
+    except ApiRefused as refused:
+        print(f"minichat: {refused} {_ADVICE.get(refused.status, '')}".rstrip(), file=sys.stderr)
+        return 2
+    except Unreachable as silent:
+        print(f"minichat: {silent} Is --api (or MINICHAT_ADMIN_API) right, and does it run?", file=sys.stderr)
         return 2
     except (SettingsError, EngineMissing, FolderTaken, ChildFailed, NotACheckout, OSError) as error:
         print(f"minichat: {error}", file=sys.stderr)

@@ -1,18 +1,14 @@
-"""`minichat providers`: the entries of providers, and what tenants override, as versions that never change."""
+"""`minichat providers`: the entries of providers, and what tenants override, as versions that never change.
+
+Keys are named, never sent: their values are in Secrets Manager or Parameter Store.
+"""
 
 import argparse
-import getpass
-import sys
 from pathlib import Path
 from typing import Any
 
-from minichat.cli import target
-from minichat.cli.output import table
-from minichat.domain.errors import InvalidRequest
-from minichat.moment import new_id, now
-from minichat.services import provider_config
+from minichat.cli import target, versions
 from minichat.settings import read_document
-from minichat.storage import provider_versions
 
 
 def add_to(commands: Any) -> None:
@@ -22,7 +18,7 @@ def add_to(commands: Any) -> None:
 
     publish = actions.add_parser("publish", help="put entries in force; instances follow within seconds")
     publish.add_argument("file", type=Path, help="JSON or YAML: {providers}, or a tenant's {overrides}")
-    publish.add_argument("--by", default=None, help="who publishes (default: the login name)")
+    versions.add_by_to(publish)
     publish.set_defaults(run=_publish)
 
     show = actions.add_parser("show", help="print a version as JSON")
@@ -34,45 +30,23 @@ def add_to(commands: Any) -> None:
 
     for action in (publish, show, history):
         action.add_argument("--tenant", type=target.a_tenant, help="the overrides of a tenant, by its name")
-        target.add_to(action)
+        target.add_api_to(action)
 
 
 def _publish(options: argparse.Namespace) -> int:
-    settings = target.connected(options)
-    document, moment = read_document("providers", options.file), now()
-    by = options.by or getpass.getuser()
-    try:
-        publication = provider_versions.Publication(by, moment, new_id(moment))
-        version = provider_config.publish(document, options.tenant, settings, publication)
-    except provider_versions.ProvidersMoved as moved:
-        print(f"minichat: version {moved.current} was published meanwhile, and stays in force.", file=sys.stderr)
-        return 2
-    except InvalidRequest as error:
-        for wrong in error.errors:
-            print(f"minichat: {options.file}: {wrong.field}: {wrong.message}", file=sys.stderr)
-        return 2
-    print(f"Version {version} is in force; instances follow in {settings.policy_refresh_seconds:g} s.")
+    with target.operating(options) as api:
+        made = api.call("POST", *_place(options), "versions", body=read_document("providers", options.file))
+    print(f"Version {made['version']} is in force; instances follow within seconds.")
     return 0
 
 
 def _show(options: argparse.Namespace) -> int:
-    target.connected(options)
-    published = provider_config.show(options.tenant, options.version)
-    if published is None:
-        asked = options.version
-        what = "No entries were published yet" if asked is None else f"There is no version {asked}"
-        print(f"minichat: {what}.", file=sys.stderr)
-        return 2
-    print(published.document.decode())
-    return 0
+    return versions.show(options, _place(options), "entries")
 
 
 def _history(options: argparse.Namespace) -> int:
-    target.connected(options)
-    in_force = provider_versions.current_providers(options.tenant)
-    rows = [
-        (f"{one.version}{' *' if one.version == in_force else ''}", f"{one.at:%Y-%m-%d %H:%M:%S}Z", one.by)
-        for one in provider_config.history(options.tenant)
-    ]
-    print(table(("version", "published", "by"), rows))
-    return 0
+    return versions.history(options, _place(options))
+
+
+def _place(options: argparse.Namespace) -> tuple[str, ...]:
+    return ("providers",) if options.tenant is None else ("tenants", options.tenant, "providers")

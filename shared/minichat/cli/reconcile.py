@@ -15,6 +15,7 @@ from minichat.events import audit_sink
 from minichat.moment import now
 from minichat.services import reconcile_reading, reconcile_usage
 from minichat.services.reconcile_quota import Reconciled, reconcile, repair
+from minichat.settings import SettingsError
 from minichat.storage.unreadable import Unreadable
 
 
@@ -29,13 +30,20 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--repair", action="store_true", help="set what differs to what it should say")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    target.add_to(parser)
+    parser.add_argument(
+        "--reports", action="store_true", help="print what the latest daily runs have found, and compare nothing"
+    )
+    target.add_api_to(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """0 when everything agrees, 1 when something differs or cannot be read. The audit trail is read where it is a
     folder."""
+    if options.reports:
+        return _reports(options)
+    if options.api:
+        raise SettingsError("Comparing reads the whole table: it takes no --api, unless with --reports.")
     settings = target.connected(options)
     found = reconcile_reading.read(options.tenant)
     result = reconcile(books=found)
@@ -57,6 +65,22 @@ def run(options: argparse.Namespace) -> int:
         totals = reconcile_usage.repair(metered.mismatches, retention_days=settings.quota.retention_days)
         print(f"repaired: {repair(result.differences)} quota entries, {totals} totals", file=sys.stderr)
     return 1 if result.differences or metered.mismatches or found.unreadable else 0
+
+
+def _reports(options: argparse.Namespace) -> int:
+    """1 when the latest run has found something."""
+    path = ("reconcile",) if options.tenant is None else ("tenants", options.tenant, "reconcile")
+    with target.operating(options) as api:
+        runs = api.call("GET", *path)["items"]
+    if options.json:
+        print(json.dumps(runs, indent=2))
+    else:
+        found = [", ".join(f"{kind} {count}" for kind, count in one["counts"].items()) for one in runs]
+        print(table(("run", "found"), [(one["at"], what or "-") for one, what in zip(runs, found, strict=True)]))
+        for one in runs[0]["findings"] if runs else ():
+            said = "" if one["says"] is None else f": {one['says']} instead of {one['should_say'] or 'something else'}"
+            print(plain(f"{one['kind']} {one['tenant_id'] or ''} {one['where']}{said}"))
+    return 1 if runs and runs[0]["counts"] else 0
 
 
 def _print(

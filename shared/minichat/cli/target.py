@@ -1,16 +1,28 @@
-"""Which deployment an operator's command is for."""
+"""Which deployment an operator's command is for, and the way to its operator's API.
+
+Most commands work through that API: with a token, wherever it is; at a local stack, with one that the stack's own
+issuer signs; and without either, in this process, which then needs what AWS and the settings give to the functions.
+"""
 
 import argparse
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from minichat.cli.api import Api
 from minichat.domain.identity import TenantId, UserId
 from minichat.domain.names import said
 from minichat.local import deployed, stack
 from minichat.local.issuer import as_uuid
-from minichat.settings import Settings, SettingsError, current
+from minichat.settings import Settings, SettingsError, current, load, operators_api
 from minichat.storage import scan
 from minichat.storage.items import connect
+
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 def add_to(parser: Any) -> None:
@@ -20,6 +32,93 @@ def add_to(parser: Any) -> None:
     parser.add_argument("--stack", help="the deployment on AWS with this stack, whose outputs say all that is needed")
     parser.add_argument("--region", help="of --stack; default: that of your AWS configuration")
     parser.add_argument("--profile", help="of your AWS configuration, for --stack")
+
+
+def add_api_to(parser: Any) -> None:
+    """Adds the options that name a deployment's operator's API, besides those of `add_to`."""
+    add_to(parser)
+    parser.add_argument(
+        "--api",
+        type=a_url,
+        metavar="URL",
+        help="the operator's API, such as https://api.example.org/mini-chat/admin/v1 (default: MINICHAT_ADMIN_API)",
+    )
+    add_token_to(parser, "MINICHAT_ADMIN_TOKEN")
+
+
+def add_token_to(parser: Any, variable: str | None = None) -> None:
+    """Adds the options that give a token; the default may be a variable's."""
+    default = "" if variable is None else f" (default: {variable})"
+    tokens = parser.add_mutually_exclusive_group()
+    tokens.add_argument("--token", help=f"a bearer token; others can see it in the list of processes{default}")
+    tokens.add_argument("--token-file", type=Path, help="a file that holds the token")
+
+
+def a_url(text: str) -> str:
+    """An address that an option names.
+
+    Raises ArgumentTypeError for what is none.
+    """
+    if urlsplit(text).scheme not in {"http", "https"} or not urlsplit(text).hostname:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL such as https://api.example.org/mini-chat/v1")
+    return text
+
+
+def token_of(options: argparse.Namespace, default: str | None) -> str | None:
+    """The token that the options give, or the default.
+
+    Raises SettingsError for what is no token; OSError when its file cannot be read.
+    """
+    token = options.token or default
+    if options.token_file is not None:
+        token = options.token_file.read_text(encoding="utf-8", errors="replace").strip()
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise SettingsError("The token is empty, or has characters that no token has.")
+    return token
+
+
+def names_one(options: argparse.Namespace) -> bool:
+    """Whether the options, or the environment, name an operator's API or a stack."""
+    return is_local(options) or bool(options.api or options.stack or operators_api()[0])
+
+
+@contextmanager
+def operating(options: argparse.Namespace) -> Iterator[Api]:
+    """The operator's API of the deployment, for one of its operators.
+
+    At a local stack, a tenant or user is renamed as by `connected`: read the options inside.
+    Raises SettingsError when it cannot be found.
+    """
+    url, token = (None, None) if options.stack is not None else operators_api()
+    if is_local(options):
+        about = stack.told(options.state)
+        connected(options)
+        url = options.api or about["base_url"].removesuffix("/v1") + "/admin/v1"
+        token = token_of(options, _of_local_operator(options.state, about["environment"]))
+    elif (url := options.api or url) is not None:
+        token = token_of(options, token)
+    if url is not None:
+        with closing(Api(url, token)) as api:
+            yield api
+        return
+    from minichat.cli.own_process import in_this_process  # noqa: PLC0415  the server, which others need not start
+
+    attach(options)
+    with in_this_process(current(), getattr(options, "by", None)) as api:
+        yield api
+
+
+def _of_local_operator(state: Path | None, environment: dict[str, str]) -> str:
+    from minichat.local.issuer import Issuer  # noqa: PLC0415  cryptography, which others need not load
+
+    return Issuer(stack.folder(state)).token(
+        "operators",
+        "operator",
+        now=datetime.now(UTC),
+        lifetime=timedelta(hours=1),
+        auth=load(environment).auth,
+        roles=["operator"],
+    )
 
 
 def a_tenant(text: str) -> TenantId:

@@ -4,15 +4,13 @@ import argparse
 import json
 import sys
 from datetime import datetime
-from heapq import nsmallest
 from typing import Any
 
 from minichat.cli import target
 from minichat.cli.output import table
 from minichat.domain.turn import Turn
 from minichat.moment import now
-from minichat.storage import keys, scan, turn_lists
-from minichat.storage.unreadable import Unreadable
+from minichat.storage import scan
 
 
 def add_to(commands: Any) -> None:
@@ -21,9 +19,16 @@ def add_to(commands: Any) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     running = actions.add_parser("running", help="list running turns, the longest silent first")
     running.add_argument("--limit", type=int, default=100, help="at most so many (default 100)")
+    running.add_argument("--tenant", type=target.a_tenant, help="only of this one")
     running.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    target.add_to(running)
     running.set_defaults(run=_running)
+    cancel = actions.add_parser("cancel", help="ask a running turn to stop, as its owner can")
+    cancel.add_argument("--tenant", type=target.a_tenant, required=True, help="whose turn it is")
+    cancel.add_argument("chat_id", metavar="CHAT", help="its chat")
+    cancel.add_argument("request_id", metavar="REQUEST", help="its request id; `minichat turns running` names both")
+    cancel.set_defaults(run=_cancel)
+    for action in (running, cancel):
+        target.add_api_to(action)
     find = actions.add_parser("find", help="find a turn by what its provider calls the answer; reads the whole table")
     find.add_argument("provider_response_id", metavar="ID", help="as the provider's own logs and support name it")
     find.add_argument("--tenant", type=target.a_tenant, help="only of this one")
@@ -33,24 +38,27 @@ def add_to(commands: Any) -> None:
 
 def _running(options: argparse.Namespace) -> int:
     """1 when some cannot be read."""
-    target.connected(options)
-    moment = now()
-    running, unreadable = [], []
-    for shard in keys.RUNNING_SHARDS:
-        for page in turn_lists.running_since(moment, shard):
-            running += [turn for turn in page if isinstance(turn, Turn)]
-            unreadable += [one for one in page if isinstance(one, Unreadable)]
-    silent_first = nsmallest(options.limit, running, key=lambda turn: turn.last_progress_at)
-    found = [_told(turn, moment) for turn in silent_first]
-    for one in unreadable:
-        print(f"{one.key.pk} {one.key.sk} cannot be read: {one.reason}", file=sys.stderr)
+    path = ("running_turns",) if options.tenant is None else ("tenants", options.tenant, "running_turns")
+    with target.operating(options) as api:
+        told, moment = api.call("GET", *path), now()
+    found = [_told(turn, moment) for turn in told["items"][: options.limit]]
+    if told["unreadable"]:
+        print(f"{told['unreadable']} turns cannot be read", file=sys.stderr)
     if options.json:
         print(json.dumps(found, indent=2))
     elif not found:
         print("Nothing runs.")
     else:
         print(table(tuple(found[0]), [tuple(one.values()) for one in found]))
-    return 1 if unreadable else 0
+    return 1 if told["unreadable"] else 0
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    turn = ("tenants", options.tenant, "running_turns", options.chat_id, options.request_id)
+    with target.operating(options) as api:
+        api.call("POST", *turn, "cancel")
+    print("The turn is asked to stop.")
+    return 0
 
 
 def _find(options: argparse.Namespace) -> int:
@@ -74,14 +82,14 @@ def _find(options: argparse.Namespace) -> int:
     return 0 if found else 1
 
 
-def _told(turn: Turn, moment: datetime) -> dict[str, object]:
+def _told(turn: dict[str, Any], moment: datetime) -> dict[str, object]:
+    named = ("tenant_id", "user_id", "chat_id", "request_id", "model", "reserved_micro")
     return {
-        "age_seconds": round((moment - turn.started_at).total_seconds()),
-        "silent_seconds": round((moment - turn.last_progress_at).total_seconds()),
-        "tenant_id": turn.tenant_id,
-        "user_id": turn.requester_user_id,
-        "chat_id": turn.chat_id,
-        "request_id": turn.request_id,
-        "model": turn.reserve.effective_model,
-        "reserved_micro": turn.reserve.credits_micro,
+        "age_seconds": _since(turn["started_at"], moment),
+        "silent_seconds": _since(turn["last_progress_at"], moment),
+        **{name: turn[name] for name in named},
     }
+
+
+def _since(instant: str, moment: datetime) -> int:
+    return round((moment - datetime.fromisoformat(instant)).total_seconds())

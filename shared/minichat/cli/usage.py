@@ -4,18 +4,17 @@ import argparse
 import csv
 import json
 import sys
-from collections import defaultdict
-from dataclasses import asdict, fields
-from datetime import date
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from datetime import date, timedelta
 from typing import Any
 
 from minichat.cli import target
 from minichat.cli.output import table
-from minichat.domain.usage_ledger import LedgerSums, Total
-from minichat.storage import usage_ledger
-from minichat.storage.unreadable import Unreadable
 
-_HEAD = [field.name for field in fields(LedgerSums)]
+DAYS = 93
+"""That one answer covers at most."""
+_NAMES = {"day": "day", "user": "user_id", "model": "model"}
 
 
 def add_to(commands: Any) -> None:
@@ -26,9 +25,9 @@ def add_to(commands: Any) -> None:
         "--from", dest="since", type=day, required=True, metavar="DAY", help="the first day, such as 2026-11-21"
     )
     parser.add_argument("--to", dest="until", type=day, required=True, metavar="DAY", help="the last day")
-    parser.add_argument("--by", choices=("day", "user"), default="day", help="a row per day (default) or per user")
+    parser.add_argument("--by", choices=tuple(_NAMES), default="day", help="a row per day (default), user or model")
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
-    target.add_to(parser)
+    target.add_api_to(parser)
     parser.set_defaults(run=run)
 
 
@@ -42,32 +41,43 @@ def day(text: str) -> date:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the rows and their sum; micro-credits are what the turns were charged. 1 when a total cannot be read."""
-    target.connected(options)
-    unread: list[Unreadable] = []
-    found = usage_ledger.totals(options.tenant, options.since.isoformat(), options.until.isoformat(), unread)
-    rows = _rows(list(found), options.by)
+    rows: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    everything: Counter[str] = Counter()
+    unreadable = 0
+    with target.operating(options) as api:
+        for since, until in _spans(options.since, options.until):
+            span = {"from": since.isoformat(), "to": until.isoformat(), "by": options.by}
+            told = api.call("GET", "tenants", options.tenant, "usage", **span)
+            unreadable += told["unreadable"]
+            for row in told["items"]:
+                used = Counter({name: count for name, count in row.items() if isinstance(count, int)})
+                rows[row[_NAMES[options.by]]].update(used)
+                everything.update(used)
+    _print(options, rows, everything)
     if not rows:
         print(f"minichat: nothing is booked for the tenant {options.tenant!a} on these days", file=sys.stderr)
-    for one in unread:
-        print(f"{one.key.pk} {one.key.sk} cannot be read, and is not in the rows: {one.reason}", file=sys.stderr)
+    if unreadable:
+        print(f"{unreadable} totals cannot be read, and are not in the rows", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def _spans(since: date, until: date) -> Iterator[tuple[date, date]]:
+    while True:
+        last = min(until, since + timedelta(days=DAYS - 1))
+        yield since, last
+        if last >= until:
+            return
+        since = last + timedelta(days=1)
+
+
+def _print(options: argparse.Namespace, rows: dict[str, Counter[str]], everything: Counter[str]) -> None:
+    head = [*everything] or ["turns", "credits_micro"]
     if options.format == "json":
-        print(json.dumps([{options.by: name, **asdict(used)} for name, used in rows.items()], indent=2))
+        print(json.dumps([{options.by: name, **used} for name, used in rows.items()], indent=2))
     elif options.format == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow([options.by, *_HEAD])
-        writer.writerows([name, *asdict(used).values()] for name, used in rows.items())
+        writer.writerow([options.by, *head])
+        writer.writerows([name, *(used[column] for column in head)] for name, used in rows.items())
     else:
-        everything = sum(rows.values(), LedgerSums())
-        cells = [(name, *asdict(used).values()) for name, used in {**rows, "together": everything}.items()]
-        print(table((options.by, *(name.replace("_", " ") for name in _HEAD)), cells))
-    return 1 if unread else 0
-
-
-def _rows(found: list[Total], by: str) -> dict[str, LedgerSums]:
-    rows: defaultdict[str, LedgerSums] = defaultdict(LedgerSums)
-    for total in found:
-        if by == "day" and total.user_id is None:
-            rows[total.day] += total.used
-        elif by == "user" and total.user_id is not None:
-            rows[total.user_id] += total.used
-    return dict(rows)
+        cells = [(name, *(used[column] for column in head)) for name, used in [*rows.items(), ("together", everything)]]
+        print(table((options.by, *(name.replace("_", " ") for name in head)), cells))

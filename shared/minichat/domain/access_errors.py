@@ -10,6 +10,8 @@ ChatError
 ├── QueueNotFound             queue_not_found        404
 ├── ErasureNotFound           erasure_not_found      404  (domain.erasure)
 ├── ErasureRunning            erasure_running        409  (domain.erasure)
+├── ProvidersNotFound         providers_not_found    404
+├── ProvidersConflict         providers_conflict     409
 ├── PolicyConflict            policy_conflict        409
 └── AuthorizationConflict     authorization_conflict 409
 """
@@ -58,6 +60,20 @@ class QueueNotFound(ChatError):
 
     code = "queue_not_found"
     detail = "There is no such queue."
+
+
+class ProvidersNotFound(ChatError):
+    """There is no such version of provider entries or of a tenant's overrides, or none at all."""
+
+    code = "providers_not_found"
+    detail = "There is no such version of the providers."
+
+
+class ProvidersConflict(ChatError):
+    """Other providers were published meanwhile; those stay in force."""
+
+    code = "providers_conflict"
+    detail = "Another version of the providers was published meanwhile, and stays in force."
 
 
 class PolicyConflict(ChatError):

@@ -1,5 +1,6 @@
 """The OpenAPI document: generated from the routes, with every refusal and every stream event described."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -87,37 +88,51 @@ _LINKS: dict[tuple[str, str, str], tuple[dict[str, str], tuple[str, ...]]] = {
 
 @cache
 def document(url_prefix: str) -> dict[str, Any]:
-    """The document of the whole product, whichever function serves it."""
+    """The document of the chat API, whichever function serves it."""
     from minichat.http.app import BUFFERED, STREAMING, routers  # noqa: PLC0415  the app's routes include this document
     from minichat.http.stream_schemas import DATA  # noqa: PLC0415  models that nothing else needs
 
+    about = "Chats whose answers stream; every turn can be read, retried, edited and deleted."
+    made = described(routers(BUFFERED | STREAMING), f"{url_prefix}/v1", ("Mini Chat", about), *DATA.values())
+    made["components"]["schemas"]["StreamEvent"] = {"oneOf": [_frame(kind, data) for kind, data in DATA.items()]}
+    _link(made["paths"], f"{url_prefix}/v1/chats/{{chat_id}}")
+    return made
+
+
+def described(
+    served: Iterable[APIRouter],
+    prefix: str,
+    named: tuple[str, str],
+    *answered: type[BaseModel],
+    taken: Iterable[type[BaseModel]] = (),
+) -> dict[str, Any]:
+    """The document of these routers, all below a prefix; `named` is its title and what the API is, in a sentence.
+
+    `answered` and `taken` are models of answers and of bodies, besides those that routes name.
+    """
     app = FastAPI()
     acting: dict[tuple[str, str], str] = {}
-    for router in routers(BUFFERED | STREAMING):
-        app.include_router(router, prefix=f"{url_prefix}/v1")
-        acting |= actions(router, f"{url_prefix}/v1")
-    made = get_openapi(
-        title="Mini Chat",
-        version=__version__,
-        summary="Chats whose answers stream; every turn can be read, retried, edited and deleted.",
-        routes=app.routes,
-    )
+    for router in served:
+        app.include_router(router, prefix=prefix)
+        acting |= actions(router, prefix)
+    title, summary = named
+    made = get_openapi(title=title, version=__version__, summary=summary, routes=app.routes)
     schemas = made["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    _, described = models_json_schema(
-        [(Problem, "validation"), *((data, "serialization") for data in DATA.values())], ref_template=_REF
+    _, models = models_json_schema(
+        [(Problem, "validation"), *((data, "serialization") for data in answered)], ref_template=_REF
     )
-    schemas |= described["$defs"]
-    schemas["StreamEvent"] = {"oneOf": [_frame(kind, data) for kind, data in DATA.items()]}
+    schemas |= models["$defs"]
+    for data in taken:
+        schemas |= models_json_schema([(data, "validation")], ref_template=_REF)[1]["$defs"]
     made["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "RS256 or ES256."}
     }
     for path, operations in made["paths"].items():
         for method, operation in operations.items():
             operation["x-action"] = acting[method, path]
-            _finish(operation, public=path.endswith(("/health", "/openapi.json")))
-    _link(made["paths"], f"{url_prefix}/v1/chats/{{chat_id}}")
+            _finish(operation, public=operation["x-action"] == "service:read")
     return made
 
 

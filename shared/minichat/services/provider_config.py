@@ -67,14 +67,6 @@ def show(tenant_id: TenantId | None, version: int | None = None) -> provider_ver
     return None if wanted is None else provider_versions.read_providers(tenant_id, wanted)
 
 
-def history(tenant_id: TenantId | None) -> Iterator[provider_versions.PublishedProviders]:
-    """Every version, the newest first.
-
-    Raises ServiceUnavailable.
-    """
-    return provider_versions.providers_history(tenant_id)
-
-
 def deployment_entries(settings: Settings) -> Mapping[str, Provider]:
     """The deployment's entries in force: the settings' until some are published.
 

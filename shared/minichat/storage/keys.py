@@ -28,6 +28,8 @@
     grant for support       T#<tenant>#GRANTS       <grant id>
     erasure                 T#<tenant>#ERASE        <erasure id>
     tenant that is erased   T#<tenant>#STOPPED      STOPPED
+    run of reconciliation   RECONCILED              <when it began>
+    what it found in a tenant  T#<tenant>#RECONCILED  <when it began>
 
     outbox table            T#<tenant>#C#<chat>     <event_id>
 
@@ -318,6 +320,11 @@ def erasure(tenant_id: TenantId, erasure_id: str) -> Key:
 def stopped(tenant_id: TenantId) -> Key:
     """There while the tenant is erased: it takes no new work."""
     return Key(f"{prefix(tenant_id)}STOPPED", "STOPPED")
+
+
+def reconciled(tenant_id: TenantId | None, at: datetime) -> Key:
+    """What the reconciliation that began at an instant found in a tenant; without a tenant, in the deployment."""
+    return Key("RECONCILED" if tenant_id is None else f"{prefix(tenant_id)}RECONCILED", f"{micros(at):016d}")
 
 
 def created(tenant_id: TenantId, user_id: UserId, idempotency_key: str) -> Key:

@@ -195,12 +195,12 @@ def layer_of(tenant_id: TenantId, user_id: UserId) -> UserLayer | None:
     return user_layer(batch_get([key]).get(key))
 
 
-def history(place: Place[D]) -> Iterator[Published[D]]:
-    """Every version of a layer, the newest first.
+def history(place: Place[D], before: int = MAX_VERSION + 1) -> Iterator[Published[D]]:
+    """Every version of a layer below `before`, the newest first.
 
     Raises ServiceUnavailable.
     """
-    newest, more = MAX_VERSION, True
+    newest, more = before - 1, True
     while more:
         first, last = place.version(0), place.version(newest)
         found, more = query(first.pk, PolicyItem.sk.between(first.sk, last.sk), limit=10, descending=True)

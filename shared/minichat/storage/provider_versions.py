@@ -18,7 +18,8 @@ from minichat.storage.transact import Put, Refused, Update, commit
 
 MAX_DOCUMENT_BYTES = 390_000
 """Compressed size of a version, which is one item: DynamoDB's 400 KB (AWS limit), less its other attributes."""
-_MAX_VERSION = 9_999_999_999  # what a key holds
+MAX_VERSION = 9_999_999_999
+"""The highest that a key holds."""
 
 
 class ProvidersItem(ConversationItem):
@@ -89,12 +90,12 @@ def read_providers(tenant_id: TenantId | None, version: int) -> PublishedProvide
     return next(map(_published, found.values()), None)
 
 
-def providers_history(tenant_id: TenantId | None) -> Iterator[PublishedProviders]:
-    """Every version, the newest first.
+def providers_history(tenant_id: TenantId | None, before: int = MAX_VERSION + 1) -> Iterator[PublishedProviders]:
+    """Every version below `before`, the newest first.
 
     Raises ServiceUnavailable.
     """
-    newest, more = _MAX_VERSION, True
+    newest, more = before - 1, True
     while more:
         first, last = keys.providers_version(tenant_id, 0), keys.providers_version(tenant_id, newest)
         found, more = query(first.pk, ProvidersItem.sk.between(first.sk, last.sk), limit=10, descending=True)

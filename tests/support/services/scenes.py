@@ -18,6 +18,7 @@ from minichat.domain.cleanup import Cleanup, CleanupStatus
 from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, UserId
 from minichat.domain.message import Reaction
 from minichat.domain.quota_recount import Difference, QuotaAccount
+from minichat.domain.reconcile_report import ReconcileFinding, ReconcileRun, summed
 from minichat.domain.settlement import Ending
 from minichat.domain.stream import Delta
 from minichat.domain.summary import Compression, Frontier, Summary
@@ -46,6 +47,7 @@ from minichat.storage import (
     provider_versions,
     purge,
     quota,
+    reconcile_reports,
     summaries,
     usage_ledger,
     vector_stores,
@@ -75,6 +77,7 @@ class World:
         self.caller = Caller(TenantId(str(uuid4())), UserId(str(uuid4())))
         self.now = NOW
         self.version = 0
+        self.run = keys.reconciled(None, NOW)
         self.chats: set[ChatId] = set()
 
     def tables(self) -> Tables:
@@ -85,10 +88,17 @@ class World:
         day = self.now.date().isoformat()
         others = keys.quota(tenant_id, user_id, day), keys.usage(tenant_id, day), keys.ledger_entry(tenant_id, day, "")
         access = keys.api_key(tenant_id, ""), keys.authorization_in_force(tenant_id), keys.grant(tenant_id, "")
-        also = *others, *access, keys.erasure(tenant_id, ""), keys.providers_in_force(tenant_id)
+        also = (
+            *others,
+            *access,
+            keys.erasure(tenant_id, ""),
+            keys.providers_in_force(tenant_id),
+            keys.reconciled(tenant_id, self.now),
+        )
         more = items_of(self.store, [key.pk for key in also], events=False).conversations
         if self.version:
             more += [one for one in items_of(self.store, [keys.POLICY]).conversations if self._is_mine(one)]
+        more += [one for one in items_of(self.store, [self.run.pk]).conversations if one["sk"] == self.run.sk]
         return Tables(found.conversations + more, found.outbox)
 
     def _is_mine(self, item: Item) -> bool:
@@ -790,6 +800,18 @@ def _providers_publish(world: World) -> Scene:
     return Scene(publishes("me"), beside={"provider_versions.publish_providers": publishes("them")})
 
 
+def _reports_keep_findings(world: World) -> Scene:
+    found = summed([ReconcileFinding("ledger", world.caller.tenant_id, "a total", "1", "2")])
+    return Scene(lambda: reconcile_reports.keep_findings(world.now, world.caller.tenant_id, found))
+
+
+def _reports_keep_run(world: World) -> Scene:
+    at = world.now + timedelta(seconds=next(_versions))
+    world.run = keys.reconciled(None, at)
+    run = ReconcileRun(at, 1.5, turns=1, accounts=1, entries=1, repaired=0)
+    return Scene(lambda: reconcile_reports.keep_run(run, summed([])))
+
+
 def _a_grant(world: World) -> tuple[grants.Grant, dict[str, Any]]:
     world.chats |= {ChatId("grant_create"), ChatId("grant_revoke")}
     grant_id, caller = new_id(world.now), world.caller
@@ -984,6 +1006,8 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "policies.publish": _policies_publish,
     "authorizations.publish": _authorizations_publish,
     "provider_versions.publish_providers": _providers_publish,
+    "reconcile_reports.keep_findings": _reports_keep_findings,
+    "reconcile_reports.keep_run": _reports_keep_run,
     "grants.create": _grants_create,
     "grants.delete": _grants_delete,
     "api_keys.add": _api_keys_add,

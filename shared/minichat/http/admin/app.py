@@ -36,13 +36,16 @@ def admin_routers(parts: AdminPart) -> Iterator[APIRouter]:
             authorization,
             erasures,
             grants,
+            openapi,
             policies,
+            providers,
+            reconcile,
             running,
             tenant_usage,
         )
 
-        yield from (policies.router, tenant_usage.router, running.router, api_keys.router)
-        yield from (grants.router, authorization.router, erasures.router)
+        yield from (policies.router, providers.router, tenant_usage.router, running.router, api_keys.router)
+        yield from (grants.router, authorization.router, reconcile.router, erasures.router, openapi.router)
     if QUEUES in parts:
         from minichat.http.admin.routes import dead_letters, service  # noqa: PLC0415
 

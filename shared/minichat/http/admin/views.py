@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import AwareDatetime, BaseModel, Field
 
 from minichat.domain.policy import KillSwitches, UserLimits
+from minichat.domain.reconcile_report import FindingKind
 
 
 class PolicyVersionView(BaseModel):
@@ -44,6 +45,21 @@ class Changes(BaseModel):
     items: list[ChangeView]
 
 
+class ProvidersVersionView(BaseModel):
+    """One version of the providers, and when and by whom it was published. It names where keys are, and holds none."""
+
+    version: int
+    published_at: datetime
+    published_by: str
+    document: dict[str, Any] = Field(description="`providers` of the deployment, or a tenant's `overrides` of them.")
+
+
+class ProvidersVersions(BaseModel):
+    """Versions of the providers, the newest first."""
+
+    items: list[ProvidersVersionView]
+
+
 class LimitsView(BaseModel):
     """What a user may spend by their own layer; null where the tenant's or the deployment's limits apply."""
 
@@ -68,12 +84,17 @@ class UsedView(BaseModel):
     credits_micro: int
     input_tokens: int
     output_tokens: int
+    web_searches: int
+    code_interpreter_calls: int
+    file_searches: int
+    image_inputs: int
 
 
 class UsedList(BaseModel):
     """Rows of usage. They follow the turns within seconds, not at once."""
 
     items: list[UsedView]
+    unreadable: int = Field(description="Totals that cannot be read, and are not in `items`.")
 
 
 class RunningTurnView(BaseModel):
@@ -222,3 +243,43 @@ class NewAuthorizationBody(BaseModel):
 
     policies: str
     base: int | None = Field(None, description="The version that it replaces; null where there is none.")
+
+
+class FindingView(BaseModel):
+    """One thing that was not as it should be, or could not be judged, and where; nothing of what anybody wrote."""
+
+    kind: FindingKind
+    tenant_id: str | None
+    where: str
+    says: str | None
+    should_say: str | None
+
+
+class ReconcileReportView(BaseModel):
+    """What a run of the reconciliation found in a tenant: nothing where `counts` is empty."""
+
+    at: datetime = Field(description="When the run began.")
+    counts: dict[FindingKind, int]
+    findings: list[FindingView] = Field(description="The first 200; `counts` has all of them.")
+
+
+class ReconcileRunView(ReconcileReportView):
+    """A run of the reconciliation, and what it found in all tenants. What it could, it has repaired."""
+
+    seconds: float
+    turns: int
+    accounts: int = Field(description="Months of users whose quota was compared with their turns.")
+    entries: int = Field(description="Entries of the usage ledger that were compared with turns and totals.")
+    repaired: int
+
+
+class ReconcileReports(BaseModel):
+    """Runs and what they found in a tenant, the latest first."""
+
+    items: list[ReconcileReportView]
+
+
+class ReconcileRuns(BaseModel):
+    """Runs of the deployment's, the latest first."""
+
+    items: list[ReconcileRunView]

@@ -2,9 +2,9 @@
 
 import secrets
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Body
 
 from minichat.domain import access_errors, errors
 from minichat.domain.api_key import RANDOM_BYTES, ApiKey, NewApiKey
@@ -18,6 +18,7 @@ from minichat.services import api_keys
 router = APIRouter(tags=["API keys"], route_class=Authenticated)
 _PATH = "/tenants/{tenant_id}/api_keys"
 _REFUSALS = (errors.Forbidden, access_errors.TenantNotFound)
+_EXAMPLE = {"name": "CRM", "scopes": ["chat:create", "turn:send"], "expires_at": "2030-01-31T00:00:00Z"}
 
 
 @router.get(_PATH, dependencies=[acts("api_key:list")], responses=documented(*_REFUSALS))
@@ -27,7 +28,7 @@ def list_api_keys(call: TenantCall) -> ApiKeyList:
 
 
 @router.post(_PATH, status_code=201, dependencies=[acts("api_key:create")], responses=documented(*_REFUSALS))
-def create_api_key(call: TenantCall, body: NewApiKeyBody) -> NewApiKeyView:
+def create_api_key(call: TenantCall, body: Annotated[NewApiKeyBody, Body(examples=[_EXAMPLE])]) -> NewApiKeyView:
     """Makes a key; its text is in this answer alone."""
     wanted = NewApiKey(body.name, tuple(body.scopes), body.expires_at, body.account)
     made = api_keys.create(call, wanted, secrets.token_bytes(RANDOM_BYTES))

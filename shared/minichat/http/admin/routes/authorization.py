@@ -1,6 +1,8 @@
 """A tenant's own policies of who may do what, as Cedar text."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Body
 
 from minichat.domain import access_errors, errors
 from minichat.http.acting import acts
@@ -14,6 +16,8 @@ from minichat.storage.authorizations import OwnText
 router = APIRouter(tags=["authorization"], route_class=Authenticated)
 _PATH = "/tenants/{tenant_id}/authorization"
 _REFUSALS = (errors.Forbidden, access_errors.TenantNotFound)
+_TEXT = '@id("no-files") forbid (principal, action == Action::"attachment:create", resource);'
+NewText = Annotated[NewAuthorizationBody, Body(examples=[{"policies": _TEXT, "base": 1}])]
 
 
 @router.get(_PATH, dependencies=[acts("authorization:read")], responses=documented(*_REFUSALS))
@@ -27,7 +31,7 @@ def get_authorization(call: TenantCall) -> AuthorizationView:
     dependencies=[acts("authorization:publish")],
     responses=documented(*_REFUSALS, access_errors.AuthorizationInvalid, access_errors.AuthorizationConflict),
 )
-def put_authorization(call: TenantCall, body: NewAuthorizationBody) -> AuthorizationView:
+def put_authorization(call: TenantCall, body: NewText) -> AuthorizationView:
     """Puts a text in force in place of the version `base`; an empty one takes the tenant's own policies away."""
     return _told(authorization.publish(call, body.policies, body.base))
 

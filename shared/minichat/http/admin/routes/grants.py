@@ -1,6 +1,8 @@
 """Grants: who of support may read in a tenant, until when, and why."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Body
 
 from minichat.domain import access_errors, errors
 from minichat.domain.errors import FieldError as Wrong
@@ -18,6 +20,7 @@ from minichat.storage.grants import Grant
 router = APIRouter(tags=["grants"], route_class=Authenticated)
 _PATH = "/tenants/{tenant_id}/grants"
 _REFUSALS = (errors.Forbidden, access_errors.TenantNotFound)
+_EXAMPLE = {"user_id": "auth0|5f7c8ec7", "until": "2030-01-31T12:00:00Z", "reason": "Ticket 7: answers stop early"}
 
 
 @router.get(_PATH, dependencies=[acts("grant:list")], responses=documented(*_REFUSALS))
@@ -27,7 +30,7 @@ def list_grants(call: TenantCall) -> GrantList:
 
 
 @router.post(_PATH, status_code=201, dependencies=[acts("grant:create")], responses=documented(*_REFUSALS))
-def create_grant(call: TenantCall, body: NewGrantBody) -> GrantView:
+def create_grant(call: TenantCall, body: Annotated[NewGrantBody, Body(examples=[_EXAMPLE])]) -> GrantView:
     """Lets somebody who has the role `support` read in the tenant until then, 8 hours from now at most."""
     try:
         user_id = UserId(said(body.user_id))

@@ -17,6 +17,8 @@ from minichat.services import running_turns
 
 router = APIRouter(tags=["service"], route_class=Authenticated)
 
+_ANSWERS = documented(errors.Forbidden)
+_ANSWERS[503]["model"] = AdminHealth  # besides the problem, when the store does not answer
 LATE = 1000
 """Messages waiting in one queue from which on the workers count as late."""
 
@@ -24,7 +26,7 @@ LATE = 1000
 @router.get(
     "/health",
     dependencies=[acts("deployment:read")],
-    responses=documented(errors.Forbidden) | {503: {"model": AdminHealth}},
+    responses=_ANSWERS,
 )
 async def get_health(response: Response, call: OperatorCall, app: TheApp) -> AdminHealth:
     """Dead letters, waiting messages, and how long the oldest running turn runs; 503 when something needs a person."""

@@ -1,8 +1,9 @@
 """What a tenant has used, for its administrator and the operator."""
 
 from collections import defaultdict
+from dataclasses import asdict
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 
@@ -16,6 +17,7 @@ from minichat.http.deps import Authenticated
 from minichat.http.problems import documented
 from minichat.http.routes.usage import days
 from minichat.storage import usage_ledger
+from minichat.storage.unreadable import Unreadable
 
 router = APIRouter(tags=["usage"], route_class=Authenticated)
 
@@ -33,13 +35,14 @@ def get_tenant_usage(
 ) -> UsedList:
     """A tenant's usage: a row per day, per user, or per model. The last reads every turn of these days."""
     wanted, tenant_id = days(since, until), call.caller.tenant_id
-    rows = _by_model(tenant_id, wanted) if by == "model" else _totals(tenant_id, wanted, by)
-    return UsedList(items=[_row(by, name, used) for name, used in sorted(rows.items())])
+    unread: list[Unreadable] = []
+    rows = _by_model(tenant_id, wanted) if by == "model" else _totals(tenant_id, wanted, by, unread)
+    return UsedList(items=[_row(by, name, used) for name, used in sorted(rows.items())], unreadable=len(unread))
 
 
-def _totals(tenant_id: TenantId, wanted: list[str], by: str) -> dict[str, LedgerSums]:
+def _totals(tenant_id: TenantId, wanted: list[str], by: str, unread: list[Unreadable]) -> dict[str, LedgerSums]:
     rows: defaultdict[str, LedgerSums] = defaultdict(LedgerSums)
-    for total in usage_ledger.totals(tenant_id, wanted[0], wanted[-1]):
+    for total in usage_ledger.totals(tenant_id, wanted[0], wanted[-1], unread):
         if (by == "day") is (total.user_id is None):
             rows[total.user_id or total.day] += total.used
     return rows
@@ -54,11 +57,6 @@ def _by_model(tenant_id: TenantId, wanted: list[str]) -> dict[str, LedgerSums]:
 
 
 def _row(by: str, name: str, used: LedgerSums) -> UsedView:
-    said = {"user_id" if by == "user" else by: name}
-    return UsedView(
-        **said,
-        turns=used.turns,
-        credits_micro=used.committed_micro,
-        input_tokens=used.input_tokens,
-        output_tokens=used.output_tokens,
-    )
+    counts = asdict(used)
+    named: dict[str, Any] = {"user_id" if by == "user" else by: name}
+    return UsedView(**named, credits_micro=counts.pop("committed_micro"), **counts)

@@ -1,0 +1,64 @@
+"""The operator's API in this process: what the functions do, with the AWS credentials and settings of who runs it."""
+
+import asyncio
+import getpass
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, redirect_stdout
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx2
+
+from minichat.auth_settings import Auth
+from minichat.cli.api import Api
+from minichat.http.admin.app import PREFIX, create_admin_app
+from minichat.local.issuer import ROLES_CLAIM, Issuer
+from minichat.settings import Settings
+
+LIFETIME = timedelta(hours=12)
+
+
+@contextmanager
+def in_this_process(settings: Settings, by: str | None) -> Iterator[Api]:
+    """The deployment's operator's API, for an operator who has the login name, or the one that is given.
+
+    Its token is signed by a key that nobody else has, and that is gone afterwards.
+    """
+    with TemporaryDirectory() as folder:
+        issuer = Issuer(Path(folder))
+        auth = Auth(jwks=str(issuer.jwks_file), roles_claim=ROLES_CLAIM)
+        who = by or getpass.getuser()
+        token = issuer.token(
+            "operators", who, now=datetime.now(UTC), lifetime=LIFETIME, auth=auth, roles=["operator"], sub=who
+        )
+        app = OwnProcess(settings.model_copy(update={"auth": auth}))
+        with closing(Api(f"http://localhost{settings.url_prefix}{PREFIX}", token, app)) as api:
+            yield api
+
+
+class OwnProcess(httpx2.BaseTransport):
+    """Has the app of this process answer, one request at a time, all on one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._app = httpx2.ASGITransport(create_admin_app(settings), raise_app_exceptions=False)
+        self._loop = asyncio.Runner()
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """The app's answer, whole. Its lines and metrics are for a service's log: what is printed is the command's."""
+        logging.disable(logging.WARNING)
+        try:
+            with redirect_stdout(io.StringIO()):
+                return self._loop.run(self._answered(request))
+        finally:
+            logging.disable(logging.NOTSET)
+
+    def close(self) -> None:
+        """Ends the event loop."""
+        self._loop.close()
+
+    async def _answered(self, request: httpx2.Request) -> httpx2.Response:
+        answer = await self._app.handle_async_request(request)
+        return httpx2.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
