@@ -1,4 +1,4 @@
-"""Writes pages, the list of records, tables of cost and schemas of events: python -m tests.reference, or `make docs`."""
+"""Writes all of it into the folders: python -m tests.reference, or `make docs`."""
 
 from minichat.local import event_schemas
 from minichat.local.tables import project_root
