@@ -19,6 +19,8 @@ from typing import Any, Literal
 from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
+from minichat import tracing
+
 logger = Logger(service="minichat")
 
 Unit = Literal["Count", "Milliseconds", "None"]
@@ -43,8 +45,10 @@ class WideEvent:
 
     fields: dict[str, Any] = field(default_factory=dict)
     spans: dict[str, float] = field(default_factory=dict)
-    # A deque: threads add to it while the edge takes from it.
+    # Deques: threads add to them while the edge takes from them.
     measurements: deque[Measurement] = field(default_factory=deque)
+    timeline: deque[tracing.Span] = field(default_factory=deque)
+    traced: tracing.Sampled | None = None
 
 
 _current: ContextVar[WideEvent | None] = ContextVar("event", default=None)
@@ -66,7 +70,7 @@ logger.addFilter(_say_whose)
 
 def begin() -> WideEvent:
     """Opens the event of one request; tasks and threads that it starts see the same one."""
-    event = WideEvent()
+    event = WideEvent(traced=tracing.sampled())
     _current.set(event)
     return event
 
@@ -95,7 +99,7 @@ def observe(name: str, value: float, unit: Unit, /, **dimensions: str) -> None:
 
 
 def emit(namespace: str) -> None:
-    """Writes the current event's unwritten metrics, in CloudWatch's embedded metric format.
+    """Writes the current event's unwritten metrics, in CloudWatch's embedded metric format, and sends its spans.
 
     Each set of dimensions has a line, which gives its metrics both by these dimensions and without any; alarms use the
     latter. Work that outlives the edge of its event calls this once more. Without a namespace the metrics are dropped.
@@ -103,6 +107,9 @@ def emit(namespace: str) -> None:
     event = _current.get()
     if event is None:
         return
+    if event.traced is not None and event.timeline:
+        spans = [event.timeline.popleft() for _ in range(len(event.timeline))]
+        tracing.send(spans, event.traced, str(event.fields.get("trace_id", "")))
     alike: defaultdict[tuple[tuple[str, str], ...], list[Measurement]] = defaultdict(list)
     with suppress(IndexError):
         while True:
@@ -128,11 +135,16 @@ def _lines(metrics: EphemeralMetrics, dimensions: dict[str, str], measurements: 
 
 
 @contextmanager
-def measured(name: str) -> Iterator[None]:
-    """Adds the time spent inside to the span `name` of the current event."""
-    started = time.perf_counter()
+def measured(name: str, trace_id: str = "") -> Iterator[None]:
+    """Adds the time spent inside to the span `name` of the current event; `trace_id` is that of a record of a batch."""
+    started, failed = time.perf_counter(), True
     try:
         yield
+        failed = False
     finally:
+        spent = time.perf_counter() - started
         if (event := _current.get()) is not None:
-            event.spans[name] = event.spans.get(name, 0.0) + (time.perf_counter() - started) * 1000
+            event.spans[name] = event.spans.get(name, 0.0) + spent * 1000
+            if event.traced is not None:
+                ended = time.time()
+                event.timeline.append(tracing.Span(name, ended - spent, ended, failed, trace_id))

@@ -29,6 +29,7 @@ from minichat.domain.usage import Usage
 from minichat.domain.usage_ledger import LedgerSums
 from minichat.events import audit_sink
 from minichat.local.event_schemas import EXAMPLES
+from minichat.observability import begin
 from minichat.services import chats, reconcile_usage
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
@@ -150,6 +151,17 @@ def test_what_redriving_does_not_mend_stays_where_it_was(events: QueueAccess) ->
     # It comes back while it is looked for: only what was there before counts.
     assert [fate for _, fate in redrive("outbox-relay", events.settings, moment.now())] == ["sent"]
     assert len(events.dead("outbox-relay")) == 1
+
+
+def test_secrets_that_were_kept_out_of_the_trail_are_counted_by_kinds_that_exist(events: QueueAccess) -> None:
+    del events
+    said = json.loads(EXAMPLES["audit"][0].payload())
+    said["prompt"] = "Use AKIAIOSFODNN7EXAMPLE, and AKIAIOSFODNN7EXAMPLF. [redacted:nonsense]"
+    event = begin()
+    assert audit_sink.write(json.dumps(said), str(uuid4()), moment.now())
+    counted = [one.dimensions for one in event.measurements if one.name == "redactions_total"]
+    assert counted.count((("kind", "aws-key-id"),)) == 2
+    assert (("kind", "nonsense"),) not in counted
 
 
 def test_an_outage_of_the_queues_delays_and_keeps_the_order_of_each_chat(events: QueueAccess) -> None:

@@ -5,7 +5,9 @@ import json
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -19,8 +21,9 @@ from minichat.domain.settlement import Ending
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
 from minichat.observability import Measurement, begin, emit
-from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta
+from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta, ToolActivity
 from minichat.services import chats, generate, mutate, orphans
+from minichat.services.answer_metrics import measure_answer
 from minichat.services.cancel import cancel
 from minichat.services.finalize import finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
@@ -28,7 +31,7 @@ from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import leases
-from tests.integration.test_generate import Script, Scripted, a_running_turn, begun, some_rules, told
+from tests.integration.test_generate import Script, Scripted, a_running_turn, begun, searching_rules, some_rules, told
 from tests.support.domain.builders import a_call, a_model, a_policy, new_id, some_limits
 from tests.support.patience import PATIENCE
 from tests.support.services.events import each
@@ -94,7 +97,54 @@ async def test_a_completed_stream_is_measured_whole(capsys: pytest.CaptureFixtur
     assert of(found, "quota_commit_total") == {("daily",): 1, ("monthly",): 1}
     assert of(found, "quota_overshoot_total") == {}
     assert of(found, "stream_failed_total") == of(found, "stream_cancelled_total") == {}
+    assert of(found, "time_to_abort_ms") == of(found, "tool_calls_total") == {}
+    assert found["input_estimate_pct", (("model", "small"),)] == 1
     assert found["consumed_write_units", (("op", "finish_turn"),)] == 1
+
+
+async def test_the_tools_of_an_answer_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    async def script() -> AsyncGenerator[ProviderChunk, None]:
+        for _ in range(2):
+            yield ToolActivity("web_search", "start")
+            yield ToolActivity("web_search", "done")
+        yield TextDelta("42")
+        yield Completed(Usage(10, 2))
+
+    rules = searching_rules(5)
+    running = await asyncio.to_thread(partial(a_running_turn, rules, web_search=True))
+    begin()
+    await told(begun(Scripted(script), rules, running))
+    emit(rules.settings.metrics_namespace)
+    found = written(capsys)
+    assert of(found, "tool_calls_total") == {("web_search",): 1}
+    # What a tool puts into the prompt is no fault of the estimate.
+    assert of(found, "input_estimate_pct") == {}
+
+
+async def test_the_estimate_of_an_input_is_measured_against_what_the_provider_counted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    event = begin()
+    rules = some_rules()
+    running = await asyncio.to_thread(a_running_turn, rules)
+    estimate = running.turn.reserve.tokens - running.turn.reserve.max_output_tokens
+    measure_answer(running, Ending(TurnState.COMPLETED, text="hi", usage=Usage(2 * estimate, 1)), None, a_call().now)
+    (pct,) = (one.value for one in event.measurements if one.name == "input_estimate_pct")
+    assert pct == 50
+
+
+def test_a_prompt_without_room_for_all_of_the_conversation_is_counted() -> None:
+    model = a_model(context_window=9000, preference={"is_default": True})
+    rules = replace(some_rules(), policy=a_policy(model))
+    earlier = a_running_turn(rules, content="x" * 8000).turn
+    chat_id = earlier.chat_id
+    finalize(a_call(), earlier, Ending(TurnState.COMPLETED, text="y" * 8000, usage=Usage(1, 1)), rules.settings)
+    event = begin()
+    for content in ("short", "z" * 8000):
+        running = send(a_call(), SendMessage(chat_id, content, RequestId(str(uuid4()))), rules)
+        assert isinstance(running, RunningTurn)
+        finalize(a_call(), running.turn, Ending(TurnState.COMPLETED, text="", usage=Usage(1, 1)), rules.settings)
+    assert of(found_in(event.measurements), "context_truncated_total") == {("small",): 1}
 
 
 async def test_a_failed_stream_tells_its_code_and_no_time_to_a_text_that_never_came(
@@ -123,7 +173,7 @@ async def test_a_cancelled_stream_is_neither_failed_nor_completed(capsys: pytest
         await asyncio.Event().wait()
 
     found = await left_by(script, capsys, cancelled=True)
-    assert found["stream_cancelled_total", BY_MODEL] == 1
+    assert found["stream_cancelled_total", BY_MODEL] == found["time_to_abort_ms", BY_MODEL] == 1
     assert of(found, "turn_mutation_total") == {("cancel", "ok"): 1}
     assert of(found, "stream_completed_total") == of(found, "stream_failed_total") == {}
 

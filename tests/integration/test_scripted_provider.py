@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -17,6 +18,7 @@ from minichat.domain.answer_end import LENGTH
 from minichat.domain.tool_details import ToolDetails
 from minichat.domain.usage import Usage
 from minichat.local.process import Child, free_port
+from minichat.observability import begin
 from minichat.provider_entries import Timeouts
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.prompt import Prompt, PromptMessage
@@ -178,6 +180,28 @@ def test_a_refusal_that_passes_is_not_noticed(url: str, status: int) -> None:
     chunks = answered(url, f"[[say:at last]][[status:{status}]][[fail-times:2]]{uuid4()}", retries=2)
     assert text_of(chunks) == "at last"
     assert stats(url)["calls"] == before + 3
+
+
+@pytest.mark.parametrize(
+    ("script", "counted"),
+    [
+        ("[[say:at last]][[status:503]][[fail-times:2]]", {("provider_retries_total", "provider_error"): 2}),
+        ("[[status:400]]", {("provider_errors_total", "validation_error"): 1}),
+        ("[[words:3]][[cut:1]]", {("provider_errors_total", "provider_error"): 1}),
+        (
+            "[[status:429]]",
+            {("provider_retries_total", "rate_limited"): 2, ("provider_errors_total", "rate_limited"): 1},
+        ),
+    ],
+)
+def test_failed_requests_are_counted_and_repeated_ones_apart(
+    url: str, script: str, counted: dict[tuple[str, str], int]
+) -> None:
+    event = begin()
+    answered(url, script + str(uuid4()), retries=2)
+    by = [(one.name, dict(one.dimensions)) for one in event.measurements]
+    assert Counter((name, said["code"]) for name, said in by) == counted
+    assert {said["provider"] for _, said in by} == {"it"}
 
 
 @pytest.mark.parametrize(("script", "calls"), [("[[status:503]]", 3), ("[[status:400]]", 1), ("[[redirect]]", 1)])

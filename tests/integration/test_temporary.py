@@ -185,7 +185,7 @@ def test_a_turn_that_still_runs_is_asked_to_stop(store: Store) -> None:
     assert temporary_chats.sweep(over, new_id, hurried, seconds=60) == temporary_chats.TemporarySweep(1)
     now = leases.look(turn)
     assert now is not None
-    assert now.cancel_requested
+    assert now.cancel_requested_at is not None
 
 
 def test_of_eight_sweeps_and_a_send_one_wins(store: Store) -> None:

@@ -188,18 +188,19 @@ def never_let_in(how: Answer, rival: Callable[[], object]) -> Iterator[list[None
         yield tried
 
 
+@pytest.mark.parametrize(("patience", "at_most"), [(PATIENCE, transact.LOOKS_AFTER), (0.0, LOST)])
 @pytest.mark.parametrize(
-    ("how", "at_most"),
+    "how",
     [
-        (refused("TransactionCanceledException", reasons=[{"Code": "TransactionConflict"}]), transact.LOOKS_AFTER),
-        (refused("InternalServerError", status=500), 1),
+        refused("TransactionCanceledException", reasons=[{"Code": "TransactionConflict"}]),
+        refused("InternalServerError", status=500),
     ],
 )
 def test_who_never_gets_in_is_told_who_won_and_not_that_the_store_is_away(
-    monkeypatch: pytest.MonkeyPatch, store: Store, how: Answer, at_most: int
+    monkeypatch: pytest.MonkeyPatch, store: Store, how: Answer, patience: float, at_most: int
 ) -> None:
     """Of many that collide, or whose answers are lost, each could spend its patience on what was decided long ago."""
-    monkeypatch.setattr(transact, "PATIENCE_SECONDS", PATIENCE)
+    monkeypatch.setattr(transact, "PATIENCE_SECONDS", patience)
     chat_id = a_chat()
     turn = begun(a_command(chat_id))
     ended(turn)
@@ -224,16 +225,17 @@ def test_who_never_gets_in_is_told_who_won_and_not_that_the_store_is_away(
 
 
 def test_who_finds_what_its_own_lost_attempt_did_has_won(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+    """Without the answer to any repetition, either."""
     monkeypatch.setattr(transact, "PATIENCE_SECONDS", PATIENCE)
     chat_id = a_chat()
-    with answers_lost("TransactWriteItems", 1), counted_calls() as calls:
+    with answers_lost("TransactWriteItems", transact.LOOKS_AFTER), counted_calls() as calls:
         turn = begun(a_command(chat_id))
-    assert calls.count("TransactWriteItems") == 1
+    assert calls.count("TransactWriteItems") == transact.LOOKS_AFTER
     ended(turn)
-    with answers_lost("TransactWriteItems", 1):
+    with answers_lost("TransactWriteItems", transact.LOOKS_AFTER):
         again = retried(turn)
     ended(again)
-    with answers_lost("TransactWriteItems", 1):
+    with answers_lost("TransactWriteItems", transact.LOOKS_AFTER):
         mutate.delete(a_call(), chat_id, again.turn.request_id, RULES.settings)
     assert chats.get(a_call(), chat_id).message_count == 0
     assert violations(Tables.of(store)) == []

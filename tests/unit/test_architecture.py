@@ -33,7 +33,7 @@ PROCESS_EDGES = {
 }
 # The policy is nobody's in particular.
 OF_THE_DEPLOYMENT = {"policy_version"}
-READS_THE_ENVIRONMENT = {"settings.py", "local/server.py", "local/stack.py", "local/process.py"}
+READS_THE_ENVIRONMENT = {"settings.py", "tracing.py", "local/server.py", "local/stack.py", "local/process.py"}
 
 
 @cache

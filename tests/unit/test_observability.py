@@ -43,7 +43,7 @@ DIMENSIONS = {
     "queue",
     "what",
 }
-DIMENSIONS |= {"outcome", "kind", "reason", "place", "scope", "whose"}
+DIMENSIONS |= {"outcome", "kind", "reason", "place", "scope", "whose", "tool"}
 """What metrics may be split by: each has few values. Tenant, user, chat and turn are never among them."""
 
 

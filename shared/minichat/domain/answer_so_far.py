@@ -19,6 +19,7 @@ class AnswerSoFar:
     """What has come from the provider so far; `ending` once it has finished.
 
     `cut` is set when neither a person nor the provider ended the answer: its time was up, or its process must stop.
+    `unwanted_since`: from when on nobody wanted more of it.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -30,6 +31,7 @@ class AnswerSoFar:
     first_text_at: datetime | None = None
     ending: Ending | None = None
     cut: CompletionSignal | None = None
+    unwanted_since: datetime | None = None
 
     @property
     def text(self) -> str:

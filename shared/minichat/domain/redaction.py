@@ -171,6 +171,9 @@ RULES = (
 )
 """In the order in which they are applied: what would tear a secret apart comes after what takes it whole."""
 
+KINDS = frozenset(rule.kind for rule in RULES)
+"""Every kind of secret that a mark can name."""
+
 _NAMES = (
     (RULES[1].mark, re.compile(rf"(?i:{_LOGIN_NAMES})\Z")),
     (RULES[2].mark, re.compile(rf"(?i:{_KEY_NAMES})\Z")),

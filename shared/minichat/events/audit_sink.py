@@ -7,6 +7,7 @@ two writers share one. Each holds one line of JSON, so a folder of them is JSON 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
@@ -18,13 +19,14 @@ import boto3
 from botocore.exceptions import ClientError
 
 from minichat.domain.names import in_key
-from minichat.domain.redaction import Json, redact
-from minichat.observability import logger
+from minichat.domain.redaction import KINDS, Json, redact
+from minichat.observability import count, logger
 from minichat.settings import current
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
+_MARK = re.compile(r"\[redacted:([a-z0-9-]{1,40})\]")
 _IDENTITIES = ("tenant_id", "user_id", "actor_user_id")
 LONGEST_IN_FOLDER = 240
 """Characters of a tenant in the name of a folder."""
@@ -63,6 +65,9 @@ def records(sink: Path) -> Iterator[dict[str, Any]]:
 def _redacted(event: dict[str, Json]) -> dict[str, Json]:
     redacted = redact(event)
     assert isinstance(redacted, dict)
+    for kind in _MARK.findall(json.dumps(redacted, ensure_ascii=False)):
+        if kind in KINDS:  # a text may hold any word in the form of a mark
+            count("redactions_total", kind=kind)
     # Names that an issuer gave may look like keys; without them a record is nobody's.
     return redacted | {name: event[name] for name in _IDENTITIES if name in event}
 

@@ -26,7 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from minichat.domain.errors import ServiceUnavailable
 from minichat.events.sqs import REDRIVEN, SqsMessage, client, send_one
-from minichat.observability import begin, count, emit, logger
+from minichat.observability import begin, count, emit, logger, measured
 from minichat.pauses import jittered
 from minichat.settings import current
 
@@ -119,7 +119,8 @@ def _handle(record: SQSRecord, queue: str, model: Any, effect: Effect) -> None:
         try:
             payload = _parsed(record, model)
             known |= {name: value for name in _NAMES if (value := getattr(payload, name, None)) is not None}
-            result = effect(payload, received)
+            with measured(queue, received.trace_id):
+                result = effect(payload, received)
         except (PermanentFailure, RecursionError) as problem:
             # JSON nested too deep to parse or write fails every time.
             reason = str(problem)[:500]

@@ -13,7 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from minichat import trace_context
+from minichat import trace_context, tracing
 from minichat.domain.errors import ServiceUnavailable
 from minichat.http import problems
 from minichat.http.public_path import note_prefix
@@ -101,6 +101,7 @@ def _note_invocation(scope: Scope, event: WideEvent) -> None:
         event.fields["aws_request_id"] = state["aws_request_id"]
     if "trace_header" in state:
         # Powertools puts the one of the environment onto each line, as `xray_trace_id`; of several there is none.
+        event.traced = tracing.sampled(state["trace_header"])
         event.fields["amzn_trace_id"] = state["trace_header"].split(";")[0].removeprefix("Root=")
 
 

@@ -63,7 +63,7 @@ class Providers:
         exchange = adapter(entry.kind).exchange(entry, prompt)
         if prompt.traceparent is not None:
             exchange = replace(exchange, headers={**exchange.headers, "traceparent": prompt.traceparent})
-        line = transport.Line(self._client(entry), entry, key)
+        line = transport.Line(self._client(entry), entry, key, provider_id)
         async with aclosing(transport.stream(line, exchange)) as chunks:
             async for chunk in chunks:
                 yield chunk

@@ -78,11 +78,12 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """How a provider is called: the client, the entry, the key."""
+    """How a provider is called: the client, the entry, the key, and the name that metrics have for it."""
 
     client: httpx2.AsyncClient
     entry: Provider
     key: ProviderKey | None
+    name: str
 
 
 class _Refused(Exception):
@@ -108,18 +109,21 @@ async def stream(line: Line, exchange: Exchange) -> AsyncGenerator[ProviderChunk
     try:
         response = await _opened(line, exchange, first_byte_by, secrets)
     except _Refused as refused:
-        yield _redacted(refused.failed, secrets)
+        yield _failed(line, refused.failed, secrets)
         return
     try:
         async with aclosing(_chunks(response, exchange.reader, times.idle_seconds, first_byte_by, total_by)) as chunks:
             async for chunk in chunks:
-                yield _redacted(chunk, secrets) if isinstance(chunk, Failed) else chunk
+                yield _failed(line, chunk, secrets) if isinstance(chunk, Failed) else chunk
     finally:
         await response.aclose()
 
 
-def _redacted(failed: Failed, secrets: list[str]) -> Failed:
-    """The failure with a diagnostic fit for logs: all of a provider's words must pass through here."""
+def _failed(line: Line, failed: Failed, secrets: list[str]) -> Failed:
+    """The failure, counted, with a diagnostic fit for logs: all of a provider's words must pass through here."""
+    from minichat.observability import count  # noqa: PLC0415  more than an adapter costs, and there by now
+
+    count("provider_errors_total", provider=line.name, code=failed.code)
     return replace(failed, diagnostic=redact_diagnostic(failed.diagnostic, *secrets))
 
 
@@ -176,10 +180,18 @@ async def _opened(line: Line, exchange: Exchange, by: float, secrets: list[str])
             if not refused.may_pass or attempt >= line.entry.retries or too_long:
                 raise last from None
         try:
-            await asyncio.sleep(pause)
+            await _before_another(line, last.failed, pause)
         except asyncio.CancelledError:
             raise asyncio.CancelledError if unsure else NobodyAtWork from None
         attempt += 1
+
+
+async def _before_another(line: Line, failed: Failed, pause: float) -> None:
+    """Pauses before a request is repeated, and counts it."""
+    from minichat.observability import count  # noqa: PLC0415  more than an adapter costs, and there by now
+
+    count("provider_retries_total", provider=line.name, code=failed.code)
+    await asyncio.sleep(pause)
 
 
 async def _attempt(line: Line, key: str | None, exchange: Exchange, by: float) -> httpx2.Response:

@@ -32,7 +32,7 @@ from minichat.domain.stream import Delta, Started, StreamEvent, Tool
 from minichat.domain.text import is_blank
 from minichat.domain.tool_details import told_details
 from minichat.domain.turn import Turn, TurnState
-from minichat.observability import count, emit, logger, observe
+from minichat.observability import count, emit, logger, measured, observe
 from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, Incomplete, ProviderChunk, TextDelta, ToolActivity
 from minichat.providers.registry import Providers
@@ -102,6 +102,16 @@ class _Telling:
             self.answer.cut = cut
             self.over.set()
 
+    def left(self) -> None:
+        """Ends the answer because its client has left."""
+        self.answer.unwanted_since = self.machine.clock()
+        self.over.set()
+
+    async def watch(self) -> None:
+        """Returns once somebody asks the turn to stop. Raises Lost."""
+        interval = self.machine.settings.streaming.progress_interval_seconds
+        self.answer.unwanted_since = await asked_to_stop(self.running.turn, interval)
+
     def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts a task beside the others; when it ends, the answer is over."""
         task = asyncio.create_task(work)
@@ -150,7 +160,7 @@ def begin(call: Call, running: RunningTurn, machine: AnswerDeps) -> Channel:
     teller = _Telling(call, running, machine, Channel(streaming.channel_capacity))
     task = asyncio.create_task(_produce(teller))
     if streaming.on_disconnect == "cancel":
-        teller.channel.on_leave = teller.over.set
+        teller.channel.on_leave = teller.left
     _answers[task] = teller
     task.add_done_callback(_answers.pop)
     _is_own(task)
@@ -200,7 +210,7 @@ async def _produce(teller: _Telling) -> None:
         ending = await _answer(teller, renewing)
         # The lease is renewed until the end is stored: storing may outlast the silence allowed to a living turn.
         ended = await _finalize(call, running, ending, machine, teller.record)
-        measure_answer(running, ended.ending, machine.clock())
+        measure_answer(running, ended.ending, teller.answer.unwanted_since, machine.clock())
         log_answer(call, running, ended.ending)
         for number, event in enumerate(ended.last_events, start=ended.number):
             await teller.channel.put(Numbered(number, event))
@@ -224,7 +234,7 @@ async def _answer(teller: _Telling, renewing: asyncio.Task[None]) -> Ending:
     streaming = machine.settings.streaming
     reading = teller.begin(_read(teller))
     storing = teller.begin(teller.record.keep_storing(turn, streaming))
-    watching = teller.begin(asked_to_stop(turn, streaming.progress_interval_seconds))
+    watching = teller.begin(teller.watch())
     with suppress(TimeoutError):
         now = replace(teller.call, now=machine.clock())
         async with asyncio.timeout(now.seconds_left(at_most=streaming.deadline_seconds)):
@@ -256,9 +266,11 @@ async def _read(teller: _Telling) -> None:
     asker = identity.Asker.of_turn(turn, teller.call.trace_id)
     prompt = identity.told(prompt_of(teller.running), asker, secret)
     try:
-        async with aclosing(teller.machine.providers.stream(turn.tenant_id, model.provider_id, prompt)) as chunks:
-            teller.answer.ending = await _relayed(chunks, teller)
-            teller.over.set()
+        stream = teller.machine.providers.stream(turn.tenant_id, model.provider_id, prompt)
+        with measured("provider"):
+            async with aclosing(stream) as chunks:
+                teller.answer.ending = await _relayed(chunks, teller)
+                teller.over.set()
     except NobodyAtWork:
         teller.answer.called = False
         raise

@@ -7,6 +7,7 @@ hides a cancel nor costs the lease (turns-and-quota 8).
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
 from minichat import greenlets
 from minichat.domain.errors import ServiceUnavailable
@@ -43,8 +44,8 @@ async def renew(call: Call, turn: Turn, clock: Clock, called: Callable[[], bool]
         pause = RENEWAL_SECONDS
 
 
-async def asked_to_stop(turn: Turn, interval: float) -> None:
-    """Looks every `interval` seconds, and returns once somebody asks the turn to stop.
+async def asked_to_stop(turn: Turn, interval: float) -> datetime:
+    """Looks every `interval` seconds, and returns once somebody asks the turn to stop: when that was.
 
     Raises Lost.
     """
@@ -56,5 +57,5 @@ async def asked_to_stop(turn: Turn, interval: float) -> None:
             continue  # the next look may tell
         if found is None:
             raise Lost
-        if found.cancel_requested:
-            return
+        if found.cancel_requested_at is not None:
+            return found.cancel_requested_at

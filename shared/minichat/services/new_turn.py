@@ -156,6 +156,8 @@ def started(chat: Chat, new: turns.Start, admission: Admission, wish: Wish, rule
     """The turn that an admitted wish has become."""
     for period in PERIODS:
         count("quota_reserve_total", period=period)
+    if admission.assembly.truncated:
+        count("context_truncated_total", model=admission.model.id)
     begun = running(new.turn, new.limits, admission, wish, rules)
     return replace(begun, wants_title=wants_title(chat, rules))
 

@@ -6,7 +6,7 @@ must be who it was when the turn was read.
 
 import time
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
@@ -25,9 +25,9 @@ LATE_SECONDS = 5
 
 @dataclass(frozen=True, slots=True)
 class TurnProgress:
-    """What the teller of a running turn learned: whether somebody asked the turn to stop."""
+    """What the teller of a running turn learned: since when it is asked to stop, if it is."""
 
-    cancel_requested: bool
+    cancel_requested_at: datetime | None
 
 
 class Beginning:
@@ -84,7 +84,7 @@ def look(turn: Turn) -> TurnProgress | None:
     now = None if raw is None else TurnItem.from_raw_data(dict(raw))
     if now is None or now.state != TurnState.RUNNING.value or now.teller != turn.teller:
         return None
-    return TurnProgress(cancel_requested=now.cancel_requested_at is not None)
+    return TurnProgress(now.cancel_requested_at)
 
 
 def progress(call: Call, turn: Turn, *, provider_called: bool) -> TurnProgress | None:
@@ -96,7 +96,7 @@ def progress(call: Call, turn: Turn, *, provider_called: bool) -> TurnProgress |
         actions.append(called.set(called | call.now))
     if not update_one(item, actions, told_by(turn), op="renew_turn"):
         return None
-    return TurnProgress(cancel_requested=item.cancel_requested_at is not None)
+    return TurnProgress(item.cancel_requested_at)
 
 
 def request_cancel(call: Call, turn: Turn, event: OutboxItem) -> bool:

@@ -138,8 +138,8 @@ def commit(
     says what it is for, in metrics.
 
     `took_effect` is asked when no answer came; without it the first event among the writes is looked for. `check` is
-    for writes that many try at once: it reads, and raises when another has won. It is called while collisions go on,
-    and after an attempt whose answer was lost.
+    for writes that many try at once: it reads, and raises when another has won. It is called while collisions go on or
+    answers are lost, and before giving up.
 
     Raises what `check` raises; Refused when a condition did not hold; ServiceUnavailable when DynamoDB did not answer
     or collisions did not end, and as far as can be known nothing was done; Rejected when it never takes the
@@ -150,7 +150,7 @@ def commit(
     attempts = _Attempts(op)
     took_effect = took_effect or _its_event(writes)
     for attempt in attempts:
-        if check is not None and (attempts.unsure or attempt >= LOOKS_AFTER):
+        if check is not None and attempt >= LOOKS_AFTER:
             if _was_won_by_it(check, took_effect if attempts.unsure else bool):
                 return
             if attempts.are_over:
@@ -164,8 +164,11 @@ def commit(
         else:
             observe("consumed_write_units", units, "Count", op=op)
             return
-    if not (attempts.unsure and took_effect()):
-        raise ServiceUnavailable from attempts.failure
+    if attempts.unsure and took_effect():
+        return
+    if check is not None:
+        check()
+    raise ServiceUnavailable from attempts.failure
 
 
 def _was_won_by_it(check: Callable[[], None], took_effect: Callable[[], bool]) -> bool:
