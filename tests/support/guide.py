@@ -1,7 +1,7 @@
 """The commands of a page, run or checked as they stand there.
 
 A block of `sh` holds commands, one of `console` commands after `$ ` and what they print. One whose first line is
-`# With an AWS account:` is not run: the program of each of its commands is asked whether it understands it.
+`# With an AWS account:` or `# With Docker:` is not run: `minichat` and `make` are asked whether they understand it.
 """
 
 import os
@@ -13,26 +13,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import botocore.session
-from botocore import xform_name
-
 from minichat.cli.main import parser
-from minichat.local.process import free_port
 from tests.support.http.client import Stack
 from tests.support.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-NEEDS_AWS = "# With an AWS account:\n"
+NOT_RUN = ("# With an AWS account:\n", "# With Docker:\n")
 DEFAULT_ADDRESS = "http://127.0.0.1:8080"
 _BLOCK = re.compile(r"^```(sh|console)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_AWS = re.compile(r"\b(aws|sam|make deploy)\s")
-_OF_EVERY_AWS_COMMAND = {"--output", "--profile", "--query", "--region"}
+_ELSEWHERE = re.compile(r"^(aws|docker|\S*sam|make deploy)\s", re.MULTILINE)
 # The default stack is the one of the tests, whatever its port and state folder are; others are started as told.
 _PRELUDE = r"""
 set -euo pipefail
 started=0 running=
-stop() { [ -z "$running" ] || { kill $running; wait $running || true; running=; }; }
-trap stop EXIT
+stop() { [ -z "$running" ] || kill $running; running=; }
+trap "stop; wait" EXIT
 make() {
   if [ "$1" != run ]; then command make --dry-run --directory "$ROOT" "$@" >/dev/null; return; fi
   stop
@@ -40,7 +35,7 @@ make() {
   export STATE="$PWD/state-$((++started))"
   arguments=${2:-ARGS=}
   eval "set -- ${arguments#ARGS=}"
-  "$PYTHON" -m minichat.cli.main dev --port "$PORT" --state "$STATE" "$@" >"log-$started" 2>&1 &
+  "$PYTHON" -m minichat.cli.main dev --port 0 --state "$STATE" "$@" >"log-$started" 2>&1 &
   running=$!
   until grep -q "^Ctrl-C" "log-$started"; do
     kill -0 $running || { cat "log-$started" >&2; return 1; }
@@ -65,39 +60,38 @@ class Block(NamedTuple):
 
     commands: str
     printed: str | None
-    needs_aws: bool
+    is_run: bool
 
 
 def blocks(page: str) -> Iterator[Block]:
     """The blocks of a page with commands, in order."""
     for language, text in _BLOCK.findall(page):
-        needs_aws = text.startswith(NEEDS_AWS)
+        is_run = not text.startswith(NOT_RUN)
         if language == "sh":
-            yield Block(text, None, needs_aws)
+            yield Block(text, None, is_run)
         else:
             commands = "".join(f"{line[2:]}\n" for line in text.splitlines() if line.startswith("$ "))
-            yield Block(commands, text, needs_aws)
+            yield Block(commands, text, is_run)
 
 
 def run(page: str, stack: Stack, folder: Path, stand_ins: Mapping[str, str]) -> str:
     """What the page's commands print, each one of `console` after itself as a terminal shows it.
 
     They run in one shell, in `folder`; `stand_ins` has what stands for addresses of the page. A command that fails
-    is an AssertionError, and so is one that needs AWS and does not say so.
+    is an AssertionError, and so is one that needs AWS or Docker and does not say so.
     """
     (folder / ".venv" / "bin").mkdir(parents=True)
     command = folder / ".venv" / "bin" / "minichat"
     command.write_text(_MINICHAT)
     command.chmod(0o755)
     (folder / "examples").symlink_to(ROOT / "examples")
-    script = "".join(_told(block) for block in blocks(page) if not block.needs_aws)
-    assert not _AWS.search(script), f"a block with this needs the first line {NEEDS_AWS!r}"
+    script = "".join(_told(block) for block in blocks(page) if block.is_run)
+    assert not _ELSEWHERE.search(script), f"a block with this needs as its first line one of {NOT_RUN}"
     for address, other in {DEFAULT_ADDRESS: stack.base_url.removesuffix("/mini-chat/v1"), **stand_ins}.items():
         script = script.replace(address, other)
     said = {
         "ROOT": str(ROOT),
         "PYTHON": sys.executable,
-        "PORT": str(free_port()),
         "STATE": str(stack.state),
         "DEFAULT_STATE": str(stack.state),
     }
@@ -136,8 +130,6 @@ def _understands(words: list[str]) -> bool:
             return _is_minichats(arguments)
         case ["make", *_]:
             return subprocess.run([words[0], "--dry-run", *words[1:]], cwd=ROOT, capture_output=True).returncode == 0  # noqa: PLW1510
-        case ["aws", service, operation, *arguments]:
-            return _is_awss(service, operation, {word for word in arguments if word.startswith("--")})
     return True
 
 
@@ -147,16 +139,3 @@ def _is_minichats(arguments: list[str]) -> bool:
     except SystemExit:
         return False
     return True
-
-
-def _is_awss(service: str, operation: str, options: set[str]) -> bool:
-    session = botocore.session.get_session()
-    if service not in session.get_available_services():
-        return False
-    model = session.get_service_model(service)
-    names = {xform_name(name, "-"): name for name in model.operation_names}
-    if operation not in names:
-        return False
-    shape = model.operation_model(names[operation]).input_shape
-    members = {f"--{xform_name(name, '-')}" for name in (shape.members if shape else ())}
-    return options <= members | _OF_EVERY_AWS_COMMAND
