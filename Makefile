@@ -43,11 +43,11 @@ sam-local: build .venv/local.installed .tools/ministack/installed ## The same, a
 ## Checking
 
 .PHONY: test
-test: lint tools ## Run the linters and every test
+test: lint tools .venv/docs.installed ## Run the linters and every test
 	$(PYTEST) --numprocesses $(WORKERS) --dist loadfile tests/unit tests/integration tests/model tests/race tests/e2e
 
 .PHONY: unit
-unit: .venv/dev.installed .tools/sam/installed ## Run the tests that need no engine: domain, parsers, template
+unit: .venv/docs.installed .tools/sam/installed ## Run the tests that need no engine: domain, parsers, template
 	$(PYTEST) --numprocesses $(WORKERS) tests/unit
 
 .PHONY: integration
@@ -146,6 +146,10 @@ types: .venv/dev.installed ## Check types
 docs: .venv/dev.installed ## Write docs/reference, the schemas of docs/events and the tables of docs/scaling.md from the code
 	$(VENV)/python -m tests.reference
 
+.PHONY: docs-site
+docs-site: .venv/docs.installed .site/source/mermaid.min.js ## Build the documentation as a site: .site/html/index.html
+	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict --quiet
+
 .PHONY: decisions
 decisions: .venv/dev.installed ## Compile the default policies (Cedar) into the table that decides
 	$(VENV)/python -c 'from tests.reference import decisions; decisions.main()'
@@ -199,6 +203,11 @@ tools: .tools/ministack/installed .tools/sam/installed .tools/dynoxide/dynoxide 
 	@$(VENV)/python $(INSTALL) requirements/dev.txt
 	@touch $@
 
+.venv/docs.installed: requirements/docs.txt .venv/dev.installed
+	@echo "Installing requirements/docs.txt"
+	@$(VENV)/python $(INSTALL) requirements/docs.txt
+	@touch $@
+
 .venv/mutants.installed: requirements/mutants.txt .venv/dev.installed
 	@echo "Installing requirements/mutants.txt"
 	@$(VENV)/python $(INSTALL) requirements/mutants.txt
@@ -227,6 +236,17 @@ DYNOXIDE_SHA512 := b011ea97127d00d90b96e1646117dde6bf18d00a457b0e0584eae58604408
 		tar -xzf dynoxide-linux-x64-$(DYNOXIDE).tgz --strip-components 1 package/dynoxide && \
 		rm dynoxide-linux-x64-$(DYNOXIDE).tgz; fi
 
+MERMAID := 11.17.2
+MERMAID_SHA512 := 57a2b70bc101744b0f1595d228c25eea9a50384371b87011afd1af1d7e21878ee501b84c443f6a7f8a042bb2e869143150b31af34feab798073bbdda0a578106
+
+# What draws the pictures of the site, so that its readers need no network.
+.site/source/mermaid.min.js:
+	@command -v npm >/dev/null || { echo "The site's pictures are drawn by a script that npm fetches: install npm" >&2; exit 1; }
+	@echo "Installing mermaid"
+	@mkdir -p $(@D) && cd $(@D) && npm pack --silent mermaid@$(MERMAID) >/dev/null && \
+		echo "$(MERMAID_SHA512)  mermaid-$(MERMAID).tgz" | sha512sum --check --quiet && \
+		tar -xzf mermaid-$(MERMAID).tgz --strip-components 2 package/dist/mermaid.min.js && rm mermaid-$(MERMAID).tgz
+
 # Optional too.
 .tools/dynamodb-local/installed: tests/engines/pom.xml
 	@if ! command -v mvn >/dev/null; then echo "Skipping DynamoDB Local: mvn is not here"; \
@@ -250,6 +270,7 @@ lock: .venv/dev.installed ## Write the locks anew; LOCK_ARGS=--upgrade moves to 
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/images.txt requirements/images.in
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/cedar.txt requirements/cedar.in
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/mutants.txt requirements/mutants.in
+	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/docs.txt requirements/docs.in
 	$(COMPILE) --output-file requirements/engine.txt requirements/engine.in
 	$(COMPILE) --output-file requirements/sam.txt requirements/sam.in
 	$(COMPILE) --output-file requirements/litellm.txt requirements/litellm.in
@@ -259,5 +280,5 @@ lock: .venv/dev.installed ## Write the locks anew; LOCK_ARGS=--upgrade moves to 
 
 .PHONY: clean
 clean: ## Remove what make and the tests made, the environments too
-	rm -rf .venv .tools .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .tools .aws-sam .site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
