@@ -9,15 +9,16 @@ ARCHITECTURE ?= arm64
 PYTHON_RUNTIME ?= python3.13
 COMPUTE ?= lambda
 LOCK_PYTHON := 3.11
-WORKERS ?= 2
+WORKERS ?= 3
 
 VENV := .venv/bin
 SAM := .tools/sam/bin/sam
 PYTEST := $(VENV)/python -m pytest
 CFN_LINT := $(VENV)/cfn-lint --regions us-east-1 --template
-TEMPLATES := template.yaml $(wildcard infra/*.yaml)
+TEMPLATES := template.yaml $(wildcard infra/*.yaml) examples/cognito/template.yaml
 # Locks are complete, so pip has nothing to resolve; what it takes is what was hashed.
-INSTALL := -m pip install --quiet --no-deps --require-hashes --requirement
+# At a terminal pip shows how far it is.
+INSTALL := -m pip install $(shell test -t 2 || echo --quiet) --no-deps --require-hashes --requirement
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export SAM_CLI_TELEMETRY := 0
@@ -31,6 +32,13 @@ help: ## Show this list
 .PHONY: run
 run: .venv/local.installed .tools/ministack/installed ## Start everything on this machine; needs no account and no key
 	@exec $(VENV)/minichat dev $(ARGS)
+
+# Containers run what this machine can run, whatever is deployed.
+sam-local containers: ARCHITECTURE := $(if $(filter arm64 aarch64,$(shell uname -m)),arm64,x86_64)
+
+.PHONY: sam-local
+sam-local: build .venv/local.installed .tools/ministack/installed ## The same, and the built functions in containers; needs Docker
+	@exec $(VENV)/minichat dev --sam-local $(ARGS)
 
 ## Checking
 
@@ -66,9 +74,17 @@ walk: .venv/dev.installed .tools/ministack/installed ## Walk the table of every 
 orphans: .venv/dev.installed .tools/ministack/installed ## Kill servers and wait for the watchdog's schedule; takes two minutes
 	ORPHANS=1 $(PYTEST) --timeout 600 tests/e2e/test_orphans.py
 
+.PHONY: killed-engine
+killed-engine: .venv/dev.installed .tools/ministack/installed ## Kill the engine during 200 turns with --state, and print what was lost
+	KILLED_TURNS=200 $(PYTEST) -s tests/e2e/test_killed_engine.py
+
 .PHONY: events
 events: .venv/dev.installed .tools/ministack/installed ## Send 10,000 turns while relay and consumers are killed at random; takes long
 	EVENTS_TURNS=10000 $(PYTEST) -s --timeout 7200 tests/e2e/test_events.py
+
+.PHONY: containers
+containers: build .tools/ministack/installed ## Hold a conversation with the built functions in containers of `sam local`
+	tests/engines/with_docker.sh $(PYTHON_RUNTIME) $(ARCHITECTURE) env CONTAINERS=1 $(PYTEST) -s --timeout 1200 tests/e2e/test_sam_local.py
 
 .PHONY: chaos
 chaos: .venv/dev.installed .tools/ministack/installed ## Ask for 10,000 answers while all that can go wrong does; takes hours
@@ -141,17 +157,24 @@ format: .venv/dev.installed ## Format the code and mend what can be mended
 
 ## Deploying
 
+.PHONY: runtime-python
+runtime-python:
+	@$(PYTHON_RUNTIME) -c '' 2>/dev/null || { \
+		echo "$(PYTHON_RUNTIME) is not here. It makes the .pyc, without which cold starts take twice as long." >&2; \
+		echo "Get it with \`uv python install $(PYTHON_RUNTIME:python%=%)\`, pyenv or your system's packages," \
+			"and have it in the PATH." >&2; exit 1; }
+
 # The environment comes first in PATH for its pip, which the layers' Makefiles use.
 .PHONY: build
 build: .venv/dev.installed .tools/sam/installed ## Package the functions and layers for Lambda
-	@$(PYTHON_RUNTIME) -c '' 2>/dev/null || \
-		echo "$(PYTHON_RUNTIME) is not here: without it there are no .pyc, and cold starts take twice as long" >&2
+	@$(MAKE) --no-print-directory --silent --ignore-errors runtime-python
 	PATH="$(CURDIR)/$(VENV):$$PATH" TARGET_PYTHON=$(PYTHON_RUNTIME:python%=%) TARGET_ARCHITECTURE=$(ARCHITECTURE) \
 		$(SAM) build --parameter-overrides PythonRuntime=$(PYTHON_RUNTIME) Architecture=$(ARCHITECTURE)
+	.tools/sam/bin/python infra/for_sam_local.py .aws-sam/build PythonRuntime=$(PYTHON_RUNTIME) Architecture=$(ARCHITECTURE)
 	$(if $(filter managed-instances,$(COMPUTE)),.tools/sam/bin/python infra/on_instances.py .aws-sam/build/template.yaml)
 
 .PHONY: deploy
-deploy: build ## Deploy to ENV=dev, staging or prod, as samconfig.toml says
+deploy: runtime-python build ## Deploy to ENV=dev, staging or prod, as samconfig.toml says
 	$(SAM) deploy --config-env $(ENV)
 
 ## Environments

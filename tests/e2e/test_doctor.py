@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from minichat.cli.doctor import PATIENCE_SECONDS
+from minichat.cli.findings import PATIENCE_SECONDS
 from minichat.local import tables
 from minichat.local.process import free_port
 from minichat.moment import now

@@ -9,8 +9,8 @@ from tests.reference.markdown import code, page, table
 _INTRODUCTION = """\
 `minichat COMMAND --help` says the same. A command ends with 0 when it did what it says, with 1 when what it looked at
 is not as it should be, and with 2 and one sentence on stderr when it could not do its work. With `--local` or `--state`
-it is for a local stack, without them for the deployment that the [settings](settings.md) of its environment
-describe."""
+it is for a local stack, with `--stack NAME` for the deployment of that stack on AWS, whose outputs it reads, and else
+for the deployment that the [settings](settings.md) of its environment describe."""
 
 
 def write() -> str:

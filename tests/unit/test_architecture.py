@@ -22,7 +22,7 @@ IMPURE = {
 }
 # The edges of a process: where a failure of any kind must become an answer.
 PROCESS_EDGES = {
-    "cli/doctor.py",
+    "cli/findings.py",
     "events/consume.py",
     "http/edge.py",
     "local/schedules.py",
@@ -33,7 +33,14 @@ PROCESS_EDGES = {
 }
 # The policy is nobody's in particular.
 OF_THE_DEPLOYMENT = {"policy_version"}
-READS_THE_ENVIRONMENT = {"settings.py", "tracing.py", "local/server.py", "local/stack.py", "local/process.py"}
+READS_THE_ENVIRONMENT = {
+    "settings.py",
+    "tracing.py",
+    "local/deployed.py",
+    "local/server.py",
+    "local/stack.py",
+    "local/process.py",
+}
 
 
 @cache

@@ -20,6 +20,7 @@ from minichat.cli.files import Unusable
 from minichat.cli.output import table
 from minichat.cli.screen import Screen
 from minichat.local import stack
+from minichat.local.provider_words import ProviderWords
 from minichat.settings import SettingsError
 
 LISTED = 20
@@ -80,10 +81,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _where(options: argparse.Namespace) -> tuple[str, str | None]:
     """URL and token, from the options or from the local stack's state."""
-    about = stack.told(options.state) if options.local or options.state is not None else {}
+    about = target.attach(options)
     url = options.url or about.get("base_url")
     if url is None:
-        raise SettingsError("Say where to: --url URL, or --local for the stack that runs on this machine.")
+        raise SettingsError(
+            "Say where to: --url URL, --stack NAME, or --local for the stack that runs on this machine."
+        )
     token = options.token or about.get("token")
     if options.token_file is not None:
         token = options.token_file.read_text(encoding="utf-8", errors="replace").strip()
@@ -159,6 +162,8 @@ class Talk:
         self._web_search: bool = options.web_search
         self._timing: bool = options.timing
         self._attached: list[str] = []
+        here = options.url is None and (options.local or options.state is not None)
+        self._words = ProviderWords(stack.folder(options.state)) if here else None
 
     def say(self, content: str) -> bool:
         """Sends a message and prints the answer; False when there was none."""
@@ -313,6 +318,9 @@ class Talk:
                         screen.text(event.data["content"])
                     else:
                         _note(screen, event)
+                    if event.name == "error" and self._words is not None:
+                        for words in self._words.new():
+                            screen.note(f"[the provider's words, for this terminal only: {words}]")
                     if event.name == "done":
                         return clock is None or clock.streamed(screen)
             except KeyboardInterrupt:

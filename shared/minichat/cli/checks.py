@@ -6,8 +6,7 @@ Nothing here writes, costs money or shows a secret: messages quote only names, p
 import os
 import socket
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -19,8 +18,19 @@ from urllib.parse import urlsplit
 import boto3
 import httpx2
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError
 
+from minichat.cli.findings import (
+    CONNECT_SECONDS,
+    Check,
+    Finding,
+    code,
+    one_line,
+    place,
+    reason,
+    refused,
+    unanswered,
+)
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.policy import Policy
 from minichat.events import dead_letters
@@ -35,38 +45,26 @@ from minichat.services.policy_in_force import first_policy
 from minichat.settings import Settings, SettingsError, Store
 from minichat.storage import policies
 
-CONNECT_SECONDS = 3
 SIGNED_SECONDS = 300
 """How far a clock may be off before AWS refuses what it signs (AWS limit)."""
 RELAY = "outbox-relay"
 """The relay, too, has a dead-letter queue, though no queue of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found; `advice` says what to do unless all is well."""
-
-    result: Literal["ok", "warning", "failed"]
-    detail: str
-    advice: str = ""
-
-
 _NO_QUEUES = Finding(
     "failed", "none are named", "Set MINICHAT_QUEUES__URLS and …__DEAD_LETTERS: they are outputs of the stack."
 )
 
-Check = Callable[[], Finding]
 
-
-def of(settings: Settings, problems: list[str], api: str | None) -> Iterator[tuple[str, Check]]:
-    """Every check of a deployment, by its name; of the local stack it is known where its API is.
+def of(settings: Settings, problems: list[str], api: str | None, *, local: bool) -> Iterator[tuple[str, Check]]:
+    """Every check of a deployment, by its name; `api` is where it serves, if that is known.
 
     Each may be called in a thread of its own. Connect the storage layer and the queues first.
     """
-    local = api is not None
     if api is not None:
-        yield "local stack", partial(_runs, api)
-    yield "settings", partial(_settings, settings, problems, local=local)
+        yield "local stack" if local else "API", partial(_runs, api, local=local)
+    # A stack has made its own cursor secret; the local one keeps it in its folder.
+    yield "settings", partial(_settings, settings, problems, needs_secret=api is None)
     for name, provider in settings.providers.items():
         yield f"provider {name}: secret", partial(_secret, provider, local=local)
         yield f"provider {name}: reachable", partial(_reachable, provider)
@@ -86,20 +84,20 @@ def of(settings: Settings, problems: list[str], api: str | None) -> Iterator[tup
     yield "policy", partial(_policy, settings)
 
 
-def _runs(api: str) -> Finding:
+def _runs(api: str, *, local: bool) -> Finding:
     try:
         httpx2.get(f"{api}/health", timeout=CONNECT_SECONDS, trust_env=False).raise_for_status()
     except httpx2.HTTPError:
-        return Finding("failed", f"{api} does not answer", "Start it with `minichat dev`; its folder has its logs.")
+        advice = "Start it with `minichat dev`; its folder has its logs." if local else "See the logs of ApiFunction."
+        return Finding("failed", f"{api} does not answer", advice)
     return Finding("ok", f"{api} answers")
 
 
-def _settings(settings: Settings, problems: list[str], *, local: bool) -> Finding:
+def _settings(settings: Settings, problems: list[str], *, needs_secret: bool) -> Finding:
     if problems:
-        said = "; ".join(map(_one_line, problems))
+        said = "; ".join(map(one_line, problems))
         return Finding("failed", said, "Correct or unset these keys: the product does not start so.")
-    # The local stack keeps its own in its folder.
-    if not local and not settings.cursor_secret.get_secret_value():
+    if needs_secret and not settings.cursor_secret.get_secret_value():
         return Finding("warning", "cursor_secret is empty", "Set MINICHAT_CURSOR_SECRET where the API runs.")
     return Finding("ok", "every key is valid")
 
@@ -134,7 +132,7 @@ def _reachable(provider: Provider) -> Finding:
             if not (provider.allow_insecure or is_public(connection.getpeername()[0])):
                 return Finding(
                     "failed",
-                    f"{_place(provider.base_url)} has a private address, which the product does not connect to",
+                    f"{place(provider.base_url)} has a private address, which the product does not connect to",
                     "Correct base_url, or say allow_insecure if the provider is meant to be inside.",
                 )
             if url.scheme == "https":
@@ -143,17 +141,17 @@ def _reachable(provider: Provider) -> Finding:
     except SSLCertVerificationError as error:
         return Finding(
             "failed",
-            f"the certificate of {_place(provider.base_url)} is not trusted ({error.verify_message})",
+            f"the certificate of {place(provider.base_url)} is not trusted ({error.verify_message})",
             "Correct base_url, or see what stands between here and the provider.",
         )
     except (OSError, ValueError) as error:
-        reason = "speaks no TLS" if isinstance(error, SSLError) else _reason(error)
+        why = "speaks no TLS" if isinstance(error, SSLError) else reason(error)
         return Finding(
             "failed",
-            f"{_place(provider.base_url)} cannot be reached: {reason}",
+            f"{place(provider.base_url)} cannot be reached: {why}",
             "Correct the provider's base_url, or open the way to it: DNS, routes, firewall.",
         )
-    return Finding("ok", f"{_place(provider.base_url)} takes connections")
+    return Finding("ok", f"{place(provider.base_url)} takes connections")
 
 
 def _table(logical_id: str, name: str, store: Store) -> Finding:
@@ -163,14 +161,14 @@ def _table(logical_id: str, name: str, store: Store) -> Finding:
         found = client.describe_table(TableName=name)["Table"]
         expires = client.describe_time_to_live(TableName=name)["TimeToLiveDescription"]
     except ClientError as error:
-        if _code(error) == "ResourceNotFoundException":
-            at = _place(store.endpoint) if store.endpoint else store.region
+        if code(error) == "ResourceNotFoundException":
+            at = place(store.endpoint) if store.endpoint else store.region
             return Finding(
                 "failed", f"is not there ({at})", f"Deploy the stack, or set {variable} to the table's name."
             )
-        return _refused(error, "dynamodb:DescribeTable and dynamodb:DescribeTimeToLive")
+        return refused(error, "dynamodb:DescribeTable and dynamodb:DescribeTimeToLive")
     except BotoCoreError as error:
-        return _unanswered(error, store.endpoint, "MINICHAT_STORE__ENDPOINT")
+        return unanswered(error, store.endpoint, "MINICHAT_STORE__ENDPOINT")
     try:
         wanted = tables.described(tables.project_root())[logical_id]
     except NotACheckout:
@@ -229,7 +227,7 @@ def _clock(settings: Settings) -> Finding:
     except ClientError as error:
         metadata = error.response["ResponseMetadata"]
     except BotoCoreError as error:
-        return _unanswered(error, store.endpoint, "MINICHAT_STORE__ENDPOINT")
+        return unanswered(error, store.endpoint, "MINICHAT_STORE__ENDPOINT")
     said = metadata.get("HTTPHeaders", {}).get("date")
     if said is None:
         return Finding("ok", "the store does not tell its time")
@@ -262,11 +260,11 @@ def _depth(url: str | None, variable: str, settings: Settings) -> int | Finding:
     try:
         return sum(dead_letters.depth(url))
     except ClientError as error:
-        if "NonExistent" in _code(error) or "NotFound" in _code(error):
+        if "NonExistent" in code(error) or "NotFound" in code(error):
             return Finding("failed", "is not there", f"Deploy the stack, or correct {variable}.")
-        return _refused(error, "sqs:GetQueueAttributes")
+        return refused(error, "sqs:GetQueueAttributes")
     except BotoCoreError as error:
-        return _unanswered(error, settings.queues.endpoint, "MINICHAT_QUEUES__ENDPOINT")
+        return unanswered(error, settings.queues.endpoint, "MINICHAT_QUEUES__ENDPOINT")
 
 
 def _key_set(settings: Settings) -> Finding:
@@ -275,7 +273,7 @@ def _key_set(settings: Settings) -> Finding:
             advice = "Set MINICHAT_AUTH__JWKS, and no development user, wherever others can call."
             return Finding("warning", "none is set; callers without a token are the development user", advice)
         return Finding("failed", "none is set", "Set MINICHAT_AUTH__JWKS to the issuer's key set, a URL or a file.")
-    where = _place(settings.auth.jwks)
+    where = place(settings.auth.jwks)
     try:
         count = len(read_keys(settings.auth.jwks))
     except ServiceUnavailable:
@@ -305,13 +303,13 @@ def _bucket(name: str, key: str, endpoint: str | None, endpoint_key: str, store:
     try:
         _client("s3", store, endpoint).head_bucket(Bucket=name)
     except ClientError as error:
-        if _code(error) in {"404", "NoSuchBucket"}:
+        if code(error) in {"404", "NoSuchBucket"}:
             advice = f"Deploy the stack, or set MINICHAT_{key} to the bucket's name."
             return Finding("failed", f"there is no bucket {name}", advice)
         # Functions read and write there; an operator may well not be allowed to.
-        return Finding("warning", f"bucket {name} refuses: {_code(error)}", "Allow s3:ListBucket to look closer.")
+        return Finding("warning", f"bucket {name} refuses: {code(error)}", "Allow s3:ListBucket to look closer.")
     except BotoCoreError as error:
-        return _unanswered(error, endpoint, f"MINICHAT_{endpoint_key}")
+        return unanswered(error, endpoint, f"MINICHAT_{endpoint_key}")
     return Finding("ok", f"bucket {name} is there")
 
 
@@ -338,7 +336,7 @@ def _policy(settings: Settings) -> Finding:
         policy = first_policy(settings) if published is None else published.policy.served_by(settings.endpoints)
     except SettingsError as error:
         advice = "Correct the file that MINICHAT_POLICY_FILE names, or publish a policy."
-        return Finding("failed", "none is published, and the first one is wrong: " + _one_line(error), advice)
+        return Finding("failed", "none is published, and the first one is wrong: " + one_line(error), advice)
     except ValueError as error:
         advice = "Add the provider to MINICHAT_PROVIDERS, or publish a policy without it."
         return Finding("failed", f"version {version}: {error}", advice)
@@ -363,38 +361,3 @@ def _client(service: Any, store: Store, endpoint: str | None) -> Any:
     # A session of its own: the default one must not make clients in two threads at once.
     session = boto3.session.Session()
     return session.client(service, region_name=store.region, endpoint_url=endpoint, config=config)
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response["Error"].get("Code", ""))
-
-
-def _refused(error: ClientError, permissions: str) -> Finding:
-    if error.response["ResponseMetadata"].get("HTTPStatusCode", 500) >= 500:
-        return Finding("failed", f"the service answers {_code(error)}", "Try again; see the service's health.")
-    return Finding("failed", f"refused: {_code(error)}", f"Sign in as somebody who is allowed {permissions}.")
-
-
-def _unanswered(error: BotoCoreError, endpoint: str | None, variable: str) -> Finding:
-    if isinstance(error, NoCredentialsError):
-        return Finding("failed", "there are no AWS credentials", "Sign in to AWS, or name a profile in AWS_PROFILE.")
-    if endpoint is not None:
-        advice = f"Start what should be at {_place(endpoint)}, or correct {variable}."
-        return Finding("failed", f"{_place(endpoint)} does not answer ({type(error).__name__})", advice)
-    return Finding("failed", f"AWS does not answer ({type(error).__name__})", "See to the network and the region.")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer in {CONNECT_SECONDS} s"
-    return (isinstance(error, OSError) and error.strerror) or type(error).__name__
-
-
-def _place(url: str) -> str:
-    """A URL without the parts that may be secret; a path unchanged."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.scheme else url
-
-
-def _one_line(error: object) -> str:
-    return "; ".join(line.strip() for line in str(error).splitlines())

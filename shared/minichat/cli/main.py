@@ -8,6 +8,7 @@ from minichat import __version__
 from minichat.cli import (
     chat,
     cleanup,
+    deploy,
     dev,
     dlq,
     doctor,
@@ -28,6 +29,23 @@ from minichat.local.process import ChildFailed
 from minichat.local.tables import NotACheckout
 from minichat.settings import SettingsError
 
+_COMMANDS = (
+    dev,
+    token,
+    chat,
+    deploy,
+    doctor,
+    policy,
+    providers,
+    turns,
+    usage,
+    reconcile,
+    events,
+    outbox,
+    dlq,
+    cleanup,
+    erase,
+)
 _SILENT = (
     "minichat: the tables do not answer. "
     "`minichat doctor` looks closer; --local means the stack that runs on this machine."
@@ -39,22 +57,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="minichat", description="Mini Chat: the backend of a multi-tenant AI chat.")
     made.add_argument("--version", action="version", version=f"minichat {__version__}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (
-        dev,
-        token,
-        chat,
-        doctor,
-        policy,
-        providers,
-        turns,
-        usage,
-        reconcile,
-        events,
-        outbox,
-        dlq,
-        cleanup,
-        erase,
-    ):
+    for command in _COMMANDS:
         command.add_to(commands)
     return made
 

@@ -65,8 +65,8 @@ def _validate(options: argparse.Namespace) -> int:
     if options.tenant is not None or options.user is not None:
         settings, place = target.connected(options), _place(options)
         return 2 if place is None else _told(options, lambda: _valid(options, place, settings))
-    local = options.local or options.state is not None
-    policy = policy_file(options.file, in_force(target.connected(options)) if local else current())
+    named = target.is_local(options) or options.stack is not None
+    policy = policy_file(options.file, in_force(target.connected(options)) if named else current())
     print(f"{options.file}: version {policy.policy_version}, {len(policy.model_catalog)} models, valid")
     if not policy.enabled_models():
         print(f"{options.file}: no model is enabled: nobody can start a chat", file=sys.stderr)

@@ -15,7 +15,6 @@ from minichat.domain import api_key
 from minichat.domain.errors import ServiceUnavailable, Unauthenticated
 from minichat.http import claims as claims_of
 from minichat.http.auth import ALGORITHMS, SigningKeys
-from minichat.local import stack
 from minichat.settings import current
 
 _TIMES = {"exp": "verify_exp", "nbf": "verify_nbf", "iat": "verify_iat"}
@@ -42,8 +41,8 @@ def run(options: argparse.Namespace) -> int:
     """Prints what was checked, never the token itself; 1 when it is refused."""
     said = sys.stdin.read() if options.token == "-" else options.token  # noqa: S105  it is a dash
     token = said.strip().removeprefix("Bearer ")
-    local = options.local or options.state is not None
-    auth = (stack.attached(options.state) if local else current()).auth
+    target.attach(options)
+    auth = current().auth
     found = checked(token, auth)
     for one in found:
         print(f"{'ok ' if one.good else 'NO '} {one.name:<14} {one.found}")

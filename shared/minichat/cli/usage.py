@@ -46,6 +46,8 @@ def run(options: argparse.Namespace) -> int:
     unread: list[Unreadable] = []
     found = usage_ledger.totals(options.tenant, options.since.isoformat(), options.until.isoformat(), unread)
     rows = _rows(list(found), options.by)
+    if not rows:
+        print(f"minichat: nothing is booked for the tenant {options.tenant!a} on these days", file=sys.stderr)
     for one in unread:
         print(f"{one.key.pk} {one.key.sk} cannot be read, and is not in the rows: {one.reason}", file=sys.stderr)
     if options.format == "json":
