@@ -20,9 +20,8 @@ from minichat.events.decisions import PolicyDecisions, PublishedVersion
 from minichat.events.erasures import EraseTask, ErasureCompleted, ErasureRequested
 from minichat.events.references import ApiKeyRef, FrontierRef, SecondaryRef
 
-DeletionReason = Literal["chat_soft_delete", "temporary_expired", "idle", "erased"]
-"""Why a chat was deleted: by its owner, because it was temporary and nobody used it any more, because nobody used it
-for as long as the tenant keeps chats, or with its owner."""
+DeletionReason = Literal["chat_soft_delete", "temporary_expired", "erased"]
+"""Why a chat was deleted: by its owner, because it was temporary and nobody used it any more, or with its owner."""
 
 
 def whole(event_type: str, stored: str) -> str:
