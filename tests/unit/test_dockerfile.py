@@ -36,7 +36,7 @@ def test_what_it_starts_is_a_command_that_others_can_reach_at_the_exposed_port()
     assert [str(options.state)] == _of("VOLUME")
 
 
-def test_the_readme_starts_it() -> None:
-    said = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_guide_starts_it() -> None:
+    said = (ROOT / "docs" / "guides" / "run.md").read_text(encoding="utf-8")
     assert "docker build -t minichat-dev ." in said
     assert f"docker run --rm -it -p {_of('EXPOSE')[0]}:{_of('EXPOSE')[0]} -v minichat:{_of('VOLUME')[0]}" in said
