@@ -17,7 +17,8 @@ PYTEST := $(VENV)/python -m pytest
 CFN_LINT := $(VENV)/cfn-lint --regions us-east-1 --template
 TEMPLATES := template.yaml $(wildcard infra/*.yaml) examples/cognito/template.yaml
 # Locks are complete, so pip has nothing to resolve; what it takes is what was hashed.
-INSTALL := -m pip install --quiet --no-deps --require-hashes --requirement
+# At a terminal pip shows how far it is.
+INSTALL := -m pip install $(shell test -t 2 || echo --quiet) --no-deps --require-hashes --requirement
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export SAM_CLI_TELEMETRY := 0
@@ -32,14 +33,21 @@ help: ## Show this list
 run: .venv/local.installed .tools/ministack/installed ## Start everything on this machine; needs no account and no key
 	@exec $(VENV)/minichat dev $(ARGS)
 
+# Containers run what this machine can run, whatever is deployed.
+sam-local containers: ARCHITECTURE := $(if $(filter arm64 aarch64,$(shell uname -m)),arm64,x86_64)
+
+.PHONY: sam-local
+sam-local: build .venv/local.installed .tools/ministack/installed ## The same, and the built functions in containers; needs Docker
+	@exec $(VENV)/minichat dev --sam-local $(ARGS)
+
 ## Checking
 
 .PHONY: test
-test: lint tools ## Run the linters and every test
+test: lint tools .venv/docs.installed ## Run the linters and every test
 	$(PYTEST) --numprocesses $(WORKERS) --dist loadfile tests/unit tests/integration tests/model tests/race tests/e2e
 
 .PHONY: unit
-unit: .venv/dev.installed .tools/sam/installed ## Run the tests that need no engine: domain, parsers, template
+unit: .venv/docs.installed .tools/sam/installed ## Run the tests that need no engine: domain, parsers, template
 	$(PYTEST) --numprocesses $(WORKERS) tests/unit
 
 .PHONY: integration
@@ -66,9 +74,17 @@ walk: .venv/dev.installed .tools/ministack/installed ## Walk the table of every 
 orphans: .venv/dev.installed .tools/ministack/installed ## Kill servers and wait for the watchdog's schedule; takes two minutes
 	ORPHANS=1 $(PYTEST) --timeout 600 tests/e2e/test_orphans.py
 
+.PHONY: killed-engine
+killed-engine: .venv/dev.installed .tools/ministack/installed ## Kill the engine during 200 turns with --state, and print what was lost
+	KILLED_TURNS=200 $(PYTEST) -s tests/e2e/test_killed_engine.py
+
 .PHONY: events
 events: .venv/dev.installed .tools/ministack/installed ## Send 10,000 turns while relay and consumers are killed at random; takes long
 	EVENTS_TURNS=10000 $(PYTEST) -s --timeout 7200 tests/e2e/test_events.py
+
+.PHONY: containers
+containers: build .tools/ministack/installed ## Hold a conversation with the built functions in containers of `sam local`
+	tests/engines/with_docker.sh $(PYTHON_RUNTIME) $(ARCHITECTURE) env CONTAINERS=1 $(PYTEST) -s --timeout 1200 tests/e2e/test_sam_local.py
 
 .PHONY: chaos
 chaos: .venv/dev.installed .tools/ministack/installed ## Ask for 10,000 answers while all that can go wrong does; takes hours
@@ -103,6 +119,10 @@ USERS ?= 1000000
 users-with-limits: .venv/dev.installed .tools/ministack/installed ## What a send costs beside so many users with limits of their own (USERS=1000000)
 	$(VENV)/python -m tests.bench.users_with_limits $(USERS)
 
+.PHONY: erase
+erase: .venv/dev.installed .tools/ministack/installed ## Erase a user with 50 chats in processes that are killed 20 times
+	ERASE_CHATS=50 ERASE_KILLS=20 $(PYTEST) tests/integration/test_erasures.py -k at_random
+
 .PHONY: lint
 lint: types .tools/sam/installed ## Check style, types, import direction and the templates, also as SAM translates them
 	$(VENV)/ruff check .
@@ -126,6 +146,10 @@ types: .venv/dev.installed ## Check types
 docs: .venv/dev.installed ## Write docs/reference, the schemas of docs/events and the tables of docs/scaling.md from the code
 	$(VENV)/python -m tests.reference
 
+.PHONY: docs-site
+docs-site: .venv/docs.installed .site/source/mermaid.min.js ## Build the documentation as a site: .site/html/index.html
+	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict --quiet
+
 .PHONY: decisions
 decisions: .venv/dev.installed ## Compile the default policies (Cedar) into the table that decides
 	$(VENV)/python -c 'from tests.reference import decisions; decisions.main()'
@@ -137,17 +161,24 @@ format: .venv/dev.installed ## Format the code and mend what can be mended
 
 ## Deploying
 
+.PHONY: runtime-python
+runtime-python:
+	@$(PYTHON_RUNTIME) -c '' 2>/dev/null || { \
+		echo "$(PYTHON_RUNTIME) is not here. It makes the .pyc, without which cold starts take twice as long." >&2; \
+		echo "Get it with \`uv python install $(PYTHON_RUNTIME:python%=%)\`, pyenv or your system's packages," \
+			"and have it in the PATH." >&2; exit 1; }
+
 # The environment comes first in PATH for its pip, which the layers' Makefiles use.
 .PHONY: build
 build: .venv/dev.installed .tools/sam/installed ## Package the functions and layers for Lambda
-	@$(PYTHON_RUNTIME) -c '' 2>/dev/null || \
-		echo "$(PYTHON_RUNTIME) is not here: without it there are no .pyc, and cold starts take twice as long" >&2
+	@$(MAKE) --no-print-directory --silent --ignore-errors runtime-python
 	PATH="$(CURDIR)/$(VENV):$$PATH" TARGET_PYTHON=$(PYTHON_RUNTIME:python%=%) TARGET_ARCHITECTURE=$(ARCHITECTURE) \
 		$(SAM) build --parameter-overrides PythonRuntime=$(PYTHON_RUNTIME) Architecture=$(ARCHITECTURE)
+	.tools/sam/bin/python infra/for_sam_local.py .aws-sam/build PythonRuntime=$(PYTHON_RUNTIME) Architecture=$(ARCHITECTURE)
 	$(if $(filter managed-instances,$(COMPUTE)),.tools/sam/bin/python infra/on_instances.py .aws-sam/build/template.yaml)
 
 .PHONY: deploy
-deploy: build ## Deploy to ENV=dev, staging or prod, as samconfig.toml says
+deploy: runtime-python build ## Deploy to ENV=dev, staging or prod, as samconfig.toml says
 	$(SAM) deploy --config-env $(ENV)
 
 ## Environments
@@ -170,6 +201,11 @@ tools: .tools/ministack/installed .tools/sam/installed .tools/dynoxide/dynoxide 
 .venv/dev.installed: requirements/dev.txt .venv/local.installed
 	@echo "Installing requirements/dev.txt"
 	@$(VENV)/python $(INSTALL) requirements/dev.txt
+	@touch $@
+
+.venv/docs.installed: requirements/docs.txt .venv/dev.installed
+	@echo "Installing requirements/docs.txt"
+	@$(VENV)/python $(INSTALL) requirements/docs.txt
 	@touch $@
 
 .venv/mutants.installed: requirements/mutants.txt .venv/dev.installed
@@ -200,6 +236,17 @@ DYNOXIDE_SHA512 := b011ea97127d00d90b96e1646117dde6bf18d00a457b0e0584eae58604408
 		tar -xzf dynoxide-linux-x64-$(DYNOXIDE).tgz --strip-components 1 package/dynoxide && \
 		rm dynoxide-linux-x64-$(DYNOXIDE).tgz; fi
 
+MERMAID := 11.17.2
+MERMAID_SHA512 := 57a2b70bc101744b0f1595d228c25eea9a50384371b87011afd1af1d7e21878ee501b84c443f6a7f8a042bb2e869143150b31af34feab798073bbdda0a578106
+
+# What draws the pictures of the site, so that its readers need no network.
+.site/source/mermaid.min.js:
+	@command -v npm >/dev/null || { echo "The site's pictures are drawn by a script that npm fetches: install npm" >&2; exit 1; }
+	@echo "Installing mermaid"
+	@mkdir -p $(@D) && cd $(@D) && npm pack --silent mermaid@$(MERMAID) >/dev/null && \
+		echo "$(MERMAID_SHA512)  mermaid-$(MERMAID).tgz" | sha512sum --check --quiet && \
+		tar -xzf mermaid-$(MERMAID).tgz --strip-components 2 package/dist/mermaid.min.js && rm mermaid-$(MERMAID).tgz
+
 # Optional too.
 .tools/dynamodb-local/installed: tests/engines/pom.xml
 	@if ! command -v mvn >/dev/null; then echo "Skipping DynamoDB Local: mvn is not here"; \
@@ -223,6 +270,7 @@ lock: .venv/dev.installed ## Write the locks anew; LOCK_ARGS=--upgrade moves to 
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/images.txt requirements/images.in
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/cedar.txt requirements/cedar.in
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/mutants.txt requirements/mutants.in
+	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/docs.txt requirements/docs.in
 	$(COMPILE) --output-file requirements/engine.txt requirements/engine.in
 	$(COMPILE) --output-file requirements/sam.txt requirements/sam.in
 	$(COMPILE) --output-file requirements/litellm.txt requirements/litellm.in
@@ -232,5 +280,5 @@ lock: .venv/dev.installed ## Write the locks anew; LOCK_ARGS=--upgrade moves to 
 
 .PHONY: clean
 clean: ## Remove what make and the tests made, the environments too
-	rm -rf .venv .tools .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .tools .aws-sam .site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +

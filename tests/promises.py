@@ -17,7 +17,7 @@ PROMISES = {
     "contract.cancel": "the turn ends within two seconds; idempotent; 200 with its state when it had ended",
     "contract.retry-forms": "also `…:retry`",
     "contract.resume-204": "204 when the client has everything",
-    "contract.no-token": "`GET /health`, `GET /openapi.json` | 200 | no token needed",
+    "contract.no-token": "`GET /health`, `GET /openapi.json` | 200 | no token needed; nor for `GET /` of the host",
     "contract.resume-refused": "and who stopped in between is refused (`invalid_request`) and reads it whole",
     "contract.upload": "multipart, one part named `file`, up to 4,600,000 bytes",
     "contract.upload-form": "`upload` is the form to post a larger file with",

@@ -1,4 +1,4 @@
-"""Gives the items of deleted chats an expiry, and removes what the chats left at providers."""
+"""Gives the items of deleted chats an expiry, and removes what the chats left at providers; erases users."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -6,14 +6,16 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from minichat.domain.cleanup import CleanupOutcome
+from minichat.domain.erasure import ErasureNotFound
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, TenantId
 from minichat.events import sqs
 from minichat.events.consume import NotYet, PermanentFailure, Received, consume
-from minichat.events.payloads import ChatCleanup
+from minichat.events.erasures import EraseTask
+from minichat.events.payloads import ChatCleanup, Cleanup
 from minichat.moment import new_id, now
 from minichat.providers.files import Files
-from minichat.services import chat_purge, provider_cleanup
+from minichat.services import chat_purge, erasing, provider_cleanup
 from minichat.services.providers_in_force import ProvidersInForce
 from minichat.settings import current
 from minichat.storage import store_time
@@ -31,7 +33,22 @@ def handler(event: dict[str, Any], context: LambdaContext) -> object:
     """The messages to redeliver, as a partial batch response."""
     store_time.ask()
     ends_at = now() + timedelta(milliseconds=context.get_remaining_time_in_millis()) - ONE_MORE
-    return consume(event, "chat-cleanup", ChatCleanup, lambda cleaned, received: _clean(cleaned, received, ends_at))
+
+    def effect(task: ChatCleanup | EraseTask, received: Received) -> str:
+        return _erase(task, ends_at) if isinstance(task, EraseTask) else _clean(task, received, ends_at)
+
+    return consume(event, "chat-cleanup", Cleanup, effect)
+
+
+def _erase(task: EraseTask, ends_at: datetime) -> str:
+    deps = erasing.ErasingDeps(current(), now, new_id)
+    try:
+        stage = erasing.go_on(TenantId(task.tenant_id), task.erasure_id, deps, ends_at=ends_at)
+    except ErasureNotFound:
+        raise PermanentFailure("there is no such erasure") from None
+    if stage != "complete":
+        raise NotYet
+    return stage
 
 
 def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from minichat.domain.erasure import BeingErased
 from minichat.domain.identity import TenantId
 from minichat.events import sqs
 from minichat.events.consume import PermanentFailure, Received, consume
@@ -53,7 +54,10 @@ def _done(task: SystemTask, received: Received, seconds: float) -> str:
     if _in_force.is_due(tenant_id, moment := time.monotonic()):
         _in_force.look(tenant_id, moment)
     _entries.entries_of(tenant_id)
-    rules = replace(_in_force.rules_of(tenant_id), settings=_entries.settings)
+    try:
+        rules = replace(_in_force.rules_of(tenant_id), settings=_entries.settings)
+    except BeingErased:
+        return "being_erased"
     means = TaskDeps(rules, _providers, now, new_id, seconds)
     try:
         outcome = _loop.run(_work(task, received.trace_id, means))

@@ -14,6 +14,8 @@ Runtime API itself ends the process: when it says so (500), or when it gives no 
 Nothing is sent before the app has decided status and headers. A failure before that is an ordinary 500; a failure after
 it can only be told in the trailers, so apps tell theirs in the stream. The function is never told that a client left:
 `receive` blocks after the body, and the answer is written to its end. So it is when the Runtime API stops listening.
+
+Under `sam local` an answer is a whole document, as functions give it that do not stream: its gateway reads no other.
 """
 
 import asyncio
@@ -26,7 +28,6 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import partial
 from typing import Any
-from urllib.parse import quote, unquote, urlencode
 
 import h11
 import stream_runtime_many
@@ -39,9 +40,9 @@ from stream_runtime_api import (
     RuntimeApiFailed,
     exchange,
     log,
-    of_several,
     raise_if_over,
 )
+from stream_runtime_request import body_of, event_of, scope_of
 
 ERROR_TYPE = "Lambda-Runtime-Function-Error-Type"
 ERROR_BODY = "Lambda-Runtime-Function-Error-Body"
@@ -65,10 +66,6 @@ Message = MutableMapping[str, Any]
 AsgiApp = Callable[
     [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
 ]
-
-
-class NotARequest(ValueError):
-    """The event is not one that API Gateway makes of a request."""
 
 
 class Response:
@@ -185,6 +182,31 @@ class Response:
             _log_refusal("a response", answer)
 
 
+class WholeResponse(Response):
+    """The answer to one invocation of `sam local`, whose gateway reads no stream: one document, when it has ended."""
+
+    def __init__(self, host: str, invocation: Answer) -> None:
+        super().__init__(host, invocation)
+        self._document: dict[str, Any] = {}
+        self._body = bytearray()
+
+    async def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.started = True
+        prelude = _prelude(status, headers)
+        cookies = {"set-cookie": prelude["cookies"]}
+        self._document = {"statusCode": status, "headers": prelude["headers"], "multiValueHeaders": cookies}
+
+    async def _write(self, *events: h11.Event) -> None:
+        for event in events:
+            if isinstance(event, h11.Data):
+                self._body += event.data
+
+    async def _end(self, *trailers: tuple[bytes, bytes]) -> None:
+        document = self._document | {"body": self._body.decode(errors="replace"), "isBase64Encoded": False}
+        body = json.dumps(document).encode()
+        _log_refusal("a response", await exchange(self._host, "POST", f"{self._path}/response", self._headers, body))
+
+
 def _prelude(status: int, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, Any]:
     named: dict[str, str] = {}
     cookies: list[str] = []
@@ -197,80 +219,6 @@ def _prelude(status: int, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, A
     return {"statusCode": status, "headers": named, "cookies": cookies}
 
 
-def event_of(body: bytes) -> dict[str, Any]:
-    """The event of an invocation.
-
-    Raises NotARequest when it is not JSON, or not what API Gateway makes of a request.
-    """
-    try:
-        event = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise NotARequest(f"the event of {len(body)} bytes is not JSON: {error}") from error
-    if not isinstance(event, dict):
-        raise NotARequest("the event is not an object")
-    for name in ("httpMethod", "path"):
-        if not isinstance(event.get(name), str):
-            raise NotARequest(f"the event is not of an API Gateway REST API: it has no {name}")
-    return event
-
-
-def scope_of(event: dict[str, Any], *, deadline_ms: int | None, request_id: str) -> dict[str, Any]:
-    """The ASGI scope of an API Gateway REST event; `state` has the invocation's id and deadline (Unix milliseconds),
-    and as `gateway_path` the path with all that the gateway has before ours.
-
-    Of one of several it also has `trace_header`; that of the only one is in the environment (_X_AMZN_TRACE_ID).
-
-    What is optional may be missing or null. Names and values that are not ASCII become UTF-8.
-    """
-    parameters = event.get("multiValueQueryStringParameters") or event.get("queryStringParameters") or {}
-    path = unquote(event["path"])
-    context = event.get("requestContext") or {}
-    client = (context.get("identity") or {}).get("sourceIp") or ""
-    state = {"aws_request_id": request_id} | ({} if deadline_ms is None else {"deadline_ms": deadline_ms})
-    if "path" in context:
-        state["gateway_path"] = context["path"]
-    if (one := of_several.get()) is not None and TRACE_ID in one.headers:
-        state["trace_header"] = one.headers[TRACE_ID]
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": event["httpMethod"],
-        "scheme": "https",
-        "path": path,
-        "raw_path": quote(path, safe="/:", errors="replace").encode(),
-        "query_string": urlencode(parameters, doseq=True, errors="replace").encode(),
-        "root_path": "",
-        "headers": [
-            (name.lower().encode(errors="replace"), value.encode(errors="replace")) for name, value in _headers(event)
-        ],
-        "client": (client, 0),
-        "server": ("lambda", 443),
-        "state": state,
-    }
-
-
-def _headers(event: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    for name, values in (event.get("multiValueHeaders") or event.get("headers") or {}).items():
-        for value in values if isinstance(values, list) else [values]:
-            if value is not None:
-                yield name, str(value)
-
-
-def body_of(event: dict[str, Any]) -> bytes:
-    """The request's body as bytes.
-
-    Raises NotARequest when it says that it is base64 and is not.
-    """
-    body: str = event.get("body") or ""
-    if not event.get("isBase64Encoded"):
-        return body.encode(errors="surrogatepass")
-    try:
-        return base64.b64decode(body, validate=True)
-    except ValueError as error:
-        raise NotARequest(f"the body is not base64: {error}") from error
-
-
 async def serve(app: AsgiApp, host: str) -> None:
     """Takes invocations until the Runtime API fails, which it raises as RuntimeApiFailed."""
     invocations = Invocations(host)
@@ -281,7 +229,8 @@ async def serve(app: AsgiApp, host: str) -> None:
 
 
 async def _invoke(app: AsgiApp, invocation: Answer, host: str) -> None:
-    response = Response(host, invocation)
+    # Set by `sam local`.
+    response = (WholeResponse if os.environ.get("AWS_SAM_LOCAL") == "true" else Response)(host, invocation)
     try:
         event = event_of(invocation.body)
         deadline_ms = _number(invocation.headers.get("lambda-runtime-deadline-ms"))

@@ -193,6 +193,9 @@ class Settings(SettingsGroup):
 
     url_prefix: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = "/mini-chat"
     cursor_secret: SecretStr = SecretStr("")
+    manifest_secret: Annotated[
+        SecretStr, Field(description="signs what an erasure leaves as proof; without it nothing is erased")
+    ] = SecretStr("")
     policy_file: Annotated[Path | None, Field(description="in force until a policy is published")] = None
     policy_refresh_seconds: Annotated[float, Field(ge=0, le=60)] = 5
     tenant_policies: TenantPolicies = TenantPolicies()

@@ -157,7 +157,7 @@ def test_a_child_that_dies_stops_the_stack_and_is_named(tmp_path: Path) -> None:
         os.kill(stack.about["pids"]["the scripted provider"], signal.SIGKILL)
         assert stack.process.wait(PATIENCE) == 2
         assert stack.process.stdout is not None
-        assert "the scripted provider ended with code -9" in stack.process.stdout.read()
+        assert "the scripted provider was killed by SIGKILL" in stack.process.stdout.read()
         assert not any(_alive(pid) for pid in stack.about["pids"].values())
 
 
@@ -252,12 +252,15 @@ def test_a_configured_provider_is_used_instead_of_the_scripted_one(tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--engine", "oracle"], "There is no engine 'oracle'"),
-        (["--engine", "http://127.0.0.1:1"], "No engine answers at http://127.0.0.1:1"),
-        (["--port", "70000"], "There is no port 70000"),
-        (["--port", "-1"], "There is no port -1"),
-        (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
-        (["--policy", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["--engine", "oracle"], "--engine: There is no engine 'oracle'"),
+        (["--engine", "http://127.0.0.1:1"], "--engine: No engine answers at http://127.0.0.1:1"),
+        (["--port", "70000"], "--port: there is no port 70000"),
+        (["--port", "-1"], "--port: there is no port -1"),
+        (["--host", "192.0.2.1"], "--host"),
+        (["--config", "/nowhere.yaml"], "--config: there is no file /nowhere.yaml"),
+        (["--policy", "/nowhere.yaml"], "--policy: there is no file /nowhere.yaml"),
+        (["--provider-url", "localhost:11434"], "--provider-url: 'localhost:11434' is no URL such as http"),
+        (["--state", "/dev/null"], "--state: /dev/null cannot be used"),
     ],
 )
 def test_what_cannot_work_is_explained_in_a_sentence(tmp_path: Path, arguments: list[str], said: str) -> None:
@@ -267,6 +270,22 @@ def test_what_cannot_work_is_explained_in_a_sentence(tmp_path: Path, arguments: 
     assert run.stderr.startswith("minichat: ")
     assert said in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_a_policy_that_enables_no_model_is_named_and_the_stack_runs(tmp_path: Path) -> None:
+    policy = json.loads(SHIPPED_POLICY.read_text())
+    catalog = [model | {"enabled": False} for model in policy["model_catalog"]]
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps(policy | {"model_catalog": catalog}))
+    with running_stack(tmp_path / "state", "--policy", str(file)) as stack:
+        assert "enables no model: nobody can start a chat" in stack.said
+        assert "curl" not in stack.said
+
+
+def test_a_fresh_start_says_nothing_that_is_not_a_request(tmp_path: Path) -> None:
+    with running_stack(tmp_path) as stack:
+        said = (stack.state / "logs" / "server.log").read_text().splitlines()
+    assert {json.loads(line).get("message", "request") for line in said} == {"request"}
 
 
 def test_an_engine_that_makes_no_tables_is_quoted(tmp_path: Path) -> None:

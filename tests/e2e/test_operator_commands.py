@@ -151,7 +151,7 @@ def consumed(stack: Stack, chat_id: str, times: int) -> list[str]:
 
 
 def test_usage_is_told_as_a_table_csv_and_json(operated: Stack) -> None:
-    tenant, user_id = operated.ids("metered", "ann")
+    _, user_id = operated.ids("metered", "ann")
     since = f"{datetime.now(UTC):%Y-%m-%d}"
     with operated.user("metered", "ann") as user:
         chat_id = user.new_chat(title="A chat")
@@ -159,7 +159,7 @@ def test_usage_is_told_as_a_table_csv_and_json(operated: Stack) -> None:
         user.send(chat_id, "[[say:two]]")
     consumed(operated, chat_id, 4)
     today = f"{datetime.now(UTC):%Y-%m-%d}"
-    of_days = ("usage", "--tenant", tenant, "--from", since, "--to", today)
+    of_days = ("usage", "--tenant", "metered", "--from", since, "--to", today)  # the name that `token` was told
     days = json.loads(minichat(operated, *of_days, "--format", "json").stdout)
     assert {day.pop("day") for day in days} <= {since, today}  # it is one day, unless midnight has just been
     used = {name: sum(day[name] for day in days) for name in days[0]}
@@ -175,8 +175,9 @@ def test_usage_is_told_as_a_table_csv_and_json(operated: Stack) -> None:
         "2",
         str(used["credits_micro"]),
     ]
-    before = minichat(operated, "usage", "--tenant", tenant, "--from", "2020-01-01", "--to", "2020-12-31")
+    before = minichat(operated, "usage", "--tenant", "metered", "--from", "2020-01-01", "--to", "2020-12-31")
     assert before.stdout.splitlines()[1].split()[:2] == ["together", "0"]
+    assert "nothing is booked" in before.stderr
     assert "YYYY" in minichat(operated, *of_days[:4], "soon", "--to", today).stderr
 
 
@@ -186,14 +187,25 @@ def test_a_range_of_the_outbox_is_sent_again_and_changes_nothing(operated: Stack
         chat_id = user.new_chat(title="A chat")
         user.send(chat_id, "[[say:one]]")
     consumed(operated, chat_id, 2)
-    tenant, _ = operated.ids("again", "ann")
-    wanted = ("outbox", "republish", "--since", since, "--tenant", tenant)
+    wanted = ("outbox", "republish", "--since", since, "--tenant", "again")
     assert minichat(operated, *wanted, "--dry-run").stdout == "audit: 1\nusage: 1\n2 events would be sent, 0 refused\n"
     assert minichat(operated, *wanted).stdout == "audit: 1\nusage: 1\n2 events sent, 0 refused\n"
     told = consumed(operated, chat_id, 4)
     assert sum(": duplicate" in line for line in told) == 2
     refused = minichat(operated, "outbox", "republish", "--since", "yesterday")
     assert (refused.returncode, "'yesterday' is no moment" in refused.stderr) == (2, True)
+
+
+def test_a_tenant_is_compared_by_its_name_and_one_that_is_not_there_is_no_all_clear(operated: Stack) -> None:
+    with operated.user("compared", "ann") as user:
+        user.send(user.new_chat(), "[[say:one]]")
+    by_name, by_id, of_nobody = (
+        minichat(operated, "reconcile", "--tenant", tenant)
+        for tenant in ("compared", operated.ids("compared", "ann")[0], "comparde")
+    )
+    assert by_name.stdout.startswith("1 turns")
+    assert by_id.stdout == by_name.stdout
+    assert (of_nobody.returncode, "nothing was compared" in of_nobody.stderr) == (2, True)
 
 
 def test_a_dead_letter_is_shown_with_its_reason_and_sent_again(operated: Stack) -> None:

@@ -40,3 +40,15 @@ def test_the_providers_words_reach_the_developer_and_no_client(tmp_path: Path) -
         assert words not in run.stdout
         assert stack.process.stdout is not None
         assert any(words in said for said in stack.process.stdout)
+        local = ("--state", str(tmp_path))
+        asked = _minichat("chat", "-m", "Hello", *local)
+        assert (asked.returncode, words in asked.stderr) == (1, True)
+        examined = _minichat("doctor", *local)
+        (line,) = [line for line in examined.stdout.splitlines() if "answers of providers" in line]
+        assert (line.startswith("warning"), words in line) == (True, True)
+        remote = _minichat("chat", "-m", "Hello", "--url", stack.base_url)
+        assert (remote.returncode, words in remote.stdout + remote.stderr) == (1, False)
+
+
+def _minichat(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*MINICHAT, *arguments], check=False, capture_output=True, text=True, timeout=120)

@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from minichat import __version__
 from minichat.domain.errors import ServiceUnavailable
 from minichat.http.app import create_app
 from minichat.local.issuer import KEY_ID, Issuer
@@ -126,6 +127,15 @@ async def test_a_token_is_signed_by_one_of_two_algorithms(client: httpx2.AsyncCl
 # FastAPI's own, of every body; a process that is not a test does not see it.
 @pytest.mark.filterwarnings("ignore:The 'alias' attribute")
 @pytest.mark.holds("contract.no-token")
+async def test_the_root_says_who_answers_and_where_to_go_on(client: httpx2.AsyncClient) -> None:
+    root = client.base_url.join("/")
+    said = (await client.get(root)).json()
+    assert (said["name"], said["version"]) == ("Mini Chat", __version__)
+    for link in ("openapi", "health"):
+        assert (await client.get(root.join(said[link]))).status_code == 200
+    assert (await client.post(root)).json()["code"] == "method_not_allowed"
+
+
 async def test_nobody_needs_a_token_for_health_and_the_document(client: httpx2.AsyncClient) -> None:
     for path in ("/health", "/openapi.json"):
         for headers in ({}, bearer("a.b.c")):

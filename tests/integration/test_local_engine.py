@@ -1,5 +1,6 @@
 """Engines as child processes: each starts, keeps what it was asked to keep, and says what is missing."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -14,8 +15,10 @@ import pytest
 from minichat.local import engine as engine_module
 from minichat.local import tables
 from minichat.local.engine import KINDS, Engine, EngineMissing
+from minichat.local.streams import Stream
 from minichat.settings import Store
 from tests.conftest import ROOT
+from tests.support.storage.killed_engine import client, killed_while_written
 
 
 def _skip_unless_installed(kind: str) -> None:
@@ -51,6 +54,66 @@ def test_tables_and_items_outlive_a_stopped_engine(tmp_path: Path, kind: str) ->
         finally:
             engine.child.stop()
     assert found == [item, item]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_engine_loses_less_than_a_second_of_writes(tmp_path: Path, kind: str) -> None:
+    _skip_unless_installed(kind)
+    found = killed_while_written(kind, tmp_path, lambda seconds, writes: seconds > 1.5 and writes > 20)
+    print(kind, found)
+    assert found.halves == 0
+    assert found.is_tail
+    assert found.seconds <= 1 + found.longest_pause  # where writes take that long, so do snapshots
+
+
+def test_streams_queues_and_files_are_there_after_a_kill(tmp_path: Path) -> None:
+    engine, store = _started("ministack", tmp_path)
+    assert engine.child is not None
+    try:
+        tables.create(ROOT, store)
+        s3, sqs = client(engine, "s3"), client(engine, "sqs")
+        s3.create_bucket(Bucket="files")
+        s3.put_object(Bucket="files", Key="a", Body=b"\x00\xff")
+        for number in ("1", "2"):
+            item = {"pk": {"S": "chat"}, "sk": {"S": number}}
+            client(engine).put_item(TableName=store.outbox_table, Item=item)
+        before = _records(engine, store)
+        mail = sqs.create_queue(QueueName="mail", Attributes={"VisibilityTimeout": "3600"})["QueueUrl"]
+        sqs.send_message(QueueUrl=mail, MessageBody="received, and never deleted")
+        assert len(sqs.receive_message(QueueUrl=mail)["Messages"]) == 1
+        sqs.send_message(QueueUrl=mail, MessageBody="the last to be written")
+        snapshot = tmp_path / "ministack" / "snapshot.json"
+        while not snapshot.exists() or "the last to be written" not in snapshot.read_text():
+            engine.child.check()
+    finally:
+        os.kill(engine.child.pid, signal.SIGKILL)
+        engine.child.stop()
+    engine, _ = _started("ministack", tmp_path)
+    assert engine.child is not None
+    try:
+        s3, sqs = client(engine, "s3"), client(engine, "sqs")
+        assert s3.get_object(Bucket="files", Key="a")["Body"].read() == b"\x00\xff"
+        mail = sqs.create_queue(QueueName="mail", Attributes={"VisibilityTimeout": "3600"})["QueueUrl"]
+        received = sqs.receive_message(QueueUrl=mail, MaxNumberOfMessages=10)["Messages"]
+        assert [one["Body"] for one in received] == ["received, and never deleted", "the last to be written"]
+        assert _records(engine, store) == before
+        assert len(before) == 2
+        client(engine).put_item(TableName=store.outbox_table, Item={"pk": {"S": "chat"}, "sk": {"S": "3"}})
+        numbers = [record["dynamodb"]["SequenceNumber"] for record in _records(engine, store)]
+        assert numbers == sorted(set(numbers))
+        assert len(numbers) == 3
+    finally:
+        engine.child.stop()
+
+
+def _records(engine: Engine, store: Store) -> list[dict[str, Any]]:
+    arn = client(engine).describe_table(TableName=store.outbox_table)["Table"]["LatestStreamArn"]
+    stream = Stream(client(engine, "dynamodbstreams"), arn)
+    (shard,) = stream.shards()
+    where = {"StreamArn": arn, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+    iterator = stream.client.get_shard_iterator(**where)["ShardIterator"]
+    records: list[dict[str, Any]] = stream.client.get_records(ShardIterator=iterator)["Records"]
+    return records
 
 
 def test_an_engine_without_a_folder_forgets(tmp_path: Path) -> None:

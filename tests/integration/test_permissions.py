@@ -35,7 +35,7 @@ from minichat.local.issuer import Issuer, as_uuid
 from minichat.provider_entries import as_configured
 from minichat.providers.files import Files
 from minichat.providers.registry import Providers
-from minichat.services import chats
+from minichat.services import chats, erasing
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import InForce, Rules, first_policy
 from minichat.services.send import send
@@ -70,6 +70,7 @@ def calls(access: QueueAccess, store: Store, monkeypatch: pytest.MonkeyPatch) ->
     bucket = f"uploads-{uuid4().hex[:12]}"
     boto3.client("s3", endpoint_url=store.endpoint, region_name=store.region).create_bucket(Bucket=bucket)
     monkeypatch.setenv("MINICHAT_ATTACHMENTS__BUCKET", bucket)
+    monkeypatch.setenv("MINICHAT_MANIFEST_SECRET", "secret")
     monkeypatch.setenv("MINICHAT_ATTACHMENTS__ENDPOINT", str(store.endpoint))
     forget()
     seen, clients = Calls(store, access, bucket), BaseClient  # whichever library made them
@@ -100,6 +101,7 @@ def settings(calls: Calls, store: Store, provider: str, tmp_path: Path) -> Setti
         "MINICHAT_STORE__OUTBOX_TABLE": store.outbox_table,
         "MINICHAT_AUTH__JWKS": str(Issuer(tmp_path).jwks_file),
         "MINICHAT_CURSOR_SECRET": "secret",
+        "MINICHAT_MANIFEST_SECRET": "secret",
         "MINICHAT_ATTACHMENTS__MAX_TOTAL_MB_PER_CHAT": "1",
         "MINICHAT_PROVIDERS": json.dumps({"openai": {"base_url": provider, "allow_insecure": True}}),
     }
@@ -261,6 +263,9 @@ async def test_the_functions_of_operators_may_do_what_they_do_and_nothing_else(
     key = await admin(table, "POST", f"{tenant}/api_keys", json=wanted)
     await admin(table, "DELETE", f"{tenant}/api_keys/{key['id']}")
     await admin(table, "PUT", f"{tenant}/authorization", json={"policies": ""})
+    erasure = await admin(table, "POST", f"{tenant}/erasures", json={"user_id": "tom"})
+    await admin(table, "GET", f"{tenant}/erasures/{erasure['id']}")
+    await admin(table, "POST", f"{tenant}/erasures", json={"whole_tenant": as_uuid("acme")})
     await admin(table, "PATCH", f"{tenant}/policy/kill_switches", json={"disable_images": True})
     await admin(table, "GET", f"{tenant}/policy/versions")
     await admin(table, "POST", f"{tenant}/providers/versions", json={"overrides": {}})
@@ -415,8 +420,9 @@ async def test_the_workers_that_clean_up_may_do_what_they_do_and_nothing_else(
     assert (len(left), again) == (1, 0)
     _a_dead_turn(chat_id, _rules(settings))
     chats.delete(_a_call(LONG_AGO - timedelta(minutes=1)), chat_id)
+    erasing.accept(_a_call(), UserId("tom"), settings)
     left = _events("chat-cleanup")
     again = await consumed("ChatCleanupFunction", "chat-cleanup", chat_cleanup.handler, left)
-    assert (len(left), again) == (1, 0)
+    assert (len(left), again) == (2, 0)
     functions = ("AttachmentCleanupFunction", "ChatCleanupFunction")
     assert {function: calls.amiss(function) for function in functions} == {one: {} for one in functions}

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from stream_runtime import scope_of
+from stream_runtime_request import scope_of
 
 from minichat.domain.identity import Call, Caller, ChatId, RequestId, TenantId, UserId
 from minichat.domain.turn import Turn, TurnState

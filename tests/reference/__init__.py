@@ -1,11 +1,17 @@
-"""What can be looked up, made from the code: `docs/reference/`, and the tables of cost; written by `make docs`."""
+"""What can be looked up, made from the code: `docs/reference/`, the list of decision records and the tables of cost.
+
+`make docs` writes them.
+"""
 
 import re
+from pathlib import Path
 
 from infra import cost
 from tests.reference import commands, decisions, problems, settings
+from tests.reference.markdown import page
 
 FOLDER = "docs/reference"
+RECORDS = "docs/decisions"
 SCALING = "docs/scaling.md"
 
 
@@ -19,7 +25,14 @@ def pages() -> dict[str, str]:
     }
 
 
-def with_costs(page: str) -> str:
+def with_costs(text: str) -> str:
     """The page with the tables of cost, as the code has them now, between its markers."""
     begin, end = "<!-- costs -->\n", "\n<!-- end of costs -->"
-    return re.sub(f"(?s){begin}.*?{end}", lambda _: begin + cost.write() + end, page)
+    return re.sub(f"(?s){begin}.*?{end}", lambda _: begin + cost.write() + end, text)
+
+
+def list_of_records(folder: Path) -> str:
+    """The page that lists the decision records of a folder, by their numbers and titles."""
+    titles = {path.name: path.read_text(encoding="utf-8").splitlines()[0] for path in sorted(folder.glob("[0-9]*.md"))}
+    lines = [f"- [{title.removeprefix('# ')}]({name})" for name, title in titles.items()]
+    return page("# Decisions", "Why things are as they are, and what else was looked at.", "\n".join(lines))

@@ -48,6 +48,7 @@ ARGUMENTS: dict[str, Any] = {
     "day": "2026-01-31",
     "month": "2026-01-01",
     "updated_at": datetime(2026, 1, 31, tzinfo=UTC),
+    "at": datetime(2026, 1, 31, tzinfo=UTC),
 }
 
 

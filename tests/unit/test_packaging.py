@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ROOT / "requirements"
-NOT_OURS = {".git", ".venv", ".tools", ".aws-sam", ".minichat", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+NOT_OURS = {".git", ".venv", ".tools", ".aws-sam", ".site", ".minichat", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 INDEX = re.compile(
     r"https?://\S*/simple\b|https?://(files|registry)\.|--(extra-)?index-url|--find[-]links|--trusted[-]host"
 )
@@ -51,7 +51,7 @@ def test_locks_hold_what_the_project_declares() -> None:
     assert _names(extras["cedar"]) == pins("cedar").keys()
     assert _names(extras["local"]) <= pins("local").keys()
     assert _names(extras["dev"]) <= pins("dev").keys()
-    for name in ("cedar", "engine", "images", "mutants", "sam"):
+    for name in ("cedar", "docs", "engine", "images", "mutants", "sam"):
         wanted = [line for line in (LOCKS / f"{name}.in").read_text().splitlines() if not line.startswith("#")]
         assert _names(wanted) <= pins(name).keys()
 

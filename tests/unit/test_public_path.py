@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 from starlette.types import Scope
-from stream_runtime import scope_of
+from stream_runtime_request import scope_of
 
 from minichat.http.public_path import note_prefix, public_path
 from tests.support.http.gateway import proxy_event

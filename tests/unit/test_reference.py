@@ -10,7 +10,7 @@ import pytest
 
 from minichat.domain import access_errors, errors
 from minichat.http.problems import STATUS
-from tests.reference import FOLDER, SCALING, commands, pages, settings, with_costs
+from tests.reference import FOLDER, RECORDS, SCALING, commands, list_of_records, pages, settings, with_costs
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +24,11 @@ def test_the_tables_of_cost_are_as_the_code_has_them() -> None:
     page = (ROOT / SCALING).read_text(encoding="utf-8")
     assert page == with_costs(page), "stale: run `make docs`"
     assert page.count("| **infrastructure** |") == 3
+
+
+def test_every_decision_record_is_listed() -> None:
+    folder = ROOT / RECORDS
+    assert (folder / "README.md").read_text(encoding="utf-8") == list_of_records(folder), "stale: run `make docs`"
 
 
 def test_the_reference_has_no_other_page() -> None:

@@ -90,7 +90,13 @@ def test_only_lists_and_who_tells_providers_who_asks_take_the_secret(functions: 
         for name, function in functions.items()
         if "resolve:secretsmanager" in json.dumps(function.get("Environment", {}).get("Variables", {}))
     ]
-    assert having == ["ApiFunction", "StreamFunction", "ThreadSummaryFunction"]
+    assert sorted(having) == [
+        "AdminFunction",
+        "ApiFunction",
+        "ChatCleanupFunction",
+        "StreamFunction",
+        "ThreadSummaryFunction",
+    ], "the first and third for that of manifests"
 
 
 def test_exactly_the_streaming_operations_stream(integrations: dict[tuple[str, str], dict[str, Any]]) -> None:
@@ -549,7 +555,7 @@ def test_bedrock_and_parameters_are_open_only_to_functions_that_call_a_provider_
             resource.get("Condition"),
         )
         for name, resource in IDENTITY.items()
-        if resource["Type"] == "AWS::IAM::Policy" and name != "PolicyIsReadOnly"
+        if resource["Type"] == "AWS::IAM::Policy" and name not in {"PolicyIsReadOnly", "PolicyIsOnlyErased"}
     }
     models = {"StreamRole", "ThreadSummaryRole"}
     files = {"AttachmentCleanupRole", "AttachmentIngestRole", "ChatCleanupRole"}
@@ -563,7 +569,7 @@ def test_bedrock_and_parameters_are_open_only_to_functions_that_call_a_provider_
 
 def test_only_who_takes_messages_back_may_delete_items_of_a_tenant() -> None:
     deleting = {role for role, s in _statements() if "dynamodb:DeleteItem" in s["Action"] and "Condition" not in s}
-    assert deleting == {"ApiRole", "StreamRole"}
+    assert deleting == {"ApiRole", "StreamRole", "ChatCleanupRole"}, "the last erases"
 
 
 def test_the_audit_trail_can_only_be_added_to() -> None:
@@ -586,7 +592,11 @@ def test_files_wait_encrypted_unseen_and_no_longer_than_their_events() -> None:
     (told,) = bucket["NotificationConfiguration"]["QueueConfigurations"]
     assert told["Queue"]["Fn::GetAtt"][1] == "Outputs.AttachmentIngestQueueArn"
     allowed = {role: s["Action"] for role, s in _statements() if "UploadsBucketArn}/*" in json.dumps(s["Resource"])}
-    assert allowed == {"ApiRole": "s3:PutObject", "AttachmentIngestRole": ["s3:DeleteObject", "s3:GetObject"]}
+    assert allowed == {
+        "ApiRole": "s3:PutObject",
+        "AttachmentIngestRole": ["s3:DeleteObject", "s3:GetObject"],
+        "ChatCleanupRole": "s3:DeleteObject",
+    }
 
 
 def test_a_file_reaches_the_function_as_bytes(translated: dict[str, Any]) -> None:
@@ -597,11 +607,23 @@ def test_a_file_reaches_the_function_as_bytes(translated: dict[str, Any]) -> Non
 def test_no_function_but_that_of_the_operators_api_can_write_the_policy() -> None:
     denial = IDENTITY["PolicyIsReadOnly"]["Properties"]
     functions = {name for name, role in IDENTITY.items() if "lambda.amazonaws.com" in json.dumps(role)}
-    assert {role["Ref"] for role in denial["Roles"]} == functions - {"AdminRole"}
+    assert {role["Ref"] for role in denial["Roles"]} == functions - {"AdminRole", "ChatCleanupRole"}
     (statement,) = denial["PolicyDocument"]["Statement"]
     assert statement["Effect"] == "Deny"
     assert statement["Condition"] == {
         "ForAnyValue:StringLike": {"dynamodb:LeadingKeys": ["POLICY", "T#*#P#POLICY", "PROVIDERS", "T#*#P#PROVIDERS"]}
+    }
+
+
+def test_who_erases_tenants_removes_their_policies_and_publishes_none() -> None:
+    denial = IDENTITY["PolicyIsOnlyErased"]["Properties"]
+    assert denial["Roles"] == [{"Ref": "ChatCleanupRole"}]
+    everything, publishing = denial["PolicyDocument"]["Statement"]
+    assert (everything["Effect"], publishing["Effect"]) == ("Deny", "Deny")
+    assert everything["Condition"] == {"ForAnyValue:StringLike": {"dynamodb:LeadingKeys": ["POLICY", "PROVIDERS"]}}
+    assert publishing["Action"] == "dynamodb:PutItem"
+    assert publishing["Condition"] == {
+        "ForAnyValue:StringLike": {"dynamodb:LeadingKeys": ["T#*#P#POLICY", "T#*#P#PROVIDERS"]}
     }
 
 
@@ -616,7 +638,7 @@ def test_the_function_of_the_operators_api_writes_only_what_administrators_chang
     policies = ["POLICY", "PROVIDERS", "T#*#P#POLICY", "T#*#P#PROVIDERS", "T#*#U#*", "T#*#AUTHORIZATION"]
     assert writing == {
         "dynamodb:Query": None,
-        "dynamodb:PutItem": [*policies, "T#*#GRANTS", "T#*#APIKEY"],
+        "dynamodb:PutItem": [*policies, "T#*#GRANTS", "T#*#APIKEY", "T#*#ERASE", "T#*#STOPPED"],
         "dynamodb:UpdateItem": [*policies, "T#*#APIKEY", "T#*#C#*"],
         "dynamodb:DeleteItem": ["T#*#GRANTS"],
     }
@@ -764,7 +786,8 @@ def _sample(value: Any) -> str:
     if isinstance(value, dict) and "Fn::Sub" in value:
         text = value["Fn::Sub"].replace("${ProviderBaseUrl}", "https://sample")
         # A dynamic reference is text to us, and a secret to the function.
-        return re.sub(r"\${[\w:]+}", "sample", text.replace("{{resolve:secretsmanager:${CursorSecret}}}", "sample"))
+        resolved = re.sub(r"{{resolve:secretsmanager:\${(Cursor|Manifest)Secret}}}", "sample", text)
+        return re.sub(r"\${[\w:]+}", "sample", resolved)
     if isinstance(value, dict) and value.get("Ref") in {
         "StreamSeconds",
         "StoreEndpoint",

@@ -17,6 +17,8 @@ from minichat.cli.canceller import Canceller
 from minichat.cli.files import Unusable
 from minichat.cli.output import table
 from minichat.cli.screen import Screen
+from minichat.local import stack
+from minichat.local.provider_words import ProviderWords
 from minichat.settings import SettingsError
 
 LISTED = 20
@@ -144,6 +146,8 @@ class Talk:
         self._web_search: bool = options.web_search
         self._timing: bool = options.timing
         self._attached: list[str] = []
+        here = options.url is None and (options.local or options.state is not None)
+        self._words = ProviderWords(stack.folder(options.state)) if here else None
 
     def say(self, content: str) -> bool:
         """Sends a message and prints the answer; False when there was none."""
@@ -298,6 +302,9 @@ class Talk:
                         screen.text(event.data["content"])
                     else:
                         _note(screen, event)
+                    if event.name == "error" and self._words is not None:
+                        for words in self._words.new():
+                            screen.note(f"[the provider's words, for this terminal only: {words}]")
                     if event.name == "done":
                         return clock is None or clock.streamed(screen)
             except KeyboardInterrupt:

@@ -3,6 +3,8 @@
 import argparse
 import logging
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from minichat import settings
@@ -11,6 +13,8 @@ from minichat.cli.findings import Finding, in_time, tell
 from minichat.cli.output import show_anything
 from minichat.domain.errors import ServiceUnavailable
 from minichat.events import sqs
+from minichat.local import stack
+from minichat.local.provider_words import ProviderWords
 from minichat.local.tables import NotACheckout
 from minichat.observability import logger
 from minichat.services.provider_config import in_force
@@ -50,4 +54,16 @@ def _examined(options: argparse.Namespace) -> dict[str, Finding]:
     sqs.connect(configured)
     with suppress(ServiceUnavailable):  # the check of the table says so
         configured = in_force(configured)
-    return in_time(dict(checks.of(configured, problems, about.get("base_url"), local=target.is_local(options))))
+    local = target.is_local(options)
+    wanted = dict(checks.of(configured, problems, about.get("base_url"), local=local))
+    if local:
+        wanted["answers of providers"] = partial(_last_failure, stack.folder(options.state))
+    return in_time(wanted)
+
+
+def _last_failure(state: Path) -> Finding:
+    """What a provider said when it last failed, from the log of this machine's server."""
+    *_, last = [None, *ProviderWords(state, since_start=True).new()]
+    if last is None:
+        return Finding("ok", "none has failed since the start")
+    return Finding("warning", f"one failed since the start, the last time with {last}", "See logs/server.log")

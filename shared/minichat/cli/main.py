@@ -12,6 +12,7 @@ from minichat.cli import (
     dev,
     dlq,
     doctor,
+    erase,
     events,
     outbox,
     policy,
@@ -44,6 +45,7 @@ _COMMANDS = (
     outbox,
     dlq,
     cleanup,
+    erase,
 )
 _CLOSER = "`minichat doctor` looks closer; --local means the stack that runs on this machine."
 _SILENT = f"minichat: the tables do not answer. {_CLOSER}"

@@ -58,6 +58,9 @@ def run(options: argparse.Namespace) -> int:
         )
     else:
         _print(result, metered, found.unreadable, "not read" if audited is None else "read")
+    if options.tenant is not None and not (result.turns or result.accounts or metered.entries or found.unreadable):
+        print(f"minichat: there is nothing of a tenant {options.tenant!a}: nothing was compared", file=sys.stderr)
+        return 2
     if options.repair:
         totals = reconcile_usage.repair(metered.mismatches, retention_days=settings.quota.retention_days)
         print(f"repaired: {repair(result.differences)} quota entries, {totals} totals", file=sys.stderr)

@@ -1,8 +1,7 @@
 """Which deployment an operator's command is for, and the way to its operator's API.
 
 Most commands work through that API: with a token, wherever it is; at a local stack, with one that the stack's own
-issuer signs; and without either, in this process, which then needs what AWS and the settings (or `--stack`, the outputs
-of the deployed stack) give to the functions.
+issuer signs; and without either, in this process, which then needs what AWS and the settings give to the functions.
 """
 
 import argparse
@@ -15,10 +14,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from minichat.cli.api import Api
-from minichat.domain.identity import TenantId
+from minichat.domain.identity import TenantId, UserId
 from minichat.domain.names import said
 from minichat.local import deployed, stack
+from minichat.local.issuer import as_uuid
 from minichat.settings import Settings, SettingsError, current, load, operators_api
+from minichat.storage import scan
 from minichat.storage.items import connect
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -85,11 +86,13 @@ def names_one(options: argparse.Namespace) -> bool:
 def operating(options: argparse.Namespace) -> Iterator[Api]:
     """The operator's API of the deployment, for one of its operators.
 
+    At a local stack, a tenant or user is renamed as by `connected`: read the options inside.
     Raises SettingsError when it cannot be found.
     """
     url, token = (None, None) if options.stack is not None else operators_api()
     if is_local(options):
         about = stack.told(options.state)
+        connected(options)
         url = options.api or about["base_url"].removesuffix("/v1") + "/admin/v1"
         token = token_of(options, _of_local_operator(options.state, about["environment"]))
     elif (url := options.api or url) is not None:
@@ -129,6 +132,14 @@ def a_tenant(text: str) -> TenantId:
         raise argparse.ArgumentTypeError(str(problem)) from None
 
 
+def a_user(text: str) -> UserId:
+    """A user that an option names, as their tokens do.
+
+    Raises ArgumentTypeError for what no user can be called.
+    """
+    return UserId(a_tenant(text))
+
+
 def is_local(options: argparse.Namespace) -> bool:
     """Whether the command is for a local stack.
 
@@ -161,8 +172,21 @@ def attach(options: argparse.Namespace) -> dict[str, Any]:
 def connected(options: argparse.Namespace) -> Settings:
     """The settings of the deployment, with the storage layer connected to its tables.
 
-    Raises SettingsError when it cannot be found.
+    At a local stack, a tenant or user that is named by what `minichat token` was told becomes the UUID in its tokens.
+    Raises SettingsError when the deployment cannot be found; ServiceUnavailable.
     """
     attach(options)
     connect(current().store)
+    if is_local(options):
+        _name_as_tokens_do(options)
     return current()
+
+
+def _name_as_tokens_do(options: argparse.Namespace) -> None:
+    tenant: TenantId | None = getattr(options, "tenant", None)
+    # Tokens of another making may have any name; tables of this machine are small enough to look.
+    if tenant is None or any(scan.is_of(item, tenant) for item in scan.items()):
+        return
+    options.tenant = TenantId(as_uuid(tenant))
+    if getattr(options, "user", None) is not None:
+        options.user = UserId(as_uuid(options.user))

@@ -54,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
                 rows[row[_NAMES[options.by]]].update(used)
                 everything.update(used)
     _print(options, rows, everything)
+    if not rows:
+        print(f"minichat: nothing is booked for the tenant {options.tenant!a} on these days", file=sys.stderr)
     if unreadable:
         print(f"{unreadable} totals cannot be read, and are not in the rows", file=sys.stderr)
     return 1 if unreadable else 0

@@ -8,6 +8,8 @@ ChatError
 ├── TenantNotFound            tenant_not_found       404
 ├── PolicyNotFound            policy_not_found       404
 ├── QueueNotFound             queue_not_found        404
+├── ErasureNotFound           erasure_not_found      404  (domain.erasure)
+├── ErasureRunning            erasure_running        409  (domain.erasure)
 ├── ProvidersNotFound         providers_not_found    404
 ├── ProvidersConflict         providers_conflict     409
 ├── PolicyConflict            policy_conflict        409

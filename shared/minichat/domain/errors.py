@@ -14,6 +14,7 @@
     ├── Unauthenticated           unauthenticated        401
     ├── Forbidden                 forbidden              403
     ├── FeatureNotLicensed        feature_not_licensed   403
+    ├── BeingErased               being_erased           403  (domain.erasure)
     ├── ChatNotFound              chat_not_found         404
     ├── TurnNotFound              turn_not_found         404
     ├── ModelNotFound             model_not_found        404

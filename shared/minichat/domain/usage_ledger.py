@@ -24,6 +24,9 @@ class LedgerSums:
     def __add__(self, other: "LedgerSums") -> "LedgerSums":
         return LedgerSums(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
+    def __neg__(self) -> "LedgerSums":
+        return LedgerSums(*(-mine for mine in astuple(self)))
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:

@@ -17,10 +17,11 @@ from minichat.events.access import AuthorizationPublished, GrantChanged, RoleUse
 from minichat.events.base import Audited, Event
 from minichat.events.decisions import PayloadPart as _Part
 from minichat.events.decisions import PolicyDecisions, PublishedVersion
+from minichat.events.erasures import EraseTask, ErasureCompleted, ErasureRequested
 from minichat.events.references import ApiKeyRef, FrontierRef, SecondaryRef
 
-DeletionReason = Literal["chat_soft_delete", "temporary_expired"]
-"""Why a chat was deleted: by its owner, or because it was temporary and nobody used it any more."""
+DeletionReason = Literal["chat_soft_delete", "temporary_expired", "erased"]
+"""Why a chat was deleted: by its owner, because it was temporary and nobody used it any more, or with its owner."""
 
 
 def whole(event_type: str, stored: str) -> str:
@@ -292,7 +293,9 @@ AuditEvent = Annotated[
     | AuthorizationPublished
     | PolicyPublished
     | ProvidersPublished
-    | ApiKeyChanged,
+    | ApiKeyChanged
+    | ErasureRequested
+    | ErasureCompleted,
     Field(discriminator="event_type"),
 ]
 """Everything that the audit queue carries."""
@@ -332,6 +335,10 @@ class ChatCleanup(Event):
     user_id: str
     system_request_id: str
     chat_deleted_at: datetime
+
+
+Cleanup = Annotated[ChatCleanup | EraseTask, Field(discriminator="event_type")]
+"""Everything that the queue of what disappears carries."""
 
 
 class _SystemTask(Event):

@@ -1,16 +1,19 @@
 """The app of a process: the buffered routes, the streaming ones, or both. Every mode runs the same app."""
 
+import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from enum import Flag, auto
 
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic.warnings import UnsupportedFieldAttributeWarning
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
+from minichat import __version__
 from minichat.domain.errors import ChatError
 from minichat.http import cors, problems
 from minichat.http.auth import Authenticator
@@ -79,6 +82,8 @@ def assembled(
 
     Raises as `create_app` does.
     """
+    # FastAPI mutes this where it makes the validator of a body; ours are made later, when they are first used.
+    warnings.filterwarnings("ignore", category=UnsupportedFieldAttributeWarning)
     connect(settings.store, on_loop=True)
     entries = ProvidersInForce(settings)
     machine = generate.AnswerDeps(settings, Providers(entries.entries_of), now)
@@ -88,6 +93,7 @@ def assembled(
         machine, InForce(settings), entries, Authenticator(settings.auth), DecisionPoint(settings), codec
     )
     app.state.refused = RefusedRequest()
+    app.add_route("/", _who_answers)
     for router in served:
         app.include_router(router, prefix=f"{settings.url_prefix}{prefix}")
     app.add_exception_handler(ChatError, _refused)
@@ -106,6 +112,21 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     await generate.stop_all(STOP_SECONDS)
     await state.machine.providers.aclose()
+
+
+async def _who_answers(request: Request) -> Response:
+    """Which product this is, and where to go on, as seen from here: whatever is before our paths stays there."""
+    api = f"{request.app.state.minichat.settings.url_prefix}/v1".lstrip("/")
+    return JSONResponse(
+        {
+            "name": "Mini Chat",
+            "version": __version__,
+            "api": api,
+            "openapi": f"{api}/openapi.json",
+            "health": f"{api}/health",
+            "documentation": "README.md and docs/ of the source",
+        }
+    )
 
 
 async def _refused(request: Request, error: Exception) -> Response:

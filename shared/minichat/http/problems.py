@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from minichat.domain import access_errors, errors
+from minichat.domain import access_errors, erasure, errors
 from minichat.http.public_path import public_path
 from minichat.observability import note
 
@@ -30,6 +30,7 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
     errors.FeatureNotLicensed: 403,
+    erasure.BeingErased: 403,
     errors.ChatNotFound: 404,
     errors.TurnNotFound: 404,
     errors.ModelNotFound: 404,
@@ -40,6 +41,7 @@ STATUS: dict[type[errors.ChatError], int] = {
     access_errors.TenantNotFound: 404,
     access_errors.PolicyNotFound: 404,
     access_errors.QueueNotFound: 404,
+    erasure.ErasureNotFound: 404,
     access_errors.ProvidersNotFound: 404,
     access_errors.PolicyConflict: 409,
     access_errors.ProvidersConflict: 409,
@@ -49,6 +51,7 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.NotLatestTurn: 409,
     errors.IdempotencyKeyConflict: 409,
     access_errors.AuthorizationConflict: 409,
+    erasure.ErasureRunning: 409,
     errors.AttachmentLocked: 409,
     errors.FileTooLarge: 413,
     errors.UnsupportedFileType: 415,
@@ -77,6 +80,7 @@ EVERYWHERE = (
     errors.Unauthenticated,
     errors.Forbidden,
     errors.FeatureNotLicensed,
+    erasure.BeingErased,
     errors.ServiceUnavailable,
 )
 """Refusals that any authenticated operation may give."""

@@ -43,7 +43,7 @@ class Engine:
         port = free_port()
         self.endpoint = f"http://127.0.0.1:{port}"
         if kind not in _COMMANDS:
-            raise EngineMissing(f"There is no engine {kind!r}: choose {', '.join(KINDS)}, or a URL.")
+            raise EngineMissing(f"--engine: There is no engine {kind!r}: choose {', '.join(KINDS)}, or a URL.")
         command, environment = _COMMANDS[kind](tools, port, data)
         self.child = Child(f"the engine {kind}", command, logs, environment)
         try:
@@ -59,14 +59,14 @@ def _probe(endpoint: str) -> None:
         body = _answer(Request(endpoint, data=b"{}", headers=_LIST_TABLES))  # noqa: S310  http or https, checked
     except (OSError, HTTPException, ValueError) as error:
         reason = " ".join(str(getattr(error, "reason", error)).split())
-        raise EngineMissing(f"No engine answers at {endpoint}: {reason}.") from None
+        raise EngineMissing(f"--engine: No engine answers at {endpoint}: {reason}.") from None
     try:
         said = json.loads(body)
     except ValueError:
         said = None
     # Even a refusal has a type; whether the tables can be made shows when they are.
     if not isinstance(said, dict) or not said.keys() & {"TableNames", "__type"}:
-        raise EngineMissing(f"What answers at {endpoint} is not DynamoDB.")
+        raise EngineMissing(f"--engine: What answers at {endpoint} is not DynamoDB.")
 
 
 def _answer(request: Request) -> bytes:
@@ -83,9 +83,13 @@ Start = tuple[list[str | Path], dict[str, str]]
 
 def _ministack(tools: Path, port: int, data: Path | None) -> Start:
     environment = {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "LOG_LEVEL": "ERROR"}
-    if data is not None:
-        environment |= {"PERSIST_STATE": "1", "STATE_DIR": str(data / "ministack")}
-    return [_installed(tools / "ministack" / "bin" / "ministack")], environment
+    programs = tools / "ministack" / "bin"
+    plain = _installed(programs / "ministack")
+    if data is None:
+        return [plain], environment
+    environment |= {"PERSIST_STATE": "1", "STATE_DIR": str(data / "ministack")}
+    environment |= {"S3_PERSIST": "1", "S3_DATA_DIR": str(data / "ministack" / "s3")}
+    return [programs / "python", Path(__file__).with_name("ministack_kept.py")], environment
 
 
 def _dynoxide(tools: Path, port: int, data: Path | None) -> Start:

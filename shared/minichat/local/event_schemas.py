@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter
 from minichat.events.access import AuthorizationPublished, GrantChanged, RoleUsed
 from minichat.events.base import Event
 from minichat.events.decisions import LicenseDecision, PolicyDecisions, QuotaDecisionRecord
+from minichat.events.erasures import EraseTask, ErasureCompleted, ErasureRequested
 from minichat.events.payloads import (
     ApiKeyChanged,
     AttachmentCleanup,
@@ -23,6 +24,7 @@ from minichat.events.payloads import (
     ChatCleanup,
     ChatDeleted,
     ChatTitleTask,
+    Cleanup,
     CompletionRecord,
     DecisionRefused,
     DocSummaryTask,
@@ -49,7 +51,7 @@ QUEUES: dict[str, Any] = {
     "usage": UsageEvent,
     "attachment-cleanup": AttachmentCleanup,
     "attachment-ingest": AttachmentExpected,
-    "chat-cleanup": ChatCleanup,
+    "chat-cleanup": Cleanup,
     "thread-summary": Annotated[SystemTask, Field(discriminator="event_type")],
 }
 
@@ -180,6 +182,8 @@ EXAMPLES: dict[str, list[Event]] = {
         GrantChanged(**_GRANT, event_type="grant_create"),
         GrantChanged(**_GRANT, event_type="grant_revoke"),
         AuthorizationPublished(**_AUDIT, actor_user_id=_USER, version=2, previous_version=1),
+        ErasureRequested(**_AUDIT, actor_user_id=_REQUEST, erasure_id=_MESSAGE, scope="user", erased_user_id=_USER),
+        ErasureCompleted(**_AUDIT, erasure_id=_MESSAGE, scope="user", counts={"chats": 3, "messages": 14}),
         PolicyPublished(
             tenant_id="deployment",
             timestamp=_AT,
@@ -246,7 +250,8 @@ EXAMPLES: dict[str, list[Event]] = {
     ],
     "attachment-ingest": [AttachmentExpected(tenant_id=_TENANT, chat_id=_CHAT, attachment_id=_ATTACHMENT)],
     "chat-cleanup": [
-        ChatCleanup(tenant_id=_TENANT, chat_id=_CHAT, user_id=_USER, system_request_id=_REQUEST, chat_deleted_at=_AT)
+        ChatCleanup(tenant_id=_TENANT, chat_id=_CHAT, user_id=_USER, system_request_id=_REQUEST, chat_deleted_at=_AT),
+        EraseTask(tenant_id=_TENANT, erasure_id=_MESSAGE),
     ],
     "thread-summary": [
         ThreadSummaryTask(

@@ -59,7 +59,8 @@ class Child:
     def check(self) -> None:
         """Raises ChildFailed when the process has ended."""
         if (code := self._process.poll()) is not None:
-            raise ChildFailed(f"{self.name} ended with code {code}:\n{self._last_words()}")
+            how = f"ended with code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
+            raise ChildFailed(f"{self.name} {how}. {self._last_words()}")
 
     def wait_until_it_answers(self, url: str) -> None:
         """Returns once the URL answers at all.
@@ -76,7 +77,7 @@ class Child:
                 return
             except OSError:
                 time.sleep(0.02)
-        raise ChildFailed(f"{self.name} does not answer at {url}:\n{self._last_words()}")
+        raise ChildFailed(f"{self.name} does not answer at {url}. {self._last_words()}")
 
     def stop(self) -> None:
         """Ends the process and everything it started; waits until it is gone."""
@@ -89,7 +90,8 @@ class Child:
                 self._process.wait()
 
     def _last_words(self) -> str:
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+        said = self._log.read_text(errors="replace").splitlines()
+        return "\n".join([f"Its last words, from {self._log}:", *said[-15:]]) if said else "It said nothing."
 
 
 _started: list[Child] = []

@@ -9,11 +9,11 @@ SERVER_LOG = "logs/server.log"
 
 
 class ProviderWords:
-    """Reads the server's log from where it ends now."""
+    """Reads the server's log from where it ends now, or since the server's start."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *, since_start: bool = False) -> None:
         self._file = state / SERVER_LOG
-        self._read = self._file.stat().st_size if self._file.exists() else 0
+        self._read = self._file.stat().st_size if self._file.exists() and not since_start else 0
 
     def new(self) -> Iterator[str]:
         """Each failure of a provider since the last call, as its code and the provider's words, redacted as logged."""

@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 from botocore.exceptions import BotoCoreError, ClientError
 
 from minichat import settings
-from minichat.local import buckets, own_model, queues, tables
+from minichat.local import buckets, containers, own_model, queues, tables
 from minichat.local.engine import Engine, EngineMissing
 from minichat.local.issuer import JWKS_FILE, JWKS_PATH, ROLES_CLAIM, Issuer, as_uuid
 from minichat.local.process import Child, free_port, stop_all
@@ -48,6 +48,10 @@ class StackOptions:
     state: Path | None = None
     events: bool = True
     exports: bool = False
+    containers: str | None = None
+    """Where containers reach this machine, if they shall; empty finds it out."""
+    sam_port: int | None = None
+    """Where `sam local start-api` shall answer, if at all."""
 
 
 @dataclass(slots=True)
@@ -61,6 +65,7 @@ class Stack:
     state: Path
     children: list[Child]
     environment: dict[str, str]
+    sam_url: str | None = None
 
     def check(self) -> None:
         """Raises ChildFailed when a process has ended by itself."""
@@ -69,14 +74,18 @@ class Stack:
 
     def first_chat(self) -> str:
         """The id of a new chat, made through the API."""
-        request = Request(  # noqa: S310  loopback
-            f"{self.base_url}/chats",
-            data=b'{"title": "First chat"}',
-            headers={"authorization": f"Bearer {self.token}", "content-type": "application/json"},
-        )
+        return str(self._asked("/chats", b'{"title": "First chat"}')["id"])
+
+    def offers_a_model(self) -> bool:
+        """Whether the policy in force enables any."""
+        return bool(self._asked("/models")["items"])
+
+    def _asked(self, path: str, body: bytes | None = None) -> dict[str, Any]:
+        headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
+        request = Request(f"{self.base_url}{path}", data=body, headers=headers)  # noqa: S310  loopback
         with urlopen(request, timeout=10) as response:  # noqa: S310  loopback
-            chat: dict[str, Any] = json.load(response)
-        return str(chat["id"])
+            answer: dict[str, Any] = json.load(response)
+        return answer
 
 
 def start(wish: StackOptions) -> Stack:
@@ -115,29 +124,42 @@ def start(wish: StackOptions) -> Stack:
         command = [sys.executable, "-m", "minichat.local.server", "--host", wish.host, "--port", str(port)]
         server = Child("the server", command, state / "logs", wanted)
         children.insert(0, server)
-        workers = {name: arguments for name, arguments in _WORKERS.items() if wish.events or name != "sources"}
-        for name, arguments in workers.items():
-            module = [sys.executable, "-m", f"minichat.local.{name}", *(part.format(state=state) for part in arguments)]
-            children.insert(0, Child(f"the {name}", module, state / "logs", wanted))
+        children[:0] = _workers(wish, state, wanted)
         base_url = f"http://{wish.host}:{port}{configured.url_prefix}/v1"
         server.wait_until_it_answers(f"{base_url}/health")
+        jwks_url = f"http://{wish.host}:{port}{JWKS_PATH}"
+        children[:0] = _for_containers(root, state, wish, settings.load(wanted), jwks_url)
     except BaseException:
         stop_all()
         raise
     token = issuer.token(
         DEVELOPMENT_TENANT, DEVELOPMENT_USER, now=datetime.now(UTC), lifetime=TOKEN_LIFETIME, auth=configured.auth
     )
-    _write_for_sam(state, wanted, f"http://{wish.host}:{port}{JWKS_PATH}")
-    return Stack(base_url, token, provider_url, engine.endpoint, state, children, _of_operators(wanted))
+    sam_url = None if wish.sam_port is None else f"http://127.0.0.1:{wish.sam_port}{Settings().url_prefix}/v1"
+    return Stack(base_url, token, provider_url, engine.endpoint, state, children, _of_operators(wanted), sam_url)
 
 
-def _write_for_sam(state: Path, wanted: dict[str, str], jwks_url: str) -> None:
-    """The stack's settings in the format of `sam local --env-vars`: its functions work on these tables."""
-    variables = {name: value for name, value in wanted.items() if name.startswith("MINICHAT_")}
-    variables["MINICHAT_AUTH__JWKS"] = jwks_url  # a container does not see this machine's files
-    file = state / "sam-local.json"
-    file.touch(mode=0o600)
-    file.write_text(json.dumps({"Parameters": variables}, indent=2), encoding="utf-8")
+def _workers(wish: StackOptions, state: Path, wanted: dict[str, str]) -> list[Child]:
+    """Starts what calls the workers' functions."""
+    started: list[Child] = []
+    for name, arguments in _WORKERS.items():
+        if wish.events or name != "sources":
+            module = [sys.executable, "-m", f"minichat.local.{name}", *(part.format(state=state) for part in arguments)]
+            started.insert(0, Child(f"the {name}", module, state / "logs", wanted))
+    return started
+
+
+def _for_containers(root: Path, state: Path, wish: StackOptions, settings: Settings, jwks_url: str) -> list[Child]:
+    """Lets containers in, tells their settings, and starts those of the API if wished; returns what runs for it."""
+    (state / containers.FILE).unlink(missing_ok=True)  # of another start, with other ports
+    if wish.containers is None and wish.sam_port is None:
+        return []
+    host = wish.containers or containers.address(root)
+    variables, ports = containers.seen_from(host, containers.variables(root, settings, jwks_url))
+    containers.written(state, variables)
+    doors = containers.doors(host, ports, state / "logs")
+    sam = None if wish.sam_port is None else containers.api(root, state, wish.sam_port)
+    return [child for child in (sam, doors) if child is not None]
 
 
 def environment(wish: StackOptions) -> dict[str, str]:
@@ -293,16 +315,20 @@ def _store(endpoint: str) -> dict[str, str]:
 
 
 def _signing(state: Path, issuer: Issuer, configured: Settings) -> dict[str, str]:
-    """The development issuer's keys and claims, and a cursor secret that outlives a restart."""
-    file = state / "cursor-secret"
-    if not file.exists() or file.stat().st_size == 0:  # empty: a start was interrupted right here
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_hex(32), encoding="utf-8")
+    """The development issuer's keys and claims, and secrets that outlive a restart."""
     return {
         "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
         "MINICHAT_AUTH__ROLES_CLAIM": configured.auth.roles_claim or ROLES_CLAIM,
-        "MINICHAT_CURSOR_SECRET": file.read_text(encoding="utf-8"),
+        "MINICHAT_CURSOR_SECRET": _secret(state / "cursor-secret"),
+        "MINICHAT_MANIFEST_SECRET": _secret(state / "manifest-secret"),
     }
+
+
+def _secret(file: Path) -> str:
+    if not file.exists() or file.stat().st_size == 0:  # empty: a start was interrupted right here
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_hex(32), encoding="utf-8")
+    return file.read_text(encoding="utf-8")
 
 
 def _needs_scripted_provider(configured: Settings, environment: dict[str, str]) -> bool:

@@ -97,12 +97,13 @@ def delete(call: Call, chat_id: ChatId) -> None:
     raise ServiceUnavailable
 
 
-def expire(call: Call, chat: Chat) -> bool:
-    """Deletes a temporary chat on its owner's behalf if it is unchanged; False when it was used meanwhile.
+def expire(call: Call, chat: Chat, reason: DeletionReason = "temporary_expired") -> bool:
+    """Deletes a chat on its owner's behalf; False when a turn of it began or ended meanwhile, or when a temporary one
+    was used at all.
 
     Raises ChatNotFound.
     """
-    return _deleted(call, chat, "temporary_expired")
+    return _deleted(call, chat, reason)
 
 
 def _deleted(call: Call, chat: Chat, reason: DeletionReason) -> bool:

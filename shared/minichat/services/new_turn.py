@@ -11,6 +11,7 @@ from minichat.domain.admission import Admission, Wish, admit
 from minichat.domain.chat import Chat, next_instant
 from minichat.domain.citations import CitedFile
 from minichat.domain.context import Snapshot, compression, messages_needed
+from minichat.domain.erasure import BeingErased
 from minichat.domain.errors import ChatMoved, CreditsTaken, QuotaExceeded, SendsMoved
 from minichat.domain.identity import MICROSECOND, AttachmentId, Call, ChatId, MessageId, RequestId
 from minichat.domain.message import Message, fingerprint
@@ -94,7 +95,12 @@ def wanted(call: Call, chat_id: ChatId, request_id: RequestId, rules: Rules, *, 
 
 
 def with_own(call: Call, opened: starting_point.Opened, rules: Rules) -> tuple[starting_point.Opened, Rules]:
-    """What a new turn starts from, and the rules, both with the user's own layer of the policy."""
+    """What a new turn starts from, and the rules, both with the user's own layer of the policy.
+
+    Raises BeingErased.
+    """
+    if opened.being_erased:
+        raise BeingErased
     rules = rules.of_user(opened.user_layer)
     limits = rules.policy.limits_of(call.caller.user_id)
     return replace(opened, quota_use=replace(opened.quota_use, limits=limits)), rules

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from minichat import greenlets
 from minichat.domain.admission import PromptLimits
 from minichat.domain.day_counts import DayCounts
+from minichat.domain.erasure import BeingErased
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Clock, TenantId
 from minichat.domain.policy import Policy
@@ -87,6 +88,7 @@ class _Tenant:
 
     layer: TenantLayer | None
     looked_at: float
+    stopped: bool = False
     under: Policy | None = None
     policy: Policy | None = None
 
@@ -137,15 +139,15 @@ class InForce:
         try:
             newest = self._source.newest(tenant_id, known.layer if known is not None else None)
             self._renew(newest.deployment_version, monotonic)
-            layer = newest.layer
+            layer, stopped = newest.layer, newest.stopped
         except ServiceUnavailable:
             logger.warning("the policy cannot be looked up", extra={"version_in_use": self._policy.policy_version})
             if known is None:
                 raise
-            layer = known.layer
+            layer, stopped = known.layer, known.stopped
         if known is None or layer is not known.layer:
             self._tenants[tenant_id] = known = _Tenant(layer, monotonic)
-        known.looked_at = monotonic
+        known.looked_at, known.stopped = monotonic, stopped
         self._tenants.move_to_end(tenant_id)
         while len(self._tenants) > TENANTS_KNOWN:
             self._tenants.popitem(last=False)
@@ -172,11 +174,13 @@ class InForce:
     def rules_of(self, tenant_id: TenantId) -> Rules:
         """The settings, and the last known policy of a tenant, whose models inherit from them.
 
-        Raises ServiceUnavailable of a tenant that was never looked at.
+        Raises ServiceUnavailable of a tenant that was never looked at, BeingErased of one that takes nothing new.
         """
         known = self._tenants.get(tenant_id)
         if known is None:
             raise ServiceUnavailable
+        if known.stopped:
+            raise BeingErased
         return Rules(self._settings, known.effective(self._counts), known.version)
 
     def _in_deployment(self) -> Policy:

@@ -21,10 +21,12 @@ TENANTS_KNOWN = 1000
 
 @dataclass(frozen=True, slots=True)
 class NewestLayer:
-    """The version of the deployment's policy in the table, if any, and a tenant's layer, if any."""
+    """The version of the deployment's policy in the table, if any, a tenant's layer, if any, and whether the tenant is
+    being erased."""
 
     deployment_version: int | None
     layer: TenantLayer | None
+    stopped: bool = False
 
 
 class TenantLayers(Protocol):
@@ -43,14 +45,17 @@ class LayersInTable:
     def newest(self, tenant_id: TenantId, known: TenantLayer | None) -> NewestLayer:
         """As `TenantLayers.newest`."""
         place = policies.of_tenant(tenant_id)
-        deployment, version = policies.current_versions(policies.DEPLOYMENT, place)
+        deployment, version, stopped = policies.pointers(tenant_id)
         if version is None:
-            return NewestLayer(deployment, None)
+            return NewestLayer(deployment, None, stopped)
         if known is not None and known.policy_version == version:
-            return NewestLayer(deployment, known)
+            return NewestLayer(deployment, known, stopped)
         published = policies.read(version, place)
+        if published is None and (stopped or policies.pointers(tenant_id)[1] is None):
+            # The layer is erased with its tenant, between the two reads.
+            return NewestLayer(deployment, None, stopped)
         assert published is not None, "the pointer and its version are written together, and versions stay"
-        return NewestLayer(deployment, published.policy)
+        return NewestLayer(deployment, published.policy, stopped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,8 @@ class LayersOfService:
 
     def newest(self, tenant_id: TenantId, known: TenantLayer | None) -> NewestLayer:
         """As `TenantLayers.newest`."""
-        deployment, layer = greenlets.together(policies.current_version, partial(self._layer, tenant_id))
-        return NewestLayer(deployment, known if layer == known else layer)
+        pointers, layer = greenlets.together(partial(policies.pointers, tenant_id), partial(self._layer, tenant_id))
+        return NewestLayer(pointers[0], known if layer == known else layer, pointers[2])
 
     def _layer(self, tenant_id: TenantId) -> TenantLayer | None:
         from minichat.providers.tenant_policies import NoLayerTold  # noqa: PLC0415  see above

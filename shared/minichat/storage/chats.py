@@ -73,13 +73,12 @@ def create(chat: Chat, pace: Pace, key: Once | None = None, *, retention_days: i
     it was when new.
 
     Raises IdempotencyKeyConflict when the key came with another request; RateLimited when the owner's new chats come
-    too fast.
+    too fast; BeingErased when the owner is.
     """
     user = quota.key(chat.tenant_id, chat.user_id, chat.created_at)
 
     def attempt(seen: int, token: str) -> Chat:
-        arrival = pace.arrival(seen, chat.created_at)
-        counted = [] if arrival is None else [quota.new_chat(user, arrival, retention_days=retention_days)]
+        counted = quota.new_chat(user, pace.arrival(seen, chat.created_at), retention_days=retention_days)
         try:
             return _create(chat, key, counted, token=token)
         except Refused as refused:
@@ -89,10 +88,10 @@ def create(chat: Chat, pace: Pace, key: Once | None = None, *, retention_days: i
     return quota.arriving(pace, attempt, first_token=chat.chat_id)
 
 
-def _create(chat: Chat, key: Once | None, counted: list[Update], *, token: str) -> Chat:
+def _create(chat: Chat, key: Once | None, counted: Update, *, token: str) -> Chat:
     head = _put(chat)
     if key is None:
-        commit([*counted, head], token=token, op="create_chat", took_effect=partial(is_there, head.item))
+        commit([counted, head], token=token, op="create_chat", took_effect=partial(is_there, head.item))
         return chat
     item = CreatedChatItem(
         *keys.created(chat.tenant_id, chat.user_id, key.key),
@@ -101,7 +100,7 @@ def _create(chat: Chat, key: Once | None, counted: list[Update], *, token: str) 
         title=chat.title,
         created_at=chat.created_at,
     )
-    writes: list[Write] = [*counted, idempotency_keys.remember(item, key, chat.created_at), head]
+    writes: list[Write] = [counted, idempotency_keys.remember(item, key, chat.created_at), head]
     try:
         commit(writes, token=token, op="create_chat", took_effect=partial(is_there, head.item))
     except Refused as refused:

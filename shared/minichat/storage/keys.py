@@ -26,6 +26,8 @@
     a user's layer of it    T#<tenant>#U#<user>     LIMITS#V#<version> | LIMITS
     tenant's own policies   T#<tenant>#AUTHORIZATION  V#<version> | CURRENT
     grant for support       T#<tenant>#GRANTS       <grant id>
+    erasure                 T#<tenant>#ERASE        <erasure id>
+    tenant that is erased   T#<tenant>#STOPPED      STOPPED
     run of reconciliation   RECONCILED              <when it began>
     what it found in a tenant  T#<tenant>#RECONCILED  <when it began>
 
@@ -74,6 +76,11 @@ class Key(NamedTuple):
 
     pk: str
     sk: str
+
+    @property
+    def raw(self) -> "Raw":
+        """The key as DynamoDB writes it."""
+        return {"pk": {"S": self.pk}, "sk": {"S": self.sk}}
 
 
 Raw = Mapping[str, Mapping[str, Any]]
@@ -303,6 +310,16 @@ def authorization_version(tenant_id: TenantId, version: int) -> Key:
 def grant(tenant_id: TenantId, grant_id: str) -> Key:
     """Leave for somebody of support to read for a while."""
     return Key(f"{prefix(tenant_id)}GRANTS", grant_id)
+
+
+def erasure(tenant_id: TenantId, erasure_id: str) -> Key:
+    """The erasure of a user, or of the whole tenant: how far it is, and what it has left as proof."""
+    return Key(f"{prefix(tenant_id)}ERASE", erasure_id)
+
+
+def stopped(tenant_id: TenantId) -> Key:
+    """There while the tenant is erased: it takes no new work."""
+    return Key(f"{prefix(tenant_id)}STOPPED", "STOPPED")
 
 
 def reconciled(tenant_id: TenantId | None, at: datetime) -> Key:

@@ -84,6 +84,16 @@ def delete(key: str) -> None:
         raise ServiceUnavailable from error
 
 
+@greenlets.blocks
+def listed(prefix: str) -> list[str]:
+    """The names of all files that begin so."""
+    try:
+        pages = _s3().get_paginator("list_objects_v2").paginate(Bucket=_bucket(), Prefix=prefix)
+        return [found["Key"] for page in pages for found in page.get("Contents", [])]
+    except (BotoCoreError, ClientError) as error:
+        raise ServiceUnavailable from error
+
+
 def _bucket() -> str:
     bucket = current().attachments.bucket
     if not bucket:

@@ -3,12 +3,12 @@
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from minichat.domain.identity import Call, ChatId, TenantId
+from minichat.domain.identity import Call, ChatId, TenantId, from_seconds
 from minichat.events.base import Audited, Event
 from minichat.events.payloads import PolicyPublished
 from minichat.storage import keys
 from minichat.storage.items import OutboxItem
-from minichat.storage.keys import Key
+from minichat.storage.keys import Key, Raw
 from minichat.storage.transact import Put, try_commit
 
 KEPT = timedelta(days=7)
@@ -37,6 +37,11 @@ def of_tenant(event: Audited, event_id: str) -> OutboxItem:
     """The outbox item of an event of no chat."""
     key = keys.outbox(TenantId(event.tenant_id), ChatId(event.event_type), event_id)
     return _item(key, event, event.timestamp, trace_id=event.trace_id)
+
+
+def kept_until(raw: Raw) -> datetime:
+    """When a stored event expires."""
+    return from_seconds(keys.number(raw, OutboxItem.expires_at.attr_name))
 
 
 def once(event: Audited, event_id: str, *, op: str = "refusal") -> bool:

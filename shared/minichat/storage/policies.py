@@ -45,10 +45,11 @@ class PolicyItem(ConversationItem):
 
 
 class PolicyPointer(ConversationItem):
-    """Which version is in force; a user's also says what that is."""
+    """Which version is in force; a user's also says what that is, and whether the user is being erased."""
 
-    version = NumberAttribute()
+    version = NumberAttribute(null=True)
     document = BinaryAttribute(null=True, legacy_encoding=False)
+    erased_by = UnicodeAttribute(attr_name="erase", null=True)
 
 
 class VersionTaken(Exception):
@@ -139,8 +140,19 @@ def current_versions(*places: Place[Any]) -> list[int | None]:
     return [_version_of(found.get(place.in_force)) for place in places]
 
 
+def pointers(tenant_id: TenantId) -> tuple[int | None, int | None, bool]:
+    """The versions in force of the deployment's policy and of a tenant's layer, and whether the tenant is being erased:
+    read at once.
+
+    Raises ServiceUnavailable.
+    """
+    layer, stopped = of_tenant(tenant_id).in_force, keys.stopped(tenant_id)
+    found = batch_get([DEPLOYMENT.in_force, layer, stopped])
+    return _version_of(found.get(DEPLOYMENT.in_force)), _version_of(found.get(layer)), stopped in found
+
+
 def _version_of(raw: Raw | None) -> int | None:
-    return None if raw is None else keys.number(raw, PolicyPointer.version.attr_name)
+    return None if raw is None else keys.number(raw, PolicyPointer.version.attr_name) or None
 
 
 def read(version: int, place: Place[D]) -> Published[D] | None:
@@ -154,11 +166,24 @@ def read(version: int, place: Place[D]) -> Published[D] | None:
 
 def user_layer(raw: Raw | None) -> UserLayer | None:
     """A user's layer, of their stored pointer; a withdrawn one has its version, and says nothing else."""
-    if raw is None:
+    if raw is None or _version_of(raw) is None:
         return None
     item = PolicyPointer.from_raw_data(dict(raw))
     layer = UserLayer() if item.document is None else UserLayer.model_validate_json(zlib.decompress(item.document))
     return layer.model_copy(update={"policy_version": int(item.version)})
+
+
+def stop(tenant_id: TenantId, user_id: UserId, erasure_id: str) -> Update:
+    """The write after which a user's turns, chats and files are refused, unless they are being erased already."""
+    pointer = PolicyPointer(*keys.user_policy(tenant_id, user_id))
+    return Update(
+        "limits", pointer, [PolicyPointer.erased_by.set(erasure_id)], PolicyPointer.erased_by.does_not_exist()
+    )
+
+
+def is_stopped(raw: Raw | None) -> bool:
+    """Whether a user's stored pointer says that they are being erased."""
+    return raw is not None and PolicyPointer.erased_by.attr_name in raw
 
 
 def layer_of(tenant_id: TenantId, user_id: UserId) -> UserLayer | None:

@@ -10,6 +10,7 @@
     fly                   turns of the month that run
     s, u, c               when the next send, upload and new chat would be expected, in milliseconds since 1970
                           (domain.rates); in a new month they begin anew
+    erase                 the erasure of its user, while there is one: nothing new begins then
 
 A limit is a condition on what is committed, so a day needs no more than that, and a whole month stays below 1 KB: one
 write of two units does for both periods (turns-and-quota 4 and 6, docs/decisions/0006-data-model.md).
@@ -22,12 +23,13 @@ from datetime import date, datetime, timedelta
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
-from pynamodb.attributes import Attribute, NumberAttribute
+from pynamodb.attributes import Attribute, NumberAttribute, UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action
 
 from minichat.domain.day_counts import DayCounts
+from minichat.domain.erasure import BeingErased
 from minichat.domain.errors import RateLimited
 from minichat.domain.files import FileLimits
 from minichat.domain.identity import TenantId, UserId, from_seconds
@@ -68,6 +70,7 @@ class QuotaItem(ConversationItem):
     sends = NumberAttribute(attr_name="s", null=True)
     uploads = NumberAttribute(attr_name="u", null=True)
     chats = NumberAttribute(attr_name="c", null=True)
+    erased_by = UnicodeAttribute(attr_name="erase", null=True)
     expires_at = NumberAttribute(null=True)
 
 
@@ -206,7 +209,7 @@ def reserve(turn: Turn, limits: UserLimits, per_day: DayCounts, rate: SendRate, 
     change = _change(turn, reserved=turn.reserve.credits_micro, spent=0)
     change += [QuotaItem.begun.add(1), QuotaItem.in_flight.add(turn.reserve.in_flight)]
     change += _counting(day, DayCounts(), set_aside)
-    room = [_room(turn, limits), *_left(day, set_aside, per_day)]
+    room = [_room(turn, limits), *_left(day, set_aside, per_day), _stays()]
     if rate.turns_in_flight > 0:
         room.append(at_most(QuotaItem.in_flight, rate.turns_in_flight - 1))
     if rate.arrival is not None:
@@ -252,17 +255,38 @@ def take(user: Key, day: str, taken: DayCounts, limits: FileLimits, arrival: Arr
 
     `user` is where the user's quota of that month is. More than a day has is not for this write to refuse.
     """
-    actions, room = _counting(day, DayCounts(), taken), list(_left(day, taken, limits.per_day))
+    actions, room = _counting(day, DayCounts(), taken), [*_left(day, taken, limits.per_day), _stays()]
     if arrival is not None:
         actions.append(_arriving(QuotaItem.uploads, arrival))
         room.append(_may_arrive(QuotaItem.uploads, arrival))
     return Update("quota", QuotaItem(*user), [*actions, _kept(user, limits.retention_days)], all_of(*room))
 
 
-def new_chat(user: Key, arrival: Arrival, *, retention_days: int) -> Update:
-    """The write of a new chat's arrival; it refuses when others were faster. `user` as for `take`."""
-    actions = [_arriving(QuotaItem.chats, arrival), _kept(user, retention_days)]
-    return Update("quota", QuotaItem(*user), actions, _may_arrive(QuotaItem.chats, arrival))
+def new_chat(user: Key, arrival: Arrival | None, *, retention_days: int) -> Update:
+    """The write of a new chat, and of its arrival where those count; it refuses when others were faster. `user` as for
+    `take`."""
+    actions, room = [_kept(user, retention_days)], [_stays()]
+    if arrival is not None:
+        actions.append(_arriving(QuotaItem.chats, arrival))
+        room.append(_may_arrive(QuotaItem.chats, arrival))
+    return Update("quota", QuotaItem(*user), actions, all_of(*room))
+
+
+def stop(user: Key, erasure_id: str, *, retention_days: int) -> Update:
+    """The write after which nothing of a user begins in a month: they are being erased. `user` as for `take`."""
+    return Update("stop", QuotaItem(*user), [QuotaItem.erased_by.set(erasure_id), _kept(user, retention_days)])
+
+
+def check_stays(raw: Raw | None) -> None:
+    """Raises BeingErased when a month's item says so of its user."""
+    if raw is not None and QuotaItem.erased_by.attr_name in raw:
+        raise BeingErased
+
+
+def _stays() -> Condition:
+    # A send that has read no such word may meet it all the same: its own write decides.
+    stays: Condition = QuotaItem.erased_by.does_not_exist()
+    return stays
 
 
 def arriving(pace: Pace, attempt: Callable[[int, str], T], *, first_token: str) -> T:
@@ -284,11 +308,12 @@ def arriving(pace: Pace, attempt: Callable[[int, str], T], *, first_token: str) 
 
 
 def check_pace(pace: Pace, raw: Raw | None, now: datetime) -> None:
-    """Raises RateLimited when, by what a month's item says, an arrival must wait."""
+    """Raises RateLimited when, by what a month's item says, an arrival must wait; BeingErased as `check_stays`."""
     pace.check(_expected(pace, raw), now)
 
 
 def _expected(pace: Pace, raw: Raw | None) -> int:
+    check_stays(raw)
     use = rate_use(raw)
     return use.uploads if pace.scope == "uploads_per_hour" else use.chats
 

@@ -12,14 +12,14 @@ from pynamodb.exceptions import ScanError
 from minichat import greenlets
 from minichat.domain.chat import Chat
 from minichat.domain.errors import ServiceUnavailable
-from minichat.domain.identity import TenantId, uuid7_floor
+from minichat.domain.identity import ChatId, TenantId, uuid7_floor
 from minichat.domain.quota_recount import Statement
 from minichat.domain.turn import Turn
 from minichat.domain.usage_ledger import LedgerEntry, Total
 from minichat.pauses import growing
 from minichat.storage import chats, keys, quota, turns, unreadable, usage_ledger
-from minichat.storage.items import outbox_table, table
-from minichat.storage.keys import Raw
+from minichat.storage.items import LARGEST_PAGE, ConversationItem, batch_get, between, outbox_table, table
+from minichat.storage.keys import Key, Raw
 from minichat.storage.unreadable import Unreadable
 
 PATIENCE_SECONDS = 60
@@ -70,6 +70,33 @@ def items() -> Iterator[Raw]:
     yield from _items(table())
 
 
+def page_of(tenant_id: TenantId, start: Key | None, *, limit: int) -> tuple[list[Raw], Key | None]:
+    """A tenant's items among the next `limit` of the table after `start`, and where the rest begins; None at its end.
+
+    Raises ServiceUnavailable.
+    """
+    of_tenant = ConversationItem.pk.startswith(keys.prefix(tenant_id))
+    page = _page(table(), None if start is None else start.raw, filter_condition=of_tenant, limit=limit)
+    end = page.get("LastEvaluatedKey")
+    return page["Items"], None if end is None else keys.of(end)
+
+
+def of_kind(tenant_id: TenantId, chat_id: ChatId, prefix: str) -> list[Raw]:
+    """The items of a chat whose sort keys begin so.
+
+    Raises ServiceUnavailable.
+    """
+    return list(between(keys.partition(tenant_id, chat_id), prefix or " ", f"{prefix}~", page=LARGEST_PAGE))
+
+
+def heads_of(partitions: Iterable[str]) -> set[str]:
+    """Those of these partitions of chats that have a head.
+
+    Raises ServiceUnavailable.
+    """
+    return {key.pk for key in batch_get(Key(pk, keys.CHAT_SK) for pk in partitions)}
+
+
 def outbox(since: datetime, until: datetime) -> Iterator[Raw]:
     """Every event written from `since` to before `until`, those of one chat in their order.
 
@@ -94,11 +121,11 @@ def _items(of: TableConnection) -> Iterator[Raw]:
             return
 
 
-def _page(of: TableConnection, start: Any) -> Any:
+def _page(of: TableConnection, start: Any, **more: Any) -> Any:
     deadline, pauses = time.monotonic() + PATIENCE_SECONDS, growing(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
     while True:
         try:
-            return of.scan(exclusive_start_key=start, consistent_read=True)
+            return of.scan(exclusive_start_key=start, consistent_read=True, **more)
         except ScanError as error:
             # If the first page cannot even connect, the caller learns it at once.
             nobody_there = start is None and isinstance(error.cause, EndpointConnectionError)

@@ -49,11 +49,12 @@ class Latest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened(Latest):
-    """What a new turn starts from: `Latest`, the caller's quota and layer of the policy, the chat's summary and ready
-    documents, and those of the requested attachments that exist."""
+    """What a new turn starts from: `Latest`, the caller's quota and layer of the policy, whether they are being erased,
+    the chat's summary and ready documents, and those of the requested attachments that exist."""
 
     quota_use: QuotaUse
     user_layer: UserLayer | None = None
+    being_erased: bool = False
     summary: Summary | None
     documents: tuple[Document, ...] = ()
     attachments: tuple[Attachment, ...] = ()
@@ -139,6 +140,7 @@ def open_for_turn(call: Call, wanted: Wanted) -> Opened:
         turn=turns.from_raw(found.get(turn_key)),
         quota_use=replace(quota_use, rates=replace(quota_use.rates, tenant=tenant, limits=wanted.rates)),
         user_layer=policies.user_layer(found.get(own_key)),
+        being_erased=policies.is_stopped(found.get(own_key)),
         summary=summaries.from_raw(found.get(summary_key)),
         documents=documents.from_raw(found.get(documents_key)),
         attachments=tuple(attachments.from_raw(found[key]) for key in files if key in found),

@@ -164,8 +164,9 @@ def _rate(new: Start) -> quota.SendRate:
 def no_room(call: Call, new: Start, raw: Raw | None) -> CreditsTaken | SendsMoved:
     """Why the quota's item, as it was then, had no room for the turn; SendsMoved when it has room by now.
 
-    Raises RateLimited.
+    Raises RateLimited, BeingErased.
     """
+    quota.check_stays(raw)
     quota_use = quota.quota_use(new.limits, raw, call.now)
     replace(quota_use.rates, limits=new.rate_use.limits).check_send(new.turn.started_at)
     none_left = lacking(quota_use.daily.counts, new.turn.reserve.day_counts, new.per_day, call.now)

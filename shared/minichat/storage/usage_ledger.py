@@ -1,6 +1,6 @@
 """The usage ledger: one entry per settled turn, and daily totals that change with it (events-and-workers 3)."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import uuid4
 
@@ -18,7 +18,7 @@ from minichat.storage.attributes import InstantAttribute
 from minichat.storage.conditions import all_of, still_counts
 from minichat.storage.items import ConversationItem, batch_get, between
 from minichat.storage.keys import Key, Raw
-from minichat.storage.transact import Put, Refused, Update, commit, update_one
+from minichat.storage.transact import Delete, Put, Refused, Update, Write, commit, try_commit, update_one
 from minichat.storage.unreadable import Unreadable
 
 
@@ -67,6 +67,7 @@ PAGE = 1000
 AT_ONCE = 33
 """Events that are entered together: each may have an entry, its user's total and its day's, and a transaction takes a
 hundred items (AWS limit)."""
+MOVED_AT_ONCE = 90
 _COUNTED = {
     "committed_credits_micro": "committed_micro",
     "input_tokens": "input_tokens",
@@ -214,6 +215,50 @@ def correct(total: Total, seen: LedgerSums | None, *, retention_days: int) -> bo
     return update_one(item, actions, all_of(as_seen, *unmoved), op="usage")
 
 
+def move(total: Total, entries: Sequence[LedgerEntry], to: UserId, counted: Update) -> bool:
+    """Enters what a user used on a day under another name: these entries, MOVED_AT_ONCE at most, and their share of the
+    day's `total` (all of it with the last ones), which has no `kept_until` where none is stored. False when something
+    of it has changed since it was read.
+
+    `counted` is written with them. Raises ServiceUnavailable.
+    """
+    assert total.user_id is not None
+    still_theirs = LedgerItem.user_id == total.user_id
+    writes: list[Write] = [
+        Update(
+            f"entry {entry.dedupe_key}",
+            LedgerItem(*keys.ledger_entry(entry.tenant_id, entry.day, entry.dedupe_key)),
+            [LedgerItem.user_id.set(to)],
+            still_theirs,
+        )
+        for entry in entries
+    ]
+    if total.kept_until is not None:
+        share = sum((entry.used for entry in entries), LedgerSums())
+        writes += _share(total, share, to, int(total.kept_until.timestamp()))
+    return try_commit([*writes, counted], token=str(uuid4()), op="usage")
+
+
+def _share(total: Total, share: LedgerSums, to: UserId, kept_until: int) -> list[Write]:
+    """The writes by which totals say what their entries say, which move in the same transaction."""
+    is_last = share in (total.used, LedgerSums())
+    goes = total.used if is_last else share
+    mine = UsageItem(*keys.usage(total.tenant_id, total.day, total.user_id))
+    numbers = {"turns": "turns", **_COUNTED}
+    is_there = UsageItem.pk.exists()
+    as_seen = [still_counts(getattr(UsageItem, item), getattr(total.used, name)) for item, name in numbers.items()]
+    unchanged = all_of(is_there, *as_seen)
+    left = Delete("total", mine, unchanged) if is_last else Update("total", mine, _plus(-goes), unchanged)
+    kept = UsageItem.expires_at.set(UsageItem.expires_at | kept_until)
+    theirs = UsageItem(*keys.usage(total.tenant_id, total.day, to))
+    return [left, Update("total of the other", theirs, [*_plus(goes), kept])]
+
+
+def _plus(sums: LedgerSums) -> list[Action]:
+    counts = {attribute: getattr(sums, name) for attribute, name in {"turns": "turns", **_COUNTED}.items()}
+    return [getattr(UsageItem, name).add(count) for name, count in counts.items() if count or name == "turns"]
+
+
 def entries(tenant_id: TenantId, day: str) -> Iterator[LedgerEntry]:
     """A tenant's entries of a day.
 
@@ -238,6 +283,16 @@ def key_of(turn: Turn) -> Key:
     assert turn.completed_at is not None
     day, key = turn.completed_at.date().isoformat(), dedupe_key(turn.tenant_id, turn.turn_id, turn.request_id)
     return keys.ledger_entry(turn.tenant_id, day, key)
+
+
+def whose(raw: Raw) -> tuple[str, UserId]:
+    """The day and the user of an entry, or of a user's total."""
+    key = keys.of(raw)
+    if key.pk.endswith("#USAGE"):
+        _, day, user_id = keys.user_of_usage(*key)
+        assert user_id is not None, "it is a user's"
+        return day, user_id
+    return key.pk.rpartition("#L#")[2], UserId(keys.text(raw, LedgerItem.user_id.attr_name))
 
 
 def total_of(raw: Raw) -> Total:

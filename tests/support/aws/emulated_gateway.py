@@ -75,15 +75,20 @@ class EmulatedGateway:
         return _reply(self.emulators[function].invoke(event))
 
 
-@contextmanager
-def emulated_gateway(artifacts: Built, settings: dict[str, str], logs: Path) -> Iterator[EmulatedGateway]:
-    """Both functions with these settings, for the time of a `with`; the caller is whom TOKEN is of."""
-    behind = {
+def functions_behind(artifacts: Built) -> dict[tuple[str, str], str]:
+    """The function behind each resource and method, as the template says."""
+    return {
         (event["Properties"]["Path"], event["Properties"]["Method"]): function
         for function, properties in artifacts.functions.items()
         for event in properties.get("Events", {}).values()
         if event["Type"] == "Api"
     }
+
+
+@contextmanager
+def emulated_gateway(artifacts: Built, settings: dict[str, str], logs: Path) -> Iterator[EmulatedGateway]:
+    """Both functions with these settings, for the time of a `with`; the caller is whom TOKEN is of."""
+    behind = functions_behind(artifacts)
     with ExitStack() as stack:
         emulators = {
             function: stack.enter_context(artifacts.emulator(function, settings, log=logs / f"{function}.log"))

@@ -113,6 +113,8 @@ def _build(folder: Path) -> None:
     overrides = ["--parameter-overrides", f"PythonRuntime=python{PYTHON}", f"Architecture={MACHINE}"]
     run = subprocess.run([*command, *overrides], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+    local = [str(SAM / "bin" / "python"), str(ROOT / "infra" / "for_sam_local.py"), str(folder), *overrides[1:]]
+    subprocess.run(local, check=True)
     _runtime(folder / "runtime")
     # Without site-packages: what is not in the function or its layers cannot be imported.
     interpreter = folder / "python"

@@ -31,6 +31,7 @@ BY_OTHERS = {
 ELSEWHERE = {
     ("StreamFunction", "dynamodb:ConditionCheckItem", "ConversationTableArn"): "two that take the same messages back",
     ("AuditFunction", "s3:PutObject", "AuditBucketArn/*"): "the trail is a folder here",
+    ("ChatCleanupFunction", "s3:DeleteObject", "UploadsBucketArn/*"): "erasures, minutes after the last upload",
     (
         "AttachmentIngestFunction",
         "s3:ListBucket",

@@ -88,7 +88,13 @@ class World:
         day = self.now.date().isoformat()
         others = keys.quota(tenant_id, user_id, day), keys.usage(tenant_id, day), keys.ledger_entry(tenant_id, day, "")
         access = keys.api_key(tenant_id, ""), keys.authorization_in_force(tenant_id), keys.grant(tenant_id, "")
-        also = *others, *access, keys.providers_in_force(tenant_id), keys.reconciled(tenant_id, self.now)
+        also = (
+            *others,
+            *access,
+            keys.erasure(tenant_id, ""),
+            keys.providers_in_force(tenant_id),
+            keys.reconciled(tenant_id, self.now),
+        )
         more = items_of(self.store, [key.pk for key in also], events=False).conversations
         if self.version:
             more += [one for one in items_of(self.store, [keys.POLICY]).conversations if self._is_mine(one)]

@@ -34,6 +34,7 @@ def admin_routers(parts: AdminPart) -> Iterator[APIRouter]:
         from minichat.http.admin.routes import (  # noqa: PLC0415
             api_keys,
             authorization,
+            erasures,
             grants,
             openapi,
             policies,
@@ -44,7 +45,7 @@ def admin_routers(parts: AdminPart) -> Iterator[APIRouter]:
         )
 
         yield from (policies.router, providers.router, tenant_usage.router, running.router, api_keys.router)
-        yield from (grants.router, authorization.router, reconcile.router, openapi.router)
+        yield from (grants.router, authorization.router, reconcile.router, erasures.router, openapi.router)
     if QUEUES in parts:
         from minichat.http.admin.routes import dead_letters, service  # noqa: PLC0415
 
