@@ -110,7 +110,13 @@ def test_what_operators_are_answered_is_what_their_document_says(stack: Stack, o
     token = Issuer(stack.state).token(
         "acme", "olga", now=datetime.now(UTC), lifetime=timedelta(hours=1), roles=["operator"]
     )
-    values = {"tenant_id": as_uuid("acme"), "user_id": as_uuid("olga"), "version": "1", "queue": "usage"}
+    values = {
+        "tenant_id": as_uuid("acme"),
+        "user_id": as_uuid("olga"),
+        "version": "1",
+        "queue": "usage",
+        "erasure_id": "none",
+    }
     today = datetime.now(UTC).date().isoformat()
     read = {path: operations["get"] for path, operations in operators["paths"].items() if "get" in operations}
     origin, headers = stack.base_url.removesuffix("/mini-chat/v1"), {"authorization": f"Bearer {token}"}

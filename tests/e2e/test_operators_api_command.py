@@ -47,7 +47,7 @@ def test_an_operator_needs_a_token_and_nothing_of_aws(stack: Stack, tmp_path: Pa
     commands = [["turns", "running"], ["dlq", "list"], ["dlq", "show", "usage"], ["providers", "history"]]
     for command in (*commands, ["usage", *days, "--by", "model"], ["reconcile", "--reports", "--tenant", tenant]):
         told = minichat(operator, *command)
-        assert (told.returncode, told.stderr) == (0, ""), command
+        assert (told.returncode, "Traceback" in told.stderr) == (0, False), (command, told.stderr)
 
 
 def test_a_running_turn_is_stopped_by_its_tenants_administrator(stack: Stack, tmp_path: Path) -> None:

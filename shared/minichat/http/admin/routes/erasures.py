@@ -1,6 +1,8 @@
 """Erasures: of a user, or of the whole tenant."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Body
 
 from minichat.domain import access_errors, erasure, errors
 from minichat.domain.erasure import Erasure
@@ -19,6 +21,7 @@ from minichat.storage import erasures
 router = APIRouter(tags=["data"], route_class=Authenticated)
 _PATH = "/tenants/{tenant_id}/erasures"
 _REFUSALS = (errors.Forbidden, access_errors.TenantNotFound)
+_EXAMPLE = {"user_id": "auth0|5f7c8ec7"}
 
 
 @router.post(
@@ -27,7 +30,7 @@ _REFUSALS = (errors.Forbidden, access_errors.TenantNotFound)
     dependencies=[acts("data:erase")],
     responses=documented(*_REFUSALS, erasure.ErasureRunning),
 )
-def erase(call: TenantCall, app: TheApp, body: NewErasureBody) -> ErasureView:
+def erase(call: TenantCall, app: TheApp, body: Annotated[NewErasureBody, Body(examples=[_EXAMPLE])]) -> ErasureView:
     """Erases a user, or the whole tenant. From now on nothing new of theirs begins; the rest takes minutes."""
     return _told(erasing.accept(call, _whom(call.caller.tenant_id, body), app.settings))
 
