@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import boto3
 import httpx2
 
 from minichat.auth_settings import Auth
@@ -34,7 +35,10 @@ def in_this_process(settings: Settings, by: str | None) -> Iterator[Api]:
         token = issuer.token(
             "operators", who, now=datetime.now(UTC), lifetime=LIFETIME, auth=auth, roles=["operator"], sub=who
         )
-        app = OwnProcess(settings.model_copy(update={"auth": auth}))
+        # The app's own client knows AWS's usual addresses only; boto3 knows AWS_ENDPOINT_URL and profiles, too.
+        where = settings.store.endpoint or boto3.client("dynamodb", settings.store.region).meta.endpoint_url
+        store = settings.store.model_copy(update={"endpoint": where})
+        app = OwnProcess(settings.model_copy(update={"auth": auth, "store": store}))
         with closing(Api(f"http://localhost{settings.url_prefix}{PREFIX}", token, app)) as api:
             yield api
 

@@ -25,13 +25,14 @@ _LITTLE = {"limit_daily_credits_micro": 2_000_000, "limit_monthly_credits_micro"
 LIMITS = {"standard": _LITTLE, "premium": _LITTLE}
 _KEY = {"secret": {"source": "secretsmanager", "name": "/mini-chat/providers/openai"}}
 _KEY_OF_TENANT = {"secret": {"source": "secretsmanager", "name": "/mini-chat/providers/acme/openai"}}
+_OPENAI = {"base_url": "https://api.openai.com", "api_path": "/v1/responses", "auth": _KEY}
 SWITCHES = {"disable_web_search": True}
 
 EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
     Policy: {"policy_version": 7, "model_catalog": [_MODEL], "user_limits": {"default": LIMITS}},
     TenantLayer: {"models": {"deny": ["large"]}, "kill_switches": SWITCHES},
     UserLayer: {"models": {"allow": ["small"]}, "limits": LIMITS},
-    ProviderEntries: {"providers": {"openai": {"base_url": "https://api.openai.com", "auth": _KEY}}},
+    ProviderEntries: {"providers": {"openai": _OPENAI}},
     TenantProviders: {"overrides": {"openai": {"auth": _KEY_OF_TENANT}}},
 }
 """Of each kind of document one that it can be."""
