@@ -18,13 +18,15 @@ from hypothesis import strategies as st
 from minichat.domain.identity import AttachmentId, ChatId, MessageId, RequestId, TenantId, UserId
 from minichat.domain.names import DEPLOYMENT, LONGEST, LONGEST_IN_KEY, from_key, in_key, in_path, said
 from minichat.domain.usage import dedupe_key
+from minichat.domain.usage_ledger import Total
 from minichat.events import audit_sink
 from minichat.events.bucket import Arrived
 from minichat.events.sqs import GROUP_CHARACTERS, SqsMessage, _entry, attributes_of
 from minichat.providers.identity import Asker, told
 from minichat.settings import current
-from minichat.storage import keys
+from minichat.storage import keys, scan
 from minichat.storage.keys import Key
+from minichat.storage.unreadable import Unreadable
 from tests.support.domain.builders import an_id
 from tests.support.providers.calls import a_prompt
 
@@ -72,6 +74,18 @@ def test_no_two_names_have_one_folder_of_secrets_and_none_leads_elsewhere(some: 
     folders = {in_path(name) for name in some}
     assert len(folders) == len(some)
     assert all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", folder) for folder in folders)
+
+
+@pytest.mark.parametrize("name", ["L", "USAGE", "C", "T", "L#2026-01-31"])
+def test_an_item_is_what_its_key_says_whatever_its_tenant_and_user_are_called(name: str) -> None:
+    tenant_id, user_id = TenantId(name), UserId(name)
+    neither = Key(keys.owner(tenant_id, user_id), "LIMITS"), keys.grant(tenant_id, an_id(1))
+    assert list(scan.records(found=[{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in neither])) == []
+    booked = keys.ledger_entry(tenant_id, "2026-01-31", "key"), keys.usage(tenant_id, "2026-01-31", user_id)
+    found = list(scan.records(found=[{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in booked]))
+    assert [type(one) for one in found] == [Unreadable, Total]  # the entry has none of its attributes here
+    assert [keys.is_of_chat(pk) for pk, _ in neither] == [False, False]
+    assert keys.chat_of(keys.chat(tenant_id, CHAT).pk) == (tenant_id, CHAT)
 
 
 @given(names, names, names, names)

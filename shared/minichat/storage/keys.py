@@ -131,7 +131,15 @@ def chat_of(pk: str) -> tuple[TenantId, ChatId]:
 
 def is_of_chat(pk: str) -> bool:
     """Whether an item is one of a chat's."""
-    return "#C#" in pk
+    return kind_of(pk) == "C"
+
+
+def kind_of(pk: str) -> str:
+    """What comes after the tenant in a key: `C`, `U`, `L`, `USAGE`, …; nothing in one of no tenant.
+
+    A tenant or a user may be called by any of these words.
+    """
+    return "".join(pk.split("#")[2:3])
 
 
 def user_of(pk: str) -> tuple[TenantId, UserId]:

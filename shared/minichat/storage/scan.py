@@ -57,9 +57,10 @@ def _reader(raw: Raw) -> Callable[[Raw], Any] | None:
         return chats.from_raw
     if sk.startswith(keys.QUOTA_PREFIX):
         return quota.statement
-    if pk.endswith("#USAGE"):
+    kind = keys.kind_of(pk)
+    if kind == "USAGE":
         return usage_ledger.total_of
-    return usage_ledger.entry_of if "#L#" in pk else None
+    return usage_ledger.entry_of if kind == "L" else None
 
 
 def items() -> Iterator[Raw]:
