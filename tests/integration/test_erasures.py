@@ -16,13 +16,14 @@ from minichat.domain.erasure import PSEUDONYM, BeingErased, Erasure, ErasureRunn
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, RequestId, UserId
 from minichat.domain.policy_layers import UserLayer
+from minichat.domain.reconcile_report import ReconcileFinding, summed
 from minichat.services import attachments, erasing
 from minichat.services.erase_manifest import verifies
 from minichat.services.new_turn import SendMessage
 from minichat.services.policy_in_force import InForce
 from minichat.services.send import send
 from minichat.settings import Settings, Store
-from minichat.storage import erasures, keys, policies
+from minichat.storage import erasures, keys, policies, reconcile_reports
 from tests.conftest import ROOT
 from tests.support.domain.builders import new_id
 from tests.support.services.erased import RULES, SETTINGS, Person, Workers, erased, gone_on, told, workers_of
@@ -56,6 +57,8 @@ def test_nothing_is_left_of_a_user_but_sums_without_a_name(workers: Workers) -> 
         one.has_lived()
         published(one, "boss")
     workers.work(person)
+    differs = ReconcileFinding("quota", person.tenant, f"total of 2026-11, user {person.name}", "1", "2")
+    reconcile_reports.keep_findings(person.now, person.tenant, summed([differs]))
     before = [item for item in Tables.of(workers.store).conversations if other.name in str(item)]
     assert person.left()
     done = erased(person, person.accepted(), workers)
@@ -73,6 +76,7 @@ def test_nothing_is_left_of_a_user_but_sums_without_a_name(workers: Workers) -> 
         "lists_of_documents": 2,
         "messages": 9,
         "quota_months": 1,
+        "reports": 1,
         "turns": 5,
     }
     kept = [item for item in Tables.of(workers.store).conversations if PSEUDONYM in str(item.get("user"))]

@@ -47,6 +47,7 @@ _KINDS = {
     "POLICY": "policies",
     "PROVIDERS": "provider_entries",
     "EXPORT": "exports",
+    "RECONCILED": "reports",
 }
 
 
@@ -111,6 +112,8 @@ def _of_tenant(raw: Raw, place: str, whose: Whose) -> Fate | None:
     assert whose.user_id is not None
     if place == "APIKEY" and whose.user_id == f"{SERVICE}{keys.text(raw, 'account', '')}":
         return "remove"
+    if place == "RECONCILED":
+        return "remove"  # its packed findings may name anybody
     if place in ("GRANTS", "EXPORT") and any(whose.is_named(raw, name) for name in ("user_id", "granted_by", "user")):
         return "remove"
     return "names" if names(raw, whose) else None
