@@ -16,7 +16,7 @@ from minichat.moment import new_id, now
 from minichat.services import erasing
 from minichat.services.erase_check import Residue, residue
 from minichat.services.erase_manifest import verifies
-from minichat.settings import Settings
+from minichat.settings import Settings, SettingsError
 from minichat.storage import erasures
 from minichat.storage.persons import Whose
 
@@ -50,9 +50,17 @@ def add_to(commands: Any) -> None:
         target.add_to(action)
 
 
+def _signing(options: argparse.Namespace) -> Settings:
+    """The deployment's settings. Raises SettingsError when nothing signs what an erasure leaves as proof."""
+    settings = target.connected(options)
+    if not settings.manifest_secret.get_secret_value():
+        raise SettingsError("manifest_secret is not set: without it nothing is erased. See docs/reference/settings.md.")
+    return settings
+
+
 def _begin(options: argparse.Namespace) -> int:
     """0 when it is complete, 1 when it goes on without this command, 2 when it is running already."""
-    settings = target.connected(options)
+    settings = _signing(options)
     user_id: UserId | None = getattr(options, "user", None)
     call = Call(Caller(options.tenant, UserId("operator"), "system"), now(), new_id)
     try:
@@ -65,7 +73,7 @@ def _begin(options: argparse.Namespace) -> int:
 
 
 def _continue(options: argparse.Namespace) -> int:
-    settings = target.connected(options)
+    settings = _signing(options)
     found = _found(options)
     return 2 if found is None else _taken_on(found, settings)
 

@@ -28,6 +28,8 @@ DEVELOPMENT_TENANT = "dev"
 DEVELOPMENT_USER = "developer"
 QUEUE_ENGINE = "ministack"
 """The engine that has queues; started for them when the tables are in another engine."""
+SIGNS_MANIFESTS = "manifest-secret"
+"""The file in the state folder with what signs the proof of an erasure, for the servers and for operators' commands."""
 _WORKERS = {"schedules": (), "sources": ("--places", "{state}")}
 TOKEN_LIFETIME = timedelta(hours=12)
 
@@ -193,7 +195,8 @@ def attach(state: Path | None) -> None:
     about = told(state)
     _bypass_proxies(about["engine_url"].partition("://")[2])
     jwks = str(folder(state) / JWKS_FILE)
-    said = {**_store(about["engine_url"]), "MINICHAT_AUTH__JWKS": jwks, **about["environment"]}
+    signs = {"MINICHAT_MANIFEST_SECRET": _secret(folder(state) / SIGNS_MANIFESTS)}
+    said = {**_store(about["engine_url"]), "MINICHAT_AUTH__JWKS": jwks, **signs, **about["environment"]}
     for name, value in said.items():
         os.environ.setdefault(name, value)
 
@@ -320,7 +323,7 @@ def _signing(state: Path, issuer: Issuer, configured: Settings) -> dict[str, str
         "MINICHAT_AUTH__JWKS": str(issuer.jwks_file),
         "MINICHAT_AUTH__ROLES_CLAIM": configured.auth.roles_claim or ROLES_CLAIM,
         "MINICHAT_CURSOR_SECRET": _secret(state / "cursor-secret"),
-        "MINICHAT_MANIFEST_SECRET": _secret(state / "manifest-secret"),
+        "MINICHAT_MANIFEST_SECRET": _secret(state / SIGNS_MANIFESTS),
     }
 
 
