@@ -19,7 +19,7 @@ from minichat.moment import new_id
 from minichat.storage import usage_ledger
 from tests.support.aws.emulator import SAM, Built
 from tests.support.aws.runtime_api import RuntimeApi, Streamed
-from tests.support.events.queue_access import QueueAccess
+from tests.support.events.queue_access import QueueAccess, reason
 from tests.support.http.gateway import proxy_event
 
 pytestmark = pytest.mark.skipif(not SAM.is_dir(), reason="the SAM CLI is not installed (`make tools`)")
@@ -118,7 +118,9 @@ def test_every_function_answers_from_its_artifacts_alone(
         assert json.loads(answers[f"{function}Function"]) == {"batchItemFailures": []}, function
     for queue, events in EXAMPLES.items():
         assert len(queues.all_of(queues.settings.urls[queue])) == len(events)
-        assert queues.dead(queue) == []
+        # The example of a task is of an erasure that nobody asked for; every other finds its work, or finds it done.
+        never = {"there is no such erasure"} if queue == "chat-cleanup" else set()
+        assert {reason(one) for one in queues.dead(queue)} == never
     assert len(list((tmp_path / "audit").rglob("*.jsonl"))) == len(EXAMPLES["audit"])
     (total,) = (one for one in usage_ledger.totals(TenantId(EXAMPLES["usage"][0].tenant_id), "0", "9") if one.user_id)
     assert total.used.committed_micro == 3544
