@@ -71,16 +71,16 @@ class Whose:
 
 def kind_of(key: Key) -> str:
     """What an item is, in the words of a manifest."""
-    place, _, rest = key.pk.split("#", 2)[2].partition("#")
+    place = keys.kind_of(key.pk)
     if place == "P":
-        return _KINDS.get(rest, "others")
+        return _KINDS.get(key.pk.rpartition("#")[2], "others")
     return _KINDS.get(key.sk.split("#")[0] if place in ("C", "U") else place, "others")
 
 
 def fate(raw: Raw, whose: Whose) -> Fate | None:
     """What becomes of an item; None where it is another's, or nobody's."""
     key = keys.of(raw)
-    place = key.pk.removeprefix(keys.prefix(whose.tenant_id)).split("#")[0]
+    place = keys.kind_of(key.pk)
     if place in ("ERASE", "STOPPED"):
         return None
     if place == "C":

@@ -288,7 +288,7 @@ def key_of(turn: Turn) -> Key:
 def whose(raw: Raw) -> tuple[str, UserId]:
     """The day and the user of an entry, or of a user's total."""
     key = keys.of(raw)
-    if key.pk.endswith("#USAGE"):
+    if keys.kind_of(key.pk) == "USAGE":
         _, day, user_id = keys.user_of_usage(*key)
         assert user_id is not None, "it is a user's"
         return day, user_id
