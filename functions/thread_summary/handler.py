@@ -16,7 +16,7 @@ from minichat.events.payloads import ChatTitleTask, DocSummaryTask, SystemTask, 
 from minichat.moment import new_id, now
 from minichat.observability import count
 from minichat.providers.registry import Providers
-from minichat.services import doc_summaries, summary, titles
+from minichat.services import doc_summaries, thread_summary, titles
 from minichat.services.policy_in_force import InForce
 from minichat.services.providers_in_force import ProvidersInForce
 from minichat.services.system_tasks import NoModel, TaskDeps, TaskFailed, TaskOutcome
@@ -85,7 +85,7 @@ def _settings(task: SystemTask) -> ThreadSummary | ChatTitles | DocSummaries:
 def _work(task: SystemTask, trace_id: str, means: TaskDeps) -> Coroutine[Any, Any, TaskOutcome]:
     match task:
         case ThreadSummaryTask():
-            return summary.summarize(task, trace_id, means)
+            return thread_summary.summarize(task, trace_id, means)
         case ChatTitleTask():
             return titles.entitle(task, trace_id, means)
         case DocSummaryTask():

@@ -22,7 +22,7 @@ from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.services.system_tasks import TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import Settings, Store
-from tests.integration.test_summary import TRACE, Model, means, tells_who_asks, usage_events, with_a_secret
+from tests.integration.test_thread_summary import TRACE, Model, means, tells_who_asks, usage_events, with_a_secret
 from tests.support.domain.builders import a_call, a_caller, a_model, a_policy, new_id, unhurried
 from tests.support.services.ready_files import announced, ready, stored
 from tests.support.storage.invariants import Tables, violations

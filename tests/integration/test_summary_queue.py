@@ -9,7 +9,7 @@ from functions.thread_summary import handler as function
 from minichat.events.payloads import SystemTask, ThreadSummaryTask
 from minichat.providers.chunks import Failed
 from minichat.settings import Store, current
-from tests.integration.test_summary import Model, a_long_chat, stored, tasks, usage_events
+from tests.integration.test_thread_summary import Model, a_long_chat, stored, tasks, usage_events
 from tests.support.events.queue_access import QueueAccess, Record, invocation, reason
 
 Plug = Callable[[Model], None]

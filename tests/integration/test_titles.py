@@ -25,8 +25,8 @@ from minichat.services.send import send
 from minichat.services.system_tasks import TaskDeps, TaskFailed, TaskOutcome
 from minichat.settings import Settings, Store
 from minichat.storage import usage_ledger
-from tests.integration.test_summary import TRACE, Model, means, tells_who_asks, usage_events, with_a_secret
 from tests.integration.test_summary_queue import a_record, failed
+from tests.integration.test_thread_summary import TRACE, Model, means, tells_who_asks, usage_events, with_a_secret
 from tests.support.domain.builders import NOW, a_call, a_caller, a_model, a_policy, new_id, unhurried
 from tests.support.events.queue_access import QueueAccess, reason
 from tests.support.storage.invariants import Tables, violations

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 OF = ("shared/minichat/domain", "shared/minichat/http")
 INTEGRATION = (
     *("edge", "reads", "refusals", "reactions", "quota", "replay", "endings", "day_counts"),
-    *("lists", "attachment_lists", "attached", "summary", "ingest"),
+    *("lists", "attachment_lists", "attached", "thread_summary", "ingest"),
 )
 E2E = (
     *("chats", "bad_input", "turns", "reactions", "browsers", "openapi", "attachments", "cancel", "citations"),

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minichat import trace_context, tracing
 from minichat.domain.errors import ServiceUnavailable
-from minichat.http import problems
+from minichat.http import problems, server_timing
 from minichat.http.public_path import note_prefix
 from minichat.http.request_body import RequestBody
 from minichat.observability import WideEvent, begin, emit, logger
@@ -65,7 +65,7 @@ class Edge:
                 headers["x-content-type-options"] = "nosniff"
                 # A response is for its caller alone, and soon out of date.
                 headers.setdefault("cache-control", "no-store")
-                headers["server-timing"] = _server_timing(event, started_at)
+                headers["server-timing"] = server_timing.value(event, started_at)
             await body.read_before_the_end(message, sent[0], send)
 
         async def send_in_time(message: Message) -> None:
@@ -144,8 +144,3 @@ def _forget_late(task: asyncio.Future[None]) -> None:
 
 def _given(value: str | None, shape: re.Pattern[str]) -> str | None:
     return value if value is not None and shape.fullmatch(value) else None
-
-
-def _server_timing(event: WideEvent, started_at: float) -> str:
-    spans = {**event.spans, "total": (time.perf_counter() - started_at) * 1000}
-    return ", ".join(f"{name};dur={spent:.2f}" for name, spent in spans.items())

@@ -1,4 +1,4 @@
-"""`Prefer: wait=N` (RFC 7240): how long an answer may be held back until a file is `ready` or `failed` (contract 5)."""
+"""`Prefer: wait=N` (RFC 7240): how long an answer may be held back until a file is `ready` or `failed` (contract 1)."""
 
 import math
 import re

@@ -16,13 +16,13 @@ from typing import ClassVar
 from minichat import greenlets
 from minichat.domain.errors import ChatNotFound, FieldError, InvalidRequest, ServiceUnavailable, TurnNotFound
 from minichat.domain.identity import Call, ChatId, Clock, RequestId
-from minichat.domain.stream import Citations, Delta, Started, Told, terminal_event, told
 from minichat.domain.turn import Turn, TurnState, readable
 from minichat.observability import logger
 from minichat.services.channel import PING, Numbered
 from minichat.services.orphans import read_and_repair
+from minichat.services.stream_replay import StreamPosition, last_number, marked, rebuilt
 from minichat.settings import Settings
-from minichat.storage import followers, messages, parts
+from minichat.storage import followers, parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Resumed:
     @property
     def is_over(self) -> bool:
         """Whether the client has everything there is."""
-        return self.turn.state is not TurnState.RUNNING and self.after == _last(self.turn)
+        return self.turn.state is not TurnState.RUNNING and self.after == last_number(self.turn)
 
 
 def resume(call: Call, chat_id: ChatId, request_id: RequestId, after: int, settings: Settings) -> Resumed:
@@ -59,11 +59,11 @@ def resumed(call: Call, turn: Turn, after: int, settings: Settings) -> Resumed:
     """As `resume`, of a turn that was read."""
     kept = _are_kept(call, turn, settings)
     if turn.state is not TurnState.RUNNING:
-        if after > _last(turn):
+        if after > last_number(turn):
             raise InvalidRequest(
-                FieldError("Last-Event-ID", f"The stream ended with event {_last(turn)}.", "too_large")
+                FieldError("Last-Event-ID", f"The stream ended with event {last_number(turn)}.", "too_large")
             )
-        if not kept and _untold(turn, _Position.after(after)) is None:
+        if not kept and rebuilt(turn, StreamPosition.after(after)) is None:
             raise InvalidRequest(
                 FieldError("Last-Event-ID", "Single events are no longer kept: read the stream whole.", "expired")
             )
@@ -132,7 +132,7 @@ class _Held:
 async def _followed(
     call: Call, resumed: Resumed, settings: Settings, clock: Clock
 ) -> AsyncGenerator[Sequence[Numbered], None]:
-    turn, at = resumed.turn, _Position.after(resumed.after)
+    turn, at = resumed.turn, StreamPosition.after(resumed.after)
     streaming = settings.streaming
     told_at = time.monotonic()
     deadline = told_at + replace(call, now=clock()).seconds_left(at_most=streaming.deadline_seconds)
@@ -148,8 +148,8 @@ async def _followed(
         except (ChatNotFound, TurnNotFound):
             return
         if batch:
-            yield [_again(one) for one in batch] if resumed.replay else batch
-            at, told_at = functools.reduce(_Position.moved, batch, at), time.monotonic()
+            yield [marked(one) for one in batch] if resumed.replay else batch
+            at, told_at = functools.reduce(StreamPosition.moved, batch, at), time.monotonic()
         if is_last:
             return
         if has_more:
@@ -160,30 +160,13 @@ async def _followed(
         await asyncio.sleep(streaming.follow_interval_seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class _Position:
-    """The last event that a client has, and how many characters of the answer it has by then, if known."""
-
-    number: int
-    characters: int | None
-
-    @classmethod
-    def after(cls, number: int) -> "_Position":
-        # Only the first event is known to hold no text.
-        return cls(number, 0 if number <= 1 else None)
-
-    def moved(self, one: Numbered) -> "_Position":
-        text = len(one.event.data["content"]) if one.event.name == "delta" else 0
-        return _Position(one.number or self.number, None if self.characters is None else self.characters + text)
-
-
 def _read(call: Call, chat_id: ChatId, request_id: RequestId, settings: Settings) -> Turn:
     _, turn = read_and_repair(call, chat_id, request_id, settings)
     return readable(turn)
 
 
 def _next(
-    call: Call, turn: Turn, at: _Position, settings: Settings, *, is_kept: bool
+    call: Call, turn: Turn, at: StreamPosition, settings: Settings, *, is_kept: bool
 ) -> tuple[list[Numbered], Turn, bool, bool]:
     """The next events, the turn as it is now, whether there are more, and whether these are the very last."""
     if turn.state is TurnState.RUNNING:
@@ -195,56 +178,12 @@ def _next(
         return batch, turn, has_more, False
     if is_kept and (batch := _stored(turn, at, turn.events_stored or 0)[0]):
         return batch, turn, True, False
-    return _untold(turn, at) or [], turn, False, True
+    return rebuilt(turn, at) or [], turn, False, True
 
 
-def _stored(turn: Turn, at: _Position, until: int | None) -> tuple[list[Numbered], bool]:
+def _stored(turn: Turn, at: StreamPosition, until: int | None) -> tuple[list[Numbered], bool]:
     events, more = parts.page(turn, at.number, until=until)
     return [Numbered(number, event) for number, event in events], more
-
-
-def _untold(turn: Turn, at: _Position) -> list[Numbered] | None:
-    """What an ended turn has after its single events, or instead of them; None where that cannot be rebuilt.
-
-    The rest of the answer is one delta, with the number of the last event that it replaces.
-    """
-    last, stored = _last(turn), turn.events_stored or 0
-    if at.number >= last:
-        return []
-    start = [Numbered(1, told(Started(turn.request_id, turn.assistant_message_id, True, turn.summary_tokens)))]
-    start = start if at.number == 0 else []
-    ending = [Numbered(last, told(terminal_event(turn)))]
-    if at.number >= stored:
-        return [*start, *ending]
-    message = messages.read(turn.tenant_id, turn.chat_id, turn.assistant_message_id) if turn.answered else None
-    # The terminal event is stored when the turn's own teller ended it.
-    number = stored if turn.terminal_number is not None else stored - 1
-    if message is not None and message.citations:
-        # Citations come right before the end, and keep their number.
-        ending.insert(0, Numbered(number, told(Citations(message.citations))))
-        number -= 1
-    if at.number >= number:
-        return [*start, *(one for one in ending if one.number is not None and one.number > at.number)]
-    if at.characters is None or (message is None and at.number > 1):
-        return None
-    text = "" if message is None else message.content[at.characters :]
-    return [*start, *([Numbered(number, told(Delta(text)))] if text else []), *ending]
-
-
-def _again(one: Numbered) -> Numbered:
-    """An event as a replay tells it."""
-    match one.event:
-        case Told("stream_started", data):
-            return Numbered(one.number, Told("stream_started", {**data, "is_new_turn": False}))
-        case Told("done", data):
-            kept = {name: value for name, value in data.items() if name != "quota_warnings"}
-            return Numbered(one.number, Told("done", kept))
-    return one
-
-
-def _last(turn: Turn) -> int:
-    """The number of the terminal event."""
-    return turn.terminal_number or turn.events_stored or 0
 
 
 def _are_kept(call: Call, turn: Turn, settings: Settings) -> bool:

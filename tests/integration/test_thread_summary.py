@@ -21,7 +21,7 @@ from minichat.observability import begin
 from minichat.providers import identity
 from minichat.providers.chunks import Completed, Failed, ProviderChunk, TextDelta
 from minichat.providers.prompt import Prompt
-from minichat.services import chats, mutate, reconcile_quota, reconcile_usage, summary
+from minichat.services import chats, mutate, reconcile_quota, reconcile_usage, thread_summary
 from minichat.services.finalize import Teller, finalize
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
@@ -112,7 +112,7 @@ def means(model: Model, rules: Rules = RULES, seconds: float = 20) -> TaskDeps:
 
 
 def summarized(task: ThreadSummaryTask, model: Model | None = None, rules: Rules = RULES) -> TaskOutcome:
-    return asyncio.run(summary.summarize(task, "", means(model or Model(), rules)))
+    return asyncio.run(thread_summary.summarize(task, "", means(model or Model(), rules)))
 
 
 def with_a_secret(rules: Rules) -> Rules:
@@ -137,7 +137,7 @@ def tells_who_asks(model: Model, task: SystemTask) -> bool:
 def test_the_provider_is_told_for_whom_a_summary_is_made(store: Store) -> None:
     chat_id, model = a_long_chat(), Model()
     (task,) = tasks(store, chat_id)
-    assert asyncio.run(summary.summarize(task, TRACE, means(model, with_a_secret(RULES)))) is TaskOutcome.DONE
+    assert asyncio.run(thread_summary.summarize(task, TRACE, means(model, with_a_secret(RULES)))) is TaskOutcome.DONE
     assert tells_who_asks(model, task)
 
 
@@ -167,7 +167,7 @@ class Silent(Model):
 def test_a_model_is_not_waited_for_once_nobody_wants_its_answer(
     store: Store, monkeypatch: pytest.MonkeyPatch, outcome: TaskOutcome
 ) -> None:
-    monkeypatch.setattr(summary, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(thread_summary, "LOOK_SECONDS", 0.01)
     chat_id = a_long_chat()
     (task,) = tasks(store, chat_id)
 
@@ -179,7 +179,7 @@ def test_a_model_is_not_waited_for_once_nobody_wants_its_answer(
 
     model = Silent(meanwhile=meanwhile)
     # A task that waited to the end of its time would have failed.
-    assert asyncio.run(summary.summarize(task, "", means(model, seconds=600))) is outcome
+    assert asyncio.run(thread_summary.summarize(task, "", means(model, seconds=600))) is outcome
     assert model.left
 
 
@@ -505,7 +505,7 @@ def test_a_model_that_falls_silent_is_a_failure(store: Store) -> None:
     silence = threading.Event()
     model = Model(meanwhile=lambda: silence.wait(PATIENCE))
     with pytest.raises(TaskFailed, match="in time"):
-        asyncio.run(_released(summary.summarize(task, "", means(model, seconds=0.1)), silence))
+        asyncio.run(_released(thread_summary.summarize(task, "", means(model, seconds=0.1)), silence))
 
 
 async def _released(work: Any, silence: threading.Event) -> TaskOutcome:
