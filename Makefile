@@ -15,7 +15,7 @@ VENV := .venv/bin
 SAM := .tools/sam/bin/sam
 PYTEST := $(VENV)/python -m pytest
 CFN_LINT := $(VENV)/cfn-lint --regions us-east-1 --template
-TEMPLATES := template.yaml $(wildcard infra/*.yaml) examples/cognito/template.yaml
+TEMPLATES := template.yaml $(wildcard infra/*.yaml) $(wildcard examples/*/template.yaml)
 # Locks are complete, so pip has nothing to resolve; what it takes is what was hashed.
 # At a terminal pip shows how far it is.
 INSTALL := -m pip install $(shell test -t 2 || echo --quiet) --no-deps --require-hashes --requirement
@@ -179,6 +179,7 @@ build: .venv/dev.installed .tools/sam/installed ## Package the functions and lay
 
 .PHONY: deploy
 deploy: runtime-python build ## Deploy to ENV=dev, staging or prod, as samconfig.toml says
+	.tools/sam/bin/python infra/new_versions.py .aws-sam/build/template.yaml . $(ENV)
 	$(SAM) deploy --config-env $(ENV)
 
 ## Environments

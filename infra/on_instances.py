@@ -1,8 +1,9 @@
 """Puts functions onto managed instances, in a template that was built (`make build COMPUTE=managed-instances`).
 
 SAM takes no condition in `CapacityProviderConfig`, so no parameter can choose it alone. What is chosen stands in the
-template nevertheless: in the metadata of each such function, from where it becomes properties here. Run by the SAM
-CLI's own Python: `.tools/sam/bin/python infra/on_instances.py .aws-sam/build/template.yaml`.
+template nevertheless: in the metadata of each such function, from where it becomes properties here. Provisioned
+concurrency goes, because SAM takes no function with both. Run by the SAM CLI's own Python:
+`.tools/sam/bin/python infra/on_instances.py .aws-sam/build/template.yaml`.
 """
 
 import sys
@@ -13,7 +14,9 @@ from typing import Any
 def put_on_instances(template: dict[str, Any]) -> None:
     """Changes the template, and the rule by which it can only be deployed as it was built."""
     for resource in template["Resources"].values():
-        resource["Properties"].update(resource.get("Metadata", {}).pop("OnInstances", {}))
+        if place := resource.get("Metadata", {}).pop("OnInstances", None):
+            del resource["Properties"]["ProvisionedConcurrencyConfig"]
+            resource["Properties"].update(place)
     (assertion,) = template["Rules"]["BuiltForIt"]["Assertions"]
     assertion["Assert"]["Fn::Equals"][1] = "managed-instances"
 

@@ -3,7 +3,7 @@
 import json
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 from minichat.cli import deploy_plan
 from minichat.cli.main import main
 from minichat.local.issuer import Issuer
+from minichat.local.tables import project_root
 from tests.support.aws.account import Account, serving
 from tests.support.aws.emulator import SAM
 from tests.support.patience import PATIENCE
@@ -182,7 +183,7 @@ BROKEN: dict[str, tuple[Break, str, str, str]] = {
     ),
     "parameter is none of those allowed": (
         lambda it: it.parameters.update(LogRetentionDays="12"),
-        *("parameter LogRetentionDays", "failed", "'12' is none of 1, 3, 7"),
+        *("parameter LogRetentionDays", "failed", "'12' is none of 1, 3, 5, 7"),
     ),
     "parameter is no number": (
         lambda it: it.parameters.update(ThrottlingRateLimit="many"),
@@ -275,6 +276,14 @@ BROKEN: dict[str, tuple[Break, str, str, str]] = {
         lambda it: it.deploy.update(capabilities="CAPABILITY_IAM"),
         *("capabilities", "failed", "CAPABILITY_AUTO_EXPAND not given"),
     ),
+    "domain has no certificate": (
+        lambda it: it.parameters.update(DomainName="chat.acme.org"),
+        *("parameter DomainCertificateArn", "failed", "is empty, and DomainName is not"),
+    ),
+    "something is provisioned on instances": (
+        lambda it: it.parameters.update(Compute="managed-instances", StreamProvisionedConcurrency="1"),
+        *("parameter StreamProvisionedConcurrency", "failed", "nothing is provisioned on managed instances"),
+    ),
     "stack has no name": (lambda it: it.place.pop("stack_name"), *("stack", "failed", "has no name")),
     "stack is being changed": (
         lambda it: make_stack(it, QUEUE, then="UPDATE_IN_PROGRESS"),
@@ -294,6 +303,40 @@ BROKEN: dict[str, tuple[Break, str, str, str]] = {
 def provider(source: str, name: str) -> dict[str, Any]:
     secret = {"source": source, "name": name}
     return {"kind": "openai_chat", "base_url": "https://llm.example.org", "auth": {"secret": secret}}
+
+
+def certificate(it: SetUp, name: str, status: str = "ISSUED") -> str:
+    it.account.certificate = status
+    arn: str = it.client("acm").request_certificate(DomainName=name, ValidationMethod="DNS")["CertificateArn"]
+    return arn
+
+
+def web_acl(it: SetUp, scope: str = "REGIONAL", rules: Sequence[str] = (), **group: Any) -> str:
+    """One with these groups of AWS's rules."""
+    seen = {"SampledRequestsEnabled": False, "CloudWatchMetricsEnabled": False, "MetricName": "guard"}
+    of_aws = [
+        {
+            **{"Name": name, "Priority": number, "OverrideAction": {"None": {}}, "VisibilityConfig": seen},
+            "Statement": {"ManagedRuleGroupStatement": {"VendorName": "AWS", "Name": name, **group}},
+        }
+        for number, name in enumerate(rules)
+    ]
+    made = it.client("wafv2").create_web_acl(
+        Name=f"guard-{uuid4()}", Scope=scope, DefaultAction={"Allow": {}}, VisibilityConfig=seen, Rules=of_aws
+    )
+    arn: str = made["Summary"]["ARN"]
+    return arn
+
+
+def key(it: SetUp, **said: Any) -> str:
+    """A key whose policy is AWS's own, which knows the account alone."""
+    arn: str = it.client("kms").create_key(**said)["KeyMetadata"]["Arn"]
+    return arn
+
+
+def disabled(it: SetUp, arn: str) -> str:
+    it.client("kms").disable_key(KeyId=arn)
+    return arn
 
 
 def make_stack(it: SetUp, resource: dict[str, Any], then: str | None = None) -> None:
@@ -318,6 +361,93 @@ def test_a_broken_set_up_is_named_in_one_line_and_nothing_else_is(
     assert told[check][0] == result
     said = detail.format(login=set_up.login.url, **set_up.parameters, **set_up.place)
     assert told[check][1].startswith(said), told
+
+
+def test_what_somebody_wants_and_has_is_well(checked: Callable[..., Told], set_up: SetUp) -> None:
+    client, name = set_up.client("cloudformation"), f"key-{uuid4().hex[:8]}"
+    template = (project_root() / "examples" / "key" / "template.yaml").read_text(encoding="utf-8")
+    client.create_stack(StackName=name, TemplateBody=template)
+    client.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+    (made,) = client.describe_stacks(StackName=name)["Stacks"][0]["Outputs"]
+    counted = [{"Name": "SizeRestrictions_BODY", "ActionToUse": {"Count": {}}}]
+    set_up.parameters |= {
+        "DomainName": "chat.acme.org",
+        "DomainCertificateArn": certificate(set_up, "*.acme.org"),
+        made["OutputKey"]: made["OutputValue"],
+        "WebAclArn": web_acl(set_up, rules=["AWSManagedRulesCommonRuleSet"], RuleActionOverrides=counted),
+        "ApiProvisionedConcurrency": "5",
+        "StreamProvisionedConcurrency": "50",
+        "LogRetentionDays": "3653",
+    }
+    assert checked() == {}
+
+
+NOWHERE = "arn:aws:{}:us-east-1:000000000000:{}/" + str(uuid4())
+UNFIT: dict[str, tuple[Callable[[SetUp], dict[str, str]], dict[str, str]]] = {
+    "in another region": (
+        lambda it: {
+            **{"DomainName": "chat.acme.org", "DomainCertificateArn": "arn:aws:acm:eu-west-1:1:certificate/c1"},
+            "WebAclArn": web_acl(it).replace("us-east-1", "eu-west-1"),
+            "EncryptionKeyArn": "arn:aws:kms:eu-west-1:1:key/k1",
+        },
+        dict.fromkeys(
+            ("certificate of the domain", "web ACL", "encryption key"), "it is in eu-west-1, and the stack in us-east-1"
+        ),
+    ),
+    "not there": (
+        lambda it: {
+            **{"DomainName": "chat.acme.org", "DomainCertificateArn": NOWHERE.format("acm", "certificate")},
+            "WebAclArn": f"{web_acl(it)[:-36]}{uuid4()}",
+            "EncryptionKeyArn": NOWHERE.format("kms", "key"),
+        },
+        {
+            "certificate of the domain": f"{NOWHERE.format('acm', 'certificate')} is not there",
+            "web ACL": "none has this name and id",
+            "encryption key": f"{NOWHERE.format('kms', 'key')} is not there",
+        },
+    ),
+    "another's, for something else, and disabled": (
+        lambda it: {
+            **{"DomainName": "chat.acme.org", "DomainCertificateArn": certificate(it, "www.acme.org")},
+            "WebAclArn": web_acl(it, scope="CLOUDFRONT"),
+            "EncryptionKeyArn": disabled(it, key(it)),
+        },
+        {
+            "certificate of the domain": "it is for www.acme.org, not for chat.acme.org",
+            "web ACL": "it is for CloudFront",
+            "encryption key": "it is Disabled",
+        },
+    ),
+    "not ready, too strict, closed, and too much": (
+        lambda it: {
+            **{"DomainName": "chat.acme.org", "DomainCertificateArn": certificate(it, "*.acme.org", "FAILED")},
+            "WebAclArn": web_acl(it, rules=["AWSManagedRulesCommonRuleSet"]),
+            "EncryptionKeyArn": key(it),
+            **{"ApiProvisionedConcurrency": "900", "StreamProvisionedConcurrency": "1"},
+        },
+        {
+            "certificate of the domain": "it is FAILED",
+            "web ACL": "AWSManagedRulesCommonRuleSet blocks bodies above 8 KB: long messages, and files",
+            "encryption key": "its policy does not allow CloudWatch Logs and S3, which writes to a queue",
+            "concurrency": "901 environments shall be provisioned, and 900 can be",
+        },
+    ),
+    "of another kind": (
+        lambda it: {"EncryptionKeyArn": key(it, KeySpec="HMAC_256", KeyUsage="GENERATE_VERIFY_MAC")},
+        {"encryption key": "it is HMAC_256, for GENERATE_VERIFY_MAC"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_somebody_wants_and_cannot_have_is_named(name: str, set_up: SetUp, checked: Callable[..., Told]) -> None:
+    wanted, details = UNFIT[name]
+    set_up.parameters |= wanted(set_up)
+    told = checked()
+    assert {check: detail for check, (_, detail) in told.items()} == details
+    assert [check for check, (result, _) in told.items() if result == "warning"] == (
+        ["web ACL"] if "too strict" in name else []
+    )
 
 
 def test_all_that_is_broken_is_told_at_once(set_up: SetUp, checked: Callable[..., Told]) -> None:

@@ -20,6 +20,7 @@ from minichat.http.admin.app import TABLE, AdminPart, admin_routers
 from minichat.http.app import BUFFERED, STREAMING, ServedPart, routers
 from minichat.http.document import Problem
 from minichat.settings import Settings, load
+from tests.support.aws.resolved import resolved
 from tests.support.events.metric_names import emitted
 from tests.support.http.gateway import resource_of
 
@@ -280,11 +281,12 @@ def test_an_answer_ends_before_its_function_does(
 def test_what_somebody_waits_for_starts_from_a_snapshot_and_with_its_settings(
     translated: dict[str, Any], name: str
 ) -> None:
-    function = ROOT_TEMPLATE["Resources"][name]["Properties"]
-    nothing = {"Ref": "AWS::NoValue"}
-    assert function["SnapStart"] == {"Fn::If": ["OnInstances", nothing, {"ApplyOn": "PublishedVersions"}]}
+    there = resolved(translated)
+    assert there[name]["Properties"]["SnapStart"] == {"ApplyOn": "PublishedVersions"}
+    instances = resolved(translated, Compute="managed-instances")
+    assert "SnapStart" not in instances[name]["Properties"], "they know no cold start"
     # Or a changed variable would reach no version, and so no caller.
-    assert function["AutoPublishAliasAllProperties"] is True
+    assert ROOT_TEMPLATE["Resources"][name]["Properties"]["AutoPublishAliasAllProperties"] is True
     assert _of_type(translated, "AWS::Lambda::Alias")[f"{name}Aliaslive"]["Name"] == "live"
 
 
@@ -389,7 +391,7 @@ def test_tables_are_on_demand_encrypted_restorable_and_forget_what_expires() -> 
         properties = table["Properties"]
         assert properties["BillingMode"] == "PAY_PER_REQUEST"
         assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
-        assert properties["SSESpecification"] == {"SSEEnabled": True}
+        assert properties["SSESpecification"]["SSEEnabled"] is True
         assert properties["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
         assert properties["DeletionProtectionEnabled"] == {"Fn::If": ["IsDisposable", False, True]}
         assert table["DeletionPolicy"] == "RetainExceptOnCreate"
@@ -409,7 +411,7 @@ def test_every_queue_is_encrypted_and_has_somewhere_for_what_fails() -> None:
         )
     }
     for name, queue in queues.items():
-        assert queue["SqsManagedSseEnabled"] is True
+        assert queue["SqsManagedSseEnabled"] == {"Fn::If": ["UsesOwnKey", False, True]}
         assert queue["MaximumMessageSize"] == 1_048_576  # more than an outbox item can hold
         if name in working:
             dead_letters = name.replace("Queue", "DeadLetterQueue")
@@ -555,7 +557,10 @@ def test_bedrock_and_parameters_are_open_only_to_functions_that_call_a_provider_
             resource.get("Condition"),
         )
         for name, resource in IDENTITY.items()
-        if resource["Type"] == "AWS::IAM::Policy" and name not in {"PolicyIsReadOnly", "PolicyIsOnlyErased"}
+        if resource["Type"] == "AWS::IAM::Policy"
+        and name not in {"PolicyIsReadOnly", "PolicyIsOnlyErased"}
+        # tests/unit/test_template_options.py
+        and resource.get("Condition") != "UsesOwnKey"
     }
     models = {"StreamRole", "ThreadSummaryRole"}
     files = {"AttachmentCleanupRole", "AttachmentIngestRole", "ChatCleanupRole"}

@@ -9,6 +9,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from minichat import settings
+from minichat.cli import deploy_options
 from minichat.cli.deploy_plan import Plan
 from minichat.cli.findings import CONNECT_SECONDS, Check, Finding, code, unanswered
 from minichat.local import deployed
@@ -49,6 +50,7 @@ def of(plan: Plan, region: str | None, profile: str | None) -> Iterator[tuple[st
         "gateway timeout": (partial(_timeout, clients, plan), "servicequotas:GetServiceQuota"),
         "gateway log role": (partial(_log_role, clients, plan), "apigateway:GET on /account"),
     }
+    looks |= deploy_options.of(plan, clients, session.region_name)
     for name, secret in _secrets(plan).items():
         looks[f"{name}: secret"] = (partial(_secret, clients, plan, secret), "to read it")
     for name, (look, permission) in looks.items():
@@ -163,7 +165,11 @@ def _before(status: str, name: str) -> str:
 def _concurrency(clients: Clients, plan: Plan) -> Finding:
     """Every open stream takes one of the account's concurrent executions, and so does a consumer at work."""
     free = int(clients("lambda").get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"])
-    consumers = _consumers(plan)
+    consumers, ready = _consumers(plan), deploy_options.provisioned(plan)
+    if ready and ready > free - deploy_options.ALWAYS_LEFT:
+        most = max(free - deploy_options.ALWAYS_LEFT, 0)
+        told = f"{ready} environments shall be provisioned, and {most} can be"
+        return Finding("failed", told, _more("lambda", CONCURRENCY_QUOTA))
     told = f"{free} functions may run at once; consumers take up to {consumers}, each stream and each request one"
     if free >= consumers + FEW_STREAMS:
         return Finding("ok", told)

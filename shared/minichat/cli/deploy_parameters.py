@@ -11,6 +11,7 @@ import httpx2
 from jwt import PyJWKClientConnectionError
 
 from minichat import settings
+from minichat.cli import deploy_options
 from minichat.cli.deploy_plan import Plan
 from minichat.cli.findings import CONNECT_SECONDS, Check, Finding, one_line, place
 from minichat.domain.errors import ServiceUnavailable
@@ -26,6 +27,7 @@ _RESERVED = re.compile(r"(^|\.)(example\.(com|net|org)|example|invalid|test)$")
 def of(plan: Plan) -> Iterator[tuple[str, Check]]:
     """Every such check by its name."""
     wrong = dict(_wrong(plan))
+    wrong = wrong or dict(deploy_options.alone(plan))
     for name, finding in wrong.items():
         yield f"parameter {name}", partial(_as_it_is, finding)
     if not wrong:

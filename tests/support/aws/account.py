@@ -2,7 +2,7 @@
 
 The engine keeps secrets, buckets and stacks. What is told here instead, and so is what the tests say and not what AWS
 would: the quotas of API Gateway, Lambda's account settings, API Gateway's role for logs, the type registry of a region,
-and the states of a stack that an engine passes through too fast to be seen.
+the states of a stack that an engine passes through too fast to be seen, and those of a certificate before it is issued.
 """
 
 import json
@@ -17,7 +17,7 @@ from urllib.error import HTTPError
 from urllib.parse import parse_qs
 from urllib.request import Request, urlopen
 
-SERVICES = ("CLOUDFORMATION", "LAMBDA", "SERVICE_QUOTAS", "API_GATEWAY")
+SERVICES = ("CLOUDFORMATION", "LAMBDA", "SERVICE_QUOTAS", "API_GATEWAY", "ACM")
 _TYPE = """<DescribeTypeResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/"><DescribeTypeResult>
 <Type>RESOURCE</Type><TypeName>AWS::ApiGateway::Method</TypeName><Schema>{}</Schema></DescribeTypeResult>
 <ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></DescribeTypeResponse>"""
@@ -32,6 +32,7 @@ class Account:
     streams: bool = True
     log_role: str | None = None
     status: str | None = None
+    certificate: str = "ISSUED"
     refuses: set[str] = field(default_factory=set)
 
 
@@ -50,15 +51,17 @@ def serving(account: Account, engine: str) -> Iterator[dict[str, str]]:
             if "ServiceQuotas" in self.headers.get("X-Amz-Target", ""):
                 self._say("GetServiceQuota", {"Quota": {"Value": account.timeout_milliseconds}})
                 return
-            if parse_qs(body.decode())["Action"] == ["DescribeType"]:
+            if parse_qs(body.decode()).get("Action") == ["DescribeType"]:
                 schema = json.dumps({"properties": {"ResponseTransferMode": {}} if account.streams else {}})
                 self._answer(200, _TYPE.format(schema.replace('"', "&quot;")).encode(), "text/xml")
                 return
-            headers = {name: self.headers[name] for name in ("Authorization", "Content-Type", "X-Amz-Date")}
-            told, code = _asked(Request(engine, data=body, headers=headers))
-            if account.status is not None:
-                told = re.sub(r"<StackStatus>\w+<", f"<StackStatus>{account.status}<", told)
-            self._answer(code, told.encode(), "text/xml")
+            told, code = _asked(self._same(body))
+            self._answer(code, _as_it_is_now(told, account).encode(), "text/xml")
+
+        def _same(self, body: bytes) -> Request:
+            names = ("Authorization", "Content-Type", "X-Amz-Date", "X-Amz-Target")
+            headers = {name: self.headers[name] for name in names if name in self.headers}
+            return Request(engine, data=body, headers=headers)
 
         def _say(self, call: str, said: dict[str, Any]) -> None:
             if call in account.refuses:
@@ -89,6 +92,13 @@ def _asked(request: Request) -> tuple[str, int]:
             return answer.read().decode(), answer.status
     except HTTPError as error:
         return error.read().decode(), error.code
+
+
+def _as_it_is_now(told: str, account: Account) -> str:
+    """What the engine tells of a stack or a certificate, in the state that the account says."""
+    if account.status is not None:
+        told = re.sub(r"<StackStatus>\w+<", f"<StackStatus>{account.status}<", told)
+    return told.replace('"ISSUED"', f'"{account.certificate}"')
 
 
 def _gateway(account: Account) -> dict[str, Any]:
