@@ -60,7 +60,7 @@ class Audit(SettingsGroup):
     content: Annotated[bool, Field(description="whether prompts and answers are in it, redacted")] = False
 
 
-Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:([0-9]+|\*))?)$")]
 
 
 class Cors(SettingsGroup):
@@ -69,7 +69,7 @@ class Cors(SettingsGroup):
     allowed_origins: Annotated[
         tuple[Origin, ...],
         BeforeValidator(several),
-        Field(description="as browsers send them, https://app.example.com; * for every page"),
+        Field(description="such as https://app.example.com; http://localhost:* for any port, * for every page"),
     ] = ()
 
 

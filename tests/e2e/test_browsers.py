@@ -165,6 +165,29 @@ def test_a_page_reads_why_it_was_refused(ann: User, method: str, path: str, stat
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    "origin", ["http://localhost:5173", "http://127.0.0.1:1", "http://[::1]:65535", "http://localhost"]
+)
+def test_pages_of_this_machine_may_call_the_local_stack_as_it_is(user: User, origin: str) -> None:
+    page, me = Page(origin, user.http), bearer(user)
+    chat = page.fetch("POST", "/chats", headers=me, json={}).json()["id"]
+    sent = {"headers": me, "json": {"content": "[[words:3]]"}}
+    assert "event: done" in page.fetch("POST", f"/chats/{chat}/messages:stream", **sent).text
+    operators = str(user.http.base_url).replace("/mini-chat/v1", "/mini-chat/admin/v1")
+    assert page.fetch("GET", f"{operators}policy", headers=me).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["null", "https://localhost:5173", "http://localhost.evil.example", "http://localhost:1.evil.example", OURS],
+)
+def test_pages_from_elsewhere_may_not_call_the_local_stack(user: User, origin: str) -> None:
+    with pytest.raises(Blocked):
+        Page(origin, user.http).fetch("GET", "/health")
+    with pytest.raises(Blocked):
+        Page(origin, user.http).fetch("GET", "/models", headers=bearer(user))
+
+
 def test_an_answer_for_one_origin_is_not_kept_for_another(ann: User) -> None:
     for origin in (OURS, "http://localhost:5173"):
         answer = ann.http.get("/models", headers={"origin": origin, "cookie": "a=b"})
@@ -173,7 +196,7 @@ def test_an_answer_for_one_origin_is_not_kept_for_another(ann: User) -> None:
 
 
 @pytest.mark.holds("contract.origins-none")
-def test_the_prepared_preflight_is_answered_where_it_is_allowed_and_nowhere_else(ann: User, user: User) -> None:
+def test_the_prepared_preflight_is_answered_where_it_is_allowed_and_nowhere_else(ann: User, stack: Stack) -> None:
     first, *lines = PREFLIGHT.read_text().strip().split("\n")
     method, path, _ = first.split()
     headers = dict(line.strip().split(": ") for line in lines if not line.startswith("host"))
@@ -182,9 +205,11 @@ def test_the_prepared_preflight_is_answered_where_it_is_allowed_and_nowhere_else
     assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, OURS)
     assert int(allowed.headers["access-control-max-age"]) >= 600
     # By default nobody may: the answer is as if there were no such thing.
-    refused = user.http.request(method, "/chats", headers=headers)
+    with another_server(stack) as server, server.user("acme", "ann") as user:
+        refused = user.http.request(method, "/chats", headers=headers)
+        asked = user.http.get("/health", headers={"origin": OURS})
     assert refused.status_code == 405
-    for answer in (refused, user.http.get("/health", headers={"origin": OURS})):
+    for answer in (refused, asked):
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
 

@@ -3,6 +3,7 @@
 Pages send their token themselves. Cookies are never used, so no response allows credentials.
 """
 
+import re
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 SENT_HEADERS = (
     *("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "traceparent", "X-Request-Id"),
 )
-READ_HEADERS = ("Location", "Preference-Applied", "Retry-After", "Server-Timing", "X-Request-Id")
+READ_HEADERS = ("Location", "Preference-Applied", "Retry-After", "Server-Timing", "X-Request-Id", "X-Trace-Id")
 MAX_AGE_SECONDS = 7200
 """How long a browser may cache a preflight; none caches it for longer."""
 
@@ -31,8 +32,15 @@ def allowing(origins: Sequence[str], app: App) -> App | CORSMiddleware:
     return CORSMiddleware(
         app,
         allow_origins=origins,
+        allow_origin_regex=_of_any_port(origins),
         allow_methods=METHODS,
         allow_headers=SENT_HEADERS,
         expose_headers=READ_HEADERS,
         max_age=MAX_AGE_SECONDS,
     )
+
+
+def _of_any_port(origins: Sequence[str]) -> str | None:
+    """What the origins match that end in `:*`; browsers leave a default port away."""
+    hosts = [re.escape(origin.removesuffix(":*")) for origin in origins if origin.endswith(":*")]
+    return rf"({'|'.join(hosts)})(:\d+)?" if hosts else None

@@ -28,7 +28,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class Edge:
-    """Wraps an app: `X-Request-Id` and `Server-Timing` on every response, and no exception past it."""
+    """Wraps an app: `X-Request-Id`, `X-Trace-Id` and `Server-Timing` on every response, and no exception past it."""
 
     def __init__(self, app: ASGIApp, metrics_namespace: str, served_at: str = "") -> None:
         self._app = app
@@ -61,7 +61,7 @@ class Edge:
             if message["type"] == "http.response.start":
                 sent.append(message["status"])
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
+                headers["x-request-id"], headers["x-trace-id"] = request_id, trace_id
                 headers["x-content-type-options"] = "nosniff"
                 # A response is for its caller alone, and soon out of date.
                 headers.setdefault("cache-control", "no-store")

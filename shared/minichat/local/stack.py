@@ -30,6 +30,8 @@ QUEUE_ENGINE = "ministack"
 """The engine that has queues; started for them when the tables are in another engine."""
 SIGNS_MANIFESTS = "manifest-secret"
 """The file in the state folder with what signs the proof of an erasure, for the servers and for operators' commands."""
+PAGES_OF_THIS_MACHINE = "http://localhost:*,http://127.0.0.1:*,http://[::1]:*"
+"""Who may call the local stack from a browser, unless it is configured."""
 _WORKERS = {"schedules": (), "sources": ("--places", "{state}")}
 TOKEN_LIFETIME = timedelta(hours=12)
 
@@ -112,7 +114,7 @@ def start(wish: StackOptions) -> Stack:
             assert queue_engine.child is not None
             queue_engine.child.name = "the queues"
             children.append(queue_engine.child)
-        wanted |= _store(engine.endpoint) | _signing(state, issuer, configured)
+        wanted |= _store(engine.endpoint) | _signing(state, issuer, configured) | _pages(configured)
         provider_url = wish.provider_url
         if _needs_scripted_provider(configured, wanted):
             provider, provider_url = _scripted_provider(state / "logs")
@@ -325,6 +327,13 @@ def _signing(state: Path, issuer: Issuer, configured: Settings) -> dict[str, str
         "MINICHAT_CURSOR_SECRET": _secret(state / "cursor-secret"),
         "MINICHAT_MANIFEST_SECRET": _secret(state / SIGNS_MANIFESTS),
     }
+
+
+def _pages(configured: Settings) -> dict[str, str]:
+    """Whoever develops a page serves it from this machine, at a port of theirs."""
+    if "allowed_origins" in configured.cors.model_fields_set:
+        return {}
+    return {"MINICHAT_CORS__ALLOWED_ORIGINS": PAGES_OF_THIS_MACHINE}
 
 
 def _secret(file: Path) -> str:
