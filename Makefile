@@ -143,7 +143,7 @@ types: .venv/dev.installed ## Check types
 	$(VENV)/mypy
 
 .PHONY: docs
-docs: .venv/dev.installed ## Write docs/reference, the schemas of docs/events and the tables of docs/scaling.md from the code
+docs: .venv/dev.installed ## Write docs/reference, the OpenAPI documents, the schemas of docs/events and the tables of docs/scaling.md
 	$(VENV)/python -m tests.reference
 
 .PHONY: docs-site

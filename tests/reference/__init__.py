@@ -1,4 +1,4 @@
-"""What can be looked up, made from the code: `docs/reference/`, the list of decision records and the tables of cost.
+"""What can be looked up, made from the code: `docs/reference/`, the OpenAPI documents, the decision records and costs.
 
 `make docs` writes them.
 """

@@ -1,5 +1,8 @@
 """What the OpenAPI document says of a stream's events is what is told."""
 
+import json
+import re
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -25,11 +28,14 @@ from minichat.domain.stream import (
 )
 from minichat.domain.usage import Usage
 from minichat.http.document import document
+from tests.reference import openapi
 from tests.support.domain.builders import FIRST_OF_NEXT_MONTH
 
 # FastAPI hands a query's alias on to pydantic in a place where pydantic says that it does nothing there.
 pytestmark = pytest.mark.filterwarnings("ignore:The 'alias' attribute with value")
 
+ROOT = Path(__file__).parents[2]
+FILES = ("openapi.json", "openapi-admin.json")
 _ID = "01a1fd42-d8d3-756c-b9cd-05918e7930d0"
 _LEFT = Remaining("total", "monthly", 100, 90, FIRST_OF_NEXT_MONTH, warning=True, percentage=10)
 EVENTS: list[StreamEvent] = [
@@ -61,6 +67,27 @@ def _data_of(event: StreamEvent) -> dict[str, Any]:
         for name, schema in schemas.items()
     }
     return {**frame["data"]["contentSchema"], "components": {"schemas": closed}}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_committed_document_is_as_the_code_has_it(name: str) -> None:
+    assert (ROOT / openapi.FOLDER / name).read_text("utf-8") == openapi.documents()[name], "stale: run `make docs`"
+
+
+def test_an_operation_is_called_what_it_does() -> None:
+    chats, operators = ({one["operationId"] for _, _, one in _operations(name)} for name in FILES)
+    assert {"listChats", "sendMessage", "resumeTurn", "retryTurn", "editTurn", "cancelTurn", "deleteTurn"} <= chats
+    assert {"getPolicy", "getTenantPolicy", "getUserPolicy", "listApiKeys", "redriveDeadLetters"} <= operators
+    for name in FILES:
+        ids = [one["operationId"] for _, _, one in _operations(name)]
+        assert len(ids) == len(set(ids))
+        assert all(re.fullmatch("[a-z]+([A-Z][a-z]+)+", one) for one in ids)
+
+
+def _operations(name: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """The path, method and operation of each operation of a committed document."""
+    paths = json.loads((ROOT / openapi.FOLDER / name).read_text("utf-8"))["paths"]
+    return [(path, method, one) for path, methods in paths.items() for method, one in methods.items()]
 
 
 def test_every_event_that_can_be_told_is_described() -> None:

@@ -1,8 +1,10 @@
 """The OpenAPI document: generated from the routes, with every refusal and every stream event described."""
 
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -110,7 +112,9 @@ def described(
 
     `answered` and `taken` are models of answers and of bodies, besides those that routes name.
     """
-    app = FastAPI()
+    served = list(served)
+    names = Counter(route.name for router in served for route in router.routes if isinstance(route, APIRoute))
+    app = FastAPI(generate_unique_id_function=partial(_operation_id, names))
     acting: dict[tuple[str, str], str] = {}
     for router in served:
         app.include_router(router, prefix=prefix)
@@ -136,6 +140,15 @@ def described(
     return made
 
 
+def _operation_id(names: Mapping[str, int], route: APIRoute) -> str:
+    """What clients call an operation: `sendMessage`; of operations that a deployment, its tenants and users all have,
+    `getPolicy`, `getTenantPolicy` and `getUserPolicy`."""
+    verb, *words = route.name.split("_")
+    if names[route.name] > 1:
+        words[:0] = [whose for whose in ("user", "tenant") if f"{{{whose}_id}}" in route.path_format][:1]
+    return verb + "".join(map(str.capitalize, words))
+
+
 def actions(router: APIRouter, prefix: str) -> dict[tuple[str, str], str]:
     """The action of each documented operation of a router, by method and path."""
     return {
@@ -154,13 +167,16 @@ def _link(paths: dict[str, Any], chat: str) -> None:
                 continue
             ids = {name: place for name, place in found.items() if f"{{{name}}}" in target}
             for operation in operations.values():
-                links[operation["summary"]] = {
+                links[operation["operationId"]] = {
                     "operationId": operation["operationId"],
                     "parameters": {"chat_id": "$request.path.chat_id", **ids},
                 }
 
 
 def _finish(operation: dict[str, Any], *, public: bool) -> None:
+    operation["summary"] = re.sub(
+        "([A-Z])", lambda upper: f" {upper[1].lower()}", operation["operationId"]
+    ).capitalize()
     if not public:
         operation["security"] = [{"bearer": []}]
     for parameter in operation.get("parameters", ()):

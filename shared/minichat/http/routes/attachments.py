@@ -117,7 +117,7 @@ async def upload_attachment(
     status_code=201,
     responses=documented(*_REFUSALS),
 )
-def announce_attachment(
+def create_upload(
     call: TheCall, app: TheApp, chat_id: TheChat, body: AnnounceFile, idempotency_key: IdempotencyKey = None
 ) -> AttachmentUpload:
     """A form for uploading a file of any accepted size: once, within ten minutes.

@@ -31,7 +31,7 @@ TheMessage = Annotated[MessageId, Depends(_message_id)]
     dependencies=[acts("message:react")],
     responses=documented(errors.ChatNotFound, errors.MessageNotFound, errors.InvalidReactionTarget),
 )
-def put_reaction(call: TheCall, chat_id: TheChat, message_id: TheMessage, body: React) -> ReactionView:
+def set_reaction(call: TheCall, chat_id: TheChat, message_id: TheMessage, body: React) -> ReactionView:
     """Likes or dislikes an answer, in place of any earlier reaction. Repeating it changes nothing."""
     since = reactions.react(call, chat_id, message_id, body.reaction)
     return ReactionView(message_id=UUID(message_id), reaction=body.reaction, created_at=since)

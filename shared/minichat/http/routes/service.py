@@ -14,13 +14,13 @@ router = APIRouter(tags=["service"])
 
 
 @router.get("/health", dependencies=[acts("service:read")])
-async def health() -> Health:
+async def get_health() -> Health:
     """Whether this process answers. Needs no token and touches no store."""
     return Health(version=__version__)
 
 
 @router.get("/openapi.json", dependencies=[acts("service:read")])
-async def openapi(request: Request) -> dict[str, Any]:
+async def get_open_api(request: Request) -> dict[str, Any]:
     """This document. Needs no token."""
     from minichat.http.document import document  # noqa: PLC0415  hardly anybody asks for it
 

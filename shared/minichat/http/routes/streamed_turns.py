@@ -138,7 +138,7 @@ async def edit_turn(  # noqa: PLR0913, PLR0917  one for each thing that the requ
     | {204: {"description": "The client has every event, the terminal one too: an `EventSource` stops here."}}
     | documented(errors.ChatNotFound, errors.TurnNotFound),
 )
-async def resume_stream(
+async def resume_turn(
     call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn, position: Annotated[Position, Depends()]
 ) -> Response:
     """Resumes a turn's stream after the last event that the client has, and follows a running turn to its end."""

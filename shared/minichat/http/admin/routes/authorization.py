@@ -31,7 +31,7 @@ def get_authorization(call: TenantCall) -> AuthorizationView:
     dependencies=[acts("authorization:publish")],
     responses=documented(*_REFUSALS, access_errors.AuthorizationInvalid, access_errors.AuthorizationConflict),
 )
-def put_authorization(call: TenantCall, body: NewText) -> AuthorizationView:
+def set_authorization(call: TenantCall, body: NewText) -> AuthorizationView:
     """Puts a text in force in place of the version `base`; an empty one takes the tenant's own policies away."""
     return _told(authorization.publish(call, body.policies, body.base))
 

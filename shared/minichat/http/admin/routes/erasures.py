@@ -30,7 +30,9 @@ _EXAMPLE = {"user_id": "auth0|5f7c8ec7"}
     dependencies=[acts("data:erase")],
     responses=documented(*_REFUSALS, erasure.ErasureRunning),
 )
-def erase(call: TenantCall, app: TheApp, body: Annotated[NewErasureBody, Body(examples=[_EXAMPLE])]) -> ErasureView:
+def create_erasure(
+    call: TenantCall, app: TheApp, body: Annotated[NewErasureBody, Body(examples=[_EXAMPLE])]
+) -> ErasureView:
     """Erases a user, or the whole tenant. From now on nothing new of theirs begins; the rest takes minutes."""
     return _told(erasing.accept(call, _whom(call.caller.tenant_id, body), app.settings))
 

@@ -14,7 +14,7 @@ router = APIRouter(tags=["service"])
 
 
 @router.get("/openapi.json", dependencies=[acts("service:read")])
-async def openapi(request: Request) -> dict[str, Any]:
+async def get_open_api(request: Request) -> dict[str, Any]:
     """This document. Needs no token."""
     described = document(request.app.state.minichat.settings.url_prefix)
     return described | {"servers": [{"url": public_path(request, "") or "/"}]}

@@ -183,14 +183,14 @@ _LIMITS = "/tenants/{tenant_id}/users/{user_id}/limits"
 
 
 @router.get(_LIMITS, dependencies=[acts("limits:read")], responses=documented(*_REFUSALS))
-def get_limits(call: TenantCall, user_id: TheUser) -> LimitsView:
+def get_user_limits(call: TenantCall, user_id: TheUser) -> LimitsView:
     """A user's own limits."""
     version, document = _said(policies.of_user(call.caller.tenant_id, user_id))
     return LimitsView(version=version, limits=document.get("limits"))
 
 
 @router.put(_LIMITS, dependencies=[acts("limits:write")], responses=documented(*_CONFLICTS))
-def put_limits(call: TenantCall, app: TheApp, user_id: TheUser, limits: Limits) -> LimitsView:
+def set_user_limits(call: TenantCall, app: TheApp, user_id: TheUser, limits: Limits) -> LimitsView:
     """Gives a user limits of their own, from their next send on.
 
     Limits below what is used are accepted: running turns end as they began, and the next send is refused or downgraded.

@@ -27,7 +27,7 @@ _REFUSALS = (errors.Forbidden, access_errors.TenantNotFound)
 
 
 @router.get(_OF_TENANT, dependencies=[acts("running_turn:list")], responses=documented(*_REFUSALS))
-def list_running_turns_of_tenant(call: TenantCall) -> RunningTurns:
+def list_tenant_running_turns(call: TenantCall) -> RunningTurns:
     """Running turns of a tenant: the thousand that are silent for longest."""
     return _listed(call.caller.tenant_id)
 
