@@ -129,10 +129,17 @@ def test_what_operators_are_answered_is_what_their_document_says(stack: Stack, o
 
 
 def test_streams_describe_their_events(document: dict[str, Any]) -> None:
-    stream = document["paths"]["/mini-chat/v1/chats/{chat_id}/messages:stream"]["post"]["responses"]["200"]["content"]
-    assert stream["text/event-stream"]["schema"] == {"$ref": "#/components/schemas/StreamEvent"}
-    frames = document["components"]["schemas"]["StreamEvent"]["oneOf"]
-    names = [frame["properties"]["event"]["const"] for frame in frames]
+    streams = [
+        operation["responses"]["200"]["content"]["text/event-stream"]["schema"]
+        for operations in document["paths"].values()
+        for operation in operations.values()
+        if operation["operationId"] in {"sendMessage", "retryTurn", "editTurn", "resumeTurn"}
+    ]
+    assert len(streams) == 4
+    for whole, one in (stream["anyOf"] for stream in streams):
+        assert (whole["type"], whole["contentSchema"]) == ("string", {"$ref": "#/components/schemas/StreamEvent"})
+        assert one == {"$ref": "#/components/schemas/StreamData"}
+    names = document["components"]["schemas"]["StreamEvent"]["discriminator"]["mapping"]
     assert set(names) == {NAMES[kind] for kind in get_args(StreamEvent)}
 
 

@@ -12,6 +12,7 @@ import schemathesis
 from hypothesis import strategies as st
 from schemathesis.core.failures import Failure
 
+from minichat.domain.text import is_blank
 from tests.fuzz.aim import Aim
 
 OF_STATE = {"unknown", "too_large", "expired", "files_unavailable", "code_interpreter_unavailable"}
@@ -61,6 +62,9 @@ _FUNCTIONS = st.builds(
     lambda name, text: f"{name}(title,{text})", st.sampled_from(("contains", "startswith", "endswith")), _TEXTS
 )
 schemathesis.openapi.format("filter-of-chats", _filters("updated_at", "title", _FUNCTIONS))
+schemathesis.openapi.format(
+    "visible-text", st.text(st.characters(codec="utf-8")).filter(lambda text: not is_blank(text))
+)
 schemathesis.openapi.format("filter-of-messages", _filters("created_at", "role"))
 _aim = Aim.given()
 

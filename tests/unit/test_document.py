@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, FormatChecker
 
 from minichat.domain.answer_end import COMPLETE, REFUSED_BY_FILTER
 from minichat.domain.chat import clean_title
@@ -36,6 +36,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The 'alias' attribute with value
 
 ROOT = Path(__file__).parents[2]
 FILES = ("openapi.json", "openapi-admin.json")
+FORMATS = FormatChecker(["date", "uuid"])
 _ID = "01a1fd42-d8d3-756c-b9cd-05918e7930d0"
 _LEFT = Remaining("total", "monthly", 100, 90, FIRST_OF_NEXT_MONTH, warning=True, percentage=10)
 EVENTS: list[StreamEvent] = [
@@ -57,16 +58,14 @@ EVENTS: list[StreamEvent] = [
 def _data_of(event: StreamEvent) -> dict[str, Any]:
     """What the document says of the event's `data`: closed, so that what it forgets does not pass."""
     schemas = document("/mini-chat")["components"]["schemas"]
-    (frame,) = (
-        one["properties"]
-        for one in schemas["StreamEvent"]["oneOf"]
-        if one["properties"]["event"]["const"] == NAMES[type(event)]
-    )
+    ref = schemas["StreamEvent"]["discriminator"]["mapping"][NAMES[type(event)]]
+    described = schemas[ref.rpartition("/")[2]]["properties"]
+    assert described["event"]["const"] == NAMES[type(event)]
     closed = {
         name: schema | {"additionalProperties": False} if "properties" in schema or name == "PingData" else schema
         for name, schema in schemas.items()
     }
-    return {**frame["data"]["contentSchema"], "components": {"schemas": closed}}
+    return {**described["data"], "components": {"schemas": closed}}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -90,10 +89,37 @@ def _operations(name: str) -> list[tuple[str, str, dict[str, Any]]]:
     return [(path, method, one) for path, methods in paths.items() for method, one in methods.items()]
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_every_operation_shows_an_example_of_each_body_answer_and_refusal_that_fits_its_schema(name: str) -> None:
+    components = json.loads((ROOT / openapi.FOLDER / name).read_text("utf-8"))["components"]
+
+    def fits(content: dict[str, Any], example: Any) -> None:
+        Draft202012Validator(content["schema"] | {"components": components}, format_checker=FORMATS).validate(example)
+
+    for _, _, operation in _operations(name):
+        bodies = list(operation.get("requestBody", {}).get("content", {}).values())
+        answers = [one for answer in operation["responses"].values() for one in answer.get("content", {}).items()]
+        for content in (*bodies, *(one for kind, one in answers if kind != "application/problem+json")):
+            fits(content, content["example"])
+        problems = [one for kind, one in answers if kind == "application/problem+json"]
+        assert problems
+        for content in problems:
+            for code, shown in content["examples"].items():
+                assert shown == {"$ref": f"#/components/examples/{code}"}
+                fits(content, components["examples"][code]["value"])
+        for parameter in operation.get("parameters", []):
+            if "example" in parameter:
+                fits(parameter, parameter["example"])
+            assert parameter["in"] != "path" or "example" in parameter
+
+
 def test_every_event_that_can_be_told_is_described() -> None:
     kinds = set(get_args(StreamEvent))
-    frames = document("/mini-chat")["components"]["schemas"]["StreamEvent"]["oneOf"]
-    assert [frame["properties"]["event"]["const"] for frame in frames] == list(NAMES.values())
+    schemas = document("/mini-chat")["components"]["schemas"]
+    told = schemas["StreamEvent"]
+    assert list(told["discriminator"]["mapping"]) == list(NAMES.values())
+    assert [one["$ref"] for one in told["oneOf"]] == list(told["discriminator"]["mapping"].values())
+    assert len(schemas["StreamData"]["anyOf"]) == len(NAMES)
     assert set(NAMES) == kinds == {type(event) for event in EVENTS}
 
 
@@ -115,7 +141,8 @@ def test_what_can_be_left_out_is_never_null() -> None:
 
 
 def test_every_event_has_a_number_but_a_ping() -> None:
-    frames = document("/mini-chat")["components"]["schemas"]["StreamEvent"]["oneOf"]
+    schemas = document("/mini-chat")["components"]["schemas"]
+    frames = [schemas[ref.rpartition("/")[2]] for ref in schemas["StreamEvent"]["discriminator"]["mapping"].values()]
     unnumbered = {frame["properties"]["event"]["const"] for frame in frames if "id" not in frame["properties"]}
     assert unnumbered == {NAMES[Ping]}
 

@@ -4,17 +4,20 @@ import re
 
 # Unicode's categories Cc, Cf, Zl, Zp and Zs; then what is drawn as nothing although it counts as a letter, mark or
 # symbol. Written out, since the API's document has it too, and must read the same in every dialect of expressions.
-_INVISIBLE = (
+_BASIC = (
     r"\u0000-\u0020\u007f-\u00a0\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u1680\u180e\u2000-\u200f"
     r"\u2028-\u202f\u205f-\u2064\u2066-\u206f\u3000\ufeff\ufff9-\ufffb"
-    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f"
     r"\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0f\uffa0"
+)
+_BEYOND = (
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f"
     "\U000e0100-\U000e01ef"
 )
-VISIBLE = f"[^{_INVISIBLE}]"
-"""A regular expression that finds one character that a reader sees."""
+VISIBLE = f"[^{_BASIC}]"
+"""A regular expression that finds one character that a reader sees, in every dialect: beyond the basic plane, which not
+all of them can tell apart, it takes each character for one."""
 
-_visible = re.compile(VISIBLE)
+_visible = re.compile(f"[^{_BASIC}{_BEYOND}]")
 
 
 def is_blank(text: str) -> bool:

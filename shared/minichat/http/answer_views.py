@@ -15,14 +15,14 @@ from minichat.domain.stream import models_told
 from minichat.domain.turn import QuotaDecision, Turn, TurnState
 
 
-def _never_null(schema: dict[str, Any]) -> None:
+def never_null(schema: dict[str, Any]) -> None:
     """Describes a member as it is when present."""
     (given,) = (one for one in schema.pop("anyOf") if one != {"type": "null"})
     del schema["default"]
     schema.update(given)
 
 
-Absent = Field(exclude_if=lambda value: value is None, json_schema_extra=_never_null)
+Absent = Field(exclude_if=lambda value: value is None, json_schema_extra=never_null)
 """A member that is left out when there is nothing to say, and never null."""
 
 

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
 from typing import Any
@@ -10,16 +11,28 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from minichat import __version__
-from minichat.domain.stream import NAMES, Ping, StreamEvent
+from minichat.http import examples, stream_schemas
 from minichat.http.acting import action_of_route
+from minichat.http.answer_views import never_null
+from minichat.http.problems import documented
 from minichat.http.response_models import MessageView
 from minichat.http.sse import MEDIA_TYPE
+from minichat.http.stream_schemas import REF
 
-_REF = "#/components/schemas/{model}"
+_BEARER: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "RS256 or ES256."}
+}
+
+
+def _none_null(schema: dict[str, Any]) -> None:
+    """A member that a problem does not have is left out."""
+    for member in schema["properties"].values():
+        if "anyOf" in member:
+            never_null(member)
 
 
 class ProblemField(BaseModel):
@@ -32,6 +45,8 @@ class ProblemField(BaseModel):
 
 class Problem(BaseModel):
     """A problem document (RFC 9457). `code` is the stable machine word; `title` carries the same word."""
+
+    model_config = ConfigDict(json_schema_extra=_none_null)
 
     type: str
     title: str
@@ -67,7 +82,7 @@ _SELECT: dict[str, Any] = {
     "explode": False,
     "schema": {
         "type": "array",
-        "items": {"enum": list(MessageView.model_fields)},
+        "items": {"type": "string", "enum": list(MessageView.model_fields)},
         "minItems": 1,
         "uniqueItems": True,
         "title": "$Select",
@@ -88,15 +103,29 @@ _LINKS: dict[tuple[str, str, str], tuple[dict[str, str], tuple[str, ...]]] = {
 """The operations that follow an operation of a chat, and where they find the id: in its response or request."""
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a document says of its API as a whole, and shows of each operation."""
+
+    title: str
+    summary: str
+    description: str
+    tags: Mapping[str, str]
+    examples: Mapping[str, Any]
+    """Of each schema that a request or an answer has, by its name; of one without a name, by its operation's."""
+    parameters: Mapping[str, Any]
+    """A value of each parameter, by its name alone or by its operation's and its own."""
+
+
 @cache
 def document(url_prefix: str) -> dict[str, Any]:
     """The document of the chat API, whichever function serves it."""
+    from minichat.http.about import ABOUT  # noqa: PLC0415  it needs what is here
     from minichat.http.app import BUFFERED, STREAMING, routers  # noqa: PLC0415  the app's routes include this document
-    from minichat.http.stream_schemas import DATA  # noqa: PLC0415  models that nothing else needs
 
-    about = "Chats whose answers stream; every turn can be read, retried, edited and deleted."
-    made = described(routers(BUFFERED | STREAMING), f"{url_prefix}/v1", ("Mini Chat", about), *DATA.values())
-    made["components"]["schemas"]["StreamEvent"] = {"oneOf": [_frame(kind, data) for kind, data in DATA.items()]}
+    models = stream_schemas.DATA.values()
+    made = described(routers(BUFFERED | STREAMING), f"{url_prefix}/v1", ABOUT, *models)
+    made["components"]["schemas"] |= stream_schemas.events()
     _link(made["paths"], f"{url_prefix}/v1/chats/{{chat_id}}")
     return made
 
@@ -104,11 +133,11 @@ def document(url_prefix: str) -> dict[str, Any]:
 def described(
     served: Iterable[APIRouter],
     prefix: str,
-    named: tuple[str, str],
+    about: About,
     *answered: type[BaseModel],
     taken: Iterable[type[BaseModel]] = (),
 ) -> dict[str, Any]:
-    """The document of these routers, all below a prefix; `named` is its title and what the API is, in a sentence.
+    """The document of these routers, all below a prefix.
 
     `answered` and `taken` are models of answers and of bodies, besides those that routes name.
     """
@@ -119,24 +148,31 @@ def described(
     for router in served:
         app.include_router(router, prefix=prefix)
         acting |= actions(router, prefix)
-    title, summary = named
-    made = get_openapi(title=title, version=__version__, summary=summary, routes=app.routes)
+    made = get_openapi(
+        title=about.title,
+        version=__version__,
+        summary=about.summary,
+        description=about.description,
+        contact={"name": "The operator of this deployment"},
+        license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        tags=[{"name": name, "description": description} for name, description in about.tags.items()],
+        routes=app.routes,
+    )
+    made["components"] |= {"securitySchemes": _BEARER, "examples": {}}
     schemas = made["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     _, models = models_json_schema(
-        [(Problem, "validation"), *((data, "serialization") for data in answered)], ref_template=_REF
+        [(Problem, "validation"), *((data, "serialization") for data in answered)], ref_template=REF
     )
     schemas |= models["$defs"]
     for data in taken:
-        schemas |= models_json_schema([(data, "validation")], ref_template=_REF)[1]["$defs"]
-    made["components"]["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "RS256 or ES256."}
-    }
+        schemas |= models_json_schema([(data, "validation")], ref_template=REF)[1]["$defs"]
     for path, operations in made["paths"].items():
         for method, operation in operations.items():
             operation["x-action"] = acting[method, path]
             _finish(operation, public=operation["x-action"] == "service:read")
+            examples.show(operation, about.examples, about.parameters, made["components"]["examples"])
     return made
 
 
@@ -177,8 +213,7 @@ def _finish(operation: dict[str, Any], *, public: bool) -> None:
     operation["summary"] = re.sub(
         "([A-Z])", lambda upper: f" {upper[1].lower()}", operation["operationId"]
     ).capitalize()
-    if not public:
-        operation["security"] = [{"bearer": []}]
+    operation["security"] = [] if public else [{"bearer": []}]
     for parameter in operation.get("parameters", ()):
         parameter["schema"] = _present(parameter["schema"])
         if parameter["name"] == "$select":
@@ -187,28 +222,15 @@ def _finish(operation: dict[str, Any], *, public: bool) -> None:
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422")):
         del responses["422"]
+    if public:  # only the gateway refuses, when there are too many requests
+        responses["429"] = documented()[429]
     for response in responses.values():
         content = response.get("content", {})
         if MEDIA_TYPE in content:
-            content[MEDIA_TYPE]["schema"] = {"$ref": "#/components/schemas/StreamEvent"}
+            content[MEDIA_TYPE]["schema"] = stream_schemas.STREAM
 
 
 def _present(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of a parameter when given: no header or query is null."""
     given = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
     return {name: value for name, value in schema.items() if name != "anyOf"} | given[0] if given else schema
-
-
-def _frame(kind: type[StreamEvent], data: type[BaseModel]) -> dict[str, Any]:
-    """One event of the stream: its fields are text, and the text of `data` is JSON."""
-    content = {
-        "type": "string",
-        "contentMediaType": "application/json",
-        "contentSchema": {"$ref": _REF.format(model=data.__name__)},
-    }
-    numbered = {} if kind is Ping else {"id": {"type": "string", "description": "The event's number in the turn."}}
-    return {
-        "type": "object",
-        "required": ["event", "data"],
-        "properties": {"event": {"const": NAMES[kind]}, "data": content, **numbered},
-    }

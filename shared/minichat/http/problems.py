@@ -187,6 +187,12 @@ def documented(*refusals: type[errors.ChatError]) -> dict[int | str, dict[str, A
     }
 
 
+def usual_detail(code: str) -> str:
+    """What the document of a problem says in words, where nothing more is known than its code."""
+    told = {error.code: error.detail for error in reversed(STATUS)}
+    return told.get(code) or UNCLASSED[code][1]
+
+
 def _problem(request: Request, status: int, code: str, detail: str, **extra: Any) -> Response:
     note(code=code)
     document = {

@@ -23,13 +23,17 @@ _TRIMMED = rf"^[{_SPACE}]*[^{_SPACE}]([\s\S]{{0,{TITLE_MAX_CHARACTERS - 2}}}[^{_
 Text = Annotated[str, AfterValidator(well_formed)]
 # The document says here what the domain refuses, in its own words.
 UserText = Annotated[
-    Text, Field(description="Unicode text, kept exactly as it comes.", json_schema_extra={"pattern": VISIBLE})
+    Text,
+    Field(
+        description="Unicode text, kept exactly as it comes; a reader sees at least one character of it.",
+        json_schema_extra={"format": "visible-text", "pattern": VISIBLE},
+    ),
 ]
 Title = Annotated[
     Text,
     Field(
         description="1 to 255 characters after trimming, one of them visible.",
-        json_schema_extra={"allOf": [{"pattern": VISIBLE}, {"pattern": _TRIMMED}]},
+        json_schema_extra={"format": "visible-text", "allOf": [{"pattern": VISIBLE}, {"pattern": _TRIMMED}]},
     ),
 ]
 

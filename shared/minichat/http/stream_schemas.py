@@ -1,10 +1,10 @@
-"""Schemas of the `data` of each stream event, for the OpenAPI document: `domain.stream` builds it (contract 3).
+"""Schemas of the events of a stream, for the OpenAPI document: `domain.stream` builds them (contract 3).
 
 Only the document imports this module, on request: no cold start pays for these models.
 """
 
 from datetime import datetime
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -15,6 +15,9 @@ from minichat.domain.quota_left import Bucket
 from minichat.domain.quota_periods import Period
 from minichat.domain.turn import QuotaDecision
 from minichat.http.answer_views import Absent, CitationView, CompletionView, UsageView
+from minichat.http.sse import MEDIA_TYPE
+
+REF = "#/components/schemas/{model}"
 
 
 class SummaryApplied(BaseModel):
@@ -115,3 +118,47 @@ DATA: dict[type[stream.StreamEvent], type[BaseModel]] = {
     stream.Ping: PingData,
 }
 assert {*DATA} == set(get_args(stream.StreamEvent)), "every event that can be told is described"
+
+STREAM: dict[str, Any] = {
+    "anyOf": [
+        {
+            "type": "string",
+            "contentMediaType": MEDIA_TYPE,
+            "contentSchema": {"$ref": REF.format(model="StreamEvent")},
+            "description": "The stream as it comes: server-sent events.",
+        },
+        {"$ref": REF.format(model="StreamData")},
+    ]
+}
+"""An answer that streams: text for who reads it whole, and for who reads event by event the data of each."""
+
+
+def events() -> dict[str, Any]:
+    """The schemas of all events, each with its name and its data, and those of any event and of any data."""
+    named = {data.__name__.removesuffix("Data") + "Event": (kind, data) for kind, data in DATA.items()}
+    refs = {stream.NAMES[kind]: REF.format(model=name) for name, (kind, _) in named.items()}
+    return {name: _event(kind, data) for name, (kind, data) in named.items()} | {
+        "StreamEvent": {
+            "description": "An event of a stream, as a client has it that has read the JSON of its data.",
+            "oneOf": [{"$ref": ref} for ref in refs.values()],
+            "discriminator": {"propertyName": "event", "mapping": refs},
+        },
+        "StreamData": {
+            "description": "The data of an event of a stream. Its fields tell which; so does the event's name.",
+            "anyOf": [{"$ref": REF.format(model=data.__name__)} for data in DATA.values()],
+        },
+    }
+
+
+def _event(kind: type[stream.StreamEvent], data: type[BaseModel]) -> dict[str, Any]:
+    number = {"type": "string", "pattern": "^[0-9]+$", "description": "The event's number in the turn."}
+    return {
+        "type": "object",
+        "description": data.__doc__,
+        "required": ["event", "data"],
+        "properties": {
+            "event": {"type": "string", "const": stream.NAMES[kind]},
+            "data": {"$ref": REF.format(model=data.__name__)},
+            **({} if kind is stream.Ping else {"id": number}),
+        },
+    }

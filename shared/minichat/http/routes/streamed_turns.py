@@ -42,7 +42,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: `stream_started`, then `delta`, `tool` and `ping` as they come, at most "
         "one `citations`, and exactly one of `done` and `error`, which is the last.",
-        "content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}},
+        "content": {sse.MEDIA_TYPE: {}},
     }
 }
 

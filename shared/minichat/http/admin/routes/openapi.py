@@ -23,9 +23,8 @@ async def get_open_api(request: Request) -> dict[str, Any]:
 @cache
 def document(url_prefix: str) -> dict[str, Any]:
     """The document of the whole operator's API, whichever of its functions serves it."""
+    from minichat.http.admin.about import ABOUT  # noqa: PLC0415  hardly anybody asks for it
     from minichat.http.admin.app import PREFIX, QUEUES, TABLE, admin_routers  # noqa: PLC0415  it includes this route
-    from minichat.http.document import described  # noqa: PLC0415  hardly anybody asks for it
+    from minichat.http.document import described  # noqa: PLC0415  as rarely
 
-    about = "For operators of a deployment, and administrators of its tenants: each operation says its action."
-    named = ("Mini Chat: operators", about)
-    return described(admin_routers(TABLE | QUEUES), f"{url_prefix}{PREFIX}", named, taken=tuple(EXAMPLES))
+    return described(admin_routers(TABLE | QUEUES), f"{url_prefix}{PREFIX}", ABOUT, taken=tuple(EXAMPLES))
