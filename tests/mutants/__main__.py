@@ -65,10 +65,12 @@ def _stack(folder: str) -> Iterator[str]:
     """A running local stack: its engine. Started from outside, since nothing of ours may be loaded here."""
     command = [sys.executable, "-m", "minichat.cli.main", "dev", "--port", "0", "--state", folder]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert any("Ctrl-C" in line for line in process.stdout)
-        yield json.loads((Path(folder) / "dev.json").read_text("utf-8"))["engine_url"]
-        process.terminate()
+        try:
+            assert process.stdout is not None
+            assert any("Ctrl-C" in line for line in process.stdout)
+            yield json.loads((Path(folder) / "dev.json").read_text("utf-8"))["engine_url"]
+        finally:  # or a test that fails while the mutants are prepared would be waited for, with the stack, for ever
+            process.terminate()
 
 
 def _judged(mutants: list[Mutant], workers: int, seconds: float) -> list[tuple[Mutant, Verdict]]:

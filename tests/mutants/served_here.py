@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from minichat.http.app import create_app
 from minichat.local.process import free_port
+from minichat.local.server import create_both
 from minichat.settings import load
 from tests.conftest import of_servers
 from tests.support.http.client import Stack
@@ -28,7 +28,7 @@ def served_here(state: Path) -> Iterator[Stack]:
         port = free_port()
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(load(os.environ)), port=port, log_level="warning", timeout_graceful_shutdown=1, http="h11"
+                create_both(load(os.environ)), port=port, log_level="warning", timeout_graceful_shutdown=1, http="h11"
             )
         )
         serving = threading.Thread(target=server.run)

@@ -16,7 +16,7 @@ from minichat.http.admin.app import PREFIX, create_admin_app
 from minichat.http.app import create_app
 from minichat.local import limits
 from minichat.local.issuer import JWKS_PATH
-from minichat.settings import SettingsError, load
+from minichat.settings import Settings, SettingsError, load
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     limits.install()
     try:
         settings = load(os.environ)
-        app = _both(create_app(settings), create_admin_app(settings), f"{settings.url_prefix}{PREFIX}/")
+        app = create_both(settings)
     except SettingsError as error:
         sys.exit(f"{error}")
     uvicorn.run(
@@ -43,8 +43,12 @@ def main() -> None:
     )
 
 
-def _both(chat: ASGIApp, admin: ASGIApp, prefix: str) -> ASGIApp:
-    """The chat API, and below its prefix the operator's; only the former has anything to end at shutdown."""
+def create_both(settings: Settings) -> ASGIApp:
+    """The chat API, and below its prefix the operator's; only the former has anything to end at shutdown.
+
+    Raises SettingsError.
+    """
+    chat, admin, prefix = create_app(settings), create_admin_app(settings), f"{settings.url_prefix}{PREFIX}/"
 
     async def either(scope: Scope, receive: Receive, send: Send) -> None:
         is_admin = scope["type"] == "http" and scope["path"].startswith(prefix)
