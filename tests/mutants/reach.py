@@ -77,6 +77,12 @@ class Watch:
         self._now: set[CodeType] = set()
         self.entered: dict[tuple[str, int], set[str]] = defaultdict(set)
         self.seconds: dict[str, float] = {}
+        self.failed: set[str] = set()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A test that fails without a mutant judges none."""
+        if report.failed:
+            self.failed.add(report.nodeid)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -99,9 +105,9 @@ class Watch:
 
 
 def reach(root: Path, folders: Sequence[str], groups: Sequence[Sequence[str]]) -> list[Reach]:
-    """Runs the tests, which have to pass, each group in a process of its own, all at once.
+    """Runs the tests, each group in a process of its own, all at once. One that fails is told, and judges nothing.
 
-    Raises CalledProcessError when a test fails.
+    Raises CalledProcessError when they cannot be run.
     """
     with tempfile.TemporaryDirectory(prefix="minichat-mutants-") as kept, ThreadPoolExecutor() as threads:
         notes = [Path(kept) / f"{number}.json" for number in range(len(groups))]
@@ -118,9 +124,9 @@ def _reach(root: Path, folders: Sequence[str], tests: Sequence[str], notes: Path
 def _main(notes: str, root: str, folders: str, *tests: str) -> int:
     watch = Watch(Path(root), json.loads(folders))
     code = pytest.main(["-q", "-p", "no:cacheprovider", "-W", "ignore", "--tb=short", *tests], plugins=[watch])
-    entered = [(path, first, sorted(found)) for (path, first), found in watch.entered.items()]
+    entered = [(path, first, sorted(found - watch.failed)) for (path, first), found in watch.entered.items()]
     Path(notes).write_text(json.dumps({"entered": entered, "seconds": watch.seconds}), "utf-8")
-    return int(code)
+    return 0 if code == pytest.ExitCode.TESTS_FAILED else int(code)
 
 
 if __name__ == "__main__":
