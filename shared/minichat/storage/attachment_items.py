@@ -1,8 +1,8 @@
 """The shapes of the items of attachments and their pictures: short names, as in storage.items."""
 
-from pynamodb.attributes import BinaryAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.attributes import BinaryAttribute, UnicodeAttribute
 
-from minichat.storage.attributes import InstantAttribute
+from minichat.storage.attributes import InstantAttribute, NumberAttribute
 from minichat.storage.idempotency_keys import OnceItem
 from minichat.storage.items import ConversationItem
 

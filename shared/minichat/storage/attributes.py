@@ -1,7 +1,9 @@
 """How values other than text and numbers are stored."""
 
+import json
 from dataclasses import astuple
 from datetime import datetime
+from typing import Any
 
 from pynamodb.attributes import Attribute
 from pynamodb.constants import NUMBER, STRING
@@ -9,6 +11,21 @@ from pynamodb.constants import NUMBER, STRING
 from minichat.domain.answer_end import CompletionSignal
 from minichat.domain.identity import AttachmentId, from_micros, micros
 from minichat.domain.turn import ToolCalls
+
+
+class NumberAttribute(Attribute[float]):
+    """A number, stored as pynamodb's own attribute stores it: but whole ones, as nearly all are, need no JSON."""
+
+    attr_type = NUMBER
+
+    def serialize(self, value: float) -> str:
+        return str(value) if type(value) is int else json.dumps(value)
+
+    def deserialize(self, value: str) -> Any:
+        try:
+            return int(value)
+        except ValueError:
+            return json.loads(value)
 
 
 class InstantAttribute(Attribute[datetime]):

@@ -8,7 +8,6 @@ one to give back; a read only where the first guess was somebody's.
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from pynamodb.attributes import NumberAttribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.operand import Path
 
@@ -16,6 +15,7 @@ from minichat.domain.errors import RateLimited
 from minichat.domain.identity import Call, TenantId, UserId
 from minichat.domain.rates import PATIENCE_SECONDS, milliseconds
 from minichat.storage import keys
+from minichat.storage.attributes import NumberAttribute
 from minichat.storage.conditions import any_of
 from minichat.storage.items import ConversationItem, batch_get
 from minichat.storage.keys import Key, Raw

@@ -9,21 +9,21 @@ from functools import partial
 from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
-from pynamodb.attributes import BinaryAttribute, BooleanAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.attributes import BinaryAttribute, BooleanAttribute, UnicodeAttribute
 from pynamodb.connection import Connection
 from pynamodb.connection.table import TableConnection
 from pynamodb.exceptions import PynamoDBException
 from pynamodb.expressions.condition import Condition
-from pynamodb.models import Model
 
 from minichat import greenlets
 from minichat.domain.errors import ServiceUnavailable
 from minichat.pauses import CHANCE, jittered
 from minichat.settings import Store
 from minichat.storage import dynamodb
-from minichat.storage.attributes import CallsAttribute, IdsAttribute, InstantAttribute, SignalAttribute
+from minichat.storage.attributes import CallsAttribute, IdsAttribute, InstantAttribute, NumberAttribute, SignalAttribute
 from minichat.storage.indexes import ByOwner, RunningIndex, Temporary
 from minichat.storage.keys import Key, Raw
+from minichat.storage.models import LeanModel
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class _Connected:
     max_retry_attempts: int | None = 0
 
 
-class ConversationItem(Model):
+class ConversationItem(LeanModel):
     """Any item of the conversation table."""
 
     class Meta(_Connected):
@@ -197,7 +197,7 @@ class ExpiringItem(ConversationItem):
     expires_at = NumberAttribute(null=True)
 
 
-class OutboxItem(Model):
+class OutboxItem(LeanModel):
     """An event on its way out. Nothing else is in its table, so every stream record is an event."""
 
     class Meta(_Connected):
@@ -267,7 +267,7 @@ def answered(read: Callable[[], T]) -> T:
     raise ServiceUnavailable from failure
 
 
-def is_there(item: Model) -> bool:
+def is_there(item: LeanModel) -> bool:
     """Whether there is an item with this one's key, by a consistent read.
 
     Raises ServiceUnavailable when DynamoDB does not answer.

@@ -11,13 +11,13 @@ is admitted at the same moment may exceed it.
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from pynamodb.attributes import NumberAttribute
 from pynamodb.expressions.operand import Path
 
 from minichat.domain.identity import TenantId
 from minichat.domain.rates import TenantUse, milliseconds
 from minichat.domain.turn import Turn
 from minichat.storage import keys
+from minichat.storage.attributes import NumberAttribute
 from minichat.storage.items import ConversationItem
 from minichat.storage.keys import Key, Raw
 from minichat.storage.transact import Update

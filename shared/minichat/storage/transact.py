@@ -23,8 +23,6 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError,
 from pynamodb.exceptions import PutError, PynamoDBException, TransactWriteError, UpdateError
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
-from pynamodb.models import Model
-from pynamodb.transactions import TransactWrite
 
 from minichat import greenlets
 from minichat.domain.errors import ChatError, ServiceUnavailable
@@ -32,6 +30,7 @@ from minichat.observability import count, measured, observe, tally
 from minichat.pauses import growing, jittered
 from minichat.storage.items import OutboxItem, connection, is_there
 from minichat.storage.keys import Raw
+from minichat.storage.models import LeanModel, key_request, put_request, update_request
 
 PATIENCE_SECONDS = 8
 """How long a write is repeated before the caller is told to come back: contention on one chat passes much sooner.
@@ -81,7 +80,7 @@ class Put:
     """Stores a whole item."""
 
     name: str
-    item: Model
+    item: LeanModel
     condition: Condition | None = None
 
 
@@ -90,7 +89,7 @@ class Update:
     """Changes some attributes of the item that has this one's key."""
 
     name: str
-    item: Model
+    item: LeanModel
     actions: Sequence[Action] = field(default_factory=tuple)
     condition: Condition | None = None
 
@@ -100,7 +99,7 @@ class Delete:
     """Removes the item that has this one's key, as far as the condition holds. Its old item is not told."""
 
     name: str
-    item: Model
+    item: LeanModel
     condition: Condition
 
 
@@ -109,7 +108,7 @@ class Check:
     """Writes nothing: the item that has this one's key must meet the condition."""
 
     name: str
-    item: Model
+    item: LeanModel
     condition: Condition
 
 
@@ -145,7 +144,7 @@ def commit(
     or collisions did not end, and as far as can be known nothing was done; Rejected when it never takes the
     transaction.
     """
-    # TransactWrite sends checks, then deletes, puts and updates, and reasons come in that order.
+    # pynamodb sends checks, then deletes, puts and updates, and reasons come in that order.
     names = [write.name for kind in (Check, Delete, Put, Update) for write in writes if isinstance(write, kind)]
     attempts = _Attempts(op)
     took_effect = took_effect or _its_event(writes)
@@ -199,7 +198,7 @@ def try_commit(writes: Sequence[Write], *, token: str, op: str) -> bool:
     return True
 
 
-def put_one(model: Model, *, op: str = "other") -> None:
+def put_one(model: LeanModel, *, op: str = "other") -> None:
     """Stores one item, whether it was there or not; `op` as for `commit`.
 
     Raises ServiceUnavailable when DynamoDB did not answer; the item may be stored all the same.
@@ -217,7 +216,7 @@ def put_one(model: Model, *, op: str = "other") -> None:
     raise ServiceUnavailable from attempts.failure
 
 
-def update_one(model: Model, actions: Sequence[Action], condition: Condition, *, op: str = "other") -> bool:
+def update_one(model: LeanModel, actions: Sequence[Action], condition: Condition, *, op: str = "other") -> bool:
     """Changes one item under a condition and reads it back into `model`; False when the condition did not hold.
 
     A single write has no token: when the answer to it was lost and its repetition is refused, what refuses it may be
@@ -248,31 +247,18 @@ def _its_event(writes: Sequence[Write]) -> Callable[[], bool]:
     return bool if event is None else partial(is_there, event)
 
 
-class _Transaction(TransactWrite):
-    """Remembers its answer, which pynamodb asks the consumed capacity for and then drops."""
-
-    answer: Mapping[str, Any]
-
-    def _commit(self) -> Any:
-        self.answer = super()._commit()
-        return self.answer
-
-
 def _send(writes: Sequence[Write], token: str) -> float:
     """Sends the transaction once; the write units it took."""
-    with _Transaction(connection=connection(), client_request_token=token) as transaction:
-        for write in writes:
-            match write:
-                case Put(item=item, condition=condition):
-                    transaction.save(item, condition=condition, return_values="ALL_OLD")
-                case Delete(item=item, condition=condition):
-                    transaction.delete(item, condition=condition)
-                case Check(item=item, condition=condition):
-                    keys = item.pk, item.sk  # type: ignore[attr-defined]  # both tables have them
-                    transaction.condition_check(type(item), *keys, condition=condition)
-                case Update(item=item, actions=actions, condition=condition):
-                    transaction.update(item, actions=list(actions), condition=condition, return_values="ALL_OLD")
-    return _units(transaction.answer)
+    answer = connection().transact_write_items(
+        condition_check_items=[key_request(one.item, one.condition) for one in writes if isinstance(one, Check)],
+        delete_items=[key_request(one.item, one.condition) for one in writes if isinstance(one, Delete)],
+        put_items=[put_request(one.item, one.condition) for one in writes if isinstance(one, Put)],
+        update_items=[
+            update_request(one.item, one.actions, one.condition) for one in writes if isinstance(one, Update)
+        ],
+        client_request_token=token,
+    )
+    return _units(answer)
 
 
 def _units(answer: Mapping[str, Any]) -> float:
