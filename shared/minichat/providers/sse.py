@@ -3,13 +3,11 @@
 Only CR, LF and CRLF end a line. `str.splitlines` would also split at U+2028 and others, which JSON may carry raw.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 
-_LINE_END = re.compile(rb"[\r\n]")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -30,7 +28,7 @@ class EventParser:
     """Collects bytes and yields complete events; an event cut off by the stream's end is dropped."""
 
     def __init__(self) -> None:
-        self._line = bytearray()
+        self._begun = bytearray()
         self._after_cr = False
         self._first_line = True
         self._name = ""
@@ -43,32 +41,28 @@ class EventParser:
 
         Raises EventTooLarge, and UnicodeDecodeError for bytes that are not UTF-8.
         """
-        start = 0
+        if not chunk:
+            return
         # A CR ends its line at once: waiting for an LF would delay an event, and lose a stream's last one.
-        if self._after_cr and chunk:
-            start = chunk[0] == 0x0A
-            self._after_cr = False
-        while (end := _LINE_END.search(chunk, start)) is not None:
-            self._take(chunk[start : end.start()])
-            start = end.end()
-            if chunk[end.start()] == 0x0D:
-                if start == len(chunk):
-                    self._after_cr = True
-                elif chunk[start] == 0x0A:
-                    start += 1
-            if (event := self._ended_line()) is not None:
+        if self._after_cr:
+            chunk = chunk.removeprefix(b"\n")
+        self._after_cr = chunk.endswith(b"\r")
+        # Of bytes, unlike text, only CR, LF and CRLF end a line.
+        for part in chunk.splitlines(keepends=True):
+            line = part.rstrip(b"\r\n")
+            self._size += len(line)
+            if self._size > MAX_EVENT_BYTES:
+                raise EventTooLarge(f"more than {MAX_EVENT_BYTES} bytes")
+            if len(line) == len(part):
+                self._begun += line
+            elif (event := self._ended(line)) is not None:
                 yield event
-        self._take(chunk[start:])
 
-    def _take(self, part: bytes) -> None:
-        self._size += len(part)
-        if self._size > MAX_EVENT_BYTES:
-            raise EventTooLarge(f"more than {MAX_EVENT_BYTES} bytes")
-        self._line += part
-
-    def _ended_line(self) -> WireEvent | None:
-        line = bytes(self._line)
-        self._line.clear()
+    def _ended(self, line: bytes) -> WireEvent | None:
+        """The event that is complete with this line, the part of it that came last."""
+        if self._begun:
+            line = bytes(self._begun) + line
+            self._begun.clear()
         if self._first_line:
             line = line.removeprefix(_BYTE_ORDER_MARK)
             self._first_line = False

@@ -21,6 +21,7 @@ from minichat.providers import refusals
 from minichat.providers.chunks import Failed, FailureCode, ProviderChunk, Terminal
 from minichat.providers.credentials import ProviderKey
 from minichat.providers.diagnostics import redact_diagnostic
+from minichat.providers.time_limit import TimeLimit
 
 FIRST_PAUSE_SECONDS = 0.25
 MAX_PAUSE_SECONDS = 5.0
@@ -257,11 +258,11 @@ async def _error_text(response: httpx2.Response) -> str:
 async def _chunks(
     response: httpx2.Response, reader: Reader, idle_seconds: float, first_byte_by: float, total_by: float
 ) -> AsyncGenerator[ProviderChunk, None]:
-    parts, by = response.aiter_bytes(), first_byte_by
+    parts, limit = response.aiter_bytes(), TimeLimit(first_byte_by)
     problem: Failed | None = None
     try:
         while True:
-            async with asyncio.timeout_at(by):
+            with limit:
                 part = await anext(parts, None)
             if part is None:
                 break
@@ -273,11 +274,13 @@ async def _chunks(
                         await _read_to_its_end(parts)
                     return
                 yield chunk
-            by = min(asyncio.get_running_loop().time() + idle_seconds, total_by)
+            limit.by = min(asyncio.get_running_loop().time() + idle_seconds, total_by)
     except (TimeoutError, httpx2.TimeoutException):
         problem = Failed("provider_timeout", "the stream fell silent, or took too long", reader.usage)
     except (httpx2.HTTPError, ValueError) as error:
         problem = Failed("provider_error", repr(error), reader.usage)
+    finally:
+        limit.close()
     for chunk in _last(reader, problem):
         yield chunk
 
