@@ -6,6 +6,7 @@ that puts a name there asks `in_key`, everything that reads one there `from_key`
 """
 
 import re
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 LONGEST = 255
@@ -48,6 +49,7 @@ def is_uuid(name: str) -> bool:
     return match is not None and "-".join(match.group(2, 4, 5, 6, 7)).lower() == name
 
 
+@lru_cache(maxsize=1024)
 def in_key(name: str) -> str:
     """A name as a part of a key: letters, digits and `_`, `-`, `.`, all else percent-encoded; other names differ.
 

@@ -10,6 +10,7 @@ from minichat.services.channel import Numbered
 
 MEDIA_TYPE = "text/event-stream"
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_DELTA = '{"type":"text","content":'
 
 
 class EventStream(StreamingResponse):
@@ -37,6 +38,7 @@ async def encoded(events: AsyncIterator[Sequence[Numbered]]) -> AsyncIterator[by
 def frame(numbered: Numbered) -> bytes:
     """One event: `id` is its number in the turn. A ping has none, so it never moves a resume."""
     event = numbered.event
-    data = _JSON.encode(event.data)
+    # Nearly all events are deltas, and text alone is encoded in a third of the time that an object takes.
+    data = f"{_DELTA}{_JSON.encode(event.data['content'])}}}" if event.name == "delta" else _JSON.encode(event.data)
     head = f"id: {numbered.number}\n" if numbered.number is not None else ""
     return f"{head}event: {event.name}\ndata: {data}\n\n".encode()

@@ -159,8 +159,7 @@ class Connections:
     async def _exchange(self, request: bytes) -> "_Reply":
         kept = self._usable() or await self._connected()
         try:
-            async with asyncio.timeout(self._where.read_timeout_seconds):
-                answer = await kept.exchange(request)
+            answer = await kept.exchange(request, self._where.read_timeout_seconds)
         except TimeoutError:
             kept.close()
             raise ReadTimeoutError(endpoint_url=self._url) from None
@@ -201,19 +200,22 @@ class Connections:
         key = await _credentials()
         instant, target = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), f"DynamoDB_20120810.{operation}"
         day = instant[:8]
-        signed = {"content-type": _TYPE, "host": self._host, "x-amz-date": instant, "x-amz-target": target}
+        # Sorted by name, as they are signed.
+        lines, names = (
+            f"content-type:{_TYPE}\nhost:{self._host}\nx-amz-date:{instant}\n",
+            "content-type;host;x-amz-date",
+        )
         if key.token is not None:
-            signed["x-amz-security-token"] = key.token
-        lines = "".join(f"{name}:{value}\n" for name, value in sorted(signed.items()))
-        names = ";".join(sorted(signed))
+            lines, names = f"{lines}x-amz-security-token:{key.token}\n", f"{names};x-amz-security-token"
+        lines, names = f"{lines}x-amz-target:{target}\n", f"{names};x-amz-target"
         canonical = f"POST\n/\n\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
         scope = f"{day}/{self._where.region}/dynamodb/aws4_request"
         said = f"AWS4-HMAC-SHA256\n{instant}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-        signature = hmac.new(_signing_key(key.secret_key, day, self._where.region), said.encode(), hashlib.sha256)
+        signature = hmac.digest(_signing_key(key.secret_key, day, self._where.region), said.encode(), "sha256")
         head = (
             f"POST / HTTP/1.1\n{lines}content-length:{len(body)}\naccept-encoding:identity\n"
             f"authorization:AWS4-HMAC-SHA256 Credential={key.access_key}/{scope}, SignedHeaders={names}, "
-            f"Signature={signature.hexdigest()}\n\n"
+            f"Signature={signature.hex()}\n\n"
         )
         return head.replace("\n", "\r\n").encode() + body
 
@@ -266,17 +268,23 @@ class _Kept(asyncio.Protocol):
         fresh = time.monotonic() - self._used_at < IDLE_SECONDS
         return fresh and self._is_open and not self._transport.is_closing() and not self._poll.poll(0)
 
-    async def exchange(self, request: bytes) -> "_Reply":
-        """The answer to a request. Raises OSError and httptools.HttpParserError."""
+    async def exchange(self, request: bytes, seconds: float) -> "_Reply":
+        """The answer to a request within that many seconds.
+
+        Raises OSError, of which TimeoutError is one, and httptools.HttpParserError.
+        """
         if not self._is_open:
             raise ConnectionResetError
         self._parser, self._is_kept = httptools.HttpResponseParser(self), False
         self._headers, self._parts = dict[str, str](), list[bytes]()
-        self._waits = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._waits = loop.create_future()
+        too_late = loop.call_later(seconds, self._fail, TimeoutError())
         try:
             self._transport.write(request)
             return await self._waits
         finally:
+            too_late.cancel()
             self._waits, self._used_at = None, time.monotonic()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -330,7 +338,7 @@ def _tls() -> ssl.SSLContext:
 def _signing_key(secret: str, day: str, region: str) -> bytes:
     key = f"AWS4{secret}".encode()
     for part in (day, region, "dynamodb", "aws4_request"):
-        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+        key = hmac.digest(key, part.encode(), "sha256")
     return key
 
 

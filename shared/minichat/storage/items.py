@@ -4,7 +4,7 @@ Attribute names are short: DynamoDB bills them with every write, and a turn that
 that does not (docs/decisions/0006-data-model.md).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pynamodb.attributes import BinaryAttribute, BooleanAttribute, UnicodeAttribute
 from pynamodb.connection import Connection
 from pynamodb.connection.table import TableConnection
-from pynamodb.exceptions import PynamoDBException
+from pynamodb.exceptions import GetError, PynamoDBException
 from pynamodb.expressions.condition import Condition
 
 from minichat import greenlets
@@ -275,11 +275,23 @@ def is_there(item: LeanModel) -> bool:
     where: Any = item  # both tables have these keys
     wanted = type(item).get_operation_kwargs_from_class(where.pk, where.sk)
     try:
-        # Through the client that writes, which exists by now: each model has one of its own.
-        answer = connection().dispatch("GetItem", {**wanted, "ConsistentRead": True})
-    except (BotoCoreError, ClientError) as error:
+        answer = ask("GetItem", {**wanted, "ConsistentRead": True}, GetError)
+    except GetError as error:
         raise ServiceUnavailable from error
     return bool(answer.get("Item"))
+
+
+def ask(operation: str, params: dict[str, Any], failure: type[PynamoDBException]) -> dict[str, Any]:
+    """The answer to an operation as DynamoDB's reference has it, with what it consumed.
+
+    Raises `failure`, whose cause is pynamodb's form of botocore's error.
+    """
+    try:
+        # Below `dispatch`, which asks for a random number and tells listeners that we do not have.
+        answer: dict[str, Any] = connection()._make_api_call(operation, {**params, "ReturnConsumedCapacity": "TOTAL"})
+    except (BotoCoreError, ClientError) as error:
+        raise failure(f"{operation} failed: {error}", error) from error
+    return answer
 
 
 def batch_get(keys: Iterable[Key]) -> dict[Key, Raw]:
@@ -288,11 +300,12 @@ def batch_get(keys: Iterable[Key]) -> dict[Key, Raw]:
     Raises ServiceUnavailable when DynamoDB does not answer.
     """
     found: dict[Key, Raw] = {}
-    wanted: Sequence[Any] = [key._asdict() for key in dict.fromkeys(keys)]
+    wanted = [{"pk": {"S": key.pk}, "sk": {"S": key.sk}} for key in dict.fromkeys(keys)]
     name = ConversationItem.Meta.table_name
     unread = 0
     while wanted:
-        answer = answered(partial(table().batch_get_item, wanted[:BATCH_READ_LIMIT], consistent_read=True))
+        asked = {"RequestItems": {name: {"ConsistentRead": True, "Keys": wanted[:BATCH_READ_LIMIT]}}}
+        answer = answered(partial(ask, "BatchGetItem", asked, GetError))
         for item in answer["Responses"].get(name, []):
             found[Key(item["pk"]["S"], item["sk"]["S"])] = item
         # DynamoDB returns the keys that it had no capacity for.
@@ -302,7 +315,7 @@ def batch_get(keys: Iterable[Key]) -> dict[Key, Raw]:
             raise ServiceUnavailable
         if unread:
             greenlets.sleep(jittered(0.05 * 2**unread))
-        wanted = [*({part: value["S"] for part, value in key.items()} for key in left), *wanted[BATCH_READ_LIMIT:]]
+        wanted = [*left, *wanted[BATCH_READ_LIMIT:]]
     return found
 
 

@@ -7,7 +7,7 @@ of a send's CPU this is a sixth (docs/decisions/0031-cpu-of-a-send.md).
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 from pynamodb.attributes import Attribute, ListAttribute, MapAttribute, VersionAttribute
 from pynamodb.exceptions import AttributeNullError
@@ -17,7 +17,7 @@ from pynamodb.expressions.update import Action, AddAction, DeleteAction, RemoveA
 from pynamodb.expressions.util import substitute_names
 from pynamodb.models import Model
 
-_CLAUSES = {"SET": SetAction, "REMOVE": RemoveAction, "ADD": AddAction, "DELETE": DeleteAction}
+_CLAUSES: dict[type[Action], str] = {SetAction: "SET", RemoveAction: "REMOVE", AddAction: "ADD", DeleteAction: "DELETE"}
 
 
 class LeanModel(Model):
@@ -33,6 +33,13 @@ class LeanModel(Model):
         if unknown := attributes.keys() - self.get_attributes().keys():
             raise ValueError(f"{type(self).__name__} has no {', '.join(unknown)}")
         self.attribute_values = attributes
+
+    @classmethod
+    def from_raw_data(cls, data: dict[str, Any]) -> Self:
+        """The item that was read."""
+        item = cls()
+        item._container_deserialize(data)
+        return item
 
     def _container_serialize(self, null_check: bool = True) -> dict[str, dict[str, Any]]:
         values, stored = self.attribute_values, {}
@@ -113,23 +120,27 @@ def _request(
 
 
 def _clauses(actions: Sequence[Action], names: dict[str, str], values: dict[str, Any]) -> list[str]:
-    written = []
-    for keyword, kind in _CLAUSES.items():
-        if of_kind := [_written(action, names, values) for action in actions if isinstance(action, kind)]:
-            written.append(f"{keyword} {', '.join(of_kind)}")
-    return written
+    of_kind: dict[str, list[Action]] = {keyword: [] for keyword in _CLAUSES.values()}
+    for action in actions:
+        of_kind[_CLAUSES[type(action)]].append(action)
+    return [
+        f"{keyword} {', '.join([_written(action, names, values) for action in found])}"
+        for keyword, found in of_kind.items()
+        if found
+    ]
 
 
 def _written(part: Any, names: dict[str, str], values: dict[str, Any]) -> str:
     """A condition, an action or an operand, with placeholders, which are added to the names and values."""
-    if isinstance(part, Value):
+    kind = type(part)
+    if kind is Value:
         placeholder = f":{len(values)}"
         values[placeholder] = part.value
         return placeholder
-    if isinstance(part, Path):
-        [*parents], last = part.path[:-1], part.path[-1]
-        if parents or "[" in last:
+    if kind is Path:
+        name = part.path[0]
+        if len(part.path) > 1 or "[" in name:
             return str(substitute_names(part.path, names))
-        return names.setdefault(last, f"#{len(names)}")
+        return names.setdefault(name, f"#{len(names)}")
     inner = [_written(value, names, values) for value in part.values]
     return str(part.format_string.format(*inner, operator=getattr(part, "operator", None)))

@@ -28,7 +28,7 @@ from minichat import greenlets
 from minichat.domain.errors import ChatError, ServiceUnavailable
 from minichat.observability import count, measured, observe, tally
 from minichat.pauses import growing, jittered
-from minichat.storage.items import OutboxItem, connection, is_there
+from minichat.storage.items import OutboxItem, ask, is_there
 from minichat.storage.keys import Raw
 from minichat.storage.models import LeanModel, key_request, put_request, update_request
 
@@ -113,6 +113,8 @@ class Check:
 
 
 Write = Put | Update | Delete | Check
+_ORDER: dict[type[Write], int] = {Check: 0, Delete: 1, Put: 2, Update: 3}
+"""In which order the writes of a transaction are sent."""
 
 
 @contextmanager
@@ -144,8 +146,9 @@ def commit(
     or collisions did not end, and as far as can be known nothing was done; Rejected when it never takes the
     transaction.
     """
-    # pynamodb sends checks, then deletes, puts and updates, and reasons come in that order.
-    names = [write.name for kind in (Check, Delete, Put, Update) for write in writes if isinstance(write, kind)]
+    # A repetition is the same transaction only with its writes in the same order, and reasons come in that order.
+    writes = sorted(writes, key=lambda write: _ORDER[type(write)])
+    names = [write.name for write in writes]
     attempts = _Attempts(op)
     took_effect = took_effect or _its_event(writes)
     for attempt in attempts:
@@ -249,16 +252,20 @@ def _its_event(writes: Sequence[Write]) -> Callable[[], bool]:
 
 def _send(writes: Sequence[Write], token: str) -> float:
     """Sends the transaction once; the write units it took."""
-    answer = connection().transact_write_items(
-        condition_check_items=[key_request(one.item, one.condition) for one in writes if isinstance(one, Check)],
-        delete_items=[key_request(one.item, one.condition) for one in writes if isinstance(one, Delete)],
-        put_items=[put_request(one.item, one.condition) for one in writes if isinstance(one, Put)],
-        update_items=[
-            update_request(one.item, one.actions, one.condition) for one in writes if isinstance(one, Update)
-        ],
-        client_request_token=token,
-    )
-    return _units(answer)
+    asked = {"ClientRequestToken": token, "TransactItems": [_request(write) for write in writes]}
+    return _units(ask("TransactWriteItems", asked, TransactWriteError))
+
+
+def _request(write: Write) -> dict[str, Any]:
+    match write:
+        case Put(item=item, condition=condition):
+            return {"Put": put_request(item, condition)}
+        case Update(item=item, actions=actions, condition=condition):
+            return {"Update": update_request(item, actions, condition)}
+        case Delete(item=item, condition=condition):
+            return {"Delete": key_request(item, condition)}
+        case Check(item=item, condition=condition):
+            return {"ConditionCheck": key_request(item, condition)}
 
 
 def _units(answer: Mapping[str, Any]) -> float:
