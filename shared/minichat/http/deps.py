@@ -78,16 +78,19 @@ async def _app(request: Request) -> AppDeps:
     return app
 
 
-async def _look(app: AppDeps, tenant_id: TenantId) -> None:
-    """Looks at the tenant's policy and providers again when it is time, at both at once."""
+def _due(app: AppDeps, tenant_id: TenantId) -> list[Awaitable[object]]:
+    """The looks at the tenant's policy and providers for which it is time again: rarely one."""
     looks: list[Awaitable[object]] = []
     if app.in_force.is_due(tenant_id, moment := time.monotonic()):
         looks.append(app.in_force.looked(tenant_id, moment))
     if app.entries.is_due(tenant_id, moment):
         looks.append(greenlets.run(app.entries.entries_of, tenant_id))
-    if looks:
-        with measured("policy"):
-            await asyncio.gather(*looks)
+    return looks
+
+
+async def _looked(looks: Sequence[Awaitable[object]]) -> None:
+    with measured("policy"):
+        await asyncio.gather(*looks)
 
 
 def _on_loop(endpoint: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,9 +134,12 @@ class Authenticated(APIRoute):
             note(tenant_id=caller.tenant_id)
             request.state.caller = caller
             asked = Asked(self.action, _chat_of(request), request.state.trace_id)
-            # What a tenant's policies say costs no time of its own: both are read at once, and rarely.
-            looking = _look(app, caller.tenant_id)
-            request.state.caller, _ = await asyncio.gather(app.decision_point.admitted(caller, asked), looking)
+            admitting = app.decision_point.admitted(caller, asked)
+            if looks := _due(app, caller.tenant_id):
+                # What a tenant's policies say costs no time of its own: all is read at once.
+                request.state.caller, _ = await asyncio.gather(admitting, _looked(looks))
+            else:
+                request.state.caller = await admitting
             return await handle(request)
 
         return authenticated

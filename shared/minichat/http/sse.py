@@ -1,5 +1,6 @@
 """Stream events as bytes of server-sent events (contract 3): id, event, one line of JSON."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -22,11 +23,36 @@ class EventStream(StreamingResponse):
         self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the response."""
+        """Sends the response, until it is whole or its client has left."""
         try:
-            await super().__call__(scope, receive, send)
+            if scope["asgi"].get("spec_version") == "2.3":
+                await self._until_left(receive, send)
+            else:
+                await super().__call__(scope, receive, send)
         finally:
             self._on_end()
+
+    async def _until_left(self, receive: Receive, send: Send) -> None:
+        """What Starlette does where `send` does not tell that a client has left, without a group of tasks."""
+        sending, has_left = asyncio.current_task(), False
+        assert sending is not None
+        cancelled_before = sending.cancelling()
+
+        async def listen() -> None:
+            nonlocal has_left
+            await self.listen_for_disconnect(receive)
+            has_left = True
+            sending.cancel()
+
+        listening = asyncio.create_task(listen())
+        try:
+            await self.stream_response(send)
+        except asyncio.CancelledError:
+            # Somebody else may have cancelled the request as well.
+            if not has_left or sending.uncancel() > cancelled_before:
+                raise
+        finally:
+            listening.cancel()
 
 
 async def encoded(events: AsyncIterator[Sequence[Numbered]]) -> AsyncIterator[bytes]:

@@ -6,7 +6,6 @@ everywhere: OpenAI takes 64 characters as a user, and 16 pairs of 64 and 512 as 
 a small set; Anthropic wants a hash, and nothing that names anybody (context-attachments-providers 4).
 """
 
-import hashlib
 import hmac
 from dataclasses import dataclass, replace
 
@@ -51,7 +50,7 @@ def told(prompt: Prompt, asker: Asker, secret: str) -> Prompt:
     said = {"user": in_key(asker.user_id), "tenant": tenant, "chat": asker.chat_id}
     key = hmac.digest(secret.encode(), _PURPOSE, "sha256")
     hashes = {
-        kind: hmac.new(key, f"{kind} {tenant} {value}".encode(), hashlib.sha256).hexdigest()[:HASH_CHARACTERS]
+        kind: hmac.digest(key, f"{kind} {tenant} {value}".encode(), "sha256").hex()[:HASH_CHARACTERS]
         for kind, value in said.items()
     }
     trace = {"trace_id": asker.trace_id} if asker.trace_id else {}

@@ -11,9 +11,12 @@ UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AttributeError, Recur
 """What reading an event raises when it differs from the provider's reference."""
 
 
+_DECODER = json.JSONDecoder()
+
+
 def document(data: str | bytes) -> dict[str, Any]:
     """Parses a JSON object. Raises one of UNREADABLE."""
-    found = json.loads(data)
+    found = _DECODER.decode(data) if isinstance(data, str) else json.loads(data)
     if not isinstance(found, dict):
         raise TypeError("not a JSON object")
     return found

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -141,10 +142,16 @@ def _request(line: Line, key: str | None, exchange: Exchange) -> httpx2.Request:
     timeout = httpx2.Timeout(None, connect=entry.timeouts.connect_seconds, pool=entry.timeouts.connect_seconds)
     try:
         return line.client.build_request(
-            "POST", _url(entry, exchange.model), json=exchange.body, headers=headers, timeout=timeout
+            "POST", _parsed(_url(entry, exchange.model)), json=exchange.body, headers=headers, timeout=timeout
         )
     except (httpx2.InvalidURL, ValueError) as error:
         raise NotAsked(type(error).__name__) from None
+
+
+@lru_cache(maxsize=256)
+def _parsed(url: str) -> httpx2.URL:
+    """An address of a provider: there are few, each with the few models of a deployment."""
+    return httpx2.URL(url)
 
 
 def _url(entry: Provider, model: str) -> str:
