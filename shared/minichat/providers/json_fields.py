@@ -53,6 +53,8 @@ def identifier(found: Any) -> str | None:
 
 def whole_characters(text: str) -> str:
     """The text with surrogate pairs joined and lone halves replaced: JSON can carry them, UTF-8 cannot."""
+    if text.isascii():
+        return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -47,31 +47,31 @@ class EventParser:
         if self._after_cr:
             chunk = chunk.removeprefix(b"\n")
         self._after_cr = chunk.endswith(b"\r")
-        # Of bytes, unlike text, only CR, LF and CRLF end a line.
-        for part in chunk.splitlines(keepends=True):
-            line = part.rstrip(b"\r\n")
-            self._size += len(line)
-            if self._size > MAX_EVENT_BYTES:
-                raise EventTooLarge(f"more than {MAX_EVENT_BYTES} bytes")
-            if len(line) == len(part):
-                self._begun += line
-            elif (event := self._ended(line)) is not None:
-                yield event
-
-    def _ended(self, line: bytes) -> WireEvent | None:
-        """The event that is complete with this line, the part of it that came last."""
-        if self._begun:
-            line = bytes(self._begun) + line
+        if end := max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1:
+            self._begun += chunk[:end]
+            # Of bytes, unlike text, only CR, LF and CRLF end a line.
+            lines = self._begun.splitlines()
             self._begun.clear()
-        if self._first_line:
-            line = line.removeprefix(_BYTE_ORDER_MARK)
-            self._first_line = False
-        if line.startswith(b":"):
-            self._size -= len(line)  # keep-alives belong to no event, however many there are
-            return None
-        if line:
-            self._field(line.decode())
-            return None
+            for line in lines:
+                self._size += len(line)
+                self._check_size()
+                if self._first_line:
+                    line = line.removeprefix(_BYTE_ORDER_MARK)  # noqa: PLW2901  only this once
+                    self._first_line = False
+                if line[:1] == b":":
+                    self._size -= len(line)  # keep-alives belong to no event, however many there are
+                elif line:
+                    self._field(line.decode())
+                elif (event := self._ended()) is not None:
+                    yield event
+        self._begun += chunk[end:]
+        self._check_size()
+
+    def _check_size(self) -> None:
+        if self._size + len(self._begun) > MAX_EVENT_BYTES:
+            raise EventTooLarge(f"more than {MAX_EVENT_BYTES} bytes")
+
+    def _ended(self) -> WireEvent | None:
         event = WireEvent(self._name, "\n".join(self._data), self._id) if self._data else None
         self._name, self._data, self._id, self._size = "", [], None, 0
         return event
