@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from pynamodb import attributes as theirs
-from pynamodb.attributes import BinaryAttribute, BooleanAttribute, ListAttribute, UnicodeAttribute
+from pynamodb.attributes import ListAttribute
 from pynamodb.exceptions import AttributeNullError
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.operand import Path
@@ -14,7 +14,7 @@ from pynamodb.expressions.update import Action
 from pynamodb.models import Model
 from pynamodb.transactions import TransactWrite
 
-from minichat.storage.attributes import NumberAttribute
+from minichat.storage.attributes import BinaryAttribute, BooleanAttribute, NumberAttribute, UnicodeAttribute
 from minichat.storage.models import LeanModel, key_request, put_request, update_request
 
 
@@ -27,13 +27,13 @@ class TheirItem(Model):
     class Meta(_Here):
         pass
 
-    pk = UnicodeAttribute(hash_key=True)
-    sk = UnicodeAttribute(range_key=True)
-    text = UnicodeAttribute()
+    pk = theirs.UnicodeAttribute(hash_key=True)
+    sk = theirs.UnicodeAttribute(range_key=True)
+    text = theirs.UnicodeAttribute()
     number = theirs.NumberAttribute(attr_name="n", null=True)
-    is_so = BooleanAttribute(attr_name="so", null=True)
-    packed = BinaryAttribute(attr_name="zip", null=True, legacy_encoding=False)
-    beside = UnicodeAttribute(null=True)
+    is_so = theirs.BooleanAttribute(attr_name="so", null=True)
+    packed = theirs.BinaryAttribute(attr_name="zip", null=True, legacy_encoding=False)
+    beside = theirs.UnicodeAttribute(null=True)
 
 
 class OurItem(LeanModel):

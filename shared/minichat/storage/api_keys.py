@@ -4,12 +4,10 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from pynamodb.attributes import BinaryAttribute, UnicodeAttribute
-
 from minichat.domain.api_key import ApiKey
 from minichat.domain.identity import Call, TenantId, UserId
 from minichat.storage import keys
-from minichat.storage.attributes import InstantAttribute
+from minichat.storage.attributes import BinaryAttribute, InstantAttribute, UnicodeAttribute
 from minichat.storage.conditions import all_of, at_most
 from minichat.storage.items import ExpiringItem, OutboxItem, batch_get, between
 from minichat.storage.keys import Raw

@@ -1,8 +1,6 @@
 """The shapes of the items of attachments and their pictures: short names, as in storage.items."""
 
-from pynamodb.attributes import BinaryAttribute, UnicodeAttribute
-
-from minichat.storage.attributes import InstantAttribute, NumberAttribute
+from minichat.storage.attributes import BinaryAttribute, InstantAttribute, NumberAttribute, UnicodeAttribute
 from minichat.storage.idempotency_keys import OnceItem
 from minichat.storage.items import ConversationItem
 

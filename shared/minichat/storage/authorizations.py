@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from pynamodb.attributes import UnicodeAttribute
-
 from minichat.domain.identity import TenantId
 from minichat.events.access import AuthorizationPublished
 from minichat.storage import keys, outbox
-from minichat.storage.attributes import InstantAttribute, NumberAttribute
+from minichat.storage.attributes import InstantAttribute, NumberAttribute, UnicodeAttribute
 from minichat.storage.conditions import is_still
 from minichat.storage.items import ConversationItem, batch_get
 from minichat.storage.keys import Raw

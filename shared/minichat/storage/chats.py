@@ -5,7 +5,6 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
-from pynamodb.attributes import UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
@@ -14,7 +13,7 @@ from minichat.domain.errors import ChatNotFound
 from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId, TenantId, UserId
 from minichat.domain.rates import Pace
 from minichat.storage import idempotency_keys, keys, quota, unreadable
-from minichat.storage.attributes import InstantAttribute
+from minichat.storage.attributes import InstantAttribute, UnicodeAttribute
 from minichat.storage.conditions import all_of, is_still
 from minichat.storage.idempotency_keys import Once, OnceItem
 from minichat.storage.indexes import ByOwner, Temporary

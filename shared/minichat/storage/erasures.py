@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from uuid import uuid4
 
-from pynamodb.attributes import UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action
@@ -16,7 +15,7 @@ from pynamodb.expressions.update import Action
 from minichat.domain.erasure import Erasure, ErasureRunning, Progress
 from minichat.domain.identity import TenantId, UserId
 from minichat.storage import keys, persons, policies, quota
-from minichat.storage.attributes import InstantAttribute, NumberAttribute
+from minichat.storage.attributes import InstantAttribute, NumberAttribute, UnicodeAttribute
 from minichat.storage.conditions import all_of, is_still, still_counts
 from minichat.storage.items import ConversationItem, OutboxItem, batch_get, between
 from minichat.storage.keys import Key, Raw

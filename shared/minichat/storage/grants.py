@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from pynamodb.attributes import UnicodeAttribute
-
 from minichat.domain.identity import TenantId, UserId
 from minichat.events.access import GrantChanged
 from minichat.storage import keys, outbox
-from minichat.storage.attributes import InstantAttribute, NumberAttribute
+from minichat.storage.attributes import InstantAttribute, NumberAttribute, UnicodeAttribute
 from minichat.storage.items import ConversationItem, between
 from minichat.storage.transact import Delete, Put, Refused, commit
 

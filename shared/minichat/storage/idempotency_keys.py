@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from pynamodb.attributes import UnicodeAttribute
-
 from minichat.domain.errors import IdempotencyKeyConflict
-from minichat.storage.attributes import NumberAttribute
+from minichat.storage.attributes import NumberAttribute, UnicodeAttribute
 from minichat.storage.conditions import any_of
 from minichat.storage.items import ConversationItem
 from minichat.storage.transact import Put, Refused

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from pynamodb.attributes import UnicodeAttribute
 from pynamodb.indexes import GlobalSecondaryIndex, KeysOnlyProjection
 
-from minichat.storage.attributes import InstantAttribute
+from minichat.storage.attributes import InstantAttribute, UnicodeAttribute
 
 
 class ByOwner(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # the library left one method untyped

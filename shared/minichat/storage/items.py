@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
-from pynamodb.attributes import BinaryAttribute, BooleanAttribute, UnicodeAttribute
 from pynamodb.connection import Connection
 from pynamodb.connection.table import TableConnection
 from pynamodb.exceptions import GetError, PynamoDBException
@@ -20,7 +19,16 @@ from minichat.domain.errors import ServiceUnavailable
 from minichat.pauses import CHANCE, jittered
 from minichat.settings import Store
 from minichat.storage import dynamodb
-from minichat.storage.attributes import CallsAttribute, IdsAttribute, InstantAttribute, NumberAttribute, SignalAttribute
+from minichat.storage.attributes import (
+    BinaryAttribute,
+    BooleanAttribute,
+    CallsAttribute,
+    IdsAttribute,
+    InstantAttribute,
+    NumberAttribute,
+    SignalAttribute,
+    UnicodeAttribute,
+)
 from minichat.storage.indexes import ByOwner, RunningIndex, Temporary
 from minichat.storage.keys import Key, Raw
 from minichat.storage.models import LeanModel

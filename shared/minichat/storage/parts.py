@@ -9,13 +9,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
-from pynamodb.attributes import BinaryAttribute
-
 from minichat.domain.identity import RequestId
 from minichat.domain.stream import Told
 from minichat.domain.turn import Turn
 from minichat.storage import keys
-from minichat.storage.attributes import NumberAttribute
+from minichat.storage.attributes import BinaryAttribute, NumberAttribute
 from minichat.storage.items import ConversationItem, query
 from minichat.storage.keys import Key, Raw
 from minichat.storage.transact import Put

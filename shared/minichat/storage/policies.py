@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
-from pynamodb.attributes import BinaryAttribute, BooleanAttribute, UnicodeAttribute
-
 from minichat.domain.identity import TenantId, UserId
 from minichat.domain.policy import MAX_VERSION, Policy
 from minichat.domain.policy_layers import MAX_TENANT_BYTES, Document, TenantLayer, UserLayer
 from minichat.events.payloads import PolicyPublished
 from minichat.storage import keys, outbox
-from minichat.storage.attributes import InstantAttribute, NumberAttribute
+from minichat.storage.attributes import (
+    BinaryAttribute,
+    BooleanAttribute,
+    InstantAttribute,
+    NumberAttribute,
+    UnicodeAttribute,
+)
 from minichat.storage.conditions import any_of
 from minichat.storage.items import ConversationItem, batch_get, query
 from minichat.storage.keys import Key, Raw

@@ -5,13 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from pynamodb.attributes import BinaryAttribute, UnicodeAttribute
-
 from minichat.domain.identity import TenantId
 from minichat.domain.names import DEPLOYMENT
 from minichat.events.payloads import ProvidersPublished
 from minichat.storage import keys, outbox
-from minichat.storage.attributes import InstantAttribute, NumberAttribute
+from minichat.storage.attributes import BinaryAttribute, InstantAttribute, NumberAttribute, UnicodeAttribute
 from minichat.storage.conditions import is_still
 from minichat.storage.items import ConversationItem, batch_get, query
 from minichat.storage.transact import Put, Refused, Update, commit

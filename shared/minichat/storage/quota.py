@@ -23,7 +23,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
-from pynamodb.attributes import Attribute, UnicodeAttribute
+from pynamodb.attributes import Attribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.operand import Path
 from pynamodb.expressions.update import Action
@@ -41,7 +41,7 @@ from minichat.domain.rates import Arrival, Pace, RateUse
 from minichat.domain.settlement import Ending, Settlement
 from minichat.domain.turn import Turn
 from minichat.storage import keys
-from minichat.storage.attributes import NumberAttribute
+from minichat.storage.attributes import NumberAttribute, UnicodeAttribute
 from minichat.storage.conditions import all_of, any_of, at_most, still_counts
 from minichat.storage.items import ConversationItem, batch_get
 from minichat.storage.keys import Key, Raw

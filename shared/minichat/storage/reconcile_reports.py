@@ -6,12 +6,10 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
-from pynamodb.attributes import BinaryAttribute
-
 from minichat.domain.identity import TenantId
 from minichat.domain.reconcile_report import Findings, ReconcileFinding, ReconcileRun
 from minichat.storage import keys
-from minichat.storage.attributes import InstantAttribute, NumberAttribute
+from minichat.storage.attributes import BinaryAttribute, InstantAttribute, NumberAttribute
 from minichat.storage.items import ConversationItem, batch_get, query
 from minichat.storage.keys import Raw
 from minichat.storage.transact import put_one

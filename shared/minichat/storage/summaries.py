@@ -15,13 +15,18 @@ must mark the summary, and can condition on that, at no cost.
 
 from dataclasses import dataclass
 
-from pynamodb.attributes import BinaryAttribute, BooleanAttribute, UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 
 from minichat.domain.identity import Call, ChatId, MessageId, TenantId
 from minichat.domain.summary import Compression, Frontier, Summary
 from minichat.storage import chats, keys, messages
-from minichat.storage.attributes import InstantAttribute, NumberAttribute
+from minichat.storage.attributes import (
+    BinaryAttribute,
+    BooleanAttribute,
+    InstantAttribute,
+    NumberAttribute,
+    UnicodeAttribute,
+)
 from minichat.storage.conditions import all_of, any_of, is_still
 from minichat.storage.items import ChatItem, ConversationItem, MessageItem, OutboxItem, batch_get
 from minichat.storage.keys import Raw

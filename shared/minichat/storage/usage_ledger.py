@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from pynamodb.attributes import UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
@@ -14,7 +13,7 @@ from minichat.domain.usage import dedupe_key
 from minichat.domain.usage_ledger import LedgerEntry, LedgerSums, Total
 from minichat.events.payloads import UsageEvent
 from minichat.storage import keys, unreadable
-from minichat.storage.attributes import InstantAttribute, NumberAttribute
+from minichat.storage.attributes import InstantAttribute, NumberAttribute, UnicodeAttribute
 from minichat.storage.conditions import all_of, still_counts
 from minichat.storage.items import ConversationItem, batch_get, between
 from minichat.storage.keys import Key, Raw

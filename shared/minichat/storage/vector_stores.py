@@ -8,13 +8,12 @@ left behind.
 
 from datetime import datetime
 
-from pynamodb.attributes import UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 
 from minichat.domain.attachment import Attachment, VectorStore
 from minichat.domain.identity import ChatId, TenantId
 from minichat.storage import attachment_steps, keys, unreadable
-from minichat.storage.attributes import InstantAttribute
+from minichat.storage.attributes import InstantAttribute, UnicodeAttribute
 from minichat.storage.conditions import all_of, any_of, is_still
 from minichat.storage.items import ConversationItem, batch_get, between
 from minichat.storage.keys import Raw
