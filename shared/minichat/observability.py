@@ -123,8 +123,8 @@ def emit(namespace: str) -> None:
 
 
 def _lines(namespace: str, dimensions: dict[str, str], measurements: list[Measurement]) -> Iterator[str]:
-    # Written as CloudWatch's specification has it: Powertools checks and copies each value, which is a tenth of the
-    # work of a short turn.
+    # Written as CloudWatch's specification has it: Powertools would check and copy each value
+    # (docs/decisions/0031-cpu-of-a-send.md).
     for start in range(0, len(measurements), _VALUES_PER_LINE):
         units, values = dict[str, Unit](), defaultdict[str, list[float]](list)
         for one in measurements[start : start + _VALUES_PER_LINE]:

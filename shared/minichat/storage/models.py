@@ -2,7 +2,7 @@
 
 Which attributes a class has, and how they are called and stored, does not change while a process lives: it is worked
 out once for each class. What is sent is byte for byte what pynamodb sends (`tests/unit/test_models.py` compares them);
-of a send's CPU this is a sixth (docs/decisions/0031-cpu-of-a-send.md).
+it takes a seventh of the calls of a send away (docs/decisions/0031-cpu-of-a-send.md).
 """
 
 from collections.abc import Sequence
