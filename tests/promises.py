@@ -27,6 +27,9 @@ PROMISES = {
     "contract.reaction": "`like` or `dislike`, in place of the one before; shown as `my_reaction`",
     "contract.reaction-gone": "`DELETE /chats/{chat_id}/messages/{message_id}/reaction` | 204 | idempotent",
     "contract.models": "enabled models only",
+    "contract.bill": "together `reserved.tokens`), the `rates` of its start",
+    "contract.bill-kept": "was charged, and keeps its bill as long as its chat is there",
+    "contract.bills-add-up": "add up to what the operator's `usage` says",
     "contract.quota-status": "what is used and left, per bucket and period, and of each number of the day",
     "contract.token": "RS256 or ES256, with issuer, audience, expiry, tenant and subject",
     "contract.api-key-revoked": (
@@ -204,6 +207,7 @@ PROMISES = {
     ),
     "turns.every-difference": "`minichat reconcile` recomputes them and names every difference",
     "turns.latest": "`latest` names the newest turn that is not deleted, or nothing",
+    "turns.spent": "by the sizes of the items that it puts, two for each that it changes, and one for the index",
     "turns.count": "`message_count` equals the visible messages",
     "turns.refused-nothing": "A refused request changes nothing",
     "turns.replay-nothing": "A replay writes nothing and equals the original outcome",

@@ -49,6 +49,8 @@ class WideEvent:
     measurements: deque[Measurement] = field(default_factory=deque)
     timeline: deque[tracing.Span] = field(default_factory=deque)
     traced: tracing.Sampled | None = None
+    began: float = field(default_factory=time.perf_counter)
+    units: dict[str, float] = field(default_factory=dict)
 
 
 _current: ContextVar[WideEvent | None] = ContextVar("event", default=None)
@@ -85,6 +87,18 @@ def tally(name: str) -> None:
     """Adds one to a count of the current event."""
     if (event := _current.get()) is not None:
         event.fields[name] = event.fields.get(name, 0) + 1
+
+
+def spend(what: str, units: float) -> None:
+    """Adds units of DynamoDB to those that the current event has taken for this."""
+    if (event := _current.get()) is not None:
+        event.units[what] = event.units.get(what, 0.0) + units
+
+
+def spent() -> tuple[dict[str, float], float] | None:
+    """Units of DynamoDB that the current event has taken, by what for, and its milliseconds so far; None outside."""
+    event = _current.get()
+    return None if event is None else (dict(event.units), (time.perf_counter() - event.began) * 1000)
 
 
 def count(name: str, value: float = 1, /, **dimensions: str) -> None:

@@ -26,10 +26,10 @@ from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import Rules
 from minichat.services.send import send
 from minichat.storage.items import connection
+from minichat.storage.sizes import size_of
 from tests.conftest import ROOT, fresh_tables
 from tests.support.domain.builders import a_call, a_model, a_policy, unhurried
 from tests.support.storage.faults import hook
-from tests.support.storage.read_units import size_of
 
 RULES = Rules(unhurried(), a_policy(a_model(id="gpt-4.1-mini", preference={"is_default": True})))
 PROSE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8") * 2

@@ -175,5 +175,10 @@ def _admission(policy: Policy, wish: Wish, model: Model, limits: PromptLimits, n
     )
     load = replace(load, context_tokens=assembly.context_tokens)
     estimate = input_tokens(len(wish.content.encode()), load, budgets)
-    set_aside = reserve(model, estimate, max_output, policy.policy_version, now)
+    set_aside = replace(
+        reserve(model, estimate, max_output, policy.policy_version, now),
+        context_tokens=assembly.context_tokens,
+        image_tokens=load.images * budgets.image_token_budget,
+        tool_tokens=surcharges(load, budgets),
+    )
     return Admission(model, assembly, set_aside, tools, tuple(wish.images))

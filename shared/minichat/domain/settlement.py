@@ -93,17 +93,18 @@ def settle(ending: Ending, reserve: Reserve, overshoot_tolerance_pct: int) -> Se
     if method == "estimated":
         estimated_input = max(reserve.tokens - reserve.max_output_tokens, 0)
         sent = -(-len(ending.text.encode()) // reserve.bytes_per_token)
-        price = _price(reserve, estimated_input, max(sent, reserve.generation_floor))
-        committed = min(price, reserve.credits_micro)
+        worth = price(reserve, estimated_input, max(sent, reserve.generation_floor))
+        committed = min(worth, reserve.credits_micro)
         return Settlement(outcome, method, committed, committed)
-    actual = _price(reserve, ending.usage.input_tokens, ending.usage.output_tokens)
+    actual = price(reserve, ending.usage.input_tokens, ending.usage.output_tokens)
     used_tokens = ending.usage.input_tokens + ending.usage.output_tokens
     if used_tokens * 100 <= reserve.tokens * overshoot_tolerance_pct:
         return Settlement(outcome, method, actual, actual)
     return Settlement(outcome, method, min(actual, reserve.credits_micro), actual, overshoot_capped=True)
 
 
-def _price(reserve: Reserve, input_tokens: int, output_tokens: int) -> int:
+def price(reserve: Reserve, input_tokens: int, output_tokens: int) -> int:
+    """Micro-credits of so many tokens, at the prices of a turn's start."""
     # A count beyond the bounds of the arithmetic can only be a provider's mistake; the turn must end all the same.
     exact = min(input_tokens, MAX_TOKENS), min(output_tokens, MAX_TOKENS)
     return credits_micro(*exact, reserve.input_multiplier, reserve.output_multiplier)

@@ -10,6 +10,7 @@ from minichat.domain.answer_end import CompletionSignal
 from minichat.domain.day_counts import DayCounts
 from minichat.domain.errors import TurnNotFound
 from minichat.domain.identity import AttachmentId, ChatId, MessageId, RequestId, SubjectType, TenantId, UserId
+from minichat.domain.spent import Spent
 from minichat.domain.usage import Usage
 
 QuotaDecision = Literal["allow", "downgrade"]
@@ -75,6 +76,11 @@ class Reserve:
     in_flight: int = 0
     # The same of its tenant's counters; 0 where the tenant had no limit when it began.
     tenant_in_flight: int = 0
+    # What of `tokens` is estimated for the conversation so far and the instructions, for images, and for tools; the
+    # rest is the message itself and the longest answer. 0 in a turn that an earlier version began.
+    context_tokens: int = 0
+    image_tokens: int = 0
+    tool_tokens: int = 0
 
     @property
     def day_counts(self) -> DayCounts:
@@ -136,6 +142,8 @@ class Turn:
     terminal_number: int | None = None
     # The process that makes its answer, where that is not the one that began it.
     teller: str | None = None
+    # What it cost to run; None while it runs, and in a turn that an earlier version ended.
+    spent: Spent | None = None
 
     @property
     def answered(self) -> bool:

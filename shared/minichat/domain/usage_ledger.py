@@ -4,13 +4,14 @@ from dataclasses import astuple, dataclass, field
 from datetime import datetime
 
 from minichat.domain.identity import ChatId, RequestId, TenantId, UserId
+from minichat.domain.spent import Spent
 from minichat.domain.turn import Turn
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerSums:
-    """Settled turns, what they were charged in micro-credits, their tokens, calls of tools, and images that were looked
-    at."""
+    """Settled turns, what they were charged in micro-credits, their tokens, calls of tools, images that were looked at,
+    and what they cost to run."""
 
     turns: int = 0
     committed_micro: int = 0
@@ -20,6 +21,9 @@ class LedgerSums:
     code_interpreter_calls: int = 0
     file_searches: int = 0
     image_inputs: int = 0
+    write_units: int = 0
+    read_units: int = 0
+    function_ms: int = 0
 
     def __add__(self, other: "LedgerSums") -> "LedgerSums":
         return LedgerSums(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
@@ -55,6 +59,7 @@ class LedgerEntry:
 
 def used_by(turn: Turn) -> LedgerSums:
     """What an ended turn used."""
+    spent = turn.spent or Spent()
     return LedgerSums(
         turns=1,
         committed_micro=turn.committed_credits_micro or 0,
@@ -64,6 +69,9 @@ def used_by(turn: Turn) -> LedgerSums:
         code_interpreter_calls=turn.tool_calls.code_interpreter,
         file_searches=turn.tool_calls.file_search,
         image_inputs=turn.day_counts.image_inputs,
+        write_units=spent.writes,
+        read_units=spent.reads,
+        function_ms=spent.milliseconds,
     )
 
 

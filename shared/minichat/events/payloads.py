@@ -114,6 +114,11 @@ class UsageEvent(Event):
     code_interpreter_calls: int = 0
     file_search_calls: int = 0
     image_inputs: int = 0
+    # What it cost to run, at least: units of DynamoDB, and milliseconds of the function. Short, for the item of a plain
+    # turn's event has less than 1 KB, and one that has more costs two units more.
+    writes: int = 0
+    reads: int = 0
+    ms: int = 0
     system_task_type: str | None = None
     timestamp: datetime
 

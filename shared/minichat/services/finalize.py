@@ -1,11 +1,13 @@
 """The end of a turn: one winner settles it, stores the answer and publishes its events (turns-and-quota 6)."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from minichat import observability
 from minichat.domain.answer_end import COMPLETE
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import MICROSECOND, Call, instant_of
@@ -15,6 +17,7 @@ from minichat.domain.policy import UserLimits
 from minichat.domain.quota_left import Remaining, remaining
 from minichat.domain.quota_periods import PERIODS
 from minichat.domain.settlement import Ending, Settlement, settle
+from minichat.domain.spent import Spent
 from minichat.domain.stream import Citations, Told, terminal_event, told
 from minichat.domain.summary import Compression, Frontier
 from minichat.domain.turn import Turn, TurnState
@@ -31,11 +34,17 @@ from minichat.observability import count, logger, observe
 from minichat.services import audit_details
 from minichat.settings import Settings
 from minichat.storage import endings, outbox, parts, quota
+from minichat.storage.items import READS
 from minichat.storage.transact import Put, Rejected
 
 UNHEARD = 1_000_000
 """Numbers skipped before the terminal event of a turn whose teller is dead: more events than it can have told without
 storing them, so that no number ever names two events (contract 3, rule 4)."""
+
+
+_BEGINNINGS = ("start_turn", "replace_turn", "take_over_turn")
+_STREAM = ("store_stream", "renew_turn")
+"""What writes of a turn are for, besides its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +157,7 @@ class End:
                 first = stored + UNHEARD
                 terminal_number = first + len(last_events) - 1
         self._ending = ending
-        self._finish = endings.Finish(
+        finish = endings.Finish(
             token=call.new_id(call.now),
             ending=ending,
             settlement=settlement,
@@ -159,6 +168,10 @@ class End:
             terminal_number=terminal_number,
             stale_since=stale_since,
         )
+        spent = _spent(self._by, endings.least_units(call, turn, finish))
+        usage = _usage_event(call, replace(ended, spent=spent), ending, settlement)
+        events_with = (outbox.item(call, turn.chat_id, usage), *finish.events[1:])
+        self._finish = replace(finish, spent=spent, events=events_with)
         self._ended = Ended(ending, last_events, first)
 
     def _count(self) -> None:
@@ -181,6 +194,17 @@ class End:
             return None
         after = before.settled(turn.reserve, settlement.committed_micro, now)
         return tuple(remaining(after, self._settings.quota.warning_threshold_pct, now))
+
+
+def _spent(by: Teller | Finder, ended_writes: int) -> Spent:
+    """What the turn has cost to run, in the request that has begun it; who finds a dead one does not know that."""
+    told = None if isinstance(by, Finder) else observability.spent()
+    if told is None:
+        return Spent(ended_writes=ended_writes)
+    units, milliseconds = told
+    begun = sum(units.get(op, 0.0) for op in _BEGINNINGS)
+    streamed = sum(units.get(op, 0.0) for op in _STREAM)
+    return Spent(*(math.ceil(one) for one in (begun, streamed, ended_writes, units.get(READS, 0.0), milliseconds)))
 
 
 def _without_answer(ending: Ending) -> Ending:
@@ -274,6 +298,9 @@ def _usage_event(call: Call, turn: Turn, ending: Ending, settlement: Settlement)
         code_interpreter_calls=ending.tool_calls.code_interpreter,
         file_search_calls=ending.tool_calls.file_search,
         image_inputs=turn.reserve.used(ending.tool_calls, settlement.method).image_inputs,
+        writes=0 if turn.spent is None else turn.spent.writes,
+        reads=0 if turn.spent is None else turn.spent.reads,
+        ms=0 if turn.spent is None else turn.spent.milliseconds,
         timestamp=call.now,
     )
 

@@ -18,6 +18,7 @@ from pynamodb.expressions.update import AddAction, RemoveAction, SetAction
 
 from minichat.domain.answer_end import CompletionSignal
 from minichat.domain.identity import AttachmentId, from_micros, micros
+from minichat.domain.spent import Spent
 from minichat.domain.turn import ToolCalls
 
 T = TypeVar("T")
@@ -139,3 +140,15 @@ class CallsAttribute(_Placed[ToolCalls]):
 
     def deserialize(self, value: str) -> ToolCalls:
         return ToolCalls(*map(int, value.split()))
+
+
+class SpentAttribute(_Placed[Spent]):
+    """What a turn cost to run, as one text: the numbers in the order of `Spent`."""
+
+    attr_type = STRING
+
+    def serialize(self, value: Spent) -> str:
+        return " ".join(map(str, astuple(value)))
+
+    def deserialize(self, value: str) -> Spent:
+        return Spent(*map(int, value.split()))

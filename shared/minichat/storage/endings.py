@@ -1,7 +1,7 @@
 """The end of a turn, in one transaction: of two finalizers the second finds the turn no longer running."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -10,9 +10,10 @@ from pynamodb.expressions.update import Action
 from minichat.domain.identity import Call
 from minichat.domain.message import Message
 from minichat.domain.settlement import Ending, Settlement
+from minichat.domain.spent import Spent
 from minichat.domain.turn import ToolCalls, Turn
 from minichat.domain.usage import Usage
-from minichat.storage import keys, leases, messages, quota, tenant_rates
+from minichat.storage import keys, leases, messages, quota, sizes, tenant_rates
 from minichat.storage.conditions import all_of
 from minichat.storage.items import ChatItem, OutboxItem, TurnItem
 from minichat.storage.transact import Put, Update, Write, try_commit
@@ -34,6 +35,12 @@ class Finish:
     events_stored: int = 0
     terminal_number: int | None = None
     stale_since: datetime | None = None
+    spent: Spent = field(default_factory=Spent)
+
+
+def least_units(call: Call, turn: Turn, end: Finish) -> int:
+    """The least write units of this end: what its writes tell, and the entry of the index of running turns."""
+    return sizes.least_units(_writes(call, turn, end, 0)) + 1
 
 
 def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
@@ -41,6 +48,10 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
 
     With `stale_since` the turn is ended as dead: a sign of life after that instant counts as another's win.
     """
+    return try_commit(_writes(call, turn, end, retention_days), token=end.token, op="finish_turn")
+
+
+def _writes(call: Call, turn: Turn, end: Finish, retention_days: int) -> list[Write]:
     item = TurnItem(*keys.turn(turn.tenant_id, turn.chat_id, turn.request_id))
     head = ChatItem(*keys.chat(turn.tenant_id, turn.chat_id))
     free: list[Action] = [ChatItem.running_request_id.remove()]
@@ -53,7 +64,7 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
     if end.stale_since is not None:
         still_silent = TurnItem.last_progress_at <= end.stale_since
         running.append(still_silent)
-    writes: list[Write] = [
+    return [
         Update("turn", item, _ending(call, end), all_of(*running)),
         # While a turn runs, the head names it: only this transaction removes the name.
         Update("chat", head, free, ChatItem.running_request_id == turn.request_id),
@@ -63,7 +74,6 @@ def finish(call: Call, turn: Turn, end: Finish, *, retention_days: int) -> bool:
         *tenant_rates.ended(turn),
         *(Put(f"event {event.sk}", event) for event in end.events),
     ]
-    return try_commit(writes, token=end.token, op="finish_turn")
 
 
 def _ending(call: Call, end: Finish) -> list[Action]:
@@ -75,6 +85,7 @@ def _ending(call: Call, end: Finish) -> list[Action]:
         TurnItem.settlement_method.set(end.settlement.method),
         # Out of the index of running turns.
         TurnItem.running_shard.remove(),
+        TurnItem.spent.set(end.spent),
     ]
     if end.answer is not None:
         actions.append(TurnItem.messages.set(2))

@@ -4,18 +4,20 @@ Attribute names are short: DynamoDB bills them with every write, and a turn that
 that does not (docs/decisions/0006-data-model.md).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 from pynamodb.connection import Connection
 from pynamodb.connection.table import TableConnection
+from pynamodb.constants import TOTAL
 from pynamodb.exceptions import GetError, PynamoDBException
 from pynamodb.expressions.condition import Condition
 
 from minichat import greenlets
 from minichat.domain.errors import ServiceUnavailable
+from minichat.observability import spend
 from minichat.pauses import CHANCE, jittered
 from minichat.settings import Store
 from minichat.storage import dynamodb
@@ -27,6 +29,7 @@ from minichat.storage.attributes import (
     InstantAttribute,
     NumberAttribute,
     SignalAttribute,
+    SpentAttribute,
     UnicodeAttribute,
 )
 from minichat.storage.indexes import ByOwner, RunningIndex, Temporary
@@ -38,6 +41,8 @@ T = TypeVar("T")
 
 LARGEST_PAGE = 120
 """Items of a query's page at most, unless the caller asks for more."""
+READS = "reads"
+"""What units of reads are spent for."""
 BATCH_READ_LIMIT = 100
 """Keys of one BatchGetItem (AWS limit)."""
 READ_ATTEMPTS = 2
@@ -129,6 +134,7 @@ class TurnItem(ConversationItem):
     events_stored = NumberAttribute(attr_name="events", null=True)
     terminal_number = NumberAttribute(attr_name="terminal", null=True)
     teller = UnicodeAttribute(null=True)
+    spent = SpentAttribute(null=True)
 
     reserve_tokens = NumberAttribute(attr_name="r_tokens")
     reserve_max_output_tokens = NumberAttribute(attr_name="r_out")
@@ -153,6 +159,9 @@ class TurnItem(ConversationItem):
     reserve_user_policy_version = NumberAttribute(attr_name="r_user", null=True)
     reserve_in_flight = NumberAttribute(attr_name="r_fly", null=True)
     reserve_tenant_in_flight = NumberAttribute(attr_name="r_tfly", null=True)
+    reserve_context_tokens = NumberAttribute(attr_name="e_ctx", null=True)
+    reserve_image_tokens = NumberAttribute(attr_name="e_img", null=True)
+    reserve_tool_tokens = NumberAttribute(attr_name="e_tool", null=True)
 
     usage_input_tokens = NumberAttribute(attr_name="u_in", null=True)
     usage_output_tokens = NumberAttribute(attr_name="u_out", null=True)
@@ -275,6 +284,12 @@ def answered(read: Callable[[], T]) -> T:
     raise ServiceUnavailable from failure
 
 
+def consumed(answer: Mapping[str, Any]) -> float:
+    """The units that an answer says: of one table, or of each that it is about."""
+    said = answer.get("ConsumedCapacity", [])
+    return sum(float(table["CapacityUnits"]) for table in (said if isinstance(said, list) else [said]))
+
+
 def is_there(item: LeanModel) -> bool:
     """Whether there is an item with this one's key, by a consistent read.
 
@@ -314,6 +329,7 @@ def batch_get(keys: Iterable[Key]) -> dict[Key, Raw]:
     while wanted:
         asked = {"RequestItems": {name: {"ConsistentRead": True, "Keys": wanted[:BATCH_READ_LIMIT]}}}
         answer = answered(partial(ask, "BatchGetItem", asked, GetError))
+        spend(READS, consumed(answer))
         for item in answer["Responses"].get(name, []):
             found[Key(item["pk"]["S"], item["sk"]["S"])] = item
         # DynamoDB returns the keys that it had no capacity for.
@@ -342,8 +358,10 @@ def query(
             limit=limit,
             scan_index_forward=not descending,
             consistent_read=index is None,
+            return_consumed_capacity=TOTAL,
         )
     )
+    spend(READS, consumed(answer))
     return answer["Items"], bool(answer.get("LastEvaluatedKey"))
 
 

@@ -26,9 +26,9 @@ from pynamodb.expressions.update import Action
 
 from minichat import greenlets
 from minichat.domain.errors import ChatError, ServiceUnavailable
-from minichat.observability import count, measured, observe, tally
+from minichat.observability import count, measured, observe, spend, tally
 from minichat.pauses import growing, jittered
-from minichat.storage.items import OutboxItem, ask, is_there
+from minichat.storage.items import OutboxItem, ask, consumed, is_there
 from minichat.storage.keys import Raw
 from minichat.storage.models import LeanModel, key_request, put_request, update_request
 
@@ -164,7 +164,7 @@ def commit(
             if not attempts.may_pass(error):
                 _raise_refusal(error, names)
         else:
-            observe("consumed_write_units", units, "Count", op=op)
+            _took(units, op)
             return
     if attempts.unsure and took_effect():
         return
@@ -214,7 +214,7 @@ def put_one(model: LeanModel, *, op: str = "other") -> None:
             if not attempts.may_pass(error):
                 raise _rejected(error) from error
         else:
-            observe("consumed_write_units", _units(answer), "Count", op=op)
+            _took(consumed(answer), op)
             return
     raise ServiceUnavailable from attempts.failure
 
@@ -240,7 +240,7 @@ def update_one(model: LeanModel, actions: Sequence[Action], condition: Condition
                 return False
             raise _rejected(error) from error
         else:
-            observe("consumed_write_units", _units(answer), "Count", op=op)
+            _took(consumed(answer), op)
             return True
     raise ServiceUnavailable from attempts.failure
 
@@ -253,7 +253,7 @@ def _its_event(writes: Sequence[Write]) -> Callable[[], bool]:
 def _send(writes: Sequence[Write], token: str) -> float:
     """Sends the transaction once; the write units it took."""
     asked = {"ClientRequestToken": token, "TransactItems": [_request(write) for write in writes]}
-    return _units(ask("TransactWriteItems", asked, TransactWriteError))
+    return consumed(ask("TransactWriteItems", asked, TransactWriteError))
 
 
 def _request(write: Write) -> dict[str, Any]:
@@ -268,10 +268,9 @@ def _request(write: Write) -> dict[str, Any]:
             return {"ConditionCheck": key_request(item, condition)}
 
 
-def _units(answer: Mapping[str, Any]) -> float:
-    """The write units of an answer: of one table, or of each that a transaction wrote to."""
-    consumed = answer.get("ConsumedCapacity", [])
-    return sum(float(table["CapacityUnits"]) for table in (consumed if isinstance(consumed, list) else [consumed]))
+def _took(units: float, op: str) -> None:
+    observe("consumed_write_units", units, "Count", op=op)
+    spend(op, units)
 
 
 def _raise_refusal(error: TransactWriteError, names: Sequence[str]) -> None:

@@ -44,6 +44,9 @@ class LedgerItem(ConversationItem):
     code_interpreter_calls = NumberAttribute(attr_name="code", null=True)
     file_search_calls = NumberAttribute(attr_name="file", null=True)
     image_inputs = NumberAttribute(attr_name="img", null=True)
+    write_units = NumberAttribute(attr_name="w", null=True)
+    read_units = NumberAttribute(attr_name="r", null=True)
+    function_ms = NumberAttribute(attr_name="ms", null=True)
     settled_at = InstantAttribute(attr_name="at")
     expires_at = NumberAttribute()
 
@@ -59,6 +62,9 @@ class UsageItem(ConversationItem):
     code_interpreter_calls = NumberAttribute(attr_name="code", null=True)
     file_search_calls = NumberAttribute(attr_name="file", null=True)
     image_inputs = NumberAttribute(attr_name="img", null=True)
+    write_units = NumberAttribute(attr_name="w", null=True)
+    read_units = NumberAttribute(attr_name="r", null=True)
+    function_ms = NumberAttribute(attr_name="ms", null=True)
     expires_at = NumberAttribute()
 
 
@@ -75,6 +81,9 @@ _COUNTED = {
     "code_interpreter_calls": "code_interpreter_calls",
     "file_search_calls": "file_searches",
     "image_inputs": "image_inputs",
+    "write_units": "write_units",
+    "read_units": "read_units",
+    "function_ms": "function_ms",
 }
 """Attributes of both items, and what they count."""
 _ALWAYS = frozenset({"committed_credits_micro", "input_tokens", "output_tokens"})
@@ -339,4 +348,7 @@ def _used(event: UsageEvent) -> LedgerSums:
         code_interpreter_calls=event.code_interpreter_calls,
         file_searches=event.file_search_calls,
         image_inputs=event.image_inputs,
+        write_units=event.writes,
+        read_units=event.reads,
+        function_ms=event.ms,
     )

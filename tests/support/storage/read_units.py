@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from minichat.storage.sizes import size_of
 from tests.support.storage.faults import hook
 
 UNIT_BYTES = 4096
@@ -54,13 +55,3 @@ def counted_reads() -> Iterator[Reads]:
         hook("after-call.dynamodb.BatchGetItem", fetched),
     ):
         yield reads
-
-
-def size_of(item: dict[str, Any]) -> int:
-    """Bytes of an item: its names, and its values as DynamoDB counts them (AWS, item sizes and formats)."""
-    total = 0
-    for name, typed in item.items():
-        ((kind, value),) = typed.items()
-        sizes = {"S": lambda v: len(v.encode()), "N": lambda v: math.ceil(len(v.lstrip("-")) / 2) + 1, "B": len}
-        total += len(name) + sizes.get(kind, lambda _: 1)(value)
-    return total

@@ -88,6 +88,9 @@ class UsedView(BaseModel):
     code_interpreter_calls: int
     file_searches: int
     image_inputs: int
+    write_units: int
+    read_units: int
+    function_ms: int
 
 
 class UsedList(BaseModel):

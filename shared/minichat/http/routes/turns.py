@@ -8,6 +8,7 @@ from starlette.responses import Response
 from minichat.domain import errors
 from minichat.domain.turn import TurnState, readable
 from minichat.http.acting import acts
+from minichat.http.bill_models import Bill, bill_of
 from minichat.http.deps import Authenticated, TheApp, TheCall, TheChat, TheTurn
 from minichat.http.problems import MUTATION_ERRORS, documented
 from minichat.http.response_models import TurnStatus, turn_status
@@ -15,6 +16,7 @@ from minichat.services import mutate
 from minichat.services.cancel import cancel
 from minichat.services.orphans import read_and_repair
 from minichat.storage import messages
+from minichat.storage.kept import kept_bytes
 
 router = APIRouter(tags=["turns"], route_class=Authenticated)
 
@@ -33,6 +35,22 @@ def get_turn(call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) 
     _, turn = read_and_repair(call, chat_id, request_id, app.settings)
     turn = readable(turn)
     return turn_status(turn, messages.cited(turn))
+
+
+@router.get(
+    "/chats/{chat_id}/turns/{request_id:item}/bill",
+    dependencies=[acts("turn:read")],
+    responses=documented(errors.ChatNotFound, errors.TurnNotFound),
+)
+def get_bill(call: TheCall, app: TheApp, chat_id: TheChat, request_id: TheTurn) -> Bill:
+    """What a turn cost, and why: estimated, reserved, counted, charged, and used to run it.
+
+    A turn that was deleted or replaced was charged all the same, and has its bill as long as the chat is there.
+    """
+    _, turn = read_and_repair(call, chat_id, request_id, app.settings)
+    if turn is None:
+        raise errors.TurnNotFound
+    return bill_of(turn, kept_bytes(turn))
 
 
 @router.post(
