@@ -30,7 +30,7 @@ _COMMANDS = (
     "erase",
 )
 """Each a module here, imported when it is named: what talks to a deployment needs nothing of what runs one."""
-_WHOLE = "pip install 'minichat[local]'"
+_WHOLE = "pip install 'minichat[functions,local]'"
 _CLOSER = "`minichat doctor` looks closer; --local means the stack that runs on this machine."
 _SILENT = f"minichat: the tables do not answer. {_CLOSER}"
 _ADVICE = {
