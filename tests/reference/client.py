@@ -37,9 +37,9 @@ def modules() -> dict[str, str]:
     """The modules by their names."""
     made = document("/mini-chat")
     schemas = made["components"]["schemas"]
-    frames = [frame["properties"] for frame in schemas["StreamEvent"]["oneOf"]]
+    frames = [schemas[_name(one)]["properties"] for one in schemas["StreamEvent"]["oneOf"]]
     # A ping is told to nobody.
-    events = {one["event"]["const"]: _name(one["data"]["contentSchema"]) for one in frames if "id" in one}
+    events = {one["event"]["const"]: _name(one["data"]) for one in frames if "id" in one}
     every = _reached(schemas, {*_answered(made["paths"]), *events.values()})
     types = {name: schemas[name] for name in sorted(every - {*events.values()})}
     told = {event: schemas[data] for event, data in events.items()}
@@ -52,7 +52,7 @@ def _answered(paths: dict[str, Any]) -> Iterator[str]:
         for operation in operations.values():
             for status, response in operation["responses"].items():
                 for name in _references(response) if status.startswith("2") else ():
-                    if name != "StreamEvent" and "Selected" not in name:
+                    if not name.startswith("Stream") and "Selected" not in name:
                         yield name.removeprefix("Page_").rstrip("_")
 
 
