@@ -8,6 +8,7 @@ COPY Makefile pyproject.toml README.md LICENSE template.yaml ./
 COPY requirements requirements
 COPY infra infra
 COPY functions functions
+COPY clients/python clients/python
 COPY shared shared
 RUN make .venv/local.installed .tools/ministack/installed
 

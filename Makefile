@@ -110,6 +110,14 @@ long: .venv/dev.installed .tools/ministack/installed ## Hold a conversation of 3
 e2e: .venv/dev.installed .tools/ministack/installed ## Run the tests over HTTP against the local stack
 	$(PYTEST) tests/e2e
 
+.PHONY: command-alone
+command-alone: .venv/dev.installed .tools/ministack/installed ## Install the command alone, from an index, and talk to the stack with it
+	COMMAND_ALONE=1 $(PYTEST) tests/e2e/test_command_alone.py
+
+.PHONY: python-cuts
+python-cuts: .venv/dev.installed .tools/ministack/installed ## Cut the Python client's connections 1,000 times, at every kind of place
+	CUTS=1000 $(PYTEST) -s --timeout 3600 tests/e2e/test_python_client_cuts.py
+
 .PHONY: bench
 bench: .venv/dev.installed .tools/ministack/installed .tools/sam/installed .tools/litellm/installed ## Measure latencies and costs, and print them
 	$(VENV)/python -m tests.bench
@@ -266,8 +274,8 @@ lock: .venv/dev.installed ## Write the locks anew; LOCK_ARGS=--upgrade moves to 
 	@$(VENV)/python -c 'import sys; sys.exit(sys.version_info[:2] != tuple(map(int, "$(LOCK_PYTHON)".split("."))))' || \
 		{ echo "Locks are made with Python $(LOCK_PYTHON), the oldest that is supported" >&2; exit 1; }
 	$(COMPILE) --all-extras --output-file requirements/dev.txt pyproject.toml
-	$(COMPILE) --constraint requirements/dev.txt --extra local --extra images --extra cedar --output-file requirements/local.txt pyproject.toml
-	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/runtime.txt pyproject.toml
+	$(COMPILE) --constraint requirements/dev.txt --extra functions --extra local --extra images --extra cedar --output-file requirements/local.txt pyproject.toml
+	$(COMPILE) --constraint requirements/dev.txt --extra functions --output-file requirements/runtime.txt pyproject.toml
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/images.txt requirements/images.in
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/cedar.txt requirements/cedar.in
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/mutants.txt requirements/mutants.in

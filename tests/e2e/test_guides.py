@@ -14,7 +14,7 @@ from tests.support.http.client import Stack
 from tests.support.providers.own_servers import own_server
 
 # docs/deploy.md has a test of its own, which runs its commands against an engine.
-GUIDES = ("README.md", "docs/guides/run.md", "docs/guides/connect.md")
+GUIDES = ("README.md", "docs/guides/run.md", "docs/guides/connect.md", "docs/guides/python.md")
 
 
 def _page(name: str) -> str:
@@ -39,6 +39,15 @@ def test_a_model_and_a_login_can_be_connected(stack: Stack, tmp_path: Path) -> N
     assert "Hello from your own model." in said
     assert "The deployment accepts this token." in said
     assert "You said: Who am I?" in said
+
+
+def test_a_program_in_python_can_be_written(stack: Stack, tmp_path: Path) -> None:
+    said = run(_page("docs/guides/python.md"), stack, tmp_path, {})
+    assert "Paris it is.\n" in said
+    assert said.count("\n2 messages\n") == 2
+    assert "['Rome is fine.', 'Oslo is fine.', 'Lima is fine.']" in said
+    assert "[chat_not_found]" in said
+    assert "You said: Hello from afar" in said
 
 
 @pytest.mark.parametrize("page", GUIDES)

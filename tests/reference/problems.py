@@ -16,13 +16,17 @@ The codes of the event `error`, which ends a stream, each with its fixed sentenc
 ([contract 3](../contract.md#3-streams))."""
 
 
+def refusals() -> dict[str, tuple[int, str]]:
+    """Each code with its status and its cause."""
+    # A class below another of the same code is that refusal, found later.
+    return {error.code: (status, _cause(error)) for error, status in reversed(STATUS.items())} | UNCLASSED
+
+
 def write() -> str:
     """The page."""
-    # A class below another of the same code is that refusal, found later.
-    refusals = {error.code: (status, _cause(error)) for error, status in reversed(STATUS.items())} | UNCLASSED
     rows = [
         (code(name), str(status), cause)
-        for name, (status, cause) in sorted(refusals.items(), key=lambda one: (one[1][0], one[0]))
+        for name, (status, cause) in sorted(refusals().items(), key=lambda one: (one[1][0], one[0]))
     ]
     return page(
         "# Errors",

@@ -53,6 +53,7 @@ case "$1 ${2:-}" in
 esac
 exec "$PYTHON" -m minichat.cli.main "${arguments[@]}"
 """
+_PYTHON = '#!/usr/bin/env bash\nexec "$PYTHON" "$@"\n'
 
 
 class Block(NamedTuple):
@@ -81,9 +82,10 @@ def run(page: str, stack: Stack, folder: Path, stand_ins: Mapping[str, str]) -> 
     is an AssertionError, and so is one that needs AWS or Docker and does not say so.
     """
     (folder / ".venv" / "bin").mkdir(parents=True)
-    command = folder / ".venv" / "bin" / "minichat"
-    command.write_text(_MINICHAT)
-    command.chmod(0o755)
+    for name, text in {"minichat": _MINICHAT, "python": _PYTHON}.items():
+        command = folder / ".venv" / "bin" / name
+        command.write_text(text)
+        command.chmod(0o755)
     (folder / "examples").symlink_to(ROOT / "examples")
     script = "".join(_told(block) for block in blocks(page) if block.is_run)
     assert not _ELSEWHERE.search(script), f"a block with this needs as its first line one of {NOT_RUN}"

@@ -46,7 +46,8 @@ def test_locks_agree_with_each_other() -> None:
 def test_locks_hold_what_the_project_declares() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    assert _names(project["dependencies"]) <= pins("runtime").keys()
+    assert _names(extras["functions"]) <= pins("runtime").keys()
+    assert _names(extras["cli"]) <= pins("local").keys()
     assert _names(extras["images"]) == pins("images").keys()
     assert _names(extras["cedar"]) == pins("cedar").keys()
     assert _names(extras["local"]) <= pins("local").keys()

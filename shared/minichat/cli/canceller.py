@@ -6,8 +6,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from minichat.cli.api import Api, ApiRefused, Unreachable
 from minichat.cli.screen import Screen
+from minichat_client import MiniChat, MiniChatError
 
 _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
@@ -18,7 +18,7 @@ class Canceller:
     After a cancel the stream is still read: its last event says how it ended.
     """
 
-    def __init__(self, api: Api, chat_id: str, screen: Screen) -> None:
+    def __init__(self, api: MiniChat, chat_id: str, screen: Screen) -> None:
         self._api = api
         self._chat_id = chat_id
         self._screen = screen
@@ -53,6 +53,6 @@ class Canceller:
     def _cancel(self) -> None:
         assert self._request_id is not None
         try:
-            self._api.call("POST", "chats", self._chat_id, "turns", self._request_id, "cancel")
-        except (ApiRefused, Unreachable) as error:
+            self._api.cancel(self._chat_id, self._request_id)
+        except MiniChatError as error:
             self._screen.note(f"Not cancelled: {error}")

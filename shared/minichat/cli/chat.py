@@ -5,22 +5,33 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from minichat.cli import answer, files, target
-from minichat.cli.answer import Question
-from minichat.cli.api import Api, ApiRefused, SseEvent, Unreachable
+from minichat.cli import target
 from minichat.cli.canceller import Canceller
-from minichat.cli.files import Unusable
 from minichat.cli.output import table
 from minichat.cli.screen import Screen
-from minichat.local import stack
 from minichat.local.provider_words import ProviderWords
 from minichat.settings import SettingsError
+from minichat_client import (
+    Answer,
+    CitationsEvent,
+    DeltaEvent,
+    DoneEvent,
+    ErrorEvent,
+    Event,
+    MiniChat,
+    MiniChatError,
+    Refused,
+    StreamStartedEvent,
+    ToolEvent,
+)
 
+ATTEMPTS = 6
+"""To reach a server that was lost: sixteen seconds, as somebody waits."""
 LISTED = 20
 IN_ONE_PIECE = 0.1
 """Of the time that an answer took: the part after its first event, below which it was not streamed."""
@@ -53,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     """0; 1 when the deployment refuses, cannot be reached or, without a terminal, could not answer everything."""
     url, token = _where(options)
     screen = Screen()
-    with closing(Api(url, token)) as api:
+    with MiniChat(url, token, attempts=ATTEMPTS, on_reconnect=lambda why: screen.note(f"{why} Trying again.")) as api:
         talk = Talk(api, screen, options)
         try:
             if options.chat is not None:
@@ -65,9 +76,9 @@ def run(options: argparse.Namespace) -> int:
                 screen.note(f"chat {talk.chat_id}")
                 return 0 if answered else 1
             if talk.chat_id is None:
-                api.call("GET", "models")  # fails early when nobody answers or the token is bad
+                api.models()  # fails early when nobody answers or the token is bad
             return _conversation(talk, screen, token)
-        except (ApiRefused, Unreachable, Unusable) as error:
+        except (MiniChatError, OSError) as error:
             screen.note(_told(error, token))
             return 1
         except KeyboardInterrupt:
@@ -91,9 +102,11 @@ def _text(argument: str) -> str:
 
 
 def _told(error: Exception, token: str | None) -> str:
-    if isinstance(error, ApiRefused) and error.status == 401:
+    if isinstance(error, Refused) and error.status == 401:
         advice = "Give one with --token-file or --token" if token is None else "It may have expired: give another"
         return f"{error} {advice}."
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}."
     return str(error)
 
 
@@ -103,7 +116,7 @@ def _conversation(talk: "Talk", screen: Screen, token: str | None) -> int:
         # Imported for its side effect: lines can be edited and recalled.
         with suppress(ImportError):
             import readline  # noqa: F401, PLC0415
-        screen.note(f"Mini Chat at {talk.api.url}. /help lists what can be said, /quit ends.")
+        screen.note(f"Mini Chat at {talk.api.base_url}. /help lists what can be said, /quit ends.")
     failed = False
     while True:
         try:
@@ -118,7 +131,7 @@ def _conversation(talk: "Talk", screen: Screen, token: str | None) -> int:
             break
         except KeyboardInterrupt:
             screen.line()
-        except (ApiRefused, Unreachable, Unusable) as error:
+        except (MiniChatError, OSError) as error:
             failed = True
             screen.note(_told(error, token))
     return 1 if failed and not screen.interactive else 0
@@ -138,7 +151,7 @@ def _obeyed(talk: "Talk", screen: Screen, line: str) -> bool:
 class Talk:
     """A user at a chat; the chat is made when the first message is sent."""
 
-    def __init__(self, api: Api, screen: Screen, options: argparse.Namespace) -> None:
+    def __init__(self, api: MiniChat, screen: Screen, options: argparse.Namespace) -> None:
         self.api = api
         self.chat_id: str | None = None
         self._screen = screen
@@ -146,16 +159,14 @@ class Talk:
         self._web_search: bool = options.web_search
         self._timing: bool = options.timing
         self._attached: list[str] = []
-        here = options.url is None and (options.local or options.state is not None)
-        self._words = ProviderWords(stack.folder(options.state)) if here else None
+        here = options.url is None and target.is_local(options)
+        self._words = ProviderWords(target.state_folder(options)) if here else None
 
     def say(self, content: str) -> bool:
         """Sends a message and prints the answer; False when there was none."""
         chat_id = self.chat_id or self.new("")
-        body: dict[str, Any] = {"content": content, "attachment_ids": self._attached}
-        if self._web_search:
-            body["web_search"] = {"enabled": True}
-        answered = self._answered(chat_id, answer.sent(self.api, chat_id, str(uuid4()), body))
+        sent = self.api.send(chat_id, content, attachments=self._attached, web_search=self._web_search)
+        answered = self._answered(chat_id, sent)
         self._attached = []
         return answered
 
@@ -164,9 +175,9 @@ class Talk:
         if not path:
             self._screen.note("Say which file: /attach FILE.")
             return False
-        attachment = files.give(self.api, self.chat_id or self.new(""), Path(path))
-        self._attached.append(attachment["id"])
-        self._screen.note(f"{attachment['filename']} goes with the next message.")
+        attachment = self.api.attach(self.chat_id or self.new(""), path)
+        self._attached.append(attachment.id)
+        self._screen.note(f"{attachment.filename} goes with the next message.")
         return True
 
     def retry(self, content: str) -> bool:
@@ -174,7 +185,8 @@ class Talk:
         latest = self._latest()
         if self.chat_id is None or latest is None:
             return False
-        return self._answered(self.chat_id, answer.instead(self.api, self.chat_id, latest, content or None))
+        instead = self.api.edit(self.chat_id, latest, content) if content else self.api.retry(self.chat_id, latest)
+        return self._answered(self.chat_id, instead)
 
     def edit(self, content: str) -> bool:
         """Has another message answered instead of the latest one."""
@@ -188,52 +200,45 @@ class Talk:
         latest = self._latest()
         if self.chat_id is None or latest is None:
             return False
-        self.api.call("DELETE", "chats", self.chat_id, "turns", latest)
+        self.api.delete_turn(self.chat_id, latest)
         self._screen.note("The last message and its answer are deleted.")
         return True
 
     def cancel(self, _: str) -> bool:
         """Cancels the answer that runs in this chat, wherever it began."""
-        chat = {} if self.chat_id is None else self.api.call("GET", "chats", self.chat_id)
-        running = chat.get("running_request_id")
-        if running is None:
+        chat = None if self.chat_id is None else self.api.chat(self.chat_id)
+        if chat is None or chat.running_request_id is None:
             self._screen.note("Nothing runs in this chat.")
             return False
-        self.api.call("POST", "chats", chat["id"], "turns", running, "cancel")
+        self.api.cancel(chat, chat.running_request_id)
         self._screen.note("It will end within two seconds.")
         return True
 
     def new(self, title: str) -> str:
         """Makes a chat, goes on in it, and returns its id."""
-        wanted = {"title": title or None, "model": self._model}
-        chat = self.api.call("POST", "chats", body={name: value for name, value in wanted.items() if value})
-        self.chat_id, self._attached = str(chat["id"]), []
+        chat = self.api.create_chat(title=title or None, model=self._model)
+        self.chat_id, self._attached = chat.id, []
         if title:
-            self._screen.note(f"chat {self.chat_id}, {chat['model']}")
+            self._screen.note(f"chat {self.chat_id}, {chat.model}")
         return self.chat_id
 
     def open(self, chat_id: str, *, join: bool = True) -> bool:
         """Goes on with a chat, and joins the answer that runs in it."""
-        chat = self.api.call("GET", "chats", chat_id)
-        self.chat_id, self._attached = str(chat["id"]), []
-        self._screen.note(f"{chat.get('title') or 'A chat without a title'}: {chat['message_count']} messages")
-        running = chat.get("running_request_id")
-        return self._answered(self.chat_id, running) if running and join else True
+        chat = self.api.chat(chat_id)
+        self.chat_id, self._attached = chat.id, []
+        self._screen.note(f"{chat.title or 'A chat without a title'}: {chat.message_count} messages")
+        running = chat.running_request_id
+        return self._answered(chat.id, self.api.resume(chat, running)) if running and join else True
 
     def chats(self, _: str) -> None:
         """Lists the chats, the most recently active first."""
-        page = self.api.call("GET", "chats", limit=LISTED)
+        found = list(islice(self.api.chats(page_size=LISTED + 1), LISTED + 1))
         rows = [
-            (
-                f"{chat['id']}{' *' if chat['id'] == self.chat_id else ''}",
-                chat["message_count"],
-                chat["model"],
-                chat.get("title") or "",
-            )
-            for chat in page["items"]
+            (f"{chat.id}{' *' if chat.id == self.chat_id else ''}", chat.message_count, chat.model, chat.title or "")
+            for chat in found[:LISTED]
         ]
         self._screen.line(table(("chat", "messages", "model", "title"), rows))
-        if page["page_info"]["next_cursor"]:
+        if len(found) > LISTED:
             self._screen.note(f"These are the latest {LISTED}.")
 
     def history(self, _: str) -> None:
@@ -241,18 +246,17 @@ class Talk:
         if self.chat_id is None:
             self._screen.note("Nothing was said yet.")
             return
-        newest = {"limit": LISTED, "$orderby": "created_at desc"}
-        page = self.api.call("GET", "chats", self.chat_id, "messages", **newest)
-        if page["page_info"]["next_cursor"]:
+        newest = self.api.messages(self.chat_id, newest_first=True, page_size=LISTED + 1)
+        found = list(islice(newest, LISTED + 1))
+        if len(found) > LISTED:
             self._screen.note(f"The latest {LISTED} messages:")
-        for message in reversed(page["items"]):
-            self._screen.line(f"{message['role']}: {message['content']}")
+        for message in reversed(found[:LISTED]):
+            self._screen.line(f"{message.role}: {message.content}")
 
     def models(self, _: str) -> None:
         """Lists the models that a new chat may have."""
         rows = [
-            (model["model_id"], model["tier"], model["multiplier_display"], model["display_name"])
-            for model in self.api.call("GET", "models")["items"]
+            (model.model_id, model.tier, model.multiplier_display, model.display_name) for model in self.api.models()
         ]
         self._screen.line(table(("model", "tier", "price", "name"), rows))
 
@@ -260,15 +264,15 @@ class Talk:
         """Prints what is used and left."""
         rows = [
             (
-                tier["tier"],
-                period["period"],
-                f"{period['used_credits_micro'] / 1_000_000:.4f}",
-                f"{period['limit_credits_micro'] / 1_000_000:.4f}",
-                f"{period['remaining_percentage']} %",
-                period["next_reset"],
+                tier.tier,
+                period.period,
+                f"{period.used_credits_micro / 1_000_000:.4f}",
+                f"{period.limit_credits_micro / 1_000_000:.4f}",
+                f"{period.remaining_percentage} %",
+                period.next_reset.isoformat().replace("+00:00", "Z"),
             )
-            for tier in self.api.call("GET", "quota", "status")["tiers"]
-            for period in tier["periods"]
+            for tier in self.api.quota().tiers
+            for period in tier.periods
         ]
         self._screen.line(table(("tier", "period", "used", "limit", "left", "starts anew"), rows))
 
@@ -279,39 +283,37 @@ class Talk:
         self._screen.line("Ctrl-C cancels an answer; once more, it leaves the answer alone.")
 
     def _latest(self) -> str | None:
-        latest = None if self.chat_id is None else answer.latest_turn(self.api, self.chat_id)
-        if latest is None:
+        newest = None if self.chat_id is None else next(self.api.messages(self.chat_id, newest_first=True), None)
+        if newest is None:
             self._screen.note("Nothing was said yet.")
-        return latest
+        return None if newest is None else newest.request_id
 
-    def _answered(self, chat_id: str, question: Question | str) -> bool:
+    def _answered(self, chat_id: str, answer: Answer) -> bool:
         screen, clock = self._screen, _Clock() if self._timing else None
-        with (
-            Canceller(self.api, chat_id, screen) as canceller,
-            closing(
-                answer.events(self.api, chat_id, question, lambda why: screen.note(f"{why} Trying again."))
-            ) as told,
-        ):
+        with Canceller(self.api, chat_id, screen) as canceller, answer:
             try:
-                for event in told:
+                for event in answer:
                     if clock is not None:
                         clock.saw()
-                    if event.name == "stream_started":
-                        canceller.began(str(event.data["request_id"]))
-                    elif event.name == "delta":
-                        screen.text(event.data["content"])
-                    else:
-                        _note(screen, event)
-                    if event.name == "error" and self._words is not None:
-                        for words in self._words.new():
-                            screen.note(f"[the provider's words, for this terminal only: {words}]")
-                    if event.name == "done":
+                    if isinstance(event, StreamStartedEvent):
+                        canceller.began(event.request_id)
+                    self._show(event)
+                    if isinstance(event, DoneEvent):
                         return clock is None or clock.streamed(screen)
             except KeyboardInterrupt:
                 screen.note("Left; the answer goes on without you, /open shows it.")
             finally:
                 screen.end_line()
         return False
+
+    def _show(self, event: Event) -> None:
+        if isinstance(event, DeltaEvent):
+            self._screen.text(event.content)
+            return
+        _note(self._screen, event)
+        if isinstance(event, ErrorEvent) and self._words is not None:
+            for words in self._words.new():
+                self._screen.note(f"[the provider's words, for this terminal only: {words}]")
 
 
 class _Clock:
@@ -337,34 +339,34 @@ class _Clock:
         return False
 
 
-def _note(screen: Screen, event: SseEvent) -> None:
+def _note(screen: Screen, event: Event) -> None:
     """Prints what an event carries besides text."""
-    data = event.data
-    if event.name in {"done", "error"}:
-        screen.end_line()
-    if event.name == "tool":
-        screen.note(f"[{data['name']}: {data['phase']}]")
-    elif event.name == "citations":
-        for number, item in enumerate(data["items"], 1):
-            screen.note(f"[{number}] {item['title']} {item.get('url') or ''}".rstrip())
-    elif event.name == "error":
-        screen.note("Cancelled." if data["code"] == "cancelled" else f"{data['message']} [{data['code']}]")
-    elif event.name == "done":
-        _note_end(screen, data)
+    match event:
+        case ToolEvent():
+            screen.note(f"[{event.name}: {event.phase}]")
+        case CitationsEvent():
+            for number, item in enumerate(event.items, 1):
+                screen.note(f"[{number}] {item.title} {item.url or ''}".rstrip())
+        case ErrorEvent():
+            screen.end_line()
+            screen.note("Cancelled." if event.code == "cancelled" else f"{event.message} [{event.code}]")
+        case DoneEvent():
+            screen.end_line()
+            _note_end(screen, event)
 
 
-def _note_end(screen: Screen, data: dict[str, Any]) -> None:
+def _note_end(screen: Screen, end: DoneEvent) -> None:
     """Prints the facts of a good end: model, tokens, and whether the answer is complete."""
-    usage, signal = data["usage"], data["completion_signal"]
-    tokens = f"{usage['input_tokens']} tokens in, {usage['output_tokens']} out" if usage else "tokens unknown"
-    screen.note(f"[{data['effective_model']}: {tokens}]")
-    if signal["kind"] != "complete":
-        screen.note(f"[{': '.join(signal.values())}]")
-    if data["quota_decision"] == "downgrade":
-        screen.note(f"[instead of {data['selected_model']}: {data.get('downgrade_reason')}]")
-    for left in data.get("quota_warnings") or ():
-        if left["warning"]:
-            screen.note(f"[{left['tier']}, {left['period']}: {left['remaining_percentage']} % left]")
+    usage, signal = end.usage, end.completion_signal
+    tokens = f"{usage.input_tokens} tokens in, {usage.output_tokens} out" if usage else "tokens unknown"
+    screen.note(f"[{end.effective_model}: {tokens}]")
+    if signal.kind != "complete":
+        screen.note(f"[{signal.kind}{f': {signal.reason}' if signal.reason else ''}]")
+    if end.quota_decision == "downgrade":
+        screen.note(f"[instead of {end.selected_model}: {end.downgrade_reason}]")
+    for left in end.quota_warnings or ():
+        if left.warning:
+            screen.note(f"[{left.tier}, {left.period}: {left.remaining_percentage} % left]")
 
 
 _COMMANDS: dict[str, tuple[Callable[[Talk, str], object], str, str]] = {

@@ -5,7 +5,7 @@ import getpass
 import io
 import logging
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,16 +14,16 @@ import boto3
 import httpx2
 
 from minichat.auth_settings import Auth
-from minichat.cli.api import Api
 from minichat.http.admin.app import PREFIX, create_admin_app
 from minichat.local.issuer import ROLES_CLAIM, Issuer
 from minichat.settings import Settings
+from minichat_client import MiniChat
 
 LIFETIME = timedelta(hours=12)
 
 
 @contextmanager
-def in_this_process(settings: Settings, by: str | None) -> Iterator[Api]:
+def in_this_process(settings: Settings, by: str | None) -> Iterator[MiniChat]:
     """The deployment's operator's API, for an operator who has the login name, or the one that is given.
 
     Its token is signed by a key that nobody else has, and that is gone afterwards.
@@ -39,7 +39,7 @@ def in_this_process(settings: Settings, by: str | None) -> Iterator[Api]:
         where = settings.store.endpoint or boto3.client("dynamodb", settings.store.region).meta.endpoint_url
         store = settings.store.model_copy(update={"endpoint": where})
         app = OwnProcess(settings.model_copy(update={"auth": auth, "store": store}))
-        with closing(Api(f"http://localhost{settings.url_prefix}{PREFIX}", token, app)) as api:
+        with MiniChat(f"http://localhost{settings.url_prefix}{PREFIX}", token, transport=app) as api:
             yield api
 
 

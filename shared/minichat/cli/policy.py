@@ -12,7 +12,6 @@ from typing import Any
 
 from minichat.cli import target, versions
 from minichat.cli.output import table
-from minichat.services.policy_in_force import policy_file
 from minichat.settings import SettingsError, current, read_document
 
 
@@ -62,6 +61,8 @@ def _validate(options: argparse.Namespace) -> int:
         numbered = f"version {document['policy_version']}, " if "policy_version" in document else ""
         print(f"{options.file}: {numbered}valid")
         return 0
+    from minichat.services.policy_in_force import policy_file  # noqa: PLC0415  storage, which an API needs not
+
     policy = policy_file(options.file, current())
     print(f"{options.file}: version {policy.policy_version}, {len(policy.model_catalog)} models, valid")
     if not policy.enabled_models():

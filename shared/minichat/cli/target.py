@@ -7,20 +7,20 @@ issuer signs; and without either, in this process, which then needs what AWS and
 import argparse
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from minichat.cli.api import Api
 from minichat.domain.identity import TenantId, UserId
 from minichat.domain.names import said
-from minichat.local import deployed, stack
-from minichat.local.issuer import as_uuid
 from minichat.settings import Settings, SettingsError, current, load, operators_api
-from minichat.storage import scan
-from minichat.storage.items import connect
+from minichat_client import MiniChat
+
+# Who talks to a deployment has nothing of AWS, of storage or of the local stack: functions import these when they need
+# them.
+# ruff: noqa: PLC0415
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
@@ -83,7 +83,7 @@ def names_one(options: argparse.Namespace) -> bool:
 
 
 @contextmanager
-def operating(options: argparse.Namespace) -> Iterator[Api]:
+def operating(options: argparse.Namespace) -> Iterator[MiniChat]:
     """The operator's API of the deployment, for one of its operators.
 
     At a local stack, a tenant or user is renamed as by `connected`: read the options inside.
@@ -91,6 +91,8 @@ def operating(options: argparse.Namespace) -> Iterator[Api]:
     """
     url, token = (None, None) if options.stack is not None else operators_api()
     if is_local(options):
+        from minichat.local import stack
+
         about = stack.told(options.state)
         connected(options)
         url = options.api or about["base_url"].removesuffix("/v1") + "/admin/v1"
@@ -98,10 +100,10 @@ def operating(options: argparse.Namespace) -> Iterator[Api]:
     elif (url := options.api or url) is not None:
         token = token_of(options, token)
     if url is not None:
-        with closing(Api(url, token)) as api:
+        with MiniChat(url, token) as api:
             yield api
         return
-    from minichat.cli.own_process import in_this_process  # noqa: PLC0415  the server, which others need not start
+    from minichat.cli.own_process import in_this_process
 
     attach(options)
     with in_this_process(current(), getattr(options, "by", None)) as api:
@@ -109,7 +111,8 @@ def operating(options: argparse.Namespace) -> Iterator[Api]:
 
 
 def _of_local_operator(state: Path | None, environment: dict[str, str]) -> str:
-    from minichat.local.issuer import Issuer  # noqa: PLC0415  cryptography, which others need not load
+    from minichat.local import stack
+    from minichat.local.issuer import Issuer
 
     return Issuer(stack.folder(state)).token(
         "operators",
@@ -153,6 +156,16 @@ def is_local(options: argparse.Namespace) -> bool:
     return bool(local)
 
 
+def state_folder(options: argparse.Namespace) -> Path:
+    """The state folder of the local stack that the options name.
+
+    Raises NotACheckout.
+    """
+    from minichat.local import stack
+
+    return stack.folder(options.state)
+
+
 def attach(options: argparse.Namespace) -> dict[str, Any]:
     """Points this process's environment to the deployment; returns what the local stack, or the stack on AWS, says of
     itself: nothing when the environment was to describe it.
@@ -161,9 +174,13 @@ def attach(options: argparse.Namespace) -> dict[str, Any]:
     """
     about: dict[str, Any] = {}
     if is_local(options):
+        from minichat.local import stack
+
         stack.attach(options.state)
         about = stack.told(options.state)
     elif options.stack is not None:
+        from minichat.local import deployed
+
         about = {"base_url": deployed.attach(options.stack, options.region, options.profile)[deployed.API_URL]}
     current.cache_clear()
     return about
@@ -175,6 +192,8 @@ def connected(options: argparse.Namespace) -> Settings:
     At a local stack, a tenant or user that is named by what `minichat token` was told becomes the UUID in its tokens.
     Raises SettingsError when the deployment cannot be found; ServiceUnavailable.
     """
+    from minichat.storage.items import connect
+
     attach(options)
     connect(current().store)
     if is_local(options):
@@ -183,6 +202,9 @@ def connected(options: argparse.Namespace) -> Settings:
 
 
 def _name_as_tokens_do(options: argparse.Namespace) -> None:
+    from minichat.local.issuer import as_uuid
+    from minichat.storage import scan
+
     tenant: TenantId | None = getattr(options, "tenant", None)
     # Tokens of another making may have any name; tables of this machine are small enough to look.
     if tenant is None or any(scan.is_of(item, tenant) for item in scan.items()):

@@ -10,7 +10,6 @@ from minichat.cli import target
 from minichat.cli.output import table
 from minichat.domain.turn import Turn
 from minichat.moment import now
-from minichat.storage import scan
 
 
 def add_to(commands: Any) -> None:
@@ -63,6 +62,8 @@ def _cancel(options: argparse.Namespace) -> int:
 
 def _find(options: argparse.Namespace) -> int:
     """1 when there is none."""
+    from minichat.storage import scan  # noqa: PLC0415  which who talks to an API has not
+
     target.connected(options)
     found = [
         {

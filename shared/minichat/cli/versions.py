@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from minichat.cli import target
-from minichat.cli.api import Api, ApiRefused
 from minichat.cli.output import table
 from minichat.settings import SettingsError
+from minichat_client import MiniChat, Refused
 
 PAGE = 10
 """Versions of one answer: each comes whole."""
@@ -64,17 +64,17 @@ def history(
     return 0
 
 
-def _one(api: Api, *path: str) -> Version | None:
+def _one(api: MiniChat, *path: str) -> Version | None:
     try:
         found: Version = api.call("GET", *path)
-    except ApiRefused as refused:
+    except Refused as refused:
         if refused.code in _MISSING:
             return None
         raise
     return found
 
 
-def _all(api: Api, *place: str) -> Iterator[Version]:
+def _all(api: MiniChat, *place: str) -> Iterator[Version]:
     before: dict[str, int] = {}
     while page := api.call("GET", *place, "versions", limit=PAGE, **before)["items"]:
         yield from page

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from minichat.local.process import Child, free_port
+from minichat.local.process import CannotStart, Child, free_port
 
 PROBE_SECONDS = 5
 _SERVER = "software.amazon.dynamodb.services.local.main.ServerRunner"
@@ -22,7 +22,7 @@ _LIST_TABLES = {
 }
 
 
-class EngineMissing(RuntimeError):
+class EngineMissing(CannotStart):
     """The engine is unknown or not installed, or the URL given for it does not answer like one."""
 
 

@@ -4,8 +4,10 @@ import fcntl
 from pathlib import Path
 from typing import TextIO
 
+from minichat.local.process import CannotStart
 
-class FolderTaken(RuntimeError):
+
+class FolderTaken(CannotStart):
     """Another stack runs with this state folder; the message has its address."""
 
 

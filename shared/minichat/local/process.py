@@ -19,7 +19,11 @@ STOP_SECONDS = 10
 _PR_SET_PDEATHSIG = 1
 
 
-class ChildFailed(RuntimeError):
+class CannotStart(RuntimeError):
+    """The local stack cannot be started, or not gone on with; the message says why, and what to do about it."""
+
+
+class ChildFailed(CannotStart):
     """A child process did not start, or ended by itself; the message has its last words."""
 
 

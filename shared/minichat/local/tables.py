@@ -7,6 +7,7 @@ import boto3
 import yaml
 from botocore.exceptions import ClientError
 
+from minichat.local.process import CannotStart
 from minichat.settings import Store
 
 TEMPLATE = Path("infra") / "tables.yaml"
@@ -36,7 +37,7 @@ def _tagged(loader: yaml.SafeLoader, _suffix: str, node: yaml.Node) -> Any:
 _Loader.add_multi_constructor("!", _tagged)
 
 
-class NotACheckout(RuntimeError):
+class NotACheckout(CannotStart):
     """The local stack is started outside a checkout of the repository."""
 
 
