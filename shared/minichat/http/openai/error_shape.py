@@ -32,7 +32,7 @@ _FAILURES = {
 def of_problem(status: int, code: str, detail: str, said: dict[str, Any]) -> Response:
     """The response of a problem; `said` is what its document has besides."""
     status, told, param = _CODES.get(code, (status, code, None))
-    found = said.get("errors") or []
+    found = said.pop("errors", None)
     if found:
         told, param, detail = found[0]["code"], found[0]["field"], found[0]["message"]
     return JSONResponse({"error": shaped(status, told, detail, param) | said}, status)
