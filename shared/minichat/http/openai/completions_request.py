@@ -44,7 +44,7 @@ def read(body: Any) -> Asked:
     content, instructions, history = split("messages", _said(asked.get("messages")), "")
     return Asked(
         content=content,
-        aside=Aside(instructions, history, tokens(asked, limit, 1), whole=True),
+        aside=Aside(instructions, history, tokens(asked, limit, 1), whole=bool(history)),
         model=text("model", asked["model"]),
         web_search=_web_search(asked),
         sampling=sampling(asked),
@@ -57,13 +57,13 @@ def read(body: Any) -> Asked:
 def _web_search(asked: dict[str, Any]) -> bool:
     if "web_search_options" not in asked:
         return False
-    for name in given(asked["web_search_options"]):
+    for name in given(asked["web_search_options"], "web_search_options"):
         refuse(f"web_search_options.{name}", "The policy of the deployment decides this.")
     return True
 
 
 def _includes_usage(asked: dict[str, Any]) -> bool:
-    options = given(asked.get("stream_options", {}))
+    options = given(asked.get("stream_options", {}), "stream_options")
     if options and not flag(asked, "stream"):
         refuse("stream_options", "Only a stream has options.", "invalid_value")
     wanted = flag(options, "include_usage")
@@ -79,7 +79,7 @@ def _said(messages: Any) -> list[Said]:
     said = []
     for number, message in enumerate(messages):
         where = f"messages[{number}]"
-        members = given(message) if isinstance(message, dict) else refuse(where, "An object is expected.")
+        members = given(message, where)
         role = role_of(where, members.get("role"))
         for name, value in members.items():
             # An answer's other members are empty where it used no tool of the caller's.

@@ -7,7 +7,7 @@ from minichat.domain.errors import FieldError, InvalidRequest
 from minichat.domain.policy import Model
 from minichat.domain.text import well_formed
 
-_POLICY = "The policy of the deployment decides this."
+POLICY = "The policy of the deployment decides this."
 _FUNCTIONS = "Functions of the caller are not offered to the model."
 _CACHE = "The prompt cache is the provider's own business here."
 _CALLER = "Who asks is what the token says."
@@ -18,26 +18,25 @@ _NOT_TOLD = "Probabilities of tokens are not told."
 
 EITHER: dict[str, str] = {
     "metadata": _NOT_KEPT,
-    "moderation": _POLICY,
-    "parallel_tool_calls": _POLICY,
+    "moderation": POLICY,
+    "parallel_tool_calls": POLICY,
     "prompt_cache_key": _CACHE,
     "prompt_cache_options": _CACHE,
     "prompt_cache_retention": _CACHE,
     "safety_identifier": _CALLER,
-    "service_tier": _POLICY,
-    "tool_choice": _POLICY,
+    "service_tier": POLICY,
+    "tool_choice": POLICY,
     "top_logprobs": _NOT_TOLD,
     "user": _CALLER,
 }
 OF_RESPONSES: dict[str, str] = EITHER | {
-    "access_programs": _POLICY,
-    "background_options": _POLICY,
+    "access_programs": POLICY,
+    "background_options": POLICY,
     "context_management": "A chat summarizes its older part by itself.",
     "image": _PLAIN,
     "include": "Nothing can be included besides what is always told.",
-    "max_tool_calls": _POLICY,
+    "max_tool_calls": POLICY,
     "prompt": "There are no stored prompts.",
-    "reasoning": _POLICY,
     "stream_options": "Events are not padded.",
     "text": _PLAIN,
 }
@@ -45,17 +44,17 @@ OF_COMPLETIONS: dict[str, str] = EITHER | {
     "audio": _PLAIN,
     "function_call": _FUNCTIONS,
     "functions": _FUNCTIONS,
-    "logit_bias": _POLICY,
+    "logit_bias": POLICY,
     "logprobs": _NOT_TOLD,
     "modalities": _PLAIN,
     "n": _ONE,
-    "prediction": _POLICY,
+    "prediction": POLICY,
     "response_format": _PLAIN,
-    "seed": _POLICY,
-    "stop": _POLICY,
+    "seed": POLICY,
+    "stop": POLICY,
     "store": "A chat completion is not kept; a conversation is continued with the Responses API.",
     "tools": _FUNCTIONS,
-    "verbosity": _POLICY,
+    "verbosity": POLICY,
 }
 """What cannot be honoured but for a value that changes nothing, and why."""
 
@@ -86,7 +85,7 @@ SAMPLING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "re
 _BY_ITSELF = {"temperature": 1, "top_p": 1, "frequency_penalty": 0, "presence_penalty": 0, "reasoning_effort": None}
 """What a model does of which the policy says nothing."""
 
-_WEB_SEARCH = frozenset(("web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"))
+_WEB_SEARCH = ("web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11")
 
 
 def refuse(param: str, why: str, code: str = "unsupported_parameter") -> NoReturn:
@@ -94,10 +93,10 @@ def refuse(param: str, why: str, code: str = "unsupported_parameter") -> NoRetur
     raise InvalidRequest(FieldError(param, f"{param}: {why}", code))
 
 
-def given(body: Any) -> dict[str, Any]:
-    """The members of a body that have a value. Raises InvalidRequest for what is no object."""
+def given(body: Any, where: str = "body") -> dict[str, Any]:
+    """The members of an object that have a value. Raises InvalidRequest for what is none."""
     if not isinstance(body, dict):
-        refuse("body", "The body must be a JSON object.", "invalid_type")
+        refuse(where, "An object is expected.", "invalid_type")
     return {str(name): value for name, value in body.items() if value is not None}
 
 
@@ -162,14 +161,14 @@ def asks_for_web_search(body: Mapping[str, Any]) -> bool:
         refuse("tools", "A list is expected.", "invalid_type")
     for number, tool in enumerate(tools):
         where = f"tools[{number}]"
-        members = {name: value for name, value in given(tool).items() if value not in ({}, [])}
+        members = {name: value for name, value in given(tool, where).items() if value not in ({}, [])}
         kind = members.pop("type", None)
         if kind == "file_search":
             refuse(where, "The documents of a chat are searched without being asked for.")
         if kind not in _WEB_SEARCH:
             refuse(where, _FUNCTIONS if kind == "function" else f"There is no tool {kind!r} here.")
         for name in members:
-            refuse(f"{where}.{name}", _POLICY)
+            refuse(f"{where}.{name}", POLICY)
     return bool(tools)
 
 

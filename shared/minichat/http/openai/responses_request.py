@@ -8,6 +8,7 @@ from minichat.domain.message import Aside
 from minichat.http.openai.asked import Asked, Said, content_of, role_of, split
 from minichat.http.openai.parameters import (
     OF_RESPONSES,
+    POLICY,
     asks_for_web_search,
     check,
     flag,
@@ -38,17 +39,17 @@ HONOURED = frozenset(
 )
 LEAST_TOKENS = 16
 _TEXTS = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
-_OWN_ITEMS = frozenset(("web_search_call", "file_search_call", "code_interpreter_call"))
+_OWN_ITEMS = ("web_search_call", "file_search_call", "code_interpreter_call")
 """Items of our own answers, which clients send back with them: what a tool found is in the answer's text."""
 _OF_MESSAGES = frozenset(("type", "role", "content", "id", "status", "phase"))
-_FILES = frozenset(("input_file", "input_image"))
+_FILES = ("input_file", "input_image")
 
 
 def read(body: Any) -> Asked:
     """What the body asks for. Raises InvalidRequest about the first parameter that cannot be honoured."""
     asked = given(body)
     effort = _effort(asked)
-    check(asked, HONOURED, {name: why for name, why in OF_RESPONSES.items() if name not in HONOURED})
+    check(asked, HONOURED, OF_RESPONSES)
     previous, conversation = _previous(asked), _conversation(asked)
     continues = previous is not None or conversation is not None
     keeps = flag(asked, "store") if "store" in asked else None
@@ -78,10 +79,10 @@ def read(body: Any) -> Asked:
 
 def _effort(asked: dict[str, Any]) -> dict[str, Any]:
     """The effort of `reasoning`, which is one of sampling's parameters; nothing else of it can be honoured."""
-    wanted = given(asked.get("reasoning", {})) if isinstance(asked.get("reasoning", {}), dict) else {"": None}
+    wanted = given(asked.get("reasoning", {}), "reasoning")
     for name in wanted:
         if name != "effort":
-            refuse(f"reasoning.{name}" if name else "reasoning", OF_RESPONSES["reasoning"])
+            refuse(f"reasoning.{name}", POLICY)
     return {"reasoning_effort": wanted["effort"]} if wanted else {}
 
 
@@ -107,7 +108,7 @@ def _check_kept(asked: dict[str, Any], *, continues: bool, keeps: bool | None) -
 
 def _truncates(asked: dict[str, Any], *, is_stored: bool) -> bool:
     wanted = asked.get("truncation")
-    if wanted not in {None, "auto", "disabled"}:
+    if wanted is not None and text("truncation", wanted) not in {"auto", "disabled"}:
         refuse("truncation", "`auto` or `disabled` is expected.", "invalid_value")
     if wanted == "disabled" and is_stored:
         refuse("truncation", "A chat's older part is summarized, or left out of the prompt.", "unsupported_value")
@@ -124,7 +125,7 @@ def _said(given_input: Any, *, continues: bool) -> tuple[list[Said], tuple[Attac
     said, files = [], []
     for number, item in enumerate(given_input):
         where = f"input[{number}]"
-        members = given(item) if isinstance(item, dict) else refuse(where, "An object is expected.", "invalid_type")
+        members = given(item, where)
         kind = members.get("type", "message")
         if kind in _OWN_ITEMS:
             continue
