@@ -1,10 +1,13 @@
 """OpenAI's own clients for Python and JavaScript at our door: their helpers, errors, retries, cancel, background."""
 
+import json
 import os
 import secrets
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +21,7 @@ from minichat.moment import new_id, now
 from minichat.services import api_keys
 from minichat.settings import Store
 from minichat.storage.items import connect
-from tests.conftest import another_server
+from tests.conftest import ROOT, another_server
 from tests.support.http.client import Stack
 from tests.support.http.openai_talk import seen_by
 from tests.support.patience import PATIENCE
@@ -257,3 +260,33 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
     listed = [model.id for model in client.models.list()]
     assert MODEL in listed
     assert client.models.retrieve(MODEL).id == MODEL
+
+
+def test_the_client_for_javascript_sees_the_same_and_resumes_retries_and_cancels(
+    stack: Stack, modules: Path, name: str
+) -> None:
+    def seen(base_url: str, key: str, where: str) -> Any:
+        command = ["node", ROOT / "tests" / "clients" / "openai_talk.mjs", str(modules), base_url, key, MODEL, where]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    at_door = seen(door(stack.base_url), stack.token("acme", name), "here")
+    assert at_door["talk"] == seen(f"{stack.about['provider_url']}/v1", "none", "there")["talk"]
+    assert at_door["talk"]["final"] == ["completed", "word1 word2 word3 word4 word5", 120]
+    found = at_door["here"]
+    conversation, text = found.pop("conversation")
+    assert found == {
+        "begun": "in_progress",
+        "resumed": True,
+        "cancelled": "cancelled",
+        "once": True,
+        "models": True,
+        "refused": {
+            "name": "BadRequestError", "status": 400, "code": "unsupported_value", "param": "temperature",
+        },
+        "unknown": {"name": "NotFoundError", "status": 404, "code": "turn_not_found", "param": None},
+    }  # fmt: skip
+    with stack.user("acme", name) as user:
+        said = [one["content"] for one in user.messages(conversation.removeprefix("conv_"))]
+    assert (said[1::2], text) == (["Paris.", "Rome."], "Rome.")
