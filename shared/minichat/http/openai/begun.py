@@ -12,7 +12,7 @@ from minichat.domain.policy import Model
 from minichat.domain.turn import Turn
 from minichat.http.deps import AppDeps
 from minichat.http.openai import ids
-from minichat.http.openai.asked import Asked
+from minichat.http.openai.inquiry import Inquiry
 from minichat.http.openai.parameters import check_sampling, check_web_search, refuse
 from minichat.observability import note
 from minichat.services import chats, generate, repeated_turns
@@ -45,7 +45,7 @@ class Again:
     count: int
 
 
-async def begun(call: Call, app: AppDeps, asked: Asked, again: Again) -> Begun:
+async def begun(call: Call, app: AppDeps, asked: Inquiry, again: Again) -> Begun:
     """The turn that answers a request. Raises what `send` and `send_first` raise."""
     rules = app.rules_of(call.caller)
     admission, is_temporary = await greenlets.run(_admission, call, asked, again, rules)
@@ -68,7 +68,7 @@ async def begun(call: Call, app: AppDeps, asked: Asked, again: Again) -> Begun:
     return _told(app, asked, outcome, is_temporary=is_temporary)
 
 
-def _told(app: AppDeps, asked: Asked, outcome: Answering, *, is_temporary: bool) -> Begun:
+def _told(app: AppDeps, asked: Inquiry, outcome: Answering, *, is_temporary: bool) -> Begun:
     channel = outcome.channel
     if asked.background:
         # Nobody is expected to stay.
@@ -94,7 +94,7 @@ async def told_again(call: Call, app: AppDeps, first: Begun) -> Begun:
 Admission = partial[RunningTurn | Replay]
 
 
-def _admission(call: Call, asked: Asked, again: Again, rules: Rules) -> tuple[Admission, bool]:
+def _admission(call: Call, asked: Inquiry, again: Again, rules: Rules) -> tuple[Admission, bool]:
     """What begins the turn, and whether its chat is temporary; the second argument is always the command."""
     if asked.previous is None and asked.conversation is None:
         chat_id = ids.new_chat_id(call, again.key)
@@ -114,18 +114,18 @@ def _admission(call: Call, asked: Asked, again: Again, rules: Rules) -> tuple[Ad
     return partial(send, call, command, rules), chat.is_temporary
 
 
-def _command(call: Call, asked: Asked, chat_id: ChatId, key: str | None, follows: RequestId | None) -> SendMessage:
+def _command(call: Call, asked: Inquiry, chat_id: ChatId, key: str | None, follows: RequestId | None) -> SendMessage:
     request_id = ids.new_request_id(call, chat_id, key)
     return SendMessage(chat_id, asked.content, request_id, asked.attachment_ids, asked.web_search, asked.aside, follows)
 
 
-def _check_model(asked: Asked, model: Model) -> None:
+def _check_model(asked: Inquiry, model: Model) -> None:
     check_sampling(asked.sampling, model)
     if asked.web_search:
         check_web_search(model, "tools")
 
 
-def _continued(call: Call, asked: Asked) -> tuple[Chat, RequestId | None]:
+def _continued(call: Call, asked: Inquiry) -> tuple[Chat, RequestId | None]:
     """The chat that the request continues, and the turn that must be its latest. Raises InvalidRequest."""
     param, named = "conversation", asked.conversation
     where, follows = None if named is None else ids.chat_of(named), None

@@ -3,7 +3,7 @@
 from typing import Any
 
 from minichat.domain.message import Aside
-from minichat.http.openai.asked import Asked, Said, content_of, role_of, split
+from minichat.http.openai.inquiry import Inquiry, Spoken, content_of, role_of, split
 from minichat.http.openai.parameters import (
     OF_COMPLETIONS,
     SAMPLING,
@@ -32,7 +32,7 @@ _TEXTS = {"text": "text", "refusal": "refusal"}
 _OF_MESSAGES = frozenset(("role", "content", "refusal", "annotations"))
 
 
-def read(body: Any) -> Asked:
+def read(body: Any) -> Inquiry:
     """What the body asks for. Raises InvalidRequest about the first parameter that cannot be honoured."""
     asked = given(body)
     check(asked, HONOURED, OF_COMPLETIONS)
@@ -42,7 +42,7 @@ def read(body: Any) -> Asked:
         refuse("max_tokens", "`max_completion_tokens` says it already.", "mutually_exclusive_parameters")
     limit = "max_tokens" if "max_tokens" in asked else "max_completion_tokens"
     content, instructions, history = split("messages", _said(asked.get("messages")), "")
-    return Asked(
+    return Inquiry(
         content=content,
         aside=Aside(instructions, history, tokens(asked, limit, 1), whole=bool(history)),
         model=text("model", asked["model"]),
@@ -73,7 +73,7 @@ def _includes_usage(asked: dict[str, Any]) -> bool:
     return wanted
 
 
-def _said(messages: Any) -> list[Said]:
+def _said(messages: Any) -> list[Spoken]:
     if not isinstance(messages, list) or not messages:
         refuse("messages", "A list of messages is needed.", "missing_required_parameter")
     said = []
@@ -86,5 +86,5 @@ def _said(messages: Any) -> list[Said]:
             if name not in _OF_MESSAGES and value not in ([], {}):
                 refuse(f"{where}.{name}", "This cannot be told to the model.")
         content = members.get("content", members.get("refusal", "" if role == "assistant" else None))
-        said.append(Said(where, role, content_of(f"{where}.content", content, _TEXTS)))
+        said.append(Spoken(where, role, content_of(f"{where}.content", content, _TEXTS)))
     return said

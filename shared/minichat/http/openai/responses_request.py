@@ -5,7 +5,7 @@ from uuid import UUID
 
 from minichat.domain.identity import AttachmentId
 from minichat.domain.message import Aside
-from minichat.http.openai.asked import Asked, Said, content_of, role_of, split
+from minichat.http.openai.inquiry import Inquiry, Spoken, content_of, role_of, split
 from minichat.http.openai.parameters import (
     OF_RESPONSES,
     POLICY,
@@ -45,7 +45,7 @@ _OF_MESSAGES = frozenset(("type", "role", "content", "id", "status", "phase"))
 _FILES = ("input_file", "input_image")
 
 
-def read(body: Any) -> Asked:
+def read(body: Any) -> Inquiry:
     """What the body asks for. Raises InvalidRequest about the first parameter that cannot be honoured."""
     asked = given(body)
     effort = _effort(asked)
@@ -62,7 +62,7 @@ def read(body: Any) -> Asked:
         refuse("input", "A conversation is continued with one message of the user.", "invalid_value")
     limit = tokens(asked, "max_output_tokens", LEAST_TOKENS)
     truncates = _truncates(asked, is_stored=not (history or keeps is False))
-    return Asked(
+    return Inquiry(
         content=content,
         aside=Aside(instructions, history, limit, whole=bool(history) and not truncates),
         model=text("model", asked["model"]) if "model" in asked else None,
@@ -115,11 +115,11 @@ def _truncates(asked: dict[str, Any], *, is_stored: bool) -> bool:
     return wanted == "auto"
 
 
-def _said(given_input: Any, *, continues: bool) -> tuple[list[Said], tuple[AttachmentId, ...]]:
+def _said(given_input: Any, *, continues: bool) -> tuple[list[Spoken], tuple[AttachmentId, ...]]:
     if given_input is None:
         refuse("input", "A message is needed.", "missing_required_parameter")
     if isinstance(given_input, str):
-        return [Said("input", "user", text("input", given_input))], ()
+        return [Spoken("input", "user", text("input", given_input))], ()
     if not isinstance(given_input, list):
         refuse("input", "A text or a list of items is expected.", "invalid_type")
     said, files = [], []
@@ -139,7 +139,7 @@ def _said(given_input: Any, *, continues: bool) -> tuple[list[Said], tuple[Attac
             files += [one for one in found if one is not None]
             content = [part for part, one in zip(content, found, strict=True) if one is None]
         role = role_of(where, members.get("role"))
-        said.append(Said(where, role, content_of(f"{where}.content", content, _TEXTS)))
+        said.append(Spoken(where, role, content_of(f"{where}.content", content, _TEXTS)))
     return said, tuple(files)
 
 

@@ -20,7 +20,7 @@ _ROLES: dict[Any, Literal["user", "assistant", "system"]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Inquiry:
     """A message to be answered, and how.
 
     `continues` is the id of a response or of a conversation. `keeps` says whether the chat stays: None where the
@@ -47,7 +47,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Spoken:
     """One message of a conversation as a request brings it; `where` names it in refusals."""
 
     where: str
@@ -82,7 +82,7 @@ def content_of(where: str, given: Any, texts: Mapping[str, str]) -> str:
     return "\n".join(parts)
 
 
-def split(param: str, said: Sequence[Said], instructions: str) -> tuple[str, str, tuple[Message, ...]]:
+def split(param: str, said: Sequence[Spoken], instructions: str) -> tuple[str, str, tuple[Message, ...]]:
     """The message to be answered, all instructions, and the conversation before it.
 
     Raises InvalidRequest when the last message is not the user's, or is blank.
