@@ -266,7 +266,8 @@ def test_the_client_for_javascript_sees_the_same_and_resumes_retries_and_cancels
     stack: Stack, modules: Path, name: str
 ) -> None:
     def seen(base_url: str, key: str, where: str) -> Any:
-        command = ["node", ROOT / "tests" / "clients" / "openai_talk.mjs", str(modules), base_url, key, MODEL, where]
+        script = str(ROOT / "tests" / "clients" / "openai_talk.mjs")
+        command = ["node", script, str(modules), base_url, key, MODEL, where]
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

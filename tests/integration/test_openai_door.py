@@ -59,7 +59,7 @@ def an_aside(*more: Any, **said: Any) -> Aside:
 
 
 def a_command(aside: Aside | None = None, **said: Any) -> SendMessage:
-    ids = {"chat_id": ChatId(str(uuid4())), "request_id": RequestId(str(uuid4()))}
+    ids: dict[str, Any] = {"chat_id": ChatId(str(uuid4())), "request_id": RequestId(str(uuid4()))}
     return SendMessage(**(ids | {"content": "Three?", "aside": aside or Aside()} | said))
 
 
@@ -184,7 +184,7 @@ def test_a_turn_whose_process_died_goes_on_with_what_is_sent_again(store: Store)
 
 def test_only_the_latest_turn_is_followed(store: Store) -> None:
     first = ended(begun(send_first(a_call(), a_command(), NewChat(), RULES))).turn
-    wish = {"chat_id": first.chat_id, "follows": first.request_id}
+    wish: dict[str, Any] = {"chat_id": first.chat_id, "follows": first.request_id}
     second = begun(send(a_call(), a_command(**wish), RULES))
     assert second.turn.prev_request_id == first.request_id
     ended(second)
