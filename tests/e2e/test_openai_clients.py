@@ -1,5 +1,6 @@
 """OpenAI's own clients for Python and JavaScript at our door: their helpers, errors, retries, cancel, background."""
 
+import itertools
 import json
 import os
 import secrets
@@ -27,7 +28,7 @@ from tests.support.http.openai_talk import seen_by
 from tests.support.patience import PATIENCE
 
 CUTS = int(os.environ.get("OPENAI_CUTS", "4"))
-"""After how many events of a stream it is resumed, at each of two servers."""
+"""How often a stream is cut and resumed, at one of two servers or the other."""
 MODEL = "gpt-4.1"
 
 
@@ -225,6 +226,24 @@ def test_a_background_response_is_followed_from_any_event_at_any_server(
             for one in (client, elsewhere):
                 rest = one.responses.retrieve(begun.id, stream=True, starting_after=after)
                 assert [event.to_dict() for event in rest] == whole[after + 1 :]
+
+
+def test_a_stream_that_is_cut_again_and_again_is_told_whole_and_each_event_once(
+    stack: Stack, second: another_server, client: openai.OpenAI, name: str
+) -> None:
+    words = 3 * CUTS
+    begun = client.responses.create(model=MODEL, input=f"[[words:{words}]][[delay:20]]", background=True)
+    told: list[dict[str, Any]] = []
+    with client_of(door(second.base_url), stack.token("acme", name)) as elsewhere:
+        for cut in range(10 * words):
+            one = (client, elsewhere)[cut % 2]
+            after = {"starting_after": told[-1]["sequence_number"]} if told else {}
+            with closing(one.responses.retrieve(begun.id, stream=True, **after)) as following:
+                told += [event.to_dict() for event in itertools.islice(following, 3)]
+            if told and told[-1]["type"] == "response.completed":
+                break
+    assert [event["sequence_number"] for event in told] == list(range(len(told)))
+    assert "".join(event.get("delta", "") for event in told) == " ".join(f"word{at}" for at in range(1, words + 1))
 
 
 def test_a_response_is_cancelled_and_keeps_what_was_said(stack: Stack, client: openai.OpenAI) -> None:

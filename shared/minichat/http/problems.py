@@ -133,9 +133,9 @@ def _used_up(limit: errors.UsedUp) -> dict[str, str]:
 
 
 def _stream_url(request: Request, request_id: str | None) -> dict[str, str]:
-    if request_id is None:
+    chats, is_of_chat, rest = request.url.path.partition("/chats/")
+    if request_id is None or not is_of_chat:
         return {}
-    chats, _, rest = request.url.path.partition("/chats/")
     path = f"{chats}/chats/{rest.partition('/')[0]}/turns/{request_id}/stream"
     return {"stream_url": public_path(request, path)}
 

@@ -47,16 +47,16 @@ class Again:
 
 async def begun(call: Call, app: AppDeps, asked: Inquiry, again: Again) -> Begun:
     """The turn that answers a request. Raises what `send` and `send_first` raise."""
-    rules = app.rules_of(call.caller)
-    admission, is_temporary = await greenlets.run(_admission, call, asked, again, rules)
+    ready = await greenlets.run(_prepared, call, asked, again, app.rules_of(call.caller))
+    is_temporary = ready.is_temporary
     try:
-        outcome = await generate.admitted(greenlets.run(admission), call, app.machine)
+        outcome = await generate.admitted(greenlets.run(ready.admission), call, app.machine)
     except NotLatestTurn:
         refuse("previous_response_id", "Only the latest response of a conversation is continued.", "not_latest_turn")
     except RequestIdConflict as conflict:
         if conflict.request_id is None:
             raise
-        known = await greenlets.run(repeated_turns.by_request_id, call, admission.args[1], app.settings)
+        known = await greenlets.run(repeated_turns.by_request_id, call, ready.command, app.settings)
         if known is None:
             raise
         return followed(
@@ -91,17 +91,22 @@ async def told_again(call: Call, app: AppDeps, first: Begun) -> Begun:
     return followed(call, app, found, is_temporary=first.is_temporary)
 
 
-Admission = partial[RunningTurn | Replay]
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What begins a turn, its command, and whether its chat is temporary."""
+
+    admission: Callable[[], RunningTurn | Replay]
+    command: SendMessage
+    is_temporary: bool
 
 
-def _admission(call: Call, asked: Inquiry, again: Again, rules: Rules) -> tuple[Admission, bool]:
-    """What begins the turn, and whether its chat is temporary; the second argument is always the command."""
+def _prepared(call: Call, asked: Inquiry, again: Again, rules: Rules) -> Ready:
     if asked.previous is None and asked.conversation is None:
         chat_id = ids.new_chat_id(call, again.key)
         _check_model(asked, rules.policy.model_for_new_chat(asked.model))
         command = _command(call, asked, chat_id, again.key, None)
         wish = NewChat(model_id=asked.model, temporary=asked.is_temporary)
-        return partial(send_first, call, command, wish, rules), asked.is_temporary
+        return Ready(partial(send_first, call, command, wish, rules), command, asked.is_temporary)
     chat, follows = _continued(call, asked)
     if asked.model not in {None, chat.model}:
         refuse("model", f"A conversation keeps its model, which is {chat.model!r} here.", "invalid_value")
@@ -111,7 +116,7 @@ def _admission(call: Call, asked: Inquiry, again: Again, rules: Rules) -> tuple[
     command = _command(call, asked, chat.chat_id, again.key, follows)
     if again.key is None and again.count:
         command = _sent_before(call, chat, command)
-    return partial(send, call, command, rules), chat.is_temporary
+    return Ready(partial(send, call, command, rules), command, chat.is_temporary)
 
 
 def _command(call: Call, asked: Inquiry, chat_id: ChatId, key: str | None, follows: RequestId | None) -> SendMessage:
