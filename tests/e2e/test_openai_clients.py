@@ -96,6 +96,7 @@ def test_a_script_sees_here_what_it_sees_at_openais_own_api(stack: Stack, client
     assert here["final"] == ("word1 word2 word3 word4 word5", 120, 30)
 
 
+@pytest.mark.holds("contract.openai")
 def test_a_conversation_goes_on_from_its_latest_response_alone(stack: Stack, client: openai.OpenAI, name: str) -> None:
     first = client.responses.create(model=MODEL, input="[[say:Paris.]] The capital of France?")
     then = client.responses.create(
@@ -137,6 +138,7 @@ def test_what_is_not_kept_is_in_no_list_and_has_the_quota_of_every_turn(
         assert client.responses.retrieve(one.id).output_text == "Well."
 
 
+@pytest.mark.holds("contract.openai")
 def test_errors_are_the_clients_own_classes_and_name_the_parameter(
     stack: Stack, client: openai.OpenAI, second: another_server, name: str
 ) -> None:
