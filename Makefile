@@ -106,6 +106,10 @@ mutants: .venv/mutants.installed .tools/ministack/installed ## Put faults into r
 long: .venv/dev.installed .tools/ministack/installed ## Hold a conversation of 300 turns in a small window
 	LONG_TURNS=300 $(PYTEST) -s tests/e2e/test_long_conversation.py
 
+.PHONY: openai-clients
+openai-clients: .venv/dev.installed .tools/ministack/installed ## Cut streams of OpenAI's own clients 400 times; takes minutes
+	OPENAI_CUTS=400 $(PYTEST) --timeout 3600 tests/e2e/test_openai_clients.py
+
 .PHONY: e2e
 e2e: .venv/dev.installed .tools/ministack/installed ## Run the tests over HTTP against the local stack
 	$(PYTEST) tests/e2e

@@ -60,6 +60,7 @@ PROMISES = {
     "contract.bytes": "Text comes back byte for byte; half a surrogate pair is refused",
     "contract.key": "gives the same chat or attachment for 24 hours",
     "contract.key-deleted": "and 404 (`chat_not_found`, `attachment_not_found`) once that was deleted",
+    "contract.openai": "Its turns are those of this contract, its errors have OpenAI's shape",
     "contract.problem": "`code` is the stable word, and `title` repeats it",
     "contract.codes": "[Every code with its status and cause]",
     "contract.checks": "Mutations check in this order, and the first that fails decides",

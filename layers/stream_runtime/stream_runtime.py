@@ -84,6 +84,7 @@ class Response:
         self._answer: asyncio.Task[Answer] | None = None
         self._lost: OSError | None = None
         self._body_sent = False
+        self._is_whole = False
         self.started = False
         """Whether the app has decided status and headers."""
 
@@ -93,6 +94,8 @@ class Response:
         Raises RuntimeError when it is not this message's turn.
         """
         starts = message["type"] == "http.response.start"
+        if self._is_whole:
+            raise RuntimeError("the app sent more after its end")
         if starts == self.started:
             raise RuntimeError(f"the app sent {message['type']} {'twice' if starts else 'before its start'}")
         if starts:
@@ -100,20 +103,26 @@ class Response:
         elif body := bytes(message.get("body", b"")):
             self._body_sent = True
             await self._write(h11.Data(data=body))
+        if not starts and self._body_sent and not message.get("more_body", False):
+            # Its reader need not wait for what the app does afterwards.
+            self._is_whole = True
+            await self._write_end()
 
     async def fail(self, error: BaseException) -> None:
         """Ends the response with what went wrong: as a 500 when nothing was sent yet, in its trailers otherwise.
 
         Raises RuntimeApiFailed when the Runtime API answers that it is over.
         """
-        if self.started:
+        if self._is_whole:
+            await self._end()
+        elif self.started:
             told = base64.b64encode(_described(error, TRAILER_BYTES))
             await self._end((ERROR_TYPE.encode(), _kind(error).encode()), (ERROR_BODY.encode(), told))
-            return
-        document = {"title": "internal_error", "status": 500, "code": "internal_error", "detail": "Internal error."}
-        await self._start(500, [(b"content-type", b"application/problem+json")])
-        await self._write(h11.Data(data=json.dumps(document).encode()))
-        await self._end()
+        else:
+            document = {"title": "internal_error", "status": 500, "code": "internal_error", "detail": "Internal error."}
+            await self._start(500, [(b"content-type", b"application/problem+json")])
+            await self._write(h11.Data(data=json.dumps(document).encode()))
+            await self._end()
 
     async def finish(self) -> None:
         """Ends the response. An empty body would leave the client hanging, so it gets a line end.
@@ -168,8 +177,12 @@ class Response:
         except OSError as lost:
             self._lost = lost
 
-    async def _end(self, *trailers: tuple[bytes, bytes]) -> None:
+    async def _write_end(self, *trailers: tuple[bytes, bytes]) -> None:
         await self._write(h11.EndOfMessage(headers=list(trailers)))
+
+    async def _end(self, *trailers: tuple[bytes, bytes]) -> None:
+        if not self._is_whole:
+            await self._write_end(*trailers)
         try:
             if self._answer is None:
                 assert self._lost is not None

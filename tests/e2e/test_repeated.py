@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -208,21 +207,6 @@ def test_a_page_that_comes_back_shows_the_whole_text_once(user: User, *, is_name
     assert page.opened == [200, 200]
     assert page.text == " ".join(f"word{number}" for number in range(1, 61))
     assert [message["content"] for message in user.messages(chat_id)][1:] == [page.text]
-
-
-@pytest.fixture(scope="module")
-def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the locked client libraries are installed."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not here")
-    folder = tmp_path_factory.mktemp("clients")
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(CLIENTS / name, folder)
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    installed = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    if installed.returncode:
-        pytest.skip(f"the client libraries cannot be installed: {installed.stderr.strip()[-300:]}")
-    return folder
 
 
 @pytest.mark.parametrize("milliseconds", [500, 4000], ids=["while it runs", "after its end"])

@@ -217,7 +217,28 @@ async def test_the_functions_of_the_api_may_do_what_they_do_and_nothing_else(cli
         await _a_turn(client, chat)
     assert (await client(api, "DELETE", chat)).status_code == 204
     assert (await client(api, "GET", "/quota/status")).status_code == 200
+    await _with_openais_client(client)
     assert {function: calls.amiss(function) for function in (api, stream)} == {api: {}, stream: {}}
+
+
+async def _with_openais_client(client: Client) -> None:
+    """Each operation of the door for OpenAI's clients."""
+    stream, door = "StreamFunction", "http://test/mini-chat/openai/v1"
+    assert (await client(stream, "GET", f"{door}/models")).status_code == 200
+    message = [{"role": "user", "content": "[[say:yes]]"}]
+    completed = await client(stream, "POST", f"{door}/chat/completions", json={"model": "gpt-4.1", "messages": message})
+    assert completed.json()["choices"][0]["message"]["content"] == "yes"
+    keyed = {"headers": {"idempotency-key": uuid4().hex}}
+    for _ in range(2):
+        made = await client(stream, "POST", f"{door}/responses", json={"input": message}, **keyed)
+        assert made.status_code == 200, made.text
+    one = made.json()["id"]
+    going_on = {"input": "[[say:no]]", "previous_response_id": one, "background": True}
+    two = (await client(stream, "POST", f"{door}/responses", json=going_on)).json()["id"]
+    for path in (one, f"{two}?stream=true", two):
+        assert (await client(stream, "GET", f"{door}/responses/{path}")).status_code == 200
+    assert (await client(stream, "POST", f"{door}/responses/{two}/cancel")).json()["status"] == "completed"
+    assert (await client(stream, "DELETE", f"{door}/responses/{two}")).status_code == 200
 
 
 class Served:

@@ -46,6 +46,18 @@ async def test_every_chunk_leaves_before_the_next_is_made(tmp_path: Path) -> Non
         assert streamed.trailers == {}
 
 
+async def test_a_reader_has_the_end_while_the_app_still_works_and_its_invocation_goes_on(tmp_path: Path) -> None:
+    """An answer in the background is told at once, and its process must not be frozen before it is made."""
+    async with RuntimeApi() as api, running(api, tmp_path), a_gate() as (port, comers):
+        streamed = await api.invoke(an_event("/after", x_gate=port))
+        assert await streamed.rest() == b"told"
+        _, gate = await comers.get()
+        following = asyncio.create_task(api.invoke(an_event("/empty")))
+        assert (await asyncio.wait({following}, timeout=0.5))[0] == set(), "the next one waits for the app"
+        gate.write(b"\n")
+        assert await (await following).rest() == b"\n"
+
+
 async def test_an_app_waits_for_whoever_reads_slowly(tmp_path: Path) -> None:
     read_on = asyncio.Event()
     async with RuntimeApi() as api, running(api, tmp_path), a_gate() as (port, comers):

@@ -16,7 +16,7 @@ from minichat.domain.identity import Call
 from minichat.domain.stream import Told
 from minichat.domain.turn import TurnState
 from minichat.domain.usage import Usage
-from minichat.http.sse import EventStream
+from minichat.http.sse import EventStream, encoded
 from minichat.providers.chunks import Completed, ProviderChunk, TextDelta
 from minichat.services import generate, lease, orphans, stream_record
 from minichat.services.cancel import cancel
@@ -268,7 +268,7 @@ async def test_a_turn_whose_client_had_left_before_the_first_byte_is_made(settin
     rules = some_rules(on_disconnect=setting)
     running = a_running_turn(rules)
     channel = begun(Scripted(script), rules, running)
-    response = EventStream(channel.read(60), on_end=channel.leave)
+    response = EventStream(encoded(channel.read(60)), on_end=channel.leave)
     scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}}
     with pytest.raises(ClientDisconnect):
         await response(scope, asyncio.Event().wait, gone)  # type: ignore[arg-type]  # nothing is received

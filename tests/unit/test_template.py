@@ -19,6 +19,7 @@ from minichat.http.admin.app import QUEUES as QUEUES_PART
 from minichat.http.admin.app import TABLE, AdminPart, admin_routers
 from minichat.http.app import BUFFERED, STREAMING, ServedPart, routers
 from minichat.http.document import Problem
+from minichat.http.openai import door
 from minichat.settings import Settings, load
 from tests.support.aws.resolved import resolved
 from tests.support.events.metric_names import emitted
@@ -107,6 +108,7 @@ def test_exactly_the_streaming_operations_stream(integrations: dict[tuple[str, s
         ("POST", f"{TURN}/retry"),
         ("PATCH", TURN),
         ("GET", f"{TURN}/stream"),
+        (ANY, "/mini-chat/openai/v1/{proxy+}"),
     }
     for (path, method), integration in integrations.items():
         uri = json.dumps(integration["uri"])
@@ -136,6 +138,19 @@ def test_every_operation_reaches_the_function_that_serves_it(
     assert {(method, url): _function_behind(integrations, method, url) for method, url in operations} == dict.fromkeys(
         operations, function
     )
+
+
+def test_every_operation_for_openais_clients_reaches_the_function_that_streams(
+    integrations: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    operations = {
+        (method, "/mini-chat/openai/v1" + re.sub(r"{\w+(:path)?}", "0b4f", route.path))
+        for route in door.router.routes
+        if isinstance(route, APIRoute)
+        for method in (*(route.methods or ()), "OPTIONS", "PUT")
+    }
+    assert operations
+    assert {_function_behind(integrations, method, url) for method, url in operations} == {"StreamFunction"}
 
 
 @pytest.mark.parametrize(("parts", "function"), [(TABLE, "AdminFunction"), (QUEUES_PART, "AdminQueuesFunction")])

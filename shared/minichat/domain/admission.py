@@ -9,6 +9,7 @@ from minichat.domain.attachment import Attachment
 from minichat.domain.context import Assembly, Snapshot, Space, assemble, instructions
 from minichat.domain.day_counts import DayCounts, lacking
 from minichat.domain.errors import ImagesDisabled, QuotaExceeded, UnsupportedMedia, UsedUp, WebSearchDisabled
+from minichat.domain.message import NOTHING_ASIDE, Aside
 from minichat.domain.policy import Model, Policy
 from minichat.domain.pricing import output_cap, reserve
 from minichat.domain.quota_left import QuotaUse
@@ -28,6 +29,7 @@ class Wish:
     web_search: bool = False
     images: Sequence[Attachment] = ()
     documents: Sequence[Document] = ()
+    aside: Aside = NOTHING_ASIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +165,12 @@ def _admission(policy: Policy, wish: Wish, model: Model, limits: PromptLimits, n
     load = Load(len(wish.images), bool(tools.vector_stores), tools.web_search, bool(tools.code_files))
     guards = [limits.web_search_guard] * load.web_search + [limits.file_search_guard] * load.file_search
     budgets = model.estimation_budgets
-    max_output = output_cap(model, limits.max_output_tokens)
+    max_output = output_cap(model, limits.max_output_tokens, wish.aside.max_output_tokens)
     searched = [one for one in documents if one.vector_store_id in tools.vector_stores]
     note = doc_summary.note(searched, max_bytes=limits.documents_note_bytes)
     assembly = assemble(
         model,
-        instructions(model, guards),
+        instructions(model, [*guards, wish.aside.instructions]),
         replace(wish.snapshot, documents_note=note),
         wish.content,
         Space(max_output, surcharges(load, budgets), load.images),

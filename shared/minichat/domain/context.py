@@ -69,7 +69,7 @@ class Space:
 
 
 def instructions(model: Model, guards: Sequence[str]) -> str:
-    """The model's system prompt, then the guard texts of the tools in play."""
+    """The model's system prompt, then the guard texts of the tools in play, and what else there is."""
     return "\n\n".join(text for text in (model.system_prompt, *guards) if text)
 
 

@@ -48,6 +48,20 @@ class Message:
         return (self.cut or COMPLETE) if self.role == "assistant" else None
 
 
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What comes with a message and is not kept: instructions, the conversation before it, oldest first, and the most
+    tokens of its answer. A conversation that must be sent `whole` is refused where it does not fit."""
+
+    instructions: str = ""
+    history: tuple[Message, ...] = ()
+    max_output_tokens: int | None = None
+    whole: bool = False
+
+
+NOTHING_ASIDE = Aside()
+
+
 def checked_content(content: str) -> str:
     """The content, untouched, when it says something and fits one message.
 
@@ -66,9 +80,13 @@ def checked_content(content: str) -> str:
     return content
 
 
-def fingerprint(content: str, attachment_ids: Sequence[str]) -> str:
-    """128 bits that differ when content or attachments do; stored with the turn for `request_id_reused`."""
+def fingerprint(content: str, attachment_ids: Sequence[str], aside: Aside = NOTHING_ASIDE) -> str:
+    """128 bits that differ when content, attachments or what comes with them do; stored with the turn for
+    `request_id_reused`."""
     digest = hashlib.sha256(content.encode())
     for attachment_id in sorted(attachment_ids):
         digest.update(b"\0" + attachment_id.encode())
+    if aside != NOTHING_ASIDE:
+        said = [(message.role, message.content) for message in aside.history]
+        digest.update(b"\1" + repr((aside.instructions, aside.max_output_tokens, said)).encode())
     return digest.hexdigest()[:32]

@@ -30,9 +30,9 @@ def credits_micro(input_tokens: int, output_tokens: int, input_multiplier: int, 
     )
 
 
-def output_cap(model: Model, configured: int) -> int:
-    """The hard cap of output tokens: the model's, or the deployment's where that is smaller."""
-    return min(model.max_output_tokens, configured)
+def output_cap(model: Model, configured: int, wanted: int | None = None) -> int:
+    """The hard cap of output tokens: the smallest of the model's, the deployment's, and what is wanted at most."""
+    return min(model.max_output_tokens, configured, *(() if wanted is None else (wanted,)))
 
 
 def reserve(model: Model, estimated_input: int, max_output_tokens: int, policy_version: int, now: datetime) -> Reserve:

@@ -72,13 +72,14 @@ def create_app(settings: Settings, parts: ServedPart = BUFFERED | STREAMING) -> 
 
     Raises SettingsError when the policy is wrong; ValueError without a cursor secret, where there are lists.
     """
-    return assembled(settings, routers(parts), "/v1", with_lists=BUFFERED in parts)
+    return assembled(settings, routers(parts), "/v1", with_lists=BUFFERED in parts, with_door=STREAMING in parts)
 
 
 def assembled(
-    settings: Settings, served: Iterable[APIRouter], prefix: str, *, with_lists: bool
+    settings: Settings, served: Iterable[APIRouter], prefix: str, *, with_lists: bool, with_door: bool = False
 ) -> Edge | CORSMiddleware:
     """An app of these routers, all below the deployment's prefix and this one; each refuses in the same words.
+    `with_door` adds the door for OpenAI's own clients, which has a prefix and words of its own.
 
     Raises as `create_app` does.
     """
@@ -96,13 +97,21 @@ def assembled(
     app.add_route("/", _who_answers)
     for router in served:
         app.include_router(router, prefix=f"{settings.url_prefix}{prefix}")
+    openai_at = _with_door(app, settings.url_prefix) if with_door else ""
     app.add_exception_handler(ChatError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _unrouted)
     app.add_exception_handler(Exception, _failed)
     # Outermost, or a page from another origin could not read the failures of the app within.
-    edge = Edge(app, settings.metrics_namespace, f"{settings.url_prefix}{prefix}")
+    edge = Edge(app, settings.metrics_namespace, f"{settings.url_prefix}{prefix}", openai_at)
     return cors.allowing(settings.cors.allowed_origins, edge)
+
+
+def _with_door(app: FastAPI, url_prefix: str) -> str:
+    from minichat.http.openai import door  # noqa: PLC0415
+
+    app.include_router(door.router, prefix=f"{url_prefix}{door.PREFIX}")
+    return f"{url_prefix}{door.PREFIX}"
 
 
 @asynccontextmanager
@@ -123,6 +132,7 @@ async def _who_answers(request: Request) -> Response:
             "version": __version__,
             "api": api,
             "openapi": f"{api}/openapi.json",
+            "openai": f"{api.removesuffix('/v1')}/openai/v1",
             "health": f"{api}/health",
             "documentation": "README.md and docs/ of the source",
         }

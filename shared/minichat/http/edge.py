@@ -30,9 +30,9 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 class Edge:
     """Wraps an app: `X-Request-Id`, `X-Trace-Id` and `Server-Timing` on every response, and no exception past it."""
 
-    def __init__(self, app: ASGIApp, metrics_namespace: str, served_at: str = "") -> None:
+    def __init__(self, app: ASGIApp, metrics_namespace: str, served_at: str = "", openai_at: str = "") -> None:
         self._app = app
-        self._served_at = served_at
+        self._served_at, self._openai_at = served_at, openai_at
         self._metrics_namespace = metrics_namespace
         self._is_cold = True
 
@@ -52,6 +52,9 @@ class Edge:
         trace_id = trace_context.trace_id(request.headers.get("traceparent"))
         scope.setdefault("state", {})["trace_id"] = trace_id
         note_prefix(request, self._served_at)
+        if self._openai_at and f"{self._openai_at}/" in scope["path"]:
+            note_prefix(request, self._openai_at)
+            scope["state"]["speaks_openai"] = scope["path"].startswith(f"{self._openai_at}/")
         _note_invocation(scope, event)
         event.fields |= {"method": scope["method"], "path": scope["path"], "trace_id": trace_id, **self._process()}
         sent: list[int] = []

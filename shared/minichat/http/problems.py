@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
 from minichat.domain import access_errors, erasure, errors
+from minichat.http.openai import error_shape
 from minichat.http.public_path import public_path
 from minichat.observability import note
 
@@ -132,9 +133,9 @@ def _used_up(limit: errors.UsedUp) -> dict[str, str]:
 
 
 def _stream_url(request: Request, request_id: str | None) -> dict[str, str]:
-    if request_id is None:
+    chats, is_of_chat, rest = request.url.path.partition("/chats/")
+    if request_id is None or not is_of_chat:
         return {}
-    chats, _, rest = request.url.path.partition("/chats/")
     path = f"{chats}/chats/{rest.partition('/')[0]}/turns/{request_id}/stream"
     return {"stream_url": public_path(request, path)}
 
@@ -195,6 +196,9 @@ def usual_detail(code: str) -> str:
 
 def _problem(request: Request, status: int, code: str, detail: str, **extra: Any) -> Response:
     note(code=code)
+    state = request.scope.get("state", {})
+    if state.get("speaks_openai"):
+        return error_shape.of_problem(status, code, detail, extra)
     document = {
         "type": f"urn:minichat:problem:{code}",
         "title": code,
@@ -202,7 +206,7 @@ def _problem(request: Request, status: int, code: str, detail: str, **extra: Any
         "detail": detail,
         "instance": request.url.path,
         "code": code,
-        "trace_id": request.scope.get("state", {}).get("trace_id", ""),
+        "trace_id": state.get("trace_id", ""),
         **extra,
     }
     return JSONResponse(document, status, media_type=MEDIA_TYPE)

@@ -15,11 +15,11 @@ _DELTA = '{"type":"text","content":'
 
 
 class EventStream(StreamingResponse):
-    """A stream of events; `on_end` is called when it is over, even if its client left before the first byte."""
+    """A stream of frames; `on_end` is called when it is over, even if its client left before the first byte."""
 
-    def __init__(self, events: AsyncIterator[Sequence[Numbered]], on_end: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, frames: AsyncIterator[bytes], on_end: Callable[[], None] = lambda: None) -> None:
         headers = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
-        super().__init__(encoded(events), headers=headers, media_type=MEDIA_TYPE)
+        super().__init__(frames, headers=headers, media_type=MEDIA_TYPE)
         self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -31,11 +31,23 @@ def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
     Raises InvalidRequest (title), InvalidModel, IdempotencyKeyConflict, RateLimited, ChatNotFound (the key's chat was
     deleted, and is not made again: nobody asked for another).
     """
+    chat = drafted(call, ChatId(call.new_id(call.now)), wish, rules)
+    made = chats.create(chat, rules.rates.chats, _once(wish), retention_days=rules.settings.quota.retention_days)
+    if made.chat_id != chat.chat_id:
+        get(call, made.chat_id)
+    return made
+
+
+def drafted(call: Call, chat_id: ChatId, wish: NewChat, rules: Rules) -> Chat:
+    """The chat as it would be made; nothing is written.
+
+    Raises InvalidRequest (title), InvalidModel.
+    """
     title = None if wish.title is None else clean_title(wish.title)
     model = rules.policy.model_for_new_chat(wish.model_id)
-    chat = Chat(
+    return Chat(
         tenant_id=call.caller.tenant_id,
-        chat_id=ChatId(call.new_id(call.now)),
+        chat_id=chat_id,
         user_id=call.caller.user_id,
         model=model.id,
         message_count=0,
@@ -44,10 +56,6 @@ def create(call: Call, wish: NewChat, rules: Rules) -> Chat:
         title=title,
         ends_at=ends_at(call.now, rules.settings) if wish.temporary else None,
     )
-    made = chats.create(chat, rules.rates.chats, _once(wish), retention_days=rules.settings.quota.retention_days)
-    if made.chat_id != chat.chat_id:
-        get(call, made.chat_id)
-    return made
 
 
 def _once(wish: NewChat) -> idempotency_keys.Once | None:

@@ -1,7 +1,7 @@
 """A new turn, as send, retry and edit begin one: its command, its starting point, its admission, and the running turn
 that results."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
@@ -14,11 +14,11 @@ from minichat.domain.context import Snapshot, compression, messages_needed
 from minichat.domain.erasure import BeingErased
 from minichat.domain.errors import ChatMoved, CreditsTaken, QuotaExceeded, SendsMoved
 from minichat.domain.identity import MICROSECOND, AttachmentId, Call, ChatId, MessageId, RequestId
-from minichat.domain.message import Message, fingerprint
+from minichat.domain.message import NOTHING_ASIDE, Aside, Message, fingerprint
 from minichat.domain.policy import UserLimits
 from minichat.domain.quota_left import QuotaUse
 from minichat.domain.quota_periods import PERIODS
-from minichat.domain.summary import Compression
+from minichat.domain.summary import Compression, Summary
 from minichat.domain.turn import Turn, TurnState
 from minichat.observability import count, measured
 from minichat.services import message_attachments
@@ -33,13 +33,25 @@ RECENT_MAX_BYTES = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class SendMessage:
-    """A message to be answered."""
+    """A message to be answered; one that `follows` a turn is refused where that is not the latest."""
 
     chat_id: ChatId
     content: str
     request_id: RequestId
     attachment_ids: tuple[AttachmentId, ...] = ()
     web_search: bool = False
+    aside: Aside = NOTHING_ASIDE
+    follows: RequestId | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What a turn of this very message has, too."""
+        return fingerprint(self.content, self.attachment_ids, self.aside)
+
+    def snapshot(self, messages: Sequence[Message], summary: Summary | None, limit: int) -> Snapshot:
+        """What the prompt may show: all that comes with the message, then so many of the chat's own."""
+        before = self.aside.history
+        return Snapshot([*before, *messages], summary, limit + len(before))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +146,7 @@ def begin(call: Call, chat: Chat, admission: Admission, command: SendMessage, qu
         requester_type=call.caller.subject_type,
         requester_user_id=call.caller.user_id,
         state=TurnState.RUNNING,
-        fingerprint=fingerprint(command.content, command.attachment_ids),
+        fingerprint=command.fingerprint,
         user_message_id=_message_id(call, said_at),
         # Chosen before the message exists; it sorts right after the user's.
         assistant_message_id=_message_id(call, said_at + MICROSECOND),
@@ -170,7 +182,8 @@ def started(chat: Chat, new: turns.Start, admission: Admission, wish: Wish, rule
 
 def running(turn: Turn, limits: UserLimits, admission: Admission, wish: Wish, rules: Rules) -> RunningTurn:
     """A running turn, ready to be answered, and to be summarized once it has completed."""
-    compression = _due(wish.snapshot, admission, rules)
+    # What came with the message is not there to be summarized.
+    compression = None if wish.aside.history else _due(wish.snapshot, admission, rules)
     files = message_attachments.citable(wish.documents)
     return RunningTurn(turn, admission, wish.content, limits, compression, files=files)
 

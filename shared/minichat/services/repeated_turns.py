@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from minichat.domain.admission import Wish, readmit
 from minichat.domain.chat import visible
-from minichat.domain.context import Snapshot
 from minichat.domain.errors import FieldError, InvalidRequest, RequestIdConflict, RequestIdReused
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.message import fingerprint
@@ -91,15 +90,15 @@ def go_on_with_send(call: Call, command: SendMessage, rules: Rules) -> RunningTu
         opened = starting_point.look(call, wanted(call, command.chat_id, command.request_id, rules, own=1))
     opened, rules = with_own(call, opened, rules)
     chat, turn = visible(opened.chat, call.caller), opened.turn
-    if turn is None or turn.fingerprint != fingerprint(command.content, command.attachment_ids):
+    if turn is None or turn.fingerprint != command.fingerprint:
         return None
     # An unnoted call may already have streamed something: only its own process can go on with that.
     if not never_began(call, turn, rules.settings) or any(parts.after(turn, 0)):
         return None
     history = [message for message in opened.recent.messages if message.request_id != turn.request_id]
-    snapshot = Snapshot(history, opened.summary, rules.settings.context.recent_messages_limit)
+    snapshot = command.snapshot(history, opened.summary, rules.settings.context.recent_messages_limit)
     images = message_attachments.images(message_attachments.kept(call.caller, turn, rules))
-    wish = Wish(chat.model, command.content, snapshot, turn.web_search_enabled, images, opened.documents)
+    wish = Wish(chat.model, command.content, snapshot, turn.web_search_enabled, images, opened.documents, command.aside)
     admission = readmit(rules.policy, wish, turn.reserve, rules.limits, call.now)
     mine = None if admission is None else leases.take_over(call, turn)
     if admission is None or mine is None:
@@ -126,4 +125,4 @@ def go_on_with_mutation(
 
 
 def _has(turn: Turn, command: SendMessage) -> bool:
-    return turn.fingerprint == fingerprint(command.content, command.attachment_ids)
+    return turn.fingerprint == command.fingerprint

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from uuid import uuid4
 
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from minichat.domain.chat import Chat, visible
-from minichat.domain.errors import ChatNotFound
+from minichat.domain.errors import ChatMoved, ChatNotFound
 from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId, TenantId, UserId
 from minichat.domain.rates import Pace
 from minichat.storage import idempotency_keys, keys, quota, unreadable
@@ -31,6 +32,7 @@ from minichat.storage.transact import Put, Refused, Update, Write, commit, updat
 from minichat.storage.unreadable import Unreadable
 
 ENDING_PAGE = 100
+_CHAT = "chat"
 
 
 class CreatedChatItem(OnceItem):
@@ -72,7 +74,7 @@ def create(chat: Chat, pace: Pace, key: Once | None = None, *, retention_days: i
     it was when new.
 
     Raises IdempotencyKeyConflict when the key came with another request; RateLimited when the owner's new chats come
-    too fast; BeingErased when the owner is.
+    too fast; BeingErased when the owner is; ChatMoved when the chat is there already.
     """
     user = quota.key(chat.tenant_id, chat.user_id, chat.created_at)
 
@@ -82,9 +84,12 @@ def create(chat: Chat, pace: Pace, key: Once | None = None, *, retention_days: i
             return _create(chat, key, counted, token=token)
         except Refused as refused:
             quota.check_pace(pace, refused.old.get("quota"), chat.created_at)
+            if _CHAT in refused.old:
+                raise ChatMoved from refused
             raise
 
-    return quota.arriving(pace, attempt, first_token=chat.chat_id)
+    # Ids that are derived from a client's key may come twice, and the transactions then differ.
+    return quota.arriving(pace, attempt, first_token=str(uuid4()))
 
 
 def _create(chat: Chat, key: Once | None, counted: Update, *, token: str) -> Chat:
@@ -130,8 +135,7 @@ def _put(chat: Chat) -> Put:
         ends_at=chat.ends_at,
         listed_at=keys.listed_at(chat.tenant_id, chat.chat_id, chat.updated_at),
     )
-    # A version 7 id is new: the condition only guards against a broken source of randomness.
-    return Put("chat", item, ChatItem.pk.does_not_exist())
+    return Put(_CHAT, item, ChatItem.pk.does_not_exist())
 
 
 def read(tenant_id: TenantId, chat_id: ChatId) -> Chat | None:

@@ -105,6 +105,12 @@ async def app(scope, receive, send):
             await sending
         writer.write(b"over\\n")
         writer.close()
+    if path == "after":
+        await body(b"told", False)
+        reader, writer = await at_the_gate()
+        await reader.readline()
+        writer.close()
+        return
     if path == "late":
         await body(b"data: 0\\n\\n")
         raise ValueError("after the start")

@@ -165,12 +165,12 @@ async def _answered(call: Call, app: AppDeps, admission: Callable[[], RunningTur
         return _followed(call, app, replay(call, outcome.turn, app.settings))
     note(request_id=outcome.turn.request_id, turn_id=outcome.turn.turn_id, replay=False)
     events = outcome.channel.read(app.settings.streaming.ping_interval_seconds)
-    return sse.EventStream(events, on_end=outcome.channel.leave)
+    return sse.EventStream(sse.encoded(events), on_end=outcome.channel.leave)
 
 
 def _followed(call: Call, app: AppDeps, found: Resumed) -> Response:
     note(request_id=found.turn.request_id, turn_id=found.turn.turn_id, replay=found.replay)
-    return sse.EventStream(follow(call, found, app.settings, app.machine.clock))
+    return sse.EventStream(sse.encoded(follow(call, found, app.settings, app.machine.clock)))
 
 
 def _new_request_id() -> RequestId:

@@ -1,0 +1,1 @@
+"""The door for OpenAI's own clients: its Responses and Chat Completions over the product's turns (docs/openai.md)."""
