@@ -48,7 +48,7 @@ def test_openapi_typescript_makes_types_that_a_strict_compiler_takes_and_a_conve
 
 
 def test_hey_api_makes_a_client_that_a_strict_compiler_takes_and_that_reads_streams(stack: Stack, folder: Path) -> None:
-    options = ["--input", DOCUMENT, "--output", "hey", "--client", "@hey-api/client-fetch"]
+    options: list[str | Path] = ["--input", DOCUMENT, "--output", "hey", "--client", "@hey-api/client-fetch"]
     _run(folder, "node", MODULES / "@hey-api/openapi-ts/bin/run.js", *options)
     assert _spoken(stack, folder, "with_hey_api") == SAID
 
@@ -56,10 +56,10 @@ def test_hey_api_makes_a_client_that_a_strict_compiler_takes_and_that_reads_stre
 def test_openapi_python_client_makes_a_client_that_mypy_takes_and_no_stream_has_raise(
     stack: Stack, tmp_path: Path
 ) -> None:
-    options = ["--path", DOCUMENT, "--output-path", "made", "--meta", "none", "--fail-on-warning"]
+    options: list[str | Path] = ["--path", DOCUMENT, "--output-path", "made", "--meta", "none", "--fail-on-warning"]
     _run(tmp_path, PYTHON / "openapi-python-client", "generate", *options)
     shutil.copy(SCRIPTS / "with_openapi_python_client.py", tmp_path)
-    checked = [
+    checked: list[str | Path] = [
         "--strict",
         "--follow-imports=silent",
         "--python-executable",
@@ -67,7 +67,7 @@ def test_openapi_python_client_makes_a_client_that_mypy_takes_and_no_stream_has_
         "with_openapi_python_client.py",
     ]
     _run(tmp_path, ROOT / ".venv" / "bin" / "mypy", *checked)
-    command = [PYTHON / "python", "with_openapi_python_client.py"]
+    command: list[str | Path] = [PYTHON / "python", "with_openapi_python_client.py"]
     assert json.loads(_run(tmp_path, *command, *_place(stack))) == SAID
 
 
