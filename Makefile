@@ -94,6 +94,10 @@ chaos: .venv/dev.installed .tools/ministack/installed ## Ask for 10,000 answers 
 fuzz: .venv/dev.installed .tools/ministack/installed ## Compare document and server with 20,000 generated requests; takes long
 	MINICHAT_QUOTA__UPLOADS_DAILY_QUOTA=1000000 FUZZ_CASES=$${FUZZ_CASES:-20000} $(PYTEST) -s --timeout 14400 tests/e2e/test_openapi.py
 
+.PHONY: generators
+generators: .venv/dev.installed .tools/ministack/installed .tools/outsiders/installed .tools/generators/installed ## Make clients of the OpenAPI document, and hold a conversation with each
+	GENERATORS=1 $(PYTEST) tests/e2e/test_generated_clients.py
+
 .PHONY: clocks
 clocks: .venv/dev.installed tools ## Run the suite with clocks that are days wrong, and at a month's end; takes hours; ARGS=--help
 	$(VENV)/python -m tests.clocks $(ARGS)
@@ -197,7 +201,7 @@ deploy: runtime-python build ## Deploy to ENV=dev, staging or prod, as samconfig
 ## Environments
 
 .PHONY: tools
-tools: .tools/ministack/installed .tools/sam/installed .tools/dynoxide/dynoxide .tools/dynamodb-local/installed ## Install the engines and the SAM CLI
+tools: .tools/ministack/installed .tools/sam/installed .tools/dynoxide/dynoxide .tools/dynamodb-local/installed .tools/outsiders/installed ## Install engines, SAM CLI and linters of the OpenAPI documents
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -229,7 +233,8 @@ tools: .tools/ministack/installed .tools/sam/installed .tools/dynoxide/dynoxide 
 .tools/ministack/installed: requirements/engine.txt
 .tools/sam/installed: requirements/sam.txt
 .tools/litellm/installed: requirements/litellm.txt
-.tools/ministack/installed .tools/sam/installed .tools/litellm/installed:
+.tools/generators/installed: requirements/generators.txt
+.tools/ministack/installed .tools/sam/installed .tools/litellm/installed .tools/generators/installed:
 	@echo "Installing $<"
 	@rm -rf $(@D) # not venv --clear, which would empty what a link points to
 	@$(PYTHON) -m venv $(@D)
@@ -269,6 +274,29 @@ MERMAID_SHA512 := 57a2b70bc101744b0f1595d228c25eea9a50384371b87011afd1af1d7e2187
 		mvn --batch-mode --quiet -Dstyle.color=never --strict-checksums --file $< \
 			dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(@D) && touch $@; fi
 
+SWAGGER_UI := 5.35.0
+SWAGGER_UI_SHA512 := 534eaba4cb56f55dd73c638179a993512af4674f63317e0826e00da44fc465b021c341bc0a0c2bcd4e18997927fe1d3008336c5dd19aad334d1c2dec53cc9551
+DOCS_PAGE := shared/minichat/http/docs_page
+
+.PHONY: docs-page
+docs-page: ## Take Swagger UI, which GET /docs is made of, into the source anew; needs npm
+	@rm -rf .tools/swagger-ui && mkdir -p .tools/swagger-ui && cd .tools/swagger-ui && \
+		npm pack --silent swagger-ui-dist@$(SWAGGER_UI) >/dev/null && \
+		echo "$(SWAGGER_UI_SHA512)  swagger-ui-dist-$(SWAGGER_UI).tgz" | sha512sum --check --quiet && \
+		tar -xzf swagger-ui-dist-$(SWAGGER_UI).tgz
+	for file in swagger-ui-bundle.js swagger-ui.css; do \
+		gzip -9nc .tools/swagger-ui/package/$$file > $(DOCS_PAGE)/$$file.gz || exit 1; done
+	cp .tools/swagger-ui/package/LICENSE $(DOCS_PAGE)/
+	cd .tools/swagger-ui/package && cat NOTICE swagger-ui-bundle.js.LICENSE.txt > $(CURDIR)/$(DOCS_PAGE)/NOTICE
+
+# Optional too: what others read the OpenAPI documents with.
+.tools/outsiders/installed: tests/outsiders/package.json tests/outsiders/package-lock.json
+	@if ! command -v npm >/dev/null; then echo "Skipping the linters of the OpenAPI documents: npm is not here"; \
+	elif ! node -e 'const [major, minor] = process.versions.node.split("."); process.exit(+(major * 100 + +minor < 2019))'; then \
+		echo "Skipping the linters of the OpenAPI documents: Node 20.19 or later is not here"; \
+	else echo "Installing $<" && rm -rf $(@D) && mkdir -p $(@D) && cp $^ $(@D) && cd $(@D) && \
+		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && touch installed; fi
+
 ## Housekeeping
 
 COMPILE := $(VENV)/pip-compile $(LOCK_ARGS)
@@ -287,6 +315,7 @@ lock: .venv/dev.installed ## Write the locks anew; LOCK_ARGS=--upgrade moves to 
 	$(COMPILE) --output-file requirements/engine.txt requirements/engine.in
 	$(COMPILE) --output-file requirements/sam.txt requirements/sam.in
 	$(COMPILE) --output-file requirements/litellm.txt requirements/litellm.in
+	$(COMPILE) --output-file requirements/generators.txt requirements/generators.in
 	cp requirements/runtime.txt layers/dependencies/requirements.txt
 	cp requirements/images.txt layers/images/requirements.txt
 	cp requirements/cedar.txt layers/cedar/requirements.txt

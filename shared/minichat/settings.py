@@ -207,6 +207,7 @@ class Settings(SettingsGroup):
     audit: Audit = Audit()
     auth: Auth = Auth()
     cors: Cors = Cors()
+    docs_page: Annotated[bool, Field(description="whether `GET /docs` shows the OpenAPI documents")] = True
     streaming: Streaming = Streaming()
     quota: Quota = Quota()
     rates: RateSettings = RateSettings()

@@ -131,13 +131,13 @@ async def test_the_root_says_who_answers_and_where_to_go_on(client: httpx2.Async
     root = client.base_url.join("/")
     said = (await client.get(root)).json()
     assert (said["name"], said["version"]) == ("Mini Chat", __version__)
-    for link in ("openapi", "health"):
+    for link in ("openapi", "docs", "health"):
         assert (await client.get(root.join(said[link]))).status_code == 200
     assert (await client.post(root)).json()["code"] == "method_not_allowed"
 
 
 async def test_nobody_needs_a_token_for_health_and_the_document(client: httpx2.AsyncClient) -> None:
-    for path in ("/health", "/openapi.json"):
+    for path in ("/health", "/openapi.json", "/docs"):
         for headers in ({}, bearer("a.b.c")):
             assert (await client.get(path, headers=headers)).status_code == 200
 

@@ -35,6 +35,9 @@ def test_every_operation_answers_events_of_real_size_from_the_built_functions(
         _talk(gateway)
         _give_files(gateway)
         document = gateway.call("GET", "/openapi.json").json
+        assert gateway.call("GET", "/docs").headers["content-type"].startswith("text/html")
+        shows = gateway.call("GET", "/docs/{name}", {"name": "swagger-ui-bundle.js"})
+        assert b"SwaggerUIBundle" in shows.body
     described = {
         (method.upper(), path.removeprefix(PREFIX)) for path, item in document["paths"].items() for method in item
     }

@@ -21,7 +21,7 @@ from minichat.local.tables import project_root
 from tests.reference import decisions
 
 ME = Caller(TenantId("ours"), UserId("me"))
-PUBLIC = {"/health", "/openapi.json"}
+PUBLIC = {"/health", "/openapi.json", "/docs", "/docs/{name}"}
 
 
 def test_the_table_is_what_the_policies_say() -> None:

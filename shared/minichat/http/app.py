@@ -50,6 +50,7 @@ def routers(parts: ServedPart) -> Iterator[APIRouter]:
         from minichat.http.routes import (  # noqa: PLC0415
             attachments,
             chats,
+            docs_page,
             message_list,
             models,
             quota,
@@ -60,7 +61,7 @@ def routers(parts: ServedPart) -> Iterator[APIRouter]:
         )
 
         yield from (chats.router, message_list.router, reactions.router, turns.router, attachments.router)
-        yield from (models.router, quota.router, usage.router, service.router)
+        yield from (models.router, quota.router, usage.router, service.router, docs_page.router)
     if STREAMING in parts:
         from minichat.http.routes import streamed_turns  # noqa: PLC0415
 
@@ -125,7 +126,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _who_answers(request: Request) -> Response:
     """Which product this is, and where to go on, as seen from here: whatever is before our paths stays there."""
-    api = f"{request.app.state.minichat.settings.url_prefix}/v1".lstrip("/")
+    settings: Settings = request.app.state.minichat.settings
+    api = f"{settings.url_prefix}/v1".lstrip("/")
     return JSONResponse(
         {
             "name": "Mini Chat",
@@ -133,6 +135,7 @@ async def _who_answers(request: Request) -> Response:
             "api": api,
             "openapi": f"{api}/openapi.json",
             "openai": f"{api.removesuffix('/v1')}/openai/v1",
+            **({"docs": f"{api}/docs"} if settings.docs_page else {}),
             "health": f"{api}/health",
             "documentation": "README.md and docs/ of the source",
         }

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from minichat.domain import stream
 from minichat.domain.failure_codes import ERROR_MESSAGES
@@ -106,6 +106,9 @@ class ErrorData(BaseModel):
 
 class PingData(BaseModel):
     """Nothing new."""
+
+    # Or it would be an object of anything, and no other event's data could be told from it.
+    model_config = ConfigDict(extra="forbid")
 
 
 DATA: dict[type[stream.StreamEvent], type[BaseModel]] = {
