@@ -146,18 +146,33 @@ export const BY_CODE = {
  *
  * @param {Response} response
  * @returns {Promise<Problem>}
+ * @throws {ConnectionLost} when it is cut
  */
 export async function problemOf(response) {
   /** @type {Partial<ProblemDocument>} */
   let document = {};
+  const text = await textOf(response);
   try {
-    const said = await response.json();
+    const said = JSON.parse(text);
     if (typeof said?.code === "string") document = said;
   } catch {
-    // A gateway's page, or a body that was cut: the status says enough.
+    // A gateway's page: the status says enough.
   }
   const Class = (document.code && Object.hasOwn(BY_CODE, document.code) && BY_CODE[document.code]) || Problem;
   return new Class(response.status, document, secondsOf(response.headers.get("retry-after"), document));
+}
+
+/**
+ * @param {Response} response
+ * @returns {Promise<string>}
+ * @throws {ConnectionLost}
+ */
+export async function textOf(response) {
+  try {
+    return await response.text();
+  } catch (cause) {
+    throw new ConnectionLost("The answer was cut", { cause });
+  }
 }
 
 /**

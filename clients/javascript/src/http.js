@@ -1,5 +1,5 @@
 /** Requests: the token, retries of what may be repeated, and refusals as errors. */
-import { ConnectionLost, Problem, Unauthenticated, isTemporary, problemOf } from "./errors.js";
+import { ConnectionLost, Problem, Unauthenticated, isTemporary, problemOf, textOf } from "./errors.js";
 import { delayOf, wait } from "./waiting.js";
 
 /**
@@ -147,12 +147,7 @@ function queryOf(query) {
  * @returns {Promise<any>}
  */
 async function bodyOf(response) {
-  let text;
-  try {
-    text = await response.text();
-  } catch (cause) {
-    throw new ConnectionLost("The answer was cut", { cause });
-  }
+  const text = await textOf(response);
   try {
     return JSON.parse(text);
   } catch (cause) {

@@ -806,7 +806,7 @@ export interface components {
          * PingData
          * @description Nothing new.
          */
-        PingData: Record<string, unknown>;
+        PingData: Record<string, never>;
         /**
          * Problem
          * @description A problem document (RFC 9457). `code` is the stable machine word; `title` carries the same word.
