@@ -8,7 +8,7 @@ from typing import Any
 
 SOURCE = ".site/source"
 # With what is linked from pages, and not only pages themselves.
-SHOWN = ("*.md", "*.yaml", "LICENSE", "docs", "examples", "infra", "shared", "tests")
+SHOWN = ("*.md", "*.yaml", "LICENSE", "clients", "docs", "examples", "infra", "shared", "tests")
 
 
 def on_config(config: Any) -> None:

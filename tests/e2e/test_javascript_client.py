@@ -51,6 +51,7 @@ def test_a_program_does_all_that_the_client_offers(stack: Stack, name: str) -> N
         TESTS / f"{name}.test.mjs",
         MINICHAT_URL=stack.base_url,
         MINICHAT_TOKEN=stack.token("acme", whose),
+        MINICHAT_PROVIDER=stack.about["provider_url"],
         MINICHAT_EXPIRED_TOKEN=stack.token("acme", whose, lifetime=timedelta(hours=-1)),
     )
     assert told.returncode == 0, told.stdout + told.stderr

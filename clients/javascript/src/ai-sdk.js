@@ -120,20 +120,25 @@ export class MiniChatTransport {
       throw error;
     });
     if (message && turn.requestId) this.#turns.set(message.id, { requestId: turn.requestId, hasBegun: true });
+    let isLeft = false;
     return new ReadableStream({
       async start(controller) {
-        const writer = new ChunkWriter((chunk) => controller.enqueue(chunk));
+        const writer = new ChunkWriter((chunk) => isLeft || controller.enqueue(chunk));
         try {
           for (let next = first; !next.done; next = await events.next()) writer.write(next.value);
-          controller.close();
+          if (!isLeft) controller.close();
         } catch (error) {
-          controller.error(error);
+          if (!isLeft) controller.error(error);
         } finally {
           ended();
         }
       },
-      // Whoever reads no longer, a page that shows another chat perhaps, has not stopped the turn.
-      cancel: () => turn.leave(),
+      cancel() {
+        isLeft = true;
+        // Whoever reads no longer, a page that shows another chat perhaps, has not stopped the turn. A turn that was
+        // stopped is read to its end.
+        if (!signal?.aborted) turn.leave();
+      },
     });
   }
 }

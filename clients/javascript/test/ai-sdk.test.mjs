@@ -4,6 +4,7 @@ import { describe, test } from "node:test";
 import { AbstractChat } from "ai";
 import { MiniChatTransport, messagesOf } from "../src/ai-sdk.js";
 import { MiniChat } from "../src/index.js";
+import { Held } from "./held.mjs";
 
 const client = new MiniChat({ baseUrl: process.env.MINICHAT_URL ?? "", token: process.env.MINICHAT_TOKEN ?? "" });
 
@@ -73,8 +74,8 @@ describe("useChat", { concurrency: true }, () => {
 
   test("stop cancels the turn, and the next message can be sent", async () => {
     const chat = await newChat();
-    const sending = chat.sendMessage({ text: "[[words:200]][[delay:50]]" });
-    await chat.until(() => chat.texts[1]?.includes("word2"));
+    const sending = chat.sendMessage({ text: new Held(3).content });
+    await chat.until(() => chat.texts[1]?.includes("word1"));
     const stopped = chat.lastMessage.metadata.requestId;
     await chat.stop();
     await sending;
@@ -116,12 +117,16 @@ describe("useChat", { concurrency: true }, () => {
 
   test("a page that is loaded in mid answer goes on with it", async () => {
     const closed = await newChat();
-    void closed.sendMessage({ text: "[[words:30]][[delay:40]]" });
-    await closed.until(() => closed.texts[1]?.includes("word3"));
+    const held = new Held(30);
+    void closed.sendMessage({ text: held.content });
+    await closed.until(() => closed.texts[1]?.includes("word1"));
     const chat = new Chat({ id: closed.id, messages: messagesOf((await stored(closed.id)).filter(({ role }) => role === "user")) });
-    await chat.resumeStream();
+    const resumed = chat.resumeStream();
+    await chat.until(() => chat.texts[1]?.includes("word1"));
+    await held.release();
+    await resumed;
     await closed.until(() => closed.status === "ready");
-    assert.deepEqual(chat.texts, closed.texts);
+    assert.deepEqual([chat.texts, chat.texts[1]], [closed.texts, held.text]);
     assert.deepEqual(chat.lastMessage.id, closed.lastMessage.id);
     await chat.resumeStream();
     assert.deepEqual([chat.status, chat.texts], ["ready", closed.texts]);
@@ -139,7 +144,7 @@ describe("useChat", { concurrency: true }, () => {
   test("what was refused before it began is sent again under its own name", async () => {
     const busy = await newChat();
     const chat = new Chat({ id: busy.id });
-    const sending = busy.sendMessage({ text: "[[words:200]][[delay:50]]" });
+    const sending = busy.sendMessage({ text: new Held(3).content });
     await busy.until(() => busy.texts.length === 2);
     await chat.sendMessage({ text: "[[words:2]]" });
     assert.deepEqual([chat.status, chat.error?.name], ["error", "GenerationInProgress"]);

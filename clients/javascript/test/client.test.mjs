@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import * as minichat from "../src/index.js";
+import { Held } from "./held.mjs";
 
 const { MINICHAT_URL: baseUrl = "", MINICHAT_TOKEN: token = "", MINICHAT_EXPIRED_TOKEN: expired = "" } = process.env;
 const { MiniChat } = minichat;
@@ -38,12 +39,14 @@ describe("the client", { concurrency: true }, () => {
 
   test("leaving is not cancelling, and what was left is resumed after the last event", async () => {
     const chat = await client.chats.create();
-    const turn = client.send(chat.id, "[[words:30]][[delay:20]]");
-    for await (const event of turn) if (event.id === 4) break;
+    const held = new Held(30);
+    const turn = client.send(chat.id, held.content);
+    for await (const event of turn) if (event.type === "delta") break;
     const after = turn.lastEventId;
     assert.equal((await client.chats.get(chat.id)).running_request_id, turn.requestId);
+    await held.release();
     const rest = await eventsOf(client.resume(chat.id, turn.requestId, { after }));
-    assert.deepEqual(rest.map(({ id }) => id), Array.from({ length: 28 }, (_, index) => index + 5));
+    assert.deepEqual(rest.map(({ id }) => id), Array.from({ length: 30 }, (_, index) => index + 3));
     assert.equal(rest.at(-1).type, "done");
     assert.deepEqual(await eventsOf(client.resume(chat.id, turn.requestId, { after: 32 })), []);
   });
@@ -51,9 +54,9 @@ describe("the client", { concurrency: true }, () => {
   test("a signal leaves with its reason, and leave() without one", async () => {
     const chat = await client.chats.create();
     const leaving = new AbortController();
-    const turn = client.send(chat.id, "[[words:30]][[delay:20]]", { signal: leaving.signal });
+    const turn = client.send(chat.id, new Held(3).content, { signal: leaving.signal });
     await assert.rejects(async () => {
-      for await (const event of turn) if (event.id === 3) leaving.abort(new Error("gone home"));
+      for await (const event of turn) if (event.type === "delta") leaving.abort(new Error("gone home"));
     }, /gone home/);
     const follower = client.resume(chat.id, turn.requestId);
     setTimeout(() => follower.leave(), 50);
@@ -64,8 +67,8 @@ describe("the client", { concurrency: true }, () => {
 
   test("cancel ends the turn, also while its request is on its way", async () => {
     const chat = await client.chats.create();
-    for (const at of [0, 3]) {
-      const turn = client.send(chat.id, "[[words:200]][[delay:50]]");
+    for (const at of [0, 2]) {
+      const turn = client.send(chat.id, new Held(3).content);
       const events = eventsOf(turn);
       while (turn.lastEventId < at) await new Promise((resolve) => setTimeout(resolve, 5));
       const status = await turn.cancel();
@@ -102,11 +105,15 @@ describe("the client", { concurrency: true }, () => {
 
   test("of two messages at once one is answered, and the other is told which", async () => {
     const chat = await client.chats.create();
-    const outcomes = await Promise.allSettled(["one", "two"].map((text) => client.send(chat.id, `${text} [[words:20]][[delay:30]]`).answer()));
-    const { reason } = outcomes.find(({ status }) => status === "rejected");
-    assert.ok(reason instanceof minichat.GenerationInProgress);
-    assert.match(reason.document.stream_url, /\/turns\/.*\/stream$/);
-    assert.equal(outcomes.filter(({ status }) => status === "fulfilled").length, 1);
+    const both = [new Held(2), new Held(2)];
+    const refusals = [];
+    const answers = both.map(({ content }) => client.send(chat.id, content).answer());
+    // The other one is held until here.
+    for (const answer of answers) answer.catch((error) => refusals.push(error)).then(() => both.forEach((one) => one.release()));
+    const outcomes = await Promise.allSettled(answers);
+    assert.deepEqual(outcomes.map(({ status }) => status).sort(), ["fulfilled", "rejected"]);
+    assert.ok(refusals[0] instanceof minichat.GenerationInProgress);
+    assert.match(refusals[0].document.stream_url, /\/turns\/.*\/stream$/);
   });
 
   test("each refusal has a class of its own, with what the document says", async () => {
