@@ -107,7 +107,10 @@ export class MiniChatTransport {
     const stop = () => {
       const cancelled = turn.cancel().catch(() => turn.leave());
       // `useChat` is ready at once; its next message can be sent when the turn is over.
-      this.#stopping.set(turn.chatId, Promise.all([cancelled, read]).then(() => {}));
+      this.#stopping.set(
+        turn.chatId,
+        Promise.all([cancelled, read]).then(() => {}),
+      );
     };
     if (signal?.aborted) stop();
     signal?.addEventListener("abort", stop);

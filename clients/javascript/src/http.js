@@ -87,7 +87,7 @@ export class Http {
    */
   async json(call) {
     const repeatable = call.repeatable ?? call.method !== "POST";
-    for (let failures = 0; ; ) {
+    for (let failures = 0; ;) {
       try {
         const response = await this.once(call);
         return response.status === 204 ? undefined : await bodyOf(response);

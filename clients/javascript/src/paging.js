@@ -11,7 +11,7 @@
  * @returns {AsyncGenerator<T, void, void>}
  */
 export async function* paged(page) {
-  for (let cursor = /** @type {{ cursor?: string }} */ ({}); ; ) {
+  for (let cursor = /** @type {{ cursor?: string }} */ ({}); ;) {
     const { items, page_info } = await page(cursor);
     yield* items;
     if (page_info.next_cursor === null) return;

@@ -151,7 +151,7 @@ export class Turn {
       if (this.#isCancelled) return;
       this.#hasBegun = true;
       await this.#beginning.onSend?.();
-      for (let failures = 0; ; ) {
+      for (let failures = 0; ;) {
         const before = this.lastEventId;
         const error = yield* this.#connected(failures);
         signal?.throwIfAborted();

@@ -51,12 +51,18 @@ describe("useChat", { concurrency: true }, () => {
     const { completion_signal, usage, requestId } = chat.lastMessage.metadata;
     assert.deepEqual([completion_signal.kind, usage.model], ["complete", "gpt-4.1"]);
     const [question, answer] = await stored(chat.id);
-    assert.deepEqual([answer.id, answer.request_id, question.request_id], [chat.lastMessage.id, requestId, chat.messages[0].id]);
+    assert.deepEqual(
+      [answer.id, answer.request_id, question.request_id],
+      [chat.lastMessage.id, requestId, chat.messages[0].id],
+    );
   });
 
   test("tools and sources become parts", async () => {
     const chat = await newChat();
-    await chat.sendMessage({ text: "[[query:rain]][[cite:https://example.com/rain Rain]][[say:It rains.]]" }, { body: { webSearch: true } });
+    await chat.sendMessage(
+      { text: "[[query:rain]][[cite:https://example.com/rain Rain]][[say:It rains.]]" },
+      { body: { webSearch: true } },
+    );
     const tool = chat.lastMessage.parts.find(({ type }) => type === "dynamic-tool");
     assert.deepEqual([tool.toolName, tool.state, tool.input], ["web_search", "output-available", { query: "rain" }]);
     const source = chat.lastMessage.parts.find(({ type }) => type === "source-url");
@@ -67,9 +73,17 @@ describe("useChat", { concurrency: true }, () => {
 
   test("a file goes with its message", async () => {
     const chat = await newChat();
-    const file = { type: "file", filename: "a.txt", mediaType: "text/plain", url: "data:text/plain,The%20word%20is%20Gr%C3%B6%C3%9Fe." };
+    const file = {
+      type: "file",
+      filename: "a.txt",
+      mediaType: "text/plain",
+      url: "data:text/plain,The%20word%20is%20Gr%C3%B6%C3%9Fe.",
+    };
     await chat.sendMessage({ text: "What is the word?", files: [file] });
-    assert.deepEqual([chat.status, (await stored(chat.id))[0].attachments.map(({ filename }) => filename)], ["ready", ["a.txt"]]);
+    assert.deepEqual(
+      [chat.status, (await stored(chat.id))[0].attachments.map(({ filename }) => filename)],
+      ["ready", ["a.txt"]],
+    );
   });
 
   test("stop cancels the turn, and the next message can be sent", async () => {
@@ -92,7 +106,10 @@ describe("useChat", { concurrency: true }, () => {
     await chat.regenerate();
     assert.deepEqual([chat.status, chat.texts], ["ready", ["[[words:3]]", "word1 word2 word3"]]);
     assert.notEqual(chat.lastMessage.id, first);
-    assert.deepEqual((await stored(chat.id)).map(({ role }) => role), ["user", "assistant"]);
+    assert.deepEqual(
+      (await stored(chat.id)).map(({ role }) => role),
+      ["user", "assistant"],
+    );
   });
 
   test("an edited message is an edit, in a page that was loaded anew too", async () => {
@@ -103,7 +120,10 @@ describe("useChat", { concurrency: true }, () => {
     const chat = new Chat({ id: old.id, messages: messagesOf(await stored(old.id)) });
     await chat.sendMessage({ text: "[[words:4]]", messageId: chat.messages[0].id });
     assert.deepEqual(chat.texts, ["[[words:4]]", "word1 word2 word3 word4"]);
-    assert.deepEqual((await stored(old.id)).map(({ content }) => content), chat.texts);
+    assert.deepEqual(
+      (await stored(old.id)).map(({ content }) => content),
+      chat.texts,
+    );
   });
 
   test("an earlier turn is neither edited nor retried, and says so", async () => {
@@ -120,7 +140,10 @@ describe("useChat", { concurrency: true }, () => {
     const held = new Held(30);
     void closed.sendMessage({ text: held.content });
     await closed.until(() => closed.texts[1]?.includes("word1"));
-    const chat = new Chat({ id: closed.id, messages: messagesOf((await stored(closed.id)).filter(({ role }) => role === "user")) });
+    const chat = new Chat({
+      id: closed.id,
+      messages: messagesOf((await stored(closed.id)).filter(({ role }) => role === "user")),
+    });
     const resumed = chat.resumeStream();
     await chat.until(() => chat.texts[1]?.includes("word1"));
     await held.release();

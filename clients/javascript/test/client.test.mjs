@@ -20,12 +20,24 @@ describe("the client", { concurrency: true }, () => {
     const turn = client.send(chat.id, "[[words:5]][[delay:1]]");
     const sent = turn.requestId;
     const events = await eventsOf(turn);
-    assert.deepEqual(events.map(({ type }) => type), ["stream_started", ...Array(5).fill("delta"), "done"]);
-    assert.deepEqual(events.map(({ id }) => id), [1, 2, 3, 4, 5, 6, 7]);
+    assert.deepEqual(
+      events.map(({ type }) => type),
+      ["stream_started", ...Array(5).fill("delta"), "done"],
+    );
+    assert.deepEqual(
+      events.map(({ id }) => id),
+      [1, 2, 3, 4, 5, 6, 7],
+    );
     assert.equal(turn.text, "word1 word2 word3 word4 word5");
     assert.deepEqual([turn.requestId, turn.lastEventId, turn.isOver], [sent, 7, true]);
     const { items } = await client.messages.list(chat.id);
-    assert.deepEqual(items.map(({ role, request_id }) => [role, request_id]), [["user", sent], ["assistant", sent]]);
+    assert.deepEqual(
+      items.map(({ role, request_id }) => [role, request_id]),
+      [
+        ["user", sent],
+        ["assistant", sent],
+      ],
+    );
     assert.equal((await client.turn(chat.id, sent)).state, "done");
   });
 
@@ -46,7 +58,10 @@ describe("the client", { concurrency: true }, () => {
     assert.equal((await client.chats.get(chat.id)).running_request_id, turn.requestId);
     await held.release();
     const rest = await eventsOf(client.resume(chat.id, turn.requestId, { after }));
-    assert.deepEqual(rest.map(({ id }) => id), Array.from({ length: 30 }, (_, index) => index + 3));
+    assert.deepEqual(
+      rest.map(({ id }) => id),
+      Array.from({ length: 30 }, (_, index) => index + 3),
+    );
     assert.equal(rest.at(-1).type, "done");
     assert.deepEqual(await eventsOf(client.resume(chat.id, turn.requestId, { after: 32 })), []);
   });
@@ -109,7 +124,8 @@ describe("the client", { concurrency: true }, () => {
     const refusals = [];
     const answers = both.map(({ content }) => client.send(chat.id, content).answer());
     // The other one is held until here.
-    for (const answer of answers) answer.catch((error) => refusals.push(error)).then(() => both.forEach((one) => one.release()));
+    for (const answer of answers)
+      answer.catch((error) => refusals.push(error)).then(() => both.forEach((one) => one.release()));
     const outcomes = await Promise.allSettled(answers);
     assert.deepEqual(outcomes.map(({ status }) => status).sort(), ["fulfilled", "rejected"]);
     assert.ok(refusals[0] instanceof minichat.GenerationInProgress);
@@ -123,7 +139,10 @@ describe("the client", { concurrency: true }, () => {
       assert.deepEqual([error.name, error.code, error.status], ["ChatNotFound", "chat_not_found", 404]);
       return error.traceId.length === 32;
     });
-    await assert.rejects(client.chats.list({ limit: 1000 }), (error) => error.errors[0].field === "limit" && error instanceof minichat.InvalidRequest);
+    await assert.rejects(
+      client.chats.list({ limit: 1000 }),
+      (error) => error.errors[0].field === "limit" && error instanceof minichat.InvalidRequest,
+    );
     await assert.rejects(client.send(nobodys, "A word.").answer(), minichat.ChatNotFound);
     const stranger = new MiniChat({ baseUrl, token: expired });
     await assert.rejects(stranger.quota(), minichat.Unauthenticated);
@@ -141,10 +160,14 @@ describe("the client", { concurrency: true }, () => {
 
   test("lists are read page by page, or over all pages", async () => {
     const made = [];
-    for (let number = 0; number < 3; number += 1) made.unshift((await client.chats.create({ title: `Listed ${number}` })).id);
+    for (let number = 0; number < 3; number += 1)
+      made.unshift((await client.chats.create({ title: `Listed ${number}` })).id);
     const filter = "startswith(title,'Listed ')";
     const page = await client.chats.list({ limit: 2, filter });
-    assert.deepEqual(page.items.map(({ id }) => id), made.slice(0, 2));
+    assert.deepEqual(
+      page.items.map(({ id }) => id),
+      made.slice(0, 2),
+    );
     const all = [];
     for await (const chat of client.chats.each({ limit: 2, filter })) all.push(chat.id);
     assert.deepEqual(all, made);
@@ -158,7 +181,10 @@ describe("the client", { concurrency: true }, () => {
     const chat = await client.chats.create();
     await client.send(chat.id, "[[words:2]]").answer();
     const { items } = await client.messages.list(chat.id, { orderBy: "created_at desc", select: ["id", "role"] });
-    assert.deepEqual(items.map(({ role }) => role), ["assistant", "user"]);
+    assert.deepEqual(
+      items.map(({ role }) => role),
+      ["assistant", "user"],
+    );
     assert.equal((await client.messages.react(chat.id, items[0].id, "like")).reaction, "like");
     assert.equal((await client.messages.list(chat.id)).items[1].my_reaction, "like");
     await client.messages.react(chat.id, items[0].id, null);
@@ -169,13 +195,25 @@ describe("the client", { concurrency: true }, () => {
     const chat = await client.chats.create();
     const told = [];
     const file = new File(["The secret word is Größe."], "größe <b>.txt", { type: "text/plain" });
-    const small = await client.attachments.upload(chat.id, file, { onProgress: (...progress) => told.push(progress), idempotencyKey: chat.id });
+    const small = await client.attachments.upload(chat.id, file, {
+      onProgress: (...progress) => told.push(progress),
+      idempotencyKey: chat.id,
+    });
     assert.deepEqual([small.status, small.filename], ["ready", "größe <b>.txt"]);
-    assert.deepEqual(told, [[0, file.size], [file.size, file.size]]);
+    assert.deepEqual(told, [
+      [0, file.size],
+      [file.size, file.size],
+    ]);
     assert.equal((await client.attachments.upload(chat.id, file, { idempotencyKey: chat.id })).id, small.id);
-    const large = await client.attachments.upload(chat.id, new Blob(["words ".repeat(800_000)], { type: "text/plain" }), { filename: "large.txt" });
+    const large = await client.attachments.upload(
+      chat.id,
+      new Blob(["words ".repeat(800_000)], { type: "text/plain" }),
+      { filename: "large.txt" },
+    );
     assert.deepEqual([large.status, large.size_bytes], ["ready", 4_800_000]);
-    const { end } = await client.send(chat.id, { content: "What is it?", attachmentIds: [small.id, large.id] }).answer();
+    const { end } = await client
+      .send(chat.id, { content: "What is it?", attachmentIds: [small.id, large.id] })
+      .answer();
     assert.equal(end.type, "done");
     const listed = [];
     for await (const one of client.attachments.each(chat.id, { limit: 1 })) listed.push(one.id);
@@ -186,14 +224,24 @@ describe("the client", { concurrency: true }, () => {
   test("models, quota and usage are told", async () => {
     const models = await client.models.list();
     assert.deepEqual(await client.models.get(models[0].model_id), models[0]);
-    assert.deepEqual((await client.quota()).tiers.map(({ tier }) => tier), ["premium", "total"]);
+    assert.deepEqual(
+      (await client.quota()).tiers.map(({ tier }) => tier),
+      ["premium", "total"],
+    );
     const today = new Date().toISOString().slice(0, 10);
     assert.ok(Array.isArray((await client.usage({ from: today, to: today })).items));
     assert.equal((await client.request("GET", "/health")).status, "ok");
   });
 
   test("a storage that is forbidden or full is no reason not to send", async () => {
-    const forbidden = new Proxy({}, { get() { throw new DOMException("The operation is insecure.", "SecurityError"); } });
+    const forbidden = new Proxy(
+      {},
+      {
+        get() {
+          throw new DOMException("The operation is insecure.", "SecurityError");
+        },
+      },
+    );
     const chat = await client.chats.create();
     const blocked = new MiniChat({ baseUrl, token, storage: forbidden });
     assert.equal((await blocked.send(chat.id, "[[words:2]]").answer()).text, "word1 word2");

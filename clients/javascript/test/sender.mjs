@@ -1,5 +1,6 @@
 // A page that sends a message and dies on the way; or, opened again in two tabs with the same storage, each of which
-// sends what is pending. Arguments: server, token, chat, storage (a file), and where it dies ("never" when opened again).
+// sends what is pending. Arguments: server, token, chat, storage (a file), and where it dies ("never" when opened
+// again).
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { MiniChat } from "../src/index.js";
 
