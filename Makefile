@@ -14,6 +14,7 @@ WORKERS ?= 3
 VENV := .venv/bin
 SAM := .tools/sam/bin/sam
 PYTEST := $(VENV)/python -m pytest
+NODE_MODULES := clients/javascript/node_modules/.package-lock.json
 CFN_LINT := $(VENV)/cfn-lint --regions us-east-1 --template
 TEMPLATES := template.yaml $(wildcard infra/*.yaml) $(wildcard examples/*/template.yaml)
 # Locks are complete, so pip has nothing to resolve; what it takes is what was hashed.
@@ -43,7 +44,7 @@ sam-local: build .venv/local.installed .tools/ministack/installed ## The same, a
 ## Checking
 
 .PHONY: test
-test: lint tools .venv/docs.installed ## Run the linters and every test
+test: lint tools $(NODE_MODULES) .venv/docs.installed ## Run the linters and every test
 	$(PYTEST) --numprocesses $(WORKERS) --dist loadfile tests/unit tests/integration tests/model tests/race tests/e2e
 
 .PHONY: unit
@@ -85,6 +86,10 @@ events: .venv/dev.installed .tools/ministack/installed ## Send 10,000 turns whil
 .PHONY: containers
 containers: build .tools/ministack/installed ## Hold a conversation with the built functions in containers of `sam local`
 	tests/engines/with_docker.sh $(PYTHON_RUNTIME) $(ARCHITECTURE) env CONTAINERS=1 $(PYTEST) -s --timeout 1200 tests/e2e/test_sam_local.py
+
+.PHONY: cuts
+cuts: .venv/dev.installed .tools/ministack/installed ## Cut connections of the JavaScript client 1,000 times, at every kind of byte
+	CUTS=1000 $(PYTEST) -s --timeout 3600 tests/e2e/test_javascript_client.py -k cut
 
 .PHONY: chaos
 chaos: .venv/dev.installed .tools/ministack/installed ## Ask for 10,000 answers while all that can go wrong does; takes hours
@@ -165,6 +170,10 @@ docs: .venv/dev.installed ## Write docs/reference, the OpenAPI documents, the sc
 .PHONY: docs-site
 docs-site: .venv/docs.installed .site/source/mermaid.min.js ## Build the documentation as a site: .site/html/index.html
 	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict --quiet
+
+.PHONY: client-types
+client-types: .venv/dev.installed $(NODE_MODULES) ## Write the types of the JavaScript client from the OpenAPI document
+	$(VENV)/python -m tests.reference.javascript_types
 
 .PHONY: decisions
 decisions: .venv/dev.installed ## Compile the default policies (Cedar) into the table that decides
@@ -265,6 +274,12 @@ MERMAID_SHA512 := 57a2b70bc101744b0f1595d228c25eea9a50384371b87011afd1af1d7e2187
 		echo "$(MERMAID_SHA512)  mermaid-$(MERMAID).tgz" | sha512sum --check --quiet && \
 		tar -xzf mermaid-$(MERMAID).tgz --strip-components 2 package/dist/mermaid.min.js && rm mermaid-$(MERMAID).tgz
 
+# Optional: what the JavaScript client's types and adapters are checked with.
+$(NODE_MODULES): clients/javascript/package-lock.json
+	@if ! command -v npm >/dev/null; then echo "Skipping the JavaScript client's tools: npm is not here"; \
+	else echo "Installing the JavaScript client's tools" && cd clients/javascript && \
+		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null; fi
+
 # Optional too.
 .tools/dynamodb-local/installed: tests/engines/pom.xml
 	@if ! command -v mvn >/dev/null; then echo "Skipping DynamoDB Local: mvn is not here"; \
@@ -322,5 +337,5 @@ lock: .venv/dev.installed ## Write the locks anew; LOCK_ARGS=--upgrade moves to 
 
 .PHONY: clean
 clean: ## Remove what make and the tests made, the environments too
-	rm -rf .venv .tools .aws-sam .site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .tools clients/javascript/node_modules .aws-sam .site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
