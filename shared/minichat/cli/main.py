@@ -14,6 +14,7 @@ from minichat.cli import (
     doctor,
     erase,
     events,
+    export,
     outbox,
     policy,
     providers,
@@ -46,6 +47,7 @@ _COMMANDS = (
     dlq,
     cleanup,
     erase,
+    export,
 )
 _CLOSER = "`minichat doctor` looks closer; --local means the stack that runs on this machine."
 _SILENT = f"minichat: the tables do not answer. {_CLOSER}"

@@ -18,6 +18,7 @@ from minichat.events.base import Audited, Event
 from minichat.events.decisions import PayloadPart as _Part
 from minichat.events.decisions import PolicyDecisions, PublishedVersion
 from minichat.events.erasures import EraseTask, ErasureCompleted, ErasureRequested
+from minichat.events.exports import ExportEnded, ExportRequested, ExportTask
 from minichat.events.references import ApiKeyRef, FrontierRef, SecondaryRef
 
 DeletionReason = Literal["chat_soft_delete", "temporary_expired", "erased"]
@@ -295,7 +296,9 @@ AuditEvent = Annotated[
     | ProvidersPublished
     | ApiKeyChanged
     | ErasureRequested
-    | ErasureCompleted,
+    | ErasureCompleted
+    | ExportRequested
+    | ExportEnded,
     Field(discriminator="event_type"),
 ]
 """Everything that the audit queue carries."""
@@ -337,8 +340,8 @@ class ChatCleanup(Event):
     chat_deleted_at: datetime
 
 
-Cleanup = Annotated[ChatCleanup | EraseTask, Field(discriminator="event_type")]
-"""Everything that the queue of what disappears carries."""
+Cleanup = Annotated[ChatCleanup | EraseTask | ExportTask, Field(discriminator="event_type")]
+"""Everything that the queue of what disappears, or is exported, carries."""
 
 
 class _SystemTask(Event):

@@ -50,6 +50,7 @@ def routers(parts: ServedPart) -> Iterator[APIRouter]:
         from minichat.http.routes import (  # noqa: PLC0415
             attachments,
             chats,
+            exports,
             message_list,
             models,
             quota,
@@ -60,7 +61,7 @@ def routers(parts: ServedPart) -> Iterator[APIRouter]:
         )
 
         yield from (chats.router, message_list.router, reactions.router, turns.router, attachments.router)
-        yield from (models.router, quota.router, usage.router, service.router)
+        yield from (models.router, quota.router, usage.router, exports.router, service.router)
     if STREAMING in parts:
         from minichat.http.routes import streamed_turns  # noqa: PLC0415
 
