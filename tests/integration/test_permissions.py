@@ -25,6 +25,7 @@ from functions.thread_summary import handler as thread_summary
 from functions.usage.handler import handler as usage
 from minichat import moment
 from minichat.domain.identity import AttachmentId, Call, Caller, ChatId, RequestId, TenantId, UserId
+from minichat.domain.policy_layers import TenantLayer
 from minichat.domain.stream import Told
 from minichat.events import payloads
 from minichat.events.base import Queue
@@ -40,7 +41,7 @@ from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import InForce, Rules, first_policy
 from minichat.services.send import send
 from minichat.settings import Settings, Store, load
-from minichat.storage import dynamodb, keys, leases, parts, scan, transact
+from minichat.storage import dynamodb, keys, leases, parts, policies, scan, transact
 from tests.support.aws.roles import Calls
 from tests.support.domain.builders import new_id
 from tests.support.events.queue_access import Handler, QueueAccess, a_change, forget, invocation
@@ -339,8 +340,12 @@ async def test_the_workers_of_the_books_may_do_what_they_do_and_nothing_else(
         ExpressionAttributeNames={"#total": "total"},
         ExpressionAttributeValues={":more": {"N": "7"}},
     )
-    with calls.of("ReconcileFunction"):
-        assert daily.handler({}, None)["repaired"] == 1
+    place = policies.of_tenant(call.caller.tenant_id)
+    policies.publish(TenantLayer(idle_chats_days=1), place, at=moment.now(), by="boss", token=new_id(call.now))
+    chats.create(two_days_ago, chats.NewChat(), rules)
+    with calls.of("ReconcileFunction"), answers_with_events_lost(store.outbox_table):
+        run = daily.handler({}, None)
+    assert (run["repaired"], run["idle_chats"]) == (1, 1)
     workers = (
         "OrphanWatchdogFunction",
         "OutboxRelayFunction",

@@ -21,8 +21,9 @@ from minichat.events.erasures import EraseTask, ErasureCompleted, ErasureRequest
 from minichat.events.exports import ExportEnded, ExportRequested, ExportTask
 from minichat.events.references import ApiKeyRef, FrontierRef, SecondaryRef
 
-DeletionReason = Literal["chat_soft_delete", "temporary_expired", "erased"]
-"""Why a chat was deleted: by its owner, because it was temporary and nobody used it any more, or with its owner."""
+DeletionReason = Literal["chat_soft_delete", "temporary_expired", "erased", "idle"]
+"""Why a chat was deleted: by its owner, because it was temporary and nobody used it any more, with its owner, or
+because nobody had used it for as long as its tenant keeps such."""
 
 
 def whole(event_type: str, stored: str) -> str:
