@@ -144,6 +144,10 @@ users-with-limits: .venv/dev.installed .tools/ministack/installed ## What a send
 erase: .venv/dev.installed .tools/ministack/installed ## Erase a user with 50 chats in processes that are killed 20 times
 	ERASE_CHATS=50 ERASE_KILLS=20 $(PYTEST) tests/integration/test_erasures.py -k at_random
 
+.PHONY: export
+export: .venv/dev.installed .tools/ministack/installed ## Export a user in processes that are killed 40 times
+	EXPORT_KILLS=40 $(PYTEST) tests/integration/test_exports.py -k at_random
+
 .PHONY: lint
 lint: types .tools/sam/installed ## Check style, types, import direction and the templates, also as SAM translates them
 	$(VENV)/ruff check .

@@ -1,4 +1,5 @@
-"""Gives the items of deleted chats an expiry, and removes what the chats left at providers; erases users."""
+"""Gives the items of deleted chats an expiry, and removes what the chats left at providers; erases users, and
+exports them."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,14 +9,16 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from minichat.domain.cleanup import CleanupOutcome
 from minichat.domain.erasure import ErasureNotFound
 from minichat.domain.errors import ServiceUnavailable
+from minichat.domain.export import ExportNotFound
 from minichat.domain.identity import ChatId, TenantId
 from minichat.events import sqs
 from minichat.events.consume import NotYet, PermanentFailure, Received, consume
 from minichat.events.erasures import EraseTask
+from minichat.events.exports import ExportTask
 from minichat.events.payloads import ChatCleanup, Cleanup
 from minichat.moment import new_id, now
 from minichat.providers.files import Files
-from minichat.services import chat_purge, erasing, provider_cleanup
+from minichat.services import chat_purge, erasing, exporting, provider_cleanup
 from minichat.services.providers_in_force import ProvidersInForce
 from minichat.settings import current
 from minichat.storage import store_time
@@ -34,8 +37,14 @@ def handler(event: dict[str, Any], context: LambdaContext) -> object:
     store_time.ask()
     ends_at = now() + timedelta(milliseconds=context.get_remaining_time_in_millis()) - ONE_MORE
 
-    def effect(task: ChatCleanup | EraseTask, received: Received) -> str:
-        return _erase(task, ends_at) if isinstance(task, EraseTask) else _clean(task, received, ends_at)
+    def effect(task: ChatCleanup | EraseTask | ExportTask, received: Received) -> str:
+        match task:
+            case EraseTask():
+                return _erase(task, ends_at)
+            case ExportTask():
+                return _export(task, ends_at)
+            case ChatCleanup():
+                return _clean(task, received, ends_at)
 
     return consume(event, "chat-cleanup", Cleanup, effect)
 
@@ -49,6 +58,18 @@ def _erase(task: EraseTask, ends_at: datetime) -> str:
     if stage != "complete":
         raise NotYet
     return stage
+
+
+def _export(task: ExportTask, ends_at: datetime) -> str:
+    if now() >= ends_at:
+        # Others of the batch have used up the time; what it could still do is not worth another task.
+        raise NotYet
+    deps = exporting.ExportingDeps(current(), now, new_id)
+    try:
+        return exporting.go_on(TenantId(task.tenant_id), task.export_id, deps, ends_at=ends_at)
+    except ExportNotFound:
+        # It was removed with who is erased, and its files again, in case one came late.
+        return "gone"
 
 
 def _clean(event: ChatCleanup, received: Received, ends_at: datetime) -> str:

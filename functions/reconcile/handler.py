@@ -1,16 +1,19 @@
-"""Once a day: checks quota items and usage totals against the turns, and finds what was deleted but is not gone.
+"""Once a day: checks quota items and usage totals against the turns, finds what was deleted but is not gone, and
+deletes chats that nobody has used for as long as their tenants keep such.
 
 EventBridge Scheduler calls it.
 """
 
 from datetime import timedelta
 
-from minichat.moment import now
+from minichat.moment import new_id, now
 from minichat.observability import begin, count, emit, logger
 from minichat.services import reconcile_reading, reconcile_report, reconcile_usage
+from minichat.services.idle_chats import IdleChats
 from minichat.services.provider_leftovers import CLEANED, Deleted
 from minichat.services.reconcile_quota import reconcile, repair
 from minichat.services.reconcile_report import ReconcileOutcome
+from minichat.services.tenant_layers import tenant_layers
 from minichat.settings import current
 from minichat.storage import scan
 from minichat.storage.items import connect
@@ -22,14 +25,14 @@ connect(current().store)
 
 
 def handler(event: dict[str, object], context: object) -> dict[str, int]:
-    """Counts of what differs, is left over or cannot be read (each is logged), and of what was repaired; a report of it
-    is kept."""
+    """Counts of what differs, is left over or cannot be read (each is logged), of what was repaired, and of idle chats
+    that were deleted; a report of the former is kept."""
     del event, context
     begin()
     began = now()
     try:
-        deleted = Deleted()
-        found = reconcile_reading.read(items=deleted.noted(scan.items()))
+        deleted, idle = Deleted(), IdleChats(tenant_layers(current()), began)
+        found = reconcile_reading.read(items=idle.noted(deleted.noted(scan.items())))
         waiting = deleted.leftovers(now() - CLEANED)
         accounts, metered = reconcile(books=found), reconcile_usage.prove(now() - SETTLED, books=found)
         quota, ledger = accounts.differences, metered.mismatches
@@ -47,6 +50,7 @@ def handler(event: dict[str, object], context: object) -> dict[str, int]:
         count("reconcile_unreadable_total", len(unreadable))
         count("reconcile_left_over_total", len(waiting))
         repaired = repair(quota) + reconcile_usage.repair(ledger, retention_days=current().quota.retention_days)
+        expired = idle.delete(new_id)
     finally:
         emit(current().metrics_namespace)
     result = {
@@ -56,6 +60,7 @@ def handler(event: dict[str, object], context: object) -> dict[str, int]:
         "unreadable": len(unreadable),
         "undecided": len(accounts.undecided) + len(metered.undecided),
         "repaired": repaired,
+        "idle_chats": expired,
     }
     logger.info("reconciled", extra=result)
     reconcile_report.keep(began, now(), ReconcileOutcome(accounts, metered, waiting, unreadable, repaired))

@@ -182,10 +182,12 @@ class ContextSettings(SettingsGroup):
 
 
 class Retention(SettingsGroup):
-    """How long deleted data is kept, and when temporary chats are deleted."""
+    """How long deleted data and exports are kept, and when temporary chats are deleted."""
 
     deleted_chats_days: Annotated[int, Field(ge=1, le=3650)] = 30
     temporary_chats_hours: Annotated[float, Field(gt=0, le=8760, description="after the last use")] = 24
+    exports_days: Annotated[int, Field(ge=1, le=14, description="an export can be fetched; the bucket keeps 15")] = 7
+    export_link_seconds: Annotated[int, Field(ge=60, le=3600, description="a link to a file of one is good for")] = 600
 
 
 class Settings(SettingsGroup):

@@ -47,6 +47,9 @@ OPERATIONS = {
     "GET /models/{model_id}",
     "GET /quota/status",
     "GET /usage",
+    "POST /chats/{chat_id}/exports",
+    "POST /exports",
+    "GET /exports/{export_id}",
     "GET /health",
     "GET /openapi.json",
 }
@@ -116,6 +119,7 @@ def test_what_operators_are_answered_is_what_their_document_says(stack: Stack, o
         "version": "1",
         "queue": "usage",
         "erasure_id": "none",
+        "export_id": "none",
     }
     today = datetime.now(UTC).date().isoformat()
     read = {path: operations["get"] for path, operations in operators["paths"].items() if "get" in operations}

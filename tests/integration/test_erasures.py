@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from uuid import uuid4
@@ -15,6 +16,7 @@ import pytest
 from minichat.domain.erasure import PSEUDONYM, BeingErased, Erasure, ErasureRunning
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, RequestId, UserId
+from minichat.domain.names import in_key
 from minichat.domain.policy_layers import UserLayer
 from minichat.domain.reconcile_report import ReconcileFinding, summed
 from minichat.services import attachments, erasing
@@ -26,6 +28,7 @@ from minichat.settings import Settings, Store
 from minichat.storage import erasures, keys, policies, reconcile_reports
 from tests.conftest import ROOT
 from tests.support.domain.builders import new_id
+from tests.support.events.queue_access import QueueAccess
 from tests.support.services.erased import RULES, SETTINGS, Person, Workers, erased, gone_on, told, workers_of
 from tests.support.services.walk import OPERATIONS, dies, late
 from tests.support.storage.faults import Killed
@@ -263,3 +266,28 @@ def test_what_an_erased_administrator_did_is_the_pseudonyms(workers: Workers) ->
     assert layer is not None
     assert UserId(layer.by).startswith(PSEUDONYM)
     assert boss.left() == []
+
+
+def test_the_check_finds_who_is_named_in_queues_and_takes_nothing_out_of_them(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person, other = Person(), Person()
+    other.tenant = person.tenant
+    with QueueAccess.used_here(workers.store, monkeypatch) as access:
+        urls = {**access.settings.urls, "audit": access.settings.dead_letters["audit"]}
+        dead = QueueAccess(access.environment, access.settings.model_copy(update={"urls": urls}), access.client)
+        about = {"tenant_id": in_key(person.tenant), "event_type": "turn_usage"}
+        for queues, name in ((access, "usage"), (dead, "audit")):
+            for one in (person, other):
+                queues.send(name, json.dumps({"user_id": one.name}), event_id=f"of {one.name}", **about)
+            queues.send(name, f"not JSON, {person.name}", event_id="broken", **about)
+            queues.send(name, json.dumps({"user_id": person.name}), event_id="foreign", tenant_id="another")
+        # What was looked at is there again at once.
+        for _ in range(2):
+            found = Counter((one.place, one.what) for one in person.left() if one.place in ("queue", "dead letters"))
+            assert found == {
+                ("queue", f"usage of {person.name}"): 1,
+                ("queue", "usage broken"): 1,
+                ("dead letters", f"audit of {person.name}"): 1,
+                ("dead letters", "audit broken"): 1,
+            }

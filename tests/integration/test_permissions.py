@@ -25,6 +25,7 @@ from functions.thread_summary import handler as thread_summary
 from functions.usage.handler import handler as usage
 from minichat import moment
 from minichat.domain.identity import AttachmentId, Call, Caller, ChatId, RequestId, TenantId, UserId
+from minichat.domain.policy_layers import TenantLayer
 from minichat.domain.stream import Told
 from minichat.events import payloads
 from minichat.events.base import Queue
@@ -35,12 +36,12 @@ from minichat.local.issuer import Issuer, as_uuid
 from minichat.provider_entries import as_configured
 from minichat.providers.files import Files
 from minichat.providers.registry import Providers
-from minichat.services import chats, erasing
+from minichat.services import chats, erasing, exporting
 from minichat.services.new_turn import RunningTurn, SendMessage
 from minichat.services.policy_in_force import InForce, Rules, first_policy
 from minichat.services.send import send
 from minichat.settings import Settings, Store, load
-from minichat.storage import dynamodb, keys, leases, parts, scan, transact
+from minichat.storage import dynamodb, keys, leases, parts, policies, scan, transact
 from tests.support.aws.roles import Calls
 from tests.support.domain.builders import new_id
 from tests.support.events.queue_access import Handler, QueueAccess, a_change, forget, invocation
@@ -215,6 +216,8 @@ async def test_the_functions_of_the_api_may_do_what_they_do_and_nothing_else(cli
     with answers_stay_lost(questions=False):
         assert (await client(api, "DELETE", f"{chat}/turns/{turn}")).status_code == 204
         await _a_turn(client, chat)
+    export = (await client(api, "POST", f"{chat}/exports")).json()
+    assert (await client(api, "GET", f"/exports/{export['id']}")).status_code == 200
     assert (await client(api, "DELETE", chat)).status_code == 204
     assert (await client(api, "GET", "/quota/status")).status_code == 200
     await _with_openais_client(client)
@@ -284,6 +287,9 @@ async def test_the_functions_of_operators_may_do_what_they_do_and_nothing_else(
     key = await admin(table, "POST", f"{tenant}/api_keys", json=wanted)
     await admin(table, "DELETE", f"{tenant}/api_keys/{key['id']}")
     await admin(table, "PUT", f"{tenant}/authorization", json={"policies": ""})
+    export = await admin(table, "POST", f"{tenant}/exports", json={"user_id": "tom"})
+    await admin(table, "GET", f"{tenant}/exports/{export['id']}")
+    await admin(table, "GET", f"{tenant}/exports")
     erasure = await admin(table, "POST", f"{tenant}/erasures", json={"user_id": "tom"})
     await admin(table, "GET", f"{tenant}/erasures/{erasure['id']}")
     await admin(table, "POST", f"{tenant}/erasures", json={"whole_tenant": as_uuid("acme")})
@@ -355,8 +361,12 @@ async def test_the_workers_of_the_books_may_do_what_they_do_and_nothing_else(
         ExpressionAttributeNames={"#total": "total"},
         ExpressionAttributeValues={":more": {"N": "7"}},
     )
-    with calls.of("ReconcileFunction"):
-        assert daily.handler({}, None)["repaired"] == 1
+    place = policies.of_tenant(call.caller.tenant_id)
+    policies.publish(TenantLayer(idle_chats_days=1), place, at=moment.now(), by="boss", token=new_id(call.now))
+    chats.create(two_days_ago, chats.NewChat(), rules)
+    with calls.of("ReconcileFunction"), answers_with_events_lost(store.outbox_table):
+        run = daily.handler({}, None)
+    assert (run["repaired"], run["idle_chats"]) == (1, 1)
     workers = (
         "OrphanWatchdogFunction",
         "OutboxRelayFunction",
@@ -440,10 +450,14 @@ async def test_the_workers_that_clean_up_may_do_what_they_do_and_nothing_else(
     again = await consumed("AttachmentCleanupFunction", "attachment-cleanup", attachment_cleanup.handler, left)
     assert (len(left), again) == (1, 0)
     _a_dead_turn(chat_id, _rules(settings))
+    boss = replace(_a_call(), caller=Caller(_a_call().caller.tenant_id, UserId("boss")))
+    exporting.of_user(boss, _a_call().caller.user_id, settings)
+    kept = chats.create(_a_call(), chats.NewChat(), _rules(settings))
+    exporting.of_chat(_a_call(), kept.chat_id, settings)
     chats.delete(_a_call(LONG_AGO - timedelta(minutes=1)), chat_id)
     erasing.accept(_a_call(), UserId("tom"), settings)
     left = _events("chat-cleanup")
     again = await consumed("ChatCleanupFunction", "chat-cleanup", chat_cleanup.handler, left)
-    assert (len(left), again) == (2, 0)
+    assert (len(left), again) == (4, 0)
     functions = ("AttachmentCleanupFunction", "ChatCleanupFunction")
     assert {function: calls.amiss(function) for function in functions} == {one: {} for one in functions}

@@ -198,3 +198,17 @@ def test_of_eight_who_publish_at_once_each_version_has_one_author_and_each_its_e
     assert [(one.version, one.by) for one in providers_history(tenant_id)] == [(1, winner)]
     assert publish({"overrides": {}}, tenant_id) == 2
     assert [one.version for one in providers_history(tenant_id)] == [2, 1]
+
+
+def test_of_two_who_changed_the_same_version_the_later_is_refused(store: Store) -> None:
+    tenant_id = a_tenant()
+
+    def after(base: int) -> int:
+        said = Publication("ann", NOW, new_id(NOW), base)
+        return provider_config.publish({"overrides": {}}, tenant_id, FAST, said)
+
+    assert (after(0), after(1)) == (1, 2)
+    for stale in (0, 1, 3):
+        with pytest.raises(ProvidersMoved):
+            after(stale)
+    assert [one.version for one in providers_history(tenant_id)] == [2, 1]

@@ -24,7 +24,7 @@ from minichat.settings import Store
 from minichat.storage import transact, turns, usage_ledger
 from tests.conftest import ROOT, fresh_tables
 from tests.support.domain.builders import new_id
-from tests.support.services.erasure_scenes import SCENES
+from tests.support.services.export_scenes import SCENES
 from tests.support.services.scenes import ENDING, RULES, World, used
 from tests.support.services.walk import (
     Scene,

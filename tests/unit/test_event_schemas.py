@@ -76,7 +76,7 @@ def test_an_event_leaves_with_every_member_that_its_outbox_item_left_out(queue: 
 
 
 def test_what_another_version_stored_leaves_with_all_that_it_says() -> None:
-    event, _ = EXAMPLES["chat-cleanup"]
+    event, *_ = EXAMPLES["chat-cleanup"]
     newer = json.loads(event.stored()) | {"added_later": {"deep": [{"a": None}]}}
     assert json.loads(whole(event.event_type, json.dumps(newer))) == newer | {"reason": "chat_soft_delete"}
     for unread in (

@@ -25,6 +25,8 @@ CONTRACT = {
     "feature_not_licensed": 403,
     "being_erased": 403,
     "erasure_not_found": 404,
+    "export_not_found": 404,
+    "export_running": 409,
     "erasure_running": 409,
     "chat_not_found": 404,
     "turn_not_found": 404,

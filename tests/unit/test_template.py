@@ -547,7 +547,8 @@ def test_no_permission_is_wider_than_its_use(translated: dict[str, Any]) -> None
         assert "*" not in json.dumps(statement["Action"])
         # Objects have names of their own.
         resource = json.dumps(statement["Resource"])
-        for own in ("${AuditBucketArn}/*", "${UploadsBucketArn}/*", "${WebhookSecretPrefix}*"):
+        exports = "${UploadsBucketArn}/*/exports/*"
+        for own in ("${AuditBucketArn}/*", exports, "${UploadsBucketArn}/*", "${WebhookSecretPrefix}*"):
             resource = resource.replace(own, "")
         assert "*" not in resource
 
@@ -601,6 +602,9 @@ def test_the_audit_trail_can_only_be_added_to() -> None:
     assert bucket["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
 
 
+FILES = "${UploadsBucketArn}/*"
+
+
 def test_files_wait_encrypted_unseen_and_no_longer_than_their_events() -> None:
     bucket = ROOT_TEMPLATE["Resources"]["UploadsBucket"]["Properties"]
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
@@ -611,12 +615,24 @@ def test_files_wait_encrypted_unseen_and_no_longer_than_their_events() -> None:
     assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", days + 1)
     (told,) = bucket["NotificationConfiguration"]["QueueConfigurations"]
     assert told["Queue"]["Fn::GetAtt"][1] == "Outputs.AttachmentIngestQueueArn"
-    allowed = {role: s["Action"] for role, s in _statements() if "UploadsBucketArn}/*" in json.dumps(s["Resource"])}
+    allowed = {(role, str(s["Action"])) for role, s in _statements() if s["Resource"] == {"Fn::Sub": FILES}}
     assert allowed == {
-        "ApiRole": "s3:PutObject",
-        "AttachmentIngestRole": ["s3:DeleteObject", "s3:GetObject"],
-        "ChatCleanupRole": "s3:DeleteObject",
+        ("ApiRole", "s3:PutObject"),
+        ("AttachmentIngestRole", "['s3:DeleteObject', 's3:GetObject']"),
+        ("ChatCleanupRole", "s3:DeleteObject"),
     }
+
+
+def test_exports_are_written_by_one_function_and_read_with_links_of_two() -> None:
+    exports = {"Fn::Sub": FILES.replace("*", "*/exports/*")}
+    allowed = {(role, str(s["Action"])) for role, s in _statements() if s["Resource"] == exports}
+    assert allowed == {
+        ("ApiRole", "s3:GetObject"),
+        ("AdminRole", "s3:GetObject"),
+        ("ChatCleanupRole", "s3:PutObject"),
+    }
+    (listing,) = (s for role, s in _statements() if (role, s["Action"]) == ("ChatCleanupRole", "s3:ListBucket"))
+    assert listing["Condition"] == {"StringLike": {"s3:prefix": "*/exports/*"}}
 
 
 def test_a_file_reaches_the_function_as_bytes(translated: dict[str, Any]) -> None:
@@ -658,7 +674,8 @@ def test_the_function_of_the_operators_api_writes_only_what_administrators_chang
     policies = ["POLICY", "PROVIDERS", "T#*#P#POLICY", "T#*#P#PROVIDERS", "T#*#U#*", "T#*#AUTHORIZATION"]
     assert writing == {
         "dynamodb:Query": None,
-        "dynamodb:PutItem": [*policies, "T#*#GRANTS", "T#*#APIKEY", "T#*#ERASE", "T#*#STOPPED"],
+        "dynamodb:ConditionCheckItem": None,
+        "dynamodb:PutItem": [*policies, "T#*#GRANTS", "T#*#APIKEY", "T#*#ERASE", "T#*#EXPORT", "T#*#STOPPED"],
         "dynamodb:UpdateItem": [*policies, "T#*#APIKEY", "T#*#C#*"],
         "dynamodb:DeleteItem": ["T#*#GRANTS"],
     }

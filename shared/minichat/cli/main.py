@@ -28,6 +28,7 @@ _COMMANDS = (
     "dlq",
     "cleanup",
     "erase",
+    "export",
 )
 """Each a module here, imported when it is named: what talks to a deployment needs nothing of what runs one."""
 _WHOLE = "pip install 'minichat[functions,local]'"

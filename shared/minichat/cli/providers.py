@@ -18,6 +18,12 @@ def add_to(commands: Any) -> None:
 
     publish = actions.add_parser("publish", help="put entries in force; instances follow within seconds")
     publish.add_argument("file", type=Path, help="JSON or YAML: {providers}, or a tenant's {overrides}")
+    publish.add_argument(
+        "--base",
+        type=int,
+        metavar="VERSION",
+        help="refused if another is in force than this, which you changed (0: none)",
+    )
     versions.add_by_to(publish)
     publish.set_defaults(run=_publish)
 
@@ -34,8 +40,9 @@ def add_to(commands: Any) -> None:
 
 
 def _publish(options: argparse.Namespace) -> int:
+    base = {} if options.base is None else {"base": options.base}
     with target.operating(options) as api:
-        made = api.call("POST", *_place(options), "versions", body=read_document("providers", options.file))
+        made = api.call("POST", *_place(options), "versions", body=read_document("providers", options.file), **base)
     print(f"Version {made['version']} is in force; instances follow within seconds.")
     return 0
 

@@ -8,6 +8,7 @@ Action = Literal[
     "chat:read",
     "chat:update",
     "chat:delete",
+    "chat:export",
     "message:list",
     "message:react",
     "turn:send",
@@ -24,6 +25,8 @@ Action = Literal[
     "model:list",
     "quota:read",
     "usage:read",
+    "export:create",
+    "export:read",
     "tenant_usage:read",
     "running_turn:list",
     "running_turn:cancel",
@@ -64,6 +67,7 @@ CHAT_WRITES: frozenset[Action] = frozenset(
     (
         "chat:update",
         "chat:delete",
+        "chat:export",
         "message:react",
         "turn:send",
         "turn:retry",
@@ -74,9 +78,11 @@ CHAT_WRITES: frozenset[Action] = frozenset(
         "attachment:delete",
     )
 )
-"""What changes a chat."""
+"""What changes a chat, or takes a copy of all of it."""
 
-OWN_ACCOUNT: frozenset[Action] = frozenset(("chat:create", "chat:list", "model:list", "quota:read"))
+OWN_ACCOUNT: frozenset[Action] = frozenset(
+    ("chat:create", "chat:list", "model:list", "quota:read", "export:create", "export:read")
+)
 """What is always about the caller's own account: its owner need not be looked up."""
 
 RECOVERY: frozenset[Action] = frozenset(("authorization:read", "authorization:publish"))

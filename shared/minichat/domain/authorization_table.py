@@ -11,6 +11,7 @@ PERMITS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
         "chat:read": {"own": ("owner",)},
         "chat:update": {"own": ("owner",)},
         "chat:delete": {"own": ("owner",)},
+        "chat:export": {"own": ("owner",)},
         "message:list": {"own": ("owner",)},
         "message:react": {"own": ("owner",)},
         "turn:send": {"own": ("owner",)},
@@ -27,6 +28,8 @@ PERMITS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
         "model:list": {"own": ("own-account",)},
         "quota:read": {"own": ("own-account",)},
         "usage:read": {"own": ("own-account",)},
+        "export:create": {"own": ("own-account",)},
+        "export:read": {"own": ("own-account",)},
         "service:read": {"tenant": ("anybody-health",), "foreign": ("anybody-health",)},
     },
     "operator": {
@@ -47,7 +50,6 @@ PERMITS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
         "authorization:publish": {"tenant": ("operator",), "foreign": ("operator",)},
         "grant:list": {"tenant": ("operator",), "foreign": ("operator",)},
         "grant:revoke": {"tenant": ("operator",), "foreign": ("operator",)},
-        "data:export": {"tenant": ("operator",), "foreign": ("operator",)},
         "data:erase": {"tenant": ("operator",), "foreign": ("operator",)},
         "dead_letter:list": {"tenant": ("operator",), "foreign": ("operator",)},
         "dead_letter:redrive": {"tenant": ("operator",), "foreign": ("operator",)},
@@ -94,6 +96,7 @@ PERMITS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
         "model:list": {"own": ("auditor-reads",), "tenant": ("auditor-reads",)},
         "quota:read": {"own": ("auditor-reads",), "tenant": ("auditor-reads",)},
         "usage:read": {"own": ("auditor-reads",), "tenant": ("auditor-reads",)},
+        "export:read": {"own": ("auditor-reads",), "tenant": ("auditor-reads",)},
         "tenant_usage:read": {"tenant": ("auditor-reads",)},
         "running_turn:list": {"tenant": ("auditor-reads",)},
         "policy:read": {"tenant": ("auditor-reads",)},
@@ -136,6 +139,11 @@ FORBIDS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
             "tenant": ("auditor-never-writes",),
             "foreign": ("auditor-never-writes",),
         },
+        "chat:export": {
+            "own": ("auditor-never-writes",),
+            "tenant": ("auditor-never-writes",),
+            "foreign": ("auditor-never-writes",),
+        },
         "message:react": {
             "own": ("auditor-never-writes",),
             "tenant": ("auditor-never-writes",),
@@ -172,6 +180,11 @@ FORBIDS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
             "foreign": ("auditor-never-writes",),
         },
         "attachment:delete": {
+            "own": ("auditor-never-writes",),
+            "tenant": ("auditor-never-writes",),
+            "foreign": ("auditor-never-writes",),
+        },
+        "export:create": {
             "own": ("auditor-never-writes",),
             "tenant": ("auditor-never-writes",),
             "foreign": ("auditor-never-writes",),

@@ -20,12 +20,14 @@
     ├── ModelNotFound             model_not_found        404
     ├── AttachmentNotFound        attachment_not_found   404
     ├── MessageNotFound           message_not_found      404
+    ├── ExportNotFound            export_not_found       404  (domain.export)
     ├── GenerationInProgress      generation_in_progress 409
     │   └── ChatMoved             the same, after a lost race
     ├── RequestIdConflict         request_id_conflict    409
     ├── NotLatestTurn             not_latest_turn        409
     ├── IdempotencyKeyConflict    idempotency_key_conflict 409
     ├── AttachmentLocked          attachment_locked      409
+    ├── ExportRunning             export_running         409  (domain.export)
     ├── FileTooLarge              file_too_large         413
     ├── UnsupportedFileType       unsupported_file_type  415
     ├── UnsupportedMedia          unsupported_media      415

@@ -63,6 +63,9 @@ class TenantLayer(PolicyPart):
     default_model: Annotated[str | None, Field(description="of new chats without a wish")] = None
     kill_switches: dict[SwitchName, bool] = Field(default_factory=dict)
     user_limits: OwnLimits = OwnLimits()
+    idle_chats_days: Annotated[
+        int | None, Field(ge=1, le=36_500, description="chats that nobody used for so long are deleted; none: never")
+    ] = None
 
 
 class UserLayer(PolicyPart):

@@ -18,10 +18,12 @@ from minichat.events.base import Audited, Event
 from minichat.events.decisions import PayloadPart as _Part
 from minichat.events.decisions import PolicyDecisions, PublishedVersion
 from minichat.events.erasures import EraseTask, ErasureCompleted, ErasureRequested
+from minichat.events.exports import ExportEnded, ExportRequested, ExportTask
 from minichat.events.references import ApiKeyRef, FrontierRef, SecondaryRef
 
-DeletionReason = Literal["chat_soft_delete", "temporary_expired", "erased"]
-"""Why a chat was deleted: by its owner, because it was temporary and nobody used it any more, or with its owner."""
+DeletionReason = Literal["chat_soft_delete", "temporary_expired", "erased", "idle"]
+"""Why a chat was deleted: by its owner, because it was temporary and nobody used it any more, with its owner, or
+because nobody had used it for as long as its tenant keeps such."""
 
 
 def whole(event_type: str, stored: str) -> str:
@@ -300,7 +302,9 @@ AuditEvent = Annotated[
     | ProvidersPublished
     | ApiKeyChanged
     | ErasureRequested
-    | ErasureCompleted,
+    | ErasureCompleted
+    | ExportRequested
+    | ExportEnded,
     Field(discriminator="event_type"),
 ]
 """Everything that the audit queue carries."""
@@ -342,8 +346,8 @@ class ChatCleanup(Event):
     chat_deleted_at: datetime
 
 
-Cleanup = Annotated[ChatCleanup | EraseTask, Field(discriminator="event_type")]
-"""Everything that the queue of what disappears carries."""
+Cleanup = Annotated[ChatCleanup | EraseTask | ExportTask, Field(discriminator="event_type")]
+"""Everything that the queue of what disappears, or is exported, carries."""
 
 
 class _SystemTask(Event):

@@ -51,6 +51,7 @@ def routers(parts: ServedPart) -> Iterator[APIRouter]:
             attachments,
             chats,
             docs_page,
+            exports,
             message_list,
             models,
             quota,
@@ -61,7 +62,7 @@ def routers(parts: ServedPart) -> Iterator[APIRouter]:
         )
 
         yield from (chats.router, message_list.router, reactions.router, turns.router, attachments.router)
-        yield from (models.router, quota.router, usage.router, service.router, docs_page.router)
+        yield from (models.router, quota.router, usage.router, exports.router, service.router, docs_page.router)
     if STREAMING in parts:
         from minichat.http.routes import streamed_turns  # noqa: PLC0415
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from minichat.domain import access_errors, erasure, errors
+from minichat.domain import access_errors, erasure, errors, export
 from minichat.http.openai import error_shape
 from minichat.http.public_path import public_path
 from minichat.observability import note
@@ -43,6 +43,7 @@ STATUS: dict[type[errors.ChatError], int] = {
     access_errors.PolicyNotFound: 404,
     access_errors.QueueNotFound: 404,
     erasure.ErasureNotFound: 404,
+    export.ExportNotFound: 404,
     access_errors.ProvidersNotFound: 404,
     access_errors.PolicyConflict: 409,
     access_errors.ProvidersConflict: 409,
@@ -53,6 +54,7 @@ STATUS: dict[type[errors.ChatError], int] = {
     errors.IdempotencyKeyConflict: 409,
     access_errors.AuthorizationConflict: 409,
     erasure.ErasureRunning: 409,
+    export.ExportRunning: 409,
     errors.AttachmentLocked: 409,
     errors.FileTooLarge: 413,
     errors.UnsupportedFileType: 415,

@@ -14,6 +14,7 @@ from minichat.events.access import AuthorizationPublished, GrantChanged, RoleUse
 from minichat.events.base import Event
 from minichat.events.decisions import LicenseDecision, PolicyDecisions, QuotaDecisionRecord
 from minichat.events.erasures import EraseTask, ErasureCompleted, ErasureRequested
+from minichat.events.exports import ExportEnded, ExportRequested, ExportTask
 from minichat.events.payloads import (
     ApiKeyChanged,
     AttachmentCleanup,
@@ -184,6 +185,8 @@ EXAMPLES: dict[str, list[Event]] = {
         AuthorizationPublished(**_AUDIT, actor_user_id=_USER, version=2, previous_version=1),
         ErasureRequested(**_AUDIT, actor_user_id=_REQUEST, erasure_id=_MESSAGE, scope="user", erased_user_id=_USER),
         ErasureCompleted(**_AUDIT, erasure_id=_MESSAGE, scope="user", counts={"chats": 3, "messages": 14}),
+        ExportRequested(**_AUDIT, actor_user_id=_USER, export_id=_MESSAGE, scope="user", exported_user_id=_USER),
+        ExportEnded(**_AUDIT, export_id=_MESSAGE, scope="user", outcome="ready", counts={"chat": 3, "message": 14}),
         PolicyPublished(
             tenant_id="deployment",
             timestamp=_AT,
@@ -252,6 +255,7 @@ EXAMPLES: dict[str, list[Event]] = {
     "chat-cleanup": [
         ChatCleanup(tenant_id=_TENANT, chat_id=_CHAT, user_id=_USER, system_request_id=_REQUEST, chat_deleted_at=_AT),
         EraseTask(tenant_id=_TENANT, erasure_id=_MESSAGE),
+        ExportTask(tenant_id=_TENANT, export_id=_MESSAGE),
     ],
     "thread-summary": [
         ThreadSummaryTask(

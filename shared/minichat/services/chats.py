@@ -106,8 +106,8 @@ def delete(call: Call, chat_id: ChatId) -> None:
 
 
 def expire(call: Call, chat: Chat, reason: DeletionReason = "temporary_expired") -> bool:
-    """Deletes a chat on its owner's behalf; False when a turn of it began or ended meanwhile, or when a temporary one
-    was used at all.
+    """Deletes a chat on its owner's behalf; False when a turn of it began or ended meanwhile, or when one that nobody
+    uses was used at all.
 
     Raises ChatNotFound.
     """
@@ -123,7 +123,7 @@ def _deleted(call: Call, chat: Chat, reason: DeletionReason) -> bool:
         to_be_cleaned(chat, call.now, call.new_id(call.now), reason),
     )
     items = [outbox.item(call, chat.chat_id, event) for event in events]
-    unused = reason == "temporary_expired"
+    unused = reason in ("temporary_expired", "idle")
     return chats.delete(call, chat, items, token=call.new_id(call.now), unused=unused)
 
 

@@ -38,6 +38,7 @@ def residue(whose: Whose, settings: Settings, now: datetime) -> Iterator[Residue
 
     Raises ServiceUnavailable.
     """
+    # Whose a chat or an export is, by its id; an export of the whole tenant is nobody's alone.
     owners: dict[str, str] = {}
     for raw in scan.items():
         if scan.is_of(raw, whose.tenant_id):
@@ -55,6 +56,8 @@ def _of_item(raw: Raw, whose: Whose, owners: dict[str, str]) -> Iterator[Residue
     key = keys.of(raw)
     if keys.is_of_chat(key.pk) and key.sk == keys.CHAT_SK:
         owners[keys.chat_of(key.pk)[1]] = keys.text(raw, "user", "")
+    if keys.kind_of(key.pk) == "EXPORT":
+        owners[key.sk] = keys.text(raw, "user", "")
     fate = persons.fate(raw, whose)
     mentioned = [] if whose.user_id is None else persons.mentions(raw, whose.user_id)
     if fate is None and not mentioned:
@@ -81,11 +84,15 @@ def _of_outbox(whose: Whose, now: datetime) -> Iterator[Residue]:
 
 def _of_bucket(whose: Whose, owners: dict[str, str]) -> Iterator[Residue]:
     for name in objects.listed(f"{in_key(whose.tenant_id)}/"):
-        chat_id = name.split("/")[1]
+        _, kind, about = name.split("/")[:3]
+        owner = owners.get(about if (is_export := kind == keys.EXPORTS) else kind)
+        what = "an export" if is_export else "a chat"
         if whose.user_id is None:
             yield Residue("bucket", name, "the tenant's")
-        elif owners.get(chat_id) in (None, whose.user_id):
-            yield Residue("bucket", name, "a chat of theirs" if chat_id in owners else "of a chat that is not there")
+        elif owner is None:
+            yield Residue("bucket", name, f"of {what} that is not there")
+        elif owner == whose.user_id or (is_export and not owner):
+            yield Residue("bucket", name, f"{what} with theirs")
 
 
 def _of_queue(place: Place, name: str, url: str, whose: Whose) -> Iterator[Residue]:

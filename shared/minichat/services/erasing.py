@@ -24,6 +24,7 @@ from minichat.settings import Settings
 from minichat.storage import chats as stored_chats
 from minichat.storage import (
     erasures,
+    exports,
     keys,
     objects,
     outbox,
@@ -144,6 +145,8 @@ class _Page:
             self._move(*day)
         for raw in by_fate.get("names", []):
             erasures.renamed(self.erasure, raw, self.whose)
+        for raw in by_fate.get("export", []):
+            self._export(raw)
         erasures.removed(self.erasure, by_fate.get("remove", []))
         if self.erasure.progress.chats_left == 0:
             erasures.removed(self.erasure, by_fate.get("late", []))
@@ -171,6 +174,18 @@ class _Page:
         except (ServiceUnavailable, ChatNotFound):
             logger.exception("a chat cannot be erased now", extra={"chat_id": chat.chat_id})
             self._wait(f"chat {chat.chat_id}: the store did not answer")
+
+    def _export(self, raw: Raw) -> None:
+        """Stops an export, and removes it once nobody can be writing a file of it any more."""
+        export, now = exports.from_raw(raw), self.means.clock()
+        if export.state != "gone":
+            exports.stop(export, now)
+        if export.state != "gone" or (export.busy_until is not None and export.busy_until > now):
+            self._wait(f"export {export.export_id}: it may still be written")
+            return
+        for name in objects.listed(keys.export_folder(export.tenant_id, export.export_id)):
+            objects.delete(name)
+        erasures.removed(self.erasure, [raw])
 
     def _headless(self, found: list[Raw]) -> None:
         """Removes what is left of chats whose heads have expired already."""

@@ -48,9 +48,12 @@ def publish(
 ) -> int:
     """Checks and publishes a document as the next version; returns the version.
 
-    Raises InvalidRequest as `validate` does, ProvidersMoved, ServiceUnavailable; what is in force stays then.
+    Raises InvalidRequest as `validate` does, ProvidersMoved (also when another is in force than its base),
+    ServiceUnavailable; what is in force stays then.
     """
     previous = provider_versions.current_providers(tenant_id)
+    if publication.base not in (None, previous or 0):
+        raise provider_versions.ProvidersMoved(previous or 0)
     said = validate(document, tenant_id, settings).model_dump_json(exclude_unset=True).encode()
     try:
         return provider_versions.publish_providers(tenant_id, said, publication, previous=previous)

@@ -27,6 +27,8 @@
     tenant's own policies   T#<tenant>#AUTHORIZATION  V#<version> | CURRENT
     grant for support       T#<tenant>#GRANTS       <grant id>
     erasure                 T#<tenant>#ERASE        <erasure id>
+    export                  T#<tenant>#EXPORT       <export id>
+    a user's last export    T#<tenant>#U#<user>     EXPORTED
     tenant that is erased   T#<tenant>#STOPPED      STOPPED
     run of reconciliation   RECONCILED              <when it began>
     what it found in a tenant  T#<tenant>#RECONCILED  <when it began>
@@ -61,6 +63,8 @@ RATE_SHARDS = 4
 """Over how many items a tenant's turns are counted: a send reads all of them, and writes one."""
 
 CHAT_SK = "CHAT"
+EXPORTS = "exports"
+"""The folder of a tenant's exports in the bucket, where those of chats have the chats' ids."""
 MESSAGE_PREFIX = "MSG#"
 TURN_PREFIX = "TURN#"
 ATTACHMENT_PREFIX = "ATT#"
@@ -323,6 +327,21 @@ def grant(tenant_id: TenantId, grant_id: str) -> Key:
 def erasure(tenant_id: TenantId, erasure_id: str) -> Key:
     """The erasure of a user, or of the whole tenant: how far it is, and what it has left as proof."""
     return Key(f"{prefix(tenant_id)}ERASE", erasure_id)
+
+
+def export(tenant_id: TenantId, export_id: str) -> Key:
+    """The export of a chat, a user or the whole tenant: how far it is, and which files it has."""
+    return Key(f"{prefix(tenant_id)}EXPORT", export_id)
+
+
+def last_export(tenant_id: TenantId, user_id: UserId) -> Key:
+    """Which export a user asked for last."""
+    return Key(owner(tenant_id, user_id), "EXPORTED")
+
+
+def export_folder(tenant_id: TenantId, export_id: str = "") -> str:
+    """Where the files of an export are in the bucket of uploads; without an id, those of all of a tenant's."""
+    return f"{in_key(tenant_id)}/{EXPORTS}/{export_id}/" if export_id else f"{in_key(tenant_id)}/{EXPORTS}/"
 
 
 def stopped(tenant_id: TenantId) -> Key:

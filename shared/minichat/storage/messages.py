@@ -155,7 +155,7 @@ def visible(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Mess
     """
     key = keys.message(tenant_id, chat_id, message_id)
     raw = batch_get([key]).get(key)
-    return None if raw is None or "deleted_at" in raw else _with_its_parts(tenant_id, chat_id, key, raw)
+    return None if raw is None or "deleted_at" in raw else of_item(tenant_id, chat_id, key, raw)
 
 
 def read(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Message | None:
@@ -166,10 +166,14 @@ def read(tenant_id: TenantId, chat_id: ChatId, message_id: MessageId) -> Message
     own, withdrawn = keys.message(tenant_id, chat_id, message_id), keys.withdrawn(tenant_id, chat_id, message_id)
     # One after the other: a message that is no longer in its place has been moved by then.
     raw = batch_get([own]).get(own) or batch_get([withdrawn]).get(withdrawn)
-    return None if raw is None else _with_its_parts(tenant_id, chat_id, own, raw)
+    return None if raw is None else of_item(tenant_id, chat_id, own, raw)
 
 
-def _with_its_parts(tenant_id: TenantId, chat_id: ChatId, own: Key, raw: Raw) -> Message:
+def of_item(tenant_id: TenantId, chat_id: ChatId, own: Key, raw: Raw) -> Message:
+    """The message of a stored item, with its whole text; `own` is where it was in the conversation.
+
+    Raises ServiceUnavailable.
+    """
     items: Iterable[Raw] = [raw]
     if _parts_behind(raw):
         items = between(own.pk, own.sk, own.sk + "~", page=STRETCH_ITEMS)

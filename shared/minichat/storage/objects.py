@@ -85,6 +85,17 @@ def delete(key: str) -> None:
 
 
 @greenlets.blocks
+def link(key: str, filename: str, *, seconds: int) -> str:
+    """A link with which anybody can fetch a file, under that name, for so many seconds at most."""
+    shown = {"Bucket": _bucket(), "Key": key, "ResponseContentDisposition": f'attachment; filename="{filename}"'}
+    try:
+        made: str = _s3().generate_presigned_url("get_object", Params=shown, ExpiresIn=seconds)
+    except (BotoCoreError, ClientError) as error:
+        raise ServiceUnavailable from error
+    return made
+
+
+@greenlets.blocks
 def listed(prefix: str) -> list[str]:
     """The names of all files that begin so."""
     try:

@@ -5,6 +5,7 @@ of_chat   goes with its chat; without a head, by itself
 usage     a ledger entry or a day's total: kept, under a pseudonym
 names     something of the tenant's, or of another user, that names the person: it names the pseudonym then
 remove    goes at once
+export    an export with data of theirs: its files go, then it goes
 late      goes once no chat is left: the end of a turn still writes it
 last      goes with the end of the erasure: until then it refuses everything new
 """
@@ -20,9 +21,9 @@ from minichat.domain.names import in_key
 from minichat.storage import keys
 from minichat.storage.keys import Key, Raw
 
-Fate = Literal["chat", "of_chat", "usage", "names", "remove", "late", "last"]
+Fate = Literal["chat", "of_chat", "usage", "names", "remove", "export", "late", "last"]
 
-NAMED_BY = ("published_by", "created_by", "revoked_by")
+NAMED_BY = ("published_by", "created_by", "revoked_by", "requested_by")
 """Attributes that say who did something for the tenant."""
 _KINDS = {
     "CHAT": "chats",
@@ -47,6 +48,7 @@ _KINDS = {
     "POLICY": "policies",
     "PROVIDERS": "provider_entries",
     "EXPORT": "exports",
+    "EXPORTED": "last_exports",
     "RECONCILED": "reports",
 }
 
@@ -90,6 +92,8 @@ def fate(raw: Raw, whose: Whose) -> Fate | None:
         return "usage" if whose.is_theirs(user_id) else None
     if place == "U":
         return _of_account(raw, key, whose)
+    if place == "EXPORT":
+        return _of_export(raw, whose)
     return "remove" if whose.user_id is None else _of_tenant(raw, place, whose)
 
 
@@ -108,13 +112,20 @@ def _of_account(raw: Raw, key: Key, whose: Whose) -> Fate | None:
     return "last" if key.sk == "LIMITS" or key.sk.startswith(keys.QUOTA_PREFIX) else "remove"
 
 
+def _of_export(raw: Raw, whose: Whose) -> Fate | None:
+    # One of the whole tenant has something of everybody.
+    if whose.user_id is None or keys.text(raw, "user", "") in ("", whose.user_id):
+        return "export"
+    return "names" if names(raw, whose) else None
+
+
 def _of_tenant(raw: Raw, place: str, whose: Whose) -> Fate | None:
     assert whose.user_id is not None
     if place == "APIKEY" and whose.user_id == f"{SERVICE}{keys.text(raw, 'account', '')}":
         return "remove"
     if place == "RECONCILED":
         return "remove"  # its packed findings may name anybody
-    if place in ("GRANTS", "EXPORT") and any(whose.is_named(raw, name) for name in ("user_id", "granted_by", "user")):
+    if place == "GRANTS" and any(whose.is_named(raw, name) for name in ("user_id", "granted_by")):
         return "remove"
     return "names" if names(raw, whose) else None
 

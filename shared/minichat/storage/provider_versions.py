@@ -58,11 +58,13 @@ class PublishedProviders:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """Who publishes, when, and the id of the event that says so."""
+    """Who publishes, when, and the id of the event that says so; and the version that was changed into this one (0:
+    there was none), where they say it."""
 
     by: str
     at: datetime
     token: str
+    base: int | None = None
 
 
 def versions_in(raw: keys.Raw | None) -> int | None:

@@ -32,6 +32,8 @@ ELSEWHERE = {
     ("StreamFunction", "dynamodb:ConditionCheckItem", "ConversationTableArn"): "two that take the same messages back",
     ("AuditFunction", "s3:PutObject", "AuditBucketArn/*"): "the trail is a folder here",
     ("ChatCleanupFunction", "s3:DeleteObject", "UploadsBucketArn/*"): "erasures, minutes after the last upload",
+    ("ApiFunction", "s3:GetObject", "UploadsBucketArn/*/exports/*"): "who has a link fetches a file of an export",
+    ("AdminFunction", "s3:GetObject", "UploadsBucketArn/*/exports/*"): "as above",
     (
         "AttachmentIngestFunction",
         "s3:ListBucket",
@@ -92,10 +94,12 @@ def _actions(operation: str, said: dict[str, Any]) -> Iterator[tuple[str, str, s
         yield from ((operation, table, "") for table in said["RequestItems"])
     elif "TableName" in said:
         yield operation, said["TableName"], f"/index/{said['IndexName']}" if "IndexName" in said else ""
+    elif operation == "ListObjectsV2":
+        yield "ListBucket", "UploadsBucketArn", ""
     elif "QueueUrl" in said:
         yield operation.removesuffix("Batch"), said["QueueUrl"], ""
     else:
-        yield operation, said["Bucket"], ""
+        yield operation, said["Bucket"], "/exports/*" if "/exports/" in said.get("Key", "") else ""
 
 
 def _camel(name: str) -> str:

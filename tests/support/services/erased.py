@@ -117,6 +117,10 @@ class Workers:
             if item["type"] == "chat_cleanup":
                 self._clean(ChatCleanup.model_validate_json(item["payload"]), person)
 
+    def outbox(self) -> list[dict[str, Any]]:
+        """Every event that was written."""
+        return Tables.of(self.store).outbox
+
     def book(self) -> None:
         """Usage enters the ledger."""
         for item in Tables.of(self.store).outbox:

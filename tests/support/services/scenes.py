@@ -38,6 +38,7 @@ from minichat.settings import Store
 from minichat.storage import (
     api_keys,
     attachment_steps,
+    exports,
     followers,
     grants,
     keys,
@@ -83,7 +84,9 @@ class World:
     def tables(self) -> Tables:
         """What there is of this tenant, and of the version of the policy that the scene is about."""
         tenant_id, user_id = self.caller.tenant_id, self.caller.user_id
-        listed = stored_chats.ids_of(tenant_id, user_id)
+        # The task of an export has a partition of the outbox to itself.
+        exported = (ChatId(one.export_id) for one in exports.of_tenant(tenant_id))
+        listed = (*stored_chats.ids_of(tenant_id, user_id), *exported)
         found = items_of(self.store, {keys.partition(tenant_id, chat_id) for chat_id in {*self.chats, *listed}})
         day = self.now.date().isoformat()
         others = keys.quota(tenant_id, user_id, day), keys.usage(tenant_id, day), keys.ledger_entry(tenant_id, day, "")
@@ -92,6 +95,7 @@ class World:
             *others,
             *access,
             keys.erasure(tenant_id, ""),
+            keys.export(tenant_id, ""),
             keys.providers_in_force(tenant_id),
             keys.reconciled(tenant_id, self.now),
         )

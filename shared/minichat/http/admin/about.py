@@ -62,6 +62,19 @@ _ERASURE = {
     "counts": {"chats": 12, "messages": 431},
     "manifest": None,
 }
+_EXPORT_ID = "01a1fd47-4f50-7b62-9d7e-8f9a0b1c2d3e"
+_EXPORT = {
+    "id": _EXPORT_ID,
+    "scope": "user",
+    "user_id": _USER_ID,
+    "chat_id": None,
+    "state": "running",
+    "requested_at": INSTANT,
+    "ended_at": None,
+    "expires_at": "2026-03-09T09:30:00Z",
+    "counts": {"chat": 12, "message": 431},
+    "files": [],
+}
 _USED = {
     "day": "2026-03-02",
     "turns": 12,
@@ -154,6 +167,8 @@ Every operation but `getOpenApi` needs a bearer token whose roles, or whose API 
         },
         "ErasureView": _ERASURE,
         "ErasureList": {"items": [_ERASURE]},
+        "ExportView": _EXPORT,
+        "ExportList": {"items": [_EXPORT]},
         "QueueList": {"items": [{"queue": "usage", "waiting": 4, "in_flight": 1, "dead": 1, "looked_at": 1}]},
         "DeadLetterList": {"items": [_LETTER]},
         "RedrivenView": {"sent": 1, "failed": 0},
@@ -175,9 +190,11 @@ Every operation but `getOpenApi` needs a bearer token whose roles, or whose API 
         "key_id": _KEY_ID,
         "grant_id": _GRANT_ID,
         "erasure_id": _ERASURE_ID,
+        "export_id": _EXPORT_ID,
         "event_id": _EVENT_ID,
         "queue": "usage",
         "version": 7,
+        "base": 3,
         "before": 7,
         "listReconcileRuns before": INSTANT,
         "listReconcileReports before": INSTANT,

@@ -35,6 +35,7 @@ def admin_routers(parts: AdminPart) -> Iterator[APIRouter]:
             api_keys,
             authorization,
             erasures,
+            exports,
             grants,
             openapi,
             policies,
@@ -45,7 +46,8 @@ def admin_routers(parts: AdminPart) -> Iterator[APIRouter]:
         )
 
         yield from (policies.router, providers.router, tenant_usage.router, running.router, api_keys.router)
-        yield from (grants.router, authorization.router, reconcile.router, erasures.router, openapi.router)
+        yield from (grants.router, authorization.router, reconcile.router, erasures.router, exports.router)
+        yield openapi.router
     if QUEUES in parts:
         from minichat.http.admin.routes import dead_letters, service  # noqa: PLC0415
 

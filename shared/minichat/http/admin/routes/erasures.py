@@ -6,13 +6,9 @@ from fastapi import APIRouter, Body
 
 from minichat.domain import access_errors, erasure, errors
 from minichat.domain.erasure import Erasure
-from minichat.domain.errors import FieldError as Wrong
-from minichat.domain.errors import InvalidRequest
-from minichat.domain.identity import TenantId, UserId
-from minichat.domain.names import said
 from minichat.http.acting import acts
 from minichat.http.admin.access import TenantCall
-from minichat.http.admin.data_views import ErasureList, ErasureView, NewErasureBody
+from minichat.http.admin.data_views import ErasureList, ErasureView, NewErasureBody, whom
 from minichat.http.deps import Authenticated, TheApp
 from minichat.http.problems import documented
 from minichat.services import erasing
@@ -34,7 +30,7 @@ def create_erasure(
     call: TenantCall, app: TheApp, body: Annotated[NewErasureBody, Body(examples=[_EXAMPLE])]
 ) -> ErasureView:
     """Erases a user, or the whole tenant. From now on nothing new of theirs begins; the rest takes minutes."""
-    return _told(erasing.accept(call, _whom(call.caller.tenant_id, body), app.settings))
+    return _told(erasing.accept(call, whom(call.caller.tenant_id, body), app.settings))
 
 
 @router.get(_PATH, dependencies=[acts("data:erase")], responses=documented(*_REFUSALS))
@@ -51,20 +47,6 @@ def list_erasures(call: TenantCall) -> ErasureList:
 def get_erasure(call: TenantCall, erasure_id: str) -> ErasureView:
     """How far an erasure is, what it waits for, and once it is complete, its signed manifest."""
     return _told(erasing.shown(call.caller.tenant_id, erasure_id))
-
-
-def _whom(tenant_id: TenantId, body: NewErasureBody) -> UserId | None:
-    """The user to be erased; None for the whole tenant, which has to be named once more."""
-    try:
-        user_id = None if body.user_id is None else UserId(said(body.user_id))
-        whole = None if body.whole_tenant is None else said(body.whole_tenant)
-    except ValueError as problem:
-        raise InvalidRequest(Wrong("body", str(problem))) from None
-    if (user_id is None) == (whole is None):
-        raise InvalidRequest(Wrong("user_id", "Either a user is erased, or the whole tenant.", "one_of"))
-    if whole not in (None, tenant_id):
-        raise InvalidRequest(Wrong("whole_tenant", "This is not the tenant of the path.", "mismatch"))
-    return user_id
 
 
 def _told(one: Erasure) -> ErasureView:

@@ -4,7 +4,7 @@ import json
 from itertools import islice
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Path
+from fastapi import APIRouter, Body, Depends, Path, Query
 
 from minichat.domain import access_errors, errors
 from minichat.domain.access_errors import ProvidersNotFound, TenantNotFound
@@ -22,6 +22,10 @@ from minichat.storage.provider_versions import MAX_VERSION, PublishedProviders
 
 router = APIRouter(tags=["providers"], route_class=Authenticated)
 Document = Annotated[dict[str, Any], Body()]
+Base = Annotated[
+    int | None,
+    Query(ge=0, le=MAX_VERSION, description="The version that was changed into this one; 0: there was none."),
+]
 Version = Annotated[int, Path(ge=1, le=MAX_VERSION)]
 _REFUSALS = (errors.Forbidden, TenantNotFound)
 
@@ -71,10 +75,13 @@ def _serve(path: str, whose: Any, about: dict[str, Any]) -> None:
         openapi_extra=about,
     )
     def publish_providers(
-        tenant_id: Annotated[TenantId | None, of], call: TheCall, app: TheApp, document: Document
+        tenant_id: Annotated[TenantId | None, of], call: TheCall, app: TheApp, document: Document, base: Base = None
     ) -> PublishedView:
-        """Puts a document in force. Keys are named: of a tenant, only those in its own folder."""
-        publication = provider_versions.Publication(call.caller.user_id, call.now, call.new_id(call.now))
+        """Puts a document in force. Keys are named: of a tenant, only those in its own folder.
+
+        With `base`, only if that version is still in force: of two who changed the same one, the later is refused.
+        """
+        publication = provider_versions.Publication(call.caller.user_id, call.now, call.new_id(call.now), base)
         try:
             version = provider_config.publish(document, tenant_id, app.settings, publication)
         except provider_versions.ProvidersMoved:
