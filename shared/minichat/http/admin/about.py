@@ -63,7 +63,7 @@ _ERASURE = {
     "manifest": None,
 }
 _EXPORT_ID = "01a1fd47-4f50-7b62-9d7e-8f9a0b1c2d3e"
-_EXPORT = {
+_EXPORT: dict[str, Any] = {
     "id": _EXPORT_ID,
     "scope": "user",
     "user_id": _USER_ID,
