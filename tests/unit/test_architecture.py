@@ -29,6 +29,7 @@ PROCESS_EDGES = {
     "local/mappings.py",
     "services/generate.py",
     "services/orphans.py",
+    "services/idle_chats.py",
     "services/temporary_chats.py",
 }
 # The policy is nobody's in particular.
