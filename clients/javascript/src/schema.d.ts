@@ -269,7 +269,8 @@ export interface components {
         EditTurnBody: {
             /**
              * Content
-             * @description Unicode text, kept exactly as it comes.
+             * Format: visible-text
+             * @description Unicode text, kept exactly as it comes; a reader sees at least one character of it.
              */
             content: string;
         };
@@ -542,6 +543,7 @@ export interface components {
         RenameChat: {
             /**
              * Title
+             * Format: visible-text
              * @description 1 to 255 characters after trimming, one of them visible.
              */
             title: string & (unknown & unknown);
@@ -593,7 +595,8 @@ export interface components {
         SendMessageBody: {
             /**
              * Content
-             * @description Unicode text, kept exactly as it comes.
+             * Format: visible-text
+             * @description Unicode text, kept exactly as it comes; a reader sees at least one character of it.
              */
             content: string;
             /** Request Id */
@@ -832,74 +835,61 @@ export interface components {
             /**
              * Errors
              * @description Which inputs are wrong, and why.
-             * @default null
              */
-            errors: components["schemas"]["ProblemField"][] | null;
+            errors?: components["schemas"]["ProblemField"][];
             /**
              * Action
              * @description With `forbidden`: what may not be done.
-             * @default null
              */
-            action: string | null;
+            action?: string;
             /**
              * Turn State
              * @description With `request_id_conflict`: that turn's state.
-             * @default null
              */
-            turn_state: string | null;
+            turn_state?: string;
             /**
              * Stream Url
              * @description Where the stream of the turn that is in the way can be joined.
-             * @default null
              */
-            stream_url: string | null;
+            stream_url?: string;
             /**
              * Quota Scope
              * @description With `quota_exceeded`: which limit is used up.
-             * @default null
              */
-            quota_scope: string | null;
+            quota_scope?: string;
             /**
              * Quota Tier
              * @description With the scope `tokens`: whose limit it is, `premium` or `total`.
-             * @default null
              */
-            quota_tier: string | null;
+            quota_tier?: string;
             /**
              * Quota Period
              * @description `daily` or `monthly`; absent for a limit that has no period, such as a chat's.
-             * @default null
              */
-            quota_period: string | null;
+            quota_period?: string;
             /**
              * Next Reset
+             * Format: date-time
              * @description When the limit begins anew; absent where waiting for it does not help.
-             * @default null
              */
-            next_reset: string | null;
+            next_reset?: string;
             /**
              * Scope
              * @description With `rate_limited`: which limit is reached.
-             * @default null
              */
-            scope: string | null;
+            scope?: string;
             /**
              * Whose
              * @description With `rate_limited`: whose it is, `user` or `tenant`.
-             * @default null
              */
-            whose: string | null;
+            whose?: string;
             /**
              * Limit
              * @description With `rate_limited`: the number that is allowed.
-             * @default null
              */
-            limit: number | null;
-            /**
-             * Retry After Seconds
-             * @default null
-             */
-            retry_after_seconds: number | null;
+            limit?: number;
+            /** Retry After Seconds */
+            retry_after_seconds?: number;
         };
         /**
          * ProblemField
@@ -1015,47 +1005,85 @@ export interface components {
              */
             query?: string;
         };
-        StreamEvent: {
-            /** @constant */
+        /** @description The turn is durable, and its answer begins. */
+        StreamStartedEvent: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
             event: "stream_started";
-            data: string;
+            data: components["schemas"]["StreamStartedData"];
             /** @description The event's number in the turn. */
             id?: string;
-        } | {
-            /** @constant */
-            event: "delta";
-            data: string;
-            /** @description The event's number in the turn. */
-            id?: string;
-        } | {
-            /** @constant */
-            event: "tool";
-            data: string;
-            /** @description The event's number in the turn. */
-            id?: string;
-        } | {
-            /** @constant */
-            event: "citations";
-            data: string;
-            /** @description The event's number in the turn. */
-            id?: string;
-        } | {
-            /** @constant */
-            event: "done";
-            data: string;
-            /** @description The event's number in the turn. */
-            id?: string;
-        } | {
-            /** @constant */
-            event: "error";
-            data: string;
-            /** @description The event's number in the turn. */
-            id?: string;
-        } | {
-            /** @constant */
-            event: "ping";
-            data: string;
         };
+        /** @description More text. */
+        DeltaEvent: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "delta";
+            data: components["schemas"]["DeltaData"];
+            /** @description The event's number in the turn. */
+            id?: string;
+        };
+        /** @description A tool started, goes on, or is done. */
+        ToolEvent: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "tool";
+            data: components["schemas"]["ToolData"];
+            /** @description The event's number in the turn. */
+            id?: string;
+        };
+        /** @description Sources of the answer. */
+        CitationsEvent: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "citations";
+            data: components["schemas"]["CitationsData"];
+            /** @description The event's number in the turn. */
+            id?: string;
+        };
+        /** @description The end of an answer, complete or cut. */
+        DoneEvent: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "done";
+            data: components["schemas"]["DoneData"];
+            /** @description The event's number in the turn. */
+            id?: string;
+        };
+        /** @description The end of a failed or cancelled answer. */
+        ErrorEvent: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "error";
+            data: components["schemas"]["ErrorData"];
+            /** @description The event's number in the turn. */
+            id?: string;
+        };
+        /** @description Nothing new. */
+        PingEvent: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "ping";
+            data: components["schemas"]["PingData"];
+        };
+        /** @description An event of a stream, as a client has it that has read the JSON of its data. */
+        StreamEvent: components["schemas"]["StreamStartedEvent"] | components["schemas"]["DeltaEvent"] | components["schemas"]["ToolEvent"] | components["schemas"]["CitationsEvent"] | components["schemas"]["DoneEvent"] | components["schemas"]["ErrorEvent"] | components["schemas"]["PingEvent"];
+        /** @description The data of an event of a stream. Its fields tell which; so does the event's name. */
+        StreamData: components["schemas"]["StreamStartedData"] | components["schemas"]["DeltaData"] | components["schemas"]["ToolData"] | components["schemas"]["CitationsData"] | components["schemas"]["DoneData"] | components["schemas"]["ErrorData"] | components["schemas"]["PingData"];
     };
     responses: never;
     parameters: never;
