@@ -56,6 +56,7 @@ LONG = {
     "AWS::Region": "ap-southeast-2",
     "AWS::StackName": "s" * 64,
     "StreamSeconds": "900",
+    "DocsPage": "false",
 }
 
 
@@ -829,6 +830,7 @@ def _sample(value: Any) -> str:
         "StreamSeconds",
         "StoreEndpoint",
         "AuditContent",
+        "DocsPage",
         "JwtSettings",
         "Webhooks",
     }:
