@@ -151,6 +151,72 @@ export interface components {
             upload: components["schemas"]["UploadForm"];
         };
         /**
+         * Bill
+         * @description What a turn was estimated, reserved, counted and charged, by which rule, and what it cost to run.
+         */
+        Bill: {
+            /**
+             * Request Id
+             * Format: uuid
+             */
+            request_id: string;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "running" | "done" | "error" | "cancelled";
+            /**
+             * Ended By
+             * @enum {string}
+             */
+            ended_by?: "provider" | "caller" | "stream" | "watchdog" | "service";
+            /** Selected Model */
+            selected_model: string;
+            /** Effective Model */
+            effective_model: string;
+            /** Downgrade Reason */
+            downgrade_reason?: string;
+            policy_versions: components["schemas"]["VersionsView"];
+            estimate: components["schemas"]["EstimateView"];
+            rates: components["schemas"]["RatesView"];
+            reserved: components["schemas"]["ReservedView"];
+            /** @description What the provider counted; null when that is unknown. */
+            counted: components["schemas"]["UsageView"] | null;
+            /** @description Null while the turn runs. */
+            tool_calls: components["schemas"]["ToolCallsView"] | null;
+            /** @description Null while the turn runs. */
+            charged: components["schemas"]["ChargedView"] | null;
+            /** @description Null while it runs, and where an earlier version ended it. */
+            run: components["schemas"]["RunView"] | null;
+            /**
+             * Kept Bytes
+             * @description Of the turn and its messages, as they are stored now.
+             */
+            kept_bytes: number;
+        };
+        /**
+         * ChargedView
+         * @description What was charged, and why.
+         *
+         *     `actual`: what the provider counted. `actual_capped`: that was more than estimated, so what was reserved.
+         *     `estimated`: the provider counted nothing, so the input as estimated and the text that was told, at most what was
+         *     reserved. `released`: nothing.
+         */
+        ChargedView: {
+            /** Credits Micro */
+            credits_micro: number;
+            /**
+             * Counted Credits Micro
+             * @description What the provider counted, at these rates.
+             */
+            counted_credits_micro: number;
+            /**
+             * Rule
+             * @enum {string}
+             */
+            rule: "actual" | "actual_capped" | "estimated" | "released";
+        };
+        /**
          * ChatDetail
          * @description A chat as its owner sees it.
          */
@@ -273,6 +339,99 @@ export interface components {
              * @description Unicode text, kept exactly as it comes; a reader sees at least one character of it.
              */
             content: string;
+        };
+        /**
+         * EstimateView
+         * @description Tokens as they were estimated before anything was sent: together those that were reserved.
+         */
+        EstimateView: {
+            /** Message Tokens */
+            message_tokens: number;
+            /**
+             * Context Tokens
+             * @description Instructions, summary, and recent messages.
+             */
+            context_tokens: number;
+            /** Image Tokens */
+            image_tokens: number;
+            /**
+             * Tool Tokens
+             * @description Surcharges of the tools in play.
+             */
+            tool_tokens: number;
+            /**
+             * Answer Tokens
+             * @description The longest answer.
+             */
+            answer_tokens: number;
+        };
+        /**
+         * ExportFileView
+         * @description A file of an export, and a link that anybody can fetch it with, for a while.
+         */
+        ExportFileView: {
+            /** Name */
+            name: string;
+            /** Size Bytes */
+            size_bytes: number;
+            /** Url */
+            url: string;
+            /**
+             * Url Expires At
+             * Format: date-time
+             */
+            url_expires_at: string;
+        };
+        /**
+         * ExportView
+         * @description An export, and how far it is.
+         */
+        ExportView: {
+            /** Id */
+            id: string;
+            /**
+             * Scope
+             * @enum {string}
+             */
+            scope: "chat" | "user" | "tenant";
+            /**
+             * User Id
+             * @description Whose data it has; null of a tenant.
+             */
+            user_id: string | null;
+            /** Chat Id */
+            chat_id: string | null;
+            /**
+             * State
+             * @description `gone`: its chat was deleted before it was ready, or it was stopped; nothing of it is kept.
+             * @enum {string}
+             */
+            state: "running" | "ready" | "gone";
+            /**
+             * Requested At
+             * Format: date-time
+             */
+            requested_at: string;
+            /** Ended At */
+            ended_at: string | null;
+            /**
+             * Expires At
+             * Format: date-time
+             * @description Until then it can be fetched.
+             */
+            expires_at: string;
+            /**
+             * Counts
+             * @description How many lines of each type are written so far.
+             */
+            counts: {
+                [key: string]: number;
+            };
+            /**
+             * Files
+             * @description Once it is ready: JSON Lines, and the manifest that lists them.
+             */
+            files: components["schemas"]["ExportFileView"][];
         };
         /**
          * Health
@@ -505,6 +664,21 @@ export interface components {
             periods: components["schemas"]["QuotaPeriod"][];
         };
         /**
+         * RatesView
+         * @description The model's prices when the turn began, by which it is reserved and charged; each part is rounded up.
+         */
+        RatesView: {
+            /** Input Credits Micro Per Million */
+            input_credits_micro_per_million: number;
+            /** Output Credits Micro Per Million */
+            output_credits_micro_per_million: number;
+            /**
+             * Bytes Per Token
+             * @description By which text is estimated.
+             */
+            bytes_per_token: number;
+        };
+        /**
          * React
          * @description What the caller thinks of an answer.
          */
@@ -547,6 +721,36 @@ export interface components {
              * @description 1 to 255 characters after trimming, one of them visible.
              */
             title: string & (unknown & unknown);
+        };
+        /**
+         * ReservedView
+         * @description What was set aside until the turn ended.
+         */
+        ReservedView: {
+            /** Tokens */
+            tokens: number;
+            /** Credits Micro */
+            credits_micro: number;
+            tool_calls: components["schemas"]["ToolCallsView"];
+            /** Image Inputs */
+            image_inputs: number;
+        };
+        /**
+         * RunView
+         * @description What the turn cost to run, as far as it was known when it ended: at least.
+         *
+         *     Without what came before or after it: requests of its caller that read, cancelled, retried or deleted it, and the
+         *     consumers of its events. 0 is what the process that ended it did not know.
+         */
+        RunView: {
+            write_units: components["schemas"]["WrittenView"];
+            /** Read Units */
+            read_units: number;
+            /**
+             * Function Ms
+             * @description From the request to its end, in milliseconds.
+             */
+            function_ms: number;
         };
         /**
          * SelectedMessageView
@@ -740,12 +944,47 @@ export interface components {
             reasoning_tokens?: number;
         };
         /**
+         * VersionsView
+         * @description Versions of the policy's layers that it was admitted with; 0 where there is none.
+         */
+        VersionsView: {
+            /** Deployment */
+            deployment: number;
+            /** Tenant */
+            tenant: number;
+            /** User */
+            user: number;
+        };
+        /**
          * WebSearch
          * @description Whether the model may search the web for this message.
          */
         WebSearch: {
             /** Enabled */
             enabled: boolean;
+        };
+        /**
+         * WrittenView
+         * @description Write units of DynamoDB, by what they were for.
+         */
+        WrittenView: {
+            /**
+             * Begin
+             * @description The transaction that began the turn.
+             */
+            begin: number;
+            /**
+             * Stream
+             * @description Parts of the stream, and signs of life.
+             */
+            stream: number;
+            /**
+             * End
+             * @description The transaction that ended it: at least, by the sizes of its items.
+             */
+            end: number;
+            /** Together */
+            together: number;
         };
         /**
          * CitationsData

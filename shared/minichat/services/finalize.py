@@ -137,7 +137,8 @@ class End:
         settlement = settle(replace(ending, text=text), turn.reserve, self._settings.quota.overshoot_tolerance_pct)
         ended = _ended(turn, ending)
         events: list[Event] = [
-            _usage_event(call, ended, ending, settlement),
+            # As long as it will be, with what is spent by now.
+            _usage_event(call, replace(ended, spent=_spent(self._by, 10)), ending, settlement),
             audit_details.turn_ended(call, ended, ending, self._settings),
         ]
         told_with_it: list[Put] = []

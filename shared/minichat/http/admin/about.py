@@ -85,6 +85,9 @@ _USED = {
     "code_interpreter_calls": 0,
     "file_searches": 5,
     "image_inputs": 1,
+    "write_units": 318,
+    "read_units": 104,
+    "function_ms": 48_210,
 }
 _RUNNING = {
     "tenant_id": _TENANT_ID,
