@@ -115,6 +115,37 @@ _TURN = {
     **_MODELS,
 }
 
+_BILL = {
+    "request_id": REQUEST_ID,
+    "state": "done",
+    "ended_by": "provider",
+    "selected_model": "gpt-5.2",
+    "effective_model": "gpt-5.2",
+    "policy_versions": {"deployment": 7, "tenant": 0, "user": 0},
+    "estimate": {
+        "message_tokens": 7,
+        "context_tokens": 405,
+        "image_tokens": 0,
+        "tool_tokens": 0,
+        "answer_tokens": 4_096,
+    },
+    "rates": {
+        "input_credits_micro_per_million": 2_000_000,
+        "output_credits_micro_per_million": 8_000_000,
+        "bytes_per_token": 4,
+    },
+    "reserved": {"tokens": 4_508, "credits_micro": 33_592, "tool_calls": _NO_TOOLS, "image_inputs": 0},
+    "counted": _USED,
+    "tool_calls": _NO_TOOLS,
+    "charged": {"credits_micro": 896, "counted_credits_micro": 896, "rule": "actual"},
+    "run": {
+        "write_units": {"begin": 14, "stream": 2, "end": 18, "together": 34},
+        "read_units": 3,
+        "function_ms": 4_120,
+    },
+    "kept_bytes": 3_480,
+}
+
 
 def _streamed() -> str:
     told: list[stream.StreamEvent] = [
@@ -190,6 +221,7 @@ however often it is repeated.""",
         "EditTurnBody": {"content": "How far away is the moon, in miles?"},
         "StreamEvent": _streamed(),
         "TurnStatus": _TURN,
+        "Bill": _BILL,
         "listMessages": {"items": _MESSAGES, "page_info": _PAGE},
         "React": {"reaction": "like"},
         "ReactionView": {"message_id": _ANSWER_ID, "reaction": "like", "created_at": _LATER},

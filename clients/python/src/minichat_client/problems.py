@@ -62,6 +62,18 @@ class ErasureRunning(Refused):
     code = "erasure_running"
 
 
+class ExportNotFound(Refused):
+    """404: There is no such export, or not for this caller, or its time is over."""
+
+    code = "export_not_found"
+
+
+class ExportRunning(Refused):
+    """409: The caller's last export is still being made."""
+
+    code = "export_running"
+
+
 class FeatureNotLicensed(Refused):
     """403: The tenant lacks the feature."""
 
@@ -321,6 +333,8 @@ BY_CODE: dict[str, type[Refused]] = {
     "context_budget_exceeded": ContextBudgetExceeded,
     "erasure_not_found": ErasureNotFound,
     "erasure_running": ErasureRunning,
+    "export_not_found": ExportNotFound,
+    "export_running": ExportRunning,
     "feature_not_licensed": FeatureNotLicensed,
     "file_too_large": FileTooLarge,
     "forbidden": Forbidden,

@@ -61,6 +61,45 @@ class AttachmentUpload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """What a turn was estimated, reserved, counted and charged, by which rule, and what it cost to run."""
+
+    request_id: str
+    state: Literal["running", "done", "error", "cancelled"]
+    ended_by: Literal["provider", "caller", "stream", "watchdog", "service"] | None = None
+    selected_model: str
+    effective_model: str
+    downgrade_reason: str | None = None
+    policy_versions: VersionsView
+    estimate: EstimateView
+    rates: RatesView
+    reserved: ReservedView
+    counted: UsageView | None
+    """What the provider counted; null when that is unknown."""
+    tool_calls: ToolCallsView | None
+    """Null while the turn runs."""
+    charged: ChargedView | None
+    """Null while the turn runs."""
+    run: RunView | None
+    """Null while it runs, and where an earlier version ended it."""
+    kept_bytes: int
+    """Of the turn and its messages, as they are stored now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargedView:
+    """What was charged, and why. `actual`: what the provider counted. `actual_capped`: that was more
+    than estimated, so what was reserved. `estimated`: the provider counted nothing, so the input as
+    estimated and the text that was told, at most what was reserved. `released`: nothing.
+    """
+
+    credits_micro: int
+    counted_credits_micro: int
+    """What the provider counted, at these rates."""
+    rule: Literal["actual", "actual_capped", "estimated", "released"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChatDetail:
     """A chat as its owner sees it."""
 
@@ -105,6 +144,51 @@ class DayOfUsage:
     credits_micro: int
     input_tokens: int
     output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimateView:
+    """Tokens as they were estimated before anything was sent: together those that were reserved."""
+
+    message_tokens: int
+    context_tokens: int
+    """Instructions, summary, and recent messages."""
+    image_tokens: int
+    tool_tokens: int
+    """Surcharges of the tools in play."""
+    answer_tokens: int
+    """The longest answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportFileView:
+    """A file of an export, and a link that anybody can fetch it with, for a while."""
+
+    name: str
+    size_bytes: int
+    url: str
+    url_expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportView:
+    """An export, and how far it is."""
+
+    id: str
+    scope: Literal["chat", "user", "tenant"]
+    user_id: str | None
+    """Whose data it has; null of a tenant."""
+    chat_id: str | None
+    state: Literal["running", "ready", "gone"]
+    """`gone`: its chat was deleted before it was ready, or it was stopped; nothing of it is kept."""
+    requested_at: datetime
+    ended_at: datetime | None
+    expires_at: datetime
+    """Until then it can be fetched."""
+    counts: dict[str, str]
+    """How many lines of each type are written so far."""
+    files: list[ExportFileView]
+    """Once it is ready: JSON Lines, and the manifest that lists them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,12 +305,45 @@ class QuotaWarning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RatesView:
+    """The model's prices when the turn began, by which it is reserved and charged; each part is rounded up."""
+
+    input_credits_micro_per_million: int
+    output_credits_micro_per_million: int
+    bytes_per_token: int
+    """By which text is estimated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReactionView:
     """The caller's reaction to an answer, and since when."""
 
     message_id: str
     reaction: Literal["like", "dislike"]
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservedView:
+    """What was set aside until the turn ended."""
+
+    tokens: int
+    credits_micro: int
+    tool_calls: ToolCallsView
+    image_inputs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """What the turn cost to run, as far as it was known when it ended: at least. Without what came
+    before or after it: requests of its caller that read, cancelled, retried or deleted it, and the
+    consumers of its events. 0 is what the process that ended it did not know.
+    """
+
+    write_units: WrittenView
+    read_units: int
+    function_ms: int
+    """From the request to its end, in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,3 +447,25 @@ class UsageView:
     cache_read_input_tokens: int | None = None
     cache_write_input_tokens: int | None = None
     reasoning_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionsView:
+    """Versions of the policy's layers that it was admitted with; 0 where there is none."""
+
+    deployment: int
+    tenant: int
+    user: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenView:
+    """Write units of DynamoDB, by what they were for."""
+
+    begin: int
+    """The transaction that began the turn."""
+    stream: int
+    """Parts of the stream, and signs of life."""
+    end: int
+    """The transaction that ended it: at least, by the sizes of its items."""
+    together: int
