@@ -85,6 +85,9 @@ _USED = {
     "code_interpreter_calls": 0,
     "file_searches": 5,
     "image_inputs": 1,
+    "write_units": 410,
+    "read_units": 36,
+    "function_ms": 51_300,
 }
 _RUNNING = {
     "tenant_id": _TENANT_ID,
