@@ -49,6 +49,8 @@ export class ChatNotFound extends Problem {}
 export class ContextBudgetExceeded extends Problem {}
 export class ErasureNotFound extends Problem {}
 export class ErasureRunning extends Problem {}
+export class ExportNotFound extends Problem {}
+export class ExportRunning extends Problem {}
 export class FeatureNotLicensed extends Problem {}
 export class FileTooLarge extends Problem {}
 export class Forbidden extends Problem {}
@@ -100,6 +102,8 @@ export const BY_CODE = {
   context_budget_exceeded: ContextBudgetExceeded,
   erasure_not_found: ErasureNotFound,
   erasure_running: ErasureRunning,
+  export_not_found: ExportNotFound,
+  export_running: ExportRunning,
   feature_not_licensed: FeatureNotLicensed,
   file_too_large: FileTooLarge,
   forbidden: Forbidden,
