@@ -11,7 +11,18 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ROOT / "requirements"
-NOT_OURS = {".git", ".venv", ".tools", ".aws-sam", ".site", ".minichat", ".mypy_cache", ".ruff_cache", ".pytest_cache", "node_modules"}
+NOT_OURS = {
+    ".git",
+    ".venv",
+    ".tools",
+    ".aws-sam",
+    ".site",
+    ".minichat",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    "node_modules",
+}
 INDEX = re.compile(
     r"https?://\S*/simple\b|https?://(files|registry)\.|--(extra-)?index-url|--find[-]links|--trusted[-]host"
 )
