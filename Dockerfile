@@ -10,6 +10,8 @@ COPY infra infra
 COPY functions functions
 COPY clients/python clients/python
 COPY shared shared
+COPY console console
+COPY clients/javascript/src clients/javascript/src
 RUN make .venv/local.installed .tools/ministack/installed
 
 EXPOSE 8080

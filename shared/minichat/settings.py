@@ -210,6 +210,7 @@ class Settings(SettingsGroup):
     auth: Auth = Auth()
     cors: Cors = Cors()
     docs_page: Annotated[bool, Field(description="whether `GET /docs` shows the OpenAPI documents")] = True
+    console: Annotated[bool, Field(description="whether `GET /console` shows the console")] = True
     streaming: Streaming = Streaming()
     quota: Quota = Quota()
     rates: RateSettings = RateSettings()

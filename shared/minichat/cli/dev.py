@@ -145,6 +145,7 @@ def _announce(running: Stack, *, with_token: bool) -> None:
     print(
         f"Mini Chat is ready.\n\n"
         f"  base URL  {running.base_url}\n"
+        f"  console   {urlsplit(running.base_url)._replace(path='/console').geturl()}\n"
         f"{containers}"
         f"  provider  {running.provider_url or 'as configured'}\n"
         f"  engine    {running.engine_url}\n"

@@ -47,6 +47,7 @@ BUFFERED, STREAMING = ServedPart.BUFFERED, ServedPart.STREAMING
 def routers(parts: ServedPart) -> Iterator[APIRouter]:
     """The routers of these parts, imported only when they are asked for."""
     if BUFFERED in parts:
+        from minichat.http import console  # noqa: PLC0415
         from minichat.http.routes import (  # noqa: PLC0415
             attachments,
             chats,
@@ -62,7 +63,8 @@ def routers(parts: ServedPart) -> Iterator[APIRouter]:
         )
 
         yield from (chats.router, message_list.router, reactions.router, turns.router, attachments.router)
-        yield from (models.router, quota.router, usage.router, exports.router, service.router, docs_page.router)
+        yield from (models.router, quota.router, usage.router, exports.router, service.router)
+        yield from (docs_page.router, console.router)
     if STREAMING in parts:
         from minichat.http.routes import streamed_turns  # noqa: PLC0415
 

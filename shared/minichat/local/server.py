@@ -16,6 +16,7 @@ from minichat.http.admin.app import PREFIX, create_admin_app
 from minichat.http.app import create_app
 from minichat.local import limits
 from minichat.local.issuer import JWKS_PATH
+from minichat.local.sign_in import with_sign_in
 from minichat.settings import Settings, SettingsError, load
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"{error}")
     uvicorn.run(
-        _with_key_set(app, Path(settings.auth.jwks)),
+        with_sign_in(_with_key_set(app, Path(settings.auth.jwks)), settings),
         host=options.host,
         port=options.port,
         log_level="warning",
