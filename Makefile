@@ -44,7 +44,7 @@ sam-local: build .venv/local.installed .tools/ministack/installed ## The same, a
 ## Checking
 
 .PHONY: test
-test: lint tools $(NODE_MODULES) .venv/docs.installed ## Run the linters and every test
+test: lint tools $(NODE_MODULES) .venv/docs.installed .venv/browsers.installed ## Run the linters and every test
 	$(PYTEST) --numprocesses $(WORKERS) --dist loadfile tests/unit tests/integration tests/model tests/race tests/e2e
 
 .PHONY: unit
@@ -74,6 +74,14 @@ walk: .venv/dev.installed .tools/ministack/installed ## Walk the table of every 
 .PHONY: orphans
 orphans: .venv/dev.installed .tools/ministack/installed ## Kill servers and wait for the watchdog's schedule; takes two minutes
 	ORPHANS=1 $(PYTEST) --timeout 600 tests/e2e/test_orphans.py
+
+.PHONY: browsers
+browsers: .venv/browsers.installed .tools/ministack/installed ## Use the console in Chromium as people do, with 5,000 chats and 2,000 messages; takes long
+	BROWSERS=1 $(PYTEST) --timeout 3600 tests/e2e/test_console.py tests/e2e/test_console_operator.py tests/e2e/test_console_bad_input.py
+
+.PHONY: screenshots
+screenshots: .venv/browsers.installed .tools/ministack/installed ## Make docs/images anew: the console in Chromium on a running stack
+	$(VENV)/python -m tests.screenshots
 
 .PHONY: killed-engine
 killed-engine: .venv/dev.installed .tools/ministack/installed ## Kill the engine during 200 turns with --state, and print what was lost
@@ -238,6 +246,11 @@ tools: .tools/ministack/installed .tools/sam/installed .tools/dynoxide/dynoxide 
 	@$(VENV)/python $(INSTALL) requirements/docs.txt
 	@touch $@
 
+.venv/browsers.installed: requirements/browsers.txt .venv/dev.installed
+	@echo "Installing requirements/browsers.txt"
+	@$(VENV)/python $(INSTALL) requirements/browsers.txt
+	@touch $@
+
 .venv/mutants.installed: requirements/mutants.txt .venv/dev.installed
 	@echo "Installing requirements/mutants.txt"
 	@$(VENV)/python $(INSTALL) requirements/mutants.txt
@@ -283,6 +296,31 @@ $(NODE_MODULES): clients/javascript/package-lock.json
 	@if ! command -v npm >/dev/null; then echo "Skipping the JavaScript client's tools: npm is not here"; \
 	else echo "Installing the JavaScript client's tools" && cd clients/javascript && \
 		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null; fi
+
+# Each library of the console: package, version, SHA-512 of what npm packs, file in it, and file of ours.
+define CONSOLE_LIBRARIES
+preact 11.2.0 fc77c723fecdf387ba1ab581277276f34cf798b6912620dc4af8ff03ecbfe006cb9cd0ffd549461ded6c47aa18b931b021dd273fb76a0d4f4e9cbc4c3d9ef106 dist/preact.mjs preact.js
+preact 11.2.0 fc77c723fecdf387ba1ab581277276f34cf798b6912620dc4af8ff03ecbfe006cb9cd0ffd549461ded6c47aa18b931b021dd273fb76a0d4f4e9cbc4c3d9ef106 hooks/dist/hooks.mjs preact-hooks.js
+@preact/signals 2.11.4 45bfb944fa3d81649a1edcc979aba11f1882f0a3ff205d8310f9073c43863a7bb2db09c9cd1ab278b45a9e450261de800eab714ba1a7586bfa21edf8dddf1a63 dist/signals.mjs signals.js
+@preact/signals-core 1.14.5 bdc46fec8b72cf925599e895a8896e2c5cd3fcf0d2fc09611d4a70dff6945aa71552ce9b0c620f5c4ffa4520b87af04d598be79e2a338394b27e3df76a5de092 dist/signals-core.mjs signals-core.js
+htm 3.1.1 f7cdd5ca0f0dc1413b26467a3663aaa4267eb21d5b2afda2613954933956980e490f669c2a8c5de0a5716cc9b15fff399ad7dd9c399316834a720e43180bf135 dist/htm.mjs htm.js
+marked 18.2.1 8a2e1bc424c2aaac294fce9765680936cf999c021992c98b19831589603b3c321760878da35c7a703757dc93a2a7d34cfdc23aa7ccf9ec5c6588009ba13aee30 lib/marked.esm.js marked.js
+dompurify 3.5.0 2d80b466413c3f5578d89b11613c0c7667bfd844fc4a939ce4003678e1633ff21a76f45dd9fc224f84d5cf9be47f2d17531d76692d946919139df54f34ebfdbf dist/purify.min.js dompurify.js
+endef
+export CONSOLE_LIBRARIES
+
+# Imports become relative: a page that lets no inline script in can have no import map.
+.PHONY: console-libraries
+console-libraries: ## Fetch the console's libraries anew, as they are pinned here
+	@command -v npm >/dev/null || { echo "The libraries are in npm's registry: install npm" >&2; exit 1; }
+	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; ours=$(CURDIR)/console/vendor; cd "$$folder"; \
+	echo "$$CONSOLE_LIBRARIES" | while read -r package version sum theirs file; do \
+		packed=$$(npm pack --silent "$$package@$$version"); \
+		echo "$$sum  $$packed" | sha512sum --check --quiet; \
+		tar -xzf "$$packed" --to-stdout "package/$$theirs" | sed \
+			-e 's#//\# sourceMappingURL=.*$$##' -e 's#"preact/hooks"#"./preact-hooks.js"#g' \
+			-e 's#"@preact/signals-core"#"./signals-core.js"#g' -e 's#"preact"#"./preact.js"#g' > "$$ours/$$file"; \
+	done
 
 # Optional too.
 .tools/dynamodb-local/installed: tests/engines/pom.xml
@@ -330,6 +368,7 @@ lock: .venv/dev.installed ## Write the locks anew; LOCK_ARGS=--upgrade moves to 
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/images.txt requirements/images.in
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/cedar.txt requirements/cedar.in
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/mutants.txt requirements/mutants.in
+	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/browsers.txt requirements/browsers.in
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/docs.txt requirements/docs.in
 	$(COMPILE) --output-file requirements/engine.txt requirements/engine.in
 	$(COMPILE) --output-file requirements/sam.txt requirements/sam.in
