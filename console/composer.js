@@ -1,5 +1,5 @@
 /** Where messages are written. */
-import { html, icon, IconButton, plain, signal, useEffect, useRef } from "./lib.js";
+import { html, icon, IconButton, number, plain, signal, useEffect, useRef } from "./lib.js";
 import { cancel, chatId, draft, isRunning, obstacle, send } from "./chat.js";
 import { attach, takeAway } from "./files.js";
 import { api } from "./session.js";
@@ -26,6 +26,12 @@ export function Composer() {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
   };
   const paste = (event) => {
+    const pasted = event.clipboardData?.getData("text/plain") ?? "";
+    if (pasted.length > LONGEST_IN_FIELD) {
+      event.preventDefault();
+      change({ text: draft.value.text + pasted });
+      return;
+    }
     if (!event.clipboardData?.files.length) return;
     event.preventDefault();
     attach(event.clipboardData.files);
@@ -36,7 +42,7 @@ export function Composer() {
       <${IconButton} name="close" label="Dismiss" onClick=${() => (obstacle.value = null)} /></p>`}
     ${files.length > 0 && html`<ul class="files">${files.map((file) => html`<${FileOnItsWay} key=${file.key} file=${file} />`)}</ul>`}
     <div class="composer-box">
-      <textarea
+      ${text.length > LONGEST_IN_FIELD ? html`<${LongText} text=${text} />` : html`<textarea
         ref=${field}
         rows="1"
         aria-label="Message"
@@ -46,7 +52,7 @@ export function Composer() {
         onInput=${(event) => change({ text: event.target.value })}
         onKeyDown=${keys}
         onPaste=${paste}
-      ></textarea>
+      ></textarea>`}
       <div class="composer-row">
         <input ref=${chooser} type="file" multiple hidden aria-label="Files" onChange=${(event) => (attach(event.target.files), (event.target.value = ""))} />
         <${IconButton} name="clip" label="Attach files" onClick=${() => chooser.current.click()} />
@@ -85,12 +91,20 @@ function FileOnItsWay({ file }) {
   </li>`;
 }
 
+/** A field of millions of characters stands still for minutes while it is laid out. */
+const LONGEST_IN_FIELD = 60_000;
+
+function LongText({ text }) {
+  return html`<div class="long-text">
+    <p><strong>A text of ${number(text.length)} characters</strong> <span class="quiet" dir="auto">${text.slice(0, 160)}…</span></p>
+    <${IconButton} name="close" label="Take the text away" onClick=${() => change({ text: "" })} />
+  </div>`;
+}
+
 const TALLEST = 240;
-/** Millions of characters are not measured: laying them out for it takes seconds. */
-const MEASURED = 20_000;
 
 function grow(field) {
+  if (!field) return;
   field.style.height = "auto";
-  const wanted = field.value.length > MEASURED ? TALLEST : Math.min(field.scrollHeight, TALLEST);
-  field.style.height = `${wanted}px`;
+  field.style.height = `${Math.min(field.scrollHeight, TALLEST)}px`;
 }

@@ -122,6 +122,25 @@ def test_two_windows_that_send_at_once_make_one_turn_and_lose_no_words(
     assert len(person.messages(chat)) == 2
 
 
+def test_three_megabytes_are_refused_in_a_sentence_and_stay_to_be_sent(desk: Desk, name: str) -> None:
+    page = desk.signed_in("acme", name)
+    desk.expects("413|400|422")
+    field = page.get_by_label("Message", exact=True)
+    field.evaluate(
+        """(field) => {
+            const data = new DataTransfer();
+            data.setData("text/plain", "all work and no play ".repeat(150_000));
+            field.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+        }"""
+    )
+    page.get_by_text("A text of 3,150,000 characters").wait_for()
+    page.get_by_role("button", name="Send", exact=True).click()
+    page.get_by_role("alert").wait_for()
+    assert page.get_by_text("A text of 3,150,000 characters").is_visible()
+    page.get_by_role("button", name="Take the text away").click()
+    assert field.input_value() == ""
+
+
 def test_a_browser_that_keeps_nothing_says_so_and_works(desk: Desk) -> None:
     desk.context.add_init_script(
         """for (const name of ["localStorage", "sessionStorage"])
