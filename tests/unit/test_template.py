@@ -831,6 +831,7 @@ def _sample(value: Any) -> str:
         "StoreEndpoint",
         "AuditContent",
         "DocsPage",
+        "Console",
         "JwtSettings",
         "Webhooks",
     }:
