@@ -817,6 +817,8 @@ def _settings(function: dict[str, Any]) -> Settings:
 
 
 def _sample(value: Any) -> str:
+    if isinstance(value, dict) and value.get("Fn::If", [""])[0] == "HidesConsole":
+        value = value["Fn::If"][1]
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and value.get("Fn::If", [""])[0] == "NamesProviders":
@@ -831,7 +833,6 @@ def _sample(value: Any) -> str:
         "StoreEndpoint",
         "AuditContent",
         "DocsPage",
-        "Console",
         "JwtSettings",
         "Webhooks",
     }:
