@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from minichat.domain import errors
-from minichat.domain.chat import Chat, clean_title, next_instant, visible
+from minichat.domain.chat import Chat, clean_title, next_instant
+from minichat.domain.chat_visibility import visible
 from minichat.domain.identity import RequestId, UserId
 from minichat.domain.mutation import check_mutation
 from minichat.domain.orphan import is_orphan, never_began

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from minichat.domain.authorization import decide, relation, sees
-from minichat.domain.errors import ChatNotFound, FieldError, Forbidden, InvalidRequest
-from minichat.domain.identity import MICROSECOND, Caller, ChatId, MessageId, RequestId, Resource, TenantId, UserId
+from minichat.domain.errors import FieldError, InvalidRequest
+from minichat.domain.identity import MICROSECOND, ChatId, MessageId, RequestId, TenantId, UserId
 from minichat.domain.text import is_blank
 
 TITLE_MAX_CHARACTERS = 255
@@ -42,26 +41,6 @@ class Chat:
     def covers(self, message_id: MessageId) -> bool:
         """Whether the summary stands for this message, too."""
         return self.summarized_up_to is not None and message_id <= self.summarized_up_to
-
-
-def visible(chat: Chat | None, caller: Caller) -> Chat:
-    """The chat, when the caller may do with it what they ask for (`Caller.action`).
-
-    Without an action, as in workers, only its owner may. What one may not see is not there, for whatever reason; what
-    one may see and not do is forbidden (contract 2).
-    Raises ChatNotFound, Forbidden; ServiceUnavailable when the tenant's own policies cannot be evaluated.
-    """
-    if chat is None or chat.deleted_at is not None:
-        raise ChatNotFound
-    resource = Resource(chat.tenant_id, chat.user_id, chat.chat_id)
-    if caller.action is None:
-        if relation(caller, resource) != "own":
-            raise ChatNotFound
-        return chat
-    decision = decide(caller, caller.action, resource)
-    if not decision.allowed:
-        raise Forbidden(caller.action, decision.policies) if sees(caller, resource) else ChatNotFound
-    return chat
 
 
 def next_instant(chat: Chat, now: datetime) -> datetime:

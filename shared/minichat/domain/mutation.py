@@ -1,6 +1,7 @@
 """Who may retry, edit or delete a turn, and when (contract 2)."""
 
-from minichat.domain.chat import Chat, visible
+from minichat.domain.chat import Chat
+from minichat.domain.chat_visibility import visible
 from minichat.domain.errors import Forbidden, InvalidTurnState, NotLatestTurn, TurnNotFound
 from minichat.domain.identity import Caller, RequestId
 from minichat.domain.turn import Turn, TurnState

@@ -10,7 +10,8 @@ from uuid import UUID
 from starlette.requests import Request
 
 from minichat.domain.attachment import Attachment
-from minichat.domain.chat import Chat, visible
+from minichat.domain.chat import Chat
+from minichat.domain.chat_visibility import visible
 from minichat.domain.identity import Call, Caller, ChatId, MessageId, from_micros, uuid7_floor
 from minichat.domain.message import Message
 from minichat.domain.message_size import told_bytes

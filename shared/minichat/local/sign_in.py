@@ -21,7 +21,7 @@ LONGEST_SECONDS = 12 * 3600
 _LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 
 
-class Wish(BaseModel):
+class TokenWish(BaseModel):
     """Who somebody wants to be, and for how many seconds."""
 
     tenant: str = Field(min_length=1, max_length=100)
@@ -62,7 +62,7 @@ def _ways(settings: Settings, issuer: Issuer | None) -> dict[str, object]:
 
 async def _signed(request: Request, issuer: Issuer, settings: Settings) -> Response:
     try:
-        wish = Wish.model_validate_json(await request.body())
+        wish = TokenWish.model_validate_json(await request.body())
     except ValidationError as error:
         problems = [{"field": ".".join(map(str, one["loc"])), "message": one["msg"]} for one in error.errors()]
         return JSONResponse({"detail": "That is nobody.", "errors": problems}, 400)

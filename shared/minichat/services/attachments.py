@@ -12,7 +12,8 @@ from datetime import datetime
 
 from minichat import greenlets
 from minichat.domain.attachment import Attachment, AttachmentStatus
-from minichat.domain.chat import Chat, visible
+from minichat.domain.chat import Chat
+from minichat.domain.chat_visibility import visible
 from minichat.domain.errors import (
     AttachmentLocked,
     AttachmentNotFound,

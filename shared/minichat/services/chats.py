@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from minichat.domain.chat import Chat, clean_title, visible
+from minichat.domain.chat import Chat, clean_title
+from minichat.domain.chat_visibility import visible
 from minichat.domain.errors import ChatNotFound, ServiceUnavailable
 from minichat.domain.identity import Call, ChatId
 from minichat.events.payloads import ChatCleanup, ChatDeleted, DeletionReason

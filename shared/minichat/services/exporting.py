@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from minichat.domain.chat import visible
+from minichat.domain.chat_visibility import visible
 from minichat.domain.export import (
     DataExport,
     ExportedFile,

@@ -6,7 +6,8 @@ from typing import Literal, TypeVar
 
 from minichat.domain.admission import Wish
 from minichat.domain.attachment import Attachment
-from minichat.domain.chat import Chat, visible
+from minichat.domain.chat import Chat
+from minichat.domain.chat_visibility import visible
 from minichat.domain.context import Snapshot
 from minichat.domain.errors import NotLatestTurn
 from minichat.domain.identity import Call, ChatId, RequestId

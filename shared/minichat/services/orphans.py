@@ -12,7 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from minichat.domain.chat import Chat, visible
+from minichat.domain.chat import Chat
+from minichat.domain.chat_visibility import visible
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import Call, Caller, ChatId, NewId, RequestId
 from minichat.domain.orphan import cutoff, is_orphan

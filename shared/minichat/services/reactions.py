@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from minichat.domain.chat import visible
+from minichat.domain.chat_visibility import visible
 from minichat.domain.errors import InvalidReactionTarget, MessageNotFound, ServiceUnavailable
 from minichat.domain.identity import Call, ChatId, MessageId
 from minichat.domain.message import Reaction

@@ -7,7 +7,7 @@ for another turn. If a turn's process died before calling the provider, the repe
 from dataclasses import replace
 
 from minichat.domain.admission import Wish, readmit
-from minichat.domain.chat import visible
+from minichat.domain.chat_visibility import visible
 from minichat.domain.errors import FieldError, InvalidRequest, RequestIdConflict, RequestIdReused
 from minichat.domain.identity import Call, ChatId, RequestId
 from minichat.domain.message import fingerprint

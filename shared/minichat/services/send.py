@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from minichat.domain.admission import Wish
 from minichat.domain.authorization import check
-from minichat.domain.chat import Chat, visible
+from minichat.domain.chat import Chat
+from minichat.domain.chat_visibility import visible
 from minichat.domain.errors import (
     ContextBudgetExceeded,
     FieldError,

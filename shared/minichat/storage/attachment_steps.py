@@ -24,7 +24,7 @@ from minichat.domain.attachment import (
     ErrorCode,
     Thumbnail,
 )
-from minichat.domain.chat import visible
+from minichat.domain.chat_visibility import visible
 from minichat.domain.cleanup import Cleanup, CleanupStatus
 from minichat.domain.day_counts import DayCounts, lacking
 from minichat.domain.errors import ChatNotFound, QuotaExceeded, UsedUp

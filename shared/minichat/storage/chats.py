@@ -9,7 +9,8 @@ from uuid import uuid4
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
-from minichat.domain.chat import Chat, visible
+from minichat.domain.chat import Chat
+from minichat.domain.chat_visibility import visible
 from minichat.domain.errors import ChatMoved, ChatNotFound
 from minichat.domain.identity import Call, Caller, ChatId, MessageId, RequestId, TenantId, UserId
 from minichat.domain.rates import Pace

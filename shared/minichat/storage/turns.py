@@ -16,7 +16,8 @@ from typing import Any
 from pynamodb.expressions.update import Action
 
 from minichat.domain.attachment import Attachment
-from minichat.domain.chat import Chat, visible
+from minichat.domain.chat import Chat
+from minichat.domain.chat_visibility import visible
 from minichat.domain.day_counts import DayCounts, lacking
 from minichat.domain.errors import (
     CreditsTaken,
