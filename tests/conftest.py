@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, settings
 from minichat.local import limits, tables
 from minichat.local.engine import Engine
 from minichat.local.process import Child, free_port
-from minichat.local.stack import PAGES_OF_THIS_MACHINE
 from minichat.rate_settings import RateSettings
 from minichat.settings import Store, current
 from minichat.storage import objects
@@ -130,7 +129,6 @@ def of_servers(about: dict[str, Any], state: Path) -> dict[str, str]:
         **about["environment"],
         "MINICHAT_AUTH__JWKS": str(state / "jwks.json"),
         "MINICHAT_CURSOR_SECRET": (state / "cursor-secret").read_text(),
-        "MINICHAT_CORS__ALLOWED_ORIGINS": PAGES_OF_THIS_MACHINE,
     }
 
 

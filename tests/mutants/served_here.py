@@ -13,6 +13,7 @@ import uvicorn
 
 from minichat.local.process import free_port
 from minichat.local.server import create_both
+from minichat.local.stack import PAGES_OF_THIS_MACHINE
 from minichat.settings import load
 from tests.conftest import of_servers
 from tests.support.http.client import Stack
@@ -25,6 +26,7 @@ def served_here(state: Path) -> Iterator[Stack]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in of_servers(about, state).items():
             patch.setenv(name, value)
+        patch.setenv("MINICHAT_CORS__ALLOWED_ORIGINS", PAGES_OF_THIS_MACHINE)
         port = free_port()
         server = uvicorn.Server(
             uvicorn.Config(
