@@ -25,11 +25,12 @@ EXAMPLES = tuple(ROOT / "shared/minichat/http" / name for name in ("about.py", "
 """What the OpenAPI documents show: nobody decides anything by their numbers. They are left alone."""
 INTEGRATION = (
     *("edge", "reads", "refusals", "reactions", "quota", "replay", "endings", "day_counts"),
-    *("lists", "attachment_lists", "attached", "thread_summary", "ingest"),
+    *("lists", "attachment_lists", "attached", "thread_summary", "ingest", "resume"),
+    *("api_keys", "permissions", "decisions", "exports", "policy_layers", "rates", "openai_door"),
 )
 E2E = (
     *("chats", "bad_input", "turns", "reactions", "browsers", "openapi", "attachments", "cancel", "citations"),
-    "large_bodies",
+    *("large_bodies", "admin", "openai_clients"),
 )
 TESTS = (
     ("tests/unit",),

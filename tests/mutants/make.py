@@ -90,6 +90,7 @@ def _mutant(path: str, source: str, mutated: str | None) -> Mutant | None:
     if not changed:
         return None
     first = changed[0]
-    if old[first].lstrip().startswith("@dataclass"):
-        return None  # what a class cannot do otherwise (`slots`, `frozen`) is not there for anybody to see
+    if old[first].lstrip().startswith(("@dataclass", "if TYPE_CHECKING:")):
+        # What a class cannot do otherwise (`slots`, `frozen`), and what type checkers alone import: nobody sees it.
+        return None
     return Mutant(path, first + 1, old[first].strip(), new[first].strip(), mutated or source)

@@ -180,6 +180,7 @@ def test_periods_reset_at_utc_midnight_and_on_the_first() -> None:
         (noon, "2027-01-01"),
         (noon.replace(month=1), "2026-02-01"),
         (noon.replace(month=10), "2026-11-01"),
+        (noon.replace(month=11, day=30), "2026-12-01"),
     ):
         assert next_reset("monthly", day).isoformat() == f"{first}T00:00:00+00:00"
 
