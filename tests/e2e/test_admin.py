@@ -79,6 +79,12 @@ def test_a_layer_of_a_tenant_is_compared_published_and_listed(operator: httpx2.C
     switched = operator.patch(f"{tenant}/kill_switches", json={"disable_web_search": False}).json()
     assert switched == {"version": 2, "kill_switches": {"disable_web_search": False}}
     assert operator.patch(f"{tenant}/kill_switches", json={"disable_web_search": 1}).status_code == 400
+    assert operator.get(tenant).json()["document"] == {
+        "policy_version": 2,
+        **layer,
+        "kill_switches": switched["kill_switches"],
+    }
+    assert [one["version"] for one in operator.get(f"{tenant}/versions").json()["items"]] == [2, 1]
     assert operator.delete(tenant).json() == {"version": 3}
     assert operator.get(tenant).json()["withdrawn"]
     versions = [operator.get(f"{tenant}/versions", params={"limit": 2, **page}) for page in ({}, {"before": 2})]

@@ -1,5 +1,6 @@
 """What the edge of a request promises whoever sends it: the token first, headers on every answer, words for the log."""
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -12,10 +13,12 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+from starlette.types import Receive, Scope, Send
 
 from minichat import __version__
 from minichat.domain.errors import ServiceUnavailable
 from minichat.http.app import create_app
+from minichat.http.edge import Edge
 from minichat.local.issuer import KEY_ID, Issuer
 from minichat.observability import logger
 from minichat.settings import Settings, Store
@@ -243,6 +246,30 @@ async def test_a_log_line_says_whether_its_process_was_new(
         await client.get("/health")
     assert [line["cold_start"] for line in log] == [True, False]
     assert {line["function"] for line in log} == {"minichat-api"}
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_the_failure_of_a_request_that_was_given_up_is_in_the_log(
+    log: list[dict[str, Any]], *, fails: bool
+) -> None:
+    may_end, ended = asyncio.Event(), asyncio.Event()
+
+    async def late(*_: object) -> None:
+        await may_end.wait()
+        asyncio.get_running_loop().call_soon(ended.set)
+        if fails:
+            raise RuntimeError
+
+    async def at_its_end(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = {"deadline_ms": 0}
+        await Edge(late, "test")(scope, receive, send)
+
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(at_its_end), base_url="http://test") as started:
+        assert (await started.get("/chats")).status_code == 503
+    may_end.set()
+    await ended.wait()
+    await asyncio.sleep(0)
+    assert [line["msg"] for line in log] == ["request", *["a request that was given up failed"] * fails]
 
 
 async def test_what_does_not_answer_is_named_in_the_log_alone(

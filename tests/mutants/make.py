@@ -1,7 +1,7 @@
 """Mutants of modules, as cosmic-ray makes them: each the module's text with one thing changed."""
 
-import random
-import re
+import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,8 @@ from pathlib import Path
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
+
+from tests.mutants.decided import decided_numbers
 
 OPERATORS = (
     *(f"ReplaceComparisonOperator_{pair}" for pair in ("Eq_NotEq", "NotEq_Eq", "Is_IsNot", "IsNot_Is")),
@@ -22,9 +24,6 @@ OPERATORS = (
 )
 """Those whose mutants mean something else. Others make modules that do not load (`|` of types into `+`, exceptions of
 unknown names), or one mutant a second time (`==` into each of six)."""
-_DECIDED = re.compile(r"(_?[A-Z][A-Z\d_, ]*|\w+: (int|float)) = (?![01]$)[\d_.,* ]+")
-"""A line that gives a limit or a default its size. It was decided and follows from nothing, so only a test that says
-the number a second time could see it move by one. Whether a limit holds, and to the last, tests ask by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +43,45 @@ class Mutant:
 
 
 def sample(paths: Sequence[Path], root: Path, size: int, seed: int) -> list[Mutant]:
-    """`size` of all mutants of these modules, in a random order that the seed decides; all when there are fewer."""
-    sources = {path: path.read_text("utf-8") for path in sorted(paths)}
-    every = [(path, name, n) for path, source in sources.items() for name, n in _places(source)]
-    random.Random(seed).shuffle(every)
+    """`size` of all mutants of these modules, in an order that the seed decides; all when there are fewer.
+
+    Each mutant has a rank of its own, so that a change to one line leaves the others drawn that were.
+    """
+    sources = {path: path.read_text("utf-8") for path in paths}
+    every = [
+        (_rank(f"{seed} {path.relative_to(root).as_posix()} {name} {line}"), path, name, occurrence)
+        for path, source in sources.items()
+        for name, occurrence, line in _places(source)
+    ]
     made: list[Mutant] = []
-    for path, name, occurrence in every:
+    for _, path, name, occurrence in sorted(every):
         if len(made) == size:
             break
         source = sources[path]
         mutated = mutate_code(source, get_operator(f"core/{name}")(), occurrence)
         mutant = _mutant(path.relative_to(root).as_posix(), source, mutated)
-        if mutant is not None and not (name == "NumberReplacer" and _DECIDED.fullmatch(mutant.before)):
+        if mutant is not None:
             made.append(mutant)
     return made
 
 
-def _places(source: str) -> Iterator[tuple[str, int]]:
-    """Each operator with the number of each place where it can change something."""
-    nodes = list(ast_nodes(get_ast(source)))
+def _rank(told: str) -> bytes:
+    return hashlib.sha256(told.encode()).digest()
+
+
+def _places(source: str) -> Iterator[tuple[str, int, str]]:
+    """Each operator with the number of each place where it can change something, and what names the place: its line,
+    and which one it is of those that the operator can change in lines that say the same."""
+    nodes, lines, decided = list(ast_nodes(get_ast(source))), source.splitlines(), decided_numbers(source)
     for name in OPERATORS:
         operator = get_operator(f"core/{name}")()
-        for occurrence in range(sum(len(list(operator.mutation_positions(node))) for node in nodes)):
-            yield name, occurrence
+        starts = (start for node in nodes for start, _ in operator.mutation_positions(node))
+        seen = Counter[str]()
+        for occurrence, (number, column) in enumerate(starts):
+            line = lines[number - 1].strip()
+            seen[line] += 1
+            if not (name == "NumberReplacer" and (number, column) in decided):
+                yield name, occurrence, f"{seen[line]} {line}"
 
 
 def _mutant(path: str, source: str, mutated: str | None) -> Mutant | None:
@@ -75,6 +90,7 @@ def _mutant(path: str, source: str, mutated: str | None) -> Mutant | None:
     if not changed:
         return None
     first = changed[0]
-    if old[first].lstrip().startswith("@dataclass"):
-        return None  # what a class cannot do otherwise (`slots`, `frozen`) is not there for anybody to see
+    if old[first].lstrip().startswith(("@dataclass", "if TYPE_CHECKING:")):
+        # What a class cannot do otherwise (`slots`, `frozen`), and what type checkers alone import: nobody sees it.
+        return None
     return Mutant(path, first + 1, old[first].strip(), new[first].strip(), mutated or source)

@@ -23,7 +23,8 @@ import pytest
 
 @dataclass(frozen=True)
 class Reach:
-    """The tests by the function that they enter (its module and first line), and the seconds of each test."""
+    """The tests by the function that they enter (its module and first line), and the seconds of each test
+    that passes."""
 
     root: Path
     entered: Mapping[tuple[str, int], frozenset[str]]
@@ -35,23 +36,40 @@ class Reach:
         return Counter(test for tests in self.entered.values() for test in tests)
 
     def tests(self, path: str, number: int, at_most: float) -> list[str]:
-        """The tests that enter the function of a line; outside of functions, those that enter any of the module.
+        """The tests that enter the function of a line, those first that enter the fewest others. Outside of functions,
+        those that enter any of the module or are in a file that imports it, which come first, the fastest first.
 
-        Those come first that enter the fewest functions, and as many as take no more than these seconds, or one.
+        As many as take no more than these seconds, or one.
         """
         first = _function(self.root / path, number)
         if first is None:
-            of_module = (tests for (where, _), tests in self.entered.items() if where == path)
-            found = frozenset[str]().union(*of_module)
+            importing = self._importing(path)
+            found = importing.union(*(tests for (where, _), tests in self.entered.items() if where == path))
+            rank = {test: (float(test not in importing), self.seconds[test], test) for test in found}
         else:
             found = self.entered.get((path, first), frozenset())
+            rank = {test: (self.breadth[test], self.seconds[test], test) for test in found}
         taken, chosen = 0.0, list[str]()
-        for test in sorted(found, key=lambda one: (self.breadth[one], self.seconds[one], one)):
-            taken += self.seconds[test]
-            if chosen and taken > at_most:
-                break
-            chosen.append(test)
+        for test in sorted(found, key=rank.__getitem__):
+            if not chosen or taken + self.seconds[test] <= at_most:
+                taken += self.seconds[test]
+                chosen.append(test)
         return chosen
+
+    def _importing(self, path: str) -> frozenset[str]:
+        """The tests in files that import a module: what a table in it says they may ask without entering a function."""
+        module = path.removeprefix("shared/").removesuffix(".py").replace("/", ".")
+        files = {test: test.partition("::")[0] for test in self.seconds}
+        importing = {file for file in {*files.values()} if module in _imported(self.root / file)}
+        return frozenset(test for test, file in files.items() if file in importing)
+
+
+def _imported(file: Path) -> Iterator[str]:
+    """What a file imports: modules, and names of them, which may be modules too."""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{one.name}" for one in node.names)
 
 
 def _function(file: Path, number: int) -> int | None:
@@ -125,7 +143,8 @@ def _main(notes: str, root: str, folders: str, *tests: str) -> int:
     watch = Watch(Path(root), json.loads(folders))
     code = pytest.main(["-q", "-p", "no:cacheprovider", "-W", "ignore", "--tb=short", *tests], plugins=[watch])
     entered = [(path, first, sorted(found - watch.failed)) for (path, first), found in watch.entered.items()]
-    Path(notes).write_text(json.dumps({"entered": entered, "seconds": watch.seconds}), "utf-8")
+    seconds = {test: taken for test, taken in watch.seconds.items() if test not in watch.failed}
+    Path(notes).write_text(json.dumps({"entered": entered, "seconds": seconds}), "utf-8")
     return 0 if code == pytest.ExitCode.TESTS_FAILED else int(code)
 
 

@@ -1,6 +1,7 @@
 """Mutants that live and may: nobody can see a difference. A sentence each; one that is killed now has to leave."""
 
-_LISTING, _AUTH, _EDGE = (f"shared/minichat/http/{name}.py" for name in ("listing", "auth", "edge"))
+_LISTING, _AUTH, _EDGE, _ODATA = (f"shared/minichat/http/{name}.py" for name in ("listing", "auth", "edge", "odata"))
+_SIZE = "shared/minichat/domain/message_size.py"
 
 ALLOWED: dict[tuple[str, str, str], str] = {
     (
@@ -23,5 +24,30 @@ ALLOWED: dict[tuple[str, str, str], str] = {
         "total = round((time.perf_counter() - started_at) * 1000, 2)",
         "total = round((time.perf_counter() - started_at) * 1000, 1)",
     ): "A digit of a time in a log line.",
+    (
+        _LISTING,
+        'before = _id_at(wanted.not_after, timedelta(milliseconds=1)) if wanted.not_after else ""',
+        'before = _id_at(wanted.not_after, timedelta(milliseconds= 2)) if wanted.not_after else ""',
+    ): "Only where reading ends: the filter itself is asked of every message that was read.",
+    (
+        _LISTING,
+        "return str(uuid7_floor(max(instant + margin, from_micros(0))))",
+        "return str(uuid7_floor(max(instant + margin, from_micros( 1))))",
+    ): "Ids tell milliseconds, and these two instants are in the same one.",
+    (
+        _ODATA,
+        "return flat[0] if len(flat) == 1 else Both(tuple(flat))",
+        "return flat[ -1] if len(flat) == 1 else Both(tuple(flat))",
+    ): "The first and the last of one are the same.",
+    (
+        _ODATA,
+        "return flat[0] if len(flat) == 1 else Either(tuple(flat))",
+        "return flat[ -1] if len(flat) == 1 else Either(tuple(flat))",
+    ): "The first and the last of one are the same.",
+    (
+        _SIZE,
+        "return len(text) * LONGEST_ESCAPE <= TOLD_MAX_BYTES or told_bytes(text) <= TOLD_MAX_BYTES",
+        "return len(text) * LONGEST_ESCAPE < TOLD_MAX_BYTES or told_bytes(text) <= TOLD_MAX_BYTES",
+    ): "The first clause only saves the time of the second, which says the same of a text so short.",
 }
 """The reason, by module, the line as it is, and as the mutant has it."""

@@ -176,7 +176,13 @@ def test_of_the_smallest_limit_all_is_left_until_something_is_used() -> None:
 def test_periods_reset_at_utc_midnight_and_on_the_first() -> None:
     noon = datetime(2026, 12, 31, 12, tzinfo=UTC)
     assert next_reset("daily", noon.replace(day=21)).isoformat() == "2026-12-22T00:00:00+00:00"
-    assert next_reset("monthly", noon).isoformat() == "2027-01-01T00:00:00+00:00"
+    for day, first in (
+        (noon, "2027-01-01"),
+        (noon.replace(month=1), "2026-02-01"),
+        (noon.replace(month=10), "2026-11-01"),
+        (noon.replace(month=11, day=30), "2026-12-01"),
+    ):
+        assert next_reset("monthly", day).isoformat() == f"{first}T00:00:00+00:00"
 
 
 def test_a_turn_goes_on_with_its_model_and_its_reserve_whatever_is_chosen_now() -> None:

@@ -205,3 +205,16 @@ def test_a_summary_that_just_fits_is_sent_and_one_token_less_leaves_it_out() -> 
     for window, sent in ((room, summary), (room - 1, None)):
         model = a_model(context_window=window)
         assert assemble(model, "", Snapshot([], summary, 10), "And now?", Space(200, 0, 0)).summary == sent
+
+
+def test_a_note_on_documents_that_just_fits_is_sent_and_leaves_no_room_for_messages() -> None:
+    said, (message,) = "These are the documents.", some_messages("Hello")
+    room = a_model().estimation_budgets.fixed_overhead + 200 + _cost("And now?") + _cost(said)
+    for window, note, history in (
+        (room, said, ()),
+        (room - 1, "", (message,)),
+        (room + _cost("Hello"), said, (message,)),
+    ):
+        snapshot = Snapshot([message], None, 10, documents_note=said)
+        made = assemble(a_model(context_window=window), "", snapshot, "And now?", Space(200))
+        assert (made.documents_note, made.history) == (note, history)

@@ -50,6 +50,9 @@ def test_a_note_tells_the_newest_first_as_many_as_may_be_told() -> None:
     assert len(short.encode()) <= 1000
     assert "Number 49." in short
     assert "Number 0." not in short
+    # To the last byte: each line has its end.
+    assert note(documents, max_bytes=len(whole.encode()) + 1) == whole
+    assert "Number 0." not in note(documents, max_bytes=len(whole.encode()))
 
 
 def test_there_is_no_note_of_documents_that_nobody_summarized_or_where_none_is_wanted() -> None:

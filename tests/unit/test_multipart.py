@@ -36,6 +36,7 @@ def a_part(content: bytes, name: str = "file", filename: str = "a.pdf", kind: st
     return b"--b\r\n" + head.encode() + content + b"\r\n"
 
 
+MOST = MAX_FILE_BYTES + FRAME_BYTES
 CASES = Path(__file__).parents[1] / "cases"
 
 
@@ -145,17 +146,25 @@ def test_what_is_around_the_file_has_a_limit_too() -> None:
         read([many, b"--b--\r\n"])
 
 
-def test_a_declared_length_is_believed_only_when_it_is_too_much() -> None:
-    scope = {
-        "type": "http",
-        "headers": [(b"content-type", b"multipart/form-data; boundary=b"), (b"content-length", b"10000000000")],
-    }
+@pytest.mark.parametrize(
+    ("length", "refused", "read"),
+    [(10_000_000_000, FileTooLarge, 0), (MOST + 1, FileTooLarge, 0), (MOST, InvalidRequest, 1), (1, InvalidRequest, 1)],
+)
+def test_a_declared_length_is_believed_only_when_it_is_too_much(
+    length: int, refused: type[Exception], read: int
+) -> None:
+    declared = (b"content-length", str(length).encode())
+    scope = {"type": "http", "headers": [(b"content-type", b"multipart/form-data; boundary=b"), declared]}
+    asked = 0
 
     async def receive() -> Message:
-        raise AssertionError("nothing is read")
+        nonlocal asked
+        asked += 1
+        return {"type": "http.request", "body": b"no form", "more_body": False}
 
-    with pytest.raises(FileTooLarge):
+    with pytest.raises(refused):
         anyio.run(read_file, Request(scope, receive))
+    assert asked == read
 
 
 @pytest.mark.parametrize("header", [b"X-A: " + b"a" * 1000, b"X-" + b"a" * 1000 + b": a"], ids=["values", "names"])

@@ -74,6 +74,8 @@ def test_what_expands_too_far_is_told_without_being_unpacked() -> None:
         bomb,
         packed(*[b"x"] * (office.MAX_ENTRIES + 1)),
         lying(packed(b"x" * 1000), office.MAX_EXPANDED_BYTES + 1),
+        # Its end is all that there is, and says that the directory were large.
+        b"PK\5\6" + bytes(8) + struct.pack("<L", 2**31) + bytes(6),
     ):
         with pytest.raises(ExpandsTooFar):
             check(content)

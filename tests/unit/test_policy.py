@@ -8,10 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from minichat.domain.errors import ModelNotFound
-from minichat.domain.policy import Deployment, EstimationBudgets, Policy
+from minichat.domain.policy import Deployment, EstimationBudgets, LimitsByUser, Model, Policy
 from minichat.http.response_models import model_view
 from minichat.settings import Settings
-from tests.support.domain.builders import NOW, a_model, a_policy
+from tests.support.domain.builders import NOW, a_model, a_policy, some_limits
 
 ENDPOINTS = Settings().endpoints
 
@@ -114,6 +114,30 @@ def test_what_a_model_merely_has_besides_is_taken(said: dict[str, Any]) -> None:
 def test_what_a_model_is_called_by_is_never_empty(name: str) -> None:
     with pytest.raises(ValidationError, match=name):
         a_model(**{name: ""})
+
+
+def test_the_smallest_policy_is_one_and_nothing_of_it_can_be_less() -> None:
+    ones = {name: 1 for name, field in Model.model_fields.items() if field.annotation is int} | {"max_tool_calls": 0}
+    letters = dict.fromkeys(("id", "provider_model_id", "provider_id", "display_name"), "x")
+    budgets = dict.fromkeys(EstimationBudgets.model_fields, 0) | {"bytes_per_token": 1}
+    smallest = a_policy(
+        a_model(**ones, **letters, estimation_budgets=budgets, general_config={"max_file_size_mb": 1}),
+        user_limits=LimitsByUser(default=some_limits(total=0, premium=0)),
+    )
+    assert Policy.model_validate_json(smallest.model_dump_json(exclude_unset=True)) == smallest
+    for name, least in ones.items():
+        with pytest.raises(ValidationError, match=name):
+            a_model(**{name: least - 1})
+    for name, least in budgets.items():
+        with pytest.raises(ValidationError, match=name):
+            EstimationBudgets.model_validate({name: least - 1})
+    with pytest.raises(ValidationError, match="max_file_size_mb"):
+        a_model(general_config={"max_file_size_mb": 0})
+    for name, less in (("policy_version", 0), ("model_catalog", ())):
+        with pytest.raises(ValidationError, match=name):
+            Policy.model_validate(smallest.model_dump() | {name: less})
+    with pytest.raises(ValidationError, match="limit_daily_credits_micro"):
+        some_limits(total=-1)
 
 
 def test_an_icon_is_shown_and_nothing_of_the_provider() -> None:

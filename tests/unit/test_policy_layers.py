@@ -169,3 +169,10 @@ def test_versions_are_compared_member_by_member_and_models_by_their_ids() -> Non
         LayerDifference(path="kill_switches.x", before=True),
         LayerDifference(path="limits", after=3),
     ]
+
+
+def test_a_list_without_ids_is_compared_as_a_whole() -> None:
+    for before, after in (([{"name": "a"}], [{"name": "b"}]), (["idle"], ["idle", "other"]), ([{"id": "a"}, "b"], [])):
+        assert differences({"deny": before}, {"deny": after}) == [
+            LayerDifference(path="deny", before=before, after=after)
+        ]

@@ -1,6 +1,6 @@
 """The periods of a quota, days and months of UTC: their names, and when a limit begins anew (turns-and-quota 4, 7)."""
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from math import ceil
 from typing import Literal
 
@@ -19,7 +19,7 @@ def next_reset(period: Period, now: datetime) -> datetime:
     """The next UTC midnight, or the first of the next month."""
     today = now.astimezone(UTC).date()
     tomorrow = today + timedelta(days=1)
-    next_month = (today.replace(day=1) + timedelta(days=32)).replace(day=1)
+    next_month = date(today.year + today.month // 12, today.month % 12 + 1, 1)
     return datetime.combine(tomorrow if period == "daily" else next_month, time(), UTC)
 
 

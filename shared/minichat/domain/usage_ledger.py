@@ -48,8 +48,8 @@ class LedgerEntry:
     policy_version: int
     used: LedgerSums
     kept_until: datetime
-    tenant_policy_version: int = 0
-    user_policy_version: int = 0
+    tenant_policy_version: int
+    user_policy_version: int
 
     @property
     def day(self) -> str:

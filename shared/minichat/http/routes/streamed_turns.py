@@ -148,12 +148,14 @@ async def resume_turn(
 
 async def _rest(call: Call, app: AppDeps, after: int | None, find: Callable[[], Turn | None]) -> Response | None:
     """The rest of a stream, for a request repeated with `Last-Event-ID`; None when there is none."""
+    if after is None:
+        return None
 
     def found() -> Resumed | None:
         turn = find()
-        return None if turn is None else resumed(call, turn, after or 0, app.settings)
+        return None if turn is None else resumed(call, turn, after, app.settings)
 
-    rest = None if after is None else await greenlets.run(found)
+    rest = await greenlets.run(found)
     # A client that has everything gets an empty stream, not a 204: libraries that repeat requests take a 204 for a
     # failure, and repeat for ever.
     return None if rest is None else _followed(call, app, rest)
