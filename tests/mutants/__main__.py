@@ -25,7 +25,7 @@ EXAMPLES = tuple(ROOT / "shared/minichat/http" / name for name in ("about.py", "
 """What the OpenAPI documents show: nobody decides anything by their numbers. They are left alone."""
 INTEGRATION = (
     *("edge", "reads", "refusals", "reactions", "quota", "replay", "endings", "day_counts"),
-    *("lists", "attachment_lists", "attached", "thread_summary", "ingest", "resume"),
+    *("lists", "attachment_lists", "attached", "thread_summary", "ingest", "resume", "bill_of_orphans"),
     *("api_keys", "permissions", "decisions", "exports", "policy_layers", "rates", "openai_door"),
 )
 E2E = (
