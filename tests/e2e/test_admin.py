@@ -237,6 +237,22 @@ def test_a_tenants_own_policies_are_published_in_place_of_those_that_were_read(s
         assert admin.put(place, json={"policies": "permit", "base": 1}).json()["code"] == "invalid_authorization"
 
 
+def test_an_erasure_and_an_export_are_of_one_user_or_of_the_tenant_and_begin_once(stack: Stack) -> None:
+    tenant, user = uuid4().hex, str(uuid4())
+    with serving(stack, tenant, "tenant_admin") as admin:
+        for kind in ("exports", "erasures"):
+            place = f"/tenants/{as_uuid(tenant)}/{kind}"
+            for body in ({}, {"user_id": user, "whole_tenant": as_uuid(tenant)}, {"whole_tenant": "another"}):
+                refused = admin.post(place, json=body)
+                assert refused.status_code == 400, body
+                assert refused.json()["errors"][0]["field"] in ("user_id", "whole_tenant")
+            made = admin.post(place, json={"user_id": user})
+            assert made.status_code == 202, made.text
+            assert made.json()["id"] in [one["id"] for one in admin.get(place).json()["items"]]
+            assert admin.get(f"{place}/{made.json()['id']}").json()["user_id"] in (user, None)
+            assert admin.get(f"{place}/{uuid4()}").json()["code"] == f"{kind[:-1].removesuffix('s')}_not_found"
+
+
 def test_an_operator_serves_the_tenant_that_the_path_names(stack: Stack, operator: httpx2.Client) -> None:
     tenant = uuid4().hex
     place = f"/tenants/{as_uuid(tenant)}/authorization"

@@ -25,8 +25,8 @@ EXAMPLES = tuple(ROOT / "shared/minichat/http" / name for name in ("about.py", "
 """What the OpenAPI documents show: nobody decides anything by their numbers. They are left alone."""
 INTEGRATION = (
     *("edge", "reads", "refusals", "reactions", "quota", "replay", "endings", "day_counts"),
-    *("lists", "attachment_lists", "attached", "thread_summary", "ingest", "resume"),
-    *("api_keys", "permissions", "decisions", "exports", "policy_layers", "rates", "openai_door"),
+    *("lists", "attachment_lists", "attached", "thread_summary", "ingest", "resume", "bill_of_orphans"),
+    *("api_keys", "decisions", "exports"),
 )
 E2E = (
     *("chats", "bad_input", "turns", "reactions", "browsers", "openapi", "attachments", "cancel", "citations"),

@@ -1,7 +1,9 @@
 """Mutants that live and may: nobody can see a difference. A sentence each; one that is killed now has to leave."""
 
 _LISTING, _AUTH, _EDGE, _ODATA = (f"shared/minichat/http/{name}.py" for name in ("listing", "auth", "edge", "odata"))
-_SIZE = "shared/minichat/domain/message_size.py"
+_SIZE, _SUMMARY = (f"shared/minichat/domain/{name}.py" for name in ("message_size", "doc_summary"))
+_HEALTH = "shared/minichat/http/admin/routes/service.py"
+_INQUIRY = "shared/minichat/http/openai/inquiry.py"
 
 ALLOWED: dict[tuple[str, str, str], str] = {
     (
@@ -49,5 +51,16 @@ ALLOWED: dict[tuple[str, str, str], str] = {
         "return len(text) * LONGEST_ESCAPE <= TOLD_MAX_BYTES or told_bytes(text) <= TOLD_MAX_BYTES",
         "return len(text) * LONGEST_ESCAPE < TOLD_MAX_BYTES or told_bytes(text) <= TOLD_MAX_BYTES",
     ): "The first clause only saves the time of the second, which says the same of a text so short.",
+    (_SUMMARY, "break", "continue"): "What is left only shrinks: after the first that does not fit none does.",
+    (
+        _HEALTH,
+        '"queues_late": any((one.waiting or 0) >= LATE for one in queues),',
+        '"queues_late": any((one.waiting or 1) >= LATE for one in queues),',
+    ): "A thousand messages are late. A queue that does not say how many wait is not, by 0 as by 1.",
+    (
+        _INQUIRY,
+        "_NEVER = datetime(1970, 1, 1, tzinfo=UTC)",
+        "_NEVER = datetime(1970, 1, 2, tzinfo=UTC)",
+    ): "What a client recounts of its conversation has no time that anybody is told.",
 }
 """The reason, by module, the line as it is, and as the mutant has it."""

@@ -15,6 +15,7 @@ from minichat.domain.policy import KillSwitches, Policy
 from minichat.domain.quota_left import Committed, QuotaUse, remaining
 from minichat.domain.quota_periods import next_reset
 from minichat.domain.tools import Document
+from minichat.http.response_models import quota_status
 from tests.support.domain.builders import NOW, a_model, a_policy, some_limits
 
 PREMIUM = a_model(
@@ -165,6 +166,12 @@ def test_warnings_begin_at_the_threshold(used: int, percentage: int, warning: bo
 def test_less_than_one_per_cent_is_exhausted() -> None:
     quota_use = QuotaUse(some_limits(premium=0, total=1000), daily=Committed(total=990), monthly=Committed(total=991))
     assert [one.exhausted for one in remaining(quota_use, 80, NOW)] == [False, True]
+
+
+def test_of_a_limit_that_is_overdrawn_nothing_is_left() -> None:
+    overdrawn = QuotaUse(some_limits(premium=0, total=1000), daily=Committed(total=1000), monthly=Committed(total=1001))
+    shown = quota_status(remaining(overdrawn, 80, NOW), [], 80)
+    assert [one.remaining_credits_micro for tier in shown.tiers for one in tier.periods] == [0, 0]
 
 
 def test_of_the_smallest_limit_all_is_left_until_something_is_used() -> None:

@@ -55,6 +55,11 @@ def test_what_is_no_key_is_refused(text: str) -> None:
         presented(text)
 
 
+@pytest.mark.parametrize("tenant", ["a", "é", "\U0010ffff" * LONGEST])
+def test_a_key_can_be_of_the_shortest_and_of_the_longest_tenant(tenant: str) -> None:
+    assert presented(written(TenantId(tenant), bytes(RANDOM_BYTES))).tenant_id == tenant
+
+
 def test_a_key_that_somebody_pastes_into_a_chat_is_not_in_the_audit_trail() -> None:
     assert redact_text(f"use {KEY}, please") == "use [redacted:minichat-key], please"
 

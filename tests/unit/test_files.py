@@ -191,5 +191,8 @@ def test_a_text_is_characters_in_whatever_encoding(name: str) -> None:
         assert is_what_it_says(TYPES[name], "Plain.\n".encode(without_mark))
     assert is_what_it_says(TYPES[name], "Größe".encode("latin-1"))
     assert is_what_it_says(TYPES[name], b"")
+    # One half of the characters has no zero, whichever it is: here the last one's other half is not there.
+    for text_of_one_half in (b"a\0b\0c", b"\0a\0b\0"):
+        assert is_what_it_says(TYPES[name], text_of_one_half)
     for binary in (VIDEO, b"MZ\x90\0\3\0\0\0\4", b"\x7fELF\2\1\1\0\0\0", HEADS["image/png"]):
         assert not is_what_it_says(TYPES[name], binary)

@@ -194,7 +194,7 @@ def test_what_is_no_uuid_stays_as_it_was_said(name: str) -> None:
     assert said(name) == name
 
 
-@pytest.mark.parametrize("name", ["", "a" * (LONGEST + 1), DEPLOYMENT, "\ud800"])
+@pytest.mark.parametrize("name", ["", "a" * (LONGEST + 1), DEPLOYMENT, "\ud800", "a\udfff"])
 def test_what_can_be_no_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"characters|stands for|character"):
         said(name)
@@ -235,3 +235,8 @@ def test_an_audit_record_says_who_it_was_also_where_a_name_looks_like_a_secret(
             assert mine["name"] == "[redacted:openai-key]"
     finally:
         current.cache_clear()
+
+
+def test_a_name_is_packed_when_it_would_be_too_long_and_not_before() -> None:
+    assert in_key("#" * (LONGEST_IN_KEY // 3)) == "%23" * (LONGEST_IN_KEY // 3)
+    assert in_key("a" + "#" * (LONGEST_IN_KEY // 3)).startswith("~")

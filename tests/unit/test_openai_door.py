@@ -24,7 +24,7 @@ from minichat.domain.usage import Usage
 from minichat.http.openai import completions_request, error_shape, ids, responses_request
 from minichat.http.openai.completion_chunks import CompletionChunks
 from minichat.http.openai.parameters import OF_COMPLETIONS, OF_RESPONSES, check_sampling
-from minichat.http.openai.response_events import ResponseEvents, response_of
+from minichat.http.openai.response_events import ResponseEvents, response_of, usage_of
 from minichat.services.channel import PING, Numbered
 from tests.support.domain.builders import NOW, a_caller, a_model, a_turn, an_id, new_id
 
@@ -310,6 +310,17 @@ def test_a_completion_is_told_as_the_official_types_have_it() -> None:
     told_of_it = [failing.of(one) for one in numbered(*WHOLE[:1], Error("rate_limited", "Too many."))]
     assert told_of_it[-1][0]["error"]["code"] == "rate_limit_exceeded"
     assert (failing.is_over, failing.failed) == (True, ("rate_limited", "Too many."))
+
+
+def test_tokens_that_nobody_counted_apart_are_none_in_openais_shape() -> None:
+    assert usage_of(None) is None
+    assert usage_of({"input_tokens": 3, "output_tokens": 2}) == {
+        "input_tokens": 3,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": 2,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 5,
+    }
 
 
 def test_problems_have_openais_shape_and_keep_what_else_they_say() -> None:

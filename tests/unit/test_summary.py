@@ -65,6 +65,7 @@ def test_long_messages_are_cut() -> None:
         ("<summary>abc", None),
         ("<analysis>cut off in the middle", None),
         ("<analysis>all thought</analysis>", None),
+        ("<analysis>so</analysis>They met. <analysis>or not</analysis>", None),
         ("<summary>  \n </summary>", None),
         ("", None),
         ("<summary>" + "x" * (SUMMARY_MAX_BYTES + 1) + "</summary>", None),
@@ -83,6 +84,7 @@ def test_the_oldest_fifth_is_dropped_first() -> None:
     ten = some(*"abcdefghij")
     eight = without_oldest(ten)
     assert eight == ten[2:]
+    assert without_oldest(some(*"abcdefghijk")) == some(*"abcdefghijk")[3:]
     assert without_oldest(ten[2:]) == ten[4:]
     assert without_oldest(some(*"abc")) == some(*"abc")[1:]
     assert without_oldest(some("a", "b")) is None
