@@ -77,7 +77,7 @@ orphans: .venv/dev.installed .tools/ministack/installed ## Kill servers and wait
 
 .PHONY: browsers
 browsers: .venv/browsers.installed .tools/ministack/installed ## Use the console in Chromium as people do, with 5,000 chats and 2,000 messages; takes long
-	BROWSERS=1 $(PYTEST) --timeout 3600 tests/e2e/test_console.py tests/e2e/test_console_operator.py tests/e2e/test_console_bad_input.py
+	BROWSERS=1 $(PYTEST) --timeout 3600 tests/e2e/test_console.py tests/e2e/test_console_operator.py tests/e2e/test_console_bad_input.py tests/e2e/test_console_network.py
 
 .PHONY: screenshots
 screenshots: .venv/browsers.installed .tools/ministack/installed ## Make docs/images anew: the console in Chromium on a running stack

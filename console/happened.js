@@ -1,6 +1,7 @@
 /** What happened in a turn, for those who build on it: its events and times, its request, its bill. */
-import { api, BASE_URL, config, sentence } from "./session.js";
-import { credits, html, IconButton, number, signal, useEffect, useState } from "./lib.js";
+import { api, BASE_URL, sentence } from "./session.js";
+import { html, IconButton, number, signal, useEffect, useState } from "./lib.js";
+import { Bill } from "./bill.js";
 import { chatId, inspected, latestRequest, live, told } from "./chat.js";
 import { copied } from "./markdown.js";
 import { panel, showPanel } from "./panel.js";
@@ -116,7 +117,7 @@ function curlOf({ method, path, body }, requestId) {
   return lines.join(" \\\n  ");
 }
 
-/** What the server says of a turn once it is over, and its bill where the server writes any. */
+/** What the server says of a turn once it is over, and its bill. */
 function Facts({ requestId, state }) {
   const status = useMemoSignal();
   useEffect(() => {
@@ -131,7 +132,7 @@ function Facts({ requestId, state }) {
     tokens: turn.usage && `${number(turn.usage.input_tokens)} in, ${number(turn.usage.output_tokens)} out`,
     "request id": requestId,
   };
-  return html`<${Rows} rows=${rows} />${bill && html`<h3>Bill</h3><${Rows} rows=${flat(bill)} />`}`;
+  return html`<${Rows} rows=${rows} />${bill && html`<${Bill} bill=${bill} />`}`;
 }
 
 function useMemoSignal() {
@@ -141,7 +142,7 @@ function useMemoSignal() {
 
 async function readFacts(id, requestId) {
   const turn = await api.value.turn(id, requestId).catch(() => null);
-  if (!turn || !config.value.bills) return { turn };
+  if (!turn) return {};
   const bill = await api.value.request("GET", `/chats/${id}/turns/${requestId}/bill`).catch(() => undefined);
   return { turn, bill };
 }
@@ -152,15 +153,4 @@ function Rows({ rows }) {
       .filter(([, value]) => value)
       .map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd><bdi>${value}</bdi></dd></div>`)}
   </dl>`;
-}
-
-/** A document as rows, whatever it has: a member of a member is named by both; micro-credits are told as credits. */
-function flat(document, before = "") {
-  return Object.entries(document ?? {}).reduce((rows, [name, value]) => {
-    const path = before ? `${before} ${name}` : name;
-    const label = path.replaceAll("_", " ");
-    if (value !== null && typeof value === "object") return { ...rows, ...flat(value, path) };
-    if (name.endsWith("_micro")) return { ...rows, [label.replace(/ micro$/, "")]: `${credits(value)} credits` };
-    return { ...rows, [label]: typeof value === "number" ? number(value) : String(value ?? "") };
-  }, {});
 }

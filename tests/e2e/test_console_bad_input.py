@@ -84,7 +84,7 @@ def test_a_token_that_is_refused_in_the_middle_of_work_is_asked_for_and_nothing_
         desk = Desk(browser, server.base_url)
         page = desk.context.new_page()
         # As at a deployment, which signs nothing.
-        page.route("**/console/config.json", lambda route: route.fulfill(json={"sign_in": "token", "bills": False}))
+        page.route("**/console/config.json", lambda route: route.fulfill(json={"sign_in": "token"}))
         page.goto(desk.url)
         page.get_by_label("Token").fill("Bearer " + stack.token("acme", name))
         page.get_by_role("button", name="Sign in").click()

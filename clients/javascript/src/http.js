@@ -130,6 +130,8 @@ export class Http {
       if (signal?.aborted) throw signal.reason;
       throw new ConnectionLost("The server cannot be reached, or does not let this page call", { cause });
     }
+    // A browser takes a status line that was cut, `HTTP/1.1 4`, for a status.
+    if (response.status < 200) throw new ConnectionLost("The answer was cut");
     if (!response.ok) throw await problemOf(response);
     return response;
   }

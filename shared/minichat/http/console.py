@@ -111,10 +111,9 @@ async def _slashed(request: Request) -> Response:
 
 
 async def _config(request: Request) -> Response:
-    """What the page has to know before it can ask: how somebody signs in, and whether turns have bills."""
+    """What the page has to know before it can ask: how somebody signs in."""
     _settings(request)
-    has_bills = any(getattr(route, "path", "").endswith("/bill") for route in request.app.routes)
-    config = {"sign_in": "token", "bills": has_bills, **request.scope["state"].get(SIGN_IN, {})}
+    config = {"sign_in": "token", **request.scope["state"].get(SIGN_IN, {})}
     return JSONResponse(config, headers={"cache-control": "no-cache"})
 
 

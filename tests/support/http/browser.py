@@ -12,12 +12,12 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.support.patience import PATIENCE
+
 playwright = pytest.importorskip("playwright.sync_api", reason="requirements/browsers.txt is not installed")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE_MS = 60_000
-SLOW_MACHINE = 5
-"""How much longer than it should take something may take here, where other tests run at the same time."""
+PATIENCE_MS = PATIENCE * 1000
 
 
 @contextmanager
@@ -27,7 +27,8 @@ def chromium() -> Iterator[Any]:
         pytest.skip("Chromium is not installed")
     with playwright.sync_playwright() as driver:
         # As root, and in containers, there is no sandbox to be had.
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        options = ["--no-sandbox", "--disable-dev-shm-usage"]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options, timeout=PATIENCE_MS)
         yield browser
         browser.close()
 
