@@ -3,11 +3,15 @@
 python -m tests.screenshots [FOLDER OF A RUNNING STACK]
 """
 
+import io
 import json
+import re
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from minichat.local.issuer import as_uuid
 from tests.conftest import ROOT, running_stack
@@ -26,6 +30,16 @@ for event in client.send(chat, "Why is the sky blue?"):
 
 Blue light is scattered most, so it comes from everywhere."""
 
+SAID = {
+    "Why is the sky blue, and how do I read the answer?": f"{ANSWER}]][[delay:120",
+    "Who answers when the premium quota is used up?": "A model of the standard tier, as the policy says."
+    " The answer tells which one it was.",
+    "Names for a lighthouse": "Northlight, Gull's Lamp, or simply Aurora.",
+    "Why bread rises": "Yeast turns sugar into gas, and gluten holds it.",
+}
+"""What the scripted provider is told to answer: beside the question, so that no picture shows the script."""
+MARKERS = re.compile(r'(?:\\n| )\[\[(?:[^"\\]|\\.)*(?=")')
+
 
 def main() -> None:
     """Makes every picture anew."""
@@ -41,6 +55,8 @@ def main() -> None:
 
 def _pictures(browser: Any, about: dict[str, Any]) -> None:
     desk = Desk(browser, str(about["base_url"]), viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
+    desk.context.route("**/messages:stream", _with_its_script)
+    desk.context.route(re.compile(r"/v1/chats[^:]*$"), _without_scripts)
     page = desk.signed_in("acme", "ada")
     for title in ("Names for a lighthouse", "Why bread rises"):
         send(page, title)
@@ -48,12 +64,11 @@ def _pictures(browser: Any, about: dict[str, Any]) -> None:
         page.get_by_role("link", name=title).wait_for()
         page.get_by_role("button", name="New chat").click()
     page.get_by_role("button", name="Web").click()
-    # The script of the answer is in the question; it is not what the picture is about.
-    send(page, f"Why is the sky blue, and how do I read the answer?\n[[say:{ANSWER}]][[delay:120]]")
-    page.get_by_text("Cut?").wait_for()
+    send(page, "Why is the sky blue, and how do I read the answer?")
+    page.get_by_text("Cut?", exact=True).wait_for()
     _shown(page, "streaming")
     page.reload()
-    page.get_by_text("Cut?").wait_for()
+    page.get_by_text("Cut?", exact=True).wait_for()
     page.get_by_role("button", name="What happened", exact=True).click()
     _shown(page, "resumed")
     answered(page)
@@ -66,6 +81,20 @@ def _pictures(browser: Any, about: dict[str, Any]) -> None:
     _shown(page, "phone")
     _quota_and_operate(desk, page)
     desk.context.close()
+
+
+def _with_its_script(route: Any) -> None:
+    body = route.request.post_data_json
+    body["content"] += f"\n[[say:{SAID[body['content']]}]]"
+    route.continue_(post_data=json.dumps(body))
+
+
+def _without_scripts(route: Any) -> None:
+    if route.request.method != "GET" or route.request.url.endswith("/stream"):
+        route.continue_()
+        return
+    answer = route.fetch()
+    route.fulfill(response=answer, body=MARKERS.sub("", answer.text()))
 
 
 def _quota_and_operate(desk: Desk, page: Any) -> None:
@@ -99,7 +128,9 @@ def _quota_and_operate(desk: Desk, page: Any) -> None:
 
 def _shown(page: Any, name: str) -> None:
     page.mouse.move(2, 2)
-    page.screenshot(path=IMAGES / f"{name}.png")
+    # 256 colours are all that a page of text has, in a third of the bytes.
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    picture.quantize(256, dither=Image.Dither.NONE).save(IMAGES / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":
