@@ -27,13 +27,17 @@ print(importlib.import_module(sys.argv[1]).__file__)
 print(importlib.import_module("minichat").__file__)
 """
 
+FILES = "from minichat.http.console import console_files; print(*console_files().files, console_files().version)"
+
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in (ROOT / "functions").glob("*/handler.py")))
 def test_a_function_starts_from_its_zip_and_the_layer_alone(name: str, tmp_path: Path) -> None:
     logical_id = "".join(word.capitalize() for word in name.split("_")) + "Function"
     build = ["make", "--makefile", "functions/Makefile", f"build-{logical_id}"]
     subprocess.run(build, cwd=ROOT, env={**os.environ, "ARTIFACTS_DIR": str(tmp_path)}, check=True, timeout=120)
-    assert {path.name for path in tmp_path.iterdir()} == {"functions", "minichat"}
+    # The API function also has the console, whose modules import the client's own.
+    pages = {"console", "clients"} if name == "api" else set()
+    assert {path.name for path in tmp_path.iterdir()} == {"functions", "minichat"} | pages
     assert {path.name for path in (tmp_path / "functions").iterdir()} - {"__pycache__"} == {"__init__.py", name}
     assert not {"local", "cli"} & {path.name for path in (tmp_path / "minichat").iterdir()}
 
@@ -57,3 +61,25 @@ def test_a_function_starts_from_its_zip_and_the_layer_alone(name: str, tmp_path:
     )
     assert started.returncode == 0, started.stderr
     assert all(Path(line).is_relative_to(tmp_path) for line in started.stdout.splitlines())
+
+
+def test_the_zip_of_the_api_has_all_that_the_console_loads(tmp_path: Path) -> None:
+    build = ["make", "--makefile", "functions/Makefile", "build-ApiFunction"]
+    subprocess.run(build, cwd=ROOT, env={**os.environ, "ARTIFACTS_DIR": str(tmp_path)}, check=True, timeout=120)
+    found = [
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from minichat.http.console import console_files as c; print(*c().files, c().version)",
+            ],
+            env={**os.environ, "PYTHONPATH": str(package)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for package in (tmp_path, ROOT / "shared")
+    ]
+    assert found[0] == found[1]
+    assert "clients/javascript/src/index.js" in found[0]
