@@ -31,6 +31,7 @@ OPERATIONS = {
     "GET /chats/{chat_id}/messages",
     "POST /chats/{chat_id}/messages:stream",
     "GET /chats/{chat_id}/turns/{request_id}",
+    "GET /chats/{chat_id}/turns/{request_id}/bill",
     "DELETE /chats/{chat_id}/turns/{request_id}",
     "PATCH /chats/{chat_id}/turns/{request_id}",
     "POST /chats/{chat_id}/turns/{request_id}/retry",
