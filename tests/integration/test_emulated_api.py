@@ -76,6 +76,9 @@ def _talk(gateway: EmulatedGateway) -> None:
     assert gateway.call("PUT", reaction, answer, {"reaction": "like"}).status == 200
     assert gateway.call("DELETE", reaction, answer).status == 204
     assert gateway.call("GET", "/chats/{chat_id}/turns/{request_id}", turn).json["state"] == "done"
+    bill = gateway.call("GET", "/chats/{chat_id}/turns/{request_id}/bill", turn).json
+    assert bill["charged"]["rule"] == "actual"
+    assert bill["run"]["write_units"]["together"] > 0
     again = gateway.call("GET", "/chats/{chat_id}/turns/{request_id}/stream", turn, headers={"Last-Event-ID": "1"})
     assert again.events == sent.events[1:]
     assert gateway.call("POST", "/chats/{chat_id}/turns/{request_id}/cancel", turn).json["state"] == "done"
@@ -87,9 +90,18 @@ def _talk(gateway: EmulatedGateway) -> None:
     )
     assert edited.events == ["stream_started", "delta", "done"]
     assert gateway.call("DELETE", "/chats/{chat_id}/turns/{request_id}", _turn_of(chat, edited)).status == 204
+    _export(gateway, chat)
     assert gateway.call("DELETE", "/chats/{chat_id}", chat).status == 204
     gone = gateway.call("POST", "/chats/{chat_id}/messages:stream", chat, {"content": "x"})
     assert str(gone) == "404 chat_not_found"
+
+
+def _export(gateway: EmulatedGateway, chat: dict[str, str]) -> None:
+    begun = gateway.call("POST", "/chats/{chat_id}/exports", chat)
+    assert begun.status == 202
+    assert gateway.call("GET", "/exports/{export_id}", {"export_id": begun.json["id"]}).json["scope"] == "chat"
+    # One at a time, and nobody works on it here.
+    assert str(gateway.call("POST", "/exports")) == "409 export_running"
 
 
 def _turn_of(chat: dict[str, str], stream: Reply) -> dict[str, str]:

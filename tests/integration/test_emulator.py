@@ -111,7 +111,7 @@ def test_every_function_answers_from_its_artifacts_alone(
         assert (refused["statusCode"], json.loads(refused["body"])["code"]) == (403, "forbidden")
     assert set(json.loads(answers["OrphanWatchdogFunction"]).values()) == {0}
     # The example of a usage event is in the ledger by then. Of a turn that is nowhere else nothing can be proved.
-    nothing = dict.fromkeys(("quota", "ledger", "left_over", "unreadable", "undecided", "repaired"), 0)
+    nothing = dict.fromkeys(("quota", "ledger", "left_over", "unreadable", "undecided", "repaired", "idle_chats"), 0)
     assert json.loads(answers["ReconcileFunction"]) == nothing
     consumers = ("Audit", "Usage", "AttachmentCleanup", "AttachmentIngest", "ChatCleanup", "ThreadSummary")
     for function in ("OutboxRelay", "EventExport", "Webhook", *consumers):
