@@ -57,7 +57,9 @@ def test_an_answer_that_is_cut_before_and_within_its_events_comes_whole_and_once
         send(page, f"[[say:{TEXT}]]")
         page.get_by_text(TEXT, exact=True).wait_for()
         answered(page)
-        assert sum(proxy.cuts.values()) == len(cuts)
+        # How much of an answer a connection still carried when it was cut, the browser decides.
+        assert proxy.cuts["unanswered"] == 1
+        assert proxy.cuts["character"] + proxy.cuts["between"] >= 1
         assert last_answer(page).locator(".block").all_inner_texts() == [TEXT]
         page.get_by_role("button", name="What happened", exact=True).click()
         rows = page.locator(".events tbody tr")

@@ -45,7 +45,7 @@ from tests.support.domain.builders import (
 from tests.support.services.ready_files import announced, ready
 from tests.support.storage.invariants import Tables, violations
 
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "50"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "30"))
 STEPS = 50
 LIMIT = 40_000
 SEARCHES = 5
