@@ -10,7 +10,7 @@ import pytest
 
 from minichat.domain.identity import TenantId
 from minichat.domain.reconcile_report import ReconcileFinding, ReconcileRun, summed
-from minichat.local.issuer import Issuer, as_uuid
+from minichat.local.issuer import as_uuid
 from minichat.settings import Store
 from minichat.storage import reconcile_reports
 from minichat.storage.items import connect
@@ -20,18 +20,9 @@ from tests.support.patience import PATIENCE
 ACME, GLOBEX = as_uuid("acme"), as_uuid("globex")
 
 
-def serving(stack: Stack, tenant: str, *roles: str) -> httpx2.Client:
-    token = Issuer(stack.state).token(
-        tenant, uuid4().hex, now=datetime.now(UTC), lifetime=timedelta(hours=1), roles=roles
-    )
-    base_url = stack.base_url.replace("/mini-chat/v1", "/mini-chat/admin/v1")
-    headers = {"authorization": f"Bearer {token}"}
-    return httpx2.Client(base_url=base_url, headers=headers, timeout=PATIENCE, trust_env=False)
-
-
 @pytest.fixture
 def operator(stack: Stack) -> Iterator[httpx2.Client]:
-    with serving(stack, "us", "operator") as client:
+    with stack.operating("us", "operator") as client:
         yield client
 
 
@@ -49,7 +40,7 @@ def operator(stack: Stack) -> Iterator[httpx2.Client]:
 def test_each_role_reaches_its_own_tenant_at_most_and_an_operator_all(
     stack: Stack, role: str, deployment: int, own: int, foreign: int, write: int
 ) -> None:
-    with serving(stack, "acme", *filter(None, [role])) as client:
+    with stack.operating("acme", *filter(None, [role])) as client:
         switches = client.patch(f"/tenants/{ACME}/policy/kill_switches", json={"disable_images": False})
         found = [
             client.get("/running_turns").status_code,
@@ -111,7 +102,7 @@ def test_providers_are_published_by_name_of_their_keys_and_a_tenant_stays_in_its
         secret = {"source": "secretsmanager", "name": f"/mini-chat/providers/{folder}/openai"}
         return {"overrides": {"openai": {"auth": {"secret": secret}}}}
 
-    with serving(stack, tenant, "tenant_admin") as admin:
+    with stack.operating(tenant, "tenant_admin") as admin:
         assert admin.get(place).json()["code"] == "providers_not_found"
         refused = admin.post(f"{place}/versions", json=keyed("globex")).json()
         assert refused["errors"][0]["field"] == "overrides.openai.auth.secret.name"
@@ -134,7 +125,7 @@ def test_limits_below_what_is_used_are_taken(operator: httpx2.Client) -> None:
 
 
 def test_an_administrator_stops_a_turn_of_their_tenant(stack: Stack) -> None:
-    with stack.user("acme") as user, serving(stack, "acme", "tenant_admin") as admin:
+    with stack.user("acme") as user, stack.operating("acme", "tenant_admin") as admin:
         chat_id = user.new_chat()
         with user.streaming(
             "POST", f"/chats/{chat_id}/messages:stream", json={"content": "[[hold:admin-stops]] hello"}
@@ -152,7 +143,7 @@ def test_users_read_what_they_used_and_their_administrator_what_all_did(stack: S
     today = datetime.now(UTC).date()
     span = {"from": (today - timedelta(days=1)).isoformat(), "to": (today + timedelta(days=1)).isoformat()}
     tenant = uuid4().hex
-    with stack.user(tenant) as user, serving(stack, tenant, "tenant_admin") as admin:
+    with stack.user(tenant) as user, stack.operating(tenant, "tenant_admin") as admin:
         user.send(user.new_chat(), "[[say:Paris.]] The capital of France?")
         deadline = time.monotonic() + PATIENCE
         while not user.http.get("/usage", params=span).json()["items"] and time.monotonic() < deadline:
@@ -181,7 +172,7 @@ def test_runs_of_the_reconciliation_are_told_and_a_tenant_hears_of_its_own_alone
     assert [one["tenant_id"] for one in told["findings"]] == [as_uuid(tenant), "another"]
     assert moment.isoformat() not in operator.get("/reconcile", params={"before": told["at"]}).text
     for name, counts in ((tenant, {"ledger": 1}), (uuid4().hex, {})):
-        with serving(stack, name, "tenant_admin") as admin:
+        with stack.operating(name, "tenant_admin") as admin:
             assert admin.get("/reconcile").status_code == 403
             (own,) = admin.get(f"/tenants/{as_uuid(name)}/reconcile", params=span).json()["items"]
             assert (own["at"], own["counts"], len(own["findings"])) == (told["at"], counts, len(counts))
@@ -202,7 +193,7 @@ def test_an_administrator_makes_a_key_that_is_then_listed_and_revoked(stack: Sta
         "scopes": ["chat:create"],
         "expires_at": (datetime.now(UTC) + timedelta(days=1)).isoformat(),
     }
-    with serving(stack, "acme", "tenant_admin") as admin:
+    with stack.operating("acme", "tenant_admin") as admin:
         made = admin.post(place, json=wanted)
         assert made.status_code == 201, made.text
         assert made.json()["id"] in [one["id"] for one in admin.get(place).json()["items"]]
@@ -214,7 +205,7 @@ def test_a_grant_is_given_listed_and_ended_and_no_operator_gives_one(stack: Stac
     place = f"/tenants/{ACME}/grants"
     until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     wanted = {"user_id": str(uuid4()), "until": until, "reason": "Ticket 7"}
-    with serving(stack, "acme", "tenant_admin") as admin:
+    with stack.operating("acme", "tenant_admin") as admin:
         made = admin.post(place, json=wanted)
         assert made.status_code == 201, made.text
         assert made.json()["id"] in [one["id"] for one in admin.get(place).json()["items"]]
@@ -229,7 +220,7 @@ def test_a_tenants_own_policies_are_published_in_place_of_those_that_were_read(s
     tenant = uuid4().hex
     place = f"/tenants/{as_uuid(tenant)}/authorization"
     text = '@id("no-files") forbid (principal, action == Action::"attachment:create", resource);'
-    with serving(stack, tenant, "tenant_admin") as admin:
+    with stack.operating(tenant, "tenant_admin") as admin:
         assert admin.get(place).json()["version"] is None
         assert admin.put(place, json={"policies": text, "base": None}).json()["version"] == 1
         assert admin.get(place).json()["policies"] == text
@@ -239,7 +230,7 @@ def test_a_tenants_own_policies_are_published_in_place_of_those_that_were_read(s
 
 def test_an_erasure_and_an_export_are_of_one_user_or_of_the_tenant_and_begin_once(stack: Stack) -> None:
     tenant, user = uuid4().hex, str(uuid4())
-    with serving(stack, tenant, "tenant_admin") as admin:
+    with stack.operating(tenant, "tenant_admin") as admin:
         for kind in ("exports", "erasures"):
             place = f"/tenants/{as_uuid(tenant)}/{kind}"
             for body in ({}, {"user_id": user, "whole_tenant": as_uuid(tenant)}, {"whole_tenant": "another"}):
@@ -257,6 +248,6 @@ def test_an_operator_serves_the_tenant_that_the_path_names(stack: Stack, operato
     tenant = uuid4().hex
     place = f"/tenants/{as_uuid(tenant)}/authorization"
     assert operator.put(place, json={"policies": "", "base": None}).json()["version"] == 1
-    with serving(stack, tenant, "tenant_admin") as admin:
+    with stack.operating(tenant, "tenant_admin") as admin:
         assert admin.get(place).json()["version"] == 1
     assert operator.get(f"/tenants/{ACME}/authorization").json()["version"] is None

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import venv
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from importlib.metadata import PathDistribution, distribution, packages_distributions
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from minichat.local.issuer import Issuer
 from tests.conftest import ROOT
 from tests.support.http.client import Stack
 from tests.support.patience import PATIENCE
@@ -103,10 +101,8 @@ def test_it_holds_a_conversation(stack: Stack, command: Command, tmp_path: Path)
 
 
 def test_it_operates(stack: Stack, command: Command, tmp_path: Path) -> None:
-    now, role = datetime.now(UTC), ["operator"]
-    token = Issuer(stack.state).token("operators", "olga", now=now, lifetime=timedelta(hours=1), roles=role)
-    (tmp_path / "token").write_text(token)
-    api = ["--api", stack.base_url.replace("/v1", "/admin/v1"), "--token-file", str(tmp_path / "token")]
+    (tmp_path / "token").write_text(stack.token("operators", "olga", roles=["operator"]))
+    api = ["--api", stack.operators_url, "--token-file", str(tmp_path / "token")]
     for arguments in (
         ["usage", "--tenant", "acme", "--from", "2026-11-01", "--to", "2026-11-02"],
         ["turns", "running"],

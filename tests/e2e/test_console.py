@@ -10,10 +10,8 @@ import pytest
 from tests.support.http.browser import (
     Desk,
     answered,
-    chromium,
     eventually,
     last_answer,
-    release,
     send,
     serious_findings,
 )
@@ -22,34 +20,11 @@ from tests.support.http.client import Stack, User
 CODE = "Two things:\n\n```python\nprint('hi')\n```\n\n- one\n- **two**"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
-
-
 @pytest.fixture
 def desk(browser: Any, stack: Stack) -> Iterator[Desk]:
     one = Desk(browser, stack.base_url, permissions=["clipboard-read", "clipboard-write"])
     yield one
     one.close()
-
-
-@pytest.fixture
-def name() -> str:
-    """Somebody whom no other test is."""
-    return f"user-{uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def person(stack: Stack, name: str) -> Iterator[User]:
-    """The same somebody, by the API."""
-    with stack.user("acme", name) as one:
-        yield one
-
-
-def provider(stack: Stack) -> str:
-    return str(stack.about["provider_url"])
 
 
 def test_an_answer_is_drawn_as_it_is_written_with_its_tools_its_code_and_its_sources(
@@ -60,11 +35,11 @@ def test_an_answer_is_drawn_as_it_is_written_with_its_tools_its_code_and_its_sou
     hold = uuid4().hex
     send(page, f"[[say:{CODE}]][[hold-tool:{hold}]][[hold:{hold}-text]]")
     page.get_by_text("Searching the web…").wait_for()
-    release(provider(stack), hold)
+    stack.release(hold)
     page.get_by_text("Searched the web").wait_for()
     page.get_by_text("Two ").last.wait_for()
     assert page.get_by_role("button", name="Stop the answer").is_visible()
-    release(provider(stack), f"{hold}-text")
+    stack.release(f"{hold}-text")
     answered(page)
     answer = last_answer(page)
     assert answer.locator("li strong").inner_text() == "two"
@@ -109,7 +84,7 @@ def test_an_answer_is_stopped_asked_for_again_and_its_question_changed_in_place(
     page.get_by_role("button", name="Stop the answer").click()
     page.get_by_text("Stopped.").wait_for()
     answered(page)
-    release(provider(stack), hold)
+    stack.release(hold)
     page.get_by_role("button", name="Answer again").click()
     page.get_by_text("first words", exact=True).wait_for()
     answered(page)
@@ -159,7 +134,7 @@ def test_a_second_window_follows_the_same_answer_and_a_reload_in_its_middle_goes
     for window in (page, other):
         window.get_by_text("begun", exact=True).wait_for()
         assert window.get_by_role("button", name="Stop the answer").is_visible()
-    release(provider(stack), hold)
+    stack.release(hold)
     for window in (page, other):
         window.get_by_text("begun and ended", exact=True).wait_for()
         answered(window)

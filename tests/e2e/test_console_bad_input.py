@@ -1,22 +1,18 @@
 """The console where things go wrong: each has a look of its own, nothing is lost, and nothing of a stranger's runs."""
 
 import os
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
 import httpx2
-import pytest
 
 from tests.conftest import another_server
 from tests.support.http.browser import (
     LONG,
     Desk,
     answered,
-    chromium,
     eventually,
     last_answer,
-    release,
     send,
     sign_in,
 )
@@ -26,30 +22,6 @@ EVIL = """<script>window.was = 1</script><img src=x onerror="window.was = 2">
 
 [click](javascript:alert(1)) [data](data:text/html,x) ![seen](https://evil.example/pixel.gif)
 <a href="javascript:alert(1)" style="position:fixed">over</a> **fine**"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
-
-
-@pytest.fixture
-def desk(browser: Any, stack: Stack) -> Iterator[Desk]:
-    one = Desk(browser, stack.base_url)
-    yield one
-    one.close()
-
-
-@pytest.fixture
-def name() -> str:
-    return f"user-{uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def person(stack: Stack, name: str) -> Iterator[User]:
-    with stack.user("acme", name) as one:
-        yield one
 
 
 def test_what_strangers_write_is_text_and_no_link_runs_or_picture_tells_who_reads(desk: Desk, name: str) -> None:
@@ -115,7 +87,7 @@ def test_two_windows_that_send_at_once_make_one_turn_and_lose_no_words(
     send(two, "[[say:of the second]]")
     two.get_by_role("alert").get_by_text("An answer is being written in this chat").wait_for()
     assert two.get_by_label("Message", exact=True).input_value() == "[[say:of the second]]"
-    release(str(stack.about["provider_url"]), hold)
+    stack.release(hold)
     for page in (one, two):
         page.get_by_text("of the first", exact=True).wait_for()
         answered(page)

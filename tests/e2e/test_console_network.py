@@ -3,34 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import uuid4
 
-import pytest
-
-from tests.support.http.browser import Desk, answered, chromium, last_answer, send
+from tests.support.http.browser import Desk, answered, last_answer, send
 from tests.support.http.client import Stack, User
 from tests.support.http.cutting_proxy import Cut, CuttingProxy
 
 TEXT = " ".join(f"wört{number}" for number in range(1, 41))
 COMPLAINTS = "ERR_|Failed to load resource"
 """What a browser says of a connection that is gone."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
-
-
-@pytest.fixture
-def name() -> str:
-    return f"user-{uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def person(stack: Stack, name: str) -> Iterator[User]:
-    with stack.user("acme", name) as one:
-        yield one
 
 
 @contextmanager

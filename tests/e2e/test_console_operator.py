@@ -1,30 +1,13 @@
 """The console of who operates: limits, usage, running turns, dead letters, policy and switches, in a browser."""
 
 import json
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import uuid4
 
-import httpx2
 import pytest
 
-from minichat.local.issuer import Issuer, as_uuid
-from tests.support.http.browser import Desk, answered, chromium, last_answer, release, send, serious_findings
+from minichat.local.issuer import as_uuid
+from tests.support.http.browser import Desk, answered, last_answer, send, serious_findings
 from tests.support.http.client import Stack
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
-
-
-@pytest.fixture
-def desk(browser: Any, stack: Stack) -> Iterator[Desk]:
-    one = Desk(browser, stack.base_url)
-    yield one
-    one.close()
 
 
 @pytest.fixture
@@ -35,15 +18,12 @@ def tenant() -> str:
 
 def limited(stack: Stack, tenant: str, user: str, *, premium: int, standard: int) -> None:
     """Gives a user limits of their own, in micro-credits a day and a month."""
-    token = Issuer(stack.state).token(
-        tenant, "boss", now=datetime.now(UTC), lifetime=timedelta(hours=1), roles=["tenant_admin"]
-    )
     limits = {
         tier: {"limit_daily_credits_micro": most, "limit_monthly_credits_micro": most}
         for tier, most in (("premium", premium), ("standard", standard))
     }
-    url = f"{stack.base_url.replace('/v1', '/admin/v1')}/tenants/{as_uuid(tenant)}/users/{as_uuid(user)}/limits"
-    answer = httpx2.put(url, json=limits, headers={"authorization": f"Bearer {token}"}, timeout=60, trust_env=False)
+    with stack.operating(tenant, "tenant_admin") as admin:
+        answer = admin.put(f"/tenants/{as_uuid(tenant)}/users/{as_uuid(user)}/limits", json=limits)
     assert answer.status_code == 200, answer.text
 
 
@@ -85,7 +65,7 @@ def test_usage_is_a_chart_and_a_table_and_a_running_turn_is_cancelled(desk: Desk
     page.get_by_role("button", name="Cancel the turn").click()
     writer.get_by_text("Stopped.").wait_for()
     page.get_by_text("No turn runs.").wait_for()
-    release(str(stack.about["provider_url"]), hold)
+    stack.release(hold)
 
 
 def test_a_policy_is_compared_before_it_is_published_and_a_switch_takes_hold(desk: Desk, tenant: str) -> None:

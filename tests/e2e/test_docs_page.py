@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,10 +10,10 @@ import pytest
 
 from minichat.http.routes.docs_page import FOLDER, POLICY
 from tests.conftest import ROOT, another_server
+from tests.support.http.chromium import CHROMIUM
 from tests.support.http.client import Stack
 from tests.support.patience import PATIENCE
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 ORIGIN = re.compile(r"""(?:src|href)=["'](?:https?:)?//""")
 SHA256 = {
     "swagger-ui-bundle.js": "e6a898692f2d768e807c3ba4626068a69a2c5dd960dd6c76f3e4d3a3de180af2",
@@ -23,7 +22,7 @@ SHA256 = {
 """Of the files as swagger-ui-dist 5.35.0 has them (`make docs-page` checks its package)."""
 
 
-@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 @pytest.mark.parametrize(
     ("query", "shown"),
     [("", ["Send message", "Resume turn"]), ("?of=operators", ["List api keys", "Redrive dead letters"])],
@@ -31,12 +30,12 @@ SHA256 = {
 def test_a_browser_shows_the_document_asks_no_other_host_and_has_nothing_to_complain_about(
     stack: Stack, tmp_path: Path, query: str, shown: list[str]
 ) -> None:
-    assert BROWSER is not None
+    assert CHROMIUM is not None
     elsewhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", elsewhere]
     options += [f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--virtual-time-budget=60000", "--dump-dom"]
     page = subprocess.run(
-        [BROWSER, *options, f"{stack.base_url}/docs{query}"],
+        [CHROMIUM, *options, f"{stack.base_url}/docs{query}"],
         capture_output=True,
         text=True,
         timeout=PATIENCE * 4,

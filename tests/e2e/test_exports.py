@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,19 +11,9 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from minichat.local.issuer import Issuer, as_uuid
+from minichat.local.issuer import as_uuid
 from tests.support.http.client import Stack
 from tests.support.patience import PATIENCE
-
-
-def serving(stack: Stack, tenant: str, *roles: str) -> httpx2.Client:
-    """The operator's API, for somebody of a tenant with these roles."""
-    token = Issuer(stack.state).token(
-        tenant, uuid4().hex, now=datetime.now(UTC), lifetime=timedelta(hours=1), roles=roles
-    )
-    base_url = stack.base_url.replace("/mini-chat/v1", "/mini-chat/admin/v1")
-    headers = {"authorization": f"Bearer {token}"}
-    return httpx2.Client(base_url=base_url, headers=headers, timeout=PATIENCE, trust_env=False)
 
 
 def made(http: httpx2.Client, path: str) -> dict[str, Any]:
@@ -66,7 +55,7 @@ def test_a_user_exports_a_chat_and_everything_and_nobody_else_reads_it(stack: St
 def test_an_administrator_exports_a_user_or_the_tenant_and_nobody_of_another_does(stack: Stack) -> None:
     tenant = uuid4().hex
     exports = f"/tenants/{as_uuid(tenant)}/exports"
-    with stack.user(tenant, "ann") as ann, serving(stack, tenant, "tenant_admin") as admin:
+    with stack.user(tenant, "ann") as ann, stack.operating(tenant, "tenant_admin") as admin:
         chat_id = ann.new_chat()
         of_user = admin.post(exports, json={"user_id": as_uuid("ann")})
         assert of_user.status_code == 202
@@ -79,7 +68,7 @@ def test_an_administrator_exports_a_user_or_the_tenant_and_nobody_of_another_doe
         assert [one["scope"] for one in admin.get(exports).json()["items"]] == ["user", "tenant"]
         assert admin.get(f"{exports}/{uuid4()}").json()["code"] == "export_not_found"
         assert ann.http.get(f"/exports/{whole['id']}").json()["code"] == "export_not_found"
-    with serving(stack, "others", "tenant_admin") as other:
+    with stack.operating("others", "tenant_admin") as other:
         assert other.post(exports, json={"user_id": as_uuid("ann")}).json()["code"] == "tenant_not_found"
 
 
@@ -105,6 +94,6 @@ def test_a_user_is_exported_from_the_command_line(stack: Stack, tmp_path: Path) 
 
 @pytest.mark.parametrize("role", ["operator", "auditor", "service"])
 def test_who_may_not_export_is_refused_in_their_own_tenant(stack: Stack, role: str) -> None:
-    with serving(stack, "acme", role) as client:
+    with stack.operating("acme", role) as client:
         refused = client.post(f"/tenants/{as_uuid('acme')}/exports", json={"user_id": "ann"})
     assert (refused.status_code, refused.json()["action"]) == (403, "data:export")

@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from tests.conftest import ROOT, another_server
+from tests.support.http.chromium import CHROMIUM
 from tests.support.http.client import Stack
 from tests.support.patience import PATIENCE
 
@@ -64,8 +65,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_a_page_loses_nothing_and_sends_nothing_twice(stack: Stack, pages: str) -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
+    if CHROMIUM is None:
         pytest.skip("chromium is not here")
     with another_server(stack, MINICHAT_CORS__ALLOWED_ORIGINS=f'["{pages}"]') as server:
         told = subprocess.run(
@@ -76,7 +76,7 @@ def test_a_page_loses_nothing_and_sends_nothing_twice(stack: Stack, pages: str) 
                 "MINICHAT_TOKEN": stack.token("acme", uuid4().hex),
                 "MINICHAT_PROVIDER": stack.about["provider_url"],
                 "PAGES": pages,
-                "CHROMIUM": chromium,
+                "CHROMIUM": CHROMIUM,
             },
             capture_output=True,
             text=True,

@@ -65,7 +65,7 @@ def document(stack: Stack) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def operators(stack: Stack) -> dict[str, Any]:
     """The document of the operator's API."""
-    answer: dict[str, Any] = httpx2.get(f"{stack.base_url.replace('/v1', '/admin/v1')}/openapi.json").json()
+    answer: dict[str, Any] = httpx2.get(f"{stack.operators_url}/openapi.json").json()
     return answer
 
 

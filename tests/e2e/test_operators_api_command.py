@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from minichat.local.issuer import Issuer, as_uuid
+from minichat.local.issuer import as_uuid
 from minichat.local.process import free_port
 from tests.support.http.client import Stack
 from tests.support.patience import PATIENCE
@@ -27,10 +27,8 @@ def minichat(environment: dict[str, str], *arguments: str) -> subprocess.Complet
 
 def access(stack: Stack, tenant: str, *roles: str) -> dict[str, str]:
     """The two variables that name the API and a caller."""
-    lifetime = timedelta(hours=1)
-    token = Issuer(stack.state).token(tenant, "olga", now=datetime.now(UTC), lifetime=lifetime, roles=roles)
-    url = stack.base_url.replace("/mini-chat/v1", "/mini-chat/admin/v1")
-    return {"MINICHAT_ADMIN_API": url, "MINICHAT_ADMIN_TOKEN": token}
+    token = stack.token(tenant, "olga", roles=roles)
+    return {"MINICHAT_ADMIN_API": stack.operators_url, "MINICHAT_ADMIN_TOKEN": token}
 
 
 def test_an_operator_needs_a_token_and_nothing_of_aws(stack: Stack, tmp_path: Path) -> None:

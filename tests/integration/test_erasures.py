@@ -4,8 +4,6 @@ import base64
 import json
 import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from minichat.domain.erasure import PSEUDONYM, BeingErased, Erasure, ErasureRunning
+from minichat.domain.erasure import PSEUDONYM, BeingErased, ErasureRunning
 from minichat.domain.errors import ServiceUnavailable
 from minichat.domain.identity import ChatId, RequestId, UserId
 from minichat.domain.names import in_key
@@ -26,10 +24,10 @@ from minichat.services.policy_in_force import InForce
 from minichat.services.send import send
 from minichat.settings import Settings, Store
 from minichat.storage import erasures, keys, policies, reconcile_reports
-from tests.conftest import ROOT
 from tests.support.domain.builders import new_id
 from tests.support.events.queue_access import QueueAccess
 from tests.support.services.erased import RULES, SETTINGS, Person, Workers, erased, gone_on, told, workers_of
+from tests.support.services.killed import last_line
 from tests.support.services.walk import OPERATIONS, dies, late
 from tests.support.storage.faults import Killed
 from tests.support.storage.invariants import Tables
@@ -162,7 +160,7 @@ def test_processes_that_are_killed_at_random_leave_nothing(workers: Workers) -> 
     for _ in range(10 * KILLS + 30):
         # Once all have died, one lives on.
         at_most = chance.randrange(1, 12) if deaths < KILLS else 10**6
-        last = _lines_of(person, erasure, workers.store, at_most)
+        last = last_line("tests.support.services.erasing_process", told(person, erasure, workers.store), at_most)
         if last == "complete":
             break
         deaths += last in OPERATIONS
@@ -174,23 +172,6 @@ def test_processes_that_are_killed_at_random_leave_nothing(workers: Workers) -> 
     assert person.left() == []
     assert person.differences() == []
     assert erasing.shown(person.tenant, erasure.erasure_id).counts["chats"] == CHATS + 1
-
-
-def _lines_of(person: Person, erasure: Erasure, store: Store, at_most: int) -> str:
-    """The last line of a process that goes on with the erasure and is killed (SIGKILL) after so many."""
-    command = [sys.executable, "-m", "tests.support.services.erasing_process"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(told(person, erasure, store))
-        process.stdin.close()
-        last = ""
-        for number, line in enumerate(process.stdout, start=1):
-            last = line.strip()
-            if number >= at_most:
-                break
-        process.kill()
-    return last
 
 
 def test_an_erasure_waits_until_the_usage_of_each_turn_is_in_the_ledger(workers: Workers) -> None:

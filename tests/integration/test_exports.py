@@ -3,8 +3,6 @@
 import itertools
 import os
 import random
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -25,10 +23,10 @@ from minichat.services.new_turn import SendMessage
 from minichat.services.send import send
 from minichat.settings import Store
 from minichat.storage import exports, objects, policies
-from tests.conftest import ROOT
 from tests.support.domain.builders import new_id
 from tests.support.services.erased import RULES, SETTINGS, Person, Workers, erased, gone_on, workers_of
 from tests.support.services.exported import dying_after, in_bucket, said, seen, taken_on, told_export
+from tests.support.services.killed import last_line
 from tests.support.services.walk import late
 from tests.support.storage.faults import Killed
 
@@ -180,7 +178,9 @@ def test_processes_that_are_killed_at_random_lose_no_line_and_write_none_twice(w
     export, deaths = asked(person), 0
     for _ in range(10 * KILLS + 10):
         at_most = chance.randrange(1, 9) if deaths < KILLS else 10**6
-        last = _last_line(person, export, workers.store, at_most)
+        last = last_line(
+            "tests.support.services.exporting_process", told_export(person, export, workers.store), at_most
+        )
         if last == "ready":
             break
         deaths += 1
@@ -188,23 +188,6 @@ def test_processes_that_are_killed_at_random_lose_no_line_and_write_none_twice(w
     lines, _ = said(person, export)
     assert types(lines) == {"chat": 4, "turn": 7, "message": 13, "attachment": 3, "quota": 1}
     assert len(in_bucket(person)) == len(seen(person, export).progress.files)
-
-
-def _last_line(person: Person, export: DataExport, store: Store, at_most: int) -> str:
-    """The last line of a process that goes on with the export and is killed (SIGKILL) after so many."""
-    command = [sys.executable, "-m", "tests.support.services.exporting_process"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(told_export(person, export, store))
-        process.stdin.close()
-        last = ""
-        for number, line in enumerate(process.stdout, start=1):
-            last = line.strip()
-            if number >= at_most:
-                break
-        process.kill()
-    return last
 
 
 def test_several_at_once_on_one_export_write_each_line_once(workers: Workers) -> None:

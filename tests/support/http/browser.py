@@ -2,21 +2,19 @@
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx2
 import pytest
 
+from tests.support.http.chromium import CHROMIUM
 from tests.support.patience import PATIENCE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="requirements/browsers.txt is not installed")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE_MS = PATIENCE * 1000
 
 
@@ -121,11 +119,6 @@ def eventually(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def release(provider_url: str, name: str) -> None:
-    """Lets the scripted provider go on."""
-    httpx2.post(f"{provider_url}/control/release/{name}", trust_env=False).raise_for_status()
 
 
 def serious_findings(page: Any) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -183,9 +183,25 @@ class Stack:
         """Where the API is."""
         return str(self.about["base_url"])
 
-    def token(self, tenant: str = "acme", user: str = "ann", lifetime: timedelta = timedelta(hours=1)) -> str:
+    @property
+    def operators_url(self) -> str:
+        """Where the operator's API is."""
+        return self.base_url.replace("/mini-chat/v1", "/mini-chat/admin/v1")
+
+    def token(
+        self,
+        tenant: str = "acme",
+        user: str = "ann",
+        lifetime: timedelta = timedelta(hours=1),
+        roles: Sequence[str] = (),
+    ) -> str:
         """A token of the stack's own issuer."""
-        return Issuer(self.state).token(tenant, user, now=datetime.now(UTC), lifetime=lifetime)
+        return Issuer(self.state).token(tenant, user, now=datetime.now(UTC), lifetime=lifetime, roles=roles)
+
+    def operating(self, tenant: str, *roles: str) -> httpx2.Client:
+        """The operator's API, for somebody of a tenant with these roles, who is nobody else."""
+        headers = {"authorization": f"Bearer {self.token(tenant, uuid4().hex, roles=roles)}"}
+        return httpx2.Client(base_url=self.operators_url, headers=headers, timeout=PATIENCE, trust_env=False)
 
     def ids(self, tenant: str, user: str) -> tuple[str, str]:
         """The ids that such a token has."""
