@@ -1,5 +1,5 @@
 /** What a turn was estimated, reserved, counted and charged, and what it cost to run, as one reads a bill. */
-import { bytes, html, number } from "./lib.js";
+import { bytes, html, number, Rows } from "./lib.js";
 
 const EXACT = new Intl.NumberFormat("en", { maximumFractionDigits: 6 });
 /** Micro-credits as credits, all of them: a short answer costs thousandths. */
@@ -18,7 +18,7 @@ export function Bill({ bill }) {
         ${bill.charged && html`<${Line} name="Charged" tokens=${chargedTokens(bill)} micro=${bill.charged.credits_micro} isSum />`}
       </tbody>
     </table>
-    <dl class="rows">${Object.entries(besides(bill)).map(([name, value]) => value && html`<div key=${name}><dt>${name}</dt><dd><bdi>${value}</bdi></dd></div>`)}</dl>
+    <${Rows} rows=${besides(bill)} />
     ${bill.run && html`<${Run} run=${bill.run} kept=${bill.kept_bytes} />`}
   </section>`;
 }
@@ -104,5 +104,5 @@ function Run({ run, kept }) {
     Kept: bytes(kept),
   };
   return html`<h4>What it cost to run, at least</h4>
-    <dl class="rows">${Object.entries(rows).map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+    <${Rows} rows=${rows} />`;
 }

@@ -1,6 +1,6 @@
 /** What happened in a turn, for those who build on it: its events and times, its request, its bill. */
 import { api, BASE_URL, sentence } from "./session.js";
-import { html, IconButton, number, signal, useEffect, useState } from "./lib.js";
+import { html, IconButton, number, Rows, useEffect, useState } from "./lib.js";
 import { Bill } from "./bill.js";
 import { chatId, inspected, latestRequest, live, told } from "./chat.js";
 import { copied } from "./markdown.js";
@@ -119,12 +119,11 @@ function curlOf({ method, path, body }, requestId) {
 
 /** What the server says of a turn once it is over, and its bill. */
 function Facts({ requestId, state }) {
-  const status = useMemoSignal();
+  const [{ turn, bill }, setFacts] = useState({});
   useEffect(() => {
     if (!requestId || ["waiting", "running"].includes(state)) return;
-    readFacts(chatId.value, requestId).then((facts) => (status.value = facts));
+    readFacts(chatId.value, requestId).then(setFacts);
   }, [requestId, state]);
-  const { turn, bill } = status.value ?? {};
   if (!turn) return null;
   const rows = {
     state: turn.state + (turn.error_code ? `, ${turn.error_code}` : ""),
@@ -135,22 +134,9 @@ function Facts({ requestId, state }) {
   return html`<${Rows} rows=${rows} />${bill && html`<${Bill} bill=${bill} />`}`;
 }
 
-function useMemoSignal() {
-  const [one] = useState(() => signal(null));
-  return one;
-}
-
 async function readFacts(id, requestId) {
   const turn = await api.value.turn(id, requestId).catch(() => null);
   if (!turn) return {};
   const bill = await api.value.request("GET", `/chats/${id}/turns/${requestId}/bill`).catch(() => undefined);
   return { turn, bill };
-}
-
-function Rows({ rows }) {
-  return html`<dl class="rows">
-    ${Object.entries(rows)
-      .filter(([, value]) => value)
-      .map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd><bdi>${value}</bdi></dd></div>`)}
-  </dl>`;
 }

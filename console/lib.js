@@ -78,6 +78,15 @@ export function icon(name) {
   return html`<svg class="icon" viewBox="0 0 24 24" aria-hidden="true" focusable="false"><path d=${PATHS[name]} /></svg>`;
 }
 
+/** Names and what is said of each; what is nothing is left out. */
+export function Rows({ rows }) {
+  return html`<dl class="rows">
+    ${Object.entries(rows)
+      .filter(([, value]) => value)
+      .map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd><bdi>${value}</bdi></dd></div>`)}
+  </dl>`;
+}
+
 /** A button that is an icon, and its words. */
 export function IconButton({ name, label, ...rest }) {
   return html`<button type="button" class="icon-button" aria-label=${label} title=${label} ...${rest}>${icon(name)}</button>`;

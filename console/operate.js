@@ -2,18 +2,13 @@
 import { computed, credits, html, IconButton, number, plain, signal, useEffect, useState, when } from "./lib.js";
 import { notify } from "./notices.js";
 import { PolicyView, Switches } from "./policy.js";
-import { admin, identity, sentence } from "./session.js";
+import { admin, identity, roles, sentence } from "./session.js";
 import { isDrawerOpen } from "./sidebar.js";
 
-const isOperator = computed(() => rolesSaid().includes("operator"));
+const isOperator = computed(() => roles.value.includes("operator"));
 /** Whose matters these are: a tenant's id, or "" for the deployment's. */
 const tenant = signal(null);
 const tab = signal("usage");
-
-function rolesSaid() {
-  const { role, claims = {} } = identity.value ?? {};
-  return role ? [role] : Object.values(claims).flat().filter((one) => typeof one === "string");
-}
 
 function ownTenant() {
   const { claims = {} } = identity.value ?? {};

@@ -17,7 +17,9 @@ export const admin = signal(null);
 /** While a token is asked for in the middle of work: what to do with it. */
 export const renewal = signal(null);
 
-export const canOperate = computed(() => ["operator", "tenant_admin", "support", "auditor"].some((role) => rolesOf(identity.value).includes(role)));
+/** The roles that their token says they have. */
+export const roles = computed(() => rolesOf(identity.value));
+export const canOperate = computed(() => ["operator", "tenant_admin", "support", "auditor"].some((role) => roles.value.includes(role)));
 
 export async function start() {
   try {

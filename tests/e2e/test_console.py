@@ -163,6 +163,31 @@ def test_what_happened_in_a_turn_is_listed_with_its_request_and_no_token(desk: D
     panel.get_by_text("done", exact=True).first.wait_for()
 
 
+def test_a_turns_bill_says_what_was_reserved_counted_and_charged_and_why(desk: Desk, person: User, name: str) -> None:
+    page = desk.signed_in("acme", name)
+    send(page, "[[say:Paris.]][[usage:1000,500,100]]")
+    answered(page)
+    page.get_by_role("button", name="What happened", exact=True).click()
+    shown = page.get_by_role("complementary", name="Details").get_by_role("region", name="Bill")
+    shown.get_by_text("0.006 credits: what the provider counted, at the model's rates.").wait_for()
+    [chat] = person.http.get("/chats").json()["items"]
+    turn = person.messages(chat["id"])[0]["request_id"]
+    bill = person.http.get(f"/chats/{chat['id']}/turns/{turn}/bill").json()
+    rows = [row.split("\t") for row in shown.get_by_role("row").all_inner_texts()]
+    amounts = {name: (tokens, credits) for name, tokens, credits in rows}
+    assert amounts["Reserved"] == (f"{bill['reserved']['tokens']:,}", f"{bill['reserved']['credits_micro'] / 1e6:g}")
+    assert amounts["Counted in, 100 of it cached"] == ("1,000", "")
+    assert amounts["Charged"] == ("1,500", "0.006")
+    together = bill["run"]["write_units"]["together"]
+    assert re.search(rf"Write units\s+{together}: \d+ to begin, \d+ for the stream, \d+ to end", shown.inner_text())
+    policy = f"version {bill['policy_versions']['deployment']} of the deployment"
+    assert re.search(rf"Ended by\s+the provider\s+Policy\s+{policy}", shown.inner_text())
+    assert "_" not in shown.inner_text()
+    # Where the provider counted nothing, the bill says how it was charged then.
+    send(page, "[[error:server_error]]")
+    shown.get_by_text("estimated: the provider counted nothing").wait_for()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_serious_keeps_anybody_from_using_it(desk: Desk, name: str, scheme: str) -> None:
     page = desk.window()
