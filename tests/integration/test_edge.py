@@ -139,6 +139,20 @@ async def test_the_root_says_who_answers_and_where_to_go_on(client: httpx2.Async
     assert (await client.post(root)).json()["code"] == "method_not_allowed"
 
 
+# As above.
+@pytest.mark.filterwarnings("ignore:The 'alias' attribute")
+@pytest.mark.parametrize("prefix", ["", "/mini-chat"])
+async def test_the_root_leads_openais_clients_to_their_door_whatever_is_before_it(tables: Store, prefix: str) -> None:
+    settings = Settings.model_validate(
+        {"store": tables, "cursor_secret": "long enough, and nobody else's", "url_prefix": prefix}
+    )
+    transport = httpx2.ASGITransport(create_app(settings))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test/") as client:
+        said = (await client.get("/")).json()
+        assert said["openai"] == f"{prefix}/openai/v1".lstrip("/")
+        assert (await client.get(f"/{said['openai']}/models")).json()["error"]["code"] == "invalid_api_key"
+
+
 async def test_nobody_needs_a_token_for_health_and_the_document(client: httpx2.AsyncClient) -> None:
     for path in ("/health", "/openapi.json", "/docs"):
         for headers in ({}, bearer("a.b.c")):

@@ -40,7 +40,7 @@ def workers(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
 
 
 def asked(person: Person) -> DataExport:
-    return exporting.of_user(person.call(), person.name, SETTINGS)
+    return exporting.accept(person.call(), person.name, SETTINGS)
 
 
 def types(lines: list[dict[str, Any]]) -> Counter[str]:
@@ -227,7 +227,7 @@ def test_an_export_is_its_owners_until_it_is_over(workers: Workers) -> None:
     assert exporting.own(person.call(), export.export_id).state == "ready"
     with pytest.raises(ExportNotFound):
         exporting.own(other.call(), export.export_id)
-    of_another = exporting.of_user(other.call(), person.name, SETTINGS)
+    of_another = exporting.accept(other.call(), person.name, SETTINGS)
     with pytest.raises(ExportNotFound):
         exporting.own(person.call(), of_another.export_id)
     person.now += timedelta(days=7)
@@ -242,7 +242,7 @@ def test_a_tenants_export_has_everything_but_secrets_and_nothing_of_another_tena
         one.has_lived(1)
     policies.publish(TenantLayer(), policies.of_tenant(boss.tenant), at=boss.now, by=boss.name, token=new_id(boss.now))
     workers.book()
-    export = exporting.of_tenant(boss.call(), SETTINGS)
+    export = exporting.accept(boss.call(), None, SETTINGS)
     while taken_on(boss, export.export_id, seconds=40) == "unfinished":
         pass
     lines, _ = said(boss, export)
@@ -257,7 +257,7 @@ def test_an_erasure_takes_exports_with_it_also_one_that_is_being_written(workers
     boss.tenant = person.tenant
     person.has_lived(1)
     workers.work(person)
-    done, whole = asked(person), exporting.of_tenant(boss.call(), SETTINGS)
+    done, whole = asked(person), exporting.accept(boss.call(), None, SETTINGS)
     taken_on(person, done.export_id)
     boss.now = person.now
     taken_on(boss, whole.export_id, seconds=10)
@@ -299,7 +299,7 @@ def test_what_an_erased_administrator_had_exported_of_another_is_the_pseudonyms(
     person, boss = Person(), Person()
     boss.tenant = person.tenant
     person.chat()
-    export = exporting.of_user(boss.call(), person.name, SETTINGS)
+    export = exporting.accept(boss.call(), person.name, SETTINGS)
     taken_on(person, export.export_id)
     erased(boss, erasing.accept(boss.call(), UserId(boss.name), SETTINGS), workers)
     left = exports.read(person.tenant, export.export_id)

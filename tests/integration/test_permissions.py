@@ -451,7 +451,7 @@ async def test_the_workers_that_clean_up_may_do_what_they_do_and_nothing_else(
     assert (len(left), again) == (1, 0)
     _a_dead_turn(chat_id, _rules(settings))
     boss = replace(_a_call(), caller=Caller(_a_call().caller.tenant_id, UserId("boss")))
-    exporting.of_user(boss, _a_call().caller.user_id, settings)
+    exporting.accept(boss, _a_call().caller.user_id, settings)
     kept = chats.create(_a_call(), chats.NewChat(), _rules(settings))
     exporting.of_chat(_a_call(), kept.chat_id, settings)
     chats.delete(_a_call(LONG_AGO - timedelta(minutes=1)), chat_id)

@@ -46,7 +46,7 @@ def _begin(options: argparse.Namespace) -> int:
     user_id: UserId | None = getattr(options, "user", None)
     call = Call(Caller(options.tenant, UserId("operator"), "system"), now(), new_id)
     try:
-        made = exporting.of_tenant(call, settings) if user_id is None else exporting.of_user(call, user_id, settings)
+        made = exporting.accept(call, user_id, settings)
     except BeingErased as refusal:
         print(f"minichat: {refusal}", file=sys.stderr)
         return 2

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from minichat import __version__
 from minichat.domain.errors import ChatError
-from minichat.http import cors, problems
+from minichat.http import cors, openai, problems
 from minichat.http.auth import Authenticator
 from minichat.http.deps import AppDeps
 from minichat.http.edge import Edge
@@ -114,8 +114,8 @@ def assembled(
 def _with_door(app: FastAPI, url_prefix: str) -> str:
     from minichat.http.openai import door  # noqa: PLC0415
 
-    app.include_router(door.router, prefix=f"{url_prefix}{door.PREFIX}")
-    return f"{url_prefix}{door.PREFIX}"
+    app.include_router(door.router, prefix=(at := f"{url_prefix}{openai.PREFIX}"))
+    return at
 
 
 @asynccontextmanager
@@ -130,14 +130,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _who_answers(request: Request) -> Response:
     """Which product this is, and where to go on, as seen from here: whatever is before our paths stays there."""
     settings: Settings = request.app.state.minichat.settings
-    api = f"{settings.url_prefix}/v1".lstrip("/")
+    api, openai_api = (f"{settings.url_prefix}{one}".lstrip("/") for one in ("/v1", openai.PREFIX))
     return JSONResponse(
         {
             "name": "Mini Chat",
             "version": __version__,
             "api": api,
             "openapi": f"{api}/openapi.json",
-            "openai": f"{api.removesuffix('/v1')}/openai/v1",
+            "openai": openai_api,
             **({"docs": f"{api}/docs"} if settings.docs_page else {}),
             "health": f"{api}/health",
             "documentation": "README.md and docs/ of the source",

@@ -51,10 +51,9 @@ class Edge:
         request_id = _given(request.headers.get("x-request-id"), _REQUEST_ID) or secrets.token_hex(16)
         trace_id = trace_context.trace_id(request.headers.get("traceparent"))
         scope.setdefault("state", {})["trace_id"] = trace_id
-        note_prefix(request, self._served_at)
-        if self._openai_at and f"{self._openai_at}/" in scope["path"]:
-            note_prefix(request, self._openai_at)
-            scope["state"]["speaks_openai"] = scope["path"].startswith(f"{self._openai_at}/")
+        is_openai = bool(self._openai_at) and f"{self._openai_at}/" in scope["path"]
+        note_prefix(request, self._openai_at if is_openai else self._served_at)
+        scope["state"]["speaks_openai"] = is_openai and scope["path"].startswith(f"{self._openai_at}/")
         _note_invocation(scope, event)
         event.fields |= {"method": scope["method"], "path": scope["path"], "trace_id": trace_id, **self._process()}
         sent: list[int] = []

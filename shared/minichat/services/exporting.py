@@ -67,14 +67,12 @@ def of_chat(call: Call, chat_id: ChatId, settings: Settings) -> DataExport:
     return _accepted(call, "chat", chat.user_id, chat_id, settings)
 
 
-def of_user(call: Call, user_id: UserId, settings: Settings) -> DataExport:
-    """Begins to export everything that is kept of a user of the call's tenant. Raises as `of_chat`."""
-    return _accepted(call, "user", user_id, None, settings)
+def accept(call: Call, user_id: UserId | None, settings: Settings) -> DataExport:
+    """Begins to export everything that is kept of a user of the call's tenant, or of the whole tenant.
 
-
-def of_tenant(call: Call, settings: Settings) -> DataExport:
-    """Begins to export everything of the call's tenant. Raises as `of_chat`."""
-    return _accepted(call, "tenant", None, None, settings)
+    Raises as `of_chat`, but for the chat.
+    """
+    return _accepted(call, "tenant" if user_id is None else "user", user_id, None, settings)
 
 
 def _accepted(

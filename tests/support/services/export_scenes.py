@@ -32,7 +32,7 @@ def _accept(world: World) -> Scene:
     world.chats.add(ChatId("export_requested"))
 
     def act() -> str:
-        made = exporting.of_user(world.call(), world.caller.user_id, SETTINGS)
+        made = exporting.accept(world.call(), world.caller.user_id, SETTINGS)
         world.chats.add(ChatId(made.export_id))
         return "ok"
 

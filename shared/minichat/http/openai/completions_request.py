@@ -6,6 +6,7 @@ from minichat.domain.message import Aside
 from minichat.http.openai.inquiry import Inquiry, Spoken, content_of, role_of, split
 from minichat.http.openai.parameters import (
     OF_COMPLETIONS,
+    POLICY,
     SAMPLING,
     check,
     flag,
@@ -58,7 +59,7 @@ def _web_search(asked: dict[str, Any]) -> bool:
     if "web_search_options" not in asked:
         return False
     for name in given(asked["web_search_options"], "web_search_options"):
-        refuse(f"web_search_options.{name}", "The policy of the deployment decides this.")
+        refuse(f"web_search_options.{name}", POLICY)
     return True
 
 

@@ -28,11 +28,9 @@ from minichat.observability import note
 from minichat.services import mutate
 from minichat.services.cancel import cancel
 from minichat.services.orphans import read_and_repair
-from minichat.services.stream_resume import replay, resume
+from minichat.services.stream_resume import replay, resumed
 from minichat.storage import policies
 
-PREFIX = "/openai/v1"
-"""Below the prefix of the deployment."""
 CANCEL_SECONDS = 5.0
 """How long a cancelled response is waited for."""
 
@@ -108,8 +106,8 @@ async def get_response(call: TheCall, app: TheApp, where: TheResponse, request: 
         return JSONResponse(await _as_it_stands(call, app, where))
     # Another action than the route's: what a stream tells is more than a look.
     call = replace(call, caller=replace(call.caller, action="turn:resume"))
-    chat, _ = await greenlets.run(read_and_repair, call, *where, app.settings)
-    found = await greenlets.run(resume, call, *where, 0, app.settings)
+    chat, turn = await greenlets.run(read_and_repair, call, *where, app.settings)
+    found = await greenlets.run(resumed, call, readable(turn), 0, app.settings)
     if after >= 0 and not found.kept:
         refuse("starting_after", "Single events are no longer kept: fetch the response whole.", "expired")
     made = followed(call, app, found, is_temporary=chat.is_temporary)

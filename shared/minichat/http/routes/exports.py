@@ -35,7 +35,7 @@ def export_chat(request: Request, response: Response, call: TheCall, app: TheApp
 )
 def export_own_data(request: Request, response: Response, call: TheCall, app: TheApp) -> ExportView:
     """Begins to write everything that is kept of the caller into files: chats, limits, quota and usage."""
-    return _accepted(request, response, app, exporting.of_user(call, call.caller.user_id, app.settings))
+    return _accepted(request, response, app, exporting.accept(call, call.caller.user_id, app.settings))
 
 
 @router.get("/exports/{export_id}", dependencies=[acts("export:read")], responses=documented(export.ExportNotFound))

@@ -28,11 +28,7 @@ _EXAMPLE = {"user_id": "auth0|5f7c8ec7"}
 )
 def export_data(call: TenantCall, app: TheApp, body: Annotated[NewExportBody, Body(examples=[_EXAMPLE])]) -> ExportView:
     """Begins to write everything that is kept of a user, or of the whole tenant, into files."""
-    user_id = whom(call.caller.tenant_id, body)
-    made = (
-        exporting.of_tenant(call, app.settings) if user_id is None else exporting.of_user(call, user_id, app.settings)
-    )
-    return export_view(made, [])
+    return export_view(exporting.accept(call, whom(call.caller.tenant_id, body), app.settings), [])
 
 
 @router.get(_PATH, dependencies=[acts("data:export")], responses=documented(*_REFUSALS))
